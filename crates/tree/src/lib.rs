@@ -1,0 +1,37 @@
+//! The hash-addressed tree as values: no disk, no time, no threads.
+//!
+//! Bytes are understood by a [`NodeLayout`]; [`RoochLayout`] is the first. [`update`] turns changes to a state into a
+//! [`Delta`]; [`get`] and [`prove`] read one object; [`walk`] is the only traversal. Whatever is missing, malformed or
+//! out of place is a typed error, never an empty answer.
+
+mod change;
+mod delta;
+mod error;
+mod find;
+mod hash;
+mod layout;
+mod proof;
+mod read;
+mod rooch;
+mod update;
+mod walk;
+mod work;
+
+pub use change::{Change, Changes, FieldsBase, Object, Put};
+pub use delta::{Created, Delta, Dropped, Replaced};
+pub use error::{HexError, NodeError, TreeError};
+pub use find::{Search, find_path};
+pub use hash::{NodeHash, Order, PLACEHOLDER, StateRoot};
+pub use layout::NodeLayout;
+pub use proof::{Proof, ProofError, prove};
+pub use read::{NodeReader, get};
+pub use rooch::{
+    RoochLayout,
+    key::{Key, NIBBLES},
+    node::{ARITY, Child, ChildKind, Internal, InternalView, Joined, Leaf, LeafView, Node, NodeView},
+    object::{ObjectId, ObjectMeta, ObjectState, embedded_root},
+    type_tag::{MAX_TYPE_DEPTH, StructTag, TypeTag},
+};
+pub use update::{MAX_NESTING, update};
+pub use walk::{CompleteWalk, Counts, NodeSource, Reading, Rehash, Step, Visitor, Walked, WorkList, walk};
+pub use work::MemoryWorkList;

@@ -1,0 +1,123 @@
+//! Trees whose nodes hash correctly and still cannot be: each is an error for reads, updates and proofs, never an
+//! empty answer.
+
+use std::collections::BTreeMap;
+
+use state_tree::{
+    Change, Changes, Child, ChildKind, FieldsBase, Internal, Joined, Key, Leaf, Node, NodeHash, ObjectState,
+    ProofError, Put, StateRoot, TreeError, get, prove, update,
+};
+
+use crate::{
+    model::{Entry, Tree, object},
+    store::Store,
+};
+
+fn key(first: u8) -> Key {
+    let mut bytes = [0; 32];
+    bytes[0] = first;
+    Key::new(bytes)
+}
+
+fn state(value: u64) -> ObjectState {
+    let entry = Entry { object: object(value), fields: Tree::default() };
+    entry.state(StateRoot::EMPTY)
+}
+
+fn put_leaf(store: &mut Store, key: Key, state: &ObjectState) -> Child {
+    let leaf = Node::Leaf(Leaf { key, value: state.encode().unwrap() });
+    Child { hash: store.put(&leaf.encode().unwrap()), kind: ChildKind::Leaf }
+}
+
+fn put_internal(store: &mut Store, children: &[(usize, Child)]) -> Child {
+    let mut slots = [None; 16];
+    children.iter().for_each(|(nibble, child)| slots[*nibble] = Some(*child));
+    let Joined::Node(node) = Internal::join(&slots) else { panic!("not a node") };
+    Child { hash: store.put(&node.encode()), kind: ChildKind::Internal }
+}
+
+fn change(key: Key, put: Put) -> Changes {
+    Changes(BTreeMap::from([(key, Change::Put(put))]))
+}
+
+fn plain(value: u64) -> Put {
+    Put { object: Some(object(value)), base: FieldsBase::Keep, fields: Changes::default() }
+}
+
+/// What a read, an update and a proof of one key say.
+fn errors(store: &Store, root: NodeHash, key: Key) -> [TreeError; 3] {
+    let root = StateRoot::new(root);
+    [
+        get(root, &[key], store).unwrap_err(),
+        update(root, &change(key, plain(9)), store).unwrap_err(),
+        prove(root, &[key], store).unwrap_err(),
+    ]
+}
+
+#[test]
+fn a_leaf_where_its_key_does_not_lead_is_refused() {
+    let mut store = Store::default();
+    let here = put_leaf(&mut store, key(0x00), &state(1));
+    let stray = put_leaf(&mut store, key(0x30), &state(2));
+    let root = put_internal(&mut store, &[(0, here), (8, stray)]).hash;
+    for error in errors(&store, root, key(0x80)) {
+        assert!(matches!(error, TreeError::Misplaced { hash } if hash == stray.hash), "{error}");
+    }
+}
+
+/// The same tree, offered by somebody who does not check: the verifier does.
+#[test]
+fn a_proof_that_ends_at_a_leaf_of_another_place_is_refused() {
+    let mut store = Store::default();
+    let here = put_leaf(&mut store, key(0x00), &state(1));
+    let stray = put_leaf(&mut store, key(0x30), &state(2));
+    let root = StateRoot::new(put_internal(&mut store, &[(0, here), (8, stray)]).hash);
+    let steps = vec![here.hash.as_bytes().to_vec(), store.0[&stray.hash].clone()];
+    let proof = state_tree::Proof { segments: vec![steps] };
+    assert_eq!(proof.verify(root, &[key(0x80)]), Err(ProofError::Misplaced { tree: 0 }));
+}
+
+#[test]
+fn an_internal_node_below_the_last_nibble_is_refused() {
+    let mut store = Store::default();
+    let leaves = [(0, put_leaf(&mut store, key(1), &state(1))), (1, put_leaf(&mut store, key(2), &state(2)))];
+    let lowest = put_internal(&mut store, &leaves);
+    let root = (0..64).fold(lowest, |below, _| put_internal(&mut store, &[(1, below)])).hash;
+    for error in errors(&store, root, Key::new([0x11; 32])) {
+        assert!(matches!(error, TreeError::TooDeep { hash } if hash == lowest.hash), "{error}");
+    }
+}
+
+#[test]
+fn a_field_count_that_the_tree_contradicts_is_refused() {
+    let mut store = Store::default();
+    let field = put_leaf(&mut store, key(0x50), &state(1));
+    let mut holder = state(2);
+    holder.metadata.state_root = Some(StateRoot::new(field.hash));
+    assert_eq!(holder.metadata.size, 0);
+    let root = StateRoot::new(put_leaf(&mut store, key(0x10), &holder).hash);
+    let fields = Changes(BTreeMap::from([(key(0x50), Change::Remove)]));
+    let put = Put { object: None, base: FieldsBase::Keep, fields };
+    let error = update(root, &change(key(0x10), put), &store).unwrap_err();
+    assert!(matches!(error, TreeError::FieldCount { recorded: 0, .. }), "{error}");
+}
+
+/// Real stores hold both forms of "no fields"; rewriting one into the other would be a change nobody asked for.
+#[test]
+fn an_object_recorded_without_a_root_keeps_that_form_until_it_has_fields() {
+    let mut store = Store::default();
+    let mut bare = state(1);
+    bare.metadata.state_root = None;
+    let root = StateRoot::new(put_leaf(&mut store, key(0x10), &bare).hash);
+    let path = [key(0x10)];
+    let same = update(root, &change(path[0], plain(1)), &store).unwrap();
+    assert!(same.created.is_empty() && same.replaced.is_empty());
+    let changed = update(root, &change(path[0], plain(2)), &store).unwrap();
+    store.apply(&changed);
+    assert_eq!(get(changed.root, &path, &store).unwrap().unwrap().metadata.state_root, None);
+    let with_field = Put { fields: change(key(0x50), plain(3)), ..plain(2) };
+    let grown = update(changed.root, &change(path[0], with_field), &store).unwrap();
+    store.apply(&grown);
+    let metadata = get(grown.root, &path, &store).unwrap().unwrap().metadata;
+    assert_eq!((metadata.size, metadata.state_root.is_some_and(|root| root.node().is_some())), (1, true));
+}
