@@ -1,0 +1,293 @@
+//! A backend that fails where a test asks, and that shows what a crash leaves.
+//!
+//! Writes and reads are counted; the operation of a given number fails, once or from then on. A frozen backend refuses
+//! every write after the n-th, and [`FaultyBackend::crash_image`] is the store as a reopen would find it, with or
+//! without the tail of writes that were never synced. No hook in the product is needed for any of it.
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use state_tree::NodeHash;
+
+use super::{Backend, Batch, Durability, Flow, KeyRange, MemoryBackend, NodeFile, Space, View};
+use crate::{error::StoreError, filter::SweepSlot, schema::Table};
+
+/// What a failing operation reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A passing failure of the device.
+    Transient,
+    /// A full device.
+    DiskFull,
+    /// Damaged data.
+    Corrupt,
+}
+
+impl Fault {
+    fn error(self, what: &str) -> StoreError {
+        match self {
+            Self::Transient => StoreError::Io { what: what.to_owned(), source: io::Error::other("injected") },
+            Self::DiskFull => StoreError::DiskFull { what: what.to_owned() },
+            Self::Corrupt => StoreError::Corrupt(format!("injected while {what}")),
+        }
+    }
+}
+
+/// What a power loss takes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashTail {
+    /// Nothing that was acknowledged: the process died, the machine did not.
+    Kept,
+    /// Every write after the last synced one.
+    Lost,
+}
+
+/// Fails the n-th operation from now, counted from zero.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    at: u64,
+    fault: Fault,
+}
+
+#[derive(Debug, Default)]
+struct Counter {
+    done: AtomicU64,
+    plan: Mutex<Option<Plan>>,
+}
+
+impl Counter {
+    fn fail_at(&self, distance: u64, fault: Fault) {
+        let at = self.done.load(Ordering::Acquire) + distance;
+        *self.plan.lock() = Some(Plan { at, fault });
+    }
+
+    fn step(&self, what: &str) -> Result<(), StoreError> {
+        let number = self.done.fetch_add(1, Ordering::AcqRel);
+        let mut plan = self.plan.lock();
+        match *plan {
+            Some(due) if due.at == number => {
+                *plan = None;
+                Err(due.fault.error(what))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+struct Faults {
+    reads: Counter,
+    writes: Counter,
+    rewrites: Counter,
+    /// Writes from this number on are refused.
+    frozen_from: AtomicU64,
+    /// The memory store as of the last synced write.
+    synced: Mutex<Option<MemoryBackend>>,
+    /// Held while a write and its image are taken, so that images lie between writes.
+    write: Mutex<()>,
+}
+
+/// A backend around another one.
+#[derive(Clone)]
+pub struct FaultyBackend {
+    inner: Arc<dyn Backend>,
+    memory: Option<MemoryBackend>,
+    faults: Arc<Faults>,
+}
+
+impl std::fmt::Debug for FaultyBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyBackend")
+            .field("writes", &self.writes())
+            .field("reads", &self.reads())
+            .finish_non_exhaustive()
+    }
+}
+
+impl FaultyBackend {
+    /// Around any backend: failures only.
+    pub fn around(inner: Arc<dyn Backend>) -> Self {
+        Self::build(inner, None)
+    }
+
+    /// Around a store in memory: failures and crash images.
+    pub fn over(memory: MemoryBackend) -> Self {
+        Self::build(Arc::new(memory.clone()), Some(memory))
+    }
+
+    fn build(inner: Arc<dyn Backend>, memory: Option<MemoryBackend>) -> Self {
+        let synced = Mutex::new(memory.as_ref().map(MemoryBackend::image));
+        Self {
+            inner,
+            memory,
+            faults: Arc::new(Faults {
+                reads: Counter::default(),
+                writes: Counter::default(),
+                rewrites: Counter::default(),
+                frozen_from: AtomicU64::new(u64::MAX),
+                synced,
+                write: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// Writes attempted so far.
+    pub fn writes(&self) -> u64 {
+        self.faults.writes.done.load(Ordering::Acquire)
+    }
+
+    /// Reads attempted so far: one per call on a view, however many keys it names.
+    pub fn reads(&self) -> u64 {
+        self.faults.reads.done.load(Ordering::Acquire)
+    }
+
+    /// Fails the write after `distance` further ones, once.
+    pub fn fail_write(&self, distance: u64, fault: Fault) {
+        self.faults.writes.fail_at(distance, fault);
+    }
+
+    /// Fails the read after `distance` further ones, once.
+    pub fn fail_read(&self, distance: u64, fault: Fault) {
+        self.faults.reads.fail_at(distance, fault);
+    }
+
+    /// Fails the rewrite after `distance` further ones, once.
+    pub fn fail_rewrite(&self, distance: u64, fault: Fault) {
+        self.faults.rewrites.fail_at(distance, fault);
+    }
+
+    /// Lets `distance` further writes through and refuses all that follow: the process is as good as dead then.
+    pub fn freeze_after(&self, distance: u64) {
+        let from = self.writes() + distance;
+        self.faults.frozen_from.store(from, Ordering::Release);
+    }
+
+    /// The store that a reopen would find now, as a store of its own; nothing when this one is not in memory.
+    pub fn crash_image(&self, tail: CrashTail) -> Option<MemoryBackend> {
+        let _between_writes = self.faults.write.lock();
+        match tail {
+            CrashTail::Kept => self.memory.as_ref().map(MemoryBackend::copy),
+            CrashTail::Lost => self.faults.synced.lock().as_ref().map(MemoryBackend::copy),
+        }
+    }
+
+    fn alive(&self) -> Result<(), StoreError> {
+        if self.writes() >= self.faults.frozen_from.load(Ordering::Acquire) {
+            return Err(Fault::Transient.error("writing after the crash"));
+        }
+        Ok(())
+    }
+
+    fn note_synced(&self) {
+        *self.faults.synced.lock() = self.memory.as_ref().map(MemoryBackend::image);
+    }
+}
+
+impl Backend for FaultyBackend {
+    fn view(&self) -> Result<Arc<dyn View>, StoreError> {
+        Ok(Arc::new(FaultyView { inner: self.inner.view()?, faults: Arc::clone(&self.faults) }))
+    }
+
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
+        let _whole = self.faults.write.lock();
+        self.alive()?;
+        self.faults.writes.step("writing")?;
+        self.inner.write(batch, durability)?;
+        if durability == Durability::Synced {
+            self.note_synced();
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let _whole = self.faults.write.lock();
+        self.alive()?;
+        self.inner.flush()?;
+        self.note_synced(); // files are synced before the engine lists them
+        Ok(())
+    }
+
+    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
+        self.faults.rewrites.step("rewriting")?;
+        self.flush()?; // as the engine does: what it judges is on disk first
+        self.inner.rewrite_nodes(range)
+    }
+
+    fn cancel_rewrite(&self) {
+        self.inner.cancel_rewrite();
+    }
+
+    fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
+        self.inner.node_files()
+    }
+
+    fn node_rows_hint(&self) -> Result<u64, StoreError> {
+        self.inner.node_rows_hint()
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        self.inner.space()
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.inner.free_bytes()
+    }
+
+    fn background_errors(&self) -> Result<u64, StoreError> {
+        self.inner.background_errors()
+    }
+
+    fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
+        self.inner.sweep_slot()
+    }
+}
+
+struct FaultyView {
+    inner: Arc<dyn View>,
+    faults: Arc<Faults>,
+}
+
+impl View for FaultyView {
+    fn sequence(&self) -> u64 {
+        self.inner.sequence()
+    }
+
+    fn node(&self, hash: &NodeHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.faults.reads.step("reading a node")?;
+        self.inner.node(hash)
+    }
+
+    fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        self.faults.reads.step("reading nodes")?;
+        self.inner.nodes(hashes, each)
+    }
+
+    fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
+        self.faults.reads.step("scanning nodes")?;
+        self.inner.scan_nodes(range, each)
+    }
+
+    fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.faults.reads.step("reading a row")?;
+        self.inner.row(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: &Table,
+        range: &KeyRange,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Result<(), StoreError> {
+        self.faults.reads.step("scanning rows")?;
+        self.inner.scan(table, range, each)
+    }
+
+    fn has_table(&self, table: &Table) -> bool {
+        self.inner.has_table(table)
+    }
+}

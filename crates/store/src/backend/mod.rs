@@ -1,0 +1,257 @@
+//! The narrow seam at the bottom: what the store needs of an engine, and nothing more.
+//!
+//! Three twins implement it: RocksDB, a map in memory, and a faulty one that fails where a test asks. A [`Batch`] can
+//! be built by anyone, but only this crate can put or delete nodes through one.
+
+#[cfg(any(test, feature = "test-util"))]
+mod faulty;
+#[cfg(any(test, feature = "test-util"))]
+mod memory;
+mod options;
+mod rocks;
+
+use std::{ops::ControlFlow, sync::Arc};
+
+use state_tree::NodeHash;
+
+#[cfg(any(test, feature = "test-util"))]
+pub use self::{
+    faulty::{CrashTail, Fault, FaultyBackend},
+    memory::MemoryBackend,
+};
+pub use self::{
+    options::RocksConfig,
+    rocks::{RocksBackend, lock_holder, space_of},
+};
+use crate::{error::StoreError, filter::SweepSlot, schema::Table};
+
+/// A half-open range of keys; an absent bound is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    /// First key inside.
+    pub start: Option<Vec<u8>>,
+    /// First key behind the range.
+    pub end: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// Every key.
+    pub const ALL: Self = Self { start: None, end: None };
+
+    /// Whether the key lies inside.
+    pub fn contains(&self, key: &[u8]) -> bool {
+        self.start.as_deref().is_none_or(|start| start <= key) && self.end.as_deref().is_none_or(|end| key < end)
+    }
+}
+
+/// When an acknowledged write survives a power loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Before the write returns: the log is synced.
+    Synced,
+    /// When the operating system writes the log back; a crash of the process alone loses nothing.
+    Logged,
+}
+
+/// One change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Op {
+    PutNode(NodeHash, Vec<u8>),
+    DeleteNode(NodeHash),
+    Put(Table, Vec<u8>, Vec<u8>),
+    Delete(Table, Vec<u8>),
+    /// Removes every row of the half-open range. There is no such operation on nodes (S44).
+    DeleteRange(Table, Vec<u8>, Vec<u8>),
+}
+
+/// Changes that become visible together.
+///
+/// Nodes cannot be put from outside the crate:
+/// ```compile_fail,E0624
+/// let mut batch = state_store::Batch::new();
+/// batch.put_node(state_tree::PLACEHOLDER, vec![]);
+/// ```
+/// nor removed, nor can their family be named as a table:
+/// ```compile_fail,E0624
+/// let mut batch = state_store::Batch::new();
+/// batch.delete_node(state_tree::PLACEHOLDER);
+/// ```
+/// ```
+/// assert!(state_store::Table::foreign("state_node").is_none());
+/// ```
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Batch {
+    ops: Vec<Op>,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a row.
+    pub fn put(&mut self, table: Table, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+        self.ops.push(Op::Put(table, key.into(), value.into()));
+    }
+
+    /// Deletes a row.
+    pub fn delete(&mut self, table: Table, key: impl Into<Vec<u8>>) {
+        self.ops.push(Op::Delete(table, key.into()));
+    }
+
+    /// Deletes every row from `start` up to, not including, `end`.
+    pub fn delete_range(&mut self, table: Table, start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) {
+        self.ops.push(Op::DeleteRange(table, start.into(), end.into()));
+    }
+
+    /// Whether the batch changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.ops.is_empty()
+    }
+
+    pub(crate) fn put_node(&mut self, hash: NodeHash, bytes: Vec<u8>) {
+        self.ops.push(Op::PutNode(hash, bytes));
+    }
+
+    pub(crate) fn delete_node(&mut self, hash: NodeHash) {
+        self.ops.push(Op::DeleteNode(hash));
+    }
+
+    pub(crate) fn append(&mut self, mut other: Self) {
+        self.ops.append(&mut other.ops);
+    }
+
+    pub(crate) fn ops(&self) -> &[Op] {
+        &self.ops
+    }
+}
+
+/// One file of the node family, as the engine's own metadata describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFile {
+    /// The engine's number of the file; later files have larger numbers.
+    pub number: u64,
+    /// Level in the tree of files; 0 is the youngest.
+    pub level: u32,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Smallest key inside.
+    pub first: Vec<u8>,
+    /// Largest key inside.
+    pub last: Vec<u8>,
+    /// Entries inside, tombstones included.
+    pub entries: u64,
+}
+
+/// Bytes on disk, measured from the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Table files.
+    pub tables: u64,
+    /// Blob files.
+    pub blobs: u64,
+    /// Write-ahead logs.
+    pub logs: u64,
+    /// Everything else in the folder.
+    pub other: u64,
+}
+
+impl Space {
+    /// The whole folder.
+    pub fn total(&self) -> u64 {
+        self.tables + self.blobs + self.logs + self.other
+    }
+}
+
+/// What a visitor of rows returns.
+pub type Flow = ControlFlow<()>;
+
+/// One instant of every family (I1).
+pub trait View: Send + Sync {
+    /// The engine's sequence number of the instant.
+    fn sequence(&self) -> u64;
+
+    /// The bytes of one node, or nothing when it is absent.
+    fn node(&self, hash: &NodeHash) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Reads many nodes in one call. `hashes` are sorted ascending; `each` is called once per hash, in order, with
+    /// its index and its bytes, or nothing when it is absent.
+    fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError>;
+
+    /// Visits the rows of the node family in key order, foreign keys included, with readahead and without filling
+    /// the block cache.
+    fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError>;
+
+    /// One row. A table that the store does not have is an error, not an absence (S45).
+    fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Visits the rows of a table in key order.
+    fn scan(
+        &self,
+        table: &Table,
+        range: &KeyRange,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Result<(), StoreError>;
+
+    /// Whether the store has the table.
+    fn has_table(&self, table: &Table) -> bool;
+}
+
+/// What is done with one row, and may fail.
+pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), StoreError> + 'a;
+
+/// Visits the rows of a table in key order until a visit fails, and returns that failure.
+pub(crate) fn visit_rows(
+    view: &dyn View,
+    table: &Table,
+    range: &KeyRange,
+    visit: &mut Visit<'_>,
+) -> Result<(), StoreError> {
+    let mut outcome = Ok(());
+    view.scan(table, range, &mut |key, value| {
+        outcome = visit(key, value);
+        if outcome.is_ok() { Flow::Continue(()) } else { Flow::Break(()) }
+    })?;
+    outcome
+}
+
+/// An engine under the store.
+pub trait Backend: Send + Sync {
+    /// Fixes one instant of every family.
+    fn view(&self) -> Result<Arc<dyn View>, StoreError>;
+
+    /// Applies all of the batch or nothing. After a failed sync every later write is refused until reopened (C4).
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Writes every memtable to files, and waits.
+    fn flush(&self) -> Result<(), StoreError>;
+
+    /// Rewrites every file of the node family that overlaps the range, down to the bottom level and through the
+    /// filter, blob files included, and waits. Fails if any such file was not rewritten (L16).
+    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError>;
+
+    /// Ends a running [`Backend::rewrite_nodes`] early; it then fails with [`StoreError::Cancelled`].
+    fn cancel_rewrite(&self);
+
+    /// The files of the node family, in no particular order.
+    fn node_files(&self) -> Result<Vec<NodeFile>, StoreError>;
+
+    /// An estimate of the rows in the node family by the engine, for planning only, never for a report (I13).
+    fn node_rows_hint(&self) -> Result<u64, StoreError>;
+
+    /// Bytes on disk now.
+    fn space(&self) -> Result<Space, StoreError>;
+
+    /// Bytes free on the device, or nothing when there is no device.
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError>;
+
+    /// Failures of flushes and compactions that the engine met by itself since it was opened. A count that grows
+    /// means that writes are about to be refused (C21).
+    fn background_errors(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    /// The slot the engine's compaction filter consults, or nothing if no filter is installed (O21).
+    fn sweep_slot(&self) -> Option<Arc<SweepSlot>>;
+}

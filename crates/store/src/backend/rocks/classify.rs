@@ -1,0 +1,156 @@
+//! The one place that turns the engine's error text into types.
+//!
+//! The engine hands out a text whose first words are its status code; the causes below have no code of their own, so
+//! their wording is matched here, against the pinned engine, with a test that provokes each of them for real.
+
+use std::{io, path::Path};
+
+use crate::{
+    backend::rocks::lock,
+    error::{Holder, StoreError},
+};
+
+const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
+const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
+const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
+const TABLE_SUFFIXES: [&str; 3] = [".sst", ".blob", "MANIFEST"];
+
+/// The type of an engine's error. `what` says in words what was being done.
+pub(super) fn classify(path: &Path, what: &str, error: &rocksdb::Error) -> StoreError {
+    classify_text(path, what, error.as_ref())
+}
+
+/// Whether a write was refused because it would have had to wait.
+pub(super) fn is_stall(error: &rocksdb::Error) -> bool {
+    error.kind() == rocksdb::ErrorKind::Incomplete && error.as_ref().contains("Write stall")
+}
+
+/// Whether a status tells of a full device.
+pub(super) fn is_no_room(text: &str) -> bool {
+    NO_ROOM.iter().any(|word| text.contains(word))
+}
+
+/// As [`classify`], from a status text.
+pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let what = format!("{what} in {}", path.display());
+    let (code, _) = text.split_once(':').map_or((text, ""), |parts| parts);
+    match code {
+        "IO error" if is_no_room(text) => StoreError::DiskFull { what },
+        "IO error" if has(&LOCKED) => locked(path),
+        "IO error" if text.contains("Permission denied") => StoreError::Permission {
+            path: path.to_owned(),
+            source: io::Error::new(io::ErrorKind::PermissionDenied, text.to_owned()),
+        },
+        // A file that the engine's own list names and the folder lacks is damage, not a passing failure.
+        "IO error" if text.contains("No such file") && has(&TABLE_SUFFIXES) => StoreError::Corrupt(text.to_owned()),
+        "Corruption" => StoreError::Corrupt(text.to_owned()),
+        "Invalid argument" if has(&NO_FAMILY) => StoreError::MissingFamily {
+            path: path.to_owned(),
+            family: text.rsplit(':').next().map_or(text, str::trim).to_owned(),
+            present: "see the message".to_owned(),
+        },
+        "Not implemented" if text.contains("read only") || text.contains("secondary") => StoreError::ReadOnly,
+        "Result incomplete" if text.contains("paused") => StoreError::Cancelled,
+        _ => StoreError::Io { what, source: io::Error::other(text.to_owned()) },
+    }
+}
+
+fn locked(path: &Path) -> StoreError {
+    // Who holds it is asked again here: the open may have lost a race after its first look.
+    let holder = match lock::lock_holder(path) {
+        Ok(Some(holder)) => holder,
+        Ok(None) | Err(_) => Holder { pid: None, command: None },
+    };
+    StoreError::Locked { path: path.to_owned(), holder }
+}
+
+/// The type of an error of the operating system.
+pub(super) fn classify_io(path: &Path, what: &str, source: io::Error) -> StoreError {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let (kind, what) = (source.kind(), format!("{what} in {}", path.display()));
+    if matches!(kind, PermissionDenied | ReadOnlyFilesystem) {
+        let path = path.to_owned();
+        StoreError::Permission { path, source }
+    } else if matches!(kind, StorageFull | QuotaExceeded) {
+        StoreError::DiskFull { what }
+    } else {
+        StoreError::Io { what, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! Each case is provoked, so that a new engine with other words turns one of these red.
+
+    use rocksdb::{DB, Options};
+
+    use super::*;
+
+    fn store(path: &Path) -> DB {
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        DB::open(&options, path).unwrap()
+    }
+
+    fn of(error: Result<DB, rocksdb::Error>, path: &Path) -> StoreError {
+        classify(path, "testing", &error.err().unwrap())
+    }
+
+    #[test]
+    fn the_engines_words_for_a_lock_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        let _held = store(dir.path());
+        let error = of(DB::open_default(dir.path()), dir.path());
+        assert!(
+            matches!(&error, StoreError::Locked { holder, .. } if holder.pid == Some(std::process::id())),
+            "{error:?}"
+        );
+        let text = "IO error: While lock file: /x/LOCK: Resource temporarily unavailable";
+        assert!(matches!(classify_text(dir.path(), "testing", text), StoreError::Locked { .. }));
+    }
+
+    #[test]
+    fn the_engines_words_for_an_absent_family_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(store(dir.path()));
+        let options = Options::default();
+        let read = DB::open_cf_for_read_only(&options, dir.path(), ["absent"], false);
+        let error = of(read, dir.path());
+        assert!(matches!(error, StoreError::MissingFamily { .. }), "{error:?}");
+        let write = DB::open_cf(&options, dir.path(), ["absent"]);
+        let error = of(write, dir.path());
+        assert!(matches!(error, StoreError::MissingFamily { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn the_engines_words_for_a_write_to_a_reader_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(store(dir.path()));
+        let reader = DB::open_for_read_only(&Options::default(), dir.path(), false).unwrap();
+        let error = classify(dir.path(), "testing", &reader.put(b"k", b"v").unwrap_err());
+        assert!(matches!(error, StoreError::ReadOnly), "{error:?}");
+    }
+
+    #[test]
+    fn the_engines_words_for_damage_are_recognised() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(store(dir.path()));
+        std::fs::write(dir.path().join("CURRENT"), b"MANIFEST-999999\n").unwrap();
+        let error = of(DB::open_default(dir.path()), dir.path());
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+        std::fs::write(dir.path().join("CURRENT"), b"nonsense").unwrap();
+        let error = of(DB::open_default(dir.path()), dir.path());
+        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    }
+
+    #[test]
+    fn what_is_not_recognised_may_pass_and_keeps_its_words() {
+        let error = classify_text(Path::new("/store"), "testing", "Operation timed out: Some(reason)");
+        assert!(error.to_string().contains("Some(reason)"), "{error}");
+        assert!(matches!(error, StoreError::Io { .. }));
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = classify_io(Path::new("/store"), "testing", full);
+        assert!(matches!(error, StoreError::DiskFull { .. }));
+    }
+}

@@ -1,0 +1,120 @@
+//! Who holds a store open for writing, found without ever opening its LOCK file.
+//!
+//! The engine's lock is a record lock of the process: closing any descriptor of that file would release it, so this
+//! module only asks the system (C15). The engine's own attempt stays the truth; this names the holder.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+use super::classify::classify_io;
+use crate::error::{Holder, StoreError};
+
+const LOCK_FILE: &str = "LOCK";
+const LOCK_TABLE: &str = "/proc/locks";
+const PROCESSES: &str = "/proc";
+
+/// The process that holds the store at `path` open for writing, or nothing. This process counts.
+///
+/// Errors: the folder or the system's tables cannot be read.
+pub fn lock_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
+    let failed = |source| classify_io(path, "looking for the holder of the lock", source);
+    let Some(file) = present(fs::metadata(path.join(LOCK_FILE))).map_err(failed)? else {
+        return Ok(None);
+    };
+    let table = present(fs::read_to_string(LOCK_TABLE)).map_err(failed)?;
+    let pid = match table {
+        Some(table) if !table.trim().is_empty() => holder_in_table(&table, &file),
+        Some(_) | None => opener(&file).map_err(failed)?, // a system that keeps no table of locks
+    };
+    Ok(pid.map(describe))
+}
+
+/// A read that may find nothing, or a process that ended or is not ours to look into meanwhile.
+fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lines look like `1: POSIX  ADVISORY  WRITE 4711 fd:01:1835045 0 EOF`.
+fn holder_in_table(table: &str, file: &fs::Metadata) -> Option<u32> {
+    let device = file.dev();
+    let wanted = format!("{:02x}:{:02x}:{}", rustix::fs::major(device), rustix::fs::minor(device), file.ino());
+    table.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().skip_while(|field| *field != "WRITE").skip(1);
+        let (pid, inode) = (fields.next()?, fields.next()?);
+        (inode == wanted).then(|| pid.parse::<u32>().map_or(0, |pid| pid))
+    })
+}
+
+/// The process that has the file open. Processes that end meanwhile, or that this user may not look into, are passed
+/// over: if one of those holds the lock, the engine refuses and the holder stays unnamed.
+fn opener(file: &fs::Metadata) -> io::Result<Option<u32>> {
+    for process in fs::read_dir(PROCESSES)? {
+        let process = process?;
+        let Some(Ok(pid)) = process.file_name().to_str().map(str::parse::<u32>) else {
+            continue; // not a process
+        };
+        if has_open(&process.path().join("fd"), file) {
+            return Ok(Some(pid));
+        }
+    }
+    Ok(None)
+}
+
+fn has_open(descriptors: &Path, file: &fs::Metadata) -> bool {
+    let Ok(entries) = fs::read_dir(descriptors) else {
+        return false;
+    };
+    entries.flatten().any(|entry| {
+        let named = fs::read_link(entry.path()).is_ok_and(|target: PathBuf| target.ends_with(LOCK_FILE));
+        // A stat through the descriptor's link opens nothing.
+        named && fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev())
+    })
+}
+
+fn describe(pid: u32) -> Holder {
+    let command =
+        fs::read_to_string(format!("{PROCESSES}/{pid}/comm")).map_or(None, |name| Some(name.trim().to_owned()));
+    Holder {
+        pid: (pid != 0).then_some(pid), // zero: a process outside our namespace
+        command,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_of_locks_names_the_holder_by_device_and_inode() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("LOCK");
+        fs::write(&path, b"").unwrap();
+        let file = fs::metadata(&path).unwrap();
+        let line = |pid: u32, inode: u64| {
+            format!(
+                "1: POSIX  ADVISORY  WRITE {pid} {:02x}:{:02x}:{inode} 0 EOF\n",
+                rustix::fs::major(file.dev()),
+                rustix::fs::minor(file.dev())
+            )
+        };
+        let table = [line(11, file.ino() + 1), line(4711, file.ino())].concat();
+        assert_eq!(holder_in_table(&table, &file), Some(4711));
+        assert_eq!(holder_in_table(&line(11, file.ino() + 1), &file), None);
+        assert_eq!(holder_in_table(&line(4711, file.ino()).replace("WRITE", "READ"), &file), None);
+    }
+
+    #[test]
+    fn a_folder_without_a_lock_file_has_no_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(lock_holder(dir.path()).unwrap(), None);
+        fs::write(dir.path().join("LOCK"), b"").unwrap();
+        assert_eq!(lock_holder(dir.path()).unwrap(), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! `RocksBackend`: the store on RocksDB. Only this folder and `options` name the engine.
+//!
+//! Promises: a view is one instant of all families; a batch is applied whole or not at all; after a failed sync every
+//! later write is refused until the store is opened again (C4); a rewrite that returns without an error has replaced
+//! every file that overlapped its range; no call ever opens the LOCK file.
+
+mod classify;
+mod handover;
+mod lock;
+mod log;
+mod open;
+#[expect(unsafe_code, reason = "the engine's C interface, and a snapshot stored beside its database")]
+mod raw;
+mod rewrite;
+mod space;
+mod view;
+mod write;
+
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use rocksdb::{ColumnFamily, DB, FlushOptions, properties};
+
+use self::{classify::classify, handover::Handover, log::EngineLog, rewrite::Rewrites, view::RocksView};
+pub use self::{lock::lock_holder, space::space_of};
+use super::{Backend, Batch, Durability, KeyRange, NodeFile, RocksConfig, Space, View};
+use crate::{error::StoreError, filter::SweepSlot, schema::NODE_FAMILY};
+
+/// How a store was opened, with what each way needs.
+enum Access {
+    /// Ours, for reading and writing.
+    Owned(Arc<SweepSlot>),
+    /// Somebody else's, for a sweep.
+    Foreign(Arc<SweepSlot>, Handover),
+    /// Any, for reading.
+    ReadOnly,
+    /// Any, for following.
+    Secondary,
+}
+
+/// What the engine gave on opening.
+struct Opened {
+    db: DB,
+    families: BTreeSet<String>,
+    log: Arc<EngineLog>,
+}
+
+/// A store on RocksDB.
+pub struct RocksBackend {
+    db: Arc<DB>,
+    families: Vec<String>,
+    path: Arc<Path>,
+    access: Access,
+    log: Arc<EngineLog>,
+    rewrites: Rewrites,
+    config: RocksConfig,
+    poisoned: AtomicBool,
+}
+
+impl std::fmt::Debug for RocksBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RocksBackend").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl RocksBackend {
+    fn assemble(opened: Opened, path: &Path, access: Access, config: &RocksConfig) -> Self {
+        Self {
+            db: Arc::new(opened.db),
+            families: opened.families.into_iter().collect(),
+            path: Arc::from(path),
+            access,
+            log: opened.log,
+            rewrites: Rewrites::default(),
+            config: *config,
+            poisoned: AtomicBool::new(false),
+        }
+    }
+
+    /// The folder of the store.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Follows the node that writes the store; views taken before may then read the newer state too.
+    ///
+    /// Errors: a store that was not opened by [`RocksBackend::open_secondary`], or a failed read.
+    pub fn catch_up(&self) -> Result<(), StoreError> {
+        if !matches!(self.access, Access::Secondary) {
+            return Err(StoreError::Invariant("only a secondary store follows another".to_owned()));
+        }
+        self.db.try_catch_up_with_primary().map_err(|e| self.failed("following the running node", &e))
+    }
+
+    /// Flushes and closes a foreign store and gives its OPTIONS file back as it was found. Drop every view first.
+    ///
+    /// Errors: a view that is still open, a failed flush, a failed write of the OPTIONS file. Nothing is lost then.
+    pub fn close_foreign(self) -> Result<(), StoreError> {
+        self.flush()?;
+        let Self { db, access, .. } = self;
+        let Some(db) = Arc::into_inner(db) else {
+            return Err(StoreError::Invariant("a view of the store is still open".to_owned()));
+        };
+        drop(db); // BEFORE the hand-over: the engine clears OPTIONS files as it closes
+        match access {
+            Access::Foreign(_, handover) => handover.give_back(),
+            Access::Owned(_) | Access::ReadOnly | Access::Secondary => Ok(()),
+        }
+    }
+
+    fn failed(&self, what: &str, error: &rocksdb::Error) -> StoreError {
+        classify(&self.path, what, error)
+    }
+
+    fn is_writable(&self) -> bool {
+        matches!(self.access, Access::Owned(_) | Access::Foreign(..))
+    }
+
+    fn nodes(&self) -> Result<&ColumnFamily, StoreError> {
+        self.family(NODE_FAMILY)
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
+        self.db.cf_handle(name).ok_or_else(|| StoreError::NoTable(name.to_owned()))
+    }
+}
+
+impl Backend for RocksBackend {
+    fn view(&self) -> Result<Arc<dyn View>, StoreError> {
+        Ok(Arc::new(if self.is_writable() {
+            RocksView::of_snapshot(&self.db, &self.path)
+        } else {
+            RocksView::of_whole(&self.db, &self.path)
+        }))
+    }
+
+    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
+        self.apply(batch, durability)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        if !self.is_writable() {
+            return Err(StoreError::ReadOnly);
+        }
+        let families: Result<Vec<&ColumnFamily>, StoreError> =
+            self.families.iter().map(|name| self.family(name)).collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families?, &options).map_err(|e| self.failed("flushing", &e))
+    }
+
+    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
+        self.rewrite_range(range)
+    }
+
+    fn cancel_rewrite(&self) {
+        if !self.rewrites.cancel() {
+            return;
+        }
+        if let Access::Owned(slot) | Access::Foreign(slot, _) = &self.access {
+            slot.wake_waiters();
+        }
+        raw::interrupt_compactions(&self.db);
+    }
+
+    fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
+        let files = self.db.live_files().map_err(|e| self.failed("listing the files", &e))?;
+        space::node_files(files)
+    }
+
+    fn node_rows_hint(&self) -> Result<u64, StoreError> {
+        let rows = self
+            .db
+            .property_int_value_cf(self.nodes()?, properties::ESTIMATE_NUM_KEYS)
+            .map_err(|e| self.failed("estimating the rows", &e))?;
+        rows.ok_or_else(|| StoreError::Invariant("the engine does not estimate its rows".to_owned()))
+    }
+
+    fn space(&self) -> Result<Space, StoreError> {
+        space_of(&self.path)
+    }
+
+    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        space::free_bytes(&self.path).map(Some)
+    }
+
+    fn background_errors(&self) -> Result<u64, StoreError> {
+        let of = |name: &String| {
+            let count = self
+                .db
+                .property_int_value_cf(self.family(name)?, properties::BACKGROUND_ERRORS)
+                .map_err(|e| self.failed("counting background errors", &e))?;
+            count.ok_or_else(|| StoreError::Invariant("the engine does not count its background errors".to_owned()))
+        };
+        self.families.iter().map(of).sum()
+    }
+
+    fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
+        match &self.access {
+            Access::Owned(slot) | Access::Foreign(slot, _) => Some(Arc::clone(slot)),
+            Access::ReadOnly | Access::Secondary => None,
+        }
+    }
+}

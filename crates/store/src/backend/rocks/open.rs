@@ -1,0 +1,227 @@
+//! Opening: what is checked before the engine may touch anything, and the four ways to open.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Env, Options};
+
+use super::{
+    Access, Opened, RocksBackend,
+    classify::{classify, classify_io},
+    handover::Handover,
+    lock::lock_holder,
+    log::{EngineLog, Opening},
+};
+use crate::{
+    backend::options::{RocksConfig, Tuning},
+    error::StoreError,
+    filter::SweepSlot,
+    schema::{NODE_FAMILY, Table},
+};
+
+const CURRENT_FILE: &str = "CURRENT";
+const LOCK_FILE: &str = "LOCK";
+const CREATING_SUFFIX: &str = ".creating";
+
+impl RocksBackend {
+    /// Opens a store of our own for reading and writing; creates it where there is nothing, and tables that an older
+    /// version did not have.
+    ///
+    /// Errors: another database, no permission, a store in use, a full disk, damage.
+    pub fn open(path: &Path, config: &RocksConfig) -> Result<Self, StoreError> {
+        if is_vacant(path)? {
+            create(path, config)?;
+        }
+        let families = inspect(path)?;
+        require(path, Table::CHAIN.name(), &families)?; // never adds our tables to somebody else's store
+        refuse_if_not_writable(path)?;
+        open_native(path, config, families)
+    }
+
+    /// Opens any store for reading, at one instant, beside whoever writes it. Nothing is written into its folder.
+    pub fn open_read_only(path: &Path, config: &RocksConfig) -> Result<Self, StoreError> {
+        let families = inspect(path)?;
+        let tuning = Tuning::new(config);
+        let (log, mut options) = database(&tuning, Opening::Reader);
+        options.set_max_open_files(-1); // files that somebody deletes meanwhile stay readable through open handles
+        let rows = |name: &String| ColumnFamilyDescriptor::new(name.as_str(), tuning.rows());
+        let db = beside_a_writer(path, || {
+            DB::open_cf_descriptors_read_only(&options, path, families.iter().map(rows), false)
+                .map_err(|e| classify(path, "opening for reading", &e))
+        })?;
+        Ok(Self::assemble(Opened { db, families, log }, path, Access::ReadOnly, config))
+    }
+
+    /// Opens any store for reading beside a running node, and follows it by [`RocksBackend::catch_up`]. `scratch` is
+    /// a folder of our own, outside the store.
+    pub fn open_secondary(path: &Path, scratch: &Path, config: &RocksConfig) -> Result<Self, StoreError> {
+        let families = inspect(path)?;
+        let tuning = Tuning::new(config);
+        let (log, mut options) = database(&tuning, Opening::Reader);
+        options.set_max_open_files(-1); // files that the node deletes must stay readable through open handles
+        let rows = |name: &String| ColumnFamilyDescriptor::new(name.as_str(), tuning.rows());
+        let db = beside_a_writer(path, || {
+            DB::open_cf_descriptors_as_secondary(&options, path, scratch, families.iter().map(rows))
+                .map_err(|e| classify(path, "opening beside a running node", &e))
+        })?;
+        Ok(Self::assemble(Opened { db, families, log }, path, Access::Secondary, config))
+    }
+
+    /// Opens a Rooch store for a sweep: every family there is, with Rooch's own options, none added. End with
+    /// [`RocksBackend::close_foreign`]; if the process dies instead, nothing is lost and Rooch can still open it.
+    ///
+    /// Errors: another kind of database, no permission, a store in use, a full disk, damage.
+    pub fn open_rooch(path: &Path, config: &RocksConfig) -> Result<Self, StoreError> {
+        let families = inspect(path)?;
+        refuse_if_not_writable(path)?;
+        let handover = Handover::remember(path)?;
+        handover.clear_ours()?;
+        let tuning = Tuning::new(config);
+        let slot = Arc::new(SweepSlot::default());
+        let (log, options) = database(&tuning, Opening::Writer);
+        let family = |name: &String| {
+            let options = if name == NODE_FAMILY { tuning.rooch_nodes(&slot) } else { tuning.rooch_rows() };
+            ColumnFamilyDescriptor::new(name.as_str(), options)
+        };
+        let db = DB::open_cf_descriptors(&options, path, families.iter().map(family))
+            .map_err(|e| classify(path, "opening for a sweep", &e))?;
+        handover.give_back()?;
+        let access = Access::Foreign(Arc::clone(&slot), handover);
+        Ok(Self::assemble(Opened { db, families, log }, path, access, config))
+    }
+}
+
+/// How often an opening is tried again while a writer replaces files under it.
+const OPENINGS: usize = 100;
+
+/// Opens beside whoever writes the store. The engine reads the list of files, then opens them; a writer may remove one
+/// in between, and then the list is read again. What nobody writes, or what stays absent, is damaged.
+fn beside_a_writer(path: &Path, open: impl Fn() -> Result<DB, StoreError>) -> Result<DB, StoreError> {
+    for _ in 1..OPENINGS {
+        match open() {
+            Err(StoreError::Corrupt(_) | StoreError::Io { .. }) if lock_holder(path)?.is_some() => {}
+            opened => return opened,
+        }
+    }
+    open()
+}
+
+fn database(tuning: &Tuning<'_>, of: Opening) -> (Arc<EngineLog>, Options) {
+    let (log, logger) = EngineLog::install(of);
+    let mut options = tuning.database();
+    options.set_info_logger(logger);
+    (log, options)
+}
+
+/// Compactions run in the engine's pool of low priority; where processors are scarce, commits and flushes get them
+/// first (I12).
+fn yield_to_commits(path: &Path) -> Result<(), StoreError> {
+    let mut env = Env::new().map_err(|e| classify(path, "opening", &e))?;
+    env.lower_thread_pool_cpu_priority();
+    Ok(())
+}
+
+fn open_native(path: &Path, config: &RocksConfig, present: BTreeSet<String>) -> Result<RocksBackend, StoreError> {
+    let tuning = Tuning::new(config);
+    let slot = Arc::new(SweepSlot::default());
+    let (log, mut options) = database(&tuning, Opening::Writer);
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    yield_to_commits(path)?;
+    let ours = Table::ALL.iter().map(|table| table.name().to_owned());
+    let families: BTreeSet<String> = present.into_iter().chain(ours).chain([NODE_FAMILY.to_owned()]).collect();
+    let family = |name: &String| {
+        let options = if name == NODE_FAMILY { tuning.nodes(&slot) } else { tuning.rows() };
+        ColumnFamilyDescriptor::new(name.as_str(), options)
+    };
+    let db = DB::open_cf_descriptors(&options, path, families.iter().map(family))
+        .map_err(|e| classify(path, "opening", &e))?;
+    let access = Access::Owned(Arc::clone(&slot));
+    Ok(RocksBackend::assemble(Opened { db, families, log }, path, access, config))
+}
+
+/// Creates an empty store beside the path and moves it there whole: a crash never leaves one without its families.
+fn create(path: &Path, config: &RocksConfig) -> Result<(), StoreError> {
+    let failed = |source| classify_io(path, "creating the store", source);
+    let name = path.file_name().ok_or_else(|| not_a_database(path, "it has no name"))?;
+    let mut beside = name.to_owned();
+    beside.push(CREATING_SUFFIX);
+    let building: PathBuf = path.with_file_name(beside);
+    fs::create_dir_all(&building).map_err(failed)?;
+    let made = open_native(&building, config, BTreeSet::from([DEFAULT_COLUMN_FAMILY_NAME.to_owned()]))?;
+    drop(made);
+    fs::rename(&building, path).map_err(failed)?;
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) | None => Path::new("."),
+    };
+    fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)
+}
+
+/// Whether nothing is there yet: no folder, or an empty one.
+fn is_vacant(path: &Path) -> Result<bool, StoreError> {
+    match fs::read_dir(path) {
+        Ok(mut entries) => Ok(entries.next().is_none()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(false),
+        Err(error) => Err(classify_io(path, "looking into the folder", error)),
+    }
+}
+
+/// Checks, without touching anything, that the path is a database with a node family, and lists its families.
+fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+    let folder = fs::metadata(path).map_err(|error| missing(path, "it does not exist", error))?;
+    if !folder.is_dir() {
+        return Err(not_a_database(path, "it is not a folder"));
+    }
+    fs::read(path.join(CURRENT_FILE)).map_err(|error| missing(path, "it has no file CURRENT", error))?;
+    let mut options = Options::default();
+    let (_log, logger) = EngineLog::install(Opening::Reader);
+    options.set_info_logger(logger);
+    let families: BTreeSet<String> = DB::list_cf(&options, path)
+        .map_err(|e| classify(path, "listing the column families", &e))?
+        .into_iter()
+        .collect();
+    require(path, NODE_FAMILY, &families)?;
+    Ok(families)
+}
+
+fn require(path: &Path, family: &str, families: &BTreeSet<String>) -> Result<(), StoreError> {
+    if families.contains(family) {
+        return Ok(());
+    }
+    let present: Vec<&str> = families.iter().map(String::as_str).collect();
+    Err(StoreError::MissingFamily { path: path.to_owned(), family: family.to_owned(), present: present.join(", ") })
+}
+
+/// Refuses a folder that we may not write or that another process writes, before the engine creates any file in it.
+fn refuse_if_not_writable(path: &Path) -> Result<(), StoreError> {
+    use rustix::fs::Access;
+    let may_write = |path: &Path| rustix::fs::access(path, Access::WRITE_OK);
+    let lock = path.join(LOCK_FILE);
+    let allowed = may_write(path).and_then(|()| match may_write(&lock) {
+        Err(rustix::io::Errno::NOENT) => Ok(()),
+        other => other,
+    });
+    allowed.map_err(|errno| classify_io(path, "opening for writing", errno.into()))?;
+    match lock_holder(path)? {
+        Some(holder) => Err(StoreError::Locked { path: path.to_owned(), holder }),
+        None => Ok(()),
+    }
+}
+
+fn missing(path: &Path, why: &str, error: io::Error) -> StoreError {
+    if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) {
+        not_a_database(path, why)
+    } else {
+        classify_io(path, "looking for a database", error)
+    }
+}
+
+fn not_a_database(path: &Path, why: &str) -> StoreError {
+    StoreError::NotADatabase { path: path.to_owned(), why: why.to_owned() }
+}

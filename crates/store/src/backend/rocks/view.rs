@@ -1,0 +1,149 @@
+//! One instant of every family: a snapshot of a store open for writing; a store open for reading is one by itself.
+
+use std::{path::Path, sync::Arc};
+
+use rocksdb::{ColumnFamily, DB, ReadOptions};
+use state_tree::NodeHash;
+
+use super::{classify::classify, raw::OwnedSnapshot};
+use crate::{
+    backend::{Flow, KeyRange, View},
+    error::StoreError,
+    schema::{NODE_FAMILY, Table},
+};
+
+const READAHEAD_BYTES: usize = 4 << 20;
+/// Keys of one batched read: bounds the values pinned at once.
+const KEYS_AT_ONCE: usize = 1024;
+
+/// Reads at one instant.
+pub(super) struct RocksView {
+    instant: Instant,
+    path: Arc<Path>,
+}
+
+enum Instant {
+    Snapshot(OwnedSnapshot),
+    /// A store open for reading: its instant is that of its opening or last catching up.
+    Whole(Arc<DB>, u64),
+}
+
+impl RocksView {
+    pub(super) fn of_snapshot(db: &Arc<DB>, path: &Arc<Path>) -> Self {
+        Self { instant: Instant::Snapshot(OwnedSnapshot::of(db)), path: Arc::clone(path) }
+    }
+
+    pub(super) fn of_whole(db: &Arc<DB>, path: &Arc<Path>) -> Self {
+        Self { instant: Instant::Whole(Arc::clone(db), db.latest_sequence_number()), path: Arc::clone(path) }
+    }
+
+    fn db(&self) -> &DB {
+        match &self.instant {
+            Instant::Snapshot(snapshot) => snapshot.db(),
+            Instant::Whole(db, _) => db,
+        }
+    }
+
+    /// Options that read this instant; used up before the call that asked for them returns.
+    fn options(&self) -> ReadOptions {
+        let mut options = ReadOptions::default();
+        options.set_verify_checksums(true);
+        if let Instant::Snapshot(snapshot) = &self.instant {
+            snapshot.bind(&mut options);
+        }
+        options
+    }
+
+    fn family(&self, name: &str) -> Result<&ColumnFamily, StoreError> {
+        self.db().cf_handle(name).ok_or_else(|| StoreError::NoTable(name.to_owned()))
+    }
+
+    fn failed(&self, what: &str, error: &rocksdb::Error) -> StoreError {
+        classify(&self.path, what, error)
+    }
+
+    fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self
+            .db()
+            .get_pinned_cf_opt(self.family(family)?, key, &self.options())
+            .map_err(|e| self.failed("reading a row", &e))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn visit(
+        &self,
+        family: &str,
+        range: &KeyRange,
+        options: ReadOptions,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Result<(), StoreError> {
+        let mut options = options;
+        options.set_total_order_seek(true);
+        if let Some(end) = &range.end {
+            options.set_iterate_upper_bound(end.clone());
+        }
+        let mut rows = self.db().raw_iterator_cf_opt(self.family(family)?, options);
+        match &range.start {
+            Some(start) => rows.seek(start),
+            None => rows.seek_to_first(),
+        }
+        while let Some((key, value)) = rows.item() {
+            if each(key, value).is_break() {
+                break;
+            }
+            rows.next();
+        }
+        rows.status().map_err(|e| self.failed("scanning", &e)) // an iterator that failed looks like one that ended
+    }
+}
+
+impl View for RocksView {
+    fn sequence(&self) -> u64 {
+        match &self.instant {
+            Instant::Snapshot(snapshot) => snapshot.sequence(),
+            Instant::Whole(_, sequence) => *sequence,
+        }
+    }
+
+    fn node(&self, hash: &NodeHash) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(NODE_FAMILY, hash.as_bytes())
+    }
+
+    fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        let (family, options) = (self.family(NODE_FAMILY)?, self.options());
+        let mut index = 0;
+        for chunk in hashes.chunks(KEYS_AT_ONCE) {
+            let keys = chunk.iter().map(NodeHash::as_bytes);
+            for found in self.db().batched_multi_get_cf_opt(family, keys, true, &options) {
+                let found = found.map_err(|e| self.failed("reading nodes", &e))?;
+                each(index, found.as_deref());
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
+        let mut options = self.options();
+        options.set_readahead_size(READAHEAD_BYTES);
+        options.fill_cache(false);
+        self.visit(NODE_FAMILY, range, options, each)
+    }
+
+    fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.get(table.name(), key)
+    }
+
+    fn scan(
+        &self,
+        table: &Table,
+        range: &KeyRange,
+        each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
+    ) -> Result<(), StoreError> {
+        self.visit(table.name(), range, self.options(), each)
+    }
+
+    fn has_table(&self, table: &Table) -> bool {
+        self.db().cf_handle(table.name()).is_some()
+    }
+}

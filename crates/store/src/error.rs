@@ -1,0 +1,230 @@
+//! Everything that can go wrong below the pruner, each with what the caller must do.
+//!
+//! The engine reports errors as text; `backend/rocks` is the one place that turns that text into these types.
+
+use std::{io, path::PathBuf};
+
+use state_tree::{Order, StateRoot};
+use thiserror::Error;
+
+/// What an error asks of whoever meets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Disposition {
+    /// Try again after a while.
+    Transient,
+    /// Wait for room, memory or a shorter list; nothing is damaged.
+    Resource,
+    /// Freeze deletes and keep serving (I11).
+    Corrupt,
+    /// The operator's input cannot be served as given.
+    Input,
+    /// A fault of ours: stop the phase.
+    Bug,
+}
+
+/// The process that holds a store open for writing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id, where the system tells.
+    pub pid: Option<u32>,
+    /// Its command name, where the system tells.
+    pub command: Option<String>,
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.pid, &self.command) {
+            (Some(pid), Some(command)) => write!(f, "process {pid} ({command})"),
+            (Some(pid), None) => write!(f, "process {pid}"),
+            (None, _) => f.write_str("another process"),
+        }
+    }
+}
+
+/// A failure of the store.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The path holds no database.
+    #[error("{path} is not a database: {why}. Give the folder that holds the file CURRENT")]
+    NotADatabase {
+        /// The path given.
+        path: PathBuf,
+        /// What is absent or unreadable.
+        why: String,
+    },
+    /// The database lacks a family that the layout needs.
+    #[error("{path} has no column family `{family}`; it is a database of another kind (it has: {present})")]
+    MissingFamily {
+        /// The path given.
+        path: PathBuf,
+        /// The family looked for.
+        family: String,
+        /// The families there are.
+        present: String,
+    },
+    /// Another process has the store open for writing.
+    #[error("{path} is in use by {holder}; stop it, or use a command that works beside a running node")]
+    Locked {
+        /// The path given.
+        path: PathBuf,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// The system refuses access.
+    #[error("no permission for {path}: {source}")]
+    Permission {
+        /// The path refused.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The device is full.
+    #[error("the disk is full: {what}. Free space on the device, then run again")]
+    DiskFull {
+        /// What was being written.
+        what: String,
+    },
+    /// Reading or writing failed for a reason that may pass.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// The system's or the engine's word.
+        source: io::Error,
+    },
+    /// The engine found its own data damaged.
+    #[error("the database is damaged: {0}. Restore it from a backup; nothing was deleted")]
+    Corrupt(String),
+    /// A record that is torn, foreign or of a newer format.
+    #[error("record `{name}` is unusable: {why}")]
+    Record {
+        /// The name of the record.
+        name: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store has no such table.
+    #[error("the store has no table `{0}`")]
+    NoTable(String),
+    /// A write was refused because an earlier sync failed; only reopening helps (C4).
+    #[error("an earlier write could not be synced; reopen the store before writing again")]
+    Poisoned,
+    /// The store was opened for reading.
+    #[error("the store is open for reading only")]
+    ReadOnly,
+    /// The phase was told to end.
+    #[error("cancelled")]
+    Cancelled,
+    /// The permit was revoked: another holder has the phase, or the lock timed out (I10).
+    #[error("the permit of this phase was revoked")]
+    PermitRevoked,
+    /// More nodes were created since the view than the barrier may remember (P22).
+    #[error("the barrier is full: {limit} nodes were created since the view; the cycle is abandoned")]
+    BarrierFull {
+        /// The most it may remember.
+        limit: usize,
+    },
+    /// A commit builds on a state that is not retained (I3).
+    #[error("order {order} with root {root} is not a retained state; commit on one of orders {floor} to {head}")]
+    BaseNotRetained {
+        /// The order named as base.
+        order: Order,
+        /// The root named as base.
+        root: StateRoot,
+        /// The oldest order that may be built on.
+        floor: Order,
+        /// The newest one.
+        head: Order,
+    },
+    /// A commit lost a race: the head moved since its changes were computed.
+    #[error("the head is now order {head}; compute the changes again on it")]
+    HeadMoved {
+        /// The head now.
+        head: Order,
+    },
+    /// The state was pruned (O19): distinct from one that never existed.
+    #[error("order {order} was pruned; the oldest readable order is {floor}")]
+    Pruned {
+        /// The order asked for.
+        order: Order,
+        /// The oldest readable one.
+        floor: Order,
+    },
+    /// No such order was ever committed.
+    #[error("order {order} does not exist; the head is {head}")]
+    NoSuchOrder {
+        /// The order asked for.
+        order: Order,
+        /// The newest one, if any.
+        head: HeadOrder,
+    },
+    /// The journal does not cover what it must (C11).
+    #[error("the commit journal has no record of order {0}")]
+    JournalGap(Order),
+    /// A promise of ours does not hold.
+    #[error("internal error: {0}")]
+    Invariant(String),
+}
+
+/// A head that may not exist yet, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadOrder(pub Option<Order>);
+
+impl std::fmt::Display for HeadOrder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(order) => order.fmt(f),
+            None => f.write_str("nothing yet"),
+        }
+    }
+}
+
+impl StoreError {
+    /// A stable word for scripts.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotADatabase { .. } => "not_a_database",
+            Self::MissingFamily { .. } => "missing_family",
+            Self::Locked { .. } => "locked",
+            Self::Permission { .. } => "permission",
+            Self::DiskFull { .. } => "disk_full",
+            Self::Io { .. } => "io",
+            Self::Corrupt(_) => "corrupt",
+            Self::Record { .. } => "record",
+            Self::NoTable(_) => "no_table",
+            Self::Poisoned => "poisoned",
+            Self::ReadOnly => "read_only",
+            Self::Cancelled => "cancelled",
+            Self::PermitRevoked => "permit_revoked",
+            Self::BarrierFull { .. } => "barrier_full",
+            Self::BaseNotRetained { .. } => "base_not_retained",
+            Self::HeadMoved { .. } => "head_moved",
+            Self::Pruned { .. } => "pruned",
+            Self::NoSuchOrder { .. } => "never_existed",
+            Self::JournalGap(_) => "journal_gap",
+            Self::Invariant(_) => "internal",
+        }
+    }
+
+    /// What the caller must do.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Io { .. } | Self::HeadMoved { .. } => Disposition::Transient,
+            Self::DiskFull { .. } | Self::BarrierFull { .. } | Self::Cancelled | Self::PermitRevoked => {
+                Disposition::Resource
+            }
+            Self::Corrupt(_) | Self::Record { .. } | Self::JournalGap(_) | Self::Poisoned => Disposition::Corrupt,
+            Self::NotADatabase { .. }
+            | Self::MissingFamily { .. }
+            | Self::Locked { .. }
+            | Self::Permission { .. }
+            | Self::NoTable(_)
+            | Self::ReadOnly
+            | Self::BaseNotRetained { .. }
+            | Self::Pruned { .. }
+            | Self::NoSuchOrder { .. } => Disposition::Input,
+            Self::Invariant(_) => Disposition::Bug,
+        }
+    }
+}

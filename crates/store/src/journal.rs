@@ -1,0 +1,117 @@
+//! The commit journal: what each commit created, replaced and dropped, in the batch of the commit itself.
+//!
+//! Key: order, then commit id, both big-endian. Commit ids are never reused, so the rows of an order that was rolled
+//! back and committed again cannot be confused. Value: a record of kind `JRNL`.
+//! Costs: 8 bytes per created hash, 32 per stale node, dropped or adopted root.
+
+use serde::{Deserialize, Serialize};
+use state_tree::{Delta, NodeHash, Order};
+
+use crate::{
+    backend::{KeyRange, View, visit_rows},
+    error::StoreError,
+    record::{self, Record},
+    schema::Table,
+};
+
+/// One commit's effect on the set of nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalRecord {
+    /// Fingerprints of every node the commit emitted (I4).
+    pub created: Vec<u64>,
+    /// Nodes that lost more places than they gained.
+    pub stale: Vec<[u8; 32]>,
+    /// Fields roots that lost a place.
+    pub dropped: Vec<[u8; 32]>,
+    /// Fields roots that gained a place.
+    pub adopted: Vec<[u8; 32]>,
+}
+
+impl Record for JournalRecord {
+    const KIND: [u8; 4] = *b"JRNL";
+    const VERSION: u16 = 1;
+}
+
+impl JournalRecord {
+    pub(crate) fn of(delta: &Delta) -> Self {
+        let raw = |hash: &NodeHash| *hash.as_bytes();
+        Self {
+            created: delta.created.keys().map(NodeHash::fingerprint).collect(),
+            stale: delta.stale().keys().map(raw).collect(),
+            dropped: delta.dropped.iter().map(|dropped| raw(&dropped.root)).collect(),
+            adopted: delta.adopted.iter().map(raw).collect(),
+        }
+    }
+}
+
+pub(crate) fn key(order: Order, commit: u64) -> Vec<u8> {
+    [order.to_key(), commit.to_be_bytes()].concat()
+}
+
+fn order_of(key: &[u8]) -> Result<Order, StoreError> {
+    let bad = || StoreError::Record { name: "journal key".to_owned(), why: format!("{} bytes, not 16", key.len()) };
+    let whole: [u8; 16] = key.try_into().map_err(|_| bad())?;
+    let [a, b, c, d, e, f, g, h, ..] = whole;
+    Ok(Order::new(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
+}
+
+/// The row of the order after `last`, or a further one of `last` itself.
+fn following(last: Order, key: &[u8], value: &[u8]) -> Result<(Order, JournalRecord), StoreError> {
+    let order = order_of(key)?;
+    if order != last && Some(order) != last.next() {
+        return Err(StoreError::JournalGap(last.next().map_or(order, |missing| missing)));
+    }
+    Ok((order, record::decode("journal", value)?))
+}
+
+/// Visits the records of the orders after `since` up to `head`, and proves that each of those orders has one (C11).
+pub(crate) fn replay(
+    view: &dyn View,
+    since: Order,
+    head: Order,
+    each: &mut dyn FnMut(Order, JournalRecord),
+) -> Result<(), StoreError> {
+    let start = since.next().map(|order| order.to_key().to_vec());
+    let range = KeyRange { start, end: head.next().map(|order| order.to_key().to_vec()) };
+    let mut last = since;
+    visit_rows(view, &Table::JOURNAL, &range, &mut |key, value| {
+        let (order, row) = following(last, key, value)?;
+        last = order;
+        each(order, row);
+        Ok(())
+    })?;
+    if last < head { Err(StoreError::JournalGap(last.next().map_or(head, |missing| missing))) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_a_journal_row_are_pinned() {
+        let row = JournalRecord {
+            created: vec![0x0102_0304_0506_0708, 9],
+            stale: vec![[0xc3; 32]],
+            dropped: vec![],
+            adopted: vec![[0xd4; 32], [0xe5; 32]],
+        };
+        let payload = [
+            &[2u8, 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0][..],
+            &[1],
+            &[0xc3; 32],
+            &[0],
+            &[2],
+            &[0xd4; 32],
+            &[0xe5; 32],
+        ]
+        .concat();
+        let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
+        let mut expected = [&b"SPR1JRNL"[..], &[1, 0], &length, &payload].concat();
+        expected.extend_from_slice(&crc32fast::hash(&expected).to_le_bytes());
+        assert_eq!(record::encode(&row).unwrap(), expected);
+        let key = key(Order::new(258), 259);
+        assert_eq!(key, [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 1, 3]);
+        assert_eq!(order_of(&key).unwrap(), Order::new(258));
+        assert!(order_of(&key[..15]).is_err());
+    }
+}

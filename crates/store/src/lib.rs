@@ -1,0 +1,35 @@
+//! The store: commit gate, barrier, journal, sweep filter and views over RocksDB.
+//!
+//! Ordering rules, all of them:
+//! 1. A commit records its created hashes in the barrier BEFORE it writes them (I5).
+//! 2. A capture opens the barrier BEFORE it takes the view (I5, S24).
+//! 3. The floor moves, durably, BEFORE any node below it goes (S27, S41).
+//! 4. A permit is checked in the critical section of the delete it allows (I10).
+//! 5. Locks are taken in the order gate, chain state; the second is never held across a read or write of the engine.
+
+mod backend;
+mod barrier;
+mod chain;
+mod error;
+mod filter;
+mod gate;
+mod journal;
+mod permit;
+pub mod record;
+mod schema;
+mod store;
+
+pub use backend::{
+    Backend, Batch, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, lock_holder, space_of,
+};
+#[cfg(any(test, feature = "test-util"))]
+pub use backend::{CrashTail, Fault, FaultyBackend, MemoryBackend};
+pub use barrier::BarrierHold;
+pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
+pub use error::{Disposition, HeadOrder, Holder, StoreError};
+pub use filter::{LiveSet, Pace, SweepSlot, SweepTally};
+pub use gate::{Base, Commit, Committed, PinOwner};
+pub use journal::JournalRecord;
+pub use permit::Permit;
+pub use schema::Table;
+pub use store::{ActiveSweep, Capture, Condemned, Deleted, Pin, Store, StoreConfig};

@@ -1,0 +1,353 @@
+//! `Store`: a backend with the gate, the barrier, the fence and the sweep slot around it.
+//!
+//! Two kinds are opened through the same type. A store of our own has a chain: it commits, has a head and a floor, and
+//! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
+
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use state_tree::{NodeHash, Order, StateRoot};
+
+use crate::{
+    backend::{Backend, Batch, Durability, KeyRange, View},
+    barrier::{Barrier, BarrierHold},
+    chain::{FloorRecord, HeadRecord, native},
+    error::{HeadOrder, StoreError},
+    filter::{LiveSet, Pace, Sweep, SweepSlot, SweepTally},
+    gate::{ChainState, Commit, Committed, PinOwner, Writer},
+    journal,
+    permit::{Fence, Permit},
+    record,
+    schema::Table,
+};
+
+/// How a store behaves; safety is not among the choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreConfig {
+    /// Under what an acknowledged commit survives.
+    pub durability: Durability,
+    /// The most hashes the barrier remembers before it gives a cycle up.
+    pub barrier_limit: usize,
+}
+
+/// One instant of the store with the barrier opened before it (I1, I5).
+pub struct Capture {
+    /// The instant.
+    pub view: Arc<dyn View>,
+    /// Records what is created from before the instant on.
+    pub barrier: BarrierHold,
+}
+
+/// Candidates for deletion, already judged against a mark.
+#[derive(Debug)]
+pub struct Condemned<'a> {
+    /// Nodes the mark does not hold.
+    pub hashes: &'a [NodeHash],
+    /// The cursor that goes with them, in the same batch (I9); empty where records live outside the store.
+    pub cursor: Batch,
+}
+
+/// What a delete batch did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deleted {
+    /// Nodes deleted.
+    pub nodes: u64,
+    /// Nodes kept because they were created since the view.
+    pub spared: u64,
+}
+
+/// Commits, captures and deletes on one backend.
+pub struct Store {
+    writer: Writer,
+    /// The one order of node puts and deletes; held across the write.
+    gate: Mutex<()>,
+    /// Nothing for a foreign store. Taken after the gate, never held across a write.
+    chain: Arc<RwLock<Option<ChainState>>>,
+    barrier: Arc<Barrier>,
+    fence: Arc<Fence>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("durability", &self.writer.durability).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens a store of our own: reads head, floor and retained roots.
+    ///
+    /// Errors: records that are unusable.
+    pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
+        let state = ChainState::load(&*backend.view()?)?;
+        Ok(Self::build(backend, config, Some(state)))
+    }
+
+    /// Opens somebody else's store for capture and sweep; it has no chain of ours, so it refuses commits.
+    pub fn foreign(backend: Arc<dyn Backend>, config: StoreConfig) -> Self {
+        Self::build(backend, config, None)
+    }
+
+    fn build(backend: Arc<dyn Backend>, config: StoreConfig, state: Option<ChainState>) -> Self {
+        Self {
+            writer: Writer { backend, durability: config.durability },
+            gate: Mutex::new(()),
+            chain: Arc::new(RwLock::new(state)),
+            barrier: Barrier::new(config.barrier_limit),
+            fence: Arc::default(),
+        }
+    }
+
+    /// The engine, for views, files and space.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.writer.backend
+    }
+
+    /// One instant for readers that need no barrier.
+    pub fn view(&self) -> Result<Arc<dyn View>, StoreError> {
+        self.backend().view()
+    }
+
+    /// Commits one change and returns its order.
+    ///
+    /// Errors: a base that is not retained, a head that moved, a failed write. After an error nothing is visible.
+    pub fn commit(&self, commit: Commit<'_>) -> Result<Committed, StoreError> {
+        let _gate = self.gate.lock();
+        let created = &commit.delta.created;
+        let planned = self.look(|chain| chain.plan(commit))??;
+        self.barrier.record(created.keys().copied()); // BEFORE the write (I5)
+        self.backend().write(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
+        self.change(|chain| chain.apply(&planned))?;
+        Ok(planned.committed)
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&ChainState) -> T) -> Result<T, StoreError> {
+        self.chain.read().as_ref().map(look).ok_or(StoreError::ReadOnly)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut ChainState) -> T) -> Result<T, StoreError> {
+        self.chain.write().as_mut().map(change).ok_or(StoreError::ReadOnly)
+    }
+
+    /// The newest committed state with its counts, or nothing before the first commit. Does not wait for a commit.
+    pub fn head(&self) -> Option<HeadRecord> {
+        self.chain.read().as_ref().and_then(ChainState::head)
+    }
+
+    /// The oldest readable order, or nothing for a foreign store.
+    pub fn floor(&self) -> Option<Order> {
+        self.chain.read().as_ref().map(ChainState::floor)
+    }
+
+    /// Opens the barrier, then fixes an instant, inside the commit gate: no commit slips between them (S24).
+    pub fn capture(&self) -> Result<Capture, StoreError> {
+        let _gate = self.gate.lock();
+        let barrier = self.barrier.open();
+        let view = self.backend().view()?;
+        Ok(Capture { view, barrier })
+    }
+
+    /// Reopens the barrier of a cycle that a restart interrupted: everything created after `since` comes back from
+    /// the journal (S20). Call before the cycle deletes anything.
+    ///
+    /// Errors: [`StoreError::JournalGap`] when the journal does not cover the orders since; abandon the cycle then.
+    pub fn reopen_barrier(&self, since: Order) -> Result<BarrierHold, StoreError> {
+        if self.chain.read().is_none() {
+            return Ok(self.barrier.open()); // a foreign store takes no commits: nothing was created since
+        }
+        let (hold, view, head) = {
+            let _gate = self.gate.lock();
+            let head = self.look(ChainState::head_order)?.ok_or(StoreError::JournalGap(since))?;
+            (self.barrier.open(), self.backend().view()?, head)
+        };
+        if head < since {
+            return Err(StoreError::JournalGap(since));
+        }
+        // Outside the gate: what is committed from now on records itself, and nothing is deleted before this returns.
+        journal::replay(&*view, since, head, &mut |_, row| {
+            self.barrier.record_fingerprints(row.created.into_iter());
+        })?;
+        Ok(hold)
+    }
+
+    /// Issues the only current permit; every earlier one is dead before this returns (S39).
+    pub fn issue_permit(&self) -> Permit {
+        if let Some(permit) = self.fence.issue_if_free() {
+            return permit;
+        }
+        let _gate = self.gate.lock();
+        self.fence.issue()
+    }
+
+    /// Makes every permit useless; once this returns no holder deletes anything (I10).
+    pub fn revoke_permits(&self) {
+        let _gate = self.gate.lock();
+        self.fence.revoke();
+    }
+
+    /// Deletes condemned nodes except those created since the view, with the cursor in the same batch.
+    ///
+    /// Errors: a revoked permit, a barrier of another store, a failed write. After an error nothing was deleted.
+    pub fn delete(
+        &self,
+        permit: &Permit,
+        barrier: &BarrierHold,
+        condemned: Condemned<'_>,
+    ) -> Result<Deleted, StoreError> {
+        self.check_owner(permit, barrier)?;
+        let gate = self.gate.lock(); // same critical section as commit
+        if !permit.is_current() {
+            return Err(StoreError::PermitRevoked); // I10
+        }
+        let mut batch = condemned.cursor;
+        let mut deleted = Deleted { nodes: 0, spared: 0 };
+        for hash in condemned.hashes {
+            if barrier.protects(hash) {
+                deleted.spared += 1; // re-created since the view (S21)
+            } else {
+                batch.delete_node(*hash);
+                deleted.nodes += 1;
+            }
+        }
+        self.backend().write(&batch, self.writer.durability)?; // deletes and cursor together (I9)
+        MutexGuard::unlock_fair(gate); // a waiting commit goes before the next delete batch (I12)
+        Ok(deleted)
+    }
+
+    /// Activates the sweep filter until the returned value is dropped.
+    ///
+    /// Errors: no filter installed (O21), a revoked permit, a permit or barrier of another store.
+    pub fn sweep(
+        &self,
+        permit: Permit,
+        barrier: BarrierHold,
+        live: Arc<dyn LiveSet>,
+        pace: Option<Arc<dyn Pace>>,
+    ) -> Result<ActiveSweep<'_>, StoreError> {
+        self.check_owner(&permit, &barrier)?;
+        let slot = self.backend().sweep_slot();
+        let slot = slot.ok_or_else(|| StoreError::Invariant("no sweep filter is installed".to_owned()))?;
+        if !permit.is_current() {
+            return Err(StoreError::PermitRevoked);
+        }
+        let sweep = Arc::new(Sweep::new(permit, barrier, live, pace));
+        slot.activate(Arc::clone(&sweep));
+        Ok(ActiveSweep { store: self, slot, sweep })
+    }
+
+    fn check_owner(&self, permit: &Permit, barrier: &BarrierHold) -> Result<(), StoreError> {
+        if permit.belongs_to(&self.fence) && barrier.belongs_to(&self.barrier) {
+            Ok(())
+        } else {
+            Err(StoreError::Invariant("permit or barrier of another store".to_owned()))
+        }
+    }
+
+    /// Moves the oldest readable order, durably, and drops the root records below it; nodes may go only afterwards
+    /// (S27, S41). `rows` are further rows of the chain in the same batch. Lowering is refused.
+    pub fn raise_floor(&self, to: Order, rows: Batch) -> Result<(), StoreError> {
+        let _gate = self.gate.lock();
+        let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
+        if to < floor || head.is_none_or(|head| to > head) {
+            return Err(StoreError::NoSuchOrder { order: to, head: HeadOrder(head) });
+        }
+        let mut batch = rows;
+        batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
+        batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
+        self.backend().write(&batch, Durability::Synced)?;
+        self.change(|chain| chain.raise(to)) // BEFORE this returns, so before anything below the floor may go
+    }
+
+    /// The root of a retained order; distinguishes pruned from never committed (O19). Does not wait for a commit.
+    pub fn root(&self, order: Order) -> Result<StateRoot, StoreError> {
+        self.look(|chain| chain.root(order))?
+    }
+
+    /// Pins a retained order for reading: its root stays retained until the pin is dropped (S41). Does not wait for a
+    /// commit.
+    pub fn pin(&self, order: Order, owner: &str) -> Result<Pin, StoreError> {
+        let (root, id) = self.change(|chain| chain.pin(order, owner))??;
+        Ok(Pin { chain: Arc::clone(&self.chain), order, root, id })
+    }
+
+    /// Orders that readers hold, with their owners. Read it AFTER the floor was raised: no pin below it can appear.
+    pub fn pins(&self) -> Vec<(Order, Vec<PinOwner>)> {
+        self.chain.read().as_ref().map_or_else(Vec::new, ChainState::pins)
+    }
+
+    /// Removes the journal rows up to and including `cutoff`: a finished cycle has settled them.
+    pub fn settle_journal(&self, cutoff: Order) -> Result<(), StoreError> {
+        let Some(end) = cutoff.next() else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
+        self.backend().write(&batch, Durability::Logged)
+    }
+
+    /// Writes rows of the pruner; nodes cannot be named by them.
+    pub fn write_rows(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
+        self.backend().write(batch, durability)
+    }
+}
+
+/// A pin on one order; dropping it lets the order go.
+#[derive(Debug)]
+pub struct Pin {
+    chain: Arc<RwLock<Option<ChainState>>>,
+    order: Order,
+    root: StateRoot,
+    id: u64,
+}
+
+impl Pin {
+    /// The pinned order.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// Its root.
+    pub fn root(&self) -> StateRoot {
+        self.root
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        if let Some(chain) = self.chain.write().as_mut() {
+            chain.unpin(self.order, self.id);
+        }
+    }
+}
+
+/// The sweep filter switched on; dropping it switches it off. Compactions that began under it end under it.
+pub struct ActiveSweep<'a> {
+    store: &'a Store,
+    slot: Arc<SweepSlot>,
+    sweep: Arc<Sweep>,
+}
+
+impl ActiveSweep<'_> {
+    /// Rewrites the files that overlap the range through the filter and returns what the filter saw meanwhile.
+    ///
+    /// Errors: a permit revoked before or during it, a failed or cancelled rewrite; nothing live is lost by either.
+    pub fn rewrite(&self, range: &KeyRange) -> Result<SweepTally, StoreError> {
+        if !self.sweep.permit().is_current() {
+            return Err(StoreError::PermitRevoked);
+        }
+        let before = self.sweep.tally();
+        self.store.backend().rewrite_nodes(range)?;
+        if !self.sweep.permit().is_current() {
+            return Err(StoreError::PermitRevoked);
+        }
+        Ok(self.sweep.tally().since(&before))
+    }
+
+    /// Everything the filter saw under this sweep, compactions that the engine began by itself included.
+    pub fn tally(&self) -> SweepTally {
+        self.sweep.tally()
+    }
+}
+
+impl Drop for ActiveSweep<'_> {
+    fn drop(&mut self) {
+        self.slot.deactivate(&self.sweep);
+    }
+}

@@ -1,0 +1,12 @@
+//! The store on the real engine: opening, the gate, sweeps and what a reopen finds.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+
+mod crash;
+mod foreign;
+mod full;
+mod gate;
+mod open;
+mod space;
+mod support;
+mod sweep;

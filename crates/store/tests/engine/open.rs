@@ -1,0 +1,225 @@
+//! Opening: what is refused and left untouched, reading beside a running node, and who holds the lock.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    path::Path,
+    process::{Command, Stdio},
+    sync::Arc,
+};
+
+use state_store::{Backend, Batch, Durability, Flow, KeyRange, RocksBackend, Store, StoreError, Table, lock_holder};
+
+use crate::support::{CONFIG, Rig, SMALL, commit, contents, copy_folder, hash, nodes, present};
+
+type Opener = fn(&Path) -> Result<RocksBackend, StoreError>;
+
+const WRITERS: [Opener; 2] = [|path| RocksBackend::open(path, &SMALL), |path| RocksBackend::open_rooch(path, &SMALL)];
+const READER: Opener = |path| RocksBackend::open_read_only(path, &SMALL);
+
+fn error_of(opener: Opener, path: &Path) -> StoreError {
+    match opener(path) {
+        Err(error) => error,
+        Ok(_) => panic!("it opened"),
+    }
+}
+
+#[test]
+fn what_is_not_a_database_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, folder, absent) = (dir.path().join("file"), dir.path().join("folder"), dir.path().join("absent"));
+    std::fs::write(&file, b"text").unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("notes.txt"), b"mine").unwrap();
+    for opener in [WRITERS[0], WRITERS[1], READER] {
+        for path in [&file, &folder] {
+            assert!(matches!(error_of(opener, path), StoreError::NotADatabase { .. }));
+        }
+    }
+    for opener in [WRITERS[1], READER] {
+        assert!(matches!(error_of(opener, &absent), StoreError::NotADatabase { .. }));
+    }
+    assert!(!absent.exists(), "only our own kind is created, and only on request");
+    assert_eq!(contents(&folder).len(), 1);
+}
+
+#[test]
+fn a_database_of_another_kind_is_refused_with_what_it_has_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("indexer");
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    drop(rocksdb::DB::open_cf(&options, &path, ["rows", "more"]).unwrap());
+    let before = contents(&path);
+    for opener in [WRITERS[0], WRITERS[1], READER] {
+        let error = error_of(opener, &path);
+        let StoreError::MissingFamily { family, present, .. } = &error else { panic!("{error}") };
+        assert_eq!((family.as_str(), present.as_str()), ("state_node", "default, more, rows"));
+    }
+    assert_eq!(contents(&path), before);
+}
+
+#[test]
+fn somebody_elses_store_is_never_opened_as_our_own() {
+    let foreign = crate::foreign::Foreign::new();
+    let before = contents(foreign.path());
+    let error = error_of(WRITERS[0], foreign.path());
+    assert!(matches!(&error, StoreError::MissingFamily { family, .. } if family == "chain_meta"), "{error}");
+    assert_eq!(contents(foreign.path()), before, "no table of ours was added");
+}
+
+#[test]
+fn a_read_only_open_writes_nothing_into_the_folder() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 100, 2_000));
+    rig.backend.flush().unwrap();
+    rig.commit(nodes(100, 10, 50)); // in the log only
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&rig.path(), copy.path());
+    let before = contents(copy.path());
+    let reader = RocksBackend::open_read_only(copy.path(), &SMALL).unwrap();
+    let store = Store::foreign(Arc::new(reader), CONFIG);
+    assert_eq!(present(&store).len(), 110, "the log is read too");
+    assert!(matches!(store.backend().flush(), Err(StoreError::ReadOnly)));
+    assert!(matches!(store.backend().rewrite_nodes(&KeyRange::ALL), Err(StoreError::ReadOnly)));
+    assert!(matches!(store.write_rows(&Batch::new(), Durability::Logged), Err(StoreError::ReadOnly)));
+    drop(store);
+    assert_eq!(contents(copy.path()), before);
+}
+
+#[test]
+fn a_reader_beside_a_running_node_sees_one_instant_and_a_follower_catches_up() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 10, 50));
+    let scratch = tempfile::tempdir().unwrap();
+    let reader = RocksBackend::open_read_only(&rig.path(), &SMALL).unwrap();
+    let follower = RocksBackend::open_secondary(&rig.path(), scratch.path(), &SMALL).unwrap();
+    rig.commit(nodes(10, 10, 50));
+    let count = |backend: &dyn Backend| {
+        let mut rows = 0;
+        let view = backend.view().unwrap();
+        view.scan_nodes(&KeyRange::ALL, &mut |_, _| {
+            rows += 1;
+            Flow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(view.node(&hash(0)).unwrap().map(|bytes| bytes.len()), Some(50));
+        rows
+    };
+    assert_eq!((count(&reader), count(&follower)), (10, 10));
+    follower.catch_up().unwrap();
+    assert_eq!((count(&reader), count(&follower)), (10, 20));
+    assert!(reader.catch_up().is_err());
+    assert!(matches!(follower.write(&Batch::new(), Durability::Logged), Err(StoreError::ReadOnly)));
+}
+
+#[test]
+fn a_store_left_half_created_is_finished_by_the_next_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    drop(rocksdb::DB::open(&options, dir.path().join("store.creating")).unwrap());
+    let store = Store::open(Arc::new(RocksBackend::open(&path, &SMALL).unwrap()), CONFIG).unwrap();
+    commit(&store, nodes(0, 1, 10)).unwrap();
+    assert!(Table::ALL.iter().all(|table| store.view().unwrap().has_table(table)));
+    assert!(!dir.path().join("store.creating").exists());
+}
+
+#[test]
+fn a_store_that_is_open_here_already_is_refused_with_our_own_name() {
+    let rig = Rig::new();
+    assert_eq!(lock_holder(&rig.path()).unwrap().unwrap().pid, Some(std::process::id()));
+    for opener in WRITERS {
+        let error = error_of(opener, &rig.path());
+        assert!(
+            matches!(&error, StoreError::Locked { holder, .. } if holder.pid == Some(std::process::id())),
+            "{error}"
+        );
+    }
+    rig.commit(nodes(0, 1, 10));
+    let path = rig.path();
+    let rig = rig.reopen();
+    assert!(lock_holder(&path).unwrap().is_some());
+    drop(rig);
+}
+
+const CHILD_STORE: &str = "STATE_STORE_HOLD";
+
+/// The child of the next test: holds the store until its standard input ends.
+#[test]
+fn child_holds_the_store() {
+    let Some(path) = std::env::var_os(CHILD_STORE) else {
+        return;
+    };
+    let _held = RocksBackend::open(path.as_ref(), &SMALL).unwrap();
+    println!("holding");
+    std::io::stdin().lines().for_each(drop);
+}
+
+#[test]
+fn a_second_process_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    drop(RocksBackend::open(&path, &SMALL).unwrap());
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "open::child_holds_the_store"])
+        .env(CHILD_STORE, &path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("holding")));
+    let before = contents(&path);
+    let command = std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap();
+    for opener in WRITERS {
+        let error = error_of(opener, &path);
+        let StoreError::Locked { holder, .. } = &error else { panic!("{error}") };
+        assert_eq!(holder.pid, Some(child.id()));
+        assert_eq!(holder.command.as_deref(), Some(command.trim()));
+        assert!(error.to_string().contains(&child.id().to_string()), "{error}");
+    }
+    assert_eq!(contents(&path), before, "and nothing was written");
+    assert!(READER(&path).is_ok(), "reading beside it is fine");
+    writeln!(child.stdin.take().unwrap()).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(lock_holder(&path).unwrap(), None, "a LOCK file without a holder is no lock");
+    assert!(WRITERS[0](&path).is_ok());
+}
+
+#[test]
+fn a_damaged_table_file_is_an_error_of_its_own_kind() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 400, 200));
+    rig.backend.flush().unwrap();
+    let table = std::fs::read_dir(rig.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
+        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
+        .unwrap();
+    let name = table.file_name().unwrap().to_owned();
+    let whole = std::fs::read(&table).unwrap();
+    let mut flipped = whole.clone();
+    flipped[whole.len() / 3] ^= 0x40;
+    let outcome = |damage: Option<&[u8]>| {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&rig.path(), copy.path());
+        match damage {
+            Some(bytes) => std::fs::write(copy.path().join(&name), bytes).unwrap(),
+            None => std::fs::remove_file(copy.path().join(&name)).unwrap(),
+        }
+        let view = READER(copy.path()).and_then(|backend| backend.view());
+        view.and_then(|view| view.scan_nodes(&KeyRange::ALL, &mut |_, _| Flow::Continue(())))
+    };
+    assert!(outcome(Some(&whole)).is_ok());
+    for (what, damage) in [
+        ("a flipped bit", Some(flipped.as_slice())),
+        ("a truncated file", Some(&whole[..whole.len() / 2])),
+        ("a missing file", None),
+    ] {
+        let error = outcome(damage).unwrap_err();
+        assert!(matches!(error, StoreError::Corrupt(_)), "{what}: {error:?}");
+    }
+}
