@@ -1,0 +1,223 @@
+//! The certificate of a cycle: one JSON file that says what was kept, why, what was deleted, and what was checked.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use state_store::Space;
+
+use crate::{
+    error::PruneError,
+    files,
+    mark::MarkReport,
+    roots::{KeptBy, RetainedRoot, RetainedRoots},
+    snapshot::{AtomicSnapshot, KeptOrders},
+    sweep::SweepReport,
+    verify::SampleReport,
+};
+
+/// What set a cycle off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// Enough orders were committed.
+    Orders,
+    /// An operator asked.
+    Operator,
+    /// An interrupted cycle went on after a restart.
+    Resumed,
+}
+
+/// One retained root with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootReport {
+    /// The order it belongs to.
+    pub order: u64,
+    /// The root, in hex.
+    pub root: String,
+    /// Why it is kept.
+    pub kept_by: KeptBy,
+}
+
+/// Roots listed one by one, at most; a longer list is told by its runs and its digest.
+const LISTED_ROOTS: usize = 1024;
+
+/// The retained roots as the certificate states them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetainedReport {
+    /// Number of retained roots, pins included.
+    pub roots: u64,
+    /// Oldest order of the window.
+    pub first_order: u64,
+    /// Newest order: the head.
+    pub last_order: u64,
+    /// Orders of the window without a root; each was named by the operator.
+    pub holes: Vec<u64>,
+    /// Every retained order with its reason, in runs.
+    pub kept_by: Vec<KeptOrders>,
+    /// Every retained root with its reason, where there are not more than 1,024.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub listed: Vec<RootReport>,
+    /// SHA-256 over every retained (order, root) pair.
+    pub digest: String,
+    /// Root of the head.
+    pub head_root: String,
+    /// Orders accepted but not executed, which is normal after a crash.
+    pub unexecuted: u64,
+    /// Whether history held fewer orders than asked for, so that all were kept.
+    pub shorter_than_asked: bool,
+}
+
+impl RetainedReport {
+    pub(crate) fn of(snapshot: &AtomicSnapshot, roots: &RetainedRoots) -> Self {
+        let it = &snapshot.snapshot;
+        Self {
+            roots: it.roots,
+            first_order: it.first_order,
+            last_order: it.latest_order,
+            holes: it.holes.clone(),
+            kept_by: it.retained.clone(),
+            listed: listed(roots),
+            digest: hex::encode(it.roots_digest.0),
+            head_root: hex::encode(it.state_root.0),
+            unexecuted: roots.unexecuted,
+            shorter_than_asked: roots.shorter_than_asked,
+        }
+    }
+}
+
+fn listed(roots: &RetainedRoots) -> Vec<RootReport> {
+    if roots.roots.len() > LISTED_ROOTS {
+        return Vec::new();
+    }
+    let report = |kept: &RetainedRoot| RootReport {
+        order: kept.order.get(),
+        root: kept.root.to_string(),
+        kept_by: kept.kept_by.clone(),
+    };
+    roots.roots.iter().map(report).collect()
+}
+
+/// Bytes on disk by kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileBytes {
+    /// Table files.
+    pub tables: u64,
+    /// Blob files.
+    pub blobs: u64,
+    /// Write-ahead logs.
+    pub logs: u64,
+    /// Everything else.
+    pub other: u64,
+    /// The sum.
+    pub total: u64,
+}
+
+impl From<Space> for FileBytes {
+    fn from(space: Space) -> Self {
+        let Space { tables, blobs, logs, other } = space;
+        Self { tables, blobs, logs, other, total: space.total() }
+    }
+}
+
+/// Wall time by phase, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PhaseSeconds {
+    /// Moving the floor and taking the snapshot.
+    pub snapshot: Option<f64>,
+    /// Marking.
+    pub build_reach: Option<f64>,
+    /// Sweeping; of a resumed cycle only since it was resumed.
+    pub sweep_expired: f64,
+    /// Reading live nodes back.
+    pub verify: f64,
+}
+
+/// What came of reading live nodes back after a sweep.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Verification {
+    /// Every node was there and intact, and had its children.
+    Passed(SampleReport),
+    /// A node was missing or damaged: deletes are frozen.
+    Failed {
+        /// What was found.
+        why: String,
+    },
+}
+
+/// What one cycle did, and the evidence that it was right.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Version of this format.
+    pub format: u32,
+    /// The cycle.
+    pub cycle: u64,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Milliseconds since 1970 at its end.
+    pub finished_at: u64,
+    /// The snapshot it worked on.
+    pub snapshot_id: u64,
+    /// Integrity hash of that snapshot.
+    pub integrity_hash: String,
+    /// The engine's sequence number of the view.
+    pub view_sequence: u64,
+    /// Fingerprint of the configuration.
+    pub config: String,
+    /// What was retained, and why.
+    pub retained: RetainedReport,
+    /// Nodes in the sealed mark.
+    pub live_nodes: u64,
+    /// Digest of the live set: SHA-256 over the sorted 64-bit fingerprints in the sealed mark.
+    pub live_digest: String,
+    /// How marking went.
+    pub mark: Option<MarkReport>,
+    /// How sweeping went.
+    pub sweep: SweepReport,
+    /// Nodes deleted by the whole cycle, before and after a restart.
+    pub deleted: u64,
+    /// Bytes on disk before the cycle.
+    pub bytes_before: Option<FileBytes>,
+    /// Bytes on disk afterwards.
+    pub bytes_after: FileBytes,
+    /// Wall time by phase.
+    pub seconds: PhaseSeconds,
+    /// What came of reading live nodes back after the sweep.
+    pub verification: Verification,
+    /// Most memory the process ever used, in bytes, where the system tells.
+    pub peak_rss_bytes: Option<u64>,
+}
+
+/// The version of the certificate format.
+pub(crate) const CERTIFICATE_FORMAT: u32 = 1;
+
+impl Certificate {
+    /// Writes the certificate beside the store and returns where.
+    pub fn write(&self, state_dir: &Path) -> Result<PathBuf, PruneError> {
+        let folder = state_dir.join("certificates");
+        files::create_dir(&folder)?;
+        let path = folder.join(file_name(self.cycle));
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|error| PruneError::Invariant(format!("a certificate does not encode: {error}")))?;
+        files::replace(&path, &text)?;
+        if let Some(old) = self.cycle.checked_sub(KEPT_CERTIFICATES) {
+            files::remove(&folder.join(file_name(old)))?;
+        }
+        Ok(path)
+    }
+}
+
+/// Certificates kept; the oldest goes when a new one is written.
+const KEPT_CERTIFICATES: u64 = 1000;
+
+fn file_name(cycle: u64) -> String {
+    format!("cycle-{cycle:08}.json")
+}
+
+/// The peak resident memory of this process.
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
+    let Ok(status) = std::fs::read_to_string("/proc/self/status") else { return None };
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let Ok(kib) = line.trim().trim_end_matches("kB").trim().parse::<u64>() else { return None };
+    Some(kib * 1024)
+}

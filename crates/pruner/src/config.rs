@@ -1,0 +1,96 @@
+//! How the pruner behaves. Safety is not among the choices.
+
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use state_tree::Order;
+
+use crate::{
+    error::PruneError,
+    mark::{MarkChoice, RehashChoice},
+    snapshot::SnapshotManagerConfig,
+};
+
+/// Which way to sweep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SweepChoice {
+    /// By the amount of garbage and by what the store offers.
+    Auto,
+    /// Rewrite range after range through the compaction filter.
+    Filter,
+    /// Delete in batches under the commit gate, then rewrite to give the space back.
+    Delete,
+}
+
+/// How one cycle works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CycleConfig {
+    /// Which way to mark.
+    pub mark: MarkChoice,
+    /// Which way to sweep.
+    pub sweep: SweepChoice,
+    /// What to hash again while marking.
+    pub rehash: RehashChoice,
+    /// Most bytes of memory marking may use.
+    pub memory_budget: u64,
+    /// Threads that mark.
+    pub threads: NonZeroUsize,
+    /// Bytes of files that one range of the sweep rewrites, about: the grain of progress, pause and extra disk.
+    pub range_bytes: NonZeroU64,
+    /// Most nodes in one delete batch: the longest a commit may wait for the pruner (I12).
+    pub delete_batch: NonZeroUsize,
+    /// Bytes the sweep may move per second; absent means no brake.
+    pub io_limit: Option<NonZeroU64>,
+    /// Live nodes read back after the sweep.
+    pub verify_sample: u64,
+    /// Orders known to have no root.
+    pub allowed_holes: BTreeSet<Order>,
+    /// Folder for mark files and certificates, beside the store.
+    pub state_dir: PathBuf,
+}
+
+impl CycleConfig {
+    /// The defaults, with the given folder.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            mark: MarkChoice::Auto,
+            sweep: SweepChoice::Auto,
+            rehash: RehashChoice::Sample,
+            memory_budget: 1 << 30,
+            threads: NonZeroUsize::MIN.saturating_add(1),
+            range_bytes: NonZeroU64::MIN.saturating_add((256 << 20) - 1),
+            delete_batch: NonZeroUsize::MIN.saturating_add(999),
+            io_limit: None,
+            verify_sample: 1000,
+            allowed_holes: BTreeSet::new(),
+            state_dir,
+        }
+    }
+}
+
+/// How the background pruner of a node works.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrunerConfig {
+    /// The last so many orders are retained, head included.
+    pub keep_last: NonZeroU64,
+    /// A cycle begins when so many orders were committed since the snapshot of the last one.
+    pub every_orders: NonZeroU64,
+    /// How one cycle works.
+    pub cycle: CycleConfig,
+    /// How snapshots and locks behave.
+    pub snapshots: SnapshotManagerConfig,
+}
+
+/// SHA-256 over what decides which nodes may go: a cycle never mixes two of these (C9).
+pub(crate) fn fingerprint(keep_last: NonZeroU64, cycle: &CycleConfig) -> Result<[u8; 32], PruneError> {
+    let holes: Vec<u64> = cycle.allowed_holes.iter().map(|order| order.get()).collect();
+    let bytes = bcs::to_bytes(&("retention", 1u16, keep_last.get(), holes))
+        .map_err(|error| PruneError::Invariant(format!("the configuration does not encode: {error}")))?;
+    Ok(Sha256::digest(bytes).into())
+}

@@ -1,0 +1,206 @@
+//! Pause, resume and cancel for work in progress, and what the work tells whoever watches.
+//!
+//! Every loop over data passes `Control::checkpoint` once per batch: it waits there while paused and ends there when
+//! cancelled. Waiting is on a condition, so a stop interrupts it at once (P21).
+
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::PruneError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    Run,
+    Pause,
+    Cancel,
+    Stop,
+}
+
+/// What the operator wants of the running work. A cancel and a stop are final.
+pub struct Control {
+    wish: Mutex<Wish>,
+    changed: Condvar,
+    /// Ends what no checkpoint reaches, such as a rewrite inside the engine.
+    interrupt: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").field("wish", &*self.wish.lock()).finish_non_exhaustive()
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self { wish: Mutex::new(Wish::Run), changed: Condvar::new(), interrupt: Mutex::new(None) }
+    }
+}
+
+impl Control {
+    /// Holds the work at its next checkpoint.
+    pub fn pause(&self) {
+        self.set(Wish::Pause);
+    }
+
+    /// Lets paused work go on.
+    pub fn resume(&self) {
+        self.set(Wish::Run);
+    }
+
+    /// Ends the work for good: its cycle is abandoned.
+    pub fn cancel(&self) {
+        self.set(Wish::Cancel);
+        self.interrupt();
+    }
+
+    /// Ends the work because the process ends: its cycle goes on after the next start.
+    pub fn stop(&self) {
+        self.set(Wish::Stop);
+        self.interrupt();
+    }
+
+    /// Sets what a cancel or a stop calls at once, and at once if it came before.
+    pub fn on_end(&self, interrupt: Box<dyn Fn() + Send + Sync>) {
+        *self.interrupt.lock() = Some(interrupt);
+        if self.ended().is_some() {
+            self.interrupt();
+        }
+    }
+
+    /// Takes back what [`Control::on_end`] set: what it would end is over.
+    pub fn forget_end(&self) {
+        *self.interrupt.lock() = None;
+    }
+
+    fn interrupt(&self) {
+        if let Some(interrupt) = &*self.interrupt.lock() {
+            interrupt();
+        }
+    }
+
+    /// Why the work must end, once it must.
+    pub fn ended(&self) -> Option<PruneError> {
+        Self::end(*self.wish.lock())
+    }
+
+    fn end(wish: Wish) -> Option<PruneError> {
+        match wish {
+            Wish::Run | Wish::Pause => None,
+            Wish::Cancel => Some(PruneError::Cancelled),
+            Wish::Stop => Some(PruneError::Stopped),
+        }
+    }
+
+    /// Whether the work was told to wait.
+    pub fn is_paused(&self) -> bool {
+        *self.wish.lock() == Wish::Pause
+    }
+
+    fn set(&self, to: Wish) {
+        let mut wish = self.wish.lock();
+        if Self::end(*wish).is_none() {
+            *wish = to;
+        }
+        self.changed.notify_all();
+    }
+
+    /// Waits while paused.
+    ///
+    /// Errors: [`PruneError::Cancelled`] or [`PruneError::Stopped`] once told so.
+    pub fn checkpoint(&self) -> Result<(), PruneError> {
+        let mut wish = self.wish.lock();
+        while *wish == Wish::Pause {
+            self.changed.wait(&mut wish);
+        }
+        Self::end(*wish).map_or(Ok(()), Err)
+    }
+
+    /// Waits for `time`, or until told to end.
+    pub fn rest(&self, time: Duration) -> Result<(), PruneError> {
+        let mut wish = self.wish.lock();
+        while Self::end(*wish).is_none() {
+            // A pause or resume in between starts the wait again: a brake may be too long, never too short.
+            if self.changed.wait_for(&mut wish, time).timed_out() {
+                break;
+            }
+        }
+        Self::end(*wish).map_or(Ok(()), Err)
+    }
+}
+
+/// A step of work that has a length.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Reading every node in key order.
+    Scan,
+    /// Marking what the roots reach.
+    Mark,
+    /// Rewriting ranges, or deleting in batches.
+    Sweep,
+    /// Giving back the space of deleted rows.
+    Reclaim,
+    /// Reading live nodes back.
+    Verify,
+}
+
+impl Stage {
+    /// The word shown for it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Scan => "scan",
+            Self::Mark => "mark",
+            Self::Sweep => "sweep",
+            Self::Reclaim => "reclaim",
+            Self::Verify => "verify",
+        }
+    }
+}
+
+/// How far a stage is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The stage.
+    pub stage: Stage,
+    /// Items handled so far: nodes, or bytes where a stage moves files.
+    pub done: u64,
+    /// The share of the key space behind the work, from 0 to 1, where the stage follows keys (they are uniform, so
+    /// this is an honest basis for an ETA); absent where it does not.
+    pub share: Option<f64>,
+}
+
+/// Watches work in progress. Called at batch boundaries; must return quickly.
+pub trait Observer: Send + Sync {
+    /// The stage got this far.
+    fn progress(&self, progress: Progress);
+}
+
+/// Watches nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn progress(&self, _progress: Progress) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_cancel_ends_paused_work_and_is_final() {
+        let control = Arc::new(Control::default());
+        control.pause();
+        let worker = {
+            let control = Arc::clone(&control);
+            std::thread::Builder::new().spawn(move || control.checkpoint()).unwrap()
+        };
+        control.cancel();
+        assert!(matches!(worker.join().unwrap(), Err(PruneError::Cancelled)));
+        control.resume();
+        assert!(control.checkpoint().is_err());
+    }
+}

@@ -1,0 +1,378 @@
+//! One major cycle, on one screen: floor, snapshot, BuildReach, SweepExpired, verification, certificate.
+//!
+//! Order that must not change:
+//! 1. the floor moves, durably, BEFORE the capture (S27, S41);
+//! 2. the phase record names the cycle BEFORE anything is written for it, and names the sealed mark BEFORE the first
+//!    delete (S18);
+//! 3. the barrier is let go AFTER the last delete (I5);
+//! 4. the certificate says "verified" only AFTER the sample was read back.
+//!
+//! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep.
+
+mod certify;
+mod cursor;
+mod reports;
+
+use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
+
+use state_store::Pace;
+use state_tree::{NodeLayout, Order};
+
+use crate::{
+    certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
+    config::{self, CycleConfig},
+    control::{Control, Observer},
+    error::PruneError,
+    files,
+    mark::{self, MarkIdentity, MarkJob, MarkReport, SealedMark},
+    outcome::Freeze,
+    pace::RatePace,
+    phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
+    records::{RecordKey, Records},
+    roots,
+    snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
+    sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
+    verify,
+};
+use certify::{AtomicFields, Swept, certify};
+use cursor::RecordCursor;
+use reports::Reports;
+
+/// Everything cycles work with.
+#[derive(Clone)]
+pub struct CycleEnv {
+    /// Store, chain, records, policy and clock.
+    pub parts: SnapshotParts,
+    /// Snapshots and locks over the same parts.
+    pub snapshots: Arc<AtomicSnapshotManager>,
+    /// Reads the nodes.
+    pub layout: Arc<dyn NodeLayout>,
+    /// Pause, cancel, stop.
+    pub control: Arc<Control>,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What one cycle is to do.
+#[derive(Debug, Clone, Copy)]
+pub struct CycleOrder<'a> {
+    /// The retention the configuration fingerprint covers.
+    pub keep_last: NonZeroU64,
+    /// How to work.
+    pub config: &'a CycleConfig,
+    /// What set it off.
+    pub trigger: Trigger,
+}
+
+/// A finished cycle.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// What it did.
+    pub certificate: Certificate,
+    /// Where the certificate was written.
+    pub path: PathBuf,
+}
+
+/// What BuildReach leaves to the sweep.
+pub(crate) struct Marked {
+    mark: Arc<SealedMark>,
+    reports: Reports,
+}
+
+impl Marked {
+    pub(crate) fn sealed(&self) -> &SealedMark {
+        &self.mark
+    }
+
+    pub(crate) fn report(&self) -> &MarkReport {
+        &self.reports.mark
+    }
+
+    pub(crate) fn retained(&self) -> &RetainedReport {
+        &self.reports.retained
+    }
+
+    /// How the sweep of a store at rest, which is opened with the filter, looks from here.
+    pub(crate) fn outlook_at_rest(&self, order: &CycleOrder<'_>) -> Outlook {
+        Outlook {
+            choice: order.config.sweep,
+            live: self.mark.live_nodes(),
+            present: self.report().present_nodes,
+            foreign: self.report().foreign_rows,
+            filter: true,
+            small_garbage: SmallGarbage::Rewrite,
+        }
+    }
+
+    /// Whether marking counted the nodes present and found each of them live.
+    pub(crate) fn nothing_is_dead(&self) -> bool {
+        self.report().present_nodes == Some(self.report().live_nodes)
+    }
+}
+
+/// Runs a whole cycle.
+///
+/// Errors: whatever stopped it. A fault in live data freezes deletes until an operator lifts it (I11).
+pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneError> {
+    refuse_if_frozen(&*env.parts.records)?;
+    files::create_dir(&order.config.state_dir)?;
+    let cycle = phase::new_cycle(&*env.parts.records)?;
+    mark::remove_leftovers(&order.config.state_dir, None)?;
+    settle(
+        env,
+        cycle,
+        order,
+        build_reach(env, order, cycle).and_then(|(record, marked)| sweep_expired(env, order, record, marked)),
+    )
+}
+
+/// Goes on with a sweep that a restart interrupted. Returns nothing if no cycle was interrupted in its sweep, or if it
+/// cannot go on because something that its mark was made from has changed: it is then abandoned, which loses nothing.
+///
+/// Errors: whatever stopped the sweep.
+pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>, PruneError> {
+    let records = &*env.parts.records;
+    let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
+    if Freeze::load(records)?.is_some() {
+        return Ok(None); // it goes on, or is abandoned, after an operator has looked
+    }
+    let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
+    let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
+    match reopened {
+        Some(Ok(marked)) => settle(env, record.cycle, order, sweep_expired(env, order, record, marked)).map(Some),
+        Some(Err(error)) => {
+            tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
+            abandon(env, order).map(|()| None)
+        }
+        None => abandon(env, order).map(|()| None),
+    }
+}
+
+pub(crate) fn refuse_if_frozen(records: &dyn Records) -> Result<(), PruneError> {
+    Freeze::load(records)?.map_or(Ok(()), |freeze| Err(PruneError::Frozen { why: freeze.why }))
+}
+
+/// Ends the cycle one way or the other; only a stop leaves its record behind. What stopped the cycle is what is
+/// returned: a failure to clean up after it is logged, and the next start cleans up.
+pub(crate) fn settle(
+    env: &CycleEnv,
+    cycle: u64,
+    order: &CycleOrder<'_>,
+    result: Result<Finished, PruneError>,
+) -> Result<Finished, PruneError> {
+    let Err(error) = result else {
+        abandon(env, order)?;
+        return result;
+    };
+    if matches!(error, PruneError::Stopped) {
+        env.snapshots.end_cycle();
+        return Err(error);
+    }
+    if error.is_live_fault() {
+        let freeze = Freeze { cycle, at: env.parts.clock.unix_ms(), why: error.to_string() };
+        if let Err(unsaved) = freeze.save(&*env.parts.records) {
+            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+        }
+    }
+    if let Err(left) = abandon(env, order) {
+        tracing::warn!(%left, cycle, "an ended cycle could not be cleaned up; the next start does it");
+    }
+    Err(error)
+}
+
+/// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier.
+pub(crate) fn abandon(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<(), PruneError> {
+    env.snapshots.end_cycle();
+    env.parts.records.remove(RecordKey::Phase)?;
+    mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
+}
+
+pub(crate) fn build_reach(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    cycle: u64,
+) -> Result<(PhaseRecord, Marked), PruneError> {
+    let (clock, backend) = (&env.parts.clock, env.parts.store.backend());
+    let bytes_before = FileBytes::from(backend.space()?);
+    let start = clock.monotonic();
+    env.parts.policy.advance()?;
+    let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
+    let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
+    let guard = env.snapshots.lock_snapshot(PrunePhase::BuildReach)?;
+    let mut record = PhaseRecord {
+        cycle,
+        phase: PrunePhase::BuildReach,
+        snapshot_id: snapshot.snapshot_id,
+        head_order: snapshot.snapshot.latest_order,
+        first_order: snapshot.snapshot.first_order,
+        roots_digest: snapshot.snapshot.roots_digest.0,
+        mark_digest: None,
+        config: config::fingerprint(order.keep_last, order.config)?,
+        cursor: None,
+        deleted: 0,
+    };
+    record.save(&*env.parts.records)?;
+    let (mark, report) = mark_under(env, order, cycle, &guard)?;
+    warn_of_foreign_rows(&report);
+    let retained = RetainedReport::of(&snapshot, &*guard.roots()?);
+    guard.let_go_of_view(); // L4
+    drop(guard);
+    let reports = Reports { retained, mark: report, bytes_before, snapshot_seconds };
+    record.phase = step(PrunePhase::BuildReach, PhaseEvent::Sealed)?;
+    record.mark_digest = Some(mark.live_digest());
+    reports.save(cycle, &*env.parts.records)?;
+    record.save(&*env.parts.records)?; // BEFORE the first delete (S18)
+    Ok((record, Marked { mark: Arc::new(mark), reports }))
+}
+
+fn warn_of_foreign_rows(report: &MarkReport) {
+    if let Some(rows) = report.foreign_rows.filter(|rows| *rows > 0) {
+        tracing::warn!(rows, "rows of the node family have keys that are not 32 bytes; they are kept");
+    }
+}
+
+fn step(phase: PrunePhase, event: PhaseEvent) -> Result<PrunePhase, PruneError> {
+    phase::next(phase, event).ok_or_else(|| PruneError::Invariant(format!("no step from {phase} by {event:?}")))
+}
+
+fn mark_under(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    cycle: u64,
+    guard: &SnapshotGuard<'_>,
+) -> Result<(SealedMark, MarkReport), PruneError> {
+    let (view, roots) = (guard.view()?, guard.roots()?);
+    let renewing = Renewing { guard, observer: &*env.observer };
+    mark::build_reach(&MarkJob {
+        view: &*view,
+        layout: &*env.layout,
+        roots: &roots,
+        cycle,
+        dir: order.config.state_dir.clone(),
+        choice: order.config.mark,
+        rehash: order.config.rehash,
+        memory_budget: order.config.memory_budget,
+        rows_hint: env.parts.store.backend().node_rows_hint()?,
+        threads: order.config.threads.get(),
+        clock: &*env.parts.clock,
+        control: &env.control,
+        observer: &renewing,
+    })
+}
+
+/// Progress is what renews a lock (P12).
+struct Renewing<'a> {
+    guard: &'a SnapshotGuard<'a>,
+    observer: &'a dyn Observer,
+}
+
+impl Observer for Renewing<'_> {
+    fn progress(&self, progress: crate::control::Progress) {
+        match self.guard.renew() {
+            // A lost lock is seen where it matters: the permit is dead, so the sweep that follows is refused.
+            Ok(()) | Err(_) => self.observer.progress(progress),
+        }
+    }
+}
+
+/// Takes an interrupted sweep up again, if everything its mark was made from is still so.
+pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
+    let refuse = |why: &str| PruneError::NotResumable { cycle: record.cycle, why: why.to_owned() };
+    if record.config != config::fingerprint(order.keep_last, order.config)? {
+        return Err(refuse("the retention was changed")); // C9
+    }
+    let status = env.snapshots.status();
+    let snapshot = status.snapshot.ok_or_else(|| refuse("its snapshot is gone"))?;
+    if snapshot.snapshot_id != record.snapshot_id {
+        return Err(refuse("another snapshot was taken since"));
+    }
+    let (first, head) = (Order::new(record.first_order), Order::new(record.head_order));
+    let view = env.parts.store.view()?;
+    if roots::digest_between(&*env.parts.chain, &*view, first, head)? != record.roots_digest {
+        return Err(refuse("the retained roots are not those it was marked from"));
+    }
+    let mark =
+        SealedMark::open(&order.config.state_dir, MarkIdentity { cycle: record.cycle, roots: record.roots_digest })?;
+    if Some(mark.live_digest()) != record.mark_digest {
+        return Err(refuse("the mark file is not the one it sealed")); // S18
+    }
+    let reports = Reports::load(record.cycle, &*env.parts.records)?;
+    Ok(Marked { mark: Arc::new(mark), reports })
+}
+
+pub(crate) fn sweep_expired(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    record: PhaseRecord,
+    marked: Marked,
+) -> Result<Finished, PruneError> {
+    let guard = env.snapshots.lock_snapshot(PrunePhase::SweepExpired)?;
+    let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
+    let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
+    step(PrunePhase::SweepExpired, PhaseEvent::Swept)?;
+    let snapshot = AtomicFields::of(&guard);
+    drop(guard);
+    env.snapshots.end_cycle(); // AFTER the last delete (I5)
+    if env.parts.store.head().is_some() {
+        env.parts.store.settle_journal(Order::new(cursor.record.first_order))?;
+    }
+    let start = env.parts.clock.monotonic();
+    let sampled = verify::sample_live(
+        &*env.parts.store.view()?,
+        &*env.layout,
+        &marked.mark,
+        order.config.verify_sample,
+        cursor.record.cycle,
+    );
+    let verify_seconds = env.parts.clock.monotonic().saturating_sub(start);
+    let (verification, fault) = match sampled {
+        Ok(report) => (Verification::Passed(report), None),
+        Err(error) => (Verification::Failed { why: error.to_string() }, Some(error)),
+    };
+    let swept = Swept { report: swept, verification, verify_seconds, cursor, snapshot };
+    let certificate = certify(env, order, &marked, swept)?;
+    let path = certificate.write(&order.config.state_dir)?; // also of a cycle that failed its verification
+    fault.map_or(Ok(Finished { certificate, path }), Err)
+}
+
+fn outlook(env: &CycleEnv, order: &CycleOrder<'_>, marked: &Marked) -> Outlook {
+    let store = &env.parts.store;
+    let goes_on = store.head().is_some();
+    Outlook {
+        filter: store.backend().sweep_slot().is_some(),
+        small_garbage: if goes_on { SmallGarbage::LeaveToCompaction } else { SmallGarbage::Rewrite },
+        ..marked.outlook_at_rest(order)
+    }
+}
+
+fn sweep_under(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    guard: &SnapshotGuard<'_>,
+    marked: &Marked,
+    cursor: &mut RecordCursor<'_>,
+) -> Result<SweepReport, PruneError> {
+    let barrier = guard.barrier()?;
+    let clock = &env.parts.clock;
+    let pace = order
+        .config
+        .io_limit
+        .map(|limit| Arc::new(RatePace::new(limit, Arc::clone(clock), Arc::clone(&env.control))) as Arc<dyn Pace>);
+    let store = Arc::clone(&env.parts.store);
+    env.control.on_end(Box::new(move || store.backend().cancel_rewrite()));
+    SweepJob {
+        store: &env.parts.store,
+        permit: guard.permit(),
+        barrier: &barrier,
+        mark: &marked.mark,
+        outlook: outlook(env, order, marked),
+        range_bytes: order.config.range_bytes.get(),
+        delete_batch: order.config.delete_batch,
+        pace,
+        renew: &|| guard.renew(),
+        control: &env.control,
+        observer: &*env.observer,
+        clock: &**clock,
+    }
+    .run(cursor)
+}

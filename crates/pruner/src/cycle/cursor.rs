@@ -1,0 +1,41 @@
+//! The sweep's cursor, kept inside the phase record.
+
+use state_store::{Batch, record};
+
+use crate::{
+    error::PruneError,
+    phase::PhaseRecord,
+    records::{RecordKey, Records},
+    sweep::{Saved, SweepCursor},
+};
+
+/// The sweep's cursor inside the phase record.
+pub(super) struct RecordCursor<'a> {
+    pub(super) records: &'a dyn Records,
+    pub(super) record: PhaseRecord,
+    pub(super) deleted_before: u64,
+}
+
+impl RecordCursor<'_> {
+    fn at(&self, next: &[u8], deleted: u64) -> PhaseRecord {
+        PhaseRecord { cursor: Some(next.to_vec()), deleted: self.deleted_before + deleted, ..self.record.clone() }
+    }
+}
+
+impl SweepCursor for RecordCursor<'_> {
+    fn position(&self) -> Option<Vec<u8>> {
+        self.record.cursor.clone()
+    }
+
+    fn batch(&self, next: &[u8], deleted: u64) -> Result<Option<Batch>, PruneError> {
+        Ok(self.records.batch(RecordKey::Phase, &record::encode(&self.at(next, deleted))?))
+    }
+
+    fn advance(&mut self, next: &[u8], deleted: u64, saved: Saved) -> Result<(), PruneError> {
+        self.record = self.at(next, deleted);
+        match saved {
+            Saved::WithTheWork => Ok(()),
+            Saved::NotYet => self.record.save(self.records),
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Files of one mark: their names, and how they come and go.
+//!
+//! Contract: every name carries the cycle id, so that leftovers of dead cycles can be told from anything else (L13).
+//! Temporary files are removed when their owner is dropped, and by the next build of the same cycle if it never was.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use state_store::StoreError;
+
+use crate::error::PruneError;
+
+const SEALED: &str = "sealed";
+const TEMPORARY: &str = "tmp";
+
+/// Turns a system error into ours, with the file it happened to.
+pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError {
+    move |source| {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+            return PruneError::Store(StoreError::DiskFull { what: path.display().to_string() });
+        }
+        PruneError::File { path: path.to_owned(), source }
+    }
+}
+
+/// Where the sealed mark of a cycle lies.
+pub(crate) fn sealed_path(dir: &Path, cycle: u64) -> PathBuf {
+    dir.join(format!("mark-{cycle:016x}.{SEALED}"))
+}
+
+/// Makes the entries of a folder durable.
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), PruneError> {
+    File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed(dir))
+}
+
+/// Hands out the temporary files of one build.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    dir: PathBuf,
+    cycle: u64,
+    next: AtomicU64,
+}
+
+impl Scratch {
+    /// Makes the folder if needed and removes what an earlier build of this cycle left.
+    pub(crate) fn open(dir: &Path, cycle: u64) -> Result<Self, PruneError> {
+        fs::create_dir_all(dir).map_err(failed(dir))?;
+        remove(dir, |name| name.cycle == cycle && name.kind == Kind::Temporary)?;
+        Ok(Self { dir: dir.to_owned(), cycle, next: AtomicU64::new(0) })
+    }
+
+    /// A new, empty file, open for reading and writing.
+    pub(crate) fn create(&self) -> Result<TemporaryFile, PruneError> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.join(format!("mark-{:016x}-{number}.{TEMPORARY}", self.cycle));
+        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed(&path))?;
+        Ok(TemporaryFile { file, path })
+    }
+}
+
+/// A file that goes when its owner goes.
+#[derive(Debug)]
+pub(crate) struct TemporaryFile {
+    /// The open file.
+    pub(crate) file: File,
+    /// Its name.
+    pub(crate) path: PathBuf,
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            // After a rename there is nothing to remove; anything else the next build removes.
+            if error.kind() != io::ErrorKind::NotFound {
+                tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
+            }
+        }
+    }
+}
+
+/// Removes the mark and spill files in `dir` of every cycle but `keep`, and nothing else (L13). Returns how many.
+///
+/// Errors: the folder cannot be read or a file cannot be removed. A folder that does not exist holds no leftovers.
+pub fn remove_leftovers(dir: &Path, keep: Option<u64>) -> Result<u64, PruneError> {
+    remove(dir, |name| keep != Some(name.cycle))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sealed,
+    Temporary,
+}
+
+struct Name {
+    cycle: u64,
+    kind: Kind,
+}
+
+impl Name {
+    /// Recognises exactly the names this module makes.
+    fn parse(name: &str) -> Option<Self> {
+        let (stem, ending) = name.strip_prefix("mark-")?.split_once('.')?;
+        let (cycle, number) = stem.split_at_checked(16)?;
+        let kind = match (number.strip_prefix('-'), ending) {
+            (None, SEALED) if number.is_empty() => Kind::Sealed,
+            (Some(digits), TEMPORARY) if digits.bytes().all(|digit| digit.is_ascii_digit()) => Kind::Temporary,
+            _ => return None,
+        };
+        match u64::from_str_radix(cycle, 16) {
+            Ok(cycle) => Some(Self { cycle, kind }),
+            Err(_) => None,
+        }
+    }
+}
+
+fn remove(dir: &Path, doomed: impl Fn(&Name) -> bool) -> Result<u64, PruneError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(failed(dir)(error)),
+    };
+    let mut removed = 0;
+    for entry in entries {
+        let entry = entry.map_err(failed(dir))?;
+        let name = entry.file_name();
+        if name.to_str().and_then(Name::parse).is_some_and(|name| doomed(&name)) {
+            fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_mark_files_of_other_cycles_are_removed_as_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        let doomed = ["mark-0000000000000006.sealed", "mark-0000000000000006-3.tmp"];
+        let kept = [
+            "mark-0000000000000007.sealed",
+            "mark-0000000000000007-0.tmp",
+            "mark-6.sealed",
+            "mark-0000000000000006.sealed.bak",
+            "mark-000000000000000g.sealed",
+            "certificate-6.json",
+        ];
+        for name in doomed.iter().chain(&kept) {
+            fs::write(path(name), b"x").unwrap();
+        }
+        assert_eq!(remove_leftovers(dir.path(), Some(7)).unwrap(), 2);
+        assert!(doomed.iter().all(|name| !path(name).exists()));
+        assert!(kept.iter().all(|name| path(name).exists()));
+        Scratch::open(dir.path(), 7).unwrap();
+        assert!(!path(kept[1]).exists(), "a new build removes what the last one left");
+        assert!(path(kept[0]).exists(), "but not a sealed mark");
+    }
+}

@@ -1,0 +1,289 @@
+//! The mark file: the sorted fingerprints of every live node, and the evidence that there are no more.
+//!
+//! Promises: an [`OpenMark`] becomes a [`SealedMark`] only against [`AllRootsWalked`], which only the two strategies
+//! can make, each from a traversal that reached its end without a fault (I7). A sealed mark is written aside, synced,
+//! renamed, and its folder synced; opening one checks every bit of it, the cycle and the roots it belongs to (S19,
+//! C5). A lookup is exact in the fingerprint, so it can only keep more than the truth (I6).
+//!
+//! Costs: eight bytes per live node and a header. A lookup of ascending keys touches the next entries of the file; any
+//! other order costs a binary search.
+//!
+//! On disk, integers little-endian: magic 8, version u32, zero u32, cycle u64, count u64, digest of the roots 32,
+//! SHA-256 of the fingerprints 32, CRC-32 of all that u32, zero u32; then the fingerprints, big-endian, ascending.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+use memmap2::Mmap;
+use sha2::{Digest, Sha256};
+use state_store::LiveSet;
+use state_tree::NodeHash;
+
+use crate::{
+    error::PruneError,
+    mark::{
+        disk::{self, Scratch, TemporaryFile, failed},
+        evidence::AllRootsWalked,
+    },
+};
+
+const MAGIC: [u8; 8] = *b"SPRNMARK";
+const VERSION: u32 = 1;
+const HEADER: usize = 104;
+const CHECKED: usize = HEADER - 8;
+const WRITE_BUFFER: usize = 1 << 20;
+
+/// What a mark belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkIdentity {
+    /// The cycle that made it.
+    pub cycle: u64,
+    /// Digest of the roots it was made from.
+    pub roots: [u8; 32],
+}
+
+/// A mark in the making. Nothing that deletes takes one (I7):
+/// ```compile_fail,E0277
+/// fn sweep(_: std::sync::Arc<dyn state_store::LiveSet>) {}
+/// fn with_an_open_mark(open: state_pruner::mark::OpenMark) {
+///     sweep(std::sync::Arc::new(open));
+/// }
+/// ```
+/// A sealed one is what it takes:
+/// ```
+/// fn sweep(_: std::sync::Arc<dyn state_store::LiveSet>) {}
+/// fn with_a_sealed_mark(sealed: state_pruner::mark::SealedMark) {
+///     sweep(std::sync::Arc::new(sealed));
+/// }
+/// ```
+#[derive(Debug)]
+pub struct OpenMark {
+    out: BufWriter<File>,
+    aside: TemporaryFile,
+    dir: PathBuf,
+    identity: MarkIdentity,
+    digest: Sha256,
+    last: Option<u64>,
+    count: u64,
+}
+
+impl OpenMark {
+    /// Starts a mark file beside its final name.
+    pub(crate) fn create(scratch: &Scratch, dir: &Path, identity: MarkIdentity) -> Result<Self, PruneError> {
+        let aside = scratch.create()?;
+        let file = aside.file.try_clone().map_err(failed(&aside.path))?;
+        let mut out = BufWriter::with_capacity(WRITE_BUFFER, file);
+        out.write_all(&[0; HEADER]).map_err(failed(&aside.path))?;
+        Ok(Self { out, aside, dir: dir.to_owned(), identity, digest: Sha256::new(), last: None, count: 0 })
+    }
+
+    /// Adds a fingerprint; they come in ascending order, and equal ones merge.
+    pub(crate) fn push(&mut self, fingerprint: u64) -> Result<(), PruneError> {
+        if self.last == Some(fingerprint) {
+            return Ok(());
+        }
+        if self.last.is_some_and(|last| last > fingerprint) {
+            return Err(PruneError::Invariant("a mark was written out of order".to_owned()));
+        }
+        let bytes = fingerprint.to_be_bytes();
+        self.digest.update(bytes);
+        self.out.write_all(&bytes).map_err(failed(&self.aside.path))?;
+        self.last = Some(fingerprint);
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Completes the file and gives it its name, against the evidence that every root was walked to its end.
+    ///
+    /// Ordering: bytes, header, sync, rename, sync of the folder; a crash in between leaves no sealed mark (C3).
+    pub(crate) fn seal(self, walked: &AllRootsWalked) -> Result<SealedMark, PruneError> {
+        if self.count > walked.live_nodes() {
+            return Err(PruneError::Invariant(format!(
+                "a mark of {} nodes was sealed with evidence for {}",
+                self.count,
+                walked.live_nodes()
+            )));
+        }
+        let Self { out, aside, dir, identity, digest, count, .. } = self;
+        let header = Header { identity, count, payload: digest.finalize().into() };
+        let named = failed(&aside.path);
+        let mut file = out.into_inner().map_err(|error| named(error.into_error()))?;
+        file.seek(SeekFrom::Start(0)).map_err(&named)?;
+        file.write_all(&header.encode()).map_err(&named)?;
+        file.sync_all().map_err(&named)?;
+        let path = disk::sealed_path(&dir, identity.cycle);
+        fs::rename(&aside.path, &path).map_err(failed(&path))?;
+        disk::sync_folder(&dir)?;
+        SealedMark::open(&dir, identity)
+    }
+}
+
+struct Header {
+    identity: MarkIdentity,
+    count: u64,
+    payload: [u8; 32],
+}
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER] {
+        let mut fields = Vec::with_capacity(HEADER);
+        fields.extend_from_slice(&MAGIC);
+        fields.extend_from_slice(&VERSION.to_le_bytes());
+        fields.extend_from_slice(&[0; 4]);
+        fields.extend_from_slice(&self.identity.cycle.to_le_bytes());
+        fields.extend_from_slice(&self.count.to_le_bytes());
+        fields.extend_from_slice(&self.identity.roots);
+        fields.extend_from_slice(&self.payload);
+        let check = crc32fast::hash(&fields);
+        fields.extend_from_slice(&check.to_le_bytes());
+        fields.extend_from_slice(&[0; 4]);
+        let mut bytes = [0; HEADER];
+        bytes.iter_mut().zip(fields).for_each(|(slot, byte)| *slot = byte);
+        bytes
+    }
+
+    /// Accepts exactly what `encode` produces.
+    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let (head, _) = bytes.split_first_chunk::<HEADER>().ok_or("it is shorter than a header")?;
+        let mut at = 16;
+        let cycle = u64::from_le_bytes(field(head, &mut at)?);
+        let count = u64::from_le_bytes(field(head, &mut at)?);
+        let (roots, payload) = (field(head, &mut at)?, field(head, &mut at)?);
+        let identity = MarkIdentity { cycle, roots };
+        let header = Self { identity, count, payload };
+        let (checked, expected) = (head.first_chunk::<CHECKED>(), header.encode());
+        if head.first_chunk::<8>() != Some(&MAGIC) {
+            return Err("it is not a mark file");
+        }
+        if checked.is_none() || *head != expected {
+            return Err("its header is damaged or of another version");
+        }
+        Ok(header)
+    }
+}
+
+fn field<const N: usize>(head: &[u8; HEADER], at: &mut usize) -> Result<[u8; N], &'static str> {
+    let rest = head.get(*at..).ok_or("its header is cut")?;
+    *at += N;
+    rest.first_chunk::<N>().copied().ok_or("its header is cut")
+}
+
+/// A mark that is complete; only marking makes one, and only a whole file of the right cycle opens as one (I7).
+/// ```compile_fail,E0451
+/// fn forge(like: state_pruner::mark::SealedMark) -> state_pruner::mark::SealedMark {
+///     state_pruner::mark::SealedMark { ..like }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct SealedMark {
+    map: Mmap,
+    path: PathBuf,
+    digest: [u8; 32],
+}
+
+impl SealedMark {
+    /// Opens the sealed mark of a cycle and checks all of it.
+    ///
+    /// Errors: [`PruneError::BadMark`] when it is absent, of another cycle, of other roots, or differs by one bit from
+    /// what was sealed (S18, S19, C5).
+    pub fn open(dir: &Path, identity: MarkIdentity) -> Result<Self, PruneError> {
+        let path = disk::sealed_path(dir, identity.cycle);
+        let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(refuse("it does not exist")),
+            Err(error) => return Err(failed(&path)(error)),
+        };
+        let map = map(&file).map_err(failed(&path))?;
+        let header = Header::decode(&map).map_err(refuse)?;
+        if header.identity != identity {
+            return Err(refuse("it belongs to another cycle or to other roots"));
+        }
+        let mark = Self { map, path: path.clone(), digest: header.payload };
+        mark.check(header.count).map_err(refuse)?;
+        Ok(mark)
+    }
+
+    fn check(&self, count: u64) -> Result<(), &'static str> {
+        let (fingerprints, rest) = self.map.get(HEADER..).map_or((&[] as &[_], &[] as &[_]), <[u8]>::as_chunks);
+        if !rest.is_empty() || fingerprints.len() as u64 != count {
+            return Err("its length differs from its header");
+        }
+        if <[u8; 32]>::from(Sha256::digest(fingerprints.as_flattened())) != self.digest {
+            return Err("its digest differs from its header");
+        }
+        if !fingerprints.is_sorted_by(|a: &[u8; 8], b| a < b) {
+            return Err("its fingerprints are not ascending");
+        }
+        Ok(())
+    }
+
+    /// Nodes in the mark; equal fingerprints count once.
+    pub fn live_nodes(&self) -> u64 {
+        self.fingerprints().len() as u64
+    }
+
+    /// SHA-256 over the fingerprints, as the file holds them.
+    pub fn live_digest(&self) -> [u8; 32] {
+        self.digest
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The fingerprint at a position below [`SealedMark::live_nodes`].
+    pub fn fingerprint(&self, position: u64) -> Option<u64> {
+        let Ok(position) = usize::try_from(position) else {
+            return None;
+        };
+        self.fingerprints().get(position).map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
+    fn fingerprints(&self) -> &[[u8; 8]] {
+        self.map.get(HEADER..).map_or(&[], |payload| payload.as_chunks().0)
+    }
+}
+
+#[expect(
+    unsafe_code,
+    reason = "a lookup inside a compaction must not copy the mark: the file is ours, renamed into place complete and never written again"
+)]
+fn map(file: &File) -> std::io::Result<Mmap> {
+    // SAFETY: nobody writes or truncates a sealed file; cleaning up unlinks it, which keeps the mapping valid.
+    unsafe { Mmap::map(file) }
+}
+
+impl LiveSet for SealedMark {
+    fn contains(&self, hash: &NodeHash, hint: &mut usize) -> bool {
+        let wanted = hash.fingerprint().to_be_bytes();
+        let fingerprints = self.fingerprints();
+        *hint = lower_bound(fingerprints, &wanted, *hint);
+        fingerprints.get(*hint) == Some(&wanted)
+    }
+}
+
+/// The first position whose entry is not below `wanted`, looked for from `hint` on: near for ascending keys.
+fn lower_bound(sorted: &[[u8; 8]], wanted: &[u8; 8], hint: usize) -> usize {
+    let is_below = |at: usize| sorted.get(at).is_some_and(|entry| entry < wanted);
+    let hint = hint.min(sorted.len());
+    if hint > 0 && !is_below(hint - 1) {
+        let before = sorted.get(..hint).map_or(&[] as &[_], |before| before);
+        return before.partition_point(|entry| entry < wanted);
+    }
+    let (mut low, mut step) = (hint, 1);
+    while is_below(low + step - 1) {
+        low += step;
+        step *= 2;
+    }
+    let high = (low + step - 1).min(sorted.len());
+    let between = sorted.get(low..high).map_or(&[] as &[_], |between| between);
+    low + between.partition_point(|entry| entry < wanted)
+}
+
+#[cfg(test)]
+mod tests;

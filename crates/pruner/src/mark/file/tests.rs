@@ -1,0 +1,117 @@
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::mark::testing::{Random, hash_of};
+
+const IDENTITY: MarkIdentity = MarkIdentity { cycle: 7, roots: [9; 32] };
+
+fn seal(dir: &Path, hashes: &BTreeSet<NodeHash>) -> SealedMark {
+    let scratch = Scratch::open(dir, IDENTITY.cycle).unwrap();
+    let mut open = OpenMark::create(&scratch, dir, IDENTITY).unwrap();
+    hashes.iter().for_each(|hash| open.push(hash.fingerprint()).unwrap());
+    open.seal(&AllRootsWalked::assumed(hashes.len() as u64)).unwrap()
+}
+
+/// Uniform hashes, hashes in long runs of neighbours, and hashes at both ends.
+fn adversarial(random: &mut Random) -> BTreeSet<NodeHash> {
+    let mut hashes: BTreeSet<NodeHash> = (0..random.below(800)).map(|n| hash_of(n ^ random.next())).collect();
+    let base = random.next();
+    for near in 0..random.below(300) {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&base.wrapping_add(near * (1 + near % 3)).to_be_bytes());
+        hashes.insert(NodeHash::new(bytes));
+    }
+    hashes.extend([[0; 32], [255; 32]].map(NodeHash::new));
+    hashes
+}
+
+#[test]
+fn mark_set_agrees_with_a_plain_set_on_random_and_adversarial_hashes() {
+    let mut random = Random::new(21);
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, probes) = (adversarial(&mut random), adversarial(&mut random));
+        let plain: BTreeSet<u64> = inside.iter().map(NodeHash::fingerprint).collect();
+        let mark = seal(dir.path(), &inside);
+        assert_eq!(mark.live_nodes(), plain.len() as u64);
+        let mut probes: Vec<NodeHash> = probes.union(&inside).copied().collect();
+        for _ in 0..3 {
+            let mut hint = random.below(2000) as usize;
+            for probe in &probes {
+                assert_eq!(mark.contains(probe, &mut hint), plain.contains(&probe.fingerprint()), "{probe}");
+            }
+            let factor = random.next() | 1;
+            probes.sort_by_key(|hash| hash.fingerprint().wrapping_mul(factor)); // any order is answered
+        }
+    }
+}
+
+#[test]
+fn a_mark_file_with_any_flipped_bit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = seal(dir.path(), &(0..20).map(hash_of).collect()).path().to_owned();
+    let whole = std::fs::read(&path).unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut bytes = whole.clone();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(matches!(SealedMark::open(dir.path(), IDENTITY), Err(PruneError::BadMark { .. })), "bit {bit}");
+    }
+    for length in [0, 8, HEADER - 1, HEADER, whole.len() - 8, whole.len() - 1] {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        assert!(SealedMark::open(dir.path(), IDENTITY).is_err(), "cut to {length} bytes");
+    }
+    std::fs::write(&path, [whole.clone(), vec![0; 8]].concat()).unwrap();
+    assert!(SealedMark::open(dir.path(), IDENTITY).is_err(), "eight bytes more");
+    std::fs::write(&path, whole).unwrap();
+    SealedMark::open(dir.path(), IDENTITY).unwrap();
+}
+
+#[test]
+fn a_mark_set_from_another_cycle_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = seal(dir.path(), &(0..20).map(hash_of).collect());
+    let other_cycle = MarkIdentity { cycle: 8, ..IDENTITY };
+    let other_roots = MarkIdentity { roots: [8; 32], ..IDENTITY };
+    assert!(matches!(SealedMark::open(dir.path(), other_roots), Err(PruneError::BadMark { .. })));
+    assert!(matches!(SealedMark::open(dir.path(), other_cycle), Err(PruneError::BadMark { .. })), "absent");
+    std::fs::copy(mark.path(), disk::sealed_path(dir.path(), 8)).unwrap();
+    assert!(matches!(SealedMark::open(dir.path(), other_cycle), Err(PruneError::BadMark { .. })), "renamed");
+}
+
+#[test]
+fn a_mark_file_keeps_its_golden_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = [0x11; 32];
+    bytes[..8].copy_from_slice(&0x0102_0304_0506_0708u64.to_be_bytes());
+    let mark = seal(dir.path(), &BTreeSet::from([NodeHash::new(bytes)]));
+    let golden = concat!(
+        "5350524e4d41524b",                                                 // SPRNMARK
+        "0100000000000000",                                                 // version
+        "0700000000000000",                                                 // cycle
+        "0100000000000000",                                                 // count
+        "0909090909090909090909090909090909090909090909090909090909090909", // roots
+        "66840dda154e8a113c31dd0ad32f7f3a366a80e8136979d8f5a101d3d29d6f72", // SHA-256 of the fingerprints
+        "54f0ac0900000000",                                                 // CRC-32
+        "0102030405060708",
+    );
+    assert_eq!(hex::encode(std::fs::read(mark.path()).unwrap()), golden);
+}
+
+#[test]
+fn a_mark_takes_at_most_nine_bytes_per_live_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = seal(dir.path(), &(0..5000).map(hash_of).collect());
+    assert!(std::fs::metadata(mark.path()).unwrap().len() <= 9 * mark.live_nodes());
+}
+
+#[test]
+fn an_unsealed_mark_leaves_no_file_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let scratch = Scratch::open(dir.path(), 7).unwrap();
+    let mut open = OpenMark::create(&scratch, dir.path(), IDENTITY).unwrap();
+    open.push(1).unwrap();
+    assert!(open.push(0).is_err(), "descending");
+    drop(open);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}

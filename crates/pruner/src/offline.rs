@@ -1,0 +1,333 @@
+//! A store at rest: prune, plan and verify it, and read its health from outside.
+//!
+//! Promises: a prune marks through a read-only opening that writes nothing into the store's folder, so every refusal
+//! leaves the store byte-identical; only when there is something to delete is the store opened for writing, and only
+//! if it is still the store that was marked. Records, mark files and certificates live in a folder beside the store.
+
+mod inspect;
+mod outcome;
+mod request;
+
+use std::{
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use state_store::{Durability, Holder, RocksBackend, RocksConfig, Store, StoreConfig, StoreError, lock_holder};
+use state_tree::RoochLayout;
+
+use crate::{
+    certificate::Trigger,
+    clock::Clock,
+    config::CycleConfig,
+    control::{Control, Observer},
+    cycle::{self, CycleEnv, CycleOrder, Finished},
+    error::PruneError,
+    files,
+    mark::{self},
+    outcome::{Ended, Outcome},
+    phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
+    policy::RestWindow,
+    records::FolderRecords,
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
+    sweep::{self, SweepReport},
+};
+pub use inspect::{health_of_store, verify};
+pub use outcome::{PruneBytes, PruneOutcome};
+pub use request::{PruneMode, PruneRequest, StoreLayout, VerifyRequest};
+
+/// What the work is watched and steered by.
+#[derive(Clone)]
+pub struct Steering {
+    /// Pause, cancel, stop.
+    pub control: Arc<Control>,
+    /// Who watches.
+    pub observer: Arc<dyn Observer>,
+    /// Reads time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The folder beside the database that holds what the pruner writes.
+pub fn default_state_dir(db: &Path) -> PathBuf {
+    let mut name = db.file_name().map_or_else(|| "store".into(), std::ffi::OsStr::to_owned);
+    name.push(".pruner");
+    db.with_file_name(name)
+}
+
+const AT_REST: StoreConfig = StoreConfig { durability: Durability::Synced, barrier_limit: 1 << 20 };
+
+/// Prunes a store at rest, or says what a prune would delete.
+///
+/// Errors: everything in [`PruneError`]; before the sweep the store is byte-identical after any of them.
+pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome, PruneError> {
+    if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {
+        return Err(PruneError::NativeAtRest); // its floor must move before its nodes go (S27)
+    }
+    let request = &PruneRequest { db: canonical(&request.db), ..request.clone() };
+    refuse_if_held(&request.db)?;
+    let reading = Arc::new(RocksBackend::open_read_only(&request.db, &RocksConfig::default())?);
+    let folder = Folder::of(request)?;
+    let config = cycle_config(request, folder.path());
+    let job = Offline { request, steering, config: &config };
+    let _single = lock_folder(folder.path())?;
+    let bytes_before = job.space(&reading)?;
+    let env = job.env(Store::foreign(reading, AT_REST))?;
+    cycle::refuse_if_frozen(&*env.parts.records)?;
+    let (record, marked) = job.mark(&env)?;
+    if request.mode == PruneMode::Plan {
+        let plan = job.plan(&env, &marked);
+        cycle::abandon(&env, &job.order())?;
+        return Ok(PruneOutcome::planned(&marked, plan?, bytes_before));
+    }
+    let sequence = env.parts.store.view()?.sequence();
+    let nothing_to_do = marked.nothing_is_dead();
+    let finished = if nothing_to_do {
+        job.finish(&env, record, marked)?
+    } else {
+        // BEFORE the store is opened for writing: a refusal changes nothing.
+        sweep::check_room(env.parts.store.backend(), config.range_bytes.get()).or_else(|error| {
+            cycle::abandon(&env, &job.order())?;
+            Err(error)
+        })?;
+        drop(env);
+        job.sweep(sequence, record, marked)?
+    };
+    let after = state_store::space_of(&request.db)?.total();
+    Ok(PruneOutcome::applied(&finished, PruneBytes { before: bytes_before, after }))
+}
+
+/// The path without `.` and links, so that a folder beside it is beside the database and not inside it. A path that
+/// does not exist stays as it is: opening it says what is wrong.
+fn canonical(db: &Path) -> PathBuf {
+    std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned())
+}
+
+/// Where runs on this store keep what outlives them.
+fn kept_dir(request: &PruneRequest) -> PathBuf {
+    request.state_dir.clone().unwrap_or_else(|| default_state_dir(&request.db))
+}
+
+/// Where a run keeps what it writes. A plan keeps nothing, so it leaves the records of an interrupted run alone.
+enum Folder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    fn of(request: &PruneRequest) -> Result<Self, PruneError> {
+        let kept = kept_dir(request);
+        match request.mode {
+            PruneMode::Plan => Self::temporary(&request.db, request.state_dir.as_deref()),
+            PruneMode::Apply => {
+                refuse_inside(&request.db, &kept)?;
+                files::create_dir(&kept)?;
+                Ok(Self::Kept(kept))
+            }
+        }
+    }
+
+    /// A folder that goes with the run: below `within`, or where the system keeps such folders.
+    fn temporary(db: &Path, within: Option<&Path>) -> Result<Self, PruneError> {
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
+        refuse_inside(db, &within)?;
+        files::create_dir(&within)?;
+        let made = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&within);
+        made.map(Self::Temporary).map_err(files::at(&within))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+fn cycle_config(request: &PruneRequest, state_dir: &Path) -> CycleConfig {
+    CycleConfig {
+        mark: request.mark,
+        sweep: request.sweep,
+        rehash: request.rehash,
+        memory_budget: request.memory_budget,
+        threads: request.threads,
+        io_limit: request.io_limit,
+        verify_sample: request.verify_sample,
+        allowed_holes: request.allowed_holes.clone(),
+        ..CycleConfig::new(state_dir.to_owned())
+    }
+}
+
+fn refuse_if_held(db: &Path) -> Result<(), PruneError> {
+    match lock_holder(db)? {
+        Some(holder) => Err(StoreError::Locked { path: db.to_owned(), holder }.into()),
+        None => Ok(()),
+    }
+}
+
+/// A folder of ours inside the engine's would be taken for one of its files.
+fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
+    if !state_dir.starts_with(db) {
+        return Ok(());
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the state folder lies inside the database");
+    Err(PruneError::File { path: state_dir.to_owned(), source })
+}
+
+/// One prune per folder at a time; the lock goes with the process. The file names its holder.
+fn lock_folder(dir: &Path) -> Result<std::fs::File, PruneError> {
+    let path = dir.join("prune.lock");
+    let options = std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).clone();
+    let mut file = options.open(&path).map_err(files::at(&path))?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(files::at(&path))?;
+            Ok(file)
+        }
+        Err(std::fs::TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            file.read_to_string(&mut text).map_err(files::at(&path))?;
+            let named = text.trim().parse().map(|pid| Holder { pid: Some(pid), command: None });
+            let holder = named.unwrap_or(Holder { pid: None, command: None });
+            Err(StoreError::Locked { path, holder }.into())
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(files::at(&path)(error)),
+    }
+}
+
+struct Offline<'a> {
+    request: &'a PruneRequest,
+    steering: &'a Steering,
+    config: &'a CycleConfig,
+}
+
+impl Offline<'_> {
+    fn order(&self) -> CycleOrder<'_> {
+        CycleOrder { keep_last: self.request.keep_last, config: self.config, trigger: Trigger::Operator }
+    }
+
+    fn space(&self, backend: &RocksBackend) -> Result<u64, PruneError> {
+        Ok(state_store::Backend::space(backend)?.total())
+    }
+
+    fn env(&self, store: Store) -> Result<CycleEnv, PruneError> {
+        let policy =
+            RestWindow { keep_last: self.request.keep_last, allowed_holes: self.request.allowed_holes.clone() };
+        let parts = SnapshotParts {
+            store: Arc::new(store),
+            chain: self.request.layout.chain(),
+            records: Arc::new(FolderRecords(self.config.state_dir.clone())),
+            policy: Arc::new(policy),
+            facts: None,
+            clock: Arc::clone(&self.steering.clock),
+        };
+        let snapshots = AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default());
+        snapshots.initialize()?;
+        Ok(CycleEnv {
+            parts,
+            snapshots: Arc::new(snapshots),
+            layout: Arc::new(RoochLayout),
+            control: Arc::clone(&self.steering.control),
+            observer: Arc::clone(&self.steering.observer),
+        })
+    }
+
+    /// The mark of an interrupted run if it still holds, else a new one.
+    fn mark(&self, env: &CycleEnv) -> Result<(PhaseRecord, cycle::Marked), PruneError> {
+        if let Some(resumed) = self.interrupted(env)? {
+            return Ok(resumed);
+        }
+        let cycle = phase::new_cycle(&*env.parts.records)?;
+        mark::remove_leftovers(&self.config.state_dir, None)?;
+        let built = cycle::build_reach(env, &self.order(), cycle);
+        let Err(error) = built else { return built };
+        cycle::abandon(env, &self.order())?;
+        let error = self.explained(env, error)?;
+        if self.request.mode == PruneMode::Apply {
+            self.failed(env, cycle, &error).save(&*env.parts.records)?;
+        }
+        Err(error)
+    }
+
+    /// What an earlier prune deleted is not damage (S54).
+    fn explained(&self, env: &CycleEnv, error: PruneError) -> Result<PruneError, PruneError> {
+        let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
+        let kept = FolderRecords(kept_dir(self.request));
+        let (last, head) = (Outcome::load(&kept)?, env.parts.chain.head(&*env.parts.store.view()?)?);
+        let pruned = last.and_then(|last| last.first_order());
+        Ok(match (pruned, head.and_then(|head| head.order.minus(self.request.keep_last.get() - 1))) {
+            (Some(floor), asked) if asked.is_none_or(|asked| asked.get() < floor) => {
+                PruneError::PrunedBefore { floor, error: Box::new(error) }
+            }
+            (Some(_) | None, _) => error,
+        })
+    }
+
+    fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Outcome {
+        Outcome {
+            cycle: Some(cycle),
+            at: env.parts.clock.unix_ms(),
+            head_order: None,
+            ended: Ended::Failed { code: error.code().to_owned(), message: error.to_string() },
+        }
+    }
+
+    fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, cycle::Marked)>, PruneError> {
+        let Some(record) = PhaseRecord::load(&*env.parts.records)? else { return Ok(None) };
+        let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
+        let head = env.parts.chain.head(&*env.parts.store.view()?)?;
+        let same_head = head.is_some_and(|head| head.order.get() == record.head_order);
+        if sweeping && same_head && self.request.mode == PruneMode::Apply {
+            match cycle::reopen(env, &self.order(), &record) {
+                Ok(marked) => {
+                    tracing::info!(cycle = record.cycle, "an interrupted sweep goes on where it was");
+                    return Ok(Some((record, marked)));
+                }
+                Err(error) => tracing::info!(%error, "marking again"),
+            }
+        }
+        cycle::abandon(env, &self.order())?;
+        Ok(None)
+    }
+
+    fn plan(&self, env: &CycleEnv, marked: &cycle::Marked) -> Result<SweepReport, PruneError> {
+        let start = self.steering.clock.monotonic();
+        let (view, outlook) = (env.parts.store.view()?, marked.outlook_at_rest(&self.order()));
+        let mut plan = sweep::plan(&*view, marked.sealed(), &outlook, &self.steering.control)?;
+        plan.seconds = self.steering.clock.monotonic().saturating_sub(start).as_secs_f64();
+        Ok(plan)
+    }
+
+    /// Opens the store for writing, makes sure it is the one that was marked, and sweeps it.
+    fn sweep(&self, marked_at: u64, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
+        let writing = Arc::new(RocksBackend::open_rooch(&self.request.db, &RocksConfig::default())?);
+        let swept = {
+            let env = self.env(Store::foreign(Arc::clone(&writing) as Arc<dyn state_store::Backend>, AT_REST))?;
+            let now = env.parts.store.view()?.sequence();
+            if now == marked_at {
+                self.finish(&env, record, marked)
+            } else {
+                cycle::abandon(&env, &self.order())?;
+                Err(PruneError::Changed { marked: marked_at, now })
+            }
+        };
+        self.steering.control.forget_end();
+        let writing = Arc::into_inner(writing)
+            .ok_or_else(|| PruneError::Invariant("the store is still in use after the sweep".to_owned()))?;
+        let closed = writing.close_foreign();
+        let finished = swept?;
+        closed?;
+        Ok(finished)
+    }
+
+    fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
+        let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
+        let finished = cycle::settle(env, cycle, &order, cycle::sweep_expired(env, &order, record, marked));
+        let outcome = match &finished {
+            Ok(finished) => Outcome::finished(&finished.certificate, &finished.path),
+            Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error) },
+        };
+        outcome.save(&*env.parts.records)?;
+        finished
+    }
+}

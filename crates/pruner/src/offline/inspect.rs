@@ -1,0 +1,90 @@
+//! Looking at a store without writing to it, beside a running node or at rest.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use state_store::{Holder, RocksBackend, RocksConfig, Store, StoreError, lock_holder};
+use state_tree::RoochLayout;
+
+use super::{AT_REST, Folder, Steering, VerifyRequest, canonical, default_state_dir};
+use crate::{
+    error::PruneError,
+    health::{self, Facts, Health},
+    outcome::{Freeze, Outcome},
+    policy::RestWindow,
+    records::{FolderRecords, Records, StoreRecords},
+    roots::RetainedRoots,
+    snapshot::RetentionPolicy,
+    verify::{self, VerifyJob, VerifyReport},
+};
+
+/// Verifies a store without writing to it.
+///
+/// Errors: the store cannot be opened or read, holes that were not named. Missing and corrupt nodes are no errors here:
+/// they are counted in the report.
+pub fn verify(request: &VerifyRequest, steering: &Steering) -> Result<VerifyReport, PruneError> {
+    let request = &VerifyRequest { db: canonical(&request.db), ..request.clone() };
+    let folder = Folder::temporary(&request.db, request.state_dir.as_deref())?;
+    let dir = folder.path().to_owned();
+    let holder = lock_holder(&request.db)?;
+    let verified = open_beside(&request.db, holder.as_ref(), &dir)
+        .and_then(|backend| verify_view(request, steering, &Store::foreign(Arc::new(backend), AT_REST), dir));
+    match (verified, holder) {
+        // A running node removes files; what looks like damage then may only be haste.
+        (Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })), Some(holder)) => {
+            Err(PruneError::Moving { holder })
+        }
+        (verified, _) => verified,
+    }
+}
+
+/// Beside a running node its deleted files must stay readable, which the secondary opening sees to.
+fn open_beside(db: &Path, holder: Option<&Holder>, dir: &Path) -> Result<RocksBackend, PruneError> {
+    let config = RocksConfig::default();
+    Ok(match holder {
+        Some(_) => RocksBackend::open_secondary(db, &dir.join("secondary"), &config)?,
+        None => RocksBackend::open_read_only(db, &config)?,
+    })
+}
+
+fn verify_view(
+    request: &VerifyRequest,
+    steering: &Steering,
+    store: &Store,
+    dir: PathBuf,
+) -> Result<VerifyReport, PruneError> {
+    let (view, chain) = (store.view()?, request.layout.chain());
+    let policy = RestWindow { keep_last: request.keep_last, allowed_holes: request.allowed_holes.clone() };
+    let roots = RetainedRoots::resolve(&*chain, &*view, &policy.retention()?)?;
+    verify::verify(&VerifyJob {
+        view: &*view,
+        layout: &RoochLayout,
+        roots: &roots,
+        dir,
+        leaks: request.leaks,
+        sample: request.sample,
+        seed: steering.clock.unix_ms(),
+        memory_budget: request.memory_budget,
+        clock: &*steering.clock,
+        control: &steering.control,
+        observer: &*steering.observer,
+    })
+}
+
+/// The health of a store from its records, read from outside while a node runs or is down.
+///
+/// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
+pub fn health_of_store(db: &Path) -> Result<Health, PruneError> {
+    let db = &canonical(db);
+    let store = Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST));
+    let has_records = store.view()?.has_table(&state_store::Table::META);
+    let records: Box<dyn Records> =
+        if has_records { Box::new(StoreRecords(store)) } else { Box::new(FolderRecords(default_state_dir(db))) };
+    let (freeze, last) = (Freeze::load(&*records)?, Outcome::load(&*records)?);
+    if !has_records && freeze.is_none() && last.is_none() {
+        return Err(PruneError::NothingKnown { db: db.clone() }); // silence is not health (I13)
+    }
+    Ok(health::assess(&Facts { freeze, last, poisoned: None, lag: None, background_errors: None }))
+}

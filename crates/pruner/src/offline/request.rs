@@ -1,0 +1,108 @@
+//! What may be asked of a store at rest.
+
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use state_store::{ChainView, NativeChain, RoochChain};
+use state_tree::Order;
+
+use crate::{
+    config::SweepChoice,
+    mark::{MarkChoice, RehashChoice},
+    verify,
+};
+
+/// Whose records lead from an order to a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreLayout {
+    /// A Rooch database.
+    Rooch,
+    /// A store of the reference node.
+    Native,
+}
+
+impl StoreLayout {
+    /// The names the command line knows.
+    pub const NAMES: [&'static str; 2] = ["rooch", "native"];
+
+    /// The layout of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "rooch" => Some(Self::Rooch),
+            "native" => Some(Self::Native),
+            _ => None,
+        }
+    }
+
+    pub(super) fn chain(self) -> Arc<dyn ChainView> {
+        match self {
+            Self::Rooch => Arc::new(RoochChain),
+            Self::Native => Arc::new(NativeChain),
+        }
+    }
+}
+
+/// Whether to delete, or to count what would be deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PruneMode {
+    /// Mark, and count what a sweep would delete.
+    Plan,
+    /// Mark and sweep.
+    Apply,
+}
+
+/// One prune of a store at rest.
+#[derive(Debug, Clone)]
+pub struct PruneRequest {
+    /// Folder of the database.
+    pub db: PathBuf,
+    /// Whose records it holds.
+    pub layout: StoreLayout,
+    /// Executed orders retained, head included.
+    pub keep_last: NonZeroU64,
+    /// Plan or apply.
+    pub mode: PruneMode,
+    /// Which way to mark.
+    pub mark: MarkChoice,
+    /// Which way to sweep.
+    pub sweep: SweepChoice,
+    /// What to hash again.
+    pub rehash: RehashChoice,
+    /// Most bytes of memory marking may use.
+    pub memory_budget: u64,
+    /// Threads that mark.
+    pub threads: NonZeroUsize,
+    /// Bytes the sweep may move per second.
+    pub io_limit: Option<NonZeroU64>,
+    /// Live nodes read back afterwards.
+    pub verify_sample: u64,
+    /// Folder for records, marks and certificates; absent means a folder beside the database.
+    pub state_dir: Option<PathBuf>,
+    /// Orders known to have no root.
+    pub allowed_holes: BTreeSet<Order>,
+}
+
+/// One verification of a store at rest, or beside a running node.
+#[derive(Debug, Clone)]
+pub struct VerifyRequest {
+    /// Folder of the database.
+    pub db: PathBuf,
+    /// Whose records it holds.
+    pub layout: StoreLayout,
+    /// Executed orders whose states are checked, head included.
+    pub keep_last: NonZeroU64,
+    /// Whether every present node is compared with what the roots reach.
+    pub leaks: verify::Leaks,
+    /// Check so many random paths instead of every node.
+    pub sample: Option<u64>,
+    /// Most bytes of memory.
+    pub memory_budget: u64,
+    /// Folder for spilled work; absent means one beside the database.
+    pub state_dir: Option<PathBuf>,
+    /// Orders known to have no root.
+    pub allowed_holes: BTreeSet<Order>,
+}

@@ -1,0 +1,127 @@
+//! What the last cycle came to, and why deletes are frozen while they are: two small durable records.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use crate::{
+    certificate::Certificate,
+    error::PruneError,
+    records::{RecordKey, Records},
+};
+
+/// How a cycle ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// It finished, and was verified.
+    Finished {
+        /// Nodes deleted.
+        deleted: u64,
+        /// Oldest order of the window that was retained.
+        first_order: u64,
+        /// Nodes kept by the mark.
+        live_nodes: u64,
+        /// Bytes on disk before, unless the cycle was resumed.
+        bytes_before: Option<u64>,
+        /// Bytes on disk after.
+        bytes_after: u64,
+        /// Where its certificate is.
+        certificate: String,
+    },
+    /// It failed; nothing live was deleted.
+    Failed {
+        /// Stable word for the error.
+        code: String,
+        /// The error.
+        message: String,
+    },
+}
+
+/// The outcome of one cycle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The cycle; absent if it failed before it had an id.
+    pub cycle: Option<u64>,
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// Head order of its snapshot; absent if it failed before it had one.
+    pub head_order: Option<u64>,
+    /// How it ended.
+    pub ended: Ended,
+}
+
+impl Record for Outcome {
+    const KIND: [u8; 4] = *b"OUTC";
+    const VERSION: u16 = 1;
+}
+
+impl Outcome {
+    pub(crate) fn finished(certificate: &Certificate, path: &Path) -> Self {
+        Self {
+            cycle: Some(certificate.cycle),
+            at: certificate.finished_at,
+            head_order: Some(certificate.retained.last_order),
+            ended: Ended::Finished {
+                deleted: certificate.deleted,
+                first_order: certificate.retained.first_order,
+                live_nodes: certificate.live_nodes,
+                bytes_before: certificate.bytes_before.map(|bytes| bytes.total),
+                bytes_after: certificate.bytes_after.total,
+                certificate: path.display().to_string(),
+            },
+        }
+    }
+
+    /// The oldest order that a finished cycle retained.
+    pub(crate) fn first_order(&self) -> Option<u64> {
+        match &self.ended {
+            Ended::Finished { first_order, .. } => Some(*first_order),
+            Ended::Failed { .. } => None,
+        }
+    }
+
+    /// The last outcome, if any cycle ended yet.
+    pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        let bytes = records.load(RecordKey::LastOutcome)?;
+        Ok(bytes.map(|bytes| record::decode("last outcome", &bytes)).transpose()?)
+    }
+
+    pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::LastOutcome, &record::encode(self)?)
+    }
+}
+
+/// Why deletes are frozen (I11).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freeze {
+    /// The cycle that found the fault.
+    pub cycle: u64,
+    /// Milliseconds since 1970.
+    pub at: u64,
+    /// The fault, with the path to it.
+    pub why: String,
+}
+
+impl Record for Freeze {
+    const KIND: [u8; 4] = *b"FREZ";
+    const VERSION: u16 = 1;
+}
+
+impl Freeze {
+    /// The freeze in force, if any. An unreadable record counts as one: the caller gets the error.
+    pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        let bytes = records.load(RecordKey::Freeze)?;
+        Ok(bytes.map(|bytes| record::decode("freeze", &bytes)).transpose()?)
+    }
+
+    pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::Freeze, &record::encode(self)?)
+    }
+
+    /// Lets deletes go on: the operator has looked.
+    pub fn lift(records: &dyn Records) -> Result<(), PruneError> {
+        records.remove(RecordKey::Freeze)
+    }
+}

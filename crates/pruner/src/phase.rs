@@ -1,0 +1,181 @@
+//! The phase machine: one persisted record, one function `next`.
+//!
+//! No event that reports a failure leads to a phase that deletes (S38). IncrementalSweep has its place between cycles;
+//! nothing enters it before the commit journal is swept.
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use crate::{
+    error::PruneError,
+    records::{RecordKey, Records},
+};
+
+/// What the pruner is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrunePhase {
+    /// Nothing.
+    Idle,
+    /// Marking what the retained roots reach.
+    BuildReach,
+    /// Removing what the sealed mark does not hold.
+    SweepExpired,
+    /// Removing what the commit journal shows to be dead.
+    IncrementalSweep,
+}
+
+impl std::fmt::Display for PrunePhase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::BuildReach => "build_reach",
+            Self::SweepExpired => "sweep_expired",
+            Self::IncrementalSweep => "incremental_sweep",
+        })
+    }
+}
+
+/// What may happen to a phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PhaseEvent {
+    /// A cycle was asked for.
+    Triggered,
+    /// The mark is sealed.
+    Sealed,
+    /// Every range is swept.
+    Swept,
+    /// The process ended and began again.
+    Restarted,
+    /// The phase failed.
+    Failed,
+    /// The operator ended the cycle.
+    Cancelled,
+}
+
+/// Every event there is, for exhaustive tests.
+pub const EVENTS: [PhaseEvent; 6] = [
+    PhaseEvent::Triggered,
+    PhaseEvent::Sealed,
+    PhaseEvent::Swept,
+    PhaseEvent::Restarted,
+    PhaseEvent::Failed,
+    PhaseEvent::Cancelled,
+];
+
+/// The phase after an event, or nothing where the event cannot happen.
+pub fn next(phase: PrunePhase, event: PhaseEvent) -> Option<PrunePhase> {
+    use PhaseEvent::{Cancelled, Failed, Restarted, Sealed, Swept, Triggered};
+    use PrunePhase::{BuildReach, Idle, IncrementalSweep, SweepExpired};
+    match (phase, event) {
+        (Idle | IncrementalSweep, Triggered) => Some(BuildReach),
+        (BuildReach, Sealed) => Some(SweepExpired),
+        // Its mark is sealed and its barrier comes back from the journal, so a sweep goes on where it was (C6).
+        (SweepExpired, Restarted) => Some(SweepExpired),
+        (SweepExpired, Swept) | (_, Failed | Cancelled | Restarted) => Some(Idle),
+        (BuildReach | SweepExpired, Triggered)
+        | (Idle | SweepExpired | IncrementalSweep, Sealed)
+        | (Idle | BuildReach | IncrementalSweep, Swept) => None,
+    }
+}
+
+/// Where the current cycle is, as it survives a restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PhaseRecord {
+    /// The cycle; ids are never reused.
+    pub cycle: u64,
+    /// Its phase.
+    pub phase: PrunePhase,
+    /// The snapshot it works on.
+    pub snapshot_id: u64,
+    /// Head order of that snapshot: what was created later is in the journal.
+    pub head_order: u64,
+    /// Oldest retained order of that snapshot.
+    pub first_order: u64,
+    /// Digest of the retained roots.
+    pub roots_digest: [u8; 32],
+    /// Digest of the sealed mark, once there is one.
+    pub mark_digest: Option<[u8; 32]>,
+    /// Fingerprint of the configuration the cycle began under (C9).
+    pub config: [u8; 32],
+    /// First key that is not swept yet; absent before the first range.
+    pub cursor: Option<Vec<u8>>,
+    /// Nodes deleted so far.
+    pub deleted: u64,
+}
+
+impl Record for PhaseRecord {
+    const KIND: [u8; 4] = *b"PHAS";
+    const VERSION: u16 = 1;
+}
+
+impl PhaseRecord {
+    /// The record of an interrupted cycle, or nothing when the last one ended.
+    pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        let bytes = records.load(RecordKey::Phase)?;
+        Ok(bytes.map(|bytes| record::decode("phase", &bytes)).transpose()?)
+    }
+
+    /// Saves the record.
+    pub fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::Phase, &record::encode(self)?)
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct LastCycle {
+    id: u64,
+}
+
+impl Record for LastCycle {
+    const KIND: [u8; 4] = *b"CYCL";
+    const VERSION: u16 = 1;
+}
+
+/// A cycle id that was never used before, saved before it is used.
+pub fn new_cycle(records: &dyn Records) -> Result<u64, PruneError> {
+    let last = records.load(RecordKey::LastCycle)?;
+    let last = last.map(|bytes| record::decode::<LastCycle>("last cycle", &bytes)).transpose()?;
+    let id = last.map_or(1, |last| last.id + 1);
+    records.save(RecordKey::LastCycle, &record::encode(&LastCycle { id })?)?;
+    Ok(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PHASES: [PrunePhase; 4] =
+        [PrunePhase::Idle, PrunePhase::BuildReach, PrunePhase::SweepExpired, PrunePhase::IncrementalSweep];
+
+    #[test]
+    fn no_failure_event_leads_to_a_deleting_phase() {
+        for phase in PHASES {
+            for event in [PhaseEvent::Failed, PhaseEvent::Cancelled] {
+                assert_eq!(next(phase, event), Some(PrunePhase::Idle), "{phase:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_sealed_mark_or_a_restart_of_the_same_sweep_leads_to_the_sweep() {
+        for phase in PHASES {
+            for event in EVENTS {
+                let sweeps = next(phase, event) == Some(PrunePhase::SweepExpired);
+                let allowed = matches!(
+                    (phase, event),
+                    (PrunePhase::BuildReach, PhaseEvent::Sealed) | (PrunePhase::SweepExpired, PhaseEvent::Restarted)
+                );
+                assert_eq!(sweeps, allowed, "{phase:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn cycle_ids_are_never_reused() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = crate::records::FolderRecords(dir.path().to_owned());
+        let first = new_cycle(&records).unwrap();
+        assert_eq!(new_cycle(&records).unwrap(), first + 1);
+    }
+}

@@ -1,0 +1,71 @@
+//! What to retain, for a store with a chain and for a store at rest.
+
+use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
+
+use state_store::{Batch, Store};
+use state_tree::Order;
+
+use crate::{
+    error::PruneError,
+    roots::{KeptBy, RetainedRoot, Retention, Window},
+    snapshot::RetentionPolicy,
+};
+
+/// Rows of the chain that go when the floor moves to an order, in the same batch.
+pub type FloorRows = Arc<dyn Fn(Order) -> Batch + Send + Sync>;
+
+/// The last orders of a live chain, and whatever readers pin.
+pub struct LiveWindow {
+    /// The store whose floor moves.
+    pub store: Arc<Store>,
+    /// Orders retained, head included.
+    pub keep_last: NonZeroU64,
+    /// What else goes with them.
+    pub floor_rows: Option<FloorRows>,
+}
+
+impl RetentionPolicy for LiveWindow {
+    fn advance(&self) -> Result<(), PruneError> {
+        let Some(head) = self.store.head() else { return Ok(()) };
+        let Some(floor) = Order::new(head.order).minus(self.keep_last.get() - 1) else { return Ok(()) };
+        if self.store.floor().is_some_and(|current| floor > current) {
+            let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(floor));
+            self.store.raise_floor(floor, rows)?;
+        }
+        Ok(())
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        // Everything readable is retained: from the floor, not from where the window would begin by now (S41).
+        let floor = self.store.floor().map_or(Order::GENESIS, |floor| floor);
+        let pins = self.store.pins().into_iter().filter_map(|(order, owners)| {
+            let root = owners.first()?.root;
+            let names: Vec<&str> = owners.iter().map(|owner| owner.owner.as_str()).collect();
+            Some(RetainedRoot { order, root, kept_by: KeptBy::Pin(names.join(", ")) })
+        });
+        Ok(Retention { window: Window::From(floor), pins: pins.collect(), allowed_holes: BTreeSet::new() })
+    }
+}
+
+/// The last orders of a store that nobody writes.
+#[derive(Debug, Clone)]
+pub struct RestWindow {
+    /// Executed orders retained, head included.
+    pub keep_last: NonZeroU64,
+    /// Orders known to have no root.
+    pub allowed_holes: BTreeSet<Order>,
+}
+
+impl RetentionPolicy for RestWindow {
+    fn advance(&self) -> Result<(), PruneError> {
+        Ok(())
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        Ok(Retention {
+            window: Window::Last(self.keep_last),
+            pins: Vec::new(),
+            allowed_holes: self.allowed_holes.clone(),
+        })
+    }
+}

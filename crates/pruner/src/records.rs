@@ -1,0 +1,194 @@
+//! Where the pruner keeps its records: in the store's own tables, or in a folder beside a store that is not ours.
+
+use std::{path::PathBuf, sync::Arc};
+
+use state_store::{Batch, Durability, Store, Table};
+
+use crate::{error::PruneError, files};
+
+/// The name of one record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordKey {
+    /// The phase record: which cycle is where.
+    Phase,
+    /// The last cycle id given out.
+    LastCycle,
+    /// Why deletes are frozen, while they are.
+    Freeze,
+    /// The outcome of the last finished cycle.
+    LastOutcome,
+    /// What was retained and how it was marked, for the certificate of the cycle in its sweep.
+    Reports,
+    /// The current snapshot.
+    Snapshot,
+}
+
+impl RecordKey {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Phase => "phase",
+            Self::LastCycle => "last_cycle",
+            Self::Freeze => "freeze",
+            Self::LastOutcome => "last_outcome",
+            Self::Reports => "reports",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    fn table(self) -> Table {
+        match self {
+            Self::Snapshot => Table::SNAPSHOT,
+            Self::Phase | Self::LastCycle | Self::Freeze | Self::LastOutcome | Self::Reports => Table::META,
+        }
+    }
+}
+
+/// Keeps small records durably.
+pub trait Records: Send + Sync + std::fmt::Debug {
+    /// The bytes of a record, or nothing when it was never saved. A failed read is an error (S14).
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError>;
+
+    /// Saves a record, synced.
+    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError>;
+
+    /// Saves a record so that it is durable once a later `save` returns: nothing waits for the disk here.
+    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError>;
+
+    /// Removes a record.
+    fn remove(&self, key: RecordKey) -> Result<(), PruneError>;
+
+    /// A batch that saves the record together with the work it describes (I9), or nothing where records live outside
+    /// the store: then the work comes first and is idempotent, and the record follows (C2).
+    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch>;
+}
+
+/// Records in the store's own tables.
+#[derive(Debug)]
+pub struct StoreRecords(pub Arc<Store>);
+
+impl Records for StoreRecords {
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        Ok(self.0.view()?.row(&key.table(), key.name().as_bytes())?)
+    }
+
+    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        Ok(self.0.write_rows(&row(key, bytes), Durability::Synced)?)
+    }
+
+    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        Ok(self.0.write_rows(&row(key, bytes), Durability::Logged)?)
+    }
+
+    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
+        let mut batch = Batch::new();
+        batch.delete(key.table(), key.name());
+        Ok(self.0.write_rows(&batch, Durability::Synced)?)
+    }
+
+    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
+        Some(row(key, bytes))
+    }
+}
+
+fn row(key: RecordKey, bytes: &[u8]) -> Batch {
+    let mut batch = Batch::new();
+    batch.put(key.table(), key.name(), bytes);
+    batch
+}
+
+/// Records as files in a folder.
+#[derive(Debug)]
+pub struct FolderRecords(pub PathBuf);
+
+impl FolderRecords {
+    fn path(&self, key: RecordKey) -> PathBuf {
+        self.0.join(format!("{}.record", key.name()))
+    }
+}
+
+impl Records for FolderRecords {
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        files::read(&self.path(key))
+    }
+
+    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        files::replace(&self.path(key), bytes)
+    }
+
+    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.save(key, bytes)
+    }
+
+    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
+        files::remove(&self.path(key))
+    }
+
+    fn batch(&self, _key: RecordKey, _bytes: &[u8]) -> Option<Batch> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_store::record;
+
+    use super::*;
+    use crate::{
+        outcome::{Ended, Freeze, Outcome},
+        phase::{PhaseRecord, PrunePhase, new_cycle},
+    };
+
+    #[test]
+    fn the_bytes_of_the_pruner_records_are_pinned() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = FolderRecords(dir.path().to_owned());
+        new_cycle(&records).unwrap();
+        let phase = PhaseRecord {
+            cycle: 1,
+            phase: PrunePhase::SweepExpired,
+            snapshot_id: 2,
+            head_order: 3,
+            first_order: 4,
+            roots_digest: [5; 32],
+            mark_digest: Some([6; 32]),
+            config: [7; 32],
+            cursor: Some(vec![8, 9]),
+            deleted: 10,
+        };
+        let freeze = Freeze { cycle: 1, at: 2, why: "why".to_owned() };
+        let ended = Ended::Failed { code: "io".to_owned(), message: "no".to_owned() };
+        let failed = Outcome { cycle: Some(1), at: 2, head_order: None, ended };
+        let ended = Ended::Finished {
+            deleted: 3,
+            first_order: 4,
+            live_nodes: 5,
+            bytes_before: Some(6),
+            bytes_after: 7,
+            certificate: "c".to_owned(),
+        };
+        let finished = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended };
+        let found = [
+            hex::encode(records.load(RecordKey::LastCycle).unwrap().unwrap()),
+            hex::encode(record::encode(&phase).unwrap()),
+            hex::encode(record::encode(&freeze).unwrap()),
+            hex::encode(record::encode(&failed).unwrap()),
+            hex::encode(record::encode(&finished).unwrap()),
+        ];
+        let pinned = [
+            "535052314359434c010008000000010000000000000013488214",
+            concat!(
+                "535052315048415301008e00000001000000000000000202000000000000000300000000000000040000000000000005",
+                "050505050505050505050505050505050505050505050505050505050505050106060606060606060606060606060606",
+                "060606060606060606060606060606060707070707070707070707070707070707070707070707070707070707070707",
+                "010208090a00000000000000e9c89d00",
+            ),
+            "535052314652455a0100140000000100000000000000020000000000000003776879fd480fb1",
+            "535052314f5554430100190000000101000000000000000200000000000000000102696f026e6fb5e411be",
+            concat!(
+                "535052314f55544301004600000001010000000000000002000000000000000108000000000000000003000000000000",
+                "00040000000000000005000000000000000106000000000000000700000000000000016321c3f0b4",
+            ),
+        ];
+        assert_eq!(found, pinned);
+    }
+}

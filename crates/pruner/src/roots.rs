@@ -1,0 +1,184 @@
+//! Which roots a cycle retains, each with the reason, read from one view (I1, I2).
+//!
+//! The set is never empty, always holds the head, and is never shorter than asked without saying so (S9 to S13): a
+//! history shorter than the window keeps everything; an order without a usable root is a hole, listed, and it stops
+//! the cycle unless the operator named it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use state_store::{ChainView, Head, Hole, RootAt, View};
+use state_tree::{Order, StateRoot};
+
+use crate::error::PruneError;
+
+/// Why a root is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptBy {
+    /// It is the newest state.
+    Head,
+    /// It lies in the window of recent orders.
+    Window,
+    /// A reader or operator pinned it.
+    Pin(String),
+    /// It is one of several candidates for an order whose records are ambiguous.
+    Candidate,
+}
+
+/// One retained root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RetainedRoot {
+    /// The order it belongs to.
+    pub order: Order,
+    /// The root.
+    pub root: StateRoot,
+    /// Why it is kept.
+    pub kept_by: KeptBy,
+}
+
+/// Which recent orders to retain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Window {
+    /// The last so many executed orders, head included.
+    Last(NonZeroU64),
+    /// Every order from this one on: the oldest readable one, where readers hold a node to it (S41).
+    From(Order),
+}
+
+/// What to retain.
+#[derive(Debug, Clone)]
+pub struct Retention {
+    /// Recent orders.
+    pub window: Window,
+    /// Further roots, below the window or not. A pin carries its root, since the record of its order may be gone.
+    pub pins: Vec<RetainedRoot>,
+    /// Orders known to have no root.
+    pub allowed_holes: BTreeSet<Order>,
+}
+
+/// The retained roots of one view.
+#[derive(Debug, Clone)]
+pub struct RetainedRoots {
+    /// The newest executed state.
+    pub head: Head,
+    /// The oldest order of the window.
+    pub first: Order,
+    /// Every retained root, by order.
+    pub roots: Vec<RetainedRoot>,
+    /// Orders of the window without a usable root, all of them named by the operator.
+    pub holes: Vec<(Order, Hole)>,
+    /// Orders accepted but not yet executed, which is normal after a crash.
+    pub unexecuted: u64,
+    /// Whether history holds fewer orders than asked for.
+    pub shorter_than_asked: bool,
+}
+
+impl RetainedRoots {
+    /// Resolves the retention against the records of one view.
+    ///
+    /// Errors: no head, a record that cannot be read, holes that the operator did not name.
+    pub fn resolve(chain: &dyn ChainView, view: &dyn View, retention: &Retention) -> Result<Self, PruneError> {
+        let head = chain.head(view)?.ok_or(PruneError::NoHead)?;
+        let floor = chain.floor(view)?;
+        let asked = match retention.window {
+            Window::Last(count) => head.order.minus(count.get() - 1),
+            Window::From(order) => Some(order),
+        };
+        let first = asked.map_or(floor, |first| first.max(floor));
+        let answers = chain.roots(view, first, head.order)?;
+        check_answered(&answers, first, head.order)?;
+        let mut found = Found::default();
+        for (order, at) in answers {
+            found.take(order, at, if order == head.order { KeptBy::Head } else { KeptBy::Window });
+        }
+        found.roots.extend(retention.pins.iter().filter(|pin| pin.order < first).cloned());
+        let unknown: Vec<Order> =
+            found.holes.keys().filter(|order| !retention.allowed_holes.contains(order)).copied().collect();
+        if !unknown.is_empty() {
+            return Err(PruneError::Holes { holes: unknown });
+        }
+        if !found.roots.iter().any(|kept| kept.kept_by == KeptBy::Head && kept.root == head.root) {
+            return Err(PruneError::Invariant("the head is not among the retained roots".to_owned()));
+        }
+        let sequenced = chain.sequenced(view)?.map_or(head.order, |order| order.max(head.order));
+        found.roots.sort_by_key(|kept| kept.order);
+        Ok(Self {
+            head,
+            first,
+            roots: found.roots,
+            holes: found.holes.into_iter().collect(),
+            unexecuted: sequenced.get() - head.order.get(),
+            shorter_than_asked: asked.is_none_or(|asked| asked < floor),
+        })
+    }
+
+    /// The distinct non-empty roots to mark from.
+    pub fn distinct(&self) -> BTreeSet<StateRoot> {
+        self.roots.iter().map(|kept| kept.root).filter(|root| root.node().is_some()).collect()
+    }
+
+    /// SHA-256 over every (order, root) pair: what a mark made from these roots belongs to.
+    pub fn digest(&self) -> [u8; 32] {
+        digest(self.roots.iter().map(|kept| (kept.order, kept.root)))
+    }
+}
+
+/// The digest that the roots of `first` to `last` give if the chain has them now. After a crash that lost the tail of
+/// the log it differs from the one of a mark, and so tells that the mark belongs to another history.
+pub(crate) fn digest_between(
+    chain: &dyn ChainView,
+    view: &dyn View,
+    first: Order,
+    last: Order,
+) -> Result<[u8; 32], PruneError> {
+    let roots = chain.roots(view, first, last)?;
+    Ok(digest(roots.into_iter().filter_map(|(order, at)| match at {
+        RootAt::Root(root) => Some((order, root)),
+        RootAt::Hole(_) => None,
+    })))
+}
+
+fn digest(roots: impl Iterator<Item = (Order, StateRoot)>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for (order, root) in roots {
+        hasher.update(order.get().to_be_bytes());
+        hasher.update(root.hash().as_bytes());
+    }
+    hasher.finalize().into()
+}
+
+/// Every order of the window has an answer: a chain that leaves one out would shorten the window silently (S9, S11).
+fn check_answered(answers: &[(Order, RootAt)], first: Order, last: Order) -> Result<(), PruneError> {
+    let asked = (first.get()..=last.get()).map(Order::new);
+    if answers.iter().map(|(order, _)| *order).eq(asked) {
+        return Ok(());
+    }
+    let got = answers.len();
+    Err(PruneError::Invariant(format!("asked for the roots of orders {first} to {last}, the chain answered for {got}")))
+}
+
+#[derive(Default)]
+struct Found {
+    roots: Vec<RetainedRoot>,
+    holes: BTreeMap<Order, Hole>,
+}
+
+impl Found {
+    fn take(&mut self, order: Order, at: RootAt, kept_by: KeptBy) {
+        match at {
+            RootAt::Root(root) => self.roots.push(RetainedRoot { order, root, kept_by }),
+            RootAt::Hole(hole) => {
+                if let Hole::Ambiguous { candidate, .. } = &hole {
+                    // Keeping more is safe; the order is reported all the same.
+                    self.roots.push(RetainedRoot { order, root: *candidate, kept_by: KeptBy::Candidate });
+                }
+                self.holes.insert(order, hole);
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! AtomicSnapshotManager: what a cycle works on, fixed at one instant, and who may work on it.
+//!
+//! Promises: everything a snapshot states comes from one view (I1), taken behind an open barrier (I5); the integrity
+//! hash covers every field and is checked at each load and each lock; a reloaded snapshot keeps its id and its time
+//! (S17). A phase enters with a lock that is decided and taken in one scope; an expired lock is taken over only after
+//! its permit is dead (S39); a guard releases on drop.
+
+mod manager;
+mod types;
+
+pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotGuard, SnapshotParts};
+pub use types::{
+    AtomicSnapshot, Blocked, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotLock, SnapshotManagerConfig,
+    SnapshotStatus,
+};

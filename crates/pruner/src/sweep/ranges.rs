@@ -1,0 +1,153 @@
+//! The filtered sweep: one range of files after another is rewritten down to the bottom level.
+//!
+//! Ranges begin where files of the deepest level begin, so that no file of it is rewritten for two ranges. Extra disk
+//! is one range, whose files exist twice until the rewrite ends, and the blob files, which ranges share; a range starts
+//! only if that much is free (C13).
+
+use state_store::{Backend, KeyRange, NodeFile, StoreError};
+
+use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, share_of_keys};
+use crate::{control::Stage, error::PruneError};
+
+/// Kept free beside what a range needs.
+const ROOM_MARGIN: u64 = 16 << 20;
+
+pub(super) fn sweep(
+    job: &SweepJob<'_>,
+    cursor: &mut dyn SweepCursor,
+    report: &mut SweepReport,
+) -> Result<(), PruneError> {
+    let pace = job.pace.clone();
+    let active = job.store.sweep(job.permit.clone(), job.barrier.clone(), job.mark.clone(), pace)?;
+    let blobs = job.store.backend().space()?.blobs;
+    for range in plan(job, cursor)? {
+        job.admit()?;
+        check_room(job.store.backend(), &range, blobs)?;
+        active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
+        let tally = active.tally(); // drops by compactions that the engine began by itself included
+        (report.deleted, report.spared, report.foreign) = (tally.dropped, tally.created, tally.foreign);
+        report.deleted_bytes = Some(tally.dropped_bytes);
+        report.ranges += 1;
+        let next = range.end.as_deref().map_or(&[][..], |end| end);
+        cursor.advance(next, report.deleted, Saved::NotYet)?; // the work first: it is idempotent
+        job.show(Stage::Sweep, report.deleted, next);
+    }
+    Ok(())
+}
+
+/// A rewrite that ended because the work was told to end is no failure of the rewrite.
+fn told_to_end(job: &SweepJob<'_>, error: StoreError) -> PruneError {
+    match (error, job.control.ended()) {
+        (StoreError::Cancelled, Some(ended)) => ended,
+        (error, _) => error.into(),
+    }
+}
+
+/// Rewrites every range without dropping anything but tombstones.
+pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
+    let (mut done, blobs) = (0, job.store.backend().space()?.blobs);
+    for range in cut(&job.store.backend().node_files()?, None, job.range_bytes) {
+        job.admit()?;
+        let bytes = check_room(job.store.backend(), &range, blobs)?;
+        job.store.backend().rewrite_nodes(&range).map_err(|error| told_to_end(job, error))?;
+        done += bytes;
+        if let Some(pace) = &job.pace {
+            pace.spend(bytes);
+        }
+        job.show(Stage::Reclaim, done, range.end.as_deref().map_or(&[][..], |end| end));
+    }
+    Ok(())
+}
+
+fn plan(job: &SweepJob<'_>, cursor: &dyn SweepCursor) -> Result<Vec<KeyRange>, PruneError> {
+    let Some(rest) = rest_of_keys(cursor) else { return Ok(Vec::new()) };
+    job.store.backend().flush()?; // what is only in memory has no file to rewrite yet (L16)
+    Ok(cut(&job.store.backend().node_files()?, rest.start, job.range_bytes))
+}
+
+/// Ranges from `start` to the end of the keys, cut where files of the deepest level begin, each of about `bytes`.
+fn cut(files: &[NodeFile], start: Option<Vec<u8>>, bytes: u64) -> Vec<KeyRange> {
+    let deepest = files.iter().map(|file| file.level).max();
+    let mut bottom: Vec<&NodeFile> =
+        files.iter().filter(|file| Some(file.level) == deepest && file.level > 0).collect();
+    bottom.sort_by(|a, b| a.first.cmp(&b.first));
+    let (mut ranges, mut from, mut held) = (Vec::new(), start, 0u64);
+    for file in bottom {
+        if from.as_ref().is_some_and(|from| file.first <= *from) {
+            held += file.bytes;
+            continue;
+        }
+        if held >= bytes {
+            ranges.push(KeyRange { start: from, end: Some(file.first.clone()) });
+            (from, held) = (Some(file.first.clone()), 0);
+        }
+        held += file.bytes;
+    }
+    ranges.push(KeyRange { start: from, end: None });
+    ranges
+}
+
+/// Refuses a sweep that has no room for one of its ranges, before anything is opened for writing.
+pub(super) fn check_room_for_all(backend: &dyn Backend, range_bytes: u64) -> Result<(), PruneError> {
+    let blobs = backend.space()?.blobs;
+    cut(&backend.node_files()?, None, range_bytes)
+        .iter()
+        .try_for_each(|range| check_room(backend, range, blobs).map(|_| ()))
+}
+
+/// Bytes of files in the range, if it has room: its files exist twice until the rewrite ends. Blob files are shared by
+/// every range, and an old one goes only with the last range that points into it: what lies behind the start of the
+/// range is still to be written a second time.
+fn check_room(backend: &dyn Backend, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
+    let files = backend.node_files()?;
+    let inside: u64 = files.iter().filter(|file| overlaps(file, range)).map(|file| file.bytes).sum();
+    let behind = range.start.as_deref().map_or(1.0, |start| 1.0 - share_of_keys(start));
+    let need = inside + (blobs as f64 * behind) as u64 + ROOM_MARGIN;
+    match backend.free_bytes()? {
+        Some(free) if free < need => Err(PruneError::NoRoom { free, need }),
+        Some(_) | None => Ok(inside),
+    }
+}
+
+fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {
+    range.start.as_ref().is_none_or(|start| file.last >= *start)
+        && range.end.as_ref().is_none_or(|end| file.first < *end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(level: u32, first: u8, last: u8, bytes: u64) -> NodeFile {
+        NodeFile { number: 1, level, bytes, first: vec![first], last: vec![last], entries: 1 }
+    }
+
+    #[test]
+    fn ranges_cover_every_key_once_and_begin_where_bottom_files_begin() {
+        let files = [file(0, 0, 255, 50), file(6, 0, 9, 100), file(6, 10, 19, 100), file(6, 20, 29, 100)];
+        let ranges = cut(&files, None, 150);
+        assert_eq!(
+            ranges,
+            [KeyRange { start: None, end: Some(vec![20]) }, KeyRange { start: Some(vec![20]), end: None }]
+        );
+        for key in 0..=255u8 {
+            assert_eq!(ranges.iter().filter(|range| range.contains(&[key])).count(), 1, "key {key}");
+        }
+    }
+
+    #[test]
+    fn a_resumed_sweep_begins_at_its_cursor() {
+        let files = [file(6, 0, 9, 100), file(6, 10, 19, 100), file(6, 20, 29, 100)];
+        let ranges = cut(&files, Some(vec![10]), 1);
+        assert_eq!(
+            ranges,
+            [KeyRange { start: Some(vec![10]), end: Some(vec![20]) }, KeyRange { start: Some(vec![20]), end: None }]
+        );
+    }
+
+    #[test]
+    fn files_of_the_first_level_alone_are_one_range() {
+        assert_eq!(cut(&[file(0, 0, 9, 100), file(0, 5, 20, 100)], None, 1), [KeyRange::ALL]);
+        assert_eq!(cut(&[], None, 1), [KeyRange::ALL]);
+    }
+}

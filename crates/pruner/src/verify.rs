@@ -1,0 +1,336 @@
+//! Verification: what the retained roots need is there and intact, and, if asked, nothing else is there.
+//!
+//! Contract: a full verification reads and hashes every reachable node once, goes on past faults, and counts them; the
+//! digests are SHA-256 over the sorted 32-byte hashes. What was not measured is absent from the report (I13). Memory
+//! keeps to the budget; what does not fit is spilled. Nothing in the store is written.
+
+mod readback;
+mod sampled;
+
+use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use state_store::{KeyRange, View};
+use state_tree::{NodeHash, NodeLayout, Reading, Rehash, StateRoot, Step, TreeError, Visitor, Walked, WorkList, walk};
+
+use crate::{
+    clock::Clock,
+    control::{Control, Observer, Progress, Stage},
+    error::PruneError,
+    mark::{
+        disk::Scratch,
+        fault::{self, Locator},
+        ledger::Ledger,
+        source::ViewSource,
+        visited::{Sorted, SpillingWork},
+    },
+    roots::RetainedRoots,
+};
+pub use readback::{SampleReport, sample_live};
+
+/// Faults that are listed with their path; the others are counted.
+const LISTED_FAULTS: usize = 5;
+/// Threads that read nodes.
+const READERS: usize = 2;
+/// Spill files of a verification carry this instead of the id of a cycle.
+const NO_CYCLE: u64 = u64::MAX;
+const SHOW_EVERY: u64 = 8192;
+
+/// Whether present nodes that no retained root reaches are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaks {
+    /// They are.
+    Count,
+    /// They are not: the report leaves the number out.
+    Ignore,
+}
+
+/// Everything one verification needs.
+pub struct VerifyJob<'a> {
+    /// The instant to verify.
+    pub view: &'a dyn View,
+    /// Reads the nodes.
+    pub layout: &'a dyn NodeLayout,
+    /// Where to start.
+    pub roots: &'a RetainedRoots,
+    /// Folder for spill files.
+    pub dir: PathBuf,
+    /// Whether to look for leaks.
+    pub leaks: Leaks,
+    /// Follow so many random paths instead of reading everything.
+    pub sample: Option<u64>,
+    /// Selects the random paths.
+    pub seed: u64,
+    /// Most bytes of memory.
+    pub memory_budget: u64,
+    /// Measures the wall time of the report.
+    pub clock: &'a dyn Clock,
+    /// Pause and cancel.
+    pub control: &'a Control,
+    /// Who watches.
+    pub observer: &'a dyn Observer,
+}
+
+/// What is wrong with one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultReport {
+    /// The node.
+    pub hash: String,
+    /// What is wrong with it.
+    pub what: String,
+    /// From a retained root down to it; empty when the path was not found.
+    pub path: Vec<String>,
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifyReport {
+    /// Retained roots.
+    pub roots: u64,
+    /// Nodes that the roots reach and that are present; absent after a sample.
+    pub live_nodes: Option<u64>,
+    /// Nodes present; absent after a sample.
+    pub present_nodes: Option<u64>,
+    /// Reachable nodes that are absent.
+    pub missing_nodes: u64,
+    /// Reachable nodes that do not decode or do not hash to their key.
+    pub corrupt_nodes: u64,
+    /// Present nodes that no retained root reaches; absent unless asked for.
+    pub leaked_nodes: Option<u64>,
+    /// Rows whose key is not 32 bytes; absent after a sample.
+    pub foreign_rows: Option<u64>,
+    /// SHA-256 over the sorted hashes of the live nodes; absent after a sample.
+    pub live_sha256: Option<String>,
+    /// SHA-256 over the sorted hashes of the present nodes; absent after a sample.
+    pub present_sha256: Option<String>,
+    /// Nodes read and hashed again.
+    pub nodes_read: u64,
+    /// Random paths followed; absent after a full verification.
+    pub sampled_paths: Option<u64>,
+    /// The first faults.
+    pub faults: Vec<FaultReport>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+impl VerifyReport {
+    /// Whether nothing is missing or corrupt. Leaks waste space, they harm nothing.
+    pub fn is_sound(&self) -> bool {
+        self.missing_nodes == 0 && self.corrupt_nodes == 0
+    }
+}
+
+/// Verifies a view.
+///
+/// Errors: a failed read, a cancel, a budget that holds not even one batch. Missing and corrupt nodes are counted.
+pub fn verify(job: &VerifyJob<'_>) -> Result<VerifyReport, PruneError> {
+    let started = job.clock.monotonic();
+    let mut report = match job.sample {
+        Some(paths) => sampled::verify(job, paths)?,
+        None => full(job)?,
+    };
+    report.seconds = job.clock.monotonic().saturating_sub(started).as_secs_f64();
+    Ok(report)
+}
+
+fn full(job: &VerifyJob<'_>) -> Result<VerifyReport, PruneError> {
+    let scratch = Arc::new(Scratch::open(&job.dir, NO_CYCLE)?);
+    let ledger = Arc::new(Ledger::new(job.memory_budget));
+    let mut work = SpillingWork::new(scratch, ledger)?;
+    let roots: Vec<StateRoot> = job.roots.distinct().into_iter().collect();
+    for root in roots.iter().filter_map(StateRoot::node) {
+        work.push(root).map_err(fault::unwrap)?;
+    }
+    let mut auditor = Auditor::new(job);
+    let reading = Reading { layout: job.layout, rehash: Rehash::Every };
+    match walk(&source(job), reading, &mut work, &mut auditor).map_err(fault::unwrap)? {
+        Walked::Complete(_) | Walked::Faulty(_) => {}
+        Walked::Stopped(_) => return Err(PruneError::Invariant("a verification stopped early".to_owned())),
+    }
+    let audit = auditor.audit;
+    let present = Census::take(job, &work.into_visited().into_sorted()?)?;
+    if present.unreached_work != audit.missing {
+        return Err(PruneError::Invariant(format!(
+            "{} reachable nodes were absent one by one, {} in key order",
+            audit.missing, present.unreached_work
+        )));
+    }
+    Ok(VerifyReport {
+        live_nodes: Some(present.live),
+        present_nodes: Some(present.nodes),
+        leaked_nodes: (job.leaks == Leaks::Count).then_some(present.nodes - present.live),
+        foreign_rows: Some(present.foreign),
+        live_sha256: Some(hex::encode(present.live_digest.finalize())),
+        present_sha256: Some(hex::encode(present.digest.finalize())),
+        ..audit.report(job, &roots)
+    })
+}
+
+fn source<'a>(job: &'a VerifyJob<'a>) -> ViewSource<'a> {
+    ViewSource { view: job.view, threads: READERS, control: job.control }
+}
+
+/// Faults met so far.
+#[derive(Default)]
+struct Audit {
+    read: u64,
+    missing: u64,
+    corrupt: u64,
+    faults: Vec<(NodeHash, String)>,
+}
+
+impl Audit {
+    fn fault(&mut self, fault: &TreeError) -> Result<(), PruneError> {
+        let hash = if let TreeError::Missing(hash) = fault {
+            self.missing += 1;
+            hash
+        } else if let TreeError::Malformed { hash, .. } | TreeError::WrongHash { key: hash, .. } = fault {
+            self.corrupt += 1;
+            hash
+        } else {
+            return Err(PruneError::Invariant(format!("a walk reported as a fault: {fault}")));
+        };
+        if self.faults.len() < LISTED_FAULTS {
+            self.faults.push((*hash, fault.to_string()));
+        }
+        Ok(())
+    }
+
+    /// The part of the report that both kinds of verification share.
+    fn report(self, job: &VerifyJob<'_>, roots: &[StateRoot]) -> VerifyReport {
+        let locator = Locator { source: source(job), layout: job.layout, roots, budget: job.memory_budget };
+        let faults = self.faults.iter().map(|(hash, what)| FaultReport {
+            hash: hash.to_string(),
+            what: what.clone(),
+            path: locator.path(hash).iter().map(NodeHash::to_string).collect(),
+        });
+        VerifyReport {
+            roots: job.roots.roots.len() as u64,
+            live_nodes: None,
+            present_nodes: None,
+            missing_nodes: self.missing,
+            corrupt_nodes: self.corrupt,
+            leaked_nodes: None,
+            foreign_rows: None,
+            live_sha256: None,
+            present_sha256: None,
+            nodes_read: self.read,
+            sampled_paths: None,
+            faults: faults.collect(),
+            seconds: 0.0,
+        }
+    }
+}
+
+struct Auditor<'a> {
+    job: &'a VerifyJob<'a>,
+    audit: Audit,
+}
+
+impl<'a> Auditor<'a> {
+    fn new(job: &'a VerifyJob<'a>) -> Self {
+        Self { job, audit: Audit::default() }
+    }
+}
+
+impl Visitor for Auditor<'_> {
+    fn node(&mut self, _hash: &NodeHash, _bytes: &[u8], _children: &[NodeHash]) -> Step {
+        self.audit.read += 1;
+        if self.audit.read.is_multiple_of(SHOW_EVERY) {
+            self.job.observer.progress(Progress { stage: Stage::Verify, done: self.audit.read, share: None });
+        }
+        Step::Descend
+    }
+
+    fn fault(&mut self, fault: TreeError) -> Step {
+        match self.audit.fault(&fault) {
+            Ok(()) => Step::Descend, // there are no children; what lies beside is still visited
+            Err(error) => {
+                tracing::error!(%error, "verification met a fault it does not know");
+                Step::Stop
+            }
+        }
+    }
+}
+
+/// Every present node, held against the reachable ones.
+#[derive(Default)]
+struct Census {
+    nodes: u64,
+    foreign: u64,
+    live: u64,
+    unreached_work: u64,
+    digest: Sha256,
+    live_digest: Sha256,
+}
+
+impl Census {
+    fn take(job: &VerifyJob<'_>, reachable: &Sorted) -> Result<Self, PruneError> {
+        let mut census = Self::default();
+        let mut reader = reachable.reader()?;
+        let mut wanted = reader.next()?;
+        let mut failed = None;
+        job.view.scan_nodes(&KeyRange::ALL, &mut |key, _| {
+            let mut next = || reader.next();
+            match census.row(job, key, &mut wanted, &mut next) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        while wanted.is_some() {
+            census.unreached_work += 1;
+            wanted = reader.next()?;
+        }
+        Ok(census)
+    }
+
+    fn row(
+        &mut self,
+        job: &VerifyJob<'_>,
+        key: &[u8],
+        wanted: &mut Option<NodeHash>,
+        next: &mut dyn FnMut() -> Result<Option<NodeHash>, PruneError>,
+    ) -> Result<(), PruneError> {
+        let Ok(hash) = NodeHash::try_from(key) else {
+            self.foreign += 1;
+            return Ok(());
+        };
+        self.nodes += 1;
+        self.digest.update(key);
+        while wanted.is_some_and(|wanted| wanted < hash) {
+            self.unreached_work += 1;
+            *wanted = next()?;
+        }
+        if *wanted == Some(hash) {
+            self.live += 1;
+            self.live_digest.update(key);
+            *wanted = next()?;
+        }
+        if self.nodes.is_multiple_of(SHOW_EVERY) {
+            job.control.checkpoint()?;
+            let share = Some(hash.fingerprint() as f64 / u64::MAX as f64);
+            job.observer.progress(Progress { stage: Stage::Verify, done: self.nodes, share });
+        }
+        Ok(())
+    }
+}
+
+/// The children of a node that decodes and hashes to its key; the error says what is wrong otherwise.
+fn check(layout: &dyn NodeLayout, hash: &NodeHash, bytes: &[u8]) -> Result<Vec<NodeHash>, TreeError> {
+    let mut children = Vec::new();
+    match layout.read(bytes, &mut children) {
+        Ok(actual) if actual == *hash => Ok(children),
+        Ok(actual) => Err(TreeError::WrongHash { key: *hash, actual }),
+        Err(source) => Err(TreeError::Malformed { hash: *hash, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

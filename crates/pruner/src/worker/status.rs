@@ -1,0 +1,82 @@
+//! What an operator may ask of a running pruner, and what it answers.
+
+use serde::Serialize;
+
+use crate::{control::Stage, outcome::Outcome, phase::PrunePhase, snapshot::SnapshotLock};
+
+/// What an operator may ask of a running pruner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Begin a cycle now.
+    Run,
+    /// Hold the running cycle.
+    Pause,
+    /// Let it go on.
+    Resume,
+    /// Abandon it.
+    Cancel,
+    /// Allow deletes again after a freeze.
+    Unfreeze,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// It is being done.
+    Accepted,
+    /// A cycle runs already; the request joins it.
+    AlreadyRunning,
+    /// There is no cycle to pause, resume or cancel.
+    NotRunning,
+    /// It cannot be done.
+    Refused {
+        /// Why.
+        why: String,
+    },
+}
+
+/// How far the running stage is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct StageStatus {
+    /// The stage.
+    pub stage: Stage,
+    /// Items done.
+    pub done: u64,
+    /// Share of the key space behind the work.
+    pub share: Option<f64>,
+}
+
+/// What the pruner does now and did last.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the words of a JSON answer: running and paused")]
+pub struct PrunerStatus {
+    /// Whether a cycle runs.
+    pub running: bool,
+    /// Whether it is held.
+    pub paused: bool,
+    /// The phase of the running cycle.
+    pub phase: PrunePhase,
+    /// The id of the last cycle that ended.
+    pub cycle: Option<u64>,
+    /// How far its stage is.
+    pub progress: Option<StageStatus>,
+    /// How the last cycle ended.
+    pub last: Option<Outcome>,
+    /// Cycles finished since the process began.
+    pub cycles_finished: u64,
+    /// Cycles failed since the process began.
+    pub cycles_failed: u64,
+    /// Nodes deleted since the process began.
+    pub deleted_total: u64,
+    /// Orders retained.
+    pub keep_last: u64,
+    /// The order at which the next cycle begins.
+    pub next_at_order: u64,
+    /// Why deletes are frozen, while they are.
+    pub frozen: Option<String>,
+    /// Why the worker ended, if it did.
+    pub poisoned: Option<String>,
+    /// The lock on the current snapshot.
+    pub lock: Option<SnapshotLock>,
+}
