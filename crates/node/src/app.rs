@@ -1,0 +1,248 @@
+//! A running node: what is built in which order, and what is torn down in which.
+//!
+//! Build: store, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting, the
+//! mempool drains into last blocks, the pruner stops, the store closes. Dropping the node without stopping it is
+//! like a kill: safe, and what waited is lost.
+
+use std::{
+    net::SocketAddr,
+    num::NonZeroU64,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use metrics::{counter, histogram};
+use state_pruner::{Clock, FloorRows, Pruner, PrunerParts, StoreRecords, snapshot::NodeFacts};
+use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table};
+use state_tree::{Order, RoochLayout};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    chain::{BlockObserver, Chain, ChainError, Produced, Producer},
+    config::Config,
+    http::{self, Node},
+    telemetry,
+};
+
+/// How long open connections may take to end once the node stops.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How often the recorder of metrics tidies up.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// A node that serves.
+pub struct App {
+    address: SocketAddr,
+    chain: Arc<Chain>,
+    pruner: Option<Arc<Pruner>>,
+    producer: Producer,
+    server: JoinHandle<std::io::Result<()>>,
+    upkeep: JoinHandle<()>,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for App {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("App").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// Opens the data of the node and serves it; returns once requests are taken.
+    ///
+    /// Errors: a store that cannot be opened, an address that is in use.
+    pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let metrics = telemetry::metrics()?;
+        let listener = TcpListener::bind(config.node.listen).await;
+        let listener =
+            listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
+        let address = listener.local_addr()?;
+        let (config, id) = (config.clone(), config.node.id.clone());
+        let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
+        let Core { chain, pruner, producer } = opened;
+        let node = Arc::new(Node::new(id, Arc::clone(&chain), pruner.clone(), metrics.clone()));
+        let stop = CancellationToken::new();
+        let server = axum::serve(listener, http::router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let upkeep = tokio::spawn(async move {
+            let mut timer = tokio::time::interval(UPKEEP);
+            loop {
+                timer.tick().await;
+                metrics.run_upkeep();
+            }
+        });
+        Ok(Self { address, chain, pruner, producer, server: tokio::spawn(async move { server.await }), upkeep, stop })
+    }
+
+    /// Where requests are taken.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The chain it runs.
+    pub fn chain(&self) -> &Arc<Chain> {
+        &self.chain
+    }
+
+    /// The pruner, if it is enabled.
+    pub fn pruner(&self) -> Option<&Arc<Pruner>> {
+        self.pruner.as_ref()
+    }
+
+    /// Stops accepting, commits what waits, stops the pruner and closes the store.
+    ///
+    /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let Self { chain, pruner, mut producer, mut server, upkeep, stop, .. } = self;
+        stop.cancel(); // no new connections; requests that wait for a block get it
+        let drained = tokio::task::spawn_blocking(move || {
+            producer.finish();
+            drop(producer);
+        });
+        drained.await.context("draining the mempool")?;
+        match tokio::time::timeout(PATIENCE, &mut server).await {
+            Ok(served) => served.context("the HTTP task")?.context("serving HTTP")?,
+            Err(_) => {
+                tracing::warn!("some connections did not end in time");
+                server.abort();
+            }
+        }
+        upkeep.abort();
+        tokio::task::spawn_blocking(move || {
+            drop(pruner); // stops the running cycle between two slices and joins its thread
+            let flushed = chain.store().backend().flush();
+            drop(chain);
+            flushed
+        })
+        .await
+        .context("closing the store")?
+        .context("flushing the store")?;
+        Ok(())
+    }
+}
+
+/// The parts below HTTP.
+struct Core {
+    chain: Arc<Chain>,
+    pruner: Option<Arc<Pruner>>,
+    producer: Producer,
+}
+
+impl Core {
+    fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        let path = config.store_dir();
+        std::fs::create_dir_all(&config.node.data_dir)
+            .with_context(|| format!("creating {}", config.node.data_dir.display()))?;
+        let backend = RocksBackend::open(&path, &RocksConfig::default())?;
+        let store = Arc::new(Store::open(Arc::new(backend), config.store())?);
+        let facts = Arc::new(Facts::default());
+        let pruner = start_pruner(config, &store, &clock, &facts)?;
+        let chain = Chain::open(store, config.chain(), clock)?;
+        // The cell is filled once: it was made above.
+        let chain = Arc::clone(facts.0.get_or_init(|| chain));
+        let feed = Feed { pruner: pruner.clone(), failures: 0.into() };
+        let producer = Producer::start(Arc::clone(&chain), Box::new(feed)).context("starting block production")?;
+        Ok(Self { chain, pruner, producer })
+    }
+}
+
+fn start_pruner(
+    config: &Config,
+    store: &Arc<Store>,
+    clock: &Arc<dyn Clock>,
+    facts: &Arc<Facts>,
+) -> anyhow::Result<Option<Arc<Pruner>>> {
+    let Some(pruning) = config.pruner() else {
+        tracing::info!("the pruner is disabled: every state is kept");
+        return Ok(None);
+    };
+    let floor_rows = config.chain.keep_blocks.map(|keep| block_rows(keep, pruning.keep_last));
+    tracing::info!(
+        keep_last = pruning.keep_last,
+        every_orders = pruning.every_orders,
+        keep_blocks = config.chain.keep_blocks,
+        "the pruner is enabled"
+    );
+    let parts = PrunerParts {
+        store: Arc::clone(store),
+        chain: Arc::new(NativeChain),
+        layout: Arc::new(RoochLayout),
+        records: Arc::new(StoreRecords(Arc::clone(store))),
+        clock: Arc::clone(clock),
+        facts: Some(Arc::clone(facts) as Arc<dyn NodeFacts>),
+        floor_rows,
+    };
+    Ok(Some(Arc::new(Pruner::start(parts, pruning).context("starting the pruner")?)))
+}
+
+/// Blocks go with the readable range, which ends `keep_last` orders before the head: so many more are kept below it.
+fn block_rows(keep_blocks: NonZeroU64, keep_last: NonZeroU64) -> FloorRows {
+    let below_floor = keep_blocks.get().saturating_sub(keep_last.get());
+    Arc::new(move |floor: Order| {
+        let mut rows = Batch::new();
+        if let Some(first) = floor.minus(below_floor) {
+            rows.delete_range(Table::BLOCK, Order::GENESIS.to_key(), first.to_key());
+        }
+        rows
+    })
+}
+
+/// What the pruner's snapshots say about the node.
+#[derive(Default)]
+struct Facts(OnceLock<Arc<Chain>>);
+
+impl NodeFacts for Facts {
+    fn mempool_size(&self) -> Option<u64> {
+        self.0.get().map(|chain| chain.mempool_len() as u64)
+    }
+
+    fn sync_status(&self) -> Option<bool> {
+        None // a single sequencer has nobody to follow
+    }
+}
+
+/// Tells metrics and pruner of each block.
+struct Feed {
+    pruner: Option<Arc<Pruner>>,
+    failures: std::cell::Cell<u64>,
+}
+
+impl BlockObserver for Feed {
+    fn produced(&self, produced: &Produced) {
+        self.failures.set(0);
+        counter!("state_node_commits_total").increment(1);
+        counter!("state_node_transactions_total", "outcome" => "applied").increment(produced.applied);
+        counter!("state_node_transactions_total", "outcome" => "failed").increment(produced.failed);
+        counter!("state_node_nodes_put_total").increment(produced.committed.nodes);
+        counter!("state_node_node_bytes_put_total").increment(produced.committed.bytes);
+        histogram!("state_node_execute_seconds").record(produced.execute.as_secs_f64());
+        histogram!("state_node_commit_seconds").record(produced.commit.as_secs_f64());
+        if let Some(pruner) = &self.pruner {
+            pruner.committed(produced.committed.order);
+        }
+    }
+
+    fn failed(&self, error: &ChainError) {
+        let failures = self.failures.get() + 1;
+        self.failures.set(failures);
+        counter!("state_node_failed_blocks_total", "code" => error.code()).increment(1);
+        if failures.is_power_of_two() {
+            tracing::error!(code = error.code(), failures, "a block could not be committed: {error}"); // O15
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_below_the_floor_are_kept_as_far_as_configured() {
+        let number = |n| NonZeroU64::new(n).unwrap();
+        let rows = block_rows(number(10), number(4));
+        assert!(rows(Order::new(5)).is_empty(), "six blocks below the floor are kept, there are only five");
+        let mut expected = Batch::new();
+        expected.delete_range(Table::BLOCK, Order::GENESIS.to_key(), Order::new(3).to_key());
+        assert_eq!(rows(Order::new(9)), expected);
+    }
+}

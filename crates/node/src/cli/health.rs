@@ -1,0 +1,67 @@
+//! `health-check`: one question to a node or a store, answered by the exit code.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use state_pruner::{Health, Reason, Verdict, offline};
+
+use super::{
+    HealthArgs,
+    render::{Failure, Output},
+    work,
+};
+use crate::load::{Client, ClientError};
+
+/// The exit code when nothing is known.
+pub(super) const CANNOT_TELL: u8 = 3;
+
+/// A node that does not answer within this time cannot be told.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Asks, prints and exits with the verdict.
+pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {
+    let told = match (&args.url, &args.db) {
+        (Some(url), _) => of_node(url),
+        (None, Some(db)) => of_store(db),
+        (None, None) => Err(Failure::new("usage", "give --url or --db")),
+    };
+    match told {
+        Ok(health) => {
+            output.answer(&health, || human(&health));
+            ExitCode::from(match health.verdict {
+                Verdict::Healthy => 0,
+                Verdict::Degraded => 1,
+                Verdict::Critical => 2,
+            })
+        }
+        Err(failure) => {
+            output.fail(&failure);
+            ExitCode::from(CANNOT_TELL)
+        }
+    }
+}
+
+fn of_node(url: &str) -> Result<Health, Failure> {
+    let unknown = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
+    let runtime = work::runtime().map_err(|error| unknown(&error))?;
+    let client = Client::new(url).map_err(|error| unknown(&error))?;
+    let answer: Result<Result<serde_json::Value, ClientError>, _> =
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, client.json("healthz")).await });
+    let late = |_| Failure::new("unreachable", format!("no answer within {PATIENCE:?}"));
+    let answer = answer.map_err(late)?.map_err(|error| unknown(&error))?;
+    serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
+}
+
+fn of_store(db: &Path) -> Result<Health, Failure> {
+    offline::health_of_store(db).map_err(|error| Failure::new(error.code(), &error))
+}
+
+fn human(health: &Health) -> String {
+    let word = match health.verdict {
+        Verdict::Healthy => "healthy",
+        Verdict::Degraded => "degraded",
+        Verdict::Critical => "critical",
+    };
+    let reason = |reason: &Reason| format!("\n{}: {}", reason.code, reason.message);
+    let reasons: Vec<String> = health.reasons.iter().map(reason).collect();
+    format!("{word}{}", reasons.concat())
+}

@@ -1,0 +1,372 @@
+//! The command line: grammar, and what every command has in common.
+//!
+//! With `--json` a command prints exactly one object on stdout, also when it fails; logs go to stderr. No command asks
+//! anything. Exit codes: 0 done; 1 failed, or a verification found faults; 2 bad usage; 130 stopped by a signal;
+//! `health-check` has its own.
+
+mod health;
+mod offline;
+mod progress;
+mod render;
+mod run;
+mod work;
+
+use std::{
+    ffi::OsString,
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use bytesize::ByteSize;
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use state_pruner::offline::StoreLayout;
+
+use crate::{
+    config::{Config, LogSection, Problem, SHIPPED},
+    load::{Profile, Rate},
+    telemetry,
+};
+use render::{Failure, Output};
+
+/// Bad usage.
+const USAGE: u8 = 2;
+
+const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
+const VERIFY_CODES: &str =
+    "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
+const HEALTH_CODES: &str = "Exit codes: 0 healthy, 1 degraded, 2 critical, 3 cannot tell, bad usage included.";
+
+/// A reference node that prunes itself, and commands for a store at rest.
+#[derive(Debug, Parser)]
+#[command(name = "state-node", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node.
+    Start(StartArgs),
+    /// Drive a node with transactions, and check its proofs.
+    Load(LoadArgs),
+    /// Delete what the last N orders do not reach from a store at rest.
+    #[command(after_help = PRUNE_CODES)]
+    Prune(PruneArgs),
+    /// Check that everything the last N orders reach is there; nothing in the store is written.
+    #[command(after_help = VERIFY_CODES)]
+    Verify(VerifyArgs),
+    /// Ask a node or a store how it is: exit 0 healthy, 1 degraded, 2 critical, 3 cannot tell.
+    #[command(after_help = HEALTH_CODES)]
+    HealthCheck(HealthArgs),
+    /// Print or check a configuration.
+    Config(ConfigArgs),
+}
+
+/// `start`.
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    /// Configuration file; the last one given counts.
+    #[arg(long, value_name = "FILE", overrides_with = "config")]
+    config: PathBuf,
+    /// Set a key; wins over the file. May be given again.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Drive the node with its own load: mixed, toggle or tables, with transactions per second after a colon.
+    /// The last one given counts.
+    #[arg(long, value_name = "PROFILE[:RATE]", overrides_with = "load")]
+    load: Option<OwnLoad>,
+    /// Stop after so many seconds.
+    #[arg(long = "for", value_name = "SECONDS")]
+    seconds: Option<NonZeroU64>,
+}
+
+/// A load of `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct OwnLoad {
+    profile: Profile,
+    rate: Rate,
+}
+
+/// What a machine of two cores carries beside the pruner; `max` is there for more.
+const OWN_RATE: u32 = 2000;
+
+impl std::str::FromStr for OwnLoad {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (profile, rate) = match text.split_once(':') {
+            Some((profile, rate)) => (profile, rate.parse()?),
+            None => (text, Rate::PerSecond(NonZeroU32::MIN.saturating_add(OWN_RATE - 1))),
+        };
+        Ok(Self { profile: Profile::from_str(profile, true)?, rate })
+    }
+}
+
+/// `load`.
+#[derive(Debug, Args)]
+pub struct LoadArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// What to send.
+    #[arg(long, value_enum, default_value_t = Profile::Mixed)]
+    profile: Profile,
+    /// What the transactions are derived from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Transactions per second, or `max`.
+    #[arg(long, default_value = "max")]
+    rate: Rate,
+    /// Stop after so many seconds; without it, at Ctrl-C.
+    #[arg(long = "for", value_name = "SECONDS")]
+    seconds: Option<NonZeroU64>,
+    /// Requests under way at once.
+    #[arg(long, value_name = "N", default_value = "4")]
+    connections: NonZeroU32,
+    /// Transactions per request.
+    #[arg(long, value_name = "N", default_value = "16")]
+    batch: NonZeroUsize,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A store at rest, and what to retain of it.
+#[derive(Debug, Args)]
+struct StoreArgs {
+    /// Folder of the database: the one that holds the file CURRENT.
+    #[arg(long, value_name = "DIR")]
+    db: PathBuf,
+    /// Whose records it holds: rooch or native.
+    #[arg(long, value_parser = layout)]
+    layout: StoreLayout,
+    /// Retain the states of the last so many executed orders, the newest included.
+    #[arg(long, value_name = "N")]
+    keep_last: NonZeroU64,
+    /// Most memory to use.
+    #[arg(long, value_name = "SIZE", default_value = "1 GiB")]
+    memory_budget: ByteSize,
+    /// Folder for what is written; without it, one beside the database.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// An order inside the window that is known to have no root. May be given again.
+    #[arg(long = "allow-hole", value_name = "ORDER")]
+    allow_holes: Vec<u64>,
+}
+
+/// `prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Mark, and count what would be deleted; delete nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How to find what is live.
+    #[arg(long, value_enum, default_value_t = MarkArg::Auto)]
+    mark: MarkArg,
+    /// How to delete.
+    #[arg(long, value_enum, default_value_t = SweepArg::Auto)]
+    sweep: SweepArg,
+    /// What to hash again and compare with its key while marking.
+    #[arg(long, value_enum, default_value_t = RehashArg::All)]
+    rehash: RehashArg,
+    /// Threads that mark.
+    #[arg(long, value_name = "N", default_value = "2")]
+    threads: NonZeroUsize,
+    /// Most bytes per second that the sweep moves.
+    #[arg(long, value_name = "SIZE", value_parser = positive_size)]
+    io_limit: Option<NonZeroU64>,
+    /// Live nodes to read back afterwards.
+    #[arg(long, value_name = "K", default_value_t = 1000)]
+    verify_sample: u64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `verify`.
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Also count present nodes that the retained states do not reach.
+    #[arg(long)]
+    leaks: bool,
+    /// Follow so many random paths instead of reading everything.
+    #[arg(long, value_name = "K", conflicts_with = "leaks")]
+    sample: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `health-check`.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
+pub struct HealthArgs {
+    /// Address of a running node.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Folder of a database, in use or not.
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `config`.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print the shipped configuration: every key with its default.
+    PrintDefault,
+    /// List everything that is wrong with a file.
+    Check {
+        /// The file.
+        file: PathBuf,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// How to answer.
+#[derive(Debug, Clone, Copy, Args)]
+struct OutputArgs {
+    /// Print one JSON object on stdout, and nothing else there.
+    #[arg(long)]
+    json: bool,
+}
+
+impl OutputArgs {
+    fn choice(self) -> Output {
+        if self.json { Output::Json } else { Output::Human }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MarkArg {
+    /// By predicted cost and memory.
+    Auto,
+    /// Read every node in key order.
+    Scan,
+    /// Read from the roots down.
+    Walk,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum SweepArg {
+    /// By the amount of garbage.
+    Auto,
+    /// Rewrite range after range.
+    Filter,
+    /// Delete in batches.
+    Delete,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RehashArg {
+    /// Every node that is read.
+    All,
+    /// A sample of those a scan reads.
+    Sample,
+}
+
+fn layout(name: &str) -> Result<StoreLayout, String> {
+    StoreLayout::named(name).ok_or_else(|| format!("the layouts are {}", StoreLayout::NAMES.join(" and ")))
+}
+
+fn positive_size(text: &str) -> Result<NonZeroU64, String> {
+    let size: ByteSize = text.parse()?;
+    NonZeroU64::new(size.as_u64()).ok_or_else(|| "nothing could move".to_owned())
+}
+
+/// Runs the command that the arguments name.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
+        Ok(cli) => dispatch(cli.command),
+        Err(error) => refuse(&error, &arguments),
+    }
+}
+
+/// Answers arguments that do not parse: help on stdout, anything else as an error.
+fn refuse(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return match error.print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let json = arguments.iter().any(|argument| argument == "--json");
+    let output = if json { Output::Json } else { Output::Human };
+    let asks_health = arguments.get(1).is_some_and(|argument| argument == "health-check");
+    let message = error.render().to_string();
+    output.fail(&Failure::whole("usage", message.trim_end()));
+    ExitCode::from(if asks_health { health::CANNOT_TELL } else { USAGE })
+}
+
+fn dispatch(command: Command) -> ExitCode {
+    let output = match &command {
+        Command::Start(_) => Output::Human,
+        Command::Load(args) => args.output.choice(),
+        Command::Prune(args) => args.output.choice(),
+        Command::Verify(args) => args.output.choice(),
+        Command::HealthCheck(args) => args.output.choice(),
+        Command::Config(args) => match &args.command {
+            ConfigCommand::PrintDefault => Output::Human,
+            ConfigCommand::Check { output, .. } => output.choice(),
+        },
+    };
+    match command {
+        Command::Start(args) => run::start(&args, output),
+        Command::Load(args) => logged(output, || run::load(&args, output)),
+        Command::Prune(args) => logged(output, || offline::prune(&args, output)),
+        Command::Verify(args) => logged(output, || offline::verify(&args, output)),
+        Command::HealthCheck(args) => health::check(&args, output),
+        Command::Config(args) => config(&args.command, output),
+    }
+}
+
+/// Runs a command with logs at the default level.
+fn logged(output: Output, command: impl FnOnce() -> ExitCode) -> ExitCode {
+    let log: LogSection = Config::default().log;
+    match telemetry::install_logs(&log) {
+        Ok(()) => command(),
+        Err(error) => output.failed(&Failure::new("log", error)),
+    }
+}
+
+fn config(command: &ConfigCommand, output: Output) -> ExitCode {
+    match command {
+        ConfigCommand::PrintDefault => {
+            output.text(SHIPPED.trim_end());
+            ExitCode::SUCCESS
+        }
+        ConfigCommand::Check { file, .. } => match Config::load(file, &[]) {
+            Ok(_) => {
+                let file = file.display();
+                output.answer(&serde_json::json!({ "ok": true }), || format!("{file}: no problem found"));
+                ExitCode::SUCCESS
+            }
+            Err(problems) => output.failed(&bad_config(&problems)),
+        },
+    }
+}
+
+/// Every problem of a configuration as one failure: a line for each, below a heading if there are several.
+fn bad_config(problems: &[Problem]) -> Failure {
+    if let [problem] = problems {
+        return Failure::new("config", problem);
+    }
+    let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    Failure::new("config", format!("{} problems in the configuration{}", problems.len(), lines.concat()))
+}
+
+#[cfg(test)]
+mod tests;

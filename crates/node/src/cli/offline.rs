@@ -1,0 +1,191 @@
+//! `prune` and `verify`: requests to the pruner's offline half, and its answers for people.
+
+use std::{process::ExitCode, sync::Arc};
+
+use state_pruner::{
+    Control, PruneError, SweepChoice, SystemClock,
+    mark::{MarkChoice, MarkStrategy, RehashChoice},
+    offline::{self, PruneMode, PruneOutcome, PruneRequest, Steering, VerifyRequest},
+    verify::{Leaks, VerifyReport},
+};
+use state_tree::Order;
+
+use super::{
+    MarkArg, PruneArgs, RehashArg, SweepArg, VerifyArgs,
+    progress::Watch,
+    render::{Failure, Output, bytes, number},
+    work,
+};
+
+impl From<&PruneArgs> for PruneRequest {
+    fn from(args: &PruneArgs) -> Self {
+        let store = &args.store;
+        Self {
+            db: store.db.clone(),
+            layout: store.layout,
+            keep_last: store.keep_last,
+            mode: if args.dry_run { PruneMode::Plan } else { PruneMode::Apply },
+            mark: match args.mark {
+                MarkArg::Auto => MarkChoice::Auto,
+                MarkArg::Scan => MarkChoice::Scan,
+                MarkArg::Walk => MarkChoice::Walk,
+            },
+            sweep: match args.sweep {
+                SweepArg::Auto => SweepChoice::Auto,
+                SweepArg::Filter => SweepChoice::Filter,
+                SweepArg::Delete => SweepChoice::Delete,
+            },
+            rehash: match args.rehash {
+                RehashArg::All => RehashChoice::All,
+                RehashArg::Sample => RehashChoice::Sample,
+            },
+            memory_budget: store.memory_budget.as_u64(),
+            threads: args.threads,
+            io_limit: args.io_limit,
+            verify_sample: args.verify_sample,
+            state_dir: store.state_dir.clone(),
+            allowed_holes: store.allow_holes.iter().copied().map(Order::new).collect(),
+        }
+    }
+}
+
+impl From<&VerifyArgs> for VerifyRequest {
+    fn from(args: &VerifyArgs) -> Self {
+        let store = &args.store;
+        Self {
+            db: store.db.clone(),
+            layout: store.layout,
+            keep_last: store.keep_last,
+            leaks: if args.leaks { Leaks::Count } else { Leaks::Ignore },
+            sample: args.sample,
+            memory_budget: store.memory_budget.as_u64(),
+            state_dir: store.state_dir.clone(),
+            allowed_holes: store.allow_holes.iter().copied().map(Order::new).collect(),
+        }
+    }
+}
+
+/// What a stopped prune does next time.
+const GOES_ON: &str =
+    "stopped; run the same command again to go on where it was (only a mark that was not finished begins anew)";
+/// What a stopped verification does next time.
+const BEGINS_ANEW: &str = "stopped; run the same command again: a verification begins anew";
+
+/// Prunes a store at rest.
+pub(super) fn prune(args: &PruneArgs, output: Output) -> ExitCode {
+    let request = PruneRequest::from(args);
+    match steered(output, GOES_ON, move |steering| offline::prune(&request, steering)) {
+        Ok(outcome) => {
+            output.answer(&outcome, || pruned(&outcome));
+            ExitCode::SUCCESS
+        }
+        Err(code) => code,
+    }
+}
+
+/// Verifies a store.
+pub(super) fn verify(args: &VerifyArgs, output: Output) -> ExitCode {
+    let request = VerifyRequest::from(args);
+    match steered(output, BEGINS_ANEW, move |steering| offline::verify(&request, steering)) {
+        Ok(report) => {
+            output.answer(&report, || verified(&report));
+            if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(code) => code,
+    }
+}
+
+/// Runs offline work with progress and signals; a failure is printed, and its exit code returned. `again` is said where
+/// a signal stopped it.
+fn steered<T: Send + 'static>(
+    output: Output,
+    again: &str,
+    work: impl FnOnce(&Steering) -> Result<T, PruneError> + Send + 'static,
+) -> Result<T, ExitCode> {
+    let clock = Arc::new(SystemClock::new());
+    let control = Arc::new(Control::default());
+    let watch = Arc::new(Watch::new(Arc::clone(&clock) as _, output));
+    let steering = Steering { control: Arc::clone(&control), observer: Arc::clone(&watch) as _, clock };
+    let done = work::steered(output, &control, move || work(&steering), || watch.tick());
+    watch.finish();
+    done?.map_err(|error| {
+        if matches!(error, PruneError::Cancelled | PruneError::Stopped) {
+            output.fail(&Failure::whole(error.code(), again));
+            return ExitCode::from(work::STOPPED);
+        }
+        output.failed(&Failure::new(error.code(), &error))
+    })
+}
+
+/// What a prune did, for people.
+fn pruned(outcome: &PruneOutcome) -> String {
+    let retained = &outcome.retained;
+    let mut lines = vec![format!(
+        "retained  {} roots, orders {} to {}",
+        number(retained.roots),
+        retained.first_order,
+        retained.last_order
+    )];
+    if retained.shorter_than_asked {
+        lines.push("          history holds fewer orders than asked for: all of them are kept".to_owned());
+    }
+    if !retained.holes.is_empty() {
+        lines.push(format!("          {} orders without a root, as named", retained.holes.len()));
+    }
+    if retained.unexecuted > 0 {
+        let ahead = number(retained.unexecuted);
+        lines
+            .push(format!("          {ahead} orders are accepted but not executed yet, which is normal after a crash"));
+    }
+    if let Some(mark) = &outcome.mark {
+        let (live, read) = (number(mark.live_nodes), number(mark.nodes_read));
+        lines.push(format!("marked    {live} live nodes of {read} read, in {:.1} s", mark.seconds));
+        let way = match mark.strategy {
+            MarkStrategy::Scan => "scan",
+            MarkStrategy::Walk => "walk",
+        };
+        lines.push(format!("          by {way}: {}", mark.why));
+    }
+    let sweep = &outcome.sweep;
+    let (gone, kept) = (number(sweep.deleted), number(sweep.kept));
+    if outcome.dry_run {
+        let size = sweep.deleted_bytes.map_or_else(String::new, |size| format!(", {} before compression", bytes(size)));
+        lines.push(format!("would delete {gone} nodes{size}, and keep {kept}"));
+        lines.push("nothing was deleted: this was a dry run".to_owned());
+    } else {
+        lines.push(format!("deleted   {gone} nodes, kept {kept}, in {:.1} s", sweep.seconds));
+    }
+    let (before, after) = (bytes(outcome.bytes.before), bytes(outcome.bytes.after));
+    lines.push(format!("on disk   {before} before, {after} after"));
+    if let Some(certificate) = &outcome.certificate {
+        lines.push(format!("certificate {certificate}"));
+    }
+    lines.join("\n")
+}
+
+/// What a verification found, for people.
+fn verified(report: &VerifyReport) -> String {
+    let mut lines = vec![format!("roots     {}", number(report.roots))];
+    let mut count = |label: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            lines.push(format!("{label} {}", number(value)));
+        }
+    };
+    count("live     ", report.live_nodes);
+    count("present  ", report.present_nodes);
+    count("missing  ", Some(report.missing_nodes));
+    count("corrupt  ", Some(report.corrupt_nodes));
+    count("leaked   ", report.leaked_nodes);
+    count("foreign  ", report.foreign_rows.filter(|rows| *rows > 0));
+    count("sampled paths", report.sampled_paths);
+    for fault in &report.faults {
+        lines.push(format!("{}: {}; path from its root: {}", fault.hash, fault.what, fault.path.join(" > ")));
+    }
+    let verdict = if report.is_sound() { "sound" } else { "NOT sound" };
+    lines.push(format!(
+        "{verdict}: {} nodes read and hashed again in {:.1} s",
+        number(report.nodes_read),
+        report.seconds
+    ));
+    lines.join("\n")
+}

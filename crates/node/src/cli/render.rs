@@ -1,0 +1,109 @@
+//! Answers: one JSON object or text for people on stdout; failures as an object on stdout or text on stderr.
+
+use std::{fmt::Display, process::ExitCode};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Why a command failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Failure {
+    code: String,
+    message: String,
+    /// What stands before the message for people.
+    prefix: &'static str,
+}
+
+impl Failure {
+    pub(super) fn new(code: &str, message: impl Display) -> Self {
+        Self { code: code.to_owned(), message: message.to_string(), prefix: "error: " }
+    }
+
+    /// A failure whose message says by itself what it is.
+    pub(super) fn whole(code: &str, message: impl Display) -> Self {
+        Self { prefix: "", ..Self::new(code, message) }
+    }
+}
+
+/// Where and how a command answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Output {
+    /// One object on stdout.
+    Json,
+    /// Text for people.
+    Human,
+}
+
+impl Output {
+    /// Prints the answer.
+    pub(super) fn answer<T: Serialize>(self, answer: &T, human: impl FnOnce() -> String) {
+        match self {
+            Self::Human => self.text(&human()),
+            Self::Json => match serde_json::to_value(answer) {
+                Ok(value) => object(&value),
+                Err(error) => self.fail(&Failure::new("internal", error)),
+            },
+        }
+    }
+
+    /// Prints text on stdout.
+    pub(super) fn text(self, text: &str) {
+        write_line(&mut std::io::stdout(), text);
+    }
+
+    /// Prints a failure.
+    pub(super) fn fail(self, failure: &Failure) {
+        match self {
+            Self::Human => write_line(&mut std::io::stderr(), &format!("{}{}", failure.prefix, failure.message)),
+            Self::Json => object(&json!({ "error": { "code": failure.code, "message": failure.message } })),
+        }
+    }
+
+    /// Prints a failure and gives the exit code of one.
+    pub(super) fn failed(self, failure: &Failure) -> ExitCode {
+        self.fail(failure);
+        ExitCode::FAILURE
+    }
+}
+
+fn object(value: &Value) {
+    write_line(&mut std::io::stdout(), &value.to_string());
+}
+
+/// A reader that went away is no failure of the command.
+fn write_line(to: &mut dyn std::io::Write, text: &str) {
+    if let Err(error) = writeln!(to, "{text}").and_then(|()| to.flush()) {
+        tracing::debug!("the answer could not be printed: {error}");
+    }
+}
+
+/// A number of bytes as people read it.
+pub(super) fn bytes(bytes: u64) -> String {
+    bytesize::ByteSize::b(bytes).display().iec().to_string()
+}
+
+/// A number with separators between thousands.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_separators_and_sizes_have_units() {
+        for (given, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(number(given), shown);
+        }
+        assert_eq!(bytes(1536), "1.5 KiB");
+    }
+}

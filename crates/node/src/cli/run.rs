@@ -1,0 +1,247 @@
+//! `start` and `load`: a node until a signal or a time, and a client that drives one.
+
+use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, time::Duration};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use state_pruner::{Clock, PrunerStatus, SystemClock};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    LoadArgs, OwnLoad, StartArgs, bad_config,
+    render::{Failure, Output, bytes, number},
+    work,
+};
+use crate::{
+    app::App,
+    config::Config,
+    load::{Client, ClientError, Load, LoadPlan, LoadReport},
+    shutdown::Signals,
+    telemetry,
+};
+
+/// Time between two lines of progress where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+/// Time between two updates of the line on a terminal.
+const UPDATE_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs a node.
+pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
+    let config = match Config::load(&args.config, &args.set) {
+        Ok(config) => config,
+        Err(problems) => return output.failed(&bad_config(&problems)),
+    };
+    let ran = telemetry::install_logs(&config.log).map_err(anyhow::Error::from);
+    let ran = ran.and_then(|()| work::runtime()?.block_on(serve(&config, args)));
+    match ran {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => output.failed(&Failure::new("start", format!("{error:#}"))),
+    }
+}
+
+async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<()> {
+    let mut signals = Signals::listen()?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let app = App::start(config, Arc::clone(&clock)).await?;
+    tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
+    let stop = CancellationToken::new();
+    let load = args.load.map(|own| own_load(own, &app, &clock)).transpose()?;
+    let driving = load.clone().map(|load| tokio::spawn(drive_own(load, stop.clone())));
+    let show = Show { app: &app, load: load.as_deref(), clock: &*clock };
+    tokio::select! {
+        () = signals.next() => {}
+        () = elapsed(args.seconds) => {}
+        () = show.forever() => {}
+    }
+    signals.exit_at_next();
+    tracing::info!("stopping: what waits is committed first");
+    stop.cancel();
+    if let Some(driving) = driving {
+        let report = driving.await?;
+        tracing::info!("load: {}", describe_load(&report?));
+    }
+    tracing::info!("{}", summary(&app)?);
+    app.stop().await
+}
+
+/// Its names follow from the head it begins at, so that after a restart it does not create again what it left.
+fn own_load(own: OwnLoad, app: &App, clock: &Arc<dyn Clock>) -> anyhow::Result<Arc<Load>> {
+    let plan = LoadPlan {
+        profile: own.profile,
+        seed: app.chain().status()?.head.order,
+        rate: own.rate,
+        connections: std::num::NonZeroU32::MIN.saturating_add(3),
+        batch: std::num::NonZeroUsize::MIN.saturating_add(31),
+    };
+    let client = Client::new(&format!("http://{}", app.address()))?;
+    Ok(Arc::new(Load::new(plan, client, Arc::clone(clock))))
+}
+
+async fn drive_own(load: Arc<Load>, stop: CancellationToken) -> Result<LoadReport, ClientError> {
+    let driven = load.run(stop).await;
+    if let Err(error) = &driven {
+        tracing::error!("the load ended: {error}");
+    }
+    driven
+}
+
+async fn elapsed(seconds: Option<NonZeroU64>) {
+    match seconds {
+        Some(seconds) => tokio::time::sleep(Duration::from_secs(seconds.get())).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Shows what the node does.
+struct Show<'a> {
+    app: &'a App,
+    load: Option<&'a Load>,
+    clock: &'a dyn Clock,
+}
+
+impl Show<'_> {
+    async fn forever(&self) {
+        let line = std::io::stderr().is_terminal().then(line_on_terminal);
+        let every = if line.is_some() { UPDATE_EVERY } else { LINE_EVERY };
+        let mut timer = tokio::time::interval(every);
+        let mut before = (self.clock.monotonic(), 0);
+        loop {
+            timer.tick().await;
+            let now = self.clock.monotonic();
+            let commits = self.app.chain().store().head().map_or(0, |head| head.commits);
+            let seconds = now.saturating_sub(before.0).as_secs_f64();
+            let rate = if seconds > 0.0 && before.1 > 0 { (commits - before.1) as f64 / seconds } else { 0.0 };
+            before = (now, commits);
+            match (self.describe(rate).await, &line) {
+                (Ok(text), Some(line)) => line.set_message(text),
+                (Ok(text), None) => tracing::info!("{text}"),
+                (Err(error), _) => tracing::warn!("no progress can be told: {error}"),
+            }
+        }
+    }
+
+    async fn describe(&self, rate: f64) -> anyhow::Result<String> {
+        let status = self.app.chain().status()?;
+        let store = Arc::clone(self.app.chain().store());
+        let space = tokio::task::spawn_blocking(move || store.backend().space()).await??;
+        let mut parts = vec![format!("head {} floor {}", status.head.order, status.floor.get()), bytes(space.total())];
+        if let Some(pruner) = self.app.pruner() {
+            parts.extend(describe_pruner(&pruner.status()));
+        }
+        parts.push(format!("{rate:.0} commits/s"));
+        if let Some(load) = self.load {
+            parts.push(brief_load(&load.report()));
+        }
+        Ok(parts.join(" | "))
+    }
+}
+
+fn line_on_terminal() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    match ProgressStyle::with_template("{spinner} {wide_msg}") {
+        Ok(style) => bar.set_style(style),
+        Err(error) => tracing::debug!("the line keeps its usual look: {error}"),
+    }
+    bar
+}
+
+/// What the pruner does, what it did, and when it goes on. Short: it must be seen on 80 columns.
+fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
+    let cycles = format!("{} cycles", status.cycles_finished);
+    if let Some(why) = &status.frozen {
+        return vec![format!("FROZEN: {why}"), cycles];
+    }
+    let mut parts = Vec::new();
+    if status.running {
+        let doing = match &status.progress {
+            None => format!("{:?}", status.phase).to_lowercase(),
+            Some(stage) => {
+                let share = stage.share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));
+                format!("{}{share}", stage.stage.label())
+            }
+        };
+        parts.push(format!("{doing}{}", if status.paused { " (paused)" } else { "" }));
+    }
+    parts.extend([cycles, format!("next {}", status.next_at_order)]);
+    parts
+}
+
+fn summary(app: &App) -> anyhow::Result<String> {
+    let status = app.chain().status()?;
+    let space = bytes(app.chain().store().backend().space()?.total());
+    let pruned = match app.pruner().map(|pruner| pruner.status()) {
+        Some(pruner) => {
+            let deleted = number(pruner.deleted_total);
+            format!("{}, {deleted} nodes deleted", describe_pruner(&pruner).join(", "))
+        }
+        None => "not pruning".to_owned(),
+    };
+    let (head, floor) = (number(status.head.order), number(status.floor.get()));
+    Ok(format!("head {head}, floor {floor}, store {space}, {pruned}"))
+}
+
+fn brief_load(report: &LoadReport) -> String {
+    let (sent, wrong) = (number(report.transactions), report.proofs_wrong);
+    let wrong = if wrong > 0 { format!(", {wrong} WRONG") } else { String::new() };
+    format!("{sent} tx, {} proofs{wrong}", report.proofs_verified)
+}
+
+fn describe_load(report: &LoadReport) -> String {
+    let latency = report.latency_ms.map_or_else(String::new, |ms| {
+        format!("; request latency p50 {:.1} ms, p90 {:.1}, p99 {:.1}, max {:.1}", ms.p50, ms.p90, ms.p99, ms.max)
+    });
+    format!(
+        "{} transactions in {:.1} s, {:.0}/s ({} applied, {} failed), {} busy, {} errors; {} proofs verified, {} wrong{latency}",
+        number(report.transactions),
+        report.seconds,
+        report.per_second,
+        number(report.applied),
+        number(report.failed),
+        report.busy,
+        report.errors,
+        report.proofs_verified,
+        report.proofs_wrong
+    )
+}
+
+/// Drives a node. A wrong proof fails the command.
+pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
+    match drive(args) {
+        Ok(report) => {
+            output.answer(&report, || describe_load(&report));
+            if report.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => output.failed(&Failure::new("load", format!("{error:#}"))),
+    }
+}
+
+fn drive(args: &LoadArgs) -> anyhow::Result<LoadReport> {
+    let plan = LoadPlan {
+        profile: args.profile,
+        seed: args.seed,
+        rate: args.rate,
+        connections: args.connections,
+        batch: args.batch,
+    };
+    work::runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let load = Arc::new(Load::new(plan, Client::new(&args.url)?, Arc::new(SystemClock::new())));
+        let stop = CancellationToken::new();
+        let mut running = tokio::spawn(Arc::clone(&load).run(stop.clone()));
+        let mut timer = tokio::time::interval(LINE_EVERY);
+        timer.tick().await; // the first tick comes at once
+        let (mut ending, seconds) = (false, elapsed(args.seconds));
+        tokio::pin!(seconds);
+        while !ending {
+            tokio::select! {
+                biased; // a tick at the end would tell the result twice
+                done = &mut running => return Ok(done??),
+                () = signals.next() => ending = true,
+                () = &mut seconds => ending = true,
+                _ = timer.tick() => tracing::info!("so far {}", brief_load(&load.report())),
+            }
+        }
+        signals.exit_at_next();
+        stop.cancel();
+        Ok(running.await??)
+    })
+}

@@ -1,0 +1,84 @@
+//! Values that contradict each other, or that no node should run with.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::{Config, source::Source};
+
+/// The longest block interval that makes sense; beyond it a duration was probably mistyped.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Below this marking refuses to begin.
+const LEAST_BUDGET: ByteSize = ByteSize::mib(1);
+
+/// Notes every contradiction.
+pub(super) fn contradictions(config: &Config, source: &mut Source) {
+    let mut wrong = |key: &str, message: String| source.problem(Some(key), message);
+    node(config, &mut wrong);
+    chain(config, &mut wrong);
+    pruner(config, &mut wrong);
+    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.filter) {
+        wrong("log.filter", format!("{error}"));
+    }
+}
+
+fn node(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    let node = &config.node;
+    if !node.listen.ip().is_loopback() {
+        let message = format!("{} is not a loopback address, and nothing here authenticates anybody", node.listen.ip());
+        wrong("node.listen", message);
+    }
+    if node.data_dir.as_os_str().is_empty() {
+        wrong("node.data_dir", "a folder is needed".to_owned());
+    }
+    if node.id.is_empty() {
+        wrong("node.id", "a name is needed".to_owned());
+    }
+}
+
+fn chain(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    let chain = &config.chain;
+    if chain.block_interval.is_zero() || chain.block_interval > LONGEST_INTERVAL {
+        wrong("chain.block_interval", "more than nothing and at most an hour is allowed".to_owned());
+    }
+    if chain.mempool_limit < chain.max_block_transactions {
+        let message = format!(
+            "the mempool holds {} transactions, less than the {} of one block in chain.max_block_transactions",
+            chain.mempool_limit, chain.max_block_transactions
+        );
+        wrong("chain.mempool_limit", message);
+    }
+    let Some(keep) = chain.keep_blocks else { return };
+    if !config.pruner.enabled {
+        let message = "blocks go with the readable range, which does not move while pruner.enabled is false";
+        wrong("chain.keep_blocks", message.to_owned());
+    }
+    if keep < config.pruner.keep_last {
+        let message =
+            format!("{keep} blocks are fewer than the {} readable orders of pruner.keep_last", config.pruner.keep_last);
+        wrong("chain.keep_blocks", message);
+    }
+}
+
+fn pruner(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    let pruner = &config.pruner;
+    if pruner.io_limit == Some(0) {
+        wrong("pruner.io_limit", "nothing could move; write \"none\" for no brake".to_owned());
+    }
+    if pruner.memory_budget < LEAST_BUDGET.as_u64() {
+        let given = ByteSize::b(pruner.memory_budget).display().iec();
+        wrong("pruner.memory_budget", format!("marking needs at least {}, not {given}", LEAST_BUDGET.display().iec()));
+    }
+    if pruner.lock_timeout < Duration::from_millis(1) {
+        wrong("pruner.lock_timeout", "at least a millisecond is needed".to_owned());
+    }
+    if pruner.max_snapshot_age < pruner.lock_timeout {
+        let message = format!(
+            "a snapshot would be too old ({}) before its lock times out ({} in pruner.lock_timeout)",
+            humantime::format_duration(pruner.max_snapshot_age),
+            humantime::format_duration(pruner.lock_timeout)
+        );
+        wrong("pruner.max_snapshot_age", message);
+    }
+}

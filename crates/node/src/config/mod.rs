@@ -1,0 +1,297 @@
+//! The configuration of a node: one file, one source of defaults, every problem reported at once.
+//!
+//! The shipped `config/node.toml` names every key and parses to [`Config::default`]. Safety is never a key.
+
+mod check;
+mod source;
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    num::{NonZeroU64, NonZeroUsize},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use state_pruner::{
+    CycleConfig, PrunerConfig, SweepChoice,
+    mark::{MarkChoice, RehashChoice},
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{Durability, StoreConfig};
+
+use crate::chain::ChainConfig;
+pub use source::Problem;
+use source::Source;
+
+/// The shipped configuration file.
+pub const SHIPPED: &str = include_str!("../../../../config/node.toml");
+
+/// When an acknowledged transaction survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DurabilityChoice {
+    /// A power loss.
+    Synced,
+    /// A crash of the process.
+    Logged,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object per line.
+    Json,
+}
+
+/// Section `[node]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeSection {
+    /// Name in logs and status.
+    pub id: String,
+    /// Folder of everything the node writes.
+    pub data_dir: PathBuf,
+    /// Address of the HTTP interface; loopback only.
+    pub listen: SocketAddr,
+}
+
+/// Section `[chain]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainSection {
+    /// Least time between two blocks that are not full.
+    pub block_interval: Duration,
+    /// Transactions at which a block is made at once.
+    pub max_block_transactions: NonZeroUsize,
+    /// Most transactions that wait.
+    pub mempool_limit: NonZeroUsize,
+    /// When an acknowledged transaction survives.
+    pub durability: DurabilityChoice,
+    /// Blocks kept; absent means all.
+    pub keep_blocks: Option<NonZeroU64>,
+}
+
+/// Section `[pruner]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrunerSection {
+    /// Whether the node prunes itself.
+    pub enabled: bool,
+    /// Orders retained, head included.
+    pub keep_last: NonZeroU64,
+    /// Orders between two cycles.
+    pub every_orders: NonZeroU64,
+    /// How to find what is live.
+    pub mark: MarkChoice,
+    /// How to delete.
+    pub sweep: SweepChoice,
+    /// Most bytes of memory for marking.
+    pub memory_budget: u64,
+    /// What marking hashes again.
+    pub rehash: RehashChoice,
+    /// Bytes a sweep may move per second; absent means no brake.
+    pub io_limit: Option<u64>,
+    /// Live nodes read back after each cycle.
+    pub verify_sample: u64,
+    /// After so long without renewal a lock may be taken over.
+    pub lock_timeout: Duration,
+    /// A snapshot older than this is not used.
+    pub max_snapshot_age: Duration,
+    /// Most created nodes remembered during one cycle.
+    pub barrier_limit: NonZeroUsize,
+}
+
+/// Section `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSection {
+    /// What is logged.
+    pub filter: String,
+    /// How it looks.
+    pub format: LogFormat,
+}
+
+/// The configuration of a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Section `[node]`.
+    pub node: NodeSection,
+    /// Section `[chain]`.
+    pub chain: ChainSection,
+    /// Section `[pruner]`.
+    pub pruner: PrunerSection,
+    /// Section `[log]`.
+    pub log: LogSection,
+}
+
+const fn count(number: usize) -> NonZeroUsize {
+    NonZeroUsize::MIN.saturating_add(number - 1)
+}
+
+const fn orders(number: u64) -> NonZeroU64 {
+    NonZeroU64::MIN.saturating_add(number - 1)
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let cycle = CycleConfig::new(PathBuf::new());
+        let snapshots = SnapshotManagerConfig::default();
+        Self {
+            node: NodeSection {
+                id: "reference".to_owned(),
+                data_dir: PathBuf::from("run/node"),
+                listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8645)),
+            },
+            chain: ChainSection {
+                block_interval: Duration::from_millis(100),
+                max_block_transactions: count(1000),
+                mempool_limit: count(20_000),
+                durability: DurabilityChoice::Synced,
+                keep_blocks: None,
+            },
+            pruner: PrunerSection {
+                enabled: true,
+                keep_last: orders(128),
+                every_orders: orders(50),
+                mark: cycle.mark,
+                sweep: cycle.sweep,
+                memory_budget: cycle.memory_budget,
+                rehash: cycle.rehash,
+                io_limit: Some(24 << 20), // commits keep their pace at this one: docs/performance.md
+                verify_sample: cycle.verify_sample,
+                lock_timeout: Duration::from_millis(snapshots.lock_timeout_ms),
+                max_snapshot_age: Duration::from_millis(snapshots.max_snapshot_age_ms),
+                barrier_limit: count(10_000_000),
+            },
+            log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file, then the assignments of the command line, which win.
+    ///
+    /// Errors: every problem there is.
+    pub fn load(file: &Path, assignments: &[String]) -> Result<Self, Vec<Problem>> {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            vec![Problem { key: None, origin: name.clone(), message: format!("cannot be read: {error}") }]
+        })?;
+        Self::parse(&name, &text, assignments)
+    }
+
+    /// Reads the text of a file, then the assignments of the command line, which win.
+    ///
+    /// Errors: every problem there is.
+    pub fn parse(file: &str, text: &str, assignments: &[String]) -> Result<Self, Vec<Problem>> {
+        let mut source = Source::parse(file, text);
+        assignments.iter().for_each(|assignment| source.set(assignment));
+        let mut config = Self::default();
+        config.read(&mut source);
+        check::contradictions(&config, &mut source);
+        let problems = source.finish();
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+
+    /// Takes every key there is.
+    fn read(&mut self, source: &mut Source) {
+        let Self { node, chain, pruner, log } = self;
+        source.take("node.id", &mut node.id);
+        source.take("node.data_dir", &mut node.data_dir);
+        source.take("node.listen", &mut node.listen);
+        source.take_duration("chain.block_interval", &mut chain.block_interval);
+        source.take_count("chain.max_block_transactions", &mut chain.max_block_transactions);
+        source.take_count("chain.mempool_limit", &mut chain.mempool_limit);
+        source.take("chain.durability", &mut chain.durability);
+        source.take_optional_count("chain.keep_blocks", &mut chain.keep_blocks);
+        source.take("pruner.enabled", &mut pruner.enabled);
+        source.take_count("pruner.keep_last", &mut pruner.keep_last);
+        source.take_count("pruner.every_orders", &mut pruner.every_orders);
+        source.take("pruner.mark", &mut pruner.mark);
+        source.take("pruner.sweep", &mut pruner.sweep);
+        source.take_bytes("pruner.memory_budget", &mut pruner.memory_budget);
+        source.take("pruner.rehash", &mut pruner.rehash);
+        source.take_optional_bytes("pruner.io_limit", &mut pruner.io_limit);
+        source.take("pruner.verify_sample", &mut pruner.verify_sample);
+        source.take_duration("pruner.lock_timeout", &mut pruner.lock_timeout);
+        source.take_duration("pruner.max_snapshot_age", &mut pruner.max_snapshot_age);
+        source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
+        source.take("log.filter", &mut log.filter);
+        source.take("log.format", &mut log.format);
+    }
+
+    /// Folder of the database.
+    pub fn store_dir(&self) -> PathBuf {
+        self.node.data_dir.join("store")
+    }
+
+    /// Folder of mark files and certificates.
+    pub fn pruner_dir(&self) -> PathBuf {
+        self.node.data_dir.join("pruner")
+    }
+
+    /// How the store behaves.
+    pub fn store(&self) -> StoreConfig {
+        StoreConfig {
+            durability: match self.chain.durability {
+                DurabilityChoice::Synced => Durability::Synced,
+                DurabilityChoice::Logged => Durability::Logged,
+            },
+            barrier_limit: self.pruner.barrier_limit.get(),
+        }
+    }
+
+    /// How blocks are made.
+    pub fn chain(&self) -> ChainConfig {
+        ChainConfig {
+            block_interval: self.chain.block_interval,
+            max_block_transactions: self.chain.max_block_transactions,
+            mempool_limit: self.chain.mempool_limit,
+        }
+    }
+
+    /// How the pruner works, or nothing if it does not.
+    pub fn pruner(&self) -> Option<PrunerConfig> {
+        let PrunerSection {
+            enabled,
+            keep_last,
+            every_orders,
+            mark,
+            sweep,
+            memory_budget,
+            rehash,
+            io_limit,
+            verify_sample,
+            lock_timeout,
+            max_snapshot_age,
+            barrier_limit: _, // of the store
+        } = self.pruner;
+        enabled.then(|| PrunerConfig {
+            keep_last,
+            every_orders,
+            cycle: CycleConfig {
+                mark,
+                sweep,
+                memory_budget,
+                rehash,
+                io_limit: io_limit.and_then(NonZeroU64::new),
+                verify_sample,
+                ..CycleConfig::new(self.pruner_dir())
+            },
+            snapshots: SnapshotManagerConfig {
+                lock_timeout_ms: millis(lock_timeout),
+                max_snapshot_age_ms: millis(max_snapshot_age),
+                ..SnapshotManagerConfig::default()
+            },
+        })
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) use tests::every_key_reaches_the_part_it_configures;

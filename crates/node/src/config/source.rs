@@ -1,0 +1,231 @@
+//! Keys and values from a file and from the command line, and everything that is wrong with them, collected.
+//!
+//! Each known key is taken once by the code that owns it; what is left over is unknown. Nothing stops at the first
+//! problem.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use bytesize::ByteSize;
+use serde::de::DeserializeOwned;
+use toml::Value;
+
+/// One thing that is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key, with its section; absent if the text as a whole is no configuration.
+    pub key: Option<String>,
+    /// The file, or `--set`.
+    pub origin: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.key {
+            Some(key) => write!(f, "{}: {key}: {}", self.origin, self.message),
+            None => write!(f, "{}: {}", self.origin, self.message),
+        }
+    }
+}
+
+/// Values by `section.key`, with where each came from.
+#[derive(Debug)]
+pub(crate) struct Source {
+    file: String,
+    values: BTreeMap<String, (Value, String)>,
+    given: BTreeMap<String, String>,
+    empty_sections: Vec<String>,
+    known: Vec<&'static str>,
+    problems: Vec<Problem>,
+}
+
+/// Where values given on the command line come from.
+const ON_COMMAND_LINE: &str = "--set";
+
+impl Source {
+    /// Reads the text of a configuration file.
+    pub(crate) fn parse(file: &str, text: &str) -> Self {
+        let mut source = Self {
+            file: file.to_owned(),
+            values: BTreeMap::new(),
+            given: BTreeMap::new(),
+            empty_sections: Vec::new(),
+            known: Vec::new(),
+            problems: Vec::new(),
+        };
+        match text.parse::<toml::Table>() {
+            Ok(table) => table.into_iter().for_each(|(name, value)| source.section(name, value)),
+            Err(error) => source.problem(None, error.to_string().trim_end().to_owned()),
+        }
+        source
+    }
+
+    fn section(&mut self, name: String, value: Value) {
+        let file = self.file.clone();
+        match value {
+            Value::Table(keys) if keys.is_empty() => self.empty_sections.push(name),
+            Value::Table(keys) => {
+                for (key, value) in keys {
+                    self.insert(format!("{name}.{key}"), value, file.clone());
+                }
+            }
+            value @ (Value::String(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Boolean(_)
+            | Value::Datetime(_)
+            | Value::Array(_)) => self.insert(name, value, file),
+        }
+    }
+
+    fn insert(&mut self, key: String, value: Value, origin: String) {
+        self.given.insert(key.clone(), origin.clone());
+        self.values.insert(key, (value, origin));
+    }
+
+    /// Adds `section.key=value` of the command line, which wins over the file. A value that is no TOML is text.
+    pub(crate) fn set(&mut self, assignment: &str) {
+        let Some((key, text)) = assignment.split_once('=') else {
+            let message = format!("`{assignment}` is not of the form section.key=value");
+            self.problems.push(Problem { key: None, origin: ON_COMMAND_LINE.to_owned(), message });
+            return;
+        };
+        let value = match format!("value = {}", text.trim()).parse::<toml::Table>() {
+            Ok(mut table) => table.remove("value").unwrap_or_else(|| Value::String(text.to_owned())),
+            Err(_) => Value::String(text.trim().to_owned()),
+        };
+        self.insert(key.trim().to_owned(), value, ON_COMMAND_LINE.to_owned());
+    }
+
+    /// Takes one value, if it is given.
+    pub(crate) fn take<T: DeserializeOwned>(&mut self, key: &'static str, into: &mut T) {
+        self.convert(key, into, |value| value.try_into().map_err(|error: toml::de::Error| error.message().to_owned()));
+    }
+
+    /// Takes a number that is not zero.
+    pub(crate) fn take_count<T: DeserializeOwned>(&mut self, key: &'static str, into: &mut T) {
+        self.convert(key, into, count);
+    }
+
+    /// Takes a number that is not zero, and whose absence means something.
+    pub(crate) fn take_optional_count<T: DeserializeOwned>(&mut self, key: &'static str, into: &mut Option<T>) {
+        self.convert(key, into, |value| count(value).map(Some));
+    }
+
+    /// Takes a time such as `"200ms"`.
+    pub(crate) fn take_duration(&mut self, key: &'static str, into: &mut Duration) {
+        self.convert(key, into, |value| match value.as_str().map(humantime::parse_duration) {
+            Some(Ok(time)) => Ok(time),
+            Some(Err(_)) | None => Err("a time such as \"200ms\" is expected".to_owned()),
+        });
+    }
+
+    /// Takes a number of bytes such as `"512 MiB"`.
+    pub(crate) fn take_bytes(&mut self, key: &'static str, into: &mut u64) {
+        self.convert(key, into, bytes);
+    }
+
+    /// Takes a number of bytes, or `"none"`.
+    pub(crate) fn take_optional_bytes(&mut self, key: &'static str, into: &mut Option<u64>) {
+        self.convert(key, into, |value| match value.as_str() {
+            Some("none") => Ok(None),
+            Some(_) | None => bytes(value).map(Some),
+        });
+    }
+
+    fn convert<T>(&mut self, key: &'static str, into: &mut T, convert: impl FnOnce(Value) -> Result<T, String>) {
+        self.known.push(key);
+        let Some((value, _)) = self.values.remove(key) else {
+            return;
+        };
+        match convert(value) {
+            Ok(value) => *into = value,
+            Err(message) => self.problem(Some(key), message),
+        }
+    }
+
+    /// Notes a problem with a key, at the place that gave it a value.
+    pub(crate) fn problem(&mut self, key: Option<&str>, message: String) {
+        let origin = key.and_then(|key| self.given.get(key)).map_or_else(|| self.file.clone(), Clone::clone);
+        self.problems.push(Problem { key: key.map(str::to_owned), origin, message });
+    }
+
+    /// Every key that was asked for.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> &[&'static str] {
+        &self.known
+    }
+
+    /// Everything that is wrong, unknown keys included.
+    pub(crate) fn finish(mut self) -> Vec<Problem> {
+        let known = self.known;
+        let unknown =
+            |section: &String| !known.iter().any(|key| key.split_once('.').is_some_and(|(of, _)| of == section));
+        for section in self.empty_sections.into_iter().filter(unknown) {
+            let message = "unknown section".to_owned();
+            self.problems.push(Problem { key: Some(section), origin: self.file.clone(), message });
+        }
+        for (key, (_, origin)) in self.values {
+            let message = match nearest(&key, &known) {
+                Some(near) => format!("unknown key; the nearest known key is {near}"),
+                None => "unknown key".to_owned(),
+            };
+            self.problems.push(Problem { key: Some(key), origin, message });
+        }
+        self.problems
+    }
+}
+
+fn count<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    let message = match value.as_integer() {
+        Some(number) if number < 1 => "must be at least 1",
+        Some(_) | None => "a whole number is expected",
+    };
+    value.try_into().map_err(|_: toml::de::Error| message.to_owned())
+}
+
+fn bytes(value: Value) -> Result<u64, String> {
+    let expected = || "a number of bytes such as \"512 MiB\" is expected".to_owned();
+    match &value {
+        Value::String(text) => text.parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| expected()),
+        Value::Integer(number) => u64::try_from(*number).map_err(|_| expected()),
+        Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => Err(expected()),
+    }
+}
+
+/// The known key that takes the fewest edits, if it takes fewer than writing a new one.
+fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    let distances = known.iter().map(|candidate| (edits(key, candidate), *candidate));
+    let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
+    (distance < candidate.len().max(key.len())).then_some(candidate)
+}
+
+/// Insertions, deletions and replacements between two keys.
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (at, mine) in from.bytes().enumerate() {
+        let mut next = vec![at + 1];
+        for (index, theirs) in to.bytes().enumerate() {
+            let cell = |row: &[usize], index: usize| row.get(index).copied().map_or(usize::MAX - 1, |cost| cost);
+            let replaced = cell(&row, index) + usize::from(mine != theirs);
+            let cheapest = replaced.min(cell(&row, index + 1) + 1).min(cell(&next, index) + 1);
+            next.push(cheapest);
+        }
+        row = next;
+    }
+    row.last().copied().map_or(0, |cost| cost)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_count_what_separates_two_keys() {
+        for (from, to, expected) in [("", "", 0), ("a", "", 1), ("kitten", "sitting", 3), ("abc", "abc", 0)] {
+            assert_eq!(edits(from, to), expected, "{from} {to}");
+        }
+        assert_eq!(nearest("pruner.keep", &["node.id", "pruner.keep_last"]), Some("pruner.keep_last"));
+    }
+}

@@ -1,0 +1,151 @@
+//! One source of defaults, every key read, every problem at once.
+
+use super::*;
+
+fn known() -> Vec<&'static str> {
+    let mut source = Source::parse("none", "");
+    Config::default().read(&mut source);
+    source.known().to_vec()
+}
+
+#[test]
+fn the_shipped_config_is_the_tested_config() {
+    assert_eq!(Config::parse("config/node.toml", SHIPPED, &[]).unwrap(), Config::default());
+    let mut section = String::new();
+    let mut named = Vec::new();
+    let mut commented = false;
+    for line in SHIPPED.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name.to_owned();
+        } else if let Some((key, _)) = line.trim_start_matches('#').split_once(" = ")
+            && !key.starts_with(' ')
+        {
+            assert!(commented, "{key} has no comment");
+            named.push(format!("{section}.{key}"));
+        }
+        commented = line.starts_with("# ");
+    }
+    named.sort();
+    let mut expected = known();
+    expected.sort_unstable();
+    assert_eq!(named, expected, "the shipped file names every key, and no other");
+}
+
+/// A value of each key that is not its default.
+const OTHER: [(&str, &str); 22] = [
+    ("node.id", "other"),
+    ("node.data_dir", "/tmp/other"),
+    ("node.listen", "[::1]:9000"),
+    ("chain.block_interval", "50ms"),
+    ("chain.max_block_transactions", "10"),
+    ("chain.mempool_limit", "5000"),
+    ("chain.durability", "logged"),
+    ("chain.keep_blocks", "500"),
+    ("pruner.enabled", "false"),
+    ("pruner.keep_last", "7"),
+    ("pruner.every_orders", "3"),
+    ("pruner.mark", "walk"),
+    ("pruner.sweep", "delete"),
+    ("pruner.memory_budget", "64 MiB"),
+    ("pruner.rehash", "all"),
+    ("pruner.io_limit", "8 MiB"),
+    ("pruner.verify_sample", "0"),
+    ("pruner.lock_timeout", "10s"),
+    ("pruner.max_snapshot_age", "3h"),
+    ("pruner.barrier_limit", "1000"),
+    ("log.filter", "debug"),
+    ("log.format", "json"),
+];
+
+/// What the parts of the node are built from.
+fn effect(config: &Config) -> String {
+    let parts = (config.store(), config.chain(), config.pruner(), config.chain.keep_blocks);
+    let places = (&config.node, config.store_dir(), config.pruner_dir());
+    format!("{parts:?} {places:?} {:?}", config.log)
+}
+
+/// Checked by the test of every key and flag.
+pub(crate) fn every_key_reaches_the_part_it_configures() {
+    let mut keys: Vec<&str> = OTHER.iter().map(|(key, _)| *key).collect();
+    keys.sort_unstable();
+    let mut expected = known();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    let default = effect(&Config::default());
+    for (key, value) in OTHER {
+        let config = Config::parse("empty", "", &[format!("{key}={value}")]).unwrap();
+        assert_ne!(effect(&config), default, "{key} changes nothing");
+    }
+}
+
+#[test]
+fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key() {
+    let text = r#"
+        loose = 1
+        [node]
+        listen = "0.0.0.0:80"
+        [chain]
+        block_interval = "soon"
+        mempool_limit = 10
+        keep_blocks = 5
+        [pruner]
+        keep_lst = 5
+        keep_last = 0
+        io_limit = 0
+        memory_budget = "lots"
+        max_snapshot_age = "1s"
+        [prunr]
+        mark = "scan"
+        [nothing]
+        [log]
+    "#;
+    let set = ["log.format=xml".to_owned(), "nonsense".to_owned(), "log.filter=a=b=c".to_owned()];
+    let problems = Config::parse("my.toml", text, &set).unwrap_err();
+    let listed: Vec<String> = problems.iter().map(Problem::to_string).collect();
+    let expected = [
+        "my.toml: loose: unknown key",
+        "my.toml: node.listen: ",
+        "my.toml: chain.block_interval: a time such as \"200ms\" is expected",
+        "my.toml: chain.mempool_limit: ",
+        "my.toml: chain.keep_blocks: ",
+        "my.toml: pruner.keep_lst: unknown key; the nearest known key is pruner.keep_last",
+        "my.toml: pruner.keep_last: must be at least 1",
+        "my.toml: pruner.io_limit: ",
+        "my.toml: pruner.memory_budget: ",
+        "my.toml: pruner.max_snapshot_age: ",
+        "my.toml: prunr.mark: unknown key; the nearest known key is pruner.mark",
+        "my.toml: nothing: unknown section",
+        "--set: log.format: ",
+        "--set: `nonsense`",
+        "--set: log.filter: ",
+    ];
+    for expected in expected {
+        assert!(listed.iter().any(|line| line.starts_with(expected)), "{expected}\n{listed:#?}");
+    }
+    assert_eq!(listed.len(), expected.len(), "{listed:#?}");
+}
+
+#[test]
+fn contradictions_that_no_single_value_shows_are_refused() {
+    let rows: [(&[&str], &str); 4] = [
+        (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
+        (&["pruner.enabled=false", "chain.keep_blocks=1000"], "chain.keep_blocks"),
+        (&["pruner.keep_last=100", "chain.keep_blocks=99"], "chain.keep_blocks"),
+        (&["pruner.lock_timeout=3h"], "pruner.max_snapshot_age"),
+    ];
+    for (set, key) in rows {
+        let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();
+        let problems = Config::parse("empty", "", &set).unwrap_err();
+        let keys: Vec<Option<&str>> = problems.iter().map(|problem| problem.key.as_deref()).collect();
+        assert_eq!(keys, [Some(key)], "{set:?}");
+    }
+}
+
+#[test]
+fn a_text_that_is_no_toml_and_a_file_that_is_not_there_are_named() {
+    let problems = Config::parse("my.toml", "[node\n", &[]).unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert_eq!(problems[0].origin, "my.toml");
+    let problems = Config::load(Path::new("/nonexistent/node.toml"), &[]).unwrap_err();
+    assert!(problems[0].to_string().starts_with("/nonexistent/node.toml: cannot be read"));
+}

@@ -1,0 +1,90 @@
+//! The verdict on the whole node: the pruner's, and that on block production. Pure, reads nothing, waits for nothing.
+
+use state_pruner::{Health, Reason, Verdict};
+use state_store::Disposition;
+
+use crate::chain::{ChainStatus, Production};
+
+/// Judges the node.
+pub(crate) fn assess(chain: &ChainStatus, pruner: Option<Health>) -> Health {
+    let mut reasons = pruner.map_or_else(Vec::new, |health| health.reasons);
+    if chain.production == Production::Dead {
+        let message =
+            "block production panicked, which is a bug of ours; reads are served, restart to take transactions";
+        reasons.push(reason(Verdict::Critical, "production_ended", message.to_owned()));
+    }
+    if let Some(failure) = &chain.failure {
+        let verdict = match failure.refusal.disposition {
+            Disposition::Corrupt | Disposition::Bug => Verdict::Critical,
+            Disposition::Transient | Disposition::Resource | Disposition::Input => Verdict::Degraded,
+        };
+        let (times, what) = (failure.times, &failure.refusal.message);
+        let message = format!("the last {times} blocks could not be committed: {what}");
+        reasons.push(reason(verdict, "commits_failing", message));
+    }
+    if chain.mempool >= chain.mempool_limit {
+        let message =
+            format!("{} transactions wait, more are refused: clients send faster than blocks take", chain.mempool);
+        reasons.push(reason(Verdict::Degraded, "mempool_full", message));
+    }
+    let worst = reasons.iter().map(|reason| reason.verdict).max();
+    Health { verdict: worst.map_or(Verdict::Healthy, |worst| worst), reasons }
+}
+
+fn reason(verdict: Verdict, code: &str, message: String) -> Reason {
+    Reason { verdict, code: code.to_owned(), message }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_store::{HeadRecord, RootRecord};
+    use state_tree::Order;
+
+    use super::*;
+    use crate::chain::{Failure, Refusal};
+
+    fn status() -> ChainStatus {
+        ChainStatus {
+            head: HeadRecord {
+                order: 0,
+                at: RootRecord { root: [0; 32], timestamp_ms: 0, block_hash: [0; 32] },
+                commits: 1,
+                nodes_put: 0,
+                bytes_put: 0,
+            },
+            floor: Order::GENESIS,
+            mempool: 0,
+            mempool_limit: 10,
+            production: Production::Accepting,
+            failure: None,
+        }
+    }
+
+    fn failing(disposition: Disposition) -> ChainStatus {
+        let refusal = Refusal { code: "x", message: "why".to_owned(), disposition };
+        ChainStatus { failure: Some(Failure { refusal, times: 2 }), ..status() }
+    }
+
+    #[test]
+    fn the_verdict_is_the_worst_of_production_and_pruner() {
+        let pruner = |verdict, code: &str| {
+            let reasons = vec![reason(verdict, code, "why".to_owned())];
+            Some(Health { verdict, reasons })
+        };
+        let full = ChainStatus { mempool: 10, ..status() };
+        let dead = ChainStatus { production: Production::Dead, ..status() };
+        let rows: [(ChainStatus, Option<Health>, Verdict, &[&str]); 6] = [
+            (status(), None, Verdict::Healthy, &[]),
+            (full.clone(), None, Verdict::Degraded, &["mempool_full"]),
+            (full, pruner(Verdict::Critical, "frozen"), Verdict::Critical, &["frozen", "mempool_full"]),
+            (dead, None, Verdict::Critical, &["production_ended"]),
+            (failing(Disposition::Resource), None, Verdict::Degraded, &["commits_failing"]),
+            (failing(Disposition::Corrupt), None, Verdict::Critical, &["commits_failing"]),
+        ];
+        for (chain, pruner, verdict, codes) in rows {
+            let health = assess(&chain, pruner);
+            let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+            assert_eq!((health.verdict, found.as_slice()), (verdict, codes), "{chain:?}");
+        }
+    }
+}

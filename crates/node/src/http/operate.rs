@@ -1,0 +1,139 @@
+//! What operators ask: status, probes, metrics, and commands to the pruner.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use metrics::gauge;
+use serde_json::{Value, json};
+use state_pruner::{Command, Reply, Verdict};
+use state_store::{Space, Store};
+
+use super::{Node, error::ApiError, submit::refuse_browsers};
+use crate::chain::{ChainStatus, Hex32, Production};
+
+/// `GET /v1/status`.
+pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    let status = node.chain.status()?;
+    let health = node.health()?;
+    let space = node.on_store(space).await?;
+    let pins: Vec<Value> = pins(node.chain.store());
+    Ok(Json(json!({
+        "id": node.id,
+        "version": env!("CARGO_PKG_VERSION"),
+        "verdict": health.verdict,
+        "head": head(&status),
+        "floor": status.floor.get(),
+        "mempool": { "waiting": status.mempool, "limit": status.mempool_limit },
+        "production": status.production,
+        "counts": {
+            "commits": status.head.commits,
+            "nodes_put": status.head.nodes_put,
+            "bytes_put": status.head.bytes_put,
+        },
+        "pins": pins,
+        "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
+        "space": {
+            "tables": space.tables,
+            "blobs": space.blobs,
+            "logs": space.logs,
+            "other": space.other,
+            "total": space.total(),
+        },
+    })))
+}
+
+fn head(status: &ChainStatus) -> Value {
+    json!({
+        "order": status.head.order,
+        "root": Hex32(status.head.at.root),
+        "block_hash": Hex32(status.head.at.block_hash),
+        "timestamp_ms": status.head.at.timestamp_ms,
+    })
+}
+
+fn space(store: &Store) -> Result<Space, ApiError> {
+    let space = store.backend().space();
+    space.map_err(|error| crate::chain::ChainError::from(error).into())
+}
+
+fn pins(store: &Store) -> Vec<Value> {
+    let owners = |owners: Vec<state_store::PinOwner>| owners.into_iter().map(|owner| owner.owner).collect::<Vec<_>>();
+    let pins = store.pins().into_iter();
+    pins.map(|(order, held)| json!({ "order": order.get(), "owners": owners(held) })).collect()
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
+    let status = node.chain.status()?;
+    let space = node.on_store(space).await?;
+    gauge!("state_node_head_order").set(status.head.order as f64);
+    gauge!("state_node_floor_order").set(status.floor.get() as f64);
+    gauge!("state_node_mempool_transactions").set(status.mempool as f64);
+    gauge!("state_node_mempool_limit").set(status.mempool_limit as f64);
+    for (kind, bytes) in
+        [("tables", space.tables), ("blobs", space.blobs), ("logs", space.logs), ("other", space.other)]
+    {
+        gauge!("state_node_store_bytes", "kind" => kind).set(bytes as f64);
+    }
+    let text = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((text, node.metrics.render()).into_response())
+}
+
+/// `GET /healthz`: reads nothing from disk and waits for no phase.
+pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
+    let health = node.health()?;
+    let status = match health.verdict {
+        Verdict::Healthy | Verdict::Degraded => StatusCode::OK,
+        Verdict::Critical => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    Ok((status, Json(health)).into_response())
+}
+
+/// `GET /readyz`: whether transactions are taken.
+pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
+    let status = node.chain.status()?;
+    if status.production == Production::Accepting {
+        return Ok(Json(json!({ "ready": true })).into_response());
+    }
+    let message = "the node takes no transactions";
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message))
+}
+
+/// `POST /v1/prune/{command}`.
+pub(super) async fn prune(
+    State(node): State<Arc<Node>>,
+    Path(command): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    refuse_browsers(&headers)?;
+    let command = match command.as_str() {
+        "run" => Command::Run,
+        "pause" => Command::Pause,
+        "resume" => Command::Resume,
+        "cancel" => Command::Cancel,
+        "unfreeze" => Command::Unfreeze,
+        _ => {
+            let message = "the commands are run, pause, resume, cancel and unfreeze";
+            return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
+        }
+    };
+    let Some(pruner) = node.pruner.clone() else {
+        let message = "the pruner is disabled in the configuration";
+        return Err(ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message));
+    };
+    if command == Command::Unfreeze && pruner.status().frozen.is_none() {
+        return Err(ApiError::new(StatusCode::CONFLICT, "not_frozen", "deletes are not frozen"));
+    }
+    let asked = tokio::task::spawn_blocking(move || pruner.command(command)).await;
+    let reply = asked.map_err(|error| ApiError::internal(format!("the command ended early: {error}")))?;
+    let status = match &reply {
+        Reply::Accepted | Reply::AlreadyRunning => StatusCode::ACCEPTED,
+        Reply::NotRunning | Reply::Refused { .. } => StatusCode::CONFLICT,
+    };
+    Ok((status, Json(reply)).into_response())
+}

@@ -1,0 +1,14 @@
+//! The reference node: a single-sequencer chain over the pruned store, with HTTP, load and operator commands.
+//!
+//! No consensus and no signatures: whoever reaches the loopback port may submit. It proves what `state-pruner` promises
+//! to a chain that embeds it.
+
+pub mod app;
+pub mod chain;
+pub mod cli;
+pub mod config;
+mod health;
+pub mod http;
+pub mod load;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,157 @@
+//! The requests of a load over HTTP.
+
+use std::time::Duration;
+
+use reqwest::{Response, StatusCode, Url, header::RETRY_AFTER};
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::{
+    chain::{ObjectPath, Transaction},
+    http::{Submitted, WireAnswer, WireBlock, WireProof},
+};
+
+/// The longest a request may take before it counts as an error.
+const PATIENCE: Duration = Duration::from_secs(70);
+/// Where a busy node does not say when to come back.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A request without the answer that was hoped for.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    /// The node could not be reached, or answered something that is not its JSON.
+    ///
+    /// It tells its causes itself, so it names no source: who prints the chain would print them twice.
+    #[error("{}", chain_of(.0))]
+    Http(reqwest::Error),
+    /// An address that is none.
+    #[error("`{0}` is no address of a node: one such as http://127.0.0.1:8645 is expected")]
+    Url(String),
+    /// The node has no room now.
+    #[error("the node is busy for {0:?}")]
+    Busy(Duration),
+    /// Any other error of the node.
+    #[error("the node answered {status}: {body}")]
+    Refused {
+        /// The status.
+        status: StatusCode,
+        /// What it said.
+        body: String,
+    },
+}
+
+impl From<reqwest::Error> for ClientError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+/// An error with its causes: the outermost one alone does not say why a connection failed. Some of them repeat the text
+/// of theirs, which is told once.
+fn chain_of(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let told = error.to_string();
+        if !text.contains(&told) {
+            text.push_str(": ");
+            text.push_str(&told);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// One client of one node; connections are kept and shared.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: Url,
+}
+
+impl Client {
+    /// A client of the node at an address such as `http://127.0.0.1:8645`.
+    ///
+    /// Errors: no address.
+    pub fn new(url: &str) -> Result<Self, ClientError> {
+        let bad = || ClientError::Url(url.to_owned());
+        let mut base = Url::parse(url).map_err(|_| bad())?;
+        if base.cannot_be_a_base() || base.host().is_none() {
+            return Err(bad());
+        }
+        base.set_path("/");
+        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        Ok(Self { http, base })
+    }
+
+    fn url(&self, path: &str) -> Result<Url, ClientError> {
+        self.base.join(path).map_err(|_| ClientError::Url(path.to_owned()))
+    }
+
+    /// Submits transactions and waits for their receipts.
+    ///
+    /// Errors: a busy node, any other refusal, no connection.
+    pub async fn submit(&self, transactions: &[Transaction]) -> Result<Submitted, ClientError> {
+        let response = self.http.post(self.url("v1/transactions")?).json(transactions).send().await?;
+        Ok(accepted(response).await?.json().await?)
+    }
+
+    /// Reads the newest state of one object with its proof.
+    ///
+    /// Errors: a refusal, no connection.
+    pub async fn prove(&self, path: &ObjectPath) -> Result<WireProof, ClientError> {
+        let response = self.http.get(self.url(&format!("v1/objects/{path}?proof=true"))?).send().await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            let body: Absent = response.json().await?;
+            return Ok(body.error.proof);
+        }
+        let answer: WireAnswer = accepted(response).await?.json().await?;
+        let missing = || ClientError::Refused {
+            status: StatusCode::OK,
+            body: "an answer without the proof that was asked for".to_owned(),
+        };
+        answer.proof.ok_or_else(missing)
+    }
+
+    /// Reads one block.
+    ///
+    /// Errors: a refusal, no connection.
+    pub async fn block(&self, order: u64) -> Result<WireBlock, ClientError> {
+        let response = self.http.get(self.url(&format!("v1/blocks/{order}"))?).send().await?;
+        Ok(accepted(response).await?.json().await?)
+    }
+
+    /// Reads any JSON of the node, whatever the status.
+    ///
+    /// Errors: no connection, no JSON.
+    pub async fn json(&self, path: &str) -> Result<serde_json::Value, ClientError> {
+        Ok(self.http.get(self.url(path)?).send().await?.json().await?)
+    }
+}
+
+#[derive(Deserialize)]
+struct Absent {
+    error: AbsentError,
+}
+
+#[derive(Deserialize)]
+struct AbsentError {
+    proof: WireProof,
+}
+
+async fn accepted(response: Response) -> Result<Response, ClientError> {
+    let status = response.status();
+    if status.is_success() {
+        return Ok(response);
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        let header = response.headers().get(RETRY_AFTER).map(|value| value.to_str().map(str::parse::<u64>));
+        let pause = match header {
+            Some(Ok(Ok(seconds))) => Duration::from_secs(seconds),
+            Some(_) | None => PAUSE,
+        };
+        return Err(ClientError::Busy(pause));
+    }
+    let body = response.text().await?;
+    Err(ClientError::Refused { status, body })
+}

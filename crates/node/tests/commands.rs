@@ -1,0 +1,129 @@
+//! The binary as scripts run it: no terminal, exit codes, one JSON object on stdout.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_state-node")).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The one object on stdout.
+fn object(output: &Output) -> Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn no_command_waits_for_a_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("node.data_dir={}", folder.path().join("node").display());
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/node.toml");
+    let config = config.to_str().unwrap();
+    let started = run(&[
+        "start",
+        "--config",
+        config,
+        "--set",
+        &data,
+        "--set",
+        "node.listen=127.0.0.1:0",
+        "--load",
+        "mixed:200",
+        "--for",
+        "2",
+    ]);
+    let log = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(started.status.success(), "{log}");
+    assert!(log.contains("proofs verified, 0 wrong"), "{log}");
+    assert!(started.stdout.is_empty(), "answers only on stdout");
+
+    let db = folder.path().join("node/store");
+    let db = db.to_str().unwrap();
+    let store = ["--db", db, "--layout", "native", "--keep-last", "5", "--json"];
+    let verified = run(&[&["verify"], &store[..]].concat());
+    assert_eq!(verified.status.code(), Some(0));
+    assert_eq!(object(&verified)["missing_nodes"], 0);
+    let healthy = run(&["health-check", "--db", db, "--json"]);
+    assert_eq!(healthy.status.code(), Some(0));
+    assert_eq!(object(&healthy)["verdict"], "healthy");
+    let unreachable = run(&["health-check", "--url", "http://127.0.0.1:9", "--json"]);
+    assert_eq!(unreachable.status.code(), Some(3));
+    assert_eq!(object(&unreachable)["error"]["code"], "unreachable");
+    let load = run(&["load", "--url", "http://127.0.0.1:9", "--for", "1", "--json"]);
+    assert_eq!(load.status.code(), Some(1));
+    assert_eq!(object(&load)["error"]["code"], "load");
+}
+
+#[test]
+fn failures_are_one_object_on_stdout_with_a_code_and_an_exit_code() {
+    let nowhere = "/nonexistent/store";
+    let store = ["--db", nowhere, "--layout", "rooch", "--keep-last", "5", "--json"];
+    let rows: [(Vec<&str>, i32, &str); 6] = [
+        ([&["prune"], &store[..]].concat(), 1, "not_a_database"),
+        ([&["verify"], &store[..]].concat(), 1, "not_a_database"),
+        (vec!["prune", "--db", nowhere, "--layout", "rooch", "--keep-last", "0", "--json"], 2, "usage"),
+        (vec!["prune", "--db", nowhere, "--layout", "diem", "--keep-last", "5", "--json"], 2, "usage"),
+        (vec!["health-check", "--db", nowhere, "--json"], 3, "not_a_database"),
+        (vec!["health-check", "--json"], 3, "usage"),
+    ];
+    for (arguments, code, word) in rows {
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        assert_eq!(object(&output)["error"]["code"], word, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_configuration_is_printed_and_checked() {
+    let printed = run(&["config", "print-default"]);
+    assert!(printed.status.success());
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.toml");
+    std::fs::write(&good, &printed.stdout).unwrap();
+    assert!(run(&["config", "check", good.to_str().unwrap()]).status.success());
+    let bad = folder.path().join("bad.toml");
+    std::fs::write(&bad, "[pruner]\nkeep_lsat = 5\nkeep_last = 0\n[chain]\nblock_interval = \"soon\"\n").unwrap();
+    let checked = run(&["config", "check", bad.to_str().unwrap(), "--json"]);
+    assert_eq!(checked.status.code(), Some(1));
+    let message = object(&checked)["error"]["message"].as_str().unwrap().to_owned();
+    for key in ["pruner.keep_lsat", "pruner.keep_last", "chain.block_interval"] {
+        assert!(message.contains(key), "{message}");
+    }
+    let started = run(&["start", "--config", bad.to_str().unwrap()]);
+    assert_eq!(started.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&started.stderr).contains("the nearest known key is pruner.keep_last"));
+}
+
+#[test]
+fn what_a_person_got_wrong_is_named_once_and_with_the_way_out() {
+    let refused = |arguments: &[&str]| {
+        let output = run(arguments);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, help) = refused(&[]);
+    assert_eq!(code, Some(2));
+    assert!(help.contains("Usage:") && !help.contains("error:"), "{help}");
+    let (code, text) = refused(&["health-check"]);
+    assert_eq!(code, Some(3));
+    assert!(text.contains("--url") && text.contains("--db"), "{text}");
+    let (_, text) = refused(&["load", "--url", "127.0.0.1:9"]);
+    assert!(text.contains("http://127.0.0.1:8645"), "{text}");
+    let (_, text) = refused(&["load", "--url", "http://127.0.0.1:9"]);
+    assert_eq!(text.matches("refused").count(), 1, "{text}");
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = format!("node.listen={}", taken.local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let data = format!("node.data_dir={}", folder.path().display());
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/node.toml");
+    let (code, text) = refused(&["start", "--config", config.to_str().unwrap(), "--set", &listen, "--set", &data]);
+    assert_eq!(code, Some(1));
+    assert!(text.contains("node.listen: 127.0.0.1:"), "{text}");
+}

@@ -1,0 +1,260 @@
+//! A whole node on port 0 with RocksDB in a temporary folder, asked over HTTP as a client would.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets the unexpected has failed")]
+
+use std::{sync::Arc, time::Duration};
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use state_node::{
+    app::App,
+    chain::{Hex32, ObjectPath},
+    config::Config,
+    http::{Submitted, WireAnswer, WireBlock, WireProof},
+};
+use state_pruner::SystemClock;
+use tempfile::TempDir;
+
+struct Running {
+    app: App,
+    client: Client,
+    folder: TempDir,
+}
+
+impl Running {
+    async fn start(settings: &[&str]) -> Self {
+        Self::start_in(TempDir::new().unwrap(), settings).await
+    }
+
+    async fn start_in(folder: TempDir, settings: &[&str]) -> Self {
+        let mut set = vec![
+            "node.listen=127.0.0.1:0".to_owned(),
+            format!("node.data_dir={}", folder.path().display()),
+            "chain.block_interval=1ms".to_owned(),
+            "chain.durability=logged".to_owned(),
+        ];
+        set.extend(settings.iter().map(|text| (*text).to_owned()));
+        let config = Config::parse("test", "", &set).unwrap();
+        let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { app, client, folder }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/{path}", self.app.address())
+    }
+
+    async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Response {
+        self.client.post(self.url(path)).json(body).send().await.unwrap()
+    }
+
+    async fn submit(&self, body: &Value) -> Submitted {
+        let response = self.post("v1/transactions", body).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        response.json().await.unwrap()
+    }
+
+    /// Asks for a cycle, waits for its end and returns the floor.
+    async fn prune(&self) -> u64 {
+        let asked = self.post("v1/prune/run", &json!({})).await;
+        assert_eq!(asked.status(), StatusCode::ACCEPTED);
+        for _ in 0..100_000 {
+            let status: Value = self.get("v1/status").await.json().await.unwrap();
+            if status["pruner"]["cycles_finished"] == 1 && status["pruner"]["running"] == false {
+                return status["floor"].as_u64().unwrap();
+            }
+        }
+        panic!("the cycle never ends");
+    }
+
+    async fn stop(self) -> TempDir {
+        self.app.stop().await.unwrap();
+        self.folder
+    }
+}
+
+fn path(name: u8) -> ObjectPath {
+    ObjectPath::top([name; 32])
+}
+
+fn create(name: u8, value: &str) -> Value {
+    json!({ "create_object": { "id": path(name), "owner": Hex32([9; 32]), "value": value } })
+}
+
+fn set(name: u8, value: &str) -> Value {
+    json!({ "set_value": { "id": path(name), "value": value } })
+}
+
+async fn error(response: Response) -> Value {
+    let body: Value = response.json().await.unwrap();
+    body["error"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_checks_presence_and_absence_with_nothing_but_the_root_of_a_block() {
+    let node = Running::start(&[]).await;
+    let submitted = node.submit(&json!([create(1, "aa"), create(2, "bb"), set(3, "cc")])).await;
+    let outcomes: Vec<Value> = submitted.receipts.iter().map(|receipt| json!(receipt.outcome)).collect();
+    assert_eq!(outcomes, [json!("applied"), json!("applied"), json!({ "failed": "no_such_object" })]);
+    let order = submitted.order;
+    let block: WireBlock = node.get(&format!("v1/blocks/{order}")).await.json().await.unwrap();
+    assert_eq!(block.hash, block.block.hash().unwrap());
+
+    let url = format!("v1/objects/{}?order={order}&proof=true", path(1));
+    let answer: WireAnswer = node.get(&url).await.json().await.unwrap();
+    let proof = answer.proof.unwrap();
+    assert_eq!(proof.root, block.block.state_root);
+    assert_eq!(proof.verify(&path(1)).unwrap().unwrap().value, [0xaa]);
+    assert!(proof.verify(&path(2)).is_err(), "a proof is for one path");
+
+    let response = node.get(&format!("v1/objects/{}?proof=true", path(3))).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let absent = error(response).await;
+    assert_eq!(absent["code"], "not_found");
+    let proof: WireProof = serde_json::from_value(absent["proof"].clone()).unwrap();
+    assert_eq!(proof.root, block.block.state_root);
+    assert!(proof.verify(&path(3)).unwrap().is_none());
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_expired_root_returns_pruned_with_the_floor() {
+    let settings = ["pruner.keep_last=3", "pruner.every_orders=1000000", "chain.keep_blocks=5"];
+    let node = Running::start(&settings).await;
+    node.submit(&create(1, "00")).await;
+    for round in 1..12_u8 {
+        node.submit(&set(1, &hex::encode([round]))).await;
+    }
+    let floor = node.prune().await;
+    assert_eq!(floor, 10, "of orders 0 to 12 the last three stay");
+
+    let response = node.get(&format!("v1/objects/{}?order=1", path(1))).await;
+    assert_eq!(response.status(), StatusCode::GONE);
+    let pruned = error(response).await;
+    assert_eq!(pruned["code"], "pruned");
+    let told = pruned["floor"].as_u64().unwrap();
+    assert_eq!(told, floor);
+    let kept: WireAnswer =
+        node.get(&format!("v1/objects/{}?order={told}&proof=true", path(1))).await.json().await.unwrap();
+    assert!(kept.proof.unwrap().verify(&path(1)).unwrap().is_some());
+
+    let response = node.get(&format!("v1/objects/{}?order=999999", path(1))).await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    let never = error(response).await;
+    assert_eq!(never["code"], "never_existed");
+    assert!(never["head"].as_u64().unwrap() >= floor);
+
+    let block = node.get("v1/blocks/1").await;
+    assert_eq!(block.status(), StatusCode::GONE);
+    let first = error(block).await["floor"].as_u64().unwrap();
+    assert_eq!(node.get(&format!("v1/blocks/{first}")).await.status(), StatusCode::OK);
+    assert_eq!(first, told - 2, "five blocks are kept for three states");
+    assert_eq!(error(node.get("v1/blocks/999999").await).await["code"], "never_existed");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_mempool_answers_429_with_retry_after() {
+    let settings = ["chain.block_interval=1h", "chain.max_block_transactions=8", "chain.mempool_limit=8"];
+    let node = Running::start(&settings).await;
+    // The first block opens at once; what comes after it waits for the next one, in an hour.
+    node.submit(&create(1, "00")).await;
+    let waiting = node.post("v1/transactions?wait=false", &json!([set(1, "01"), set(1, "02"), set(1, "03")])).await;
+    assert_eq!(waiting.status(), StatusCode::ACCEPTED);
+    let accepted: Value = waiting.json().await.unwrap();
+    assert_eq!(accepted["ids"].as_array().unwrap().len(), 3);
+
+    let refused = node.post("v1/transactions", &json!(vec![set(1, "04"); 6])).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers()["retry-after"], "3600");
+    assert_eq!(error(refused).await["code"], "mempool_full");
+
+    let full = node.submit(&json!(vec![set(1, "05"); 5])).await; // eight wait now: the block is cut by size
+    assert_eq!(full.order, 2);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shutdown_commits_what_waits_and_a_restart_finds_it() {
+    let settings = ["chain.block_interval=1h"];
+    let node = Running::start(&settings).await;
+    node.submit(&create(1, "00")).await;
+    let accepted = node.post("v1/transactions?wait=false", &json!([set(1, "0a"), create(2, "0b")])).await;
+    assert_eq!(accepted.status(), StatusCode::ACCEPTED);
+    let folder = node.stop().await;
+
+    let again = Running::start_in(folder, &settings).await;
+    for (name, value) in [(1, 0x0a), (2, 0x0b)] {
+        let url = format!("v1/objects/{}?proof=true", path(name));
+        let answer: WireAnswer = again.get(&url).await.json().await.unwrap();
+        assert_eq!(answer.object.unwrap().value.0, [value]);
+    }
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn input_that_is_wrong_gets_an_error_that_says_so() {
+    let node = Running::start(&[]).await;
+    let rows = [
+        ("v1/transactions", json!({ "set_value": { "id": "zz", "value": "" } }), 400, "json"),
+        ("v1/transactions", json!({ "unknown": {} }), 400, "json"),
+        ("v1/transactions", json!([]), 400, "bad_request"),
+        ("v1/transactions?wiat=false", set(1, "00"), 400, "bad_request"),
+        ("v1/transactions", set(1, &"00".repeat(70_000)), 400, "malformed"),
+        ("v1/prune/explode", json!({}), 404, "unknown_command"),
+        ("v1/prune/pause", json!({}), 409, ""),
+        ("v1/prune/unfreeze", json!({}), 409, "not_frozen"),
+        ("v1/nothing", json!({}), 404, "no_route"),
+        ("v1/status", json!({}), 405, "method"),
+    ];
+    for (at, body, status, code) in rows {
+        let response = node.post(at, &body).await;
+        assert_eq!(response.status().as_u16(), status, "{at}");
+        let body: Value = response.json().await.unwrap();
+        assert_eq!(body["error"]["code"].as_str().unwrap_or(""), code, "{at}: {body}");
+    }
+    for at in ["v1/objects/zz", "v1/blocks/first", "v1/blocks/-1"] {
+        assert_eq!(node.get(at).await.status(), StatusCode::BAD_REQUEST, "{at}");
+    }
+    let huge = node.client.post(node.url("v1/transactions")).body(vec![b' '; (16 << 20) + 1]).send().await.unwrap();
+    assert_eq!(huge.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let page = node.client.post(node.url("v1/prune/run")).header("origin", "http://evil.example").send().await.unwrap();
+    assert_eq!(page.status(), StatusCode::FORBIDDEN);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_metrics_and_status_tell_what_the_node_does() {
+    let node = Running::start(&["pruner.enabled=false"]).await;
+    node.submit(&create(1, "00")).await;
+    assert_eq!(node.get("readyz").await.status(), StatusCode::OK);
+    let health: Value = node.get("healthz").await.json().await.unwrap();
+    assert_eq!(health, json!({ "verdict": "healthy", "reasons": [] }));
+    let metrics = node.get("metrics").await.text().await.unwrap();
+    for name in
+        ["state_node_head_order", "state_node_commits_total", "state_node_commit_seconds", "state_node_store_bytes"]
+    {
+        assert!(metrics.contains(name), "{name}\n{metrics}");
+    }
+    let status: Value = node.get("v1/status").await.json().await.unwrap();
+    assert_eq!(status["head"]["order"], 1);
+    assert_eq!(status["pruner"], Value::Null);
+    assert!(status["space"]["total"].as_u64().unwrap() > 0);
+    let disabled = node.post("v1/prune/run", &json!({})).await;
+    assert_eq!(error(disabled).await["code"], "pruner_disabled");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_node_on_the_same_data_is_refused_and_names_the_first() {
+    let node = Running::start(&[]).await;
+    let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", node.folder.path().display())];
+    let config = Config::parse("test", "", &set).unwrap();
+    let refused = App::start(&config, Arc::new(SystemClock::new())).await.unwrap_err();
+    assert!(format!("{refused:#}").contains(&std::process::id().to_string()), "{refused:#}");
+    tokio::time::timeout(Duration::from_secs(60), node.stop()).await.unwrap();
+}
