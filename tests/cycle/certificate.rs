@@ -1,0 +1,81 @@
+//! L2, O1, I13: the numbers of a cycle are measured, add up, and mean bytes on disk.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use sha2::{Digest, Sha256};
+use state_pruner::{Certificate, SweepChoice, mark::MarkChoice};
+use state_store::{Backend, Base, Batch, Commit, KeyRange, RocksBackend, Store};
+use state_tests::{
+    chain::STORE,
+    check,
+    rig::{Engine, Rig, SMALL, WAYS},
+    workload::Profile,
+};
+use state_tree::{Created, Delta, StateRoot};
+
+/// Bytes of the files that hold nodes; rows are too small for blob files.
+fn files(backend: &dyn Backend) -> u64 {
+    backend.flush().unwrap();
+    let tables: u64 = backend.node_files().unwrap().iter().map(|file| file.bytes).sum();
+    tables + backend.space().unwrap().blobs
+}
+
+/// A store that never held anything but these nodes.
+fn fresh_copy(dir: &Path, of: &Rig) -> u64 {
+    let created: BTreeMap<_, _> =
+        check::nodes(&of.chain.store).into_iter().map(|(hash, bytes)| (hash, Created { bytes, places: 1 })).collect();
+    let backend = std::sync::Arc::new(RocksBackend::open(&dir.join("fresh"), &SMALL).unwrap());
+    let store = Store::open(backend.clone(), STORE).unwrap();
+    let delta = Delta {
+        parent: StateRoot::EMPTY,
+        root: of.chain.archive.root(of.chain.head()),
+        created,
+        replaced: Vec::new(),
+        dropped: Vec::new(),
+        adopted: Vec::new(),
+    };
+    let commit =
+        Commit { base: Base::Genesis, delta: &delta, timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
+    store.commit(commit).unwrap();
+    backend.flush().unwrap();
+    backend.rewrite_nodes(&KeyRange::ALL).unwrap();
+    files(&*backend)
+}
+
+#[test]
+fn physical_size_after_a_cycle_is_close_to_a_fresh_copy() {
+    for sweep in [SweepChoice::Filter, SweepChoice::Delete] {
+        let rig = Rig::new(Engine::Rocks);
+        rig.chain.grow(Profile::Uniform, 140, 400);
+        rig.backend.flush().unwrap();
+        let before = files(&*rig.backend);
+        let certificate = rig.cycle(&rig.plan(20).by(MarkChoice::Scan, sweep)).certificate;
+        check::exact(&rig.chain, &format!("{sweep:?}"));
+        let (after, fresh) = (files(&*rig.backend), fresh_copy(rig.store_dir().parent().unwrap(), &rig));
+        println!("{sweep:?}: {before} bytes before, {after} after, {fresh} in a fresh copy");
+        assert!(certificate.sweep.reclaimed);
+        assert!(before > 2 * fresh, "the test needs garbage");
+        assert!(after as f64 <= fresh as f64 * 1.25, "{sweep:?}: {after} bytes are left where {fresh} would do");
+    }
+}
+
+#[test]
+fn the_numbers_of_a_certificate_are_those_of_the_store() {
+    for (mark, sweep) in WAYS {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Tables, 141, 40);
+        let before = check::present(&rig.chain.store).len() as u64;
+        let finished = rig.cycle(&rig.plan(6).by(mark, sweep));
+        let live = check::present(&rig.chain.store);
+        let certificate = &finished.certificate;
+        let context = format!("{mark:?} {sweep:?}");
+        assert_eq!(certificate.live_nodes, live.len() as u64, "{context}");
+        assert_eq!(certificate.deleted + certificate.live_nodes, before, "{context}");
+        let mut digest = Sha256::new();
+        live.iter().for_each(|hash| digest.update(hash.fingerprint().to_be_bytes()));
+        assert_eq!(certificate.live_digest, hex::encode(digest.finalize()), "{context}");
+        assert_eq!((certificate.retained.first_order, certificate.retained.last_order), (34, 39), "{context}");
+        let written: Certificate = serde_json::from_slice(&fs::read(&finished.path).unwrap()).unwrap();
+        assert_eq!(&written, certificate, "the file says what the run said");
+    }
+}

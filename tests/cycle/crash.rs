@@ -1,0 +1,197 @@
+//! Life cycle rows 3 and 4: the process dies at each write, or the machine does and takes the unsynced tail with it.
+
+use std::sync::Arc;
+
+use state_pruner::{FolderRecords, PruneError, Records, SweepChoice, cycle::CycleEnv, phase::PhaseRecord};
+use state_store::{Backend, CrashTail, Fault, FaultyBackend, MemoryBackend};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Plan, Rig, env},
+    workload::{Profile, Workload},
+};
+use state_tree::Order;
+
+const KEEP: u64 = 6;
+
+/// A history in memory to start every crash from.
+fn base(profile: Profile, seed: u64) -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(profile, seed, 25);
+    rig
+}
+
+/// The base behind a faulty backend.
+fn faulty(base: &Rig) -> (Rig, FaultyBackend) {
+    let faulty = FaultyBackend::over(base.memory().copy());
+    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+    (Rig::on(base.chain.fork(Arc::clone(&backend)), backend), faulty)
+}
+
+fn plan(rig: &Rig, sweep: SweepChoice) -> Plan {
+    let mut plan = rig.plan(KEEP).batches(20);
+    plan.config.sweep = sweep;
+    plan
+}
+
+/// Commits, a cycle with commits inside, and commits; whatever fails ends it where a process would have died.
+fn history(rig: &Rig, plan: &Plan, profile: Profile, seed: u64) {
+    let mut workload = Workload::new(profile, seed);
+    let commits = |count: usize, workload: &mut Workload| {
+        (0..count).all(|_| rig.chain.try_commit(|root, reader| workload.changes(root, reader)).is_ok())
+    };
+    if !commits(3, &mut workload) {
+        return;
+    }
+    let (chain, mut inside) = (rig.chain.clone(), Workload::new(profile, seed + 1));
+    let hooks = Hooks::new(move |moment| {
+        if !matches!(moment, Moment::Progress(_)) {
+            // Progress depends on threads; everything else here is the same in each run. Dead writes are refused; the
+            // cycle finds that out for itself.
+            drop(chain.try_commit(|root, reader| inside.changes(root, reader)));
+        }
+    });
+    if plan.run(&rig.env(plan, &hooks)).is_ok() {
+        commits(3, &mut workload);
+    }
+}
+
+/// What must hold after any crash: everything readable is whole, the cycle is finished or given up, and the next one
+/// leaves nothing behind.
+fn recovers(rig: &Rig, plan: &Plan, context: &str) {
+    check::complete(&rig.chain, &format!("{context}: as found"));
+    let env: CycleEnv = rig.env(plan, &Hooks::none());
+    match plan.resume(&env) {
+        Ok(_) | Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => {}
+        Err(error) => panic!("{context}: {error}"),
+    }
+    assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{context}");
+    check::complete(&rig.chain, &format!("{context}: resumed"));
+    rig.chain.grow(Profile::Toggle, 7, 2);
+    rig.cycle(plan);
+    check::exact(&rig.chain, &format!("{context}: next cycle"));
+}
+
+fn crash_everywhere(profile: Profile, seed: u64, sweep: SweepChoice, tail: CrashTail) {
+    let base = base(profile, seed);
+    let (whole, counter) = faulty(&base);
+    let before = counter.writes();
+    history(&whole, &plan(&whole, sweep), profile, seed + 50);
+    let writes = counter.writes() - before;
+    assert!(writes > 15, "only {writes} writes: no cycle took place");
+    println!("{profile:?} seed {seed} {sweep:?} {tail:?}: {writes} writes");
+    for n in 0..=writes {
+        let (rig, faulty) = faulty(&base);
+        let plan = plan(&rig, sweep);
+        faulty.freeze_after(n);
+        history(&rig, &plan, profile, seed + 50);
+        let rig = rig.crashed(faulty.crash_image(tail).unwrap());
+        rig.chain.archive.forget_after(rig.chain.head());
+        recovers(&rig, &plan, &format!("{profile:?} seed {seed} {sweep:?} {tail:?} write {n} of {writes}"));
+    }
+}
+
+#[test]
+fn kill_nine_at_every_write_of_each_phase() {
+    crash_everywhere(Profile::Toggle, 130, SweepChoice::Delete, CrashTail::Kept);
+    crash_everywhere(Profile::Tables, 131, SweepChoice::Filter, CrashTail::Kept);
+}
+
+#[test]
+fn lost_tail_in_each_phase() {
+    crash_everywhere(Profile::Toggle, 132, SweepChoice::Delete, CrashTail::Lost);
+    crash_everywhere(Profile::Toggle, 133, SweepChoice::Filter, CrashTail::Lost);
+}
+
+/// A write or a rewrite fails once, and the process lives on.
+#[test]
+fn a_failed_write_at_any_point_loses_nothing_and_the_next_cycle_is_clean() {
+    for (sweep, fault) in [(SweepChoice::Delete, Fault::DiskFull), (SweepChoice::Filter, Fault::Transient)] {
+        let base = base(Profile::Tables, 134);
+        let (whole, counter) = faulty(&base);
+        let before = counter.writes();
+        history(&whole, &plan(&whole, sweep), Profile::Tables, 180);
+        for n in 0..counter.writes() - before {
+            let (rig, faulty) = faulty(&base);
+            let plan = plan(&rig, sweep);
+            faulty.fail_write(n, fault);
+            history(&rig, &plan, Profile::Tables, 180);
+            let context = format!("{sweep:?} {fault:?} at write {n}");
+            check::complete(&rig.chain, &context);
+            rig.chain.grow(Profile::Toggle, 7, 2);
+            rig.cycle(&plan);
+            check::exact(&rig.chain, &context);
+        }
+    }
+}
+
+/// S6, S14: a read fails once, at any point of a cycle. No failure in marking may lead to a sweep.
+#[test]
+fn a_failed_read_at_any_point_of_a_cycle_loses_nothing() {
+    let base = base(Profile::Tables, 135);
+    let needed = |rig: &Rig| check::needed(&rig.chain);
+    let mut reads = u64::MAX;
+    let mut n = 0;
+    while n < reads {
+        let (rig, faulty) = faulty(&base);
+        let plan = plan(&rig, SweepChoice::Delete);
+        let env = rig.env(&plan, &Hooks::none());
+        let before = faulty.reads();
+        faulty.fail_read(n, Fault::Transient);
+        let ended = plan.run(&env);
+        if ended.is_ok() {
+            reads = reads.min(faulty.reads() - before);
+        }
+        let context = format!("read {n} failed, the cycle ended {:?}", ended.map(|done| done.certificate.deleted));
+        check::complete(&rig.chain, &context);
+        assert!(check::present(&rig.chain.store).is_superset(&needed(&rig)), "{context}");
+        n += 1 + n / 40; // every one at first, then sparser
+    }
+    assert!(n > 10);
+}
+
+/// The machine dies after the mark is sealed and takes retained orders with it; the node commits others in their
+/// place. The mark then belongs to another history, and the cycle that made it must not go on.
+#[test]
+fn a_cycle_whose_history_was_lost_and_redone_is_abandoned() {
+    for lost in 1..=4 {
+        let rig = base(Profile::Toggle, 136);
+        let before_the_tail = rig.memory().copy();
+        let tail_begins = rig.chain.head();
+        rig.chain.grow(Profile::Toggle, 137, lost);
+        let folder = |rig: &Rig| -> Arc<dyn Records> { Arc::new(FolderRecords(rig.state_dir())) };
+        std::fs::create_dir_all(rig.state_dir()).unwrap();
+        let plan = plan(&rig, SweepChoice::Delete);
+
+        // Records in a folder are durable by themselves; the log of the store is not synced with them.
+        let env_of = |rig: &Rig, hooks: &Hooks| {
+            let mut parts = rig.parts(plan.keep_last, hooks);
+            parts.records = hooks.over(folder(rig));
+            env(parts, hooks)
+        };
+        let control: Arc<parking_lot::Mutex<Option<Arc<state_pruner::Control>>>> = Arc::default();
+        let (stop, mut saves) = (Arc::clone(&control), 0);
+        let hooks = Hooks::new(move |moment| {
+            saves += usize::from(moment == Moment::PhaseSaved);
+            if saves == 2 {
+                stop.lock().as_ref().unwrap().stop(); // sealed, nothing deleted yet
+            }
+        });
+        let env = env_of(&rig, &hooks);
+        *control.lock() = Some(Arc::clone(&env.control));
+        assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
+        drop(env);
+
+        let rig = rig.crashed(MemoryBackend::copy(&before_the_tail));
+        rig.chain.archive.forget_after(tail_begins);
+        rig.chain.grow(Profile::Toggle, 138, lost); // other commits at the same orders
+        let quiet = env_of(&rig, &Hooks::none());
+        let before = check::nodes(&rig.chain.store);
+        let resumed = plan.resume(&quiet);
+        assert!(!matches!(resumed, Ok(Some(_))), "{lost} lost orders: the old mark swept the new history");
+        assert_eq!(check::nodes(&rig.chain.store), before, "{lost} lost orders");
+        plan.run(&quiet).unwrap();
+        check::exact(&rig.chain, &format!("{lost} lost orders"));
+        assert_eq!(rig.chain.head(), Order::new(24 + lost));
+    }
+}

@@ -1,0 +1,259 @@
+//! I1, I10, S15, S17, S39, S40, P12, C16: snapshots, their identity, and who may work on them.
+
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Clock, PruneError, Retention, Stage, SweepChoice,
+    phase::PrunePhase,
+    snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
+};
+use state_store::{Condemned, StoreError};
+use state_tests::{
+    chain::{Chain, block_hash},
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig, WAYS},
+    workload::{Profile, Workload},
+};
+use state_tree::Order;
+
+const PHASES: [PrunePhase; 3] = [PrunePhase::BuildReach, PrunePhase::SweepExpired, PrunePhase::IncrementalSweep];
+
+fn keep(orders: u64) -> NonZeroU64 {
+    NonZeroU64::new(orders).unwrap()
+}
+
+fn grown() -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Toggle, 100, 20);
+    rig
+}
+
+fn manager(rig: &Rig, hooks: &Hooks) -> AtomicSnapshotManager {
+    let manager = AtomicSnapshotManager::new(rig.parts(keep(5), hooks), SnapshotManagerConfig::default());
+    manager.initialize().unwrap();
+    manager
+}
+
+#[test]
+fn two_phases_never_hold_the_lock_together() {
+    let rig = grown();
+    let manager = manager(&rig, &Hooks::none());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let (inside, entered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let enter = |phase| match manager.lock_snapshot(phase) {
+        Ok(guard) => {
+            assert_eq!(inside.fetch_add(1, Ordering::AcqRel), 0, "{phase} is not alone");
+            assert!(guard.permit().is_current());
+            entered.fetch_add(1, Ordering::AcqRel);
+            inside.fetch_sub(1, Ordering::AcqRel);
+        }
+        Err(PruneError::Blocked(_)) => thread::yield_now(),
+        Err(error) => panic!("{error}"),
+    };
+    thread::scope(|scope| {
+        for phase in PHASES {
+            let (enter, entered) = (&enter, &entered);
+            scope.spawn(move || {
+                while entered.load(Ordering::Acquire) < 3_000 {
+                    enter(phase);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_expired_lock_is_dead_before_another_phase_holds_it() {
+    let rig = grown();
+    let manager = manager(&rig, &Hooks::none());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let slow = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    let barrier = slow.barrier().unwrap();
+    rig.clock.advance(Duration::from_secs(30 * 60));
+    assert!(matches!(manager.lock_snapshot(PrunePhase::SweepExpired), Err(PruneError::Blocked(_))));
+    rig.clock.advance(Duration::from_millis(1));
+    let taken = manager.lock_snapshot(PrunePhase::SweepExpired).unwrap();
+    assert!(taken.permit().is_current() && !slow.permit().is_current());
+    assert!(slow.renew().is_err(), "a lost lock does not come back");
+    let before = check::present(&rig.chain.store);
+    let hashes: Vec<_> = before.iter().copied().collect();
+    let condemned = Condemned { hashes: &hashes, cursor: state_store::Batch::new() };
+    let refused = rig.chain.store.delete(slow.permit(), &barrier, condemned);
+    assert!(matches!(refused, Err(StoreError::PermitRevoked)), "{refused:?}");
+    assert_eq!(check::present(&rig.chain.store), before);
+    drop(slow);
+    assert!(taken.permit().is_current(), "the end of the old holder takes nothing from the new one");
+}
+
+/// What a policy does beside answering: it runs in `refresh` before the new capture.
+struct Meanwhile {
+    inner: Arc<dyn RetentionPolicy>,
+    act: Mutex<Box<dyn FnMut() + Send>>,
+}
+
+impl RetentionPolicy for Meanwhile {
+    fn advance(&self) -> Result<(), PruneError> {
+        self.inner.advance()
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        (self.act.lock())();
+        self.inner.retention()
+    }
+}
+
+#[test]
+fn refreshing_a_pin_never_leaves_a_gap() {
+    let rig = grown();
+    let created: Arc<Mutex<Vec<Order>>> = Arc::default();
+    let commit = {
+        let (chain, created) = (rig.chain.clone(), Arc::clone(&created));
+        let mut workload = Workload::new(Profile::Toggle, 101);
+        move || {
+            chain.run(&mut workload, 1);
+            created.lock().push(chain.head());
+        }
+    };
+    let commit = Arc::new(Mutex::new(commit));
+    let (before, after) = (Arc::clone(&commit), commit);
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Captured {
+            (after.lock())();
+        }
+    });
+    let parts = rig.parts(keep(5), &hooks);
+    let policy = Meanwhile { inner: Arc::clone(&parts.policy), act: Mutex::new(Box::new(move || (before.lock())())) };
+    let parts = SnapshotParts { policy: Arc::new(policy), ..parts };
+    let manager = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let mut guard = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    for _ in 0..20 {
+        let (old, old_generation) = (guard.snapshot_id, guard.permit().generation());
+        guard = manager.refresh(guard).unwrap();
+        assert!(guard.snapshot_id > old && guard.permit().generation() > old_generation);
+        assert!(manager.status().holds_view && guard.permit().is_current());
+        // Whatever was committed meanwhile is in the new view, or the barrier remembers it.
+        let (barrier, view) = (guard.barrier().unwrap(), guard.view().unwrap());
+        for order in created.lock().drain(..) {
+            for hash in rig.chain.archive.live([order]) {
+                assert!(view.node(&hash).unwrap().is_some() || barrier.protects(&hash), "a node of order {order}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reloaded_snapshot_keeps_its_identity_and_age() {
+    let rig = grown();
+    rig.clock.set_unix_ms(1_700_000_000_000);
+    let first = manager(&rig, &Hooks::none());
+    first.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let made = first.status().snapshot.unwrap();
+    drop(first);
+    let hour = 60 * 60 * 1000;
+    for later in [0, hour, 48 * hour] {
+        rig.chain.grow(Profile::Toggle, later, 1);
+        rig.clock.set_unix_ms(1_700_000_000_000 + later);
+        let reloaded = manager(&rig, &Hooks::none());
+        let status = reloaded.status();
+        assert_eq!(status.snapshot.as_ref(), Some(&made), "the same id, time, head and hash after {later} ms");
+        assert!(!status.holds_view, "but never a view that it does not have");
+        // The wall clock decides nothing: whether its cycle may go on follows from its digests (C16, P12).
+        let locked = reloaded.lock_snapshot(PrunePhase::SweepExpired);
+        assert!(locked.is_ok(), "after {later} ms: {locked:?}");
+        drop(locked);
+        rig.clock.advance(Duration::from_millis(2 * hour + 1));
+        let stale = reloaded.lock_snapshot(PrunePhase::SweepExpired);
+        assert!(
+            matches!(stale, Err(PruneError::BadSnapshot { .. })),
+            "two hours of a process without progress: {stale:?}"
+        );
+    }
+    rig.clock.set_unix_ms(0);
+    let next = manager(&rig, &Hooks::none()).create_snapshot(PrunePhase::BuildReach).unwrap();
+    assert_eq!(next.snapshot_id, made.snapshot_id + 1, "ids go on, whatever the wall clock says");
+}
+
+#[test]
+fn capture_never_pairs_a_root_with_another_order() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Toggle, 102, 5);
+    let manager = manager(&rig, &Hooks::none());
+    let stop = AtomicBool::new(false);
+    let mut snapshots = Vec::new();
+    thread::scope(|scope| {
+        for committer in 0..2 {
+            let (chain, stop): (Chain, _) = (rig.chain.clone(), &stop);
+            scope.spawn(move || {
+                let mut workload = Workload::new(Profile::Uniform, 103 + committer);
+                while !stop.load(Ordering::Acquire) {
+                    chain.run(&mut workload, 1);
+                }
+            });
+        }
+        let mut heads = BTreeSet::new();
+        while heads.len() < 30 || snapshots.len() < 200 {
+            let snapshot = manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+            if heads.insert(snapshot.snapshot.latest_order) || snapshots.len() < 200 {
+                snapshots.push(snapshot);
+            }
+        }
+        stop.store(true, Ordering::Release);
+    });
+    for it in snapshots {
+        let order = it.snapshot.latest_order;
+        assert_eq!(&it.snapshot.state_root.0, rig.chain.archive.root(Order::new(order)).hash().as_bytes());
+        assert_eq!(it.chain_metadata.block_height, order);
+        assert_eq!(it.chain_metadata.latest_block_hash.0, block_hash(order));
+        assert_eq!(it.chain_metadata.chain_timestamp, Some(1000 * order));
+        it.verify_integrity().unwrap();
+    }
+}
+
+/// P12: hours pass in a cycle, half an hour from step to step; each step renews the lock that another phase waits for.
+#[test]
+fn a_cycle_longer_than_every_timeout_completes() {
+    for (mark, sweep) in WAYS {
+        let rig = grown();
+        rig.chain.grow(Profile::Uniform, 104, 40);
+        let waiting: Arc<Mutex<Option<Arc<AtomicSnapshotManager>>>> = Arc::default();
+        let (clock, other) = (Arc::clone(&rig.clock), Arc::clone(&waiting));
+        let hooks = Hooks::new(move |moment| {
+            let Moment::Progress(progress) = moment else { return };
+            clock.advance(Duration::from_secs(29 * 60));
+            let taken = other.lock().as_ref().unwrap().lock_snapshot(PrunePhase::IncrementalSweep).is_ok();
+            assert!(!taken || progress.stage == Stage::Verify, "the lock was lost in {:?}", progress.stage);
+        });
+        let plan = rig.plan(5).in_order().batches(5).by(mark, sweep);
+        let env = rig.env(&plan, &hooks);
+        *waiting.lock() = Some(Arc::clone(&env.snapshots));
+        plan.run(&env).unwrap_or_else(|error| panic!("{mark:?} {sweep:?}: {error}"));
+        check::exact(&rig.chain, &format!("{mark:?} {sweep:?}"));
+        let took = rig.clock.monotonic();
+        assert!(sweep == SweepChoice::Filter || took > Duration::from_secs(4 * 60 * 60), "{took:?}");
+    }
+}
+
+#[test]
+fn clock_jumps_change_no_decision() {
+    for jump in [0, 1, 4_000_000_000_000] {
+        let rig = grown();
+        rig.clock.set_unix_ms(1_700_000_000_000);
+        let clock = Arc::clone(&rig.clock);
+        let hooks = Hooks::new(move |_| clock.set_unix_ms(jump));
+        let plan = rig.plan(5).batches(10);
+        plan.run(&rig.env(&plan, &hooks)).unwrap();
+        check::exact(&rig.chain, &format!("the wall clock jumps to {jump}"));
+    }
+}

@@ -1,0 +1,10 @@
+//! Store and pruner together, in one process: what a cycle keeps, deletes, survives and says.
+
+mod certificate;
+mod crash;
+mod locks;
+mod race;
+mod resume;
+mod shared;
+mod window;
+mod worker;

@@ -1,0 +1,327 @@
+//! I7, I9, C1, C6, C7, C9, C19, C20: a cycle that is stopped goes on where it was, or is given up whole.
+
+use std::{
+    fs,
+    num::NonZeroU64,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Control, Outcome, PruneError, SweepChoice,
+    cycle::{CycleEnv, Finished},
+    mark::MarkChoice,
+    phase::PhaseRecord,
+};
+use state_store::{Durability, StoreConfig, StoreError};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Plan, Rig, WAYS},
+    workload::{Profile, Workload},
+};
+
+/// Ends the work at the n-th moment.
+#[derive(Clone, Default)]
+struct StopAt {
+    control: Arc<Mutex<Option<Arc<Control>>>>,
+    seen: Arc<AtomicUsize>,
+}
+
+impl StopAt {
+    fn hooks(&self, at: usize) -> Hooks {
+        let this = self.clone();
+        Hooks::new(move |_| {
+            if this.seen.fetch_add(1, Ordering::AcqRel) == at {
+                this.control.lock().as_ref().unwrap().stop();
+            }
+        })
+    }
+
+    /// Runs a cycle that is told to stop at moment `at`; returns how it ended and how many moments it had.
+    fn run(rig: &Rig, plan: &Plan, at: usize) -> (Result<Finished, PruneError>, usize) {
+        let stop = Self::default();
+        let env = rig.env(plan, &stop.hooks(at));
+        *stop.control.lock() = Some(Arc::clone(&env.control));
+        let ended = plan.run(&env);
+        (ended, stop.seen.load(Ordering::Acquire))
+    }
+}
+
+fn quiet(rig: &Rig, plan: &Plan) -> CycleEnv {
+    rig.env(plan, &Hooks::none())
+}
+
+fn grown(profile: Profile, seed: u64) -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(profile, seed, 30);
+    rig
+}
+
+fn certificates(rig: &Rig) -> usize {
+    fs::read_dir(rig.state_dir().join("certificates")).map_or(0, |entries| entries.count())
+}
+
+/// The number of the first moment of the sweep after which something was deleted and something is left to delete.
+fn middle_of_the_sweep(rig: &Rig, plan: &Plan) -> usize {
+    (0..)
+        .find(|at| {
+            let twin = rig.twin();
+            let before = check::present(&twin.chain.store).len();
+            let (ended, _) = StopAt::run(&twin, &plan_of(&twin, plan), *at);
+            assert!(ended.is_err(), "the cycle ended before it was caught in the middle");
+            let now = check::present(&twin.chain.store).len();
+            now < before && now > check::needed(&twin.chain).len() + 20
+        })
+        .unwrap()
+}
+
+/// The same plan with the folder of another rig.
+fn plan_of(rig: &Rig, plan: &Plan) -> Plan {
+    let mut plan = plan.clone();
+    plan.config.state_dir = rig.state_dir();
+    plan
+}
+
+/// Stopped in the middle of its delete batches.
+fn stopped(seed: u64) -> (Rig, Plan) {
+    let rig = grown(Profile::Tables, seed);
+    let plan = rig.plan(5).in_order().batches(25);
+    let at = middle_of_the_sweep(&rig, &plan);
+    let (ended, _) = StopAt::run(&rig, &plan, at);
+    assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
+    (rig, plan)
+}
+
+/// Life cycle row 2, C1, C20: wherever a stop comes, the cycle ends at once, is not reported complete, and the next
+/// start ends like a cycle that nothing stopped.
+#[test]
+fn clean_restart_in_each_phase() {
+    let base = grown(Profile::Toggle, 61);
+    for (mark, sweep) in WAYS {
+        for at in 0.. {
+            let rig = base.twin();
+            let plan = rig.plan(6).in_order().batches(15).by(mark, sweep);
+            let context = format!("{mark:?} {sweep:?} moment {at}");
+            let (ended, moments) = StopAt::run(&rig, &plan, at);
+            if moments <= at {
+                assert!(at > 3 && ended.is_ok(), "{context}");
+                break;
+            }
+            if let Err(error) = ended {
+                assert!(matches!(error, PruneError::Stopped), "{context}: {error}");
+                assert_eq!(certificates(&rig), 0, "{context}: an interrupted cycle has no certificate");
+                assert!(Outcome::load(&*quiet(&rig, &plan).parts.records).unwrap().is_none(), "{context}");
+            }
+            let rig = rig.restart();
+            check::complete(&rig.chain, &context);
+            let env = quiet(&rig, &plan);
+            plan.resume(&env).unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{context}: nothing is left open");
+            check::complete(&rig.chain, &context);
+            rig.cycle(&plan);
+            check::exact(&rig.chain, &context);
+        }
+    }
+}
+
+#[test]
+fn stop_in_every_phase_returns_within_one_slice() {
+    let base = grown(Profile::Uniform, 62);
+    for (mark, sweep) in WAYS {
+        for at in 0.. {
+            let rig = base.twin();
+            let plan = rig.plan(6).in_order().batches(60).by(mark, sweep);
+            let (ended, moments) = StopAt::run(&rig, &plan, at);
+            if moments <= at {
+                break;
+            }
+            let after = moments - at - 1;
+            // A slice has a moment when it is judged, one when its record is saved and one when it is shown.
+            assert!(after <= 3, "{mark:?} {sweep:?}: {after} more moments after a stop at {at}, {ended:?}");
+        }
+    }
+}
+
+#[test]
+fn a_resumed_cycle_ends_like_an_uninterrupted_one() {
+    for seed in 70..74 {
+        let rig = grown(Profile::Tables, seed);
+        let twin = rig.twin();
+        let plan = rig.plan(5).in_order().batches(25);
+        let at = middle_of_the_sweep(&rig, &plan);
+
+        // The same commits at the same point of the sweep, in one process and after a restart.
+        let (whole, commits) = (twin.chain.clone(), 6);
+        let mut moments = 0;
+        let hooks = Hooks::new(move |_| {
+            if moments == at {
+                whole.run(&mut Workload::new(Profile::Tables, seed + 100), commits);
+            }
+            moments += 1;
+        });
+        let plan_of_twin = plan_of(&twin, &plan);
+        let uninterrupted = plan_of_twin.run(&twin.env(&plan_of_twin, &hooks)).unwrap().certificate;
+
+        let (ended, _) = StopAt::run(&rig, &plan, at);
+        assert!(matches!(ended, Err(PruneError::Stopped)));
+        let rig = rig.restart();
+        let env = quiet(&rig, &plan);
+        rig.chain.run(&mut Workload::new(Profile::Tables, seed + 100), commits);
+        let resumed = plan.resume(&env).unwrap().unwrap().certificate;
+
+        assert_eq!(resumed.live_digest, uninterrupted.live_digest, "seed {seed}");
+        assert_eq!(resumed.retained, uninterrupted.retained, "seed {seed}");
+        assert_eq!(check::nodes(&rig.chain.store), check::nodes(&twin.chain.store), "seed {seed}");
+        check::complete(&rig.chain, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_resumed_run_skips_finished_work_and_counts_it_once() {
+    let (rig, plan) = stopped(75);
+    let dead: Vec<_> = rig.chain.archive.all().difference(&check::needed(&rig.chain)).copied().collect();
+    let left = check::present(&rig.chain.store).len() - check::needed(&rig.chain).len();
+    assert!(left > 0 && left < dead.len(), "stopped in the middle: {left} of {} left", dead.len());
+    let rig = rig.restart();
+    let certificate = plan.resume(&quiet(&rig, &plan)).unwrap().unwrap().certificate;
+    assert_eq!(certificate.deleted, dead.len() as u64, "the whole cycle, before and after the restart");
+    assert_eq!(certificate.sweep.deleted, left as u64, "this process");
+    assert!(certificate.sweep.ranges <= left.div_ceil(25) as u64 + 1, "{} slices", certificate.sweep.ranges);
+    check::exact(&rig.chain, "seed 75");
+}
+
+fn sealed_mark(rig: &Rig) -> PathBuf {
+    let entries = fs::read_dir(rig.state_dir()).unwrap().map(|entry| entry.unwrap().path());
+    let mut marks: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "sealed")).collect();
+    assert_eq!(marks.len(), 1, "{marks:?}");
+    marks.remove(0)
+}
+
+/// The sealed mark that a cycle of the same id made of another history.
+fn foreign_mark() -> Vec<u8> {
+    let (other, _) = stopped(77);
+    fs::read(sealed_mark(&other)).unwrap()
+}
+
+#[test]
+fn sweep_never_starts_without_the_sealed_mark_of_its_own_cycle() {
+    type Damage = fn(&PathBuf);
+    let damages: [(&str, Damage); 4] = [
+        ("gone", |path| fs::remove_file(path).unwrap()),
+        ("cut", |path| {
+            let bytes = fs::read(path).unwrap();
+            fs::write(path, &bytes[..bytes.len() - 8]).unwrap();
+        }),
+        ("one bit", |path| {
+            let mut bytes = fs::read(path).unwrap();
+            let last = bytes.len() - 1;
+            bytes[last] ^= 1;
+            fs::write(path, bytes).unwrap();
+        }),
+        ("of another history", |path| fs::write(path, foreign_mark()).unwrap()),
+    ];
+    for (what, damage) in damages {
+        let (rig, plan) = stopped(76);
+        damage(&sealed_mark(&rig));
+        let rig = rig.restart();
+        let before = check::nodes(&rig.chain.store);
+        let env = quiet(&rig, &plan);
+        let resumed = plan.resume(&env);
+        assert!(!matches!(resumed, Ok(Some(_))), "{what}: swept without its mark");
+        assert_eq!(check::nodes(&rig.chain.store), before, "{what}");
+        assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{what}: the cycle is given up");
+        rig.cycle(&plan);
+        check::exact(&rig.chain, what);
+    }
+}
+
+#[test]
+fn a_config_change_never_mixes_two_policies_in_one_cycle() {
+    for keep_last in [1, 4, 6, 30] {
+        let (rig, plan) = stopped(78);
+        let rig = rig.restart();
+        let before = check::nodes(&rig.chain.store);
+        let changed = Plan { keep_last: NonZeroU64::new(keep_last).unwrap(), ..plan.clone() };
+        let env = quiet(&rig, &changed);
+        let resumed = changed.resume(&env);
+        assert!(!matches!(resumed, Ok(Some(_))), "keep {keep_last}: went on under another retention");
+        assert_eq!(check::nodes(&rig.chain.store), before, "keep {keep_last}");
+        let certificate = rig.cycle(&changed).certificate;
+        assert!(certificate.retained.roots <= keep_last.max(5), "keep {keep_last}");
+        check::exact(&rig.chain, &format!("keep {keep_last}"));
+    }
+}
+
+/// C9: what decides nothing about which nodes go may change; the cycle goes on.
+#[test]
+fn a_changed_limit_lets_an_interrupted_cycle_go_on() {
+    let (rig, plan) = stopped(79);
+    let rig = rig.restart();
+    let faster = plan.clone().batches(500).by(MarkChoice::Walk, SweepChoice::Delete);
+    assert!(faster.resume(&quiet(&rig, &faster)).unwrap().is_some());
+    check::exact(&rig.chain, "seed 79");
+}
+
+#[test]
+fn a_node_that_came_back_before_a_stop_survives_the_resumed_sweep() {
+    for seed in 80..86 {
+        let (rig, plan) = {
+            let rig = grown(Profile::Toggle, seed);
+            let plan = rig.plan(5).in_order().batches(10);
+            let at = middle_of_the_sweep(&rig, &plan);
+            let (chain, stop) = (rig.chain.clone(), StopAt::default());
+            let (inner, mut moments) = (stop.hooks(at), 0);
+            let hooks = Hooks::new(move |moment| {
+                if moments + 1 == at {
+                    chain.grow(Profile::Toggle, seed, 8); // the first commits again: old values come back
+                }
+                moments += 1;
+                inner.call(moment);
+            });
+            let env = rig.env(&plan, &hooks);
+            *stop.control.lock() = Some(Arc::clone(&env.control));
+            let ended = plan.run(&env);
+            assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
+            (rig, plan)
+        };
+        let rig = rig.restart();
+        assert!(plan.resume(&quiet(&rig, &plan)).unwrap().is_some(), "seed {seed}");
+        check::complete(&rig.chain, &format!("seed {seed}"));
+    }
+}
+
+#[test]
+fn a_paused_cycle_is_abandoned_when_its_barrier_is_full() {
+    for (mark, sweep) in WAYS {
+        let config = StoreConfig { durability: Durability::Logged, barrier_limit: 40 };
+        let rig = Rig::with(Engine::Memory, config);
+        rig.chain.grow(Profile::Toggle, 90, 30);
+        let plan = rig.plan(5).in_order().batches(20).by(mark, sweep);
+        let (chain, mut saves) = (rig.chain.clone(), 0);
+        let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
+        let paused = Arc::clone(&control);
+        let hooks = Hooks::new(move |moment| {
+            saves += usize::from(moment == Moment::PhaseSaved);
+            if moment == Moment::PhaseSaved && saves == 2 {
+                let control = paused.lock().clone().unwrap();
+                control.pause();
+                chain.grow(Profile::Uniform, 91, 20);
+                control.resume();
+            }
+        });
+        let env = rig.env(&plan, &hooks);
+        *control.lock() = Some(Arc::clone(&env.control));
+        let ended = plan.run(&env);
+        assert!(matches!(ended, Err(PruneError::Store(StoreError::BarrierFull { limit: 40 }))), "{ended:?}");
+        let context = format!("{mark:?} {sweep:?}");
+        check::complete(&rig.chain, &context);
+        assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{context}");
+        rig.cycle(&plan);
+        check::exact(&rig.chain, &context);
+    }
+}

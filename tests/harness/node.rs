@@ -1,0 +1,177 @@
+//! The real binary as a child process, and what can be asked of it.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use reqwest::blocking::{Client, Response};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use state_pruner::{Clock, SystemClock};
+use state_tree::{Key, NodeHash, ObjectState, Proof, StateRoot};
+
+/// The longest wait for a state that a node reaches by itself.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binary beside the tests: `scripts/test` builds it first, because a test package cannot.
+pub fn binary() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let built = here.ancestors().nth(2).unwrap().join("state-node");
+    assert!(built.exists(), "{} is not there; run: cargo build --bin state-node", built.display());
+    built
+}
+
+/// Runs a command to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(binary()).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+/// Runs a command with `--json`, and returns its exit code with the one object it printed.
+pub fn json(arguments: &[&str]) -> (i32, Value) {
+    let output = run(&[arguments, &["--json"]].concat());
+    let text = String::from_utf8(output.stdout).unwrap();
+    let value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?} printed {text:?}: {error}"));
+    (output.status.code().unwrap(), value)
+}
+
+/// The folder that holds the repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// A running node; killed when it goes out of scope.
+pub struct Node {
+    process: Child,
+    url: String,
+    client: Client,
+    log: Arc<Mutex<Vec<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Starts a node from the shipped configuration with its data in `data` and these settings.
+    pub fn start(data: &Path, settings: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command.arg("start").arg("--config").arg(repository().join("config/node.toml"));
+        command.arg("--set").arg(format!("node.data_dir={}", data.display()));
+        command.args(["--set", "node.listen=127.0.0.1:0"]);
+        command.args(settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let url = lines.by_ref().find_map(|line| {
+            let url = line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
+            log.lock().push(line);
+            url
+        });
+        let url = url.unwrap_or_else(|| panic!("the node does not serve: {:#?}", log.lock()));
+        let kept = Arc::clone(&log);
+        let reader = thread::Builder::new().spawn(move || lines.for_each(|line| kept.lock().push(line))).unwrap();
+        let client = Client::builder().no_proxy().build().unwrap();
+        Self { process, url, client, log, reader: Some(reader) }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        self.log.lock().join("\n")
+    }
+
+    /// Asks; the answer may be an error.
+    pub fn ask(&self, path: &str) -> Response {
+        self.client.get(format!("{}{path}", self.url)).send().unwrap()
+    }
+
+    /// Asks for something that must be there.
+    pub fn get(&self, path: &str) -> Value {
+        let response = self.ask(path);
+        assert!(response.status().is_success(), "{path}: {}", response.text().unwrap());
+        response.json().unwrap()
+    }
+
+    /// Sends a body.
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.client.post(format!("{}{path}", self.url)).json(body).send().unwrap()
+    }
+
+    /// Submits one transaction and returns the order that has it.
+    pub fn submit(&self, transaction: &Value) -> u64 {
+        let answer: Value = self.post("/v1/transactions", transaction).json().unwrap();
+        answer["order"].as_u64().unwrap_or_else(|| panic!("{transaction}: {answer}"))
+    }
+
+    /// What it does now.
+    pub fn status(&self) -> Value {
+        self.get("/v1/status")
+    }
+
+    /// Sends a command to its pruner; whether it was accepted.
+    pub fn prune(&self, command: &str) -> bool {
+        self.post(&format!("/v1/prune/{command}"), &Value::Null).status().is_success()
+    }
+
+    /// Waits until its status is as wanted, and returns it.
+    pub fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let (clock, mut status) = (SystemClock::new(), self.status());
+        while !wanted(&status) {
+            assert!(clock.monotonic() < PATIENCE, "waiting for {what}: {status:#}\n{}", self.log());
+            thread::yield_now();
+            status = self.status();
+        }
+        status
+    }
+
+    /// Runs a cycle and waits for its end.
+    pub fn cycle(&self) -> Value {
+        let idle = self.until("an idle pruner", |status| status["pruner"]["running"] == false);
+        let before = idle["pruner"]["cycles_finished"].as_u64().unwrap();
+        let accepted =
+            |_: &Value| self.post("/v1/prune/run", &Value::Null).json::<Value>().unwrap()["reply"] == "accepted";
+        self.until("a pruner that takes the request", accepted);
+        self.until("a finished cycle", |status| {
+            status["pruner"]["running"] == false && status["pruner"]["cycles_finished"].as_u64().unwrap() > before
+        })
+    }
+
+    /// Kills it at once, as a crash of the process does.
+    pub fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Sends a signal and waits for the end; what it logged comes with its exit status.
+    pub fn stop(mut self, signal: Signal) -> (ExitStatus, String) {
+        let pid = Pid::from_child(&self.process);
+        kill_process(pid, signal).unwrap();
+        let status = self.process.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
+        (status, self.log())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // A process that has ended already cannot be killed, and need not be.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Checks the proof of an answer with nothing but the pure verifier, and returns what it shows.
+pub fn proven(proof: &Value, keys: &[Key]) -> Option<ObjectState> {
+    let bytes = |item: &Value| hex::decode(item.as_str().unwrap()).unwrap();
+    let segments = proof["segments"].as_array().unwrap().iter();
+    let segments = segments.map(|items| items.as_array().unwrap().iter().map(bytes).collect());
+    let root = NodeHash::from_hex(proof["root"].as_str().unwrap()).unwrap();
+    Proof { segments: segments.collect() }.verify(StateRoot::new(root), keys).unwrap()
+}

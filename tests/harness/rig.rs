@@ -1,0 +1,249 @@
+//! A chain with everything that runs cycles on it, on the real engine or in memory.
+
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use state_pruner::{
+    Clock, CycleConfig, LiveWindow, ManualClock, PruneError, Records, StoreRecords, SweepChoice, Trigger,
+    cycle::{self, CycleEnv, CycleOrder, Finished},
+    mark::MarkChoice,
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
+};
+use state_store::{Backend, MemoryBackend, NativeChain, RocksBackend, RocksConfig, StoreConfig};
+use state_tree::RoochLayout;
+use tempfile::TempDir;
+
+use crate::{
+    archive::Archive,
+    chain::{Chain, STORE},
+    hooks::Hooks,
+};
+
+/// Small buffers: files come early and levels fill.
+pub const SMALL: RocksConfig = RocksConfig {
+    block_cache_bytes: 8 << 20,
+    write_buffer_bytes: 1 << 20,
+    max_open_files: 256,
+    background_jobs: 2,
+    subcompactions: 2,
+};
+
+/// What lies under the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// Maps.
+    Memory,
+    /// The real engine.
+    Rocks,
+}
+
+impl Engine {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Memory, Self::Rocks];
+}
+
+/// A chain, its engine, its clock and the folder beside it.
+pub struct Rig {
+    /// The chain with its archive.
+    pub chain: Chain,
+    /// The engine under its store.
+    pub backend: Arc<dyn Backend>,
+    /// Time as the test says.
+    pub clock: Arc<ManualClock>,
+    memory: Option<MemoryBackend>,
+    dir: Arc<TempDir>,
+}
+
+/// What a cycle is to keep, and how it works.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Orders retained, head included.
+    pub keep_last: NonZeroU64,
+    /// How it works.
+    pub config: CycleConfig,
+}
+
+impl Plan {
+    /// The same with another way to mark and to sweep.
+    pub fn by(mut self, mark: MarkChoice, sweep: SweepChoice) -> Self {
+        (self.config.mark, self.config.sweep) = (mark, sweep);
+        self
+    }
+
+    /// The same with delete batches of this many nodes.
+    pub fn batches(mut self, nodes: usize) -> Self {
+        self.config.sweep = SweepChoice::Delete;
+        self.config.delete_batch = NonZeroUsize::new(nodes).unwrap();
+        self
+    }
+
+    /// The same by one thread, so that the moments of a cycle come in the same number and order each time.
+    pub fn in_order(mut self) -> Self {
+        self.config.threads = NonZeroUsize::MIN;
+        self
+    }
+
+    fn order(&self) -> CycleOrder<'_> {
+        CycleOrder { keep_last: self.keep_last, config: &self.config, trigger: Trigger::Operator }
+    }
+
+    /// Runs a cycle.
+    pub fn run(&self, env: &CycleEnv) -> Result<Finished, PruneError> {
+        cycle::run(env, &self.order())
+    }
+
+    /// Goes on with the sweep that a restart interrupted.
+    pub fn resume(&self, env: &CycleEnv) -> Result<Option<Finished>, PruneError> {
+        cycle::resume(env, &self.order())
+    }
+}
+
+/// Both ways to mark with both ways to sweep.
+pub const WAYS: [(MarkChoice, SweepChoice); 4] = [
+    (MarkChoice::Scan, SweepChoice::Filter),
+    (MarkChoice::Scan, SweepChoice::Delete),
+    (MarkChoice::Walk, SweepChoice::Filter),
+    (MarkChoice::Walk, SweepChoice::Delete),
+];
+
+impl Rig {
+    /// An empty chain.
+    pub fn new(engine: Engine) -> Self {
+        Self::with(engine, STORE)
+    }
+
+    /// An empty chain whose store behaves in a given way.
+    pub fn with(engine: Engine, config: StoreConfig) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let memory = (engine == Engine::Memory).then(MemoryBackend::new);
+        let backend = open(&dir, memory.as_ref());
+        let chain = Chain::open_with(Arc::clone(&backend), config);
+        Self { chain, backend, clock: Arc::default(), memory, dir }
+    }
+
+    /// A chain of somebody's making on a backend in memory or around one, beside a folder of its own.
+    pub fn on(chain: Chain, backend: Arc<dyn Backend>) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        Self { chain, backend, clock: Arc::default(), memory: None, dir }
+    }
+
+    /// The store in memory under this rig.
+    pub fn memory(&self) -> &MemoryBackend {
+        self.memory.as_ref().unwrap()
+    }
+
+    /// The same history in a store, a folder and an archive of its own: what the original would be after the same steps.
+    pub fn twin(&self) -> Self {
+        let (memory, dir) = (self.memory().copy(), Arc::new(tempfile::tempdir().unwrap()));
+        let backend: Arc<dyn Backend> = Arc::new(memory.clone());
+        let chain = self.chain.fork(Arc::clone(&backend));
+        Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir }
+    }
+
+    /// What a restart of the process finds: same folder, same disk, nothing in memory.
+    pub fn restart(self) -> Self {
+        self.rest().wake()
+    }
+
+    /// Ends the process and leaves the store closed.
+    pub fn rest(self) -> AtRest {
+        let Self { chain, backend, clock, memory, dir } = self;
+        let archive = Arc::clone(&chain.archive);
+        drop((chain, backend));
+        AtRest { archive, clock, memory: memory.map(|memory| memory.copy()), dir }
+    }
+
+    /// What a crash leaves of this rig if its store is found as `memory`.
+    pub fn crashed(self, memory: MemoryBackend) -> Self {
+        let backend: Arc<dyn Backend> = Arc::new(memory.clone());
+        let chain = self.chain.fork(Arc::clone(&backend));
+        Self { chain, backend, clock: self.clock, memory: Some(memory), dir: self.dir }
+    }
+
+    /// The folder of the store.
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// The folder of marks and certificates.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("pruner")
+    }
+
+    /// A plan with small slices.
+    pub fn plan(&self, keep_last: u64) -> Plan {
+        let mut config = CycleConfig::new(self.state_dir());
+        config.range_bytes = NonZeroU64::new(256 << 10).unwrap();
+        config.memory_budget = 64 << 20;
+        Plan { keep_last: NonZeroU64::new(keep_last).unwrap(), config }.batches(50)
+    }
+
+    /// What a snapshot manager works with.
+    pub fn parts(&self, keep_last: NonZeroU64, hooks: &Hooks) -> SnapshotParts {
+        let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&self.chain.store)));
+        SnapshotParts {
+            store: Arc::clone(&self.chain.store),
+            chain: Arc::new(NativeChain),
+            records: hooks.over(records),
+            policy: Arc::new(LiveWindow { store: Arc::clone(&self.chain.store), keep_last, floor_rows: None }),
+            facts: None,
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+        }
+    }
+
+    /// What a cycle works with.
+    pub fn env(&self, plan: &Plan, hooks: &Hooks) -> CycleEnv {
+        env(self.parts(plan.keep_last, hooks), hooks)
+    }
+
+    /// Runs a cycle that nothing disturbs.
+    pub fn cycle(&self, plan: &Plan) -> Finished {
+        plan.run(&self.env(plan, &Hooks::none())).unwrap()
+    }
+}
+
+/// A rig whose store nobody has open.
+pub struct AtRest {
+    archive: Arc<Archive>,
+    clock: Arc<ManualClock>,
+    memory: Option<MemoryBackend>,
+    dir: Arc<TempDir>,
+}
+
+impl AtRest {
+    /// The folder of the store.
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// Opens the store again.
+    pub fn wake(self) -> Rig {
+        let Self { archive, clock, memory, dir } = self;
+        let backend = open(&dir, memory.as_ref());
+        let chain = Chain { archive, ..Chain::open(Arc::clone(&backend)) };
+        Rig { chain, backend, clock, memory, dir }
+    }
+}
+
+/// What a cycle works with, from given parts.
+pub fn env(parts: SnapshotParts, hooks: &Hooks) -> CycleEnv {
+    let snapshots = AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default());
+    snapshots.initialize().unwrap();
+    CycleEnv {
+        parts,
+        snapshots: Arc::new(snapshots),
+        layout: Arc::new(RoochLayout),
+        control: Arc::default(),
+        observer: Arc::new(hooks.clone()),
+    }
+}
+
+fn open(dir: &TempDir, memory: Option<&MemoryBackend>) -> Arc<dyn Backend> {
+    match memory {
+        Some(memory) => Arc::new(memory.clone()),
+        None => Arc::new(RocksBackend::open(&dir.path().join("store"), &SMALL).unwrap()),
+    }
+}

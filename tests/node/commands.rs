@@ -1,0 +1,205 @@
+//! The operator's commands on real stores: their one JSON object, their exit codes, and that bad usage touches nothing.
+
+use std::fs;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use state_tests::{
+    damage, folder,
+    node::{self, Node},
+    shared::Shared,
+};
+
+/// Fields that must be in an object, dotted.
+fn has(object: &Value, fields: &[&str]) {
+    for field in fields {
+        let found = field.split('.').try_fold(object, |at, name| at.get(name));
+        assert!(found.is_some(), "no {field} in {object:#}");
+    }
+}
+
+#[test]
+fn prune_and_verify_print_one_object_with_everything_promised() {
+    let Some(store) = Shared::Small.copy("the commands") else {
+        return;
+    };
+    let db = store.db().display().to_string();
+    let expected = store.windows().into_iter().find(|expected| expected.keep_last == 10).unwrap();
+    let common = ["--db", &db, "--layout", "rooch", "--keep-last", "10"];
+
+    let before = folder::digests(&store.db());
+    let (code, plan) = node::json(&[&["prune"], &common[..], &["--dry-run"]].concat());
+    assert_eq!(code, 0);
+    assert_eq!(folder::digests(&store.db()), before);
+    let (code, done) = node::json(&[&["prune"], &common[..], &["--mark", "walk", "--sweep", "filter"]].concat());
+    assert_eq!(code, 0);
+    let retained = ["retained.roots", "retained.first_order", "retained.last_order", "retained.holes"];
+    let marked = ["mark.strategy", "mark.why", "mark.live_nodes", "mark.nodes_read", "mark.seconds"];
+    let swept = ["sweep.strategy", "sweep.deleted", "sweep.kept", "sweep.seconds"];
+    for answer in [&plan, &done] {
+        [&retained[..], &marked[..], &swept[..]].iter().for_each(|fields| has(answer, fields));
+        has(answer, &["bytes.before", "bytes.after", "certificate"]);
+    }
+    assert_eq!((plan["dry_run"].as_bool(), done["dry_run"].as_bool()), (Some(true), Some(false)));
+    assert_eq!(plan["sweep"]["deleted"], done["sweep"]["deleted"]);
+    assert_eq!((done["mark"]["strategy"].as_str(), done["sweep"]["strategy"].as_str()), (Some("walk"), Some("filter")));
+    assert_eq!(done["mark"]["live_nodes"].as_u64(), Some(expected.live_nodes));
+    assert!(fs::exists(done["certificate"].as_str().unwrap()).unwrap());
+
+    let (code, report) = node::json(&[&["verify"], &common[..], &["--leaks"]].concat());
+    assert_eq!(code, 0);
+    has(&report, &["roots", "live_nodes", "present_nodes", "missing_nodes", "corrupt_nodes", "leaked_nodes"]);
+    assert_eq!(report["live_sha256"], expected.live_sha256.as_str());
+    assert_eq!(report["present_sha256"], expected.live_sha256.as_str());
+    let (code, health) = node::json(&["health-check", "--db", &db]);
+    assert_eq!((code, health["verdict"].as_str()), (0, Some("healthy")), "{health}");
+
+    let head = state_tree::NodeHash::from_hex(store.expected["head_root"].as_str().unwrap()).unwrap();
+    damage::remove_node(&store.db(), head.as_bytes());
+    let (code, report) = node::json(&[&["verify"], &common[..]].concat());
+    assert_eq!((code, report["missing_nodes"].as_u64()), (1, Some(1)), "{report}");
+    let (code, refused) = node::json(&[&["prune"], &common[..]].concat());
+    assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("missing_live_node")));
+    assert!(refused["error"]["message"].as_str().unwrap().contains(&head.to_string()), "{refused}");
+}
+
+#[test]
+fn bad_usage_is_refused_before_a_store_is_touched() {
+    let Some(store) = Shared::Small.copy("bad usage") else {
+        return;
+    };
+    let (db, before) = (store.db().display().to_string(), folder::digests(store.dir()));
+    let rows: [&[&str]; 8] = [
+        &["prune", "--db", &db, "--layout", "rooch", "--keep-last", "0"],
+        &["prune", "--db", &db, "--layout", "rooch", "--keep-last", "-3"],
+        &["prune", "--db", &db, "--layout", "rooch"],
+        &["prune", "--db", &db, "--layout", "diem", "--keep-last", "5"],
+        &["prune", "--db", &db, "--layout", "rooch", "--keep-last", "5", "--mark", "guess"],
+        &["prune", "--db", &db, "--layout", "rooch", "--keep-last", "5", "--memory-budget", "much"],
+        &["verify", "--db", &db, "--layout", "rooch", "--keep-last", "5", "--leaks", "--sample", "3"],
+        &["verify", "--db", &db, "--layout", "rooch", "--keep-last", "5", "--faster"],
+    ];
+    for arguments in rows {
+        let (code, refused) = node::json(arguments);
+        assert_eq!((code, refused["error"]["code"].as_str()), (2, Some("usage")), "{arguments:?}: {refused}");
+        assert_eq!(folder::digests(store.dir()), before, "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_all_its_problems_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = fs::read_to_string(node::repository().join("config/node.toml")).unwrap();
+    let file = dir.path().join("node.toml");
+    let path = file.display().to_string();
+    fs::write(&file, &shipped).unwrap();
+    let (code, answer) = node::json(&["config", "check", &path]);
+    assert_eq!((code, answer["ok"].as_bool()), (0, Some(true)));
+    assert_eq!(String::from_utf8(node::run(&["config", "print-default"]).stdout).unwrap().trim(), shipped.trim());
+
+    let broken = [
+        ("keep_last = ", "keep_lats = 128"),
+        ("every_orders = ", "every_orders = 0"),
+        ("mempool_limit = ", "mempool_limit = 1"),
+        ("listen = ", "listen = \"0.0.0.0:8645\""),
+    ];
+    let line = |line: &str| {
+        let replaced = broken.iter().find(|(key, _)| line.starts_with(key));
+        replaced.map_or(line, |(_, by)| by).to_owned()
+    };
+    let broken = shipped.lines().map(line).collect::<Vec<_>>().join("\n");
+    fs::write(&file, broken).unwrap();
+    for arguments in [vec!["config", "check", path.as_str(), "--json"], vec!["start", "--config", path.as_str()]] {
+        let output = node::run(&arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        for word in ["keep_lats", "keep_last", "every_orders", "chain.mempool_limit", "node.listen"] {
+            assert!(text.contains(word), "{arguments:?} does not name {word}: {text}");
+        }
+    }
+}
+
+/// Exit codes 0, 1, 2 and 3, from a node and from its store at rest.
+#[test]
+fn health_is_told_by_exit_codes_from_inside_and_outside() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+    let of_store = || node::json(&["health-check", "--db", &data.path().join("store").display().to_string()]);
+    let of_node = |node: &Node| node::json(&["health-check", "--url", node.url()]);
+    let code_of = |health: &Value| health["reasons"][0]["code"].as_str().unwrap().to_owned();
+
+    let node = Node::start(data.path(), &settings);
+    let create = |n: u8| {
+        json!({ "create_object": {
+        "id": hex::encode([n; 32]), "owner": "00".repeat(32), "value": hex::encode([n; 8]) } })
+    };
+    for n in 1..=12 {
+        node.submit(&create(n));
+    }
+    node.cycle();
+    assert_eq!((of_node(&node).0, of_store().0), (0, 0));
+
+    // A live node is lost while nobody runs.
+    let root = node.get("/v1/blocks/head")["state_root"].as_str().unwrap().to_owned();
+    assert!(node.stop(Signal::TERM).0.success());
+    let root = state_tree::NodeHash::from_hex(&root).unwrap();
+    let bytes = {
+        let store = damage::open(&data.path().join("store"));
+        store.get_cf(store.cf_handle("state_node").unwrap(), root.as_bytes()).unwrap().unwrap()
+    };
+    damage::remove_node(&data.path().join("store"), root.as_bytes());
+    let node = Node::start(data.path(), &settings);
+    assert!(node.prune("run"));
+    node.until("a freeze", |status| !status["pruner"]["frozen"].is_null());
+    let (code, health) = of_node(&node);
+    assert_eq!((code, health["verdict"].as_str(), code_of(&health).as_str()), (2, Some("critical"), "frozen"));
+    assert!(health["reasons"][0]["message"].as_str().unwrap().contains(&root.to_string()), "{health}");
+    assert_eq!(node.ask("/healthz").status(), 503);
+    assert!(!node.prune("run"), "a frozen pruner takes no cycle");
+    drop(node);
+    assert_eq!(of_store().0, 2, "and the store says so without its node");
+
+    damage::put_node(&data.path().join("store"), root.as_bytes(), &bytes);
+    let node = Node::start(data.path(), &settings);
+    assert!(node.prune("unfreeze"));
+    node.cycle();
+    assert_eq!(of_node(&node).0, 0, "health recovers with its cause");
+    let url = node.url().to_owned();
+    drop(node);
+    assert_eq!(node::json(&["health-check", "--url", &url]).0, 3);
+    assert_eq!(node::json(&["health-check", "--db", "/nonexistent"]).0, 3);
+}
+
+/// More is created during a cycle than its barrier may remember: the cycle is given up, and health is degraded.
+#[test]
+fn a_cycle_that_was_given_up_turns_health_degraded_until_one_finishes() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+    let tight = [&settings[..], &["pruner.barrier_limit=1", "pruner.sweep=delete"]].concat();
+    let node = Node::start(data.path(), &tight);
+    let create = |n: u32| {
+        json!({ "create_object": {
+        "id": format!("{n:064x}"), "owner": "00".repeat(32), "value": hex::encode(n.to_be_bytes()) } })
+    };
+    let mut n = 0;
+    let mut more = || {
+        n += 1;
+        node.submit(&create(n));
+    };
+    (0..12).for_each(|_| more());
+    // Held before its sweep, while objects are created.
+    while node.status()["pruner"]["cycles_failed"] == 0 {
+        node.prune("run");
+        node.prune("pause");
+        more();
+        more();
+        node.prune("resume");
+        node.until("the end of a cycle", |status| status["pruner"]["running"] == false);
+    }
+    let (code, health) = node::json(&["health-check", "--url", node.url()]);
+    assert_eq!((code, health["verdict"].as_str()), (1, Some("degraded")), "{health}");
+    assert!(health["reasons"][0]["message"].as_str().unwrap().contains("barrier"), "{health}");
+    assert_eq!(node.ask("/healthz").status(), 200, "degraded still serves");
+    node.cycle();
+    assert_eq!(node::json(&["health-check", "--url", node.url()]).0, 0);
+}

@@ -1,0 +1,144 @@
+//! Life cycle row 3 with the real process: killed in each phase, it loses nothing and finishes its cycle afterwards.
+
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use state_tests::node::{self, Node};
+
+const SETTINGS: [&str; 5] = [
+    "chain.block_interval=10ms",
+    "chain.durability=logged",
+    "pruner.keep_last=20",
+    "pruner.every_orders=1000000", // cycles begin when the test says so
+    "pruner.verify_sample=100",
+];
+
+/// A sweep this slow is caught at its first range.
+const SLOW: &str = "pruner.io_limit=256 KiB";
+
+/// A load in the background; ended when it goes out of scope.
+struct Load(Child);
+
+impl Load {
+    fn on(node: &Node, seed: &str) -> Self {
+        let mut command = Command::new(node::binary());
+        command.args(["load", "--url", node.url(), "--profile", "toggle", "--rate", "800", "--connections", "2"]);
+        command.args(["--seed", seed]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended by itself when its node died.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn verified(data: &Path) -> Value {
+    let db = data.join("store").display().to_string();
+    let (code, report) = node::json(&["verify", "--db", &db, "--layout", "native", "--keep-last", "20", "--leaks"]);
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!((report["missing_nodes"].as_u64(), report["corrupt_nodes"].as_u64()), (Some(0), Some(0)));
+    report
+}
+
+fn orders(node: &Node, at_least: u64) {
+    node.until("orders", |status| status["head"]["order"].as_u64().unwrap() >= at_least);
+}
+
+/// Holds a cycle in the phase; whether it was caught there.
+fn hold_in(node: &Node, phase: &str) -> bool {
+    assert!(node.prune("run"));
+    loop {
+        let held = node.prune("pause");
+        let pruner = node.status()["pruner"].clone();
+        if held && pruner["phase"] == phase {
+            return true;
+        }
+        if !held && pruner["running"] == false && pruner["cycles_finished"].as_u64().unwrap() > 0 {
+            return false; // it was faster than we
+        }
+        node.prune("resume");
+    }
+}
+
+/// Kills a node under load in a phase and returns what it had acknowledged.
+fn die_in(data: &Path, phase: &str, seed: &str) -> u64 {
+    for attempt in 0..20 {
+        let node = Node::start(data, &[&SETTINGS[..], &[SLOW]].concat());
+        let load = Load::on(&node, seed);
+        let begun = node.status()["head"]["order"].as_u64().unwrap();
+        orders(&node, begun + 40);
+        let caught = match phase {
+            "idle" => true,
+            _ => hold_in(&node, phase),
+        };
+        let acknowledged = node.submit(&json!({ "create_object": {
+            "id": hex::encode([attempt + 1; 32]), "owner": "00".repeat(32), "value": "01" } }));
+        node.kill();
+        drop(load);
+        if caught {
+            return acknowledged;
+        }
+    }
+    panic!("no cycle was ever caught in {phase}");
+}
+
+fn kill_in(phase: &str, seed: &str) {
+    let data = tempfile::tempdir().unwrap();
+    let acknowledged = die_in(data.path(), phase, seed);
+    let report = verified(data.path());
+    println!("killed in {phase} after order {acknowledged}: {report}");
+
+    let node = Node::start(data.path(), &SETTINGS);
+    let status = node.status();
+    assert!(status["head"]["order"].as_u64().unwrap() >= acknowledged, "an acknowledged order is gone: {status:#}");
+    let status = node.cycle();
+    assert_eq!((status["verdict"].as_str(), status["pruner"]["cycles_failed"].as_u64()), (Some("healthy"), Some(0)));
+    let (ended, log) = node.stop(Signal::TERM);
+    assert!(ended.success(), "{log}");
+    assert_eq!(verified(data.path())["leaked_nodes"], 0, "a cycle without commits leaves nothing behind");
+}
+
+#[test]
+fn kill_nine_while_no_cycle_runs() {
+    kill_in("idle", "1");
+}
+
+#[test]
+fn kill_nine_while_marking() {
+    kill_in("build_reach", "2");
+}
+
+#[test]
+fn kill_nine_while_sweeping() {
+    kill_in("sweep_expired", "3");
+}
+
+#[test]
+fn sigterm_and_sigint_end_a_node_cleanly_in_the_middle_of_a_cycle() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let data = tempfile::tempdir().unwrap();
+        let node = Node::start(data.path(), &[&SETTINGS[..], &[SLOW]].concat());
+        let load = Load::on(&node, "4");
+        orders(&node, 60);
+        assert!(node.prune("run"));
+        node.until("a running cycle", |status| {
+            status["pruner"]["running"] == true || status["pruner"]["cycles_finished"].as_u64().unwrap() > 0
+        });
+        let (ended, log) = node.stop(signal);
+        drop(load);
+        assert!(ended.success(), "{signal:?}: {ended:?}\n{log}");
+        assert!(log.contains("stopping"), "{log}");
+        verified(data.path());
+        let node = Node::start(data.path(), &SETTINGS);
+        let status = node.cycle();
+        assert_eq!(status["pruner"]["cycles_failed"], 0, "{}", node.log());
+    }
+}

@@ -1,0 +1,145 @@
+//! End to end: a node under load prunes itself several times, its disk stays bounded, and every proof verifies.
+//!
+//! E2E_SECONDS sets the length of the run; 60 is the one of the specification, the default is shorter.
+
+use std::{
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use state_pruner::{Clock, SystemClock};
+use state_tests::node::{self, Node, proven};
+use state_tree::Key;
+
+const KEEP: u64 = 40;
+
+/// The key of a name, as the reference chain derives it.
+fn key(name: &str) -> Key {
+    Key::new(Sha256::digest([b"state-node object key 1".as_slice(), &hex::decode(name).unwrap()].concat()).into())
+}
+
+/// A load of one profile on a node, for some seconds.
+fn drive(node: &Node, profile: &str, seconds: u64) -> Child {
+    let mut command = Command::new(node::binary());
+    command.args(["load", "--url", node.url(), "--profile", profile, "--seed", "9", "--json"]);
+    command.args(["--for", &seconds.to_string(), "--rate", "1500", "--connections", "2"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn report(load: Child) -> Value {
+    let output = load.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn name(n: u64) -> String {
+    hex::encode(Sha256::digest(n.to_be_bytes()))
+}
+
+/// An object of ours whose value at each order is known.
+struct Probe {
+    name: String,
+    /// Order and value, ascending.
+    values: Vec<(u64, String)>,
+}
+
+impl Probe {
+    fn create(node: &Node) -> Self {
+        let (name, value) = (name(0), hex::encode([1]));
+        let create = json!({ "create_object": { "id": name, "owner": "00".repeat(32), "value": value } });
+        let order = node.submit(&create);
+        Self { name, values: vec![(order, value)] }
+    }
+
+    fn set(&mut self, node: &Node) {
+        let value = hex::encode(self.values.len().to_be_bytes());
+        let order = node.submit(&json!({ "set_value": { "id": self.name, "value": value } }));
+        self.values.push((order, value));
+    }
+
+    /// Reads at an order and checks the proof of what is there, and of what is not.
+    fn check(&self, node: &Node, order: u64) {
+        let expected = self.values.iter().rev().find(|(at, _)| *at <= order).map(|(_, value)| value.as_str());
+        let present = node.ask(&format!("/v1/objects/{}?order={order}&proof=true", self.name));
+        if present.status() == 410 {
+            return; // the window has moved on; others check that it says so
+        }
+        let answer: Value = present.json().unwrap();
+        let proof = if expected.is_some() { &answer["proof"] } else { &answer["error"]["proof"] };
+        let shown = proven(proof, &[key(&self.name)]).map(|object| hex::encode(object.value));
+        assert_eq!(shown.as_deref(), expected, "order {order}");
+        let nobody = name(1 + order);
+        let absent: Value = node.ask(&format!("/v1/objects/{nobody}?order={order}&proof=true")).json().unwrap();
+        if absent["error"]["code"] == "not_found" {
+            assert_eq!(proven(&absent["error"]["proof"], &[key(&nobody)]), None);
+        }
+    }
+}
+
+fn seconds() -> u64 {
+    std::env::var("E2E_SECONDS").map_or(20, |text| text.parse().unwrap())
+}
+
+#[test]
+fn a_node_under_load_prunes_itself_and_every_proof_verifies() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = [
+        "chain.block_interval=20ms".to_owned(),
+        "chain.durability=logged".to_owned(),
+        format!("pruner.keep_last={KEEP}"),
+        "pruner.every_orders=60".to_owned(),
+    ];
+    let node = Node::start(data.path(), &settings.each_ref().map(String::as_str));
+    let mut probe = Probe::create(&node);
+    let (mut sizes, mut checks) = (Vec::new(), 0);
+    for profile in ["mixed", "toggle", "tables"] {
+        let (load, clock) = (drive(&node, profile, seconds().div_ceil(3)), SystemClock::new());
+        while clock.monotonic() < Duration::from_secs(seconds().div_ceil(3)) {
+            probe.set(&node);
+            let status = node.status();
+            let (floor, head) = (status["floor"].as_u64().unwrap(), status["head"]["order"].as_u64().unwrap());
+            for order in [floor, (floor + head) / 2, head] {
+                probe.check(&node, order);
+                checks += 2;
+            }
+            sizes.push(status["space"]["total"].as_u64().unwrap());
+            thread::yield_now();
+        }
+        let report = report(load);
+        println!("{profile}: {report}");
+        assert_eq!(report["proofs_wrong"], 0, "{report}");
+        assert!(report["proofs_verified"].as_u64().unwrap() > 0 && report["applied"].as_u64().unwrap() > 0, "{report}");
+    }
+    let status = node.cycle();
+    assert!(status["pruner"]["cycles_finished"].as_u64().unwrap() >= 3, "{status:#}");
+    assert_eq!(status["pruner"]["cycles_failed"], 0, "{status:#}\n{}", node.log());
+    assert_eq!(status["verdict"], "healthy");
+    let (size, put) = (status["space"]["total"].as_u64().unwrap(), status["counts"]["bytes_put"].as_u64().unwrap());
+    println!(
+        "{checks} proofs of ours; {} samples of the size, most {:?}; {put} bytes put, {size} left",
+        sizes.len(),
+        sizes.iter().max()
+    );
+
+    let floor = status["floor"].as_u64().unwrap();
+    let below: Value = node.ask(&format!("/v1/objects/{}?order={}", probe.name, floor - 1)).json().unwrap();
+    assert_eq!((below["error"]["code"].as_str(), below["error"]["floor"].as_u64()), (Some("pruned"), Some(floor)));
+    let (ended, log) = node.stop(rustix::process::Signal::TERM);
+    assert!(ended.success(), "{log}");
+    let (code, verified) = verify(&data.path().join("store"));
+    assert_eq!((code, verified["missing_nodes"].as_u64(), verified["corrupt_nodes"].as_u64()), (0, Some(0), Some(0)));
+    let live = verified["live_nodes"].as_u64().unwrap();
+    println!("{verified}");
+    // A node is at most 600 bytes here, and the engine may hold each live node twice while it rewrites.
+    assert!(size < 40 * (1 << 20) + live * 1200, "{size} bytes for {live} live nodes");
+    assert!(verified["leaked_nodes"].as_u64().unwrap() <= live, "{verified}");
+}
+
+fn verify(db: &std::path::Path) -> (i32, Value) {
+    let (db, keep) = (db.display().to_string(), KEEP.to_string());
+    node::json(&["verify", "--db", &db, "--layout", "native", "--keep-last", &keep, "--leaks"])
+}

@@ -1,0 +1,5 @@
+//! The real binary: under load, killed, stopped, asked from outside.
+
+mod commands;
+mod kill;
+mod load;
