@@ -1,0 +1,118 @@
+//! SweepExpired: a rewrite through the sweep filter against a plain forced compaction of the same store, and against
+//! deleting in batches and compacting then.
+
+use std::{path::Path, sync::Arc};
+
+use state_benches::{Arguments, Built, Error, Stopwatch, Table, Took, build};
+use state_pruner::{
+    Control, SystemClock, Unobserved,
+    mark::{MarkChoice, MarkJob, RehashChoice, SealedMark, build_reach},
+};
+use state_store::{Batch, Capture, Condemned, Flow, KeyRange, LiveSet as _, Store};
+use state_tree::{NodeHash, RoochLayout};
+
+const DELETE_BATCH: usize = 1000;
+
+fn main() -> Result<(), Error> {
+    let arguments = Arguments::from_command_line()?;
+    let built = build(&arguments)?;
+    let mut table = Table::default();
+    let bench = Bench { built: &built, watch: Stopwatch::default() };
+    let (mut plain, mut filtered, mut deleted) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..arguments.rounds {
+        plain.push(bench.on_a_copy(|store, _| Ok(store.backend().rewrite_nodes(&KeyRange::ALL)?))?);
+        filtered.push(bench.on_a_copy(sweep_by_filter)?);
+        deleted.push(bench.on_a_copy(delete_then_compact)?);
+    }
+    let plain = table.time("plain forced compaction", &plain);
+    let filtered = table.time("filtered sweep", &filtered);
+    let deleted = table.time("delete batches, then compaction", &deleted);
+    table.ratio("filtered sweep / plain forced compaction", filtered, plain, Some(1.1));
+    table.ratio("filtered sweep / delete-then-compact", filtered, deleted, Some(0.6));
+    table.print();
+    Ok(())
+}
+
+struct Bench<'a> {
+    built: &'a Built,
+    watch: Stopwatch,
+}
+
+impl Bench<'_> {
+    /// Copies the store, marks it, and times the work alone.
+    fn on_a_copy(&self, work: impl FnOnce(&Store, &Marked) -> Result<(), Error>) -> Result<Took, Error> {
+        let copy = tempfile::tempdir_in(self.built.folder.path())?;
+        let db = copy.path().join("db");
+        std::fs::create_dir(&db)?;
+        for entry in std::fs::read_dir(&self.built.db)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), db.join(entry.file_name()))?;
+        }
+        let store = Built::open(&db)?;
+        let marked = mark(&store, copy.path())?;
+        self.watch.time(|| work(&store, &marked)).map(|(took, ())| took)
+    }
+}
+
+struct Marked {
+    capture: Capture,
+    mark: Arc<SealedMark>,
+}
+
+fn mark(store: &Store, dir: &Path) -> Result<Marked, Error> {
+    let roots = Built::roots(store)?;
+    let capture = store.capture()?;
+    let job = MarkJob {
+        view: &*capture.view,
+        layout: &RoochLayout,
+        roots: &roots,
+        cycle: 1,
+        dir: dir.to_owned(),
+        choice: MarkChoice::Scan,
+        rehash: RehashChoice::All,
+        memory_budget: 4 << 30,
+        rows_hint: store.backend().node_rows_hint()?,
+        threads: 2,
+        clock: &SystemClock::new(),
+        control: &Control::default(),
+        observer: &Unobserved,
+    };
+    let mark = Arc::new(build_reach(&job)?.0);
+    Ok(Marked { capture, mark })
+}
+
+fn sweep_by_filter(store: &Store, marked: &Marked) -> Result<(), Error> {
+    let live = Arc::clone(&marked.mark) as Arc<dyn state_store::LiveSet>;
+    let sweep = store.sweep(store.issue_permit(), marked.capture.barrier.clone(), live, None)?;
+    let tally = sweep.rewrite(&KeyRange::ALL)?;
+    if tally.dropped == 0 || tally.live != marked.mark.live_nodes() {
+        return Err(format!("the sweep saw something else than the mark: {tally:?}").into());
+    }
+    Ok(())
+}
+
+fn delete_then_compact(store: &Store, marked: &Marked) -> Result<(), Error> {
+    let permit = store.issue_permit();
+    let (mut condemned, mut hint, mut failed) = (Vec::with_capacity(DELETE_BATCH), 0, None);
+    let delete = |hashes: &[NodeHash]| {
+        store.delete(&permit, &marked.capture.barrier, Condemned { hashes, cursor: Batch::new() })
+    };
+    marked.capture.view.scan_nodes(&KeyRange::ALL, &mut |key, _| {
+        if let Ok(hash) = NodeHash::try_from(key)
+            && !marked.mark.contains(&hash, &mut hint)
+        {
+            condemned.push(hash);
+        }
+        if condemned.len() == DELETE_BATCH {
+            failed = delete(&condemned).err();
+            condemned.clear();
+        }
+        if failed.is_some() { Flow::Break(()) } else { Flow::Continue(()) }
+    })?;
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    delete(&condemned)?;
+    store.backend().flush()?;
+    Ok(store.backend().rewrite_nodes(&KeyRange::ALL)?)
+}
