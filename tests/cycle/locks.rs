@@ -13,11 +13,11 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, PruneError, Retention, Stage, SweepChoice,
+    Clock, PruneError, RecordKey, Records, Retention, Stage, SweepChoice,
     phase::PrunePhase,
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
-use state_store::{Condemned, StoreError};
+use state_store::{Batch, Condemned, StoreError};
 use state_tests::{
     chain::{Chain, block_hash},
     check,
@@ -71,6 +71,94 @@ fn two_phases_never_hold_the_lock_together() {
             });
         }
     });
+}
+
+/// Records that do something once, after the second time the phase record was saved: between the two phases.
+struct BetweenPhases {
+    inner: Arc<dyn Records>,
+    saves: AtomicUsize,
+    act: Box<dyn Fn() + Send + Sync>,
+}
+
+impl std::fmt::Debug for BetweenPhases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("BetweenPhases")
+    }
+}
+
+impl Records for BetweenPhases {
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        self.inner.load(key)
+    }
+
+    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.inner.save(key, bytes)?;
+        if key == RecordKey::Phase && self.saves.fetch_add(1, Ordering::AcqRel) == 1 {
+            (self.act)();
+        }
+        Ok(())
+    }
+
+    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.inner.stage(key, bytes)
+    }
+
+    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
+        self.inner.remove(key)
+    }
+
+    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
+        self.inner.batch(key, bytes)
+    }
+}
+
+/// An embedder takes a snapshot of its own in the moment between the phases. Its barrier began after the mark's view, so
+/// what was created in between is in neither.
+#[test]
+fn a_sweep_is_refused_once_another_snapshot_took_the_place_of_its_own() {
+    for (mark, sweep) in WAYS {
+        let rig = grown();
+        let plan = rig.plan(3).by(mark, sweep);
+        let mut env = rig.env(&plan, &Hooks::none());
+        let (chain, snapshots) = (rig.chain.clone(), Arc::clone(&env.snapshots));
+        let act = move || {
+            chain.grow(Profile::Toggle, 101, 5); // created after the view of the mark
+            snapshots.create_snapshot(PrunePhase::IncrementalSweep).unwrap();
+            snapshots.end_cycle();
+        };
+        let inner = Arc::clone(&env.parts.records);
+        env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act: Box::new(act) });
+        let ended = plan.run(&env);
+        assert!(matches!(ended, Err(PruneError::NotResumable { .. })), "{mark:?} {sweep:?}: {ended:?}");
+        check::complete(&rig.chain, &format!("{mark:?} {sweep:?}"));
+        rig.cycle(&plan);
+        check::exact(&rig.chain, &format!("{mark:?} {sweep:?}"));
+    }
+}
+
+/// A snapshot that was begun without a lock does not replace the one that a phase has locked meanwhile.
+#[test]
+fn a_snapshot_never_replaces_one_that_was_locked_meanwhile() {
+    let rig = grown();
+    let manager: Arc<Mutex<Option<Arc<AtomicSnapshotManager>>>> = Arc::default();
+    let (other, armed) = (Arc::clone(&manager), Arc::new(AtomicBool::new(false)));
+    let arm = Arc::clone(&armed);
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Captured && arm.swap(false, Ordering::AcqRel) {
+            let manager = other.lock().clone().unwrap();
+            std::mem::forget(manager.lock_snapshot(PrunePhase::SweepExpired).unwrap());
+        }
+    });
+    let made = Arc::new(self::manager(&rig, &hooks));
+    *manager.lock() = Some(Arc::clone(&made));
+    let first = made.create_snapshot(PrunePhase::BuildReach).unwrap();
+    armed.store(true, Ordering::Release);
+    let second = made.create_snapshot(PrunePhase::BuildReach);
+    assert!(matches!(second, Err(PruneError::Blocked(_))), "{second:?}");
+    assert_eq!(made.status().snapshot.map(|it| it.snapshot_id), Some(first.snapshot_id));
+    made.release_snapshot(PrunePhase::SweepExpired).unwrap();
+    let third = made.create_snapshot(PrunePhase::BuildReach).unwrap();
+    assert!(third.snapshot_id > first.snapshot_id + 1, "the id of the one that was dropped is not used again");
 }
 
 #[test]

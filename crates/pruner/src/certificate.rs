@@ -174,7 +174,8 @@ pub struct Certificate {
     pub mark: Option<MarkReport>,
     /// How sweeping went.
     pub sweep: SweepReport,
-    /// Nodes deleted by the whole cycle, before and after a restart.
+    /// Nodes deleted by the whole cycle, before and after a restart. After one that came in the middle of a range, what
+    /// was deleted of that range is not counted.
     pub deleted: u64,
     /// Bytes on disk before the cycle.
     pub bytes_before: Option<FileBytes>,
@@ -200,15 +201,27 @@ impl Certificate {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| PruneError::Invariant(format!("a certificate does not encode: {error}")))?;
         files::replace(&path, &text)?;
-        if let Some(old) = self.cycle.checked_sub(KEPT_CERTIFICATES) {
-            files::remove(&folder.join(file_name(old)))?;
-        }
+        remove_old(&folder)?;
         Ok(path)
     }
 }
 
+/// Cycles that failed left no certificate, so the newest are counted, not numbered.
+fn remove_old(folder: &Path) -> Result<(), PruneError> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(files::failed(folder))? {
+        let name = entry.map_err(files::failed(folder))?.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with("cycle-") && name.ends_with(".json")) {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    let old = names.len().saturating_sub(KEPT_CERTIFICATES);
+    names.iter().take(old).try_for_each(|name| files::remove(&folder.join(name)))
+}
+
 /// Certificates kept; the oldest goes when a new one is written.
-const KEPT_CERTIFICATES: u64 = 1000;
+const KEPT_CERTIFICATES: usize = 1000;
 
 fn file_name(cycle: u64) -> String {
     format!("cycle-{cycle:08}.json")

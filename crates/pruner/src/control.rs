@@ -143,6 +143,8 @@ pub enum Stage {
     Reclaim,
     /// Reading live nodes back.
     Verify,
+    /// Holding every present node against those that are reached.
+    Count,
 }
 
 impl Stage {
@@ -154,6 +156,7 @@ impl Stage {
             Self::Sweep => "sweep",
             Self::Reclaim => "reclaim",
             Self::Verify => "verify",
+            Self::Count => "count",
         }
     }
 }
@@ -172,6 +175,9 @@ pub struct Progress {
 
 /// Watches work in progress. Called at batch boundaries; must return quickly.
 pub trait Observer: Send + Sync {
+    /// A cycle of this id begins, or goes on after a restart.
+    fn began(&self, _cycle: u64) {}
+
     /// The stage got this far.
     fn progress(&self, progress: Progress);
 }

@@ -117,6 +117,7 @@ pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneErro
     refuse_if_frozen(&*env.parts.records)?;
     files::create_dir(&order.config.state_dir)?;
     let cycle = phase::new_cycle(&*env.parts.records)?;
+    env.observer.began(cycle);
     mark::remove_leftovers(&order.config.state_dir, None)?;
     settle(
         env,
@@ -136,15 +137,16 @@ pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>
     if Freeze::load(records)?.is_some() {
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
+    env.observer.began(record.cycle);
     let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
     let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
     match reopened {
         Some(Ok(marked)) => settle(env, record.cycle, order, sweep_expired(env, order, record, marked)).map(Some),
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
-            abandon(env, order).map(|()| None)
+            end(env, order, PhaseEvent::Failed).map(|()| None)
         }
-        None => abandon(env, order).map(|()| None),
+        None => end(env, order, PhaseEvent::Restarted).map(|()| None),
     }
 }
 
@@ -161,7 +163,7 @@ pub(crate) fn settle(
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
     let Err(error) = result else {
-        abandon(env, order)?;
+        end(env, order, PhaseEvent::Swept)?;
         return result;
     };
     if matches!(error, PruneError::Stopped) {
@@ -174,15 +176,25 @@ pub(crate) fn settle(
             tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
         }
     }
-    if let Err(left) = abandon(env, order) {
+    let event = if matches!(error, PruneError::Cancelled) { PhaseEvent::Cancelled } else { PhaseEvent::Failed };
+    if let Err(left) = end(env, order, event) {
         tracing::warn!(%left, cycle, "an ended cycle could not be cleaned up; the next start does it");
     }
     Err(error)
 }
 
-/// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier.
-pub(crate) fn abandon(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<(), PruneError> {
+/// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier. The event must be one that leads to Idle (S38).
+pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> Result<(), PruneError> {
     env.snapshots.end_cycle();
+    if let Some(record) = PhaseRecord::load(&*env.parts.records)? {
+        let to = step(record.phase, event)?;
+        if to != PrunePhase::Idle {
+            return Err(PruneError::Invariant(format!(
+                "{event:?} leads from {} to {to}, not to its end",
+                record.phase
+            )));
+        }
+    }
     env.parts.records.remove(RecordKey::Phase)?;
     mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
 }
@@ -213,7 +225,7 @@ pub(crate) fn build_reach(
     };
     record.save(&*env.parts.records)?;
     let (mark, report) = mark_under(env, order, cycle, &guard)?;
-    warn_of_foreign_rows(&report);
+    warn_of_foreign_rows(report.foreign_rows);
     let retained = RetainedReport::of(&snapshot, &*guard.roots()?);
     guard.let_go_of_view(); // L4
     drop(guard);
@@ -225,8 +237,8 @@ pub(crate) fn build_reach(
     Ok((record, Marked { mark: Arc::new(mark), reports }))
 }
 
-fn warn_of_foreign_rows(report: &MarkReport) {
-    if let Some(rows) = report.foreign_rows.filter(|rows| *rows > 0) {
+fn warn_of_foreign_rows(rows: Option<u64>) {
+    if let Some(rows) = rows.filter(|rows| *rows > 0) {
         tracing::warn!(rows, "rows of the node family have keys that are not 32 bytes; they are kept");
     }
 }
@@ -269,15 +281,19 @@ struct Renewing<'a> {
 impl Observer for Renewing<'_> {
     fn progress(&self, progress: crate::control::Progress) {
         match self.guard.renew() {
-            // A lost lock is seen where it matters: the permit is dead, so the sweep that follows is refused.
+            // A lost lock is seen where it matters: this permit deletes nothing, and the sweep takes a lock of its own.
             Ok(()) | Err(_) => self.observer.progress(progress),
         }
     }
 }
 
+fn not_resumable(cycle: u64, why: &str) -> PruneError {
+    PruneError::NotResumable { cycle, why: why.to_owned() }
+}
+
 /// Takes an interrupted sweep up again, if everything its mark was made from is still so.
 pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
-    let refuse = |why: &str| PruneError::NotResumable { cycle: record.cycle, why: why.to_owned() };
+    let refuse = |why: &str| not_resumable(record.cycle, why);
     if record.config != config::fingerprint(order.keep_last, order.config)? {
         return Err(refuse("the retention was changed")); // C9
     }
@@ -307,9 +323,13 @@ pub(crate) fn sweep_expired(
     marked: Marked,
 ) -> Result<Finished, PruneError> {
     let guard = env.snapshots.lock_snapshot(PrunePhase::SweepExpired)?;
+    if guard.snapshot_id != record.snapshot_id {
+        // Its barrier began later than the view of the mark: what was created in between is in neither (I5).
+        return Err(not_resumable(record.cycle, "another snapshot took the place of its own"));
+    }
     let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
     let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
-    step(PrunePhase::SweepExpired, PhaseEvent::Swept)?;
+    warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
     let snapshot = AtomicFields::of(&guard);
     drop(guard);
     env.snapshots.end_cycle(); // AFTER the last delete (I5)

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use state_store::{Disposition, Holder, StoreError};
+use state_store::{Disposition, Holder, Hole, StoreError};
 use state_tree::{NodeError, NodeHash, Order, TreeError};
 use thiserror::Error;
 
@@ -48,10 +48,10 @@ pub enum PruneError {
     #[error("the store has no committed state; nothing is deleted")]
     NoHead,
     /// Orders inside the window have no usable root (S11).
-    #[error("{} of the retained orders have no usable root: {}. Nothing was deleted; if these holes are known, name each with --allow-hole", holes.len(), Orders(holes))]
+    #[error("{} of the retained orders have no usable root: {}. Nothing was deleted; if these holes are known, name each with --allow-hole", holes.len(), Holes(holes))]
     Holes {
-        /// The orders.
-        holes: Vec<Order>,
+        /// The orders, each with what is wrong with it.
+        holes: Vec<(Order, Hole)>,
     },
     /// A mark file that is torn, foreign or of another cycle (I7, S19).
     #[error("mark file {path} is unusable: {why}")]
@@ -236,15 +236,15 @@ impl std::fmt::Display for Path<'_> {
     }
 }
 
-const ORDERS_SHOWN: usize = 20;
+const HOLES_SHOWN: usize = 20;
 
-struct Orders<'a>(&'a [Order]);
+struct Holes<'a>(&'a [(Order, Hole)]);
 
-impl std::fmt::Display for Orders<'_> {
+impl std::fmt::Display for Holes<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, order) in self.0.iter().take(ORDERS_SHOWN).enumerate() {
-            write!(f, "{}{order}", if index == 0 { "" } else { ", " })?;
+        for (index, (order, hole)) in self.0.iter().take(HOLES_SHOWN).enumerate() {
+            write!(f, "{}{order} ({hole})", if index == 0 { "" } else { ", " })?;
         }
-        if self.0.len() > ORDERS_SHOWN { write!(f, " and {} more", self.0.len() - ORDERS_SHOWN) } else { Ok(()) }
+        if self.0.len() > HOLES_SHOWN { write!(f, " and {} more", self.0.len() - HOLES_SHOWN) } else { Ok(()) }
     }
 }

@@ -10,31 +10,33 @@ use state_store::StoreError;
 
 use crate::error::PruneError;
 
-/// Attaches the path to a file error.
-pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> PruneError + '_ {
+/// Turns a system error into ours, with the file it happened to.
+pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let path = path.to_owned();
     move |source| {
-        if source.kind() == io::ErrorKind::PermissionDenied {
-            PruneError::Store(StoreError::Permission { path: path.to_owned(), source })
-        } else if source.kind() == io::ErrorKind::StorageFull {
-            PruneError::Store(StoreError::DiskFull { what: format!("writing {}", path.display()) })
+        if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) {
+            StoreError::Permission { path: path.clone(), source }.into()
+        } else if matches!(source.kind(), StorageFull | QuotaExceeded) {
+            StoreError::DiskFull { what: format!("writing {}", path.display()) }.into()
         } else {
-            PruneError::File { path: path.to_owned(), source }
+            PruneError::File { path: path.clone(), source }
         }
     }
 }
 
 /// Creates a folder and everything above it.
 pub(crate) fn create_dir(path: &Path) -> Result<(), PruneError> {
-    fs::create_dir_all(path).map_err(at(path))
+    fs::create_dir_all(path).map_err(failed(path))
 }
 
 /// Replaces the file by `bytes`, durably: afterwards it holds either what it held or all of `bytes`.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
     let aside = aside(path);
-    let mut file = File::create(&aside).map_err(at(&aside))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at(&aside))?;
-    fs::rename(&aside, path).map_err(at(path))?;
-    sync_folder(path)
+    let mut file = File::create(&aside).map_err(failed(&aside))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(&aside))?;
+    fs::rename(&aside, path).map_err(failed(path))?;
+    sync_folder(above(path))
 }
 
 /// Reads a file that may be absent.
@@ -42,22 +44,26 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, PruneError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(at(path)(error)),
+        Err(error) => Err(failed(path)(error)),
     }
 }
 
 /// Removes a file that may be absent.
 pub(crate) fn remove(path: &Path) -> Result<(), PruneError> {
     match fs::remove_file(path) {
-        Ok(()) => sync_folder(path),
+        Ok(()) => sync_folder(above(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(at(path)(error)),
+        Err(error) => Err(failed(path)(error)),
     }
 }
 
-fn sync_folder(path: &Path) -> Result<(), PruneError> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(Path::new("."), |folder| folder);
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(at(folder))
+/// Makes the entries of a folder durable.
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), PruneError> {
+    File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed(dir))
+}
+
+fn above(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(Path::new("."), |folder| folder)
 }
 
 fn aside(path: &Path) -> PathBuf {

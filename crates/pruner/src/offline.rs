@@ -26,7 +26,7 @@ use crate::{
     error::PruneError,
     files,
     mark::{self},
-    outcome::{Ended, Outcome},
+    outcome::{Ended, Freeze, Outcome},
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     policy::RestWindow,
     records::FolderRecords,
@@ -77,7 +77,7 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     let (record, marked) = job.mark(&env)?;
     if request.mode == PruneMode::Plan {
         let plan = job.plan(&env, &marked);
-        cycle::abandon(&env, &job.order())?;
+        cycle::end(&env, &job.order(), PhaseEvent::Cancelled)?;
         return Ok(PruneOutcome::planned(&marked, plan?, bytes_before));
     }
     let sequence = env.parts.store.view()?.sequence();
@@ -87,7 +87,7 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     } else {
         // BEFORE the store is opened for writing: a refusal changes nothing.
         sweep::check_room(env.parts.store.backend(), config.range_bytes.get()).or_else(|error| {
-            cycle::abandon(&env, &job.order())?;
+            cycle::end(&env, &job.order(), PhaseEvent::Failed)?;
             Err(error)
         })?;
         drop(env);
@@ -97,10 +97,36 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     Ok(PruneOutcome::applied(&finished, PruneBytes { before: bytes_before, after }))
 }
 
+/// Allows prunes of this store again after a fault froze them: the operator has looked. Says whether there was a freeze.
+///
+/// Errors: a store in use, a record that cannot be read or removed.
+pub fn unfreeze(db: &Path, state_dir: Option<&Path>) -> Result<bool, PruneError> {
+    let db = canonical(db);
+    refuse_if_held(&db)?;
+    let folder = state_dir.map_or_else(|| default_state_dir(&db), Path::to_owned);
+    let records = FolderRecords(folder);
+    let frozen = Freeze::load(&records)?.is_some();
+    if frozen {
+        Freeze::lift(&records)?;
+    }
+    Ok(frozen)
+}
+
 /// The path without `.` and links, so that a folder beside it is beside the database and not inside it. A path that
 /// does not exist stays as it is: opening it says what is wrong.
 fn canonical(db: &Path) -> PathBuf {
     std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned())
+}
+
+/// A path that may not exist yet, without `.` and links in the part that does.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for known in absolute.ancestors() {
+        if let (Ok(real), Ok(rest)) = (std::fs::canonicalize(known), absolute.strip_prefix(known)) {
+            return real.join(rest);
+        }
+    }
+    absolute
 }
 
 /// Where runs on this store keep what outlives them.
@@ -133,7 +159,7 @@ impl Folder {
         refuse_inside(db, &within)?;
         files::create_dir(&within)?;
         let made = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&within);
-        made.map(Self::Temporary).map_err(files::at(&within))
+        made.map(Self::Temporary).map_err(files::failed(&within))
     }
 
     fn path(&self) -> &Path {
@@ -167,7 +193,7 @@ fn refuse_if_held(db: &Path) -> Result<(), PruneError> {
 
 /// A folder of ours inside the engine's would be taken for one of its files.
 fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
-    if !state_dir.starts_with(db) {
+    if !resolved(state_dir).starts_with(db) {
         return Ok(());
     }
     let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the state folder lies inside the database");
@@ -178,20 +204,20 @@ fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
 fn lock_folder(dir: &Path) -> Result<std::fs::File, PruneError> {
     let path = dir.join("prune.lock");
     let options = std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).clone();
-    let mut file = options.open(&path).map_err(files::at(&path))?;
+    let mut file = options.open(&path).map_err(files::failed(&path))?;
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(files::at(&path))?;
+            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(files::failed(&path))?;
             Ok(file)
         }
         Err(std::fs::TryLockError::WouldBlock) => {
             let mut text = String::new();
-            file.read_to_string(&mut text).map_err(files::at(&path))?;
+            file.read_to_string(&mut text).map_err(files::failed(&path))?;
             let named = text.trim().parse().map(|pid| Holder { pid: Some(pid), command: None });
             let holder = named.unwrap_or(Holder { pid: None, command: None });
             Err(StoreError::Locked { path, holder }.into())
         }
-        Err(std::fs::TryLockError::Error(error)) => Err(files::at(&path)(error)),
+        Err(std::fs::TryLockError::Error(error)) => Err(files::failed(&path)(error)),
     }
 }
 
@@ -241,9 +267,9 @@ impl Offline<'_> {
         mark::remove_leftovers(&self.config.state_dir, None)?;
         let built = cycle::build_reach(env, &self.order(), cycle);
         let Err(error) = built else { return built };
-        cycle::abandon(env, &self.order())?;
+        cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         let error = self.explained(env, error)?;
-        if self.request.mode == PruneMode::Apply {
+        if self.request.mode == PruneMode::Apply && !matches!(error, PruneError::Stopped) {
             self.failed(env, cycle, &error).save(&*env.parts.records)?;
         }
         Err(error)
@@ -286,7 +312,7 @@ impl Offline<'_> {
                 Err(error) => tracing::info!(%error, "marking again"),
             }
         }
-        cycle::abandon(env, &self.order())?;
+        cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         Ok(None)
     }
 
@@ -307,7 +333,7 @@ impl Offline<'_> {
             if now == marked_at {
                 self.finish(&env, record, marked)
             } else {
-                cycle::abandon(&env, &self.order())?;
+                cycle::end(&env, &self.order(), PhaseEvent::Failed)?;
                 Err(PruneError::Changed { marked: marked_at, now })
             }
         };
@@ -324,6 +350,7 @@ impl Offline<'_> {
         let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
         let finished = cycle::settle(env, cycle, &order, cycle::sweep_expired(env, &order, record, marked));
         let outcome = match &finished {
+            Err(PruneError::Stopped) => return finished, // the same command goes on where it was
             Ok(finished) => Outcome::finished(&finished.certificate, &finished.path),
             Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error) },
         };

@@ -96,7 +96,7 @@ impl Outcome {
 /// Why deletes are frozen (I11).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freeze {
-    /// The cycle that found the fault.
+    /// The cycle that found the fault; zero if it had no id yet.
     pub cycle: u64,
     /// Milliseconds since 1970.
     pub at: u64,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
 
-use state_store::{Batch, Store};
+use state_store::{Batch, PinOwner, Store};
 use state_tree::Order;
 
 use crate::{
@@ -40,7 +40,8 @@ impl RetentionPolicy for LiveWindow {
         let floor = self.store.floor().map_or(Order::GENESIS, |floor| floor);
         let pins = self.store.pins().into_iter().filter_map(|(order, owners)| {
             let root = owners.first()?.root;
-            let names: Vec<&str> = owners.iter().map(|owner| owner.owner.as_str()).collect();
+            let name = |owner: &PinOwner| format!("{} since order {}", owner.owner, owner.since);
+            let names: Vec<String> = owners.iter().map(name).collect();
             Some(RetainedRoot { order, root, kept_by: KeptBy::Pin(names.join(", ")) })
         });
         Ok(Retention { window: Window::From(floor), pins: pins.collect(), allowed_holes: BTreeSet::new() })

@@ -84,21 +84,16 @@ impl RetainedRoots {
     /// Errors: no head, a record that cannot be read, holes that the operator did not name.
     pub fn resolve(chain: &dyn ChainView, view: &dyn View, retention: &Retention) -> Result<Self, PruneError> {
         let head = chain.head(view)?.ok_or(PruneError::NoHead)?;
-        let floor = chain.floor(view)?;
-        let asked = match retention.window {
-            Window::Last(count) => head.order.minus(count.get() - 1),
-            Window::From(order) => Some(order),
-        };
-        let first = asked.map_or(floor, |first| first.max(floor));
-        let answers = chain.roots(view, first, head.order)?;
-        check_answered(&answers, first, head.order)?;
+        let asking = Asking { chain, view, head: head.order, known: &retention.allowed_holes };
+        let Answered { first, answers, shorter } = asking.window(retention.window)?;
         let mut found = Found::default();
         for (order, at) in answers {
             found.take(order, at, if order == head.order { KeptBy::Head } else { KeptBy::Window });
         }
         found.roots.extend(retention.pins.iter().filter(|pin| pin.order < first).cloned());
-        let unknown: Vec<Order> =
-            found.holes.keys().filter(|order| !retention.allowed_holes.contains(order)).copied().collect();
+        let named = |order: &Order| retention.allowed_holes.contains(order);
+        let unknown: Vec<(Order, Hole)> =
+            found.holes.iter().filter(|(order, _)| !named(order)).map(|(order, hole)| (*order, hole.clone())).collect();
         if !unknown.is_empty() {
             return Err(PruneError::Holes { holes: unknown });
         }
@@ -113,7 +108,7 @@ impl RetainedRoots {
             roots: found.roots,
             holes: found.holes.into_iter().collect(),
             unexecuted: sequenced.get() - head.order.get(),
-            shorter_than_asked: asked.is_none_or(|asked| asked < floor),
+            shorter_than_asked: shorter,
         })
     }
 
@@ -136,11 +131,11 @@ pub(crate) fn digest_between(
     first: Order,
     last: Order,
 ) -> Result<[u8; 32], PruneError> {
-    let roots = chain.roots(view, first, last)?;
-    Ok(digest(roots.into_iter().filter_map(|(order, at)| match at {
-        RootAt::Root(root) => Some((order, root)),
-        RootAt::Hole(_) => None,
-    })))
+    let mut found = Found::default();
+    for (order, at) in chain.roots(view, first, last)? {
+        found.take(order, at, KeptBy::Window);
+    }
+    Ok(digest(found.roots.iter().map(|kept| (kept.order, kept.root))))
 }
 
 fn digest(roots: impl Iterator<Item = (Order, StateRoot)>) -> [u8; 32] {
@@ -152,14 +147,64 @@ fn digest(roots: impl Iterator<Item = (Order, StateRoot)>) -> [u8; 32] {
     hasher.finalize().into()
 }
 
-/// Every order of the window has an answer: a chain that leaves one out would shorten the window silently (S9, S11).
-fn check_answered(answers: &[(Order, RootAt)], first: Order, last: Order) -> Result<(), PruneError> {
-    let asked = (first.get()..=last.get()).map(Order::new);
-    if answers.iter().map(|(order, _)| *order).eq(asked) {
-        return Ok(());
+/// Asks a chain for the orders of a window.
+struct Asking<'a> {
+    chain: &'a dyn ChainView,
+    view: &'a dyn View,
+    head: Order,
+    /// Orders known to have no root.
+    known: &'a BTreeSet<Order>,
+}
+
+/// The orders of a window, each with its answer.
+struct Answered {
+    first: Order,
+    answers: Vec<(Order, RootAt)>,
+    /// Whether history ends before the window does.
+    shorter: bool,
+}
+
+impl Asking<'_> {
+    fn window(&self, window: Window) -> Result<Answered, PruneError> {
+        let floor = self.chain.floor(self.view)?;
+        match window {
+            Window::Last(count) => self.last(count.get(), floor),
+            Window::From(order) => {
+                let first = order.max(floor);
+                Ok(Answered { first, answers: self.between(first, self.head)?, shorter: order < floor })
+            }
+        }
     }
-    let got = answers.len();
-    Err(PruneError::Invariant(format!("asked for the roots of orders {first} to {last}, the chain answered for {got}")))
+
+    /// Reaches down until so many orders were executed: one that is known to have no root does not count. Any other
+    /// hole ends it, as it ends the cycle.
+    fn last(&self, count: u64, floor: Order) -> Result<Answered, PruneError> {
+        let reach = |from: Order, missing: u64| from.minus(missing).map_or(floor, |first| first.max(floor));
+        let mut first = reach(self.head, count - 1);
+        let mut answers = self.between(first, self.head)?;
+        loop {
+            let holes = || answers.iter().filter(|(_, at)| matches!(at, RootAt::Hole(_)));
+            let executed = (answers.len() - holes().count()) as u64;
+            let missing = count.saturating_sub(executed);
+            if missing == 0 || first == floor || holes().any(|(order, _)| !self.known.contains(order)) {
+                return Ok(Answered { first, answers, shorter: missing > 0 && first == floor });
+            }
+            first = reach(first, missing); // as often as there are known holes, at most
+            answers = self.between(first, self.head)?;
+        }
+    }
+
+    /// Every order has an answer: a chain that leaves one out would shorten the window silently (S9, S11).
+    fn between(&self, first: Order, last: Order) -> Result<Vec<(Order, RootAt)>, PruneError> {
+        let answers = self.chain.roots(self.view, first, last)?;
+        let asked = (first.get()..=last.get()).map(Order::new);
+        if answers.iter().map(|(order, _)| *order).eq(asked) {
+            return Ok(answers);
+        }
+        let got = answers.len();
+        let why = format!("asked for the roots of orders {first} to {last}, the chain answered for {got}");
+        Err(PruneError::Invariant(why))
+    }
 }
 
 #[derive(Default)]

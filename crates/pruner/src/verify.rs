@@ -316,7 +316,7 @@ impl Census {
         if self.nodes.is_multiple_of(SHOW_EVERY) {
             job.control.checkpoint()?;
             let share = Some(hash.fingerprint() as f64 / u64::MAX as f64);
-            job.observer.progress(Progress { stage: Stage::Verify, done: self.nodes, share });
+            job.observer.progress(Progress { stage: Stage::Count, done: self.nodes, share });
         }
         Ok(())
     }

@@ -4,6 +4,7 @@
 //! is answered, not queued; a panic in a cycle is caught here, poisons the status and leaves the node serving (P14);
 //! dropping the value stops the thread and joins it.
 
+mod ending;
 mod shared;
 mod status;
 
@@ -17,7 +18,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use state_store::{Disposition, Store};
+use state_store::Store;
 use state_tree::{NodeLayout, Order};
 
 use crate::{
@@ -25,17 +26,16 @@ use crate::{
     clock::Clock,
     config::PrunerConfig,
     control::{Control, Observer, Progress},
-    cycle::{self, CycleEnv, CycleOrder, Finished},
+    cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
     health::{self, Facts, Health},
-    metrics,
-    outcome::{Ended, Freeze, Outcome},
-    phase::{PhaseRecord, PrunePhase},
+    outcome::Freeze,
+    phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
     records::Records,
     snapshot::{AtomicSnapshotManager, NodeFacts, SnapshotParts},
 };
-use shared::{Asked, Change, Life, Shared, recall};
+use shared::{Asked, Life, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
 
 /// What a node hands to its pruner.
@@ -137,7 +137,8 @@ impl Pruner {
     pub fn committed(&self, order: Order) {
         let due = {
             let mut shared = self.inner.shared.lock();
-            shared.head = order.get();
+            shared.head = shared.head.max(order.get()); // several committers may tell in any order
+            self.inner.end_a_paused_cycle_that_is_lost(&shared);
             self.inner.is_due(&shared)
         };
         if due {
@@ -154,8 +155,12 @@ impl Pruner {
 
     /// Does what an operator asks, and answers at once.
     pub fn command(&self, command: Command) -> Reply {
-        let running = self.inner.shared.lock().running.clone();
+        let (running, looking) = {
+            let shared = self.inner.shared.lock();
+            (shared.running.clone(), shared.trigger == Some(Trigger::Resumed) && shared.cycle.is_none())
+        };
         match (command, running) {
+            (Command::Run, Some(_)) if looking => self.run(), // for an interrupted cycle: that is no cycle to join
             (Command::Run, Some(_)) => Reply::AlreadyRunning,
             (Command::Run, None) => self.run(),
             (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
@@ -214,7 +219,7 @@ impl Pruner {
             last: shared.last.clone(),
             poisoned: shared.poisoned.clone(),
             lag: Some((self.inner.behind(&shared), self.inner.due_after())),
-            background_errors,
+            background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
         })
     }
 
@@ -248,6 +253,10 @@ impl Drop for Pruner {
 struct Watch(Arc<Inner>);
 
 impl Observer for Watch {
+    fn began(&self, cycle: u64) {
+        self.0.shared.lock().cycle = Some(cycle);
+    }
+
     fn progress(&self, progress: Progress) {
         self.0.shared.lock().progress = Some(progress);
     }
@@ -279,6 +288,15 @@ impl Inner {
         idle && shared.head >= self.next_at(shared)
     }
 
+    /// A paused cycle whose barrier is full can only be abandoned: it is let go on, and ends at its next step (P22).
+    fn end_a_paused_cycle_that_is_lost(&self, shared: &Shared) {
+        if let Some(paused) = shared.running.as_ref().filter(|control| control.is_paused())
+            && self.snapshots.is_barrier_full()
+        {
+            paused.resume();
+        }
+    }
+
     fn serve(self: &Arc<Self>, messages: &Receiver<Message>) {
         while let Ok(Message::Wake(mut trigger)) = messages.recv() {
             while let Some(control) = self.begin(trigger) {
@@ -295,6 +313,7 @@ impl Inner {
         // A request that came before the interrupted sweep was looked at is not answered by looking: it stays.
         let asked = trigger != Trigger::Resumed && std::mem::take(&mut shared.asked) == Asked::Yes;
         let wanted = able && (trigger == Trigger::Resumed || asked || self.is_due(&shared));
+        shared.trigger = wanted.then_some(trigger);
         wanted.then(|| Arc::clone(shared.running.insert(Arc::new(Control::default()))))
     }
 
@@ -320,57 +339,10 @@ impl Inner {
             Err(_) => Some(self.panicked()),
         };
         let mut shared = self.shared.lock();
-        shared.running = None;
-        shared.progress = None;
+        (shared.running, shared.trigger, shared.cycle, shared.progress) = (None, None, None, None);
         if let Some(change) = ended {
             change.apply(&mut shared);
         }
-    }
-
-    fn finished(&self, finished: &Finished) -> Change {
-        let certificate = &finished.certificate;
-        metrics::cycle_finished(certificate);
-        tracing::info!(
-            cycle = certificate.cycle,
-            deleted = certificate.deleted,
-            live = certificate.live_nodes,
-            bytes_after = certificate.bytes_after.total,
-            "pruning cycle finished"
-        );
-        let last = self.remember(Outcome::finished(certificate, &finished.path));
-        Change { finished: 1, deleted: certificate.deleted, last: Some(last), ..Change::default() }
-    }
-
-    fn failed(&self, error: &PruneError) -> Change {
-        metrics::cycle_failed(error.code());
-        match error.disposition() {
-            Disposition::Corrupt | Disposition::Bug => tracing::error!(%error, "pruning cycle failed"),
-            Disposition::Transient | Disposition::Resource | Disposition::Input => {
-                tracing::warn!(%error, "pruning cycle failed");
-            }
-        }
-        let at = self.parts.clock.unix_ms();
-        let cycle = PhaseRecord::load(&*self.parts.records).map_or(None, |record| record.map(|record| record.cycle));
-        // The freeze holds in memory even if its record could not be saved.
-        let freeze = error.is_live_fault().then(|| Freeze { cycle: cycle.unwrap_or(0), at, why: error.to_string() });
-        // The next attempt waits for the next trigger, not for the next commit.
-        let head_order = Some(self.shared.lock().head);
-        let ended = Ended::Failed { code: error.code().to_owned(), message: error.to_string() };
-        let last = self.remember(Outcome { cycle, at, head_order, ended });
-        Change { failed: 1, freeze, last: Some(last), ..Change::default() }
-    }
-
-    fn panicked(&self) -> Change {
-        self.snapshots.end_cycle();
-        tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
-        Change { failed: 1, poisoned: Some("a cycle panicked; see the log".to_owned()), ..Change::default() }
-    }
-
-    fn remember(&self, outcome: Outcome) -> Outcome {
-        if let Err(error) = outcome.save(&*self.parts.records) {
-            tracing::error!(%error, "the outcome of the cycle could not be saved");
-        }
-        outcome
     }
 
     fn status(&self) -> PrunerStatus {
@@ -380,7 +352,7 @@ impl Inner {
             running: shared.running.is_some(),
             paused: shared.running.as_ref().is_some_and(|control| control.is_paused()),
             phase: snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase),
-            cycle: shared.last.as_ref().and_then(|last| last.cycle),
+            cycle: shared.cycle.or_else(|| shared.last.as_ref().and_then(|last| last.cycle)),
             progress: shared.progress.map(|progress| StageStatus {
                 stage: progress.stage,
                 done: progress.done,

@@ -3,9 +3,10 @@
 //! Promises: a version is dropped only if a sweep is active, its permit is current, the key is 32 bytes, the key is
 //! not in the mark and not among the hashes created since the view. Everything else is kept (I8).
 //!
-//! Why no lock is shared with commits: the filter judges one stored version. A version written after the view was
+//! Why it loses nothing beside commits: the filter judges one stored version. A version written after the view was
 //! recorded before it was written (I5), so it is kept. A version from before the view may go, but a newer put of the
-//! same key has a higher sequence number and still wins (S23).
+//! same key has a higher sequence number and still wins (S23). All they share is the barrier, one shard at a time, for
+//! one look or one insertion.
 //!
 //! Never: the verdict never reads the store, never waits except for the pace it was given, and a panic in it keeps.
 
@@ -279,6 +280,11 @@ impl SweepJudge {
             self.brake();
         }
         verdict
+    }
+
+    /// From here on this compaction is not braked.
+    pub(crate) fn release_brake(&mut self) {
+        self.paced = Paced::No;
     }
 
     fn brake(&mut self) {

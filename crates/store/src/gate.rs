@@ -188,8 +188,8 @@ impl ChainState {
         let root = self.root(order)?;
         let id = self.next_pin;
         self.next_pin += 1;
-        let owner = owner.to_owned();
-        self.pins.entry(order).or_default().push(PinOwner { root, id, owner });
+        let (owner, since) = (owner.to_owned(), self.head_order().map_or(order, |head| head));
+        self.pins.entry(order).or_default().push(PinOwner { root, id, owner, since });
         Ok((root, id))
     }
 
@@ -231,6 +231,8 @@ pub struct PinOwner {
     pub(crate) id: u64,
     /// What the holder said of itself.
     pub owner: String,
+    /// The head when it was pinned: how long it is held, told in orders.
+    pub since: Order,
 }
 
 /// The engine with the durability commits are written under.

@@ -2,6 +2,10 @@
 //!
 //! Key: order, then commit id, both big-endian. Commit ids are never reused, so the rows of an order that was rolled
 //! back and committed again cannot be confused. Value: a record of kind `JRNL`.
+//!
+//! What it serves: the barrier is rebuilt from `created` after a restart (S20). The other lists say what left its place
+//! and where sub-trees went; a sweep between cycles also needs which of those places are shared, which is decided as a
+//! commit is made, so it will need a later version of this record and a cycle that begins under it.
 //! Costs: 8 bytes per created hash, 32 per stale node, dropped or adopted root.
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +23,7 @@ use crate::{
 pub struct JournalRecord {
     /// Fingerprints of every node the commit emitted (I4).
     pub created: Vec<u64>,
-    /// Nodes that lost more places than they gained.
+    /// Nodes that lost a place and were created at none; another place may still reach them.
     pub stale: Vec<[u8; 32]>,
     /// Fields roots that lost a place.
     pub dropped: Vec<[u8; 32]>,

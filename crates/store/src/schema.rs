@@ -3,7 +3,7 @@
 //! | table | key | value | written by | deleted by | space back by |
 //! |---|---|---|---|---|---|
 //! | `state_node` | 32-byte hash | node bytes | commit | sweep filter, delete batches | the sweep itself, or the reclaim that follows delete batches |
-//! | `prune_journal` | order, big-endian | created, stale, dropped | commit | settling after a cycle | background compaction (rows are short-lived) |
+//! | `prune_journal` | order, then commit id, big-endian | created, stale, dropped | commit | settling after a cycle | background compaction (rows are short-lived) |
 //! | `prune_many` | 32-byte hash | empty | reserved for IncrementalSweep | reserved | - |
 //! | `prune_meta` | text | record | pruner | - | - |
 //! | `prune_snapshot` | text | record | snapshot manager | snapshot manager | background compaction |

@@ -3,7 +3,10 @@
 //! Two kinds are opened through the same type. A store of our own has a chain: it commits, has a head and a floor, and
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use state_tree::{NodeHash, Order, StateRoot};
@@ -178,10 +181,12 @@ impl Store {
         self.fence.issue()
     }
 
-    /// Makes every permit useless; once this returns no holder deletes anything (I10).
-    pub fn revoke_permits(&self) {
+    /// Makes the permit useless; once this returns its holders delete nothing (I10). A later one stays what it is.
+    pub fn revoke(&self, permit: &Permit) {
         let _gate = self.gate.lock();
-        self.fence.revoke();
+        if permit.belongs_to(&self.fence) && permit.is_current() {
+            self.fence.revoke();
+        }
     }
 
     /// Deletes condemned nodes except those created since the view, with the cursor in the same batch.
@@ -231,7 +236,7 @@ impl Store {
         }
         let sweep = Arc::new(Sweep::new(permit, barrier, live, pace));
         slot.activate(Arc::clone(&sweep));
-        Ok(ActiveSweep { store: self, slot, sweep })
+        Ok(ActiveSweep { store: self, slot, sweep, flushed: AtomicBool::new(false) })
     }
 
     fn check_owner(&self, permit: &Permit, barrier: &BarrierHold) -> Result<(), StoreError> {
@@ -322,18 +327,24 @@ pub struct ActiveSweep<'a> {
     store: &'a Store,
     slot: Arc<SweepSlot>,
     sweep: Arc<Sweep>,
+    /// Whether what was in memory when the sweep began is in files; what came later is in the barrier.
+    flushed: AtomicBool,
 }
 
 impl ActiveSweep<'_> {
-    /// Rewrites the files that overlap the range through the filter and returns what the filter saw meanwhile.
+    /// Rewrites the versions of the range through the filter and returns what the filter saw meanwhile.
     ///
     /// Errors: a permit revoked before or during it, a failed or cancelled rewrite; nothing live is lost by either.
     pub fn rewrite(&self, range: &KeyRange) -> Result<SweepTally, StoreError> {
         if !self.sweep.permit().is_current() {
             return Err(StoreError::PermitRevoked);
         }
-        let before = self.sweep.tally();
-        self.store.backend().rewrite_nodes(range)?;
+        let (before, backend) = (self.sweep.tally(), self.store.backend());
+        if !self.flushed.load(Ordering::Acquire) {
+            backend.flush()?; // a filter is never asked about a memtable (L16)
+            self.flushed.store(true, Ordering::Release);
+        }
+        backend.rewrite_files(range)?;
         if !self.sweep.permit().is_current() {
             return Err(StoreError::PermitRevoked);
         }

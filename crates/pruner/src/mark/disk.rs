@@ -10,31 +10,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use state_store::StoreError;
-
-use crate::error::PruneError;
+use crate::{error::PruneError, files::failed};
 
 const SEALED: &str = "sealed";
 const TEMPORARY: &str = "tmp";
 
-/// Turns a system error into ours, with the file it happened to.
-pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError {
-    move |source| {
-        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
-            return PruneError::Store(StoreError::DiskFull { what: path.display().to_string() });
-        }
-        PruneError::File { path: path.to_owned(), source }
-    }
-}
-
 /// Where the sealed mark of a cycle lies.
 pub(crate) fn sealed_path(dir: &Path, cycle: u64) -> PathBuf {
     dir.join(format!("mark-{cycle:016x}.{SEALED}"))
-}
-
-/// Makes the entries of a folder durable.
-pub(crate) fn sync_folder(dir: &Path) -> Result<(), PruneError> {
-    File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed(dir))
 }
 
 /// Hands out the temporary files of one build.

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 use crate::{
     error::PruneError,
-    mark::disk::{Scratch, TemporaryFile, failed},
+    files::failed,
+    mark::disk::{Scratch, TemporaryFile},
 };
 
 /// The edges of one segment.

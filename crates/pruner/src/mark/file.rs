@@ -24,8 +24,9 @@ use state_tree::NodeHash;
 
 use crate::{
     error::PruneError,
+    files::{failed, sync_folder},
     mark::{
-        disk::{self, Scratch, TemporaryFile, failed},
+        disk::{self, Scratch, TemporaryFile},
         evidence::AllRootsWalked,
     },
 };
@@ -116,7 +117,7 @@ impl OpenMark {
         file.sync_all().map_err(&named)?;
         let path = disk::sealed_path(&dir, identity.cycle);
         fs::rename(&aside.path, &path).map_err(failed(&path))?;
-        disk::sync_folder(&dir)?;
+        sync_folder(&dir)?;
         SealedMark::open(&dir, identity)
     }
 }

@@ -174,6 +174,7 @@ impl Traversal<'_> {
                 }
             }
             if !found {
+                self.marking.job.control.checkpoint()?; // while paused nobody spins
                 std::thread::yield_now(); // another worker still expands and may publish work
             }
         }

@@ -9,7 +9,8 @@ use state_tree::NodeHash;
 
 use crate::{
     error::PruneError,
-    mark::disk::{Scratch, TemporaryFile, failed},
+    files::failed,
+    mark::disk::{Scratch, TemporaryFile},
 };
 
 const HASH: u64 = 32;

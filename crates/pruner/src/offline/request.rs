@@ -101,7 +101,7 @@ pub struct VerifyRequest {
     pub sample: Option<u64>,
     /// Most bytes of memory.
     pub memory_budget: u64,
-    /// Folder for spilled work; absent means one beside the database.
+    /// Folder for spilled work; absent means where the system keeps temporary files.
     pub state_dir: Option<PathBuf>,
     /// Orders known to have no root.
     pub allowed_holes: BTreeSet<Order>,

@@ -5,15 +5,17 @@
 //! its age by the wall clock decides nothing (C16): whether its cycle may go on follows from the digests of its roots
 //! and of its mark.
 
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use primitive_types::H256;
-use state_store::{BarrierHold, ChainView, Head, Permit, Store, View};
-use state_tree::Order;
+use state_store::{BarrierHold, ChainView, Head, Permit, Store, StoreError, View};
 
-use super::types::{
-    AtomicSnapshot, Blocked, ChainMetadata, PruneSnapshot, SnapshotLock, SnapshotManagerConfig, SnapshotStatus,
+use super::{
+    guard::SnapshotGuard,
+    types::{
+        AtomicSnapshot, Blocked, ChainMetadata, PruneSnapshot, SnapshotLock, SnapshotManagerConfig, SnapshotStatus,
+    },
 };
 use crate::{
     clock::Clock,
@@ -57,34 +59,47 @@ pub struct SnapshotParts {
     pub clock: Arc<dyn Clock>,
 }
 
-struct Held {
-    snapshot: Arc<AtomicSnapshot>,
-    roots: Option<Arc<RetainedRoots>>,
-    view: Option<Arc<dyn View>>,
-    barrier: Option<BarrierHold>,
+pub(super) struct Held {
+    pub(super) snapshot: Arc<AtomicSnapshot>,
+    pub(super) roots: Option<Arc<RetainedRoots>>,
+    pub(super) view: Option<Arc<dyn View>>,
+    pub(super) barrier: Option<BarrierHold>,
     /// Monotonic time of creation, load or last renewal.
-    renewed: Duration,
+    pub(super) renewed: Duration,
 }
 
-struct Lock {
+pub(super) struct Lock {
     phase: PrunePhase,
     permit: Permit,
-    taken: Duration,
-    taken_unix_ms: u64,
+    pub(super) taken: Duration,
+    pub(super) taken_unix_ms: u64,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     held: Option<Held>,
-    lock: Option<Lock>,
+    pub(super) lock: Option<Lock>,
     last_id: u64,
+}
+
+impl State {
+    /// An id that no snapshot of this manager had before.
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// What is held, if it is still the snapshot of this id.
+    pub(super) fn of(&mut self, id: u64) -> Option<&mut Held> {
+        self.held.as_mut().filter(|held| held.snapshot.snapshot_id == id)
+    }
 }
 
 /// Creates snapshots and lets one phase at a time work on the current one.
 pub struct AtomicSnapshotManager {
-    parts: SnapshotParts,
+    pub(super) parts: SnapshotParts,
     config: SnapshotManagerConfig,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
 }
 
 impl std::fmt::Debug for AtomicSnapshotManager {
@@ -128,18 +143,21 @@ impl AtomicSnapshotManager {
     /// error the current snapshot is what it was.
     pub fn create_snapshot(&self, phase: PrunePhase) -> Result<Arc<AtomicSnapshot>, PruneError> {
         let id = {
-            let state = self.state.lock();
-            if let Some(blocked) = state.lock.as_ref().and_then(|lock| self.blocked_by(lock)) {
-                return Err(PruneError::Blocked(blocked));
-            }
-            state.last_id + 1
+            let mut state = self.state.lock();
+            self.refuse_if_locked(&state)?;
+            state.next_id()
         };
         let held = self.capture(phase, id)?;
         let snapshot = Arc::clone(&held.snapshot);
         let mut state = self.state.lock();
-        state.last_id = id;
+        self.refuse_if_locked(&state)?; // a phase that took the lock meanwhile works on the snapshot it found
         state.held = Some(held);
         Ok(snapshot)
+    }
+
+    fn refuse_if_locked(&self, state: &State) -> Result<(), PruneError> {
+        let blocked = state.lock.as_ref().and_then(|lock| self.blocked_by(lock));
+        blocked.map_or(Ok(()), |blocked| Err(PruneError::Blocked(blocked)))
     }
 
     /// Barrier, then view, then everything else out of that view (I5, I1).
@@ -176,7 +194,7 @@ impl AtomicSnapshotManager {
         ChainMetadata {
             block_height: head.order.get(),
             chain_timestamp: head.timestamp_ms,
-            latest_block_hash: H256(head.block_hash.map_or(*head.root.hash().as_bytes(), |hash| hash)),
+            latest_block_hash: head.block_hash.map_or_else(H256::zero, H256),
             mempool_size: facts.and_then(|facts| facts.mempool_size()),
             sync_status: facts.and_then(|facts| facts.sync_status()),
         }
@@ -187,19 +205,36 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: [`Blocked`] while another phase holds it; a snapshot that is too old or fails its integrity hash.
     pub fn lock_snapshot(&self, phase: PrunePhase) -> Result<SnapshotGuard<'_>, PruneError> {
+        self.end_expired()?;
         let mut state = self.state.lock();
-        if let Some(blocked) = state.lock.as_ref().and_then(|lock| self.blocked_by(lock)) {
-            return Err(PruneError::Blocked(blocked));
-        }
+        self.refuse_if_locked(&state)?;
         let held = state.held.as_ref().ok_or(PruneError::Blocked(Blocked::NoSnapshot))?;
         let snapshot = Arc::clone(&held.snapshot);
         if self.config.enable_validation {
             self.validate(held)?;
         }
         let permit = self.parts.store.issue_permit();
+        state.lock = Some(self.lock(phase, &permit));
+        Ok(SnapshotGuard::new(self, snapshot, phase, permit))
+    }
+
+    fn lock(&self, phase: PrunePhase, permit: &Permit) -> Lock {
         let (taken, taken_unix_ms) = (self.parts.clock.monotonic(), self.parts.clock.unix_ms());
-        state.lock = Some(Lock { phase, permit: permit.clone(), taken, taken_unix_ms });
-        Ok(SnapshotGuard { manager: self, snapshot, phase, permit })
+        Lock { phase, permit: permit.clone(), taken, taken_unix_ms }
+    }
+
+    /// Revokes the permit of an expired lock. This waits for a commit, so it is done BEFORE the state is locked:
+    /// whoever asks for the status never waits for one.
+    fn end_expired(&self) -> Result<(), PruneError> {
+        let expired = {
+            let state = self.state.lock();
+            self.refuse_if_locked(&state)?;
+            state.lock.as_ref().map(|lock| lock.permit.clone())
+        };
+        if let Some(permit) = expired {
+            self.parts.store.revoke(&permit);
+        }
+        Ok(())
     }
 
     fn validate(&self, held: &Held) -> Result<(), PruneError> {
@@ -223,38 +258,43 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: another phase holds the lock.
     pub fn release_snapshot(&self, phase: PrunePhase) -> Result<(), PruneError> {
+        let permit = match &self.state.lock().lock {
+            Some(lock) if lock.phase == phase => lock.permit.clone(),
+            Some(lock) => return self.blocked_by(lock).map_or(Ok(()), |blocked| Err(PruneError::Blocked(blocked))),
+            None => return Ok(()),
+        };
+        self.release(&permit);
+        Ok(())
+    }
+
+    /// Ends one lock. Its permit dies first, outside the state: that waits for a commit.
+    pub(super) fn release(&self, permit: &Permit) {
+        self.parts.store.revoke(permit);
         let mut state = self.state.lock();
-        match &state.lock {
-            Some(lock) if lock.phase != phase => match self.blocked_by(lock) {
-                Some(blocked) => Err(PruneError::Blocked(blocked)),
-                None => Ok(()),
-            },
-            Some(_) => {
-                self.parts.store.revoke_permits();
-                state.lock = None;
-                Ok(())
-            }
-            None => Ok(()),
+        if state.lock.as_ref().is_some_and(|lock| lock.permit.generation() == permit.generation()) {
+            state.lock = None;
         }
     }
 
     /// Replaces the snapshot under the guard by a new one without a gap: the old view and barrier are held until the
-    /// new ones are (S40). The old guard is consumed, so it cannot be used by mistake.
-    pub fn refresh<'a>(&'a self, guard: SnapshotGuard<'a>) -> Result<SnapshotGuard<'a>, PruneError> {
-        let phase = guard.phase;
+    /// new ones are, and the lock is never let go (S40). The old guard is consumed and its permit is dead, so neither
+    /// can be used by mistake.
+    ///
+    /// Errors: a lost lock, or whatever [`AtomicSnapshotManager::create_snapshot`] fails with.
+    pub fn refresh<'a>(&'a self, mut guard: SnapshotGuard<'a>) -> Result<SnapshotGuard<'a>, PruneError> {
+        guard.renew()?;
         self.parts.policy.advance()?;
-        let id = self.state.lock().last_id + 1;
-        let held = self.capture(phase, id)?;
-        {
-            let mut state = self.state.lock();
-            if !guard.permit.is_current() {
-                return Err(PruneError::Store(state_store::StoreError::PermitRevoked));
-            }
-            state.last_id = id;
-            state.held = Some(held);
+        let id = self.state.lock().next_id();
+        let held = self.capture(guard.phase, id)?;
+        let mut state = self.state.lock();
+        if !guard.permit.is_current() {
+            return Err(StoreError::PermitRevoked.into());
         }
-        drop(guard);
-        self.lock_snapshot(phase)
+        (guard.snapshot, guard.permit) = (Arc::clone(&held.snapshot), self.parts.store.issue_permit());
+        state.held = Some(held);
+        state.lock = Some(self.lock(guard.phase, &guard.permit));
+        drop(state);
+        Ok(guard)
     }
 
     /// Lets go of the view and the barrier of the current snapshot: its cycle has ended.
@@ -264,6 +304,13 @@ impl AtomicSnapshotManager {
             held.view = None;
             held.barrier = None;
         }
+    }
+
+    /// Whether more was created since the snapshot than its barrier remembers, so that its cycle must be abandoned.
+    pub(crate) fn is_barrier_full(&self) -> bool {
+        let state = self.state.lock();
+        let barrier = state.held.as_ref().and_then(|held| held.barrier.as_ref());
+        barrier.is_some_and(|barrier| barrier.overflow().is_some())
     }
 
     /// What is held now.
@@ -279,113 +326,6 @@ impl AtomicSnapshotManager {
                 is_valid: self.blocked_by(lock).is_some(),
             }),
             holds_view: state.held.as_ref().is_some_and(|held| held.view.is_some()),
-        }
-    }
-}
-
-/// The right of one phase to work on one snapshot; dropping it releases the lock.
-pub struct SnapshotGuard<'a> {
-    manager: &'a AtomicSnapshotManager,
-    snapshot: Arc<AtomicSnapshot>,
-    phase: PrunePhase,
-    permit: Permit,
-}
-
-impl std::fmt::Debug for SnapshotGuard<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SnapshotGuard")
-            .field("phase", &self.phase)
-            .field("permit", &self.permit)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Deref for SnapshotGuard<'_> {
-    type Target = AtomicSnapshot;
-
-    fn deref(&self) -> &AtomicSnapshot {
-        &self.snapshot
-    }
-}
-
-impl SnapshotGuard<'_> {
-    /// The right to delete; dead once the lock is lost (I10).
-    pub fn permit(&self) -> &Permit {
-        &self.permit
-    }
-
-    /// Says that the phase makes progress: neither its lock nor its snapshot grows old (P12).
-    ///
-    /// Errors: the lock was lost.
-    pub fn renew(&self) -> Result<(), PruneError> {
-        let mut state = self.manager.state.lock();
-        if !self.permit.is_current() {
-            return Err(PruneError::Store(state_store::StoreError::PermitRevoked));
-        }
-        let (now, unix_ms) = (self.manager.parts.clock.monotonic(), self.manager.parts.clock.unix_ms());
-        if let Some(lock) = state.lock.as_mut() {
-            (lock.taken, lock.taken_unix_ms) = (now, unix_ms);
-        }
-        if let Some(held) = state.held.as_mut() {
-            held.renewed = now;
-        }
-        Ok(())
-    }
-
-    /// The view of the snapshot.
-    ///
-    /// Errors: it was let go, or the snapshot comes from an earlier process.
-    pub fn view(&self) -> Result<Arc<dyn View>, PruneError> {
-        let state = self.manager.state.lock();
-        let view = state.held.as_ref().and_then(|held| held.view.clone());
-        view.ok_or_else(|| self.unusable("its view is gone"))
-    }
-
-    /// The retained roots of the snapshot.
-    ///
-    /// Errors: the snapshot comes from an earlier process.
-    pub fn roots(&self) -> Result<Arc<RetainedRoots>, PruneError> {
-        let state = self.manager.state.lock();
-        let roots = state.held.as_ref().and_then(|held| held.roots.clone());
-        roots.ok_or_else(|| self.unusable("its roots are gone"))
-    }
-
-    /// The barrier of the snapshot: reopened from the commit journal if the snapshot comes from an earlier process
-    /// (S20), which must happen before that snapshot's cycle deletes anything.
-    ///
-    /// Errors: the journal does not cover what was committed since; abandon the cycle then.
-    pub fn barrier(&self) -> Result<BarrierHold, PruneError> {
-        let kept = self.manager.state.lock().held.as_ref().and_then(|held| held.barrier.clone());
-        if let Some(barrier) = kept {
-            return Ok(barrier);
-        }
-        let since = Order::new(self.snapshot.snapshot.latest_order);
-        let barrier = self.manager.parts.store.reopen_barrier(since)?;
-        if let Some(held) = self.manager.state.lock().held.as_mut() {
-            held.barrier = Some(barrier.clone());
-        }
-        Ok(barrier)
-    }
-
-    /// Lets go of the view, which keeps bytes on disk; the barrier stays (L4).
-    pub fn let_go_of_view(&self) {
-        if let Some(held) = self.manager.state.lock().held.as_mut() {
-            held.view = None;
-        }
-    }
-
-    fn unusable(&self, why: &str) -> PruneError {
-        PruneError::BadSnapshot { id: self.snapshot.snapshot_id, why: why.to_owned() }
-    }
-}
-
-impl Drop for SnapshotGuard<'_> {
-    fn drop(&mut self) {
-        let mut state = self.manager.state.lock();
-        let ours = state.lock.as_ref().is_some_and(|lock| lock.permit.generation() == self.permit.generation());
-        if ours {
-            self.manager.parts.store.revoke_permits();
-            state.lock = None;
         }
     }
 }

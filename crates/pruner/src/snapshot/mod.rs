@@ -5,10 +5,12 @@
 //! (S17). A phase enters with a lock that is decided and taken in one scope; an expired lock is taken over only after
 //! its permit is dead (S39); a guard releases on drop.
 
+mod guard;
 mod manager;
 mod types;
 
-pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotGuard, SnapshotParts};
+pub use guard::SnapshotGuard;
+pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts};
 pub use types::{
     AtomicSnapshot, Blocked, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotLock, SnapshotManagerConfig,
     SnapshotStatus,

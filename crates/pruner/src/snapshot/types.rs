@@ -50,7 +50,7 @@ pub struct ChainMetadata {
     pub block_height: u64,
     /// Milliseconds since 1970 by the chain's clock; absent where the chain does not record it (I13).
     pub chain_timestamp: Option<u64>,
-    /// Hash of the head block, or of the head transaction where there are no blocks.
+    /// Hash of the head block, or of the head transaction where there are no blocks; zero where neither is recorded.
     pub latest_block_hash: H256,
     /// Transactions waiting, if the node offers it.
     pub mempool_size: Option<u64>,

@@ -31,13 +31,14 @@ pub(super) fn sweep(
     cursor: &mut dyn SweepCursor,
     report: &mut SweepReport,
 ) -> Result<(), PruneError> {
-    let mut bytes = 0;
+    let mut bytes = Some(0);
     while let Some(range) = rest_of_keys(cursor) {
         job.admit()?;
         let slice = read(job, job.store.view()?, range)?;
         let next = slice.last.as_deref().map_or_else(Vec::new, after);
-        delete(job, cursor, &slice, &next, report)?;
-        (report.kept, bytes, report.ranges) = (report.kept + slice.kept, bytes + slice.bytes, report.ranges + 1);
+        let spared = delete(job, cursor, &slice, &next, report)?;
+        bytes = bytes.map(|bytes| bytes + slice.bytes).filter(|_| spared == 0); // whose bytes were spared nobody saw
+        (report.kept, report.ranges) = (report.kept + slice.kept, report.ranges + 1);
         (report.spared, report.foreign) = (report.spared + slice.spared, report.foreign + slice.foreign);
         if let Some(pace) = &job.pace {
             pace.spend(slice.bytes);
@@ -45,7 +46,7 @@ pub(super) fn sweep(
         job.show(Stage::Sweep, report.deleted, &next);
     }
     report.kept += report.spared;
-    report.deleted_bytes = Some(bytes);
+    report.deleted_bytes = bytes;
     Ok(())
 }
 
@@ -81,7 +82,7 @@ fn delete(
     slice: &Slice,
     next: &[u8],
     report: &mut SweepReport,
-) -> Result<(), PruneError> {
+) -> Result<u64, PruneError> {
     let planned = report.deleted + slice.dead.len() as u64;
     let rows = cursor.batch(next, planned)?;
     let saved = if rows.is_some() { Saved::WithTheWork } else { Saved::NotYet };
@@ -89,7 +90,8 @@ fn delete(
     let deleted = job.store.delete(job.permit, job.barrier, condemned)?;
     report.deleted += deleted.nodes;
     report.spared += deleted.spared;
-    cursor.advance(next, report.deleted, saved)
+    cursor.advance(next, report.deleted, saved)?;
+    Ok(deleted.spared)
 }
 
 /// The smallest key behind `key`.

@@ -49,9 +49,10 @@ pub struct SweepReport {
     pub deleted_bytes: Option<u64>,
     /// Rows of the node family that remain in its files, counted from the files after the sweep.
     pub kept: u64,
-    /// Nodes outside the mark that were kept because they were created since the view.
+    /// Versions outside the mark that were kept because they were created since the view. A filter counts one as often
+    /// as the engine rewrites it.
     pub spared: u64,
-    /// Rows met whose key is not 32 bytes: kept.
+    /// Rows met whose key is not 32 bytes: kept. A filter counts one as often as the engine rewrites it.
     pub foreign: u64,
     /// Ranges worked through, ranges of an earlier process not included.
     pub ranges: u64,

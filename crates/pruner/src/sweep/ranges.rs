@@ -1,10 +1,12 @@
 //! The filtered sweep: one range of files after another is rewritten down to the bottom level.
 //!
-//! Ranges begin where files of the deepest level begin, so that no file of it is rewritten for two ranges. Extra disk
-//! is one range, whose files exist twice until the rewrite ends, and the blob files, which ranges share; a range starts
-//! only if that much is free (C13).
+//! Ranges begin where files of the largest level begin, so that none of those is rewritten for two ranges. At the end
+//! no file is left that was there at the beginning (L16). Extra disk is one range, whose files exist twice until the
+//! rewrite ends, and the blob files of the family, which ranges share; a range starts only if that much is free (C13).
 
-use state_store::{Backend, KeyRange, NodeFile, StoreError};
+use std::collections::{BTreeMap, BTreeSet};
+
+use state_store::{ActiveSweep, Backend, KeyRange, NodeFile, StoreError};
 
 use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, share_of_keys};
 use crate::{control::Stage, error::PruneError};
@@ -17,22 +19,60 @@ pub(super) fn sweep(
     cursor: &mut dyn SweepCursor,
     report: &mut SweepReport,
 ) -> Result<(), PruneError> {
-    let pace = job.pace.clone();
+    let (pace, backend) = (job.pace.clone(), job.store.backend());
     let active = job.store.sweep(job.permit.clone(), job.barrier.clone(), job.mark.clone(), pace)?;
-    let blobs = job.store.backend().space()?.blobs;
-    for range in plan(job, cursor)? {
+    let Some(rest) = rest_of_keys(cursor) else { return Ok(()) };
+    backend.flush()?; // what is only in memory has no file to rewrite yet (L16)
+    let old = Old { files: backend.node_files()?, from: rest.start };
+    let blobs = backend.node_blob_bytes()?;
+    for range in cut(&old.files, old.from.clone(), job.range_bytes) {
         job.admit()?;
-        check_room(job.store.backend(), &range, blobs)?;
+        check_room(backend, &backend.node_files()?, &range, blobs)?;
         active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         (report.deleted, report.spared, report.foreign) = (tally.dropped, tally.created, tally.foreign);
         report.deleted_bytes = Some(tally.dropped_bytes);
         report.ranges += 1;
         let next = range.end.as_deref().map_or(&[][..], |end| end);
+        if next.is_empty() {
+            old.rewrite_leftovers(job, &active)?; // BEFORE the cursor says that everything is done
+        }
         cursor.advance(next, report.deleted, Saved::NotYet)?; // the work first: it is idempotent
         job.show(Stage::Sweep, report.deleted, next);
     }
     Ok(())
+}
+
+/// The files that a sweep must replace.
+struct Old {
+    files: Vec<NodeFile>,
+    from: Option<Vec<u8>>,
+}
+
+impl Old {
+    /// Every range that a file has keys in was rewritten, so none is left. One that is all the same is rewritten alone.
+    fn rewrite_leftovers(&self, job: &SweepJob<'_>, active: &ActiveSweep<'_>) -> Result<(), PruneError> {
+        let Some(range) = hull(&self.left(job.store.backend())?) else { return Ok(()) };
+        tracing::warn!("files of the node family outlived the rewrite of their ranges; they are rewritten again");
+        active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
+        match self.left(job.store.backend())?.len() {
+            0 => Ok(()),
+            left => Err(PruneError::Invariant(format!("{left} files outlived the rewrite of every range"))),
+        }
+    }
+
+    fn left(&self, backend: &dyn Backend) -> Result<Vec<NodeFile>, PruneError> {
+        let old: BTreeSet<u64> = self.files.iter().map(|file| file.number).collect();
+        let mut left = backend.node_files()?;
+        left.retain(|file| old.contains(&file.number) && self.from.as_ref().is_none_or(|from| file.last >= *from));
+        Ok(left)
+    }
+}
+
+/// The smallest range that holds every key of the files; nothing without files.
+fn hull(files: &[NodeFile]) -> Option<KeyRange> {
+    let end = files.iter().map(|file| [file.last.as_slice(), &[0]].concat()).max()?;
+    Some(KeyRange { start: files.iter().map(|file| file.first.clone()).min(), end: Some(end) })
 }
 
 /// A rewrite that ended because the work was told to end is no failure of the rewrite.
@@ -45,11 +85,13 @@ fn told_to_end(job: &SweepJob<'_>, error: StoreError) -> PruneError {
 
 /// Rewrites every range without dropping anything but tombstones.
 pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
-    let (mut done, blobs) = (0, job.store.backend().space()?.blobs);
-    for range in cut(&job.store.backend().node_files()?, None, job.range_bytes) {
+    let backend = job.store.backend();
+    backend.flush()?;
+    let (mut done, blobs) = (0, backend.node_blob_bytes()?);
+    for range in cut(&backend.node_files()?, None, job.range_bytes) {
         job.admit()?;
-        let bytes = check_room(job.store.backend(), &range, blobs)?;
-        job.store.backend().rewrite_nodes(&range).map_err(|error| told_to_end(job, error))?;
+        let bytes = check_room(backend, &backend.node_files()?, &range, blobs)?;
+        backend.rewrite_files(&range).map_err(|error| told_to_end(job, error))?;
         done += bytes;
         if let Some(pace) = &job.pace {
             pace.spend(bytes);
@@ -59,17 +101,10 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     Ok(())
 }
 
-fn plan(job: &SweepJob<'_>, cursor: &dyn SweepCursor) -> Result<Vec<KeyRange>, PruneError> {
-    let Some(rest) = rest_of_keys(cursor) else { return Ok(Vec::new()) };
-    job.store.backend().flush()?; // what is only in memory has no file to rewrite yet (L16)
-    Ok(cut(&job.store.backend().node_files()?, rest.start, job.range_bytes))
-}
-
-/// Ranges from `start` to the end of the keys, cut where files of the deepest level begin, each of about `bytes`.
+/// Ranges from `start` to the end of the keys, cut where files of the largest level begin, each of about `bytes`.
 fn cut(files: &[NodeFile], start: Option<Vec<u8>>, bytes: u64) -> Vec<KeyRange> {
-    let deepest = files.iter().map(|file| file.level).max();
-    let mut bottom: Vec<&NodeFile> =
-        files.iter().filter(|file| Some(file.level) == deepest && file.level > 0).collect();
+    let largest = largest_level(files);
+    let mut bottom: Vec<&NodeFile> = files.iter().filter(|file| Some(file.level) == largest).collect();
     bottom.sort_by(|a, b| a.first.cmp(&b.first));
     let (mut ranges, mut from, mut held) = (Vec::new(), start, 0u64);
     for file in bottom {
@@ -87,19 +122,25 @@ fn cut(files: &[NodeFile], start: Option<Vec<u8>>, bytes: u64) -> Vec<KeyRange> 
     ranges
 }
 
+/// The level that holds the most bytes; files of level 0 lie across each other and give no cuts.
+fn largest_level(files: &[NodeFile]) -> Option<u32> {
+    let mut levels = BTreeMap::new();
+    for file in files.iter().filter(|file| file.level > 0) {
+        *levels.entry(file.level).or_insert(0u64) += file.bytes;
+    }
+    levels.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(level, _)| level)
+}
+
 /// Refuses a sweep that has no room for one of its ranges, before anything is opened for writing.
 pub(super) fn check_room_for_all(backend: &dyn Backend, range_bytes: u64) -> Result<(), PruneError> {
-    let blobs = backend.space()?.blobs;
-    cut(&backend.node_files()?, None, range_bytes)
-        .iter()
-        .try_for_each(|range| check_room(backend, range, blobs).map(|_| ()))
+    let (files, blobs) = (backend.node_files()?, backend.node_blob_bytes()?);
+    cut(&files, None, range_bytes).iter().try_for_each(|range| check_room(backend, &files, range, blobs).map(|_| ()))
 }
 
 /// Bytes of files in the range, if it has room: its files exist twice until the rewrite ends. Blob files are shared by
 /// every range, and an old one goes only with the last range that points into it: what lies behind the start of the
 /// range is still to be written a second time.
-fn check_room(backend: &dyn Backend, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
-    let files = backend.node_files()?;
+fn check_room(backend: &dyn Backend, files: &[NodeFile], range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
     let inside: u64 = files.iter().filter(|file| overlaps(file, range)).map(|file| file.bytes).sum();
     let behind = range.start.as_deref().map_or(1.0, |start| 1.0 - share_of_keys(start));
     let need = inside + (blobs as f64 * behind) as u64 + ROOM_MARGIN;
@@ -143,6 +184,13 @@ mod tests {
             ranges,
             [KeyRange { start: Some(vec![10]), end: Some(vec![20]) }, KeyRange { start: Some(vec![20]), end: None }]
         );
+    }
+
+    #[test]
+    fn a_deepest_level_that_has_just_begun_does_not_make_one_range_of_everything() {
+        let files = [file(2, 0, 9, 100), file(2, 10, 19, 100), file(2, 20, 29, 100), file(3, 5, 6, 1)];
+        let starts: Vec<_> = cut(&files, None, 100).into_iter().map(|range| range.start).collect();
+        assert_eq!(starts, [None, Some(vec![10]), Some(vec![20])]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::PrunerParts;
 use crate::{
+    certificate::Trigger,
     control::{Control, Progress},
     outcome::{Freeze, Outcome},
     snapshot::AtomicSnapshotManager,
@@ -13,6 +14,12 @@ use crate::{
 pub(super) struct Shared {
     pub(super) running: Option<Arc<Control>>,
     pub(super) progress: Option<Progress>,
+    /// What set off what runs.
+    pub(super) trigger: Option<Trigger>,
+    /// The cycle that runs, once it has an id.
+    pub(super) cycle: Option<u64>,
+    /// Background failures of the engine up to the last cycle that finished: it got over those.
+    pub(super) settled_errors: u64,
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
@@ -52,6 +59,7 @@ pub(super) struct Change {
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
     pub(super) last: Option<Outcome>,
+    pub(super) settled_errors: Option<u64>,
 }
 
 impl Change {
@@ -62,6 +70,7 @@ impl Change {
         shared.deleted += self.deleted;
         shared.freeze = self.freeze.or(shared.freeze.take());
         shared.poisoned = self.poisoned.or(shared.poisoned.take());
+        shared.settled_errors = self.settled_errors.unwrap_or(shared.settled_errors);
         if let Some(last) = self.last {
             shared.base = last.head_order.unwrap_or(shared.base);
             shared.last = Some(last);

@@ -212,10 +212,9 @@ impl Backend for FaultyBackend {
         Ok(())
     }
 
-    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
+    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
         self.faults.rewrites.step("rewriting")?;
-        self.flush()?; // as the engine does: what it judges is on disk first
-        self.inner.rewrite_nodes(range)
+        self.inner.rewrite_files(range)
     }
 
     fn cancel_rewrite(&self) {
@@ -224,6 +223,10 @@ impl Backend for FaultyBackend {
 
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
         self.inner.node_files()
+    }
+
+    fn node_blob_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.node_blob_bytes()
     }
 
     fn node_rows_hint(&self) -> Result<u64, StoreError> {

@@ -194,7 +194,7 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
+    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
         self.shared.cancelled.store(false, Ordering::Release);
         let Some(slot) = &self.shared.filter else {
             self.shared.rewrites.fetch_add(1, Ordering::AcqRel);
@@ -232,6 +232,10 @@ impl Backend for MemoryBackend {
             last: last.clone(),
             entries: nodes.len() as u64,
         }])
+    }
+
+    fn node_blob_bytes(&self) -> Result<u64, StoreError> {
+        Ok(0)
     }
 
     fn node_rows_hint(&self) -> Result<u64, StoreError> {

@@ -227,11 +227,19 @@ pub trait Backend: Send + Sync {
     /// Writes every memtable to files, and waits.
     fn flush(&self) -> Result<(), StoreError>;
 
-    /// Rewrites every file of the node family that overlaps the range, down to the bottom level and through the
-    /// filter, blob files included, and waits. Fails if any such file was not rewritten (L16).
-    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError>;
+    /// Rewrites every version of the range that lies in a file of the node family, down to the bottom level and
+    /// through the filter, blob files included, and waits. Fails if a file inside the range was not rewritten (L16).
+    /// One that reaches beyond the range and holds none of its keys may stay: whoever rewrites range after range looks
+    /// at the end whether any file is left.
+    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError>;
 
-    /// Ends a running [`Backend::rewrite_nodes`] early; it then fails with [`StoreError::Cancelled`].
+    /// [`Backend::rewrite_files`], with what is in memory written to files first.
+    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
+        self.flush()?; // a filter is never asked about a memtable
+        self.rewrite_files(range)
+    }
+
+    /// Ends a running [`Backend::rewrite_files`] early; it then fails with [`StoreError::Cancelled`].
     fn cancel_rewrite(&self);
 
     /// The files of the node family, in no particular order.
@@ -242,6 +250,9 @@ pub trait Backend: Send + Sync {
 
     /// Bytes on disk now.
     fn space(&self) -> Result<Space, StoreError>;
+
+    /// Bytes of the node family's blob files, which a rewrite of its ranges writes anew.
+    fn node_blob_bytes(&self) -> Result<u64, StoreError>;
 
     /// Bytes free on the device, or nothing when there is no device.
     fn free_bytes(&self) -> Result<Option<u64>, StoreError>;

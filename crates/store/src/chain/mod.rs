@@ -42,6 +42,15 @@ pub enum Hole {
     },
 }
 
+impl std::fmt::Display for Hole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoRecord => f.write_str("no record"),
+            Self::Ambiguous { why, .. } | Self::Malformed { why } => f.write_str(why),
+        }
+    }
+}
+
 /// The root of one order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootAt {

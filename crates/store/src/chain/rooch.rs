@@ -160,22 +160,27 @@ impl Transactions {
         let Some(execution) = row(view, EXECUTION, key)? else {
             return Ok(RootAt::Hole(Hole::NoRecord));
         };
-        Ok(match rows::execution_root(&execution, &transaction) {
-            Ok(root) => self.certain(order, key, state_root(root)),
-            Err(why) => malformed(EXECUTION, &why),
+        let candidate = match rows::execution_root(&execution, &transaction) {
+            Ok(root) => state_root(root),
+            Err(why) => return Ok(malformed(EXECUTION, &why)),
+        };
+        Ok(match self.doubt(view, order, key)? {
+            Some(why) => RootAt::Hole(Hole::Ambiguous { candidate, why }),
+            None => RootAt::Root(candidate),
         })
     }
 
-    fn certain(&self, order: Order, transaction: &[u8], root: StateRoot) -> RootAt {
+    /// What speaks against the order being the only one its transaction stands for: another order that maps to it, or
+    /// the transaction's own row, which says by what order it was sequenced last.
+    fn doubt(&self, view: &dyn View, order: Order, transaction: &[u8]) -> Result<Option<String>, StoreError> {
         let users = self.orders.get(transaction).into_iter().flatten();
         let others: Vec<String> = users.filter(|user| **user != order).map(Order::to_string).collect();
-        if others.is_empty() {
-            return RootAt::Root(root);
+        if !others.is_empty() {
+            return Ok(Some(format!("its transaction also stands for order {}", others.join(", "))));
         }
-        RootAt::Hole(Hole::Ambiguous {
-            candidate: root,
-            why: format!("its transaction also stands for order {}", others.join(", ")),
-        })
+        let own = row(view, TRANSACTION, transaction)?;
+        let confirmed = own.is_none_or(|bytes| rows::sequenced_at(&bytes, order.get()).is_some());
+        Ok((!confirmed).then(|| "the row of its transaction does not name this order".to_owned()))
     }
 }
 

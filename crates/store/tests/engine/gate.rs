@@ -109,7 +109,9 @@ fn a_revoked_permit_deletes_nothing() {
     let second = store.issue_permit();
     let delete = |permit| store.delete(permit, &capture.barrier, condemn(&dead));
     assert!(matches!(delete(&first), Err(StoreError::PermitRevoked)), "a later one exists");
-    store.revoke_permits();
+    store.revoke(&first);
+    assert!(second.is_current(), "revoking one that is dead already touches no other");
+    store.revoke(&second);
     assert!(matches!(delete(&second), Err(StoreError::PermitRevoked)));
     assert_eq!(backend.writes(), 1, "neither wrote anything");
     let third = store.issue_permit();
@@ -258,14 +260,17 @@ impl Backend for Held {
     fn flush(&self) -> Result<(), StoreError> {
         self.inner.flush()
     }
-    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
-        self.inner.rewrite_nodes(range)
+    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
+        self.inner.rewrite_files(range)
     }
     fn cancel_rewrite(&self) {
         self.inner.cancel_rewrite();
     }
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
         self.inner.node_files()
+    }
+    fn node_blob_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.node_blob_bytes()
     }
     fn node_rows_hint(&self) -> Result<u64, StoreError> {
         self.inner.node_rows_hint()

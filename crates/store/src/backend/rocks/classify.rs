@@ -10,6 +10,7 @@ use crate::{
     error::{Holder, StoreError},
 };
 
+const FAILURES: [&str; 2] = ["IO error: ", "Corruption: "];
 const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
@@ -28,6 +29,12 @@ pub(super) fn is_stall(error: &rocksdb::Error) -> bool {
 /// Whether a status tells of a full device.
 pub(super) fn is_no_room(text: &str) -> bool {
     NO_ROOM.iter().any(|word| text.contains(word))
+}
+
+/// The status that a line of the engine's log ends with, if it tells of a failure.
+pub(super) fn status_in(line: &str) -> Option<&str> {
+    let start = FAILURES.iter().filter_map(|code| line.find(code)).min()?;
+    line.get(start..)
 }
 
 /// As [`classify`], from a status text.

@@ -18,16 +18,20 @@ const PROCESSES: &str = "/proc";
 
 /// The process that holds the store at `path` open for writing, or nothing. This process counts.
 ///
-/// Errors: the folder or the system's tables cannot be read.
+/// Errors: the folder cannot be read.
 pub fn lock_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
     let failed = |source| classify_io(path, "looking for the holder of the lock", source);
     let Some(file) = present(fs::metadata(path.join(LOCK_FILE))).map_err(failed)? else {
         return Ok(None);
     };
-    let table = present(fs::read_to_string(LOCK_TABLE)).map_err(failed)?;
-    let pid = match table {
-        Some(table) if !table.trim().is_empty() => holder_in_table(&table, &file),
-        Some(_) | None => opener(&file).map_err(failed)?, // a system that keeps no table of locks
+    // What the system does not tell is not known: the engine's own attempt refuses then, without a name.
+    let pid = match fs::read_to_string(LOCK_TABLE) {
+        Ok(table) if !table.trim().is_empty() => match find(&table, &file) {
+            Found::Holder(pid) => Some(pid),
+            Found::SameInode => opener(&file),
+            Found::Nobody => None,
+        },
+        Ok(_) | Err(_) => opener(&file),
     };
     Ok(pid.map(describe))
 }
@@ -41,30 +45,43 @@ fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// What the table of locks says of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// This process holds a lock on it; zero stands for one outside our namespace.
+    Holder(u32),
+    /// Somebody holds a lock on a file of that inode on another device. File systems that lie over others tell another
+    /// device here than they tell of the file, so it may be this one.
+    SameInode,
+    Nobody,
+}
+
 /// Lines look like `1: POSIX  ADVISORY  WRITE 4711 fd:01:1835045 0 EOF`.
-fn holder_in_table(table: &str, file: &fs::Metadata) -> Option<u32> {
-    let device = file.dev();
-    let wanted = format!("{:02x}:{:02x}:{}", rustix::fs::major(device), rustix::fs::minor(device), file.ino());
-    table.lines().find_map(|line| {
+fn find(table: &str, file: &fs::Metadata) -> Found {
+    let (major, minor, inode) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()), file.ino().to_string());
+    let mut found = Found::Nobody;
+    for line in table.lines() {
         let mut fields = line.split_whitespace().skip_while(|field| *field != "WRITE").skip(1);
-        let (pid, inode) = (fields.next()?, fields.next()?);
-        (inode == wanted).then(|| pid.parse::<u32>().map_or(0, |pid| pid))
-    })
+        let (Some(pid), Some(place)) = (fields.next(), fields.next()) else { continue };
+        if place == format!("{major:02x}:{minor:02x}:{inode}") {
+            return Found::Holder(pid.parse().map_or(0, |pid| pid));
+        }
+        if place.rsplit(':').next() == Some(inode.as_str()) {
+            found = Found::SameInode;
+        }
+    }
+    found
 }
 
 /// The process that has the file open. Processes that end meanwhile, or that this user may not look into, are passed
 /// over: if one of those holds the lock, the engine refuses and the holder stays unnamed.
-fn opener(file: &fs::Metadata) -> io::Result<Option<u32>> {
-    for process in fs::read_dir(PROCESSES)? {
-        let process = process?;
-        let Some(Ok(pid)) = process.file_name().to_str().map(str::parse::<u32>) else {
-            continue; // not a process
-        };
-        if has_open(&process.path().join("fd"), file) {
-            return Ok(Some(pid));
-        }
-    }
-    Ok(None)
+fn opener(file: &fs::Metadata) -> Option<u32> {
+    let Ok(processes) = fs::read_dir(PROCESSES) else { return None };
+    processes.flatten().find_map(|process| {
+        let pid: Result<u32, _> = process.file_name().to_str()?.parse();
+        let Ok(pid) = pid else { return None }; // not a process
+        has_open(&process.path().join("fd"), file).then_some(pid)
+    })
 }
 
 fn has_open(descriptors: &Path, file: &fs::Metadata) -> bool {
@@ -105,9 +122,11 @@ mod tests {
             )
         };
         let table = [line(11, file.ino() + 1), line(4711, file.ino())].concat();
-        assert_eq!(holder_in_table(&table, &file), Some(4711));
-        assert_eq!(holder_in_table(&line(11, file.ino() + 1), &file), None);
-        assert_eq!(holder_in_table(&line(4711, file.ino()).replace("WRITE", "READ"), &file), None);
+        assert_eq!(find(&table, &file), Found::Holder(4711));
+        assert_eq!(find(&line(11, file.ino() + 1), &file), Found::Nobody);
+        assert_eq!(find(&line(4711, file.ino()).replace("WRITE", "READ"), &file), Found::Nobody);
+        let elsewhere = format!("1: POSIX  ADVISORY  WRITE 4711 ff:ff:{} 0 EOF\n", file.ino());
+        assert_eq!(find(&elsewhere, &file), Found::SameInode, "the device of a file system that lies over another");
     }
 
     #[test]

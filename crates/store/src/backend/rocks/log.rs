@@ -33,8 +33,6 @@ struct Failures {
     ran_out_of_room: bool,
 }
 
-const STATUS_PREFIXES: [&str; 2] = ["IO error: ", "Corruption: "];
-
 impl EngineLog {
     /// A log, and the logger to install in the database options.
     pub(super) fn install(of: Opening) -> (Arc<Self>, InfoLogger) {
@@ -53,7 +51,7 @@ impl EngineLog {
             LogLevel::Error | LogLevel::Fatal => tracing::error!(target: "rocksdb", "{line}"),
         }
         if matches!(level, LogLevel::Warn | LogLevel::Error | LogLevel::Fatal)
-            && let Some(status) = status_in(line)
+            && let Some(status) = classify::status_in(line)
         {
             let mut failures = self.failures.lock();
             failures.last = Some(status.to_owned());
@@ -76,11 +74,6 @@ impl EngineLog {
     pub(super) fn wait(&self, at_most: Duration) {
         self.failed.wait_for(&mut self.failures.lock(), at_most);
     }
-}
-
-fn status_in(line: &str) -> Option<&str> {
-    let start = STATUS_PREFIXES.iter().filter_map(|prefix| line.find(prefix)).min()?;
-    line.get(start..)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod write;
 
 use std::{
     collections::BTreeSet,
+    ffi::CStr,
     path::Path,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -28,6 +29,9 @@ use self::{classify::classify, handover::Handover, log::EngineLog, rewrite::Rewr
 pub use self::{lock::lock_holder, space::space_of};
 use super::{Backend, Batch, Durability, KeyRange, NodeFile, RocksConfig, Space, View};
 use crate::{error::StoreError, filter::SweepSlot, schema::NODE_FAMILY};
+
+/// Bytes of the blob files of one family.
+const LIVE_BLOB_BYTES: &CStr = c"rocksdb.live-blob-file-size";
 
 /// How a store was opened, with what each way needs.
 enum Access {
@@ -152,7 +156,7 @@ impl Backend for RocksBackend {
         self.db.flush_cfs_opt(&families?, &options).map_err(|e| self.failed("flushing", &e))
     }
 
-    fn rewrite_nodes(&self, range: &KeyRange) -> Result<(), StoreError> {
+    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
         self.rewrite_range(range)
     }
 
@@ -163,7 +167,16 @@ impl Backend for RocksBackend {
         if let Access::Owned(slot) | Access::Foreign(slot, _) = &self.access {
             slot.wake_waiters();
         }
-        raw::interrupt_compactions(&self.db);
+        raw::end_manual_compactions(&self.db);
+        self.rewrites.ended(&self.db);
+    }
+
+    fn node_blob_bytes(&self) -> Result<u64, StoreError> {
+        let bytes = self
+            .db
+            .property_int_value_cf(self.nodes()?, LIVE_BLOB_BYTES)
+            .map_err(|e| self.failed("measuring the blob files", &e))?;
+        bytes.ok_or_else(|| StoreError::Invariant("the engine does not tell the size of its blob files".to_owned()))
     }
 
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Env, Options};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     Access, Opened, RocksBackend,
@@ -47,7 +48,9 @@ impl RocksBackend {
         let families = inspect(path)?;
         let tuning = Tuning::new(config);
         let (log, mut options) = database(&tuning, Opening::Reader);
-        options.set_max_open_files(-1); // files that somebody deletes meanwhile stay readable through open handles
+        if lock_holder(path)?.is_some() {
+            hold_every_file(&mut options);
+        }
         let rows = |name: &String| ColumnFamilyDescriptor::new(name.as_str(), tuning.rows());
         let db = beside_a_writer(path, || {
             DB::open_cf_descriptors_read_only(&options, path, families.iter().map(rows), false)
@@ -62,7 +65,7 @@ impl RocksBackend {
         let families = inspect(path)?;
         let tuning = Tuning::new(config);
         let (log, mut options) = database(&tuning, Opening::Reader);
-        options.set_max_open_files(-1); // files that the node deletes must stay readable through open handles
+        hold_every_file(&mut options);
         let rows = |name: &String| ColumnFamilyDescriptor::new(name.as_str(), tuning.rows());
         let db = beside_a_writer(path, || {
             DB::open_cf_descriptors_as_secondary(&options, path, scratch, families.iter().map(rows))
@@ -92,6 +95,16 @@ impl RocksBackend {
         handover.give_back()?;
         let access = Access::Foreign(Arc::clone(&slot), handover);
         Ok(Self::assemble(Opened { db, families, log }, path, access, config))
+    }
+}
+
+/// Files that a writer deletes meanwhile stay readable through open handles. A large store has more files than a process
+/// may usually open, so it asks the system for as many as it is allowed.
+fn hold_every_file(options: &mut Options) {
+    options.set_max_open_files(-1);
+    let allowed = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: allowed.maximum, ..allowed }) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -1,4 +1,4 @@
-//! The only unsafe code of the crate: an owned snapshot, and three calls of the engine's C interface that the wrapper
+//! The only unsafe code of the crate: an owned snapshot, and four calls of the engine's C interface that the wrapper
 //! lacks. Nothing else may be added here without the same argument written beside it.
 
 use std::{ffi::c_char, sync::Arc};
@@ -82,13 +82,17 @@ fn last_before(end: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Ends the manual compactions that are running, waits for them, and admits new ones.
-pub(super) fn interrupt_compactions(db: &DB) {
-    // SAFETY: the database outlives both calls; the engine counts them, so pairs may overlap.
-    unsafe {
-        ffi::rocksdb_disable_manual_compaction(db.as_raw_ptr());
-        ffi::rocksdb_enable_manual_compaction(db.as_raw_ptr());
-    }
+/// Ends the manual compactions that are running, waits for them, and refuses new ones until as many calls of
+/// [`admit_manual_compactions`] have followed.
+pub(super) fn end_manual_compactions(db: &DB) {
+    // SAFETY: the database outlives the call; the engine counts these calls.
+    unsafe { ffi::rocksdb_disable_manual_compaction(db.as_raw_ptr()) }
+}
+
+/// Takes one call of [`end_manual_compactions`] back.
+pub(super) fn admit_manual_compactions(db: &DB) {
+    // SAFETY: as above, and each call follows one of the other kind.
+    unsafe { ffi::rocksdb_enable_manual_compaction(db.as_raw_ptr()) }
 }
 
 #[cfg(test)]

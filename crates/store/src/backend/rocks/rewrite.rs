@@ -1,14 +1,17 @@
 //! Rewriting a range of the node family, and the proof that it happened.
 //!
-//! The engine's C interface drops the status of a manual compaction. So the files that overlap the range are noted
-//! after a flush, and every one of them must be gone afterwards: what replaced it went through the filter (L16).
-//! Two cases need care. A compaction that began before the sweep has an idle judge, so the rewrite waits for it before
-//! it notes the files. A file whose bounds overlap the range although none of its keys lies inside is passed over by
-//! the engine; such files are rewritten by their own bounds.
+//! The engine's C interface drops the status of a manual compaction. So the files that lie inside the range are noted
+//! before it, and every one of them must be gone afterwards: what replaced it went through the filter (L16). A
+//! compaction that began before the sweep has an idle judge, so the rewrite waits for it before it notes the files.
+//!
+//! A file that reaches beyond the range is rewritten too where it holds a key of the range. Where it holds none, on a
+//! level above those that do, the engine passes over it, and rewriting it would drag along every file below it: it
+//! waits for the range that its keys lie in.
 
 use std::collections::BTreeSet;
 
 use parking_lot::Mutex;
+use rocksdb::DB;
 
 use super::{Access, RocksBackend, classify::classify_text, raw};
 use crate::{
@@ -26,16 +29,18 @@ pub(super) struct Rewrites {
 struct RewriteState {
     running: usize,
     cancelled: bool,
+    /// Calls that made the engine refuse manual compactions, to be taken back by the last rewrite that ends.
+    refusals: usize,
 }
 
 impl Rewrites {
-    fn begin(&self) -> Running<'_> {
+    fn begin<'a>(&'a self, db: &'a DB) -> Running<'a> {
         let mut state = self.state.lock();
         if state.running == 0 {
             state.cancelled = false;
         }
         state.running += 1;
-        Running(self)
+        Running { rewrites: self, db }
     }
 
     /// Tells the running rewrites to end; whether there are any.
@@ -45,35 +50,52 @@ impl Rewrites {
         state.cancelled
     }
 
+    /// After a cancel made the engine refuse: it goes on refusing until no rewrite is left that could slip through
+    /// between two of its compactions.
+    pub(super) fn ended(&self, db: &DB) {
+        let mut state = self.state.lock();
+        state.refusals += 1;
+        state.admit_if_idle(db);
+    }
+
     fn cancelled(&self) -> bool {
         self.state.lock().cancelled
     }
 }
 
-struct Running<'a>(&'a Rewrites);
+impl RewriteState {
+    fn admit_if_idle(&mut self, db: &DB) {
+        if self.running == 0 {
+            (0..std::mem::take(&mut self.refusals)).for_each(|_| raw::admit_manual_compactions(db));
+        }
+    }
+}
+
+struct Running<'a> {
+    rewrites: &'a Rewrites,
+    db: &'a DB,
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.state.lock().running -= 1;
+        let mut state = self.rewrites.state.lock();
+        state.running -= 1;
+        state.admit_if_idle(self.db);
     }
 }
 
 impl RocksBackend {
     pub(super) fn rewrite_range(&self, range: &KeyRange) -> Result<(), StoreError> {
-        let _running = self.rewrites.begin();
+        let _running = self.rewrites.begin(&self.db);
         let (Access::Owned(slot) | Access::Foreign(slot, _)) = &self.access else {
             return Err(StoreError::ReadOnly);
         };
         slot.wait_for_earlier_judges(&|| self.rewrites.cancelled());
-        self.flush()?; // a filter is never asked about a memtable
-        let old = self.overlapping(range)?;
-        if old.is_empty() {
-            return Ok(());
-        }
+        let due = self.files_inside(range)?;
         let errors = self.background_errors()?;
         drop(self.log.take_failure());
         self.compact(range)?;
-        let left = self.still_there(&old)?;
+        let left = self.still_there(&due)?;
         self.check_engine(errors)?;
         if !left.is_empty() {
             self.compact(&hull(&left))?;
@@ -95,12 +117,9 @@ impl RocksBackend {
         Ok(())
     }
 
-    fn overlapping(&self, range: &KeyRange) -> Result<Vec<NodeFile>, StoreError> {
+    fn files_inside(&self, range: &KeyRange) -> Result<Vec<NodeFile>, StoreError> {
         let mut files = self.node_files()?;
-        files.retain(|file| {
-            range.start.as_deref().is_none_or(|start| start <= file.last.as_slice())
-                && range.end.as_deref().is_none_or(|end| file.first.as_slice() < end)
-        });
+        files.retain(|file| range.contains(&file.first) && range.contains(&file.last));
         Ok(files)
     }
 

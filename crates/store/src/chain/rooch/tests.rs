@@ -135,6 +135,19 @@ fn a_transaction_of_two_orders_makes_both_of_them_holes() {
     assert_eq!(window.len(), 6);
 }
 
+/// The other order lies far outside every window, so only the transaction's own row can tell.
+#[test]
+fn a_transaction_whose_row_names_another_order_makes_a_hole() {
+    let row = |order: u64| sequenced_transaction(order, 1_700_000_000_000);
+    let of = |order: u64| {
+        let rooch = Rooch::new().executed(100, [44; 32], [4; 32]).put(TRANSACTION, &text([44; 32]), row(order));
+        RoochChain.root(&*rooch.backend().view().unwrap(), Order::new(100)).unwrap()
+    };
+    assert_eq!(of(100), root(4));
+    let doubtful = of(5);
+    assert!(matches!(&doubtful, RootAt::Hole(Hole::Ambiguous { candidate, .. }) if *candidate == state_root([4; 32])));
+}
+
 #[test]
 fn a_change_set_settles_what_a_doubled_transaction_leaves_open() {
     let rooch = Rooch::new().executed(5, [55; 32], [5; 32]).executed(6, [55; 32], [5; 32]).changed(5, [7; 32]);

@@ -1,0 +1,71 @@
+//! What the end of a cycle leaves: log lines, metrics, a durable outcome, and the change of the status.
+
+use state_store::Disposition;
+
+use super::{Inner, shared::Change};
+use crate::{
+    cycle::Finished,
+    error::PruneError,
+    metrics,
+    outcome::{Ended, Freeze, Outcome},
+};
+
+impl Inner {
+    pub(super) fn finished(&self, finished: &Finished) -> Change {
+        let certificate = &finished.certificate;
+        metrics::cycle_finished(certificate);
+        tracing::info!(
+            cycle = certificate.cycle,
+            deleted = certificate.deleted,
+            live = certificate.live_nodes,
+            bytes_after = certificate.bytes_after.total,
+            "pruning cycle finished"
+        );
+        let last = self.remember(Outcome::finished(certificate, &finished.path));
+        Change {
+            finished: 1,
+            deleted: certificate.deleted,
+            last: Some(last),
+            settled_errors: self.background_errors(),
+            ..Change::default()
+        }
+    }
+
+    pub(super) fn failed(&self, error: &PruneError) -> Change {
+        metrics::cycle_failed(error.code());
+        match error.disposition() {
+            Disposition::Corrupt | Disposition::Bug => tracing::error!(%error, "pruning cycle failed"),
+            Disposition::Transient | Disposition::Resource | Disposition::Input => {
+                tracing::warn!(%error, "pruning cycle failed");
+            }
+        }
+        let at = self.parts.clock.unix_ms();
+        // The next attempt waits for the next trigger, not for the next commit.
+        let (cycle, head_order) = {
+            let shared = self.shared.lock();
+            (shared.cycle, Some(shared.head))
+        };
+        // The freeze holds in memory even if its record could not be saved.
+        let freeze = error.is_live_fault().then(|| Freeze {
+            cycle: cycle.map_or(0, |cycle| cycle), // zero: it had no id yet
+            at,
+            why: error.to_string(),
+        });
+        let ended = Ended::Failed { code: error.code().to_owned(), message: error.to_string() };
+        let last = self.remember(Outcome { cycle, at, head_order, ended });
+        Change { failed: 1, freeze, last: Some(last), ..Change::default() }
+    }
+
+    pub(super) fn panicked(&self) -> Change {
+        self.snapshots.end_cycle();
+        tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
+        Change { failed: 1, poisoned: Some("a cycle panicked; see the log".to_owned()), ..Change::default() }
+    }
+
+    fn remember(&self, outcome: Outcome) -> Outcome {
+        if let Err(error) = outcome.save(&*self.parts.records) {
+            tracing::error!(%error, "the outcome of the cycle could not be saved");
+        }
+        outcome
+    }
+}
