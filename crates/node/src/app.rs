@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chain::{BlockObserver, Chain, ChainError, Produced, Producer},
     config::Config,
-    http::{self, Node},
+    http::{self, Node, NodeParts},
     telemetry,
 };
 
@@ -58,10 +58,11 @@ impl App {
         let listener =
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
         let address = listener.local_addr()?;
-        let (config, id) = (config.clone(), config.node.id.clone());
+        let (config, id, patience) = (config.clone(), config.node.id.clone(), config.node.request_timeout);
         let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
         let Core { chain, pruner, producer } = opened;
-        let node = Arc::new(Node::new(id, Arc::clone(&chain), pruner.clone(), metrics.clone()));
+        let parts = NodeParts { chain: Arc::clone(&chain), pruner: pruner.clone(), metrics: metrics.clone() };
+        let node = Arc::new(Node::new(id, parts, patience));
         let stop = CancellationToken::new();
         let server = axum::serve(listener, http::router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let upkeep = tokio::spawn(async move {

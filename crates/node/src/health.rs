@@ -22,9 +22,11 @@ pub(crate) fn assess(chain: &ChainStatus, pruner: Option<Health>) -> Health {
         let message = format!("the last {times} blocks could not be committed: {what}");
         reasons.push(reason(verdict, "commits_failing", message));
     }
-    if chain.mempool >= chain.mempool_limit {
-        let message =
-            format!("{} transactions wait, more are refused: clients send faster than blocks take", chain.mempool);
+    if chain.is_mempool_full() {
+        let (count, bytes) = (chain.mempool, chain.mempool_bytes);
+        let message = format!(
+            "{count} transactions of {bytes} bytes wait, more are refused: clients send faster than blocks take"
+        );
         reasons.push(reason(Verdict::Degraded, "mempool_full", message));
     }
     let worst = reasons.iter().map(|reason| reason.verdict).max();
@@ -55,6 +57,8 @@ mod tests {
             floor: Order::GENESIS,
             mempool: 0,
             mempool_limit: 10,
+            mempool_bytes: 0,
+            mempool_bytes_limit: 1 << 20,
             production: Production::Accepting,
             failure: None,
         }
@@ -72,9 +76,11 @@ mod tests {
             Some(Health { verdict, reasons })
         };
         let full = ChainStatus { mempool: 10, ..status() };
+        let heavy = ChainStatus { mempool_bytes: 1 << 20, ..status() };
         let dead = ChainStatus { production: Production::Dead, ..status() };
-        let rows: [(ChainStatus, Option<Health>, Verdict, &[&str]); 6] = [
+        let rows: [(ChainStatus, Option<Health>, Verdict, &[&str]); 7] = [
             (status(), None, Verdict::Healthy, &[]),
+            (heavy, None, Verdict::Degraded, &["mempool_full"]),
             (full.clone(), None, Verdict::Degraded, &["mempool_full"]),
             (full, pruner(Verdict::Critical, "frozen"), Verdict::Critical, &["frozen", "mempool_full"]),
             (dead, None, Verdict::Critical, &["production_ended"]),

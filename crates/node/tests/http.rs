@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets the unexpected has failed")]
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Write as _, sync::Arc, time::Duration};
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
@@ -27,6 +27,11 @@ impl Running {
     }
 
     async fn start_in(folder: TempDir, settings: &[&str]) -> Self {
+        Self::start_changed(folder, settings, |_| {}).await
+    }
+
+    /// With values that the check of a configuration would refuse.
+    async fn start_changed(folder: TempDir, settings: &[&str], change: impl FnOnce(&mut Config)) -> Self {
         let mut set = vec![
             "node.listen=127.0.0.1:0".to_owned(),
             format!("node.data_dir={}", folder.path().display()),
@@ -34,7 +39,8 @@ impl Running {
             "chain.durability=logged".to_owned(),
         ];
         set.extend(settings.iter().map(|text| (*text).to_owned()));
-        let config = Config::parse("test", "", &set).unwrap();
+        let mut config = Config::parse("test", "", &set).unwrap();
+        change(&mut config);
         let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
         let client = Client::builder().no_proxy().build().unwrap();
         Self { app, client, folder }
@@ -159,7 +165,12 @@ async fn an_expired_root_returns_pruned_with_the_floor() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_mempool_answers_429_with_retry_after() {
-    let settings = ["chain.block_interval=1h", "chain.max_block_transactions=8", "chain.mempool_limit=8"];
+    let settings = [
+        "node.request_timeout=2h",
+        "chain.block_interval=1h",
+        "chain.max_block_transactions=8",
+        "chain.mempool_limit=8",
+    ];
     let node = Running::start(&settings).await;
     // The first block opens at once; what comes after it waits for the next one, in an hour.
     node.submit(&create(1, "00")).await;
@@ -179,8 +190,74 @@ async fn a_full_mempool_answers_429_with_retry_after() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_mempool_without_room_for_more_bytes_answers_429_as_well() {
+    let settings = ["node.request_timeout=2h", "chain.block_interval=1h", "chain.mempool_bytes=16 MiB"];
+    let node = Running::start(&settings).await;
+    node.submit(&create(1, "00")).await;
+    let long = json!(vec![set(1, &"00".repeat(64 << 10)); 100]);
+    for _ in 0..2 {
+        assert_eq!(node.post("v1/transactions?wait=false", &long).await.status(), StatusCode::ACCEPTED);
+    }
+    let refused = node.post("v1/transactions?wait=false", &long).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(refused.headers()["retry-after"], "3600");
+    assert_eq!(error(refused).await["limit_bytes"], 16 << 20);
+    node.stop().await;
+}
+
+/// The outcome is unknown, not "refused": the transactions wait, and are committed when their block comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_that_waits_too_long_is_told_its_ids_and_is_still_committed() {
+    let settings = ["chain.block_interval=2s"];
+    let patience = |config: &mut Config| config.node.request_timeout = Duration::from_millis(300);
+    let node = Running::start_changed(TempDir::new().unwrap(), &settings, patience).await;
+    node.submit(&create(1, "00")).await;
+    let late = node.post("v1/transactions", &json!([set(1, "07"), set(1, "08")])).await;
+    assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let late = error(late).await;
+    assert_eq!(late["code"], "outcome_unknown");
+    assert_eq!(late["ids"].as_array().unwrap().len(), 2, "{late}");
+    let again = Running::start_in(node.stop().await, &settings).await;
+    let answer: WireAnswer = again.get(&format!("v1/objects/{}", path(1))).await.json().await.unwrap();
+    assert_eq!(answer.object.unwrap().value.0, [8]);
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_does_not_come_in_time_is_answered_with_json() {
+    let node = Running::start(&["node.request_timeout=300ms"]).await;
+    let mut stream = std::net::TcpStream::connect(node.app.address()).unwrap();
+    let head = "POST /v1/transactions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    let answer = tokio::task::spawn_blocking(move || std::io::read_to_string(stream).unwrap()).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""code":"timeout""#), "{answer}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_are_read_at_once_are_bounded_by_their_bytes() {
+    let node = Running::start(&["node.request_timeout=2h"]).await;
+    let mut stalled = Vec::new();
+    for _ in 0..8 {
+        let mut stream = std::net::TcpStream::connect(node.app.address()).unwrap();
+        let head = format!("POST /v1/transactions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 16 << 20);
+        stream.write_all(head.as_bytes()).unwrap();
+        stalled.push(stream);
+    }
+    // Until the node has seen all of them, others still pass.
+    let (mut passed, patience) = (0, Duration::from_millis(200));
+    while tokio::time::timeout(patience, node.post("v1/transactions", &set(1, "00"))).await.is_ok() {
+        passed += 1;
+        assert!(passed < 1000, "nothing bounds the bodies that are read at once");
+    }
+    drop(stalled);
+    assert_eq!(node.post("v1/transactions", &set(1, "00")).await.status(), StatusCode::OK);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn shutdown_commits_what_waits_and_a_restart_finds_it() {
-    let settings = ["chain.block_interval=1h"];
+    let settings = ["node.request_timeout=2h", "chain.block_interval=1h"];
     let node = Running::start(&settings).await;
     node.submit(&create(1, "00")).await;
     let accepted = node.post("v1/transactions?wait=false", &json!([set(1, "0a"), create(2, "0b")])).await;
@@ -217,8 +294,10 @@ async fn input_that_is_wrong_gets_an_error_that_says_so() {
         let body: Value = response.json().await.unwrap();
         assert_eq!(body["error"]["code"].as_str().unwrap_or(""), code, "{at}: {body}");
     }
-    for at in ["v1/objects/zz", "v1/blocks/first", "v1/blocks/-1"] {
-        assert_eq!(node.get(at).await.status(), StatusCode::BAD_REQUEST, "{at}");
+    for at in ["v1/objects/zz", "v1/blocks/first", "v1/blocks/-1", "v1/objects/%FF", "v1/blocks/%FF"] {
+        let response = node.get(at).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{at}");
+        assert_eq!(error(response).await["code"], "bad_request", "{at}");
     }
     let huge = node.client.post(node.url("v1/transactions")).body(vec![b' '; (16 << 20) + 1]).send().await.unwrap();
     assert_eq!(huge.status(), StatusCode::PAYLOAD_TOO_LARGE);

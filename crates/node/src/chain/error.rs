@@ -8,6 +8,9 @@ use thiserror::Error;
 
 use super::{overlay::ExecutionError, transaction::Malformed};
 
+/// The code where nobody knows yet whether a transaction is committed.
+pub(crate) const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+
 /// A failure of the chain itself.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -15,6 +18,9 @@ pub enum ChainError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The write of a commit failed on its way to the disk: what the log kept of it comes back at the next start.
+    #[error("{0}; restart the node to find out whether the block is there")]
+    Unsettled(StoreError),
     /// The state cannot be read, or an update of it failed.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -43,6 +49,7 @@ impl ChainError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Store(error) => error.code(),
+            Self::Unsettled(_) => OUTCOME_UNKNOWN,
             Self::Tree(_) => "state_unreadable",
             Self::Invariant(_) => "internal",
         }
@@ -51,7 +58,7 @@ impl ChainError {
     /// What it asks of the operator.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Store(error) => error.disposition(),
+            Self::Store(error) | Self::Unsettled(error) => error.disposition(),
             Self::Tree(_) => Disposition::Corrupt,
             Self::Invariant(_) => Disposition::Bug,
         }
@@ -77,11 +84,21 @@ pub enum SubmitError {
         /// The most.
         limit: usize,
     },
-    /// The mempool is full; none of them entered.
-    #[error("the mempool is full ({limit} transactions)")]
-    Full {
-        /// The most it holds.
+    /// Longer together than the mempool can ever hold.
+    #[error("{given} bytes of transactions were submitted together, the mempool holds {limit}")]
+    TooLarge {
+        /// How many bytes.
+        given: usize,
+        /// The most.
         limit: usize,
+    },
+    /// The mempool is full; none of them entered.
+    #[error("the mempool has no room for them (it holds {limit} transactions and {limit_bytes} bytes)")]
+    Full {
+        /// The most transactions it holds.
+        limit: usize,
+        /// The most bytes it holds.
+        limit_bytes: usize,
         /// When there may be room.
         retry_after: Duration,
     },
@@ -95,7 +112,7 @@ pub enum SubmitError {
 
 /// Why an accepted transaction is in no block. Nothing of it was committed unless the outcome is unknown.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("the transaction was not committed: {message}")]
+#[error("{}: {message}", self.outcome())]
 pub struct Refusal {
     /// A stable word for scripts.
     pub code: &'static str,
@@ -103,6 +120,16 @@ pub struct Refusal {
     pub message: String,
     /// Whether trying again may help.
     pub disposition: Disposition,
+}
+
+impl Refusal {
+    fn outcome(&self) -> &'static str {
+        if self.code == OUTCOME_UNKNOWN {
+            "whether the transaction was committed is unknown"
+        } else {
+            "the transaction was not committed"
+        }
+    }
 }
 
 impl From<&ChainError> for Refusal {

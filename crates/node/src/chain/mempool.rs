@@ -2,6 +2,8 @@
 //!
 //! Transactions submitted together enter together or not at all, and keep their order. A full queue refuses at once:
 //! back-pressure is the client's to bear. Closing it lets what is inside be produced and refuses everything new.
+//!
+//! Bounds: the queue and each block are bounded by count and by the bytes of the canonical encodings.
 
 use std::{collections::VecDeque, num::NonZeroUsize, time::Duration};
 
@@ -37,10 +39,16 @@ pub struct Ticket {
     pub reply: oneshot::Receiver<Reply>,
 }
 
+/// Most bytes of the transactions of one block. The longest transaction has fewer, and a block adds less than its
+/// transactions weigh, so no block outgrows what a record can hold.
+pub(crate) const MAX_BLOCK_BYTES: usize = 32 << 20;
+
 /// A transaction on its way into a block.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) id: Hex32,
+    /// Length of its encoding.
+    pub(crate) bytes: usize,
     pub(crate) transaction: Transaction,
     pub(crate) reply: oneshot::Sender<Reply>,
 }
@@ -54,13 +62,53 @@ enum Gate {
 #[derive(Debug)]
 struct Queue {
     waiting: VecDeque<Waiting>,
+    /// Of everything that waits.
+    bytes: usize,
     gate: Gate,
+}
+
+impl Queue {
+    /// How many of those in front make one block, and whether more would not fit into it.
+    fn block(&self, most: usize) -> (usize, bool) {
+        let (mut count, mut bytes) = (0, 0);
+        for next in &self.waiting {
+            bytes += next.bytes;
+            if count == most || bytes > MAX_BLOCK_BYTES {
+                return (count.max(1), true);
+            }
+            count += 1;
+        }
+        (count, count == most)
+    }
+
+    fn take(&mut self, count: usize) -> Vec<Waiting> {
+        let taken: Vec<Waiting> = self.waiting.drain(..count).collect();
+        self.bytes -= weight(&taken);
+        taken
+    }
+}
+
+fn weight(waiting: &[Waiting]) -> usize {
+    waiting.iter().map(|one| one.bytes).sum()
+}
+
+/// The most that waits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    pub(crate) transactions: NonZeroUsize,
+    pub(crate) bytes: usize,
+}
+
+impl Limit {
+    fn holds(self, transactions: usize, bytes: usize) -> bool {
+        transactions <= self.transactions.get() && bytes <= self.bytes
+    }
 }
 
 /// When a block is cut.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cut {
-    /// As soon as so many wait.
+    /// As soon as so many wait, or [`MAX_BLOCK_BYTES`].
     pub(crate) at_size: NonZeroUsize,
     /// Or at this reading of the monotonic clock, with whatever waits.
     pub(crate) at_time: Duration,
@@ -71,20 +119,26 @@ pub(crate) struct Cut {
 pub(crate) struct Mempool {
     queue: Mutex<Queue>,
     changed: Condvar,
-    limit: NonZeroUsize,
+    limit: Limit,
 }
 
 impl Mempool {
-    pub(crate) fn new(limit: NonZeroUsize) -> Self {
-        Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), gate: Gate::Open }), changed: Condvar::new(), limit }
+    pub(crate) fn new(limit: Limit) -> Self {
+        let queue = Queue { waiting: VecDeque::new(), bytes: 0, gate: Gate::Open };
+        Self { queue: Mutex::new(queue), changed: Condvar::new(), limit }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.queue.lock().waiting.len()
     }
 
-    pub(crate) fn limit(&self) -> usize {
-        self.limit.get()
+    /// Bytes of what waits.
+    pub(crate) fn bytes(&self) -> usize {
+        self.queue.lock().bytes
+    }
+
+    pub(crate) fn limit(&self) -> Limit {
+        self.limit
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -93,20 +147,25 @@ impl Mempool {
 
     /// Takes all of them in, or none.
     pub(crate) fn push(&self, transactions: Vec<Transaction>, pause: Duration) -> Result<Vec<Ticket>, SubmitError> {
-        let limit = self.limit.get();
-        if transactions.len() > limit {
-            let given = transactions.len();
+        let limit = self.limit.transactions.get();
+        let given = transactions.len();
+        if given > limit {
             return Err(SubmitError::TooMany { given, limit });
         }
         let (waiting, tickets) = prepare(transactions)?;
+        let bytes = weight(&waiting);
+        if bytes > self.limit.bytes {
+            return Err(SubmitError::TooLarge { given: bytes, limit: self.limit.bytes });
+        }
         let mut queue = self.queue.lock();
         if queue.gate == Gate::Closed {
             return Err(SubmitError::Stopping);
         }
-        if queue.waiting.len() + waiting.len() > limit {
-            return Err(SubmitError::Full { limit, retry_after: pause });
+        if !self.limit.holds(queue.waiting.len() + given, queue.bytes + bytes) {
+            return Err(SubmitError::Full { limit, limit_bytes: self.limit.bytes, retry_after: pause });
         }
         queue.waiting.extend(waiting);
+        queue.bytes += bytes;
         self.changed.notify_all();
         Ok(tickets)
     }
@@ -114,6 +173,7 @@ impl Mempool {
     /// Puts back at the front what did not fit into a block. It was inside before, so the limit does not apply.
     pub(crate) fn put_back(&self, waiting: Vec<Waiting>) {
         let mut queue = self.queue.lock();
+        queue.bytes += weight(&waiting);
         for one in waiting.into_iter().rev() {
             queue.waiting.push_front(one);
         }
@@ -132,9 +192,9 @@ impl Mempool {
                 continue;
             }
             let left = cut.at_time.saturating_sub(clock.monotonic());
-            if closed || left.is_zero() || queue.waiting.len() >= cut.at_size.get() {
-                let count = queue.waiting.len().min(cut.at_size.get());
-                return Some(queue.waiting.drain(..count).collect());
+            let (count, full) = queue.block(cut.at_size.get());
+            if closed || left.is_zero() || full {
+                return Some(queue.take(count));
             }
             self.changed.wait_for(&mut queue, left);
         }
@@ -151,6 +211,7 @@ impl Mempool {
         let mut queue = self.queue.lock();
         queue.gate = Gate::Closed;
         queue.waiting.clear();
+        queue.bytes = 0;
     }
 }
 
@@ -159,9 +220,9 @@ fn prepare(transactions: Vec<Transaction>) -> Result<(Vec<Waiting>, Vec<Ticket>)
     let mut tickets = Vec::with_capacity(transactions.len());
     for (index, transaction) in transactions.into_iter().enumerate() {
         transaction.check().map_err(|why| SubmitError::Malformed { index, why })?;
-        let id = transaction.id().map_err(|e| SubmitError::Invariant(e.to_string()))?;
+        let (id, bytes) = transaction.identify().map_err(|e| SubmitError::Invariant(e.to_string()))?;
         let (reply, receiver) = oneshot::channel();
-        waiting.push(Waiting { id, transaction, reply });
+        waiting.push(Waiting { id, bytes, transaction, reply });
         tickets.push(Ticket { id, reply: receiver });
     }
     Ok((waiting, tickets))
@@ -178,8 +239,17 @@ mod tests {
         Transaction::SetValue { id: ObjectPath::top([name; 32]), value: HexBytes(vec![]) }
     }
 
+    fn long(name: u8) -> Transaction {
+        let value = HexBytes(vec![name; crate::chain::MAX_VALUE]);
+        Transaction::SetValue { id: ObjectPath::top([name; 32]), value }
+    }
+
     fn pool(limit: usize) -> Mempool {
-        Mempool::new(NonZeroUsize::new(limit).unwrap())
+        pool_of(limit, 1 << 30)
+    }
+
+    fn pool_of(transactions: usize, bytes: usize) -> Mempool {
+        Mempool::new(Limit { transactions: NonZeroUsize::new(transactions).unwrap(), bytes })
     }
 
     fn cut(size: usize, millis: u64) -> Cut {
@@ -196,6 +266,33 @@ mod tests {
         pool.push(vec![set(3)], Duration::ZERO).unwrap();
         let many = pool.push(vec![set(1); 4], Duration::ZERO).unwrap_err();
         assert!(matches!(many, SubmitError::TooMany { given: 4, limit: 3 }));
+    }
+
+    #[test]
+    fn the_bytes_that_wait_are_bounded_and_are_free_again_once_taken() {
+        let one = bcs::to_bytes(&long(1)).unwrap().len();
+        let pool = pool_of(1000, 3 * one);
+        pool.push(vec![long(1), long(2)], Duration::ZERO).unwrap();
+        let full = pool.push(vec![long(3), long(4)], Duration::ZERO).unwrap_err();
+        assert!(matches!(full, SubmitError::Full { .. }), "{full:?}");
+        let large = pool.push(vec![long(1); 4], Duration::ZERO).unwrap_err();
+        assert!(matches!(large, SubmitError::TooLarge { .. }), "{large:?}");
+        pool.push(vec![long(3)], Duration::ZERO).unwrap();
+        assert_eq!(pool.bytes(), 3 * one);
+        let taken = pool.take(cut(2, 0), &SystemClock::new()).unwrap();
+        assert_eq!(pool.bytes(), one);
+        pool.put_back(taken);
+        assert_eq!(pool.bytes(), 3 * one);
+    }
+
+    #[test]
+    fn a_block_is_cut_by_bytes_before_its_time() {
+        let pool = pool(10_000);
+        let most = MAX_BLOCK_BYTES / bcs::to_bytes(&long(1)).unwrap().len();
+        pool.push(vec![long(1); most + 1], Duration::ZERO).unwrap();
+        let taken = pool.take(cut(10_000, 3_600_000), &SystemClock::new()).unwrap();
+        assert_eq!(taken.len(), most);
+        assert_eq!(pool.len(), 1);
     }
 
     #[test]

@@ -33,6 +33,7 @@ use state_tree::{Changes, NodeHash, Order, StateRoot, update};
 
 pub use block::Block;
 pub use bytes::{Hex32, HexBytes};
+pub(crate) use error::OUTCOME_UNKNOWN;
 pub use error::{ChainError, ReadError, Refusal, SubmitError};
 pub use mempool::{Included, Reply, Ticket};
 pub use overlay::{ExecutionError, Overlay, Verdict};
@@ -42,7 +43,7 @@ pub use producer::{BlockObserver, Producer};
 pub use read::{Answer, At};
 pub use transaction::{MAX_FIELDS, MAX_VALUE, Malformed, Outcome, Reason, Receipt, Transaction};
 
-use mempool::Mempool;
+use mempool::{Limit, Mempool};
 use reader::ViewReader;
 
 /// How blocks are made.
@@ -54,6 +55,8 @@ pub struct ChainConfig {
     pub max_block_transactions: NonZeroUsize,
     /// The most transactions that wait.
     pub mempool_limit: NonZeroUsize,
+    /// The most bytes of them.
+    pub mempool_bytes: usize,
 }
 
 /// The last block that could not be committed, until one could.
@@ -88,10 +91,21 @@ pub struct ChainStatus {
     pub mempool: usize,
     /// The most that may wait.
     pub mempool_limit: usize,
+    /// Bytes of those that wait.
+    pub mempool_bytes: usize,
+    /// The most bytes that may wait.
+    pub mempool_bytes_limit: usize,
     /// Whether transactions become blocks.
     pub production: Production,
     /// The last block that could not be committed, if the one after it could not either.
     pub failure: Option<Failure>,
+}
+
+impl ChainStatus {
+    /// Whether the next transaction may find no room.
+    pub fn is_mempool_full(&self) -> bool {
+        self.mempool >= self.mempool_limit || self.mempool_bytes + MAX_VALUE > self.mempool_bytes_limit
+    }
 }
 
 /// The chain over its store.
@@ -115,7 +129,7 @@ impl Chain {
             Some(head) => check_head(&store, &head)?,
         }
         Ok(Arc::new(Self {
-            mempool: Mempool::new(config.mempool_limit),
+            mempool: Mempool::new(Limit { transactions: config.mempool_limit, bytes: config.mempool_bytes }),
             store,
             clock,
             config,
@@ -136,11 +150,14 @@ impl Chain {
     /// Errors: a promise of ours does not hold.
     pub fn status(&self) -> Result<ChainStatus, ChainError> {
         let gone = || ChainError::Invariant("a chain without genesis".to_owned());
+        let limit = self.mempool.limit();
         Ok(ChainStatus {
             head: self.store.head().ok_or_else(gone)?,
             floor: self.store.floor().ok_or_else(gone)?,
             mempool: self.mempool.len(),
-            mempool_limit: self.mempool.limit(),
+            mempool_limit: limit.transactions.get(),
+            mempool_bytes: self.mempool.bytes(),
+            mempool_bytes_limit: limit.bytes,
             production: self.production(),
             failure: self.failure.lock().clone(),
         })

@@ -5,21 +5,25 @@
 //! place of the parent state. Everything below is relative to that base, so a subtree with pending changes is copied
 //! or moved exactly by copying the base and the changes; a base of "its own" then becomes the name of where they are.
 //!
-//! Bounds: at most [`MAX_ENTRIES`] pending objects, nested at most [`MAX_NESTING`] deep. A copy that would exceed them
-//! answers [`Verdict::Full`]: once the block is committed, the same copy is one adopted root.
+//! Bounds: at most [`MAX_ENTRIES`] pending objects with [`MAX_PENDING`] bytes of values, nested at most [`MAX_NESTING`]
+//! deep. A copy that would exceed them answers [`Verdict::Full`] before anything is copied: once the block is committed,
+//! the same copy is one adopted root.
 
 use state_tree::{Change, Changes, FieldsBase, Key, MAX_NESTING, NodeReader, Object, Put, StateRoot, TreeError, get};
 use thiserror::Error;
 
 use super::{
     bytes::{Hex32, HexBytes},
+    mempool::MAX_BLOCK_BYTES,
     path::{ObjectPath, key_of},
-    pending::{Field, count, depth, detach, made, new_object, set_object},
+    pending::{Amount, Field, depth, detach, made, new_object, set_object, value_bytes},
     transaction::{Reason, Transaction},
 };
 
 /// The most pending objects of one block.
 pub(crate) const MAX_ENTRIES: usize = 100_000;
+/// The most bytes of their values: what the transactions of one block bring fits twice.
+pub(crate) const MAX_PENDING: usize = 2 * MAX_BLOCK_BYTES;
 
 /// A transaction that could not be judged; it is in no block.
 #[derive(Debug, Error)]
@@ -48,7 +52,8 @@ pub struct Overlay<'a> {
     parent: StateRoot,
     reader: &'a dyn NodeReader,
     changes: Changes,
-    entries: usize,
+    /// What was ever put, replaced or not: at least what is held.
+    pending: Amount,
 }
 
 /// An object that exists after the pending changes.
@@ -64,7 +69,7 @@ struct Found<'c> {
 impl<'a> Overlay<'a> {
     /// No changes over the state under `parent`.
     pub fn new(parent: StateRoot, reader: &'a dyn NodeReader) -> Self {
-        Self { parent, reader, changes: Changes::default(), entries: 0 }
+        Self { parent, reader, changes: Changes::default(), pending: Amount::default() }
     }
 
     /// The changes of everything applied.
@@ -84,7 +89,7 @@ impl<'a> Overlay<'a> {
                 if self.find(&id.keys())?.is_none() {
                     return Ok(Verdict::Rejected(Reason::NoSuchObject));
                 }
-                if self.is_full(id.names().len()) {
+                if self.is_full(Amount::objects(id.names().len())) {
                     return Ok(Verdict::Full);
                 }
                 self.insert(&id.keys(), Change::Remove)
@@ -98,7 +103,7 @@ impl<'a> Overlay<'a> {
         if let Some(reason) = self.obstacle(&id.keys())? {
             return Ok(Verdict::Rejected(reason));
         }
-        if self.is_full(id.names().len()) {
+        if self.is_full(Amount { objects: id.names().len(), bytes: value.0.len() }) {
             return Ok(Verdict::Full);
         }
         let object = new_object(id, owner, value)?;
@@ -114,7 +119,9 @@ impl<'a> Overlay<'a> {
         let Some(owner) = self.owner(id)? else {
             return Ok(Verdict::Rejected(Reason::NoSuchObject));
         };
-        if self.is_full(id.names().len() + put.len() + remove.len()) {
+        let bytes = put.iter().map(|(_, value)| value.0.len()).sum();
+        let added = Amount { objects: put.len() + remove.len(), bytes };
+        if self.is_full(added + Amount::objects(id.names().len())) {
             return Ok(Verdict::Full);
         }
         let mut changes = Vec::with_capacity(put.len() + remove.len());
@@ -127,7 +134,7 @@ impl<'a> Overlay<'a> {
         for (key, object) in changes {
             set_object(fields, key, object);
         }
-        self.entries += put.len() + remove.len();
+        self.pending = self.pending + added;
         Ok(Verdict::Applied)
     }
 
@@ -138,13 +145,13 @@ impl<'a> Overlay<'a> {
         };
         let mut object = self.content(&found)?;
         object.value.clone_from(&value.0);
-        if self.is_full(keys.len()) {
+        if self.is_full(Amount { objects: keys.len(), bytes: value.0.len() }) {
             return Ok(Verdict::Full);
         }
         let (last, parents) = split(&keys)?;
         let container = self.container(parents)?;
         set_object(container, last, Some(Field::Changed(object)));
-        self.entries += 1;
+        self.pending = self.pending + Amount { objects: 1, bytes: value.0.len() };
         Ok(Verdict::Applied)
     }
 
@@ -158,14 +165,13 @@ impl<'a> Overlay<'a> {
         if let Some(reason) = self.obstacle(&to.keys())? {
             return Ok(Verdict::Rejected(reason));
         }
-        let object = self.content(&found)?;
-        let (base, fields) = detach(found.pending, found.origin.as_deref());
-        let put = Put { object: Some(object), base, fields };
-        if !self.has_room(&[from, to], &put) {
+        let object = Some(self.content(&found)?);
+        if !self.has_room(&[from, to], object.as_ref(), found.pending) {
             return Ok(Verdict::Full);
         }
+        let (base, fields) = detach(found.pending, found.origin.as_deref());
         self.insert(&from.keys(), Change::Remove)?;
-        self.insert(&to.keys(), Change::Put(put))
+        self.insert(&to.keys(), Change::Put(Put { object, base, fields }))
     }
 
     fn clone_fields(&mut self, from: &ObjectPath, to: &ObjectPath) -> Result<Verdict, ExecutionError> {
@@ -176,12 +182,13 @@ impl<'a> Overlay<'a> {
         let (Some(source), Some(taker)) = (self.find(&keys)?, self.find(&target)?) else {
             return Ok(Verdict::Rejected(Reason::NoSuchObject));
         };
-        let (base, fields) = detach(source.pending, source.origin.as_deref());
-        let put = Put { object: taker.pending.and_then(|pending| pending.object.clone()), base, fields };
-        if !self.has_room(&[to], &put) {
+        let object = taker.pending.and_then(|pending| pending.object.as_ref());
+        if !self.has_room(&[to], object, source.pending) {
             return Ok(Verdict::Full);
         }
-        self.insert(&target, Change::Put(put))
+        let object = object.cloned();
+        let (base, fields) = detach(source.pending, source.origin.as_deref());
+        self.insert(&target, Change::Put(Put { object, base, fields }))
     }
 
     /// Why no object can be made at a place, if so.
@@ -267,13 +274,10 @@ impl<'a> Overlay<'a> {
     }
 
     fn insert(&mut self, keys: &[Key], change: Change) -> Result<Verdict, ExecutionError> {
-        let added = match &change {
-            Change::Put(put) => 1 + count(&put.fields),
-            Change::Remove => 1,
-        };
+        let added = Amount::of(&change);
         let (last, parents) = split(keys)?;
         self.container(parents)?.0.insert(last, change);
-        self.entries += added;
+        self.pending = self.pending + added;
         Ok(Verdict::Applied)
     }
 
@@ -283,7 +287,7 @@ impl<'a> Overlay<'a> {
         for key in keys {
             let untouched = || Change::Put(Put { object: None, base: FieldsBase::Keep, fields: Changes::default() });
             if !at.0.contains_key(key) {
-                self.entries += 1;
+                self.pending.objects += 1;
             }
             match at.0.entry(*key).or_insert_with(untouched) {
                 Change::Put(put) => at = &mut put.fields,
@@ -293,16 +297,20 @@ impl<'a> Overlay<'a> {
         Ok(at)
     }
 
-    /// Whether so many more pending objects are too many for this block.
-    fn is_full(&self, more: usize) -> bool {
-        self.entries + more + 1 > MAX_ENTRIES
+    /// Whether so much more is too much for this block.
+    fn is_full(&self, more: Amount) -> bool {
+        let all = self.pending + more;
+        all.objects + 1 > MAX_ENTRIES || all.bytes > MAX_PENDING
     }
 
-    /// Whether a put at the last of the paths fits into this block with everything below it.
-    fn has_room(&self, touched: &[&ObjectPath], put: &Put) -> bool {
+    /// Whether an object fits into this block at the last of the paths, with the pending fields of `source`.
+    fn has_room(&self, touched: &[&ObjectPath], object: Option<&Object>, source: Option<&Put>) -> bool {
         let names: usize = touched.iter().map(|path| path.names().len()).sum();
-        let deepest = touched.last().map_or(0, |path| path.names().len()) + depth(&put.fields);
-        !self.is_full(names + 1 + count(&put.fields)) && deepest < MAX_NESTING
+        let (fields, levels) =
+            source.map_or_else(Default::default, |put| (Amount::below(&put.fields), depth(&put.fields)));
+        let deepest = touched.last().map_or(0, |path| path.names().len()) + levels;
+        let own = Amount { objects: names + 1, bytes: value_bytes(object) };
+        !self.is_full(own + fields) && deepest < MAX_NESTING
     }
 }
 

@@ -1,5 +1,7 @@
 //! Pending changes as values: what puts are made of, and how a subtree of them is taken to another place.
 
+use std::{iter::Sum, ops::Add};
+
 use state_tree::{Change, Changes, FieldsBase, Key, Object, ObjectId, Put, StructTag, TypeTag};
 
 use super::{bytes::HexBytes, overlay::ExecutionError, path::ObjectPath};
@@ -74,13 +76,50 @@ pub(super) fn new_object(id: &ObjectPath, owner: [u8; 32], value: &HexBytes) -> 
     })
 }
 
-/// Pending objects at and below a level. Recursion is bounded by [`MAX_NESTING`].
-pub(super) fn count(changes: &Changes) -> usize {
-    let below = |change: &Change| match change {
-        Change::Put(put) => 1 + count(&put.fields),
-        Change::Remove => 1,
-    };
-    changes.0.values().map(below).sum()
+/// How much is pending.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Amount {
+    pub(super) objects: usize,
+    /// Of their values.
+    pub(super) bytes: usize,
+}
+
+impl Amount {
+    /// Objects whose values are counted elsewhere, or that have none.
+    pub(super) fn objects(objects: usize) -> Self {
+        Self { objects, bytes: 0 }
+    }
+
+    /// One change with everything below it.
+    pub(super) fn of(change: &Change) -> Self {
+        match change {
+            Change::Put(put) => Self { objects: 1, bytes: value_bytes(put.object.as_ref()) } + Self::below(&put.fields),
+            Change::Remove => Self::objects(1),
+        }
+    }
+
+    /// Everything at and below a level. Recursion is bounded by [`MAX_NESTING`].
+    pub(super) fn below(changes: &Changes) -> Self {
+        changes.0.values().map(Self::of).sum()
+    }
+}
+
+impl Add for Amount {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { objects: self.objects + other.objects, bytes: self.bytes + other.bytes }
+    }
+}
+
+impl Sum for Amount {
+    fn sum<I: Iterator<Item = Self>>(amounts: I) -> Self {
+        amounts.fold(Self::default(), Add::add)
+    }
+}
+
+pub(super) fn value_bytes(object: Option<&Object>) -> usize {
+    object.map_or(0, |object| object.value.len())
 }
 
 /// How deep pending objects nest. Recursion is bounded by [`MAX_NESTING`].

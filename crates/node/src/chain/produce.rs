@@ -197,7 +197,11 @@ pub(crate) fn commit(
     let hash = block.hash()?;
     let mut rows = Batch::new();
     rows.put(Table::BLOCK, Order::new(block.height).to_key(), record::encode(block)?);
-    let committed = store.commit(Commit { base, delta, timestamp_ms: block.timestamp_ms, block_hash: hash.0, rows })?;
+    let commit = Commit { base, delta, timestamp_ms: block.timestamp_ms, block_hash: hash.0, rows };
+    let committed = store.commit(commit).map_err(|error| {
+        let in_the_log = matches!(error, StoreError::Io { .. }); // it may be (C4)
+        if in_the_log { ChainError::Unsettled(error) } else { ChainError::Store(error) }
+    })?;
     if committed.order.get() != block.height {
         let (got, height) = (committed.order, block.height);
         return Err(ChainError::Invariant(format!("block {height} was committed at order {got}")));

@@ -79,9 +79,10 @@ impl Chain {
     /// Errors: a pruned block, an order that never existed, a row that cannot be read.
     pub fn block(&self, at: At) -> Result<(Block, Hex32), ReadError> {
         let order = self.resolve(at)?;
+        // BEFORE the view: a block committed between the two is in the view, and else it was not committed yet.
+        let head = self.head_order()?;
         let view = self.store.view()?;
         let Some(bytes) = view.row(&Table::BLOCK, &order.to_key())? else {
-            let head = self.head_order()?;
             if order > head {
                 return Err(ReadError::NeverExisted { order, head });
             }

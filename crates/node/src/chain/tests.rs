@@ -1,7 +1,7 @@
 //! The chain on a store in memory: what is acknowledged is committed, what is refused is told so, what is closed drains.
 
 use state_pruner::SystemClock;
-use state_store::{Durability, MemoryBackend, StoreConfig};
+use state_store::{Durability, Fault, FaultyBackend, MemoryBackend, StoreConfig};
 
 use super::*;
 
@@ -23,6 +23,7 @@ fn config(mempool: usize) -> ChainConfig {
         block_interval: Duration::from_millis(1),
         max_block_transactions: NonZeroUsize::new(4).unwrap(),
         mempool_limit: NonZeroUsize::new(mempool).unwrap(),
+        mempool_bytes: 1 << 20,
     }
 }
 
@@ -133,6 +134,51 @@ fn a_pruned_state_is_told_from_one_that_never_existed() {
     assert!(matches!(block(1), Err(ReadError::Pruned { floor, .. }) if floor == Order::new(2)));
     assert!(matches!(block(7), Err(ReadError::NeverExisted { .. })));
     assert_eq!(block(2).unwrap().0.height, 2);
+}
+
+/// A view older than the head it was compared with has no row for a block that exists (M2).
+#[test]
+fn a_block_that_is_being_committed_is_never_called_pruned() {
+    let backend = MemoryBackend::new();
+    let chain = open(&backend, 100);
+    let _producer = Producer::start(Arc::clone(&chain), Box::new(Deaf)).unwrap();
+    let (asking, done) = (Arc::clone(&chain), Arc::new(AtomicBool::new(false)));
+    let until = Arc::clone(&done);
+    let asker = std::thread::Builder::new().spawn(move || {
+        while !until.load(Ordering::Acquire) {
+            let next = Order::new(asking.head_order().unwrap().get() + 1);
+            if let Err(error @ ReadError::Pruned { .. }) = asking.block(At::Order(next)) {
+                panic!("{error}");
+            }
+        }
+    });
+    for round in 0..1000 {
+        let id = ObjectPath::top([7; 32]);
+        wait(chain.submit(vec![Transaction::SetValue { id, value: HexBytes(vec![round as u8]) }]).unwrap());
+    }
+    done.store(true, Ordering::Release);
+    asker.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_failed_sync_leaves_the_outcome_unknown_and_what_comes_after_it_refused() {
+    let backend = FaultyBackend::over(MemoryBackend::new());
+    let config_of_store = StoreConfig { durability: Durability::Synced, barrier_limit: 1_000_000 };
+    let faulty = Arc::new(backend);
+    let store = Arc::new(Store::open(Arc::clone(&faulty) as _, config_of_store).unwrap());
+    let chain = Chain::open(store, config(100), Arc::new(SystemClock::new())).unwrap();
+    let _producer = Producer::start(Arc::clone(&chain), Box::new(Deaf)).unwrap();
+    let refusal = |fault| {
+        faulty.fail_write(0, fault);
+        let ticket = chain.submit(vec![create(1, 1)]).unwrap().pop().unwrap();
+        ticket.reply.blocking_recv().unwrap().unwrap_err()
+    };
+    let unknown = refusal(Fault::Transient);
+    assert_eq!(unknown.code, "outcome_unknown");
+    assert!(!unknown.to_string().contains("was not committed"), "{unknown}");
+    let refused = refusal(Fault::DiskFull);
+    assert_eq!(refused.code, "disk_full", "a full disk takes nothing");
+    assert!(refused.to_string().contains("was not committed"), "{refused}");
 }
 
 #[test]

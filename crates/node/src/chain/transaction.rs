@@ -102,10 +102,16 @@ impl Transaction {
     ///
     /// Errors: the encoding refused a value, which a checked transaction does not cause.
     pub fn id(&self) -> Result<Hex32, bcs::Error> {
+        self.identify().map(|(id, _)| id)
+    }
+
+    /// The id, and the length of the encoding that it is a hash of: what the transaction weighs.
+    pub(crate) fn identify(&self) -> Result<(Hex32, usize), bcs::Error> {
+        let encoded = bcs::to_bytes(self)?;
         let mut hasher = Sha256::new();
         hasher.update(b"state-node transaction 1");
-        hasher.update(bcs::to_bytes(self)?);
-        Ok(Hex32(hasher.finalize().into()))
+        hasher.update(&encoded);
+        Ok((Hex32(hasher.finalize().into()), encoded.len()))
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{Config, source::Source};
+use crate::http::MAX_BODY;
 
 /// The longest block interval that makes sense; beyond it a duration was probably mistyped.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
@@ -41,6 +42,12 @@ fn chain(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let chain = &config.chain;
     if chain.block_interval.is_zero() || chain.block_interval > LONGEST_INTERVAL {
         wrong("chain.block_interval", "more than nothing and at most an hour is allowed".to_owned());
+    } else if chain.block_interval >= config.node.request_timeout {
+        let message = format!(
+            "a submission could not wait for its block: node.request_timeout is {}",
+            humantime::format_duration(config.node.request_timeout)
+        );
+        wrong("chain.block_interval", message);
     }
     if chain.mempool_limit < chain.max_block_transactions {
         let message = format!(
@@ -48,6 +55,12 @@ fn chain(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
             chain.mempool_limit, chain.max_block_transactions
         );
         wrong("chain.mempool_limit", message);
+    }
+    if chain.mempool_bytes < MAX_BODY as u64 {
+        let (given, most) = (ByteSize::b(chain.mempool_bytes).display().iec(), ByteSize::b(MAX_BODY as u64));
+        let message =
+            format!("at least {} are needed, the longest body of a request, not {given}", most.display().iec());
+        wrong("chain.mempool_bytes", message);
     }
     let Some(keep) = chain.keep_blocks else { return };
     if !config.pruner.enabled {

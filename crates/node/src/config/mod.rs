@@ -56,6 +56,8 @@ pub struct NodeSection {
     pub data_dir: PathBuf,
     /// Address of the HTTP interface; loopback only.
     pub listen: SocketAddr,
+    /// Longest time one request may take.
+    pub request_timeout: Duration,
 }
 
 /// Section `[chain]`.
@@ -67,6 +69,8 @@ pub struct ChainSection {
     pub max_block_transactions: NonZeroUsize,
     /// Most transactions that wait.
     pub mempool_limit: NonZeroUsize,
+    /// Most bytes of transactions that wait.
+    pub mempool_bytes: u64,
     /// When an acknowledged transaction survives.
     pub durability: DurabilityChoice,
     /// Blocks kept; absent means all.
@@ -141,11 +145,13 @@ impl Default for Config {
                 id: "reference".to_owned(),
                 data_dir: PathBuf::from("run/node"),
                 listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8645)),
+                request_timeout: Duration::from_secs(60),
             },
             chain: ChainSection {
                 block_interval: Duration::from_millis(100),
                 max_block_transactions: count(1000),
                 mempool_limit: count(20_000),
+                mempool_bytes: 64 << 20,
                 durability: DurabilityChoice::Synced,
                 keep_blocks: None,
             },
@@ -199,9 +205,11 @@ impl Config {
         source.take("node.id", &mut node.id);
         source.take("node.data_dir", &mut node.data_dir);
         source.take("node.listen", &mut node.listen);
+        source.take_duration("node.request_timeout", &mut node.request_timeout);
         source.take_duration("chain.block_interval", &mut chain.block_interval);
         source.take_count("chain.max_block_transactions", &mut chain.max_block_transactions);
         source.take_count("chain.mempool_limit", &mut chain.mempool_limit);
+        source.take_bytes("chain.mempool_bytes", &mut chain.mempool_bytes);
         source.take("chain.durability", &mut chain.durability);
         source.take_optional_count("chain.keep_blocks", &mut chain.keep_blocks);
         source.take("pruner.enabled", &mut pruner.enabled);
@@ -247,6 +255,7 @@ impl Config {
             block_interval: self.chain.block_interval,
             max_block_transactions: self.chain.max_block_transactions,
             mempool_limit: self.chain.mempool_limit,
+            mempool_bytes: usize::try_from(self.chain.mempool_bytes).map_or(usize::MAX, |bytes| bytes),
         }
     }
 

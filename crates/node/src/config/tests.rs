@@ -32,13 +32,15 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 22] = [
+const OTHER: [(&str, &str); 24] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
+    ("node.request_timeout", "5s"),
     ("chain.block_interval", "50ms"),
     ("chain.max_block_transactions", "10"),
     ("chain.mempool_limit", "5000"),
+    ("chain.mempool_bytes", "16 MiB"),
     ("chain.durability", "logged"),
     ("chain.keep_blocks", "500"),
     ("pruner.enabled", "false"),
@@ -127,7 +129,9 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 4] = [
+    let rows: [(&[&str], &str); 6] = [
+        (&["node.request_timeout=100ms"], "chain.block_interval"),
+        (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
         (&["pruner.enabled=false", "chain.keep_blocks=1000"], "chain.keep_blocks"),
         (&["pruner.keep_last=100", "chain.keep_blocks=99"], "chain.keep_blocks"),

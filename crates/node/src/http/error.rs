@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::{
     Json,
+    extract::rejection::{BytesRejection, PathRejection},
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
     response::{IntoResponse, Response},
 };
@@ -73,6 +74,18 @@ fn status_of(disposition: Disposition) -> StatusCode {
     }
 }
 
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), "bad_request", rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        Self::new(rejection.status(), "body", rejection.body_text())
+    }
+}
+
 impl From<ChainError> for ApiError {
     fn from(error: ChainError) -> Self {
         Self::new(status_of(error.disposition()), error.code(), error.to_string())
@@ -104,9 +117,13 @@ impl From<SubmitError> for ApiError {
             SubmitError::TooMany { limit, .. } => {
                 Self::new(StatusCode::BAD_REQUEST, "too_many", message).with("limit", limit)
             }
-            SubmitError::Full { limit, retry_after } => {
+            SubmitError::TooLarge { limit, .. } => {
+                Self::new(StatusCode::BAD_REQUEST, "too_large", message).with("limit", limit)
+            }
+            SubmitError::Full { limit, limit_bytes, retry_after } => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "mempool_full", message)
                     .with("limit", limit)
+                    .with("limit_bytes", limit_bytes)
                     .retry_after(retry_after)
             }
             SubmitError::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message),

@@ -1,7 +1,7 @@
 //! The HTTP interface, on loopback: submit, read, status, probes, metrics and commands to the pruner.
 //!
-//! Promises: the async threads never touch the disk; bodies, concurrent reads and waiting times are bounded; errors
-//! are JSON; a pruned order is told from one that never existed.
+//! Promises: the async threads never touch the disk and wait for no lock of the pruner; bodies, concurrent reads and
+//! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
 
 mod error;
 mod operate;
@@ -14,15 +14,15 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
+    middleware::{Next, from_fn_with_state},
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use state_pruner::{Health, Pruner};
-use state_store::Store;
 use tokio::sync::Semaphore;
-use tower_http::timeout::TimeoutLayer;
 
 use crate::{
     chain::{Chain, ReadError},
@@ -35,8 +35,8 @@ pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof
 pub const MAX_BODY: usize = 16 << 20;
 /// Reads of the store that go on at once; further ones wait.
 const MAX_READS: usize = 64;
-/// The longest time one request may take.
-const MAX_TIME: Duration = Duration::from_secs(60);
+/// Bytes of bodies that are read and parsed at once, as announced; further ones wait.
+const MAX_BODIES: usize = 8 * MAX_BODY;
 
 /// What requests are served from.
 pub struct Node {
@@ -44,7 +44,21 @@ pub struct Node {
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
     metrics: PrometheusHandle,
-    reads: Semaphore,
+    /// The longest time one request may take.
+    patience: Duration,
+    reads: Arc<Semaphore>,
+    bodies: Semaphore,
+}
+
+/// What a node serves from.
+#[derive(Debug)]
+pub struct NodeParts {
+    /// The chain.
+    pub chain: Arc<Chain>,
+    /// The pruner, if it is enabled.
+    pub pruner: Option<Arc<Pruner>>,
+    /// The metrics of this process.
+    pub metrics: PrometheusHandle,
 }
 
 impl std::fmt::Debug for Node {
@@ -54,12 +68,14 @@ impl std::fmt::Debug for Node {
 }
 
 impl Node {
-    /// Serves from these parts.
-    pub fn new(id: String, chain: Arc<Chain>, pruner: Option<Arc<Pruner>>, metrics: PrometheusHandle) -> Self {
-        Self { id, chain, pruner, metrics, reads: Semaphore::new(MAX_READS) }
+    /// Serves from these parts; no request takes longer than `patience`.
+    pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
+        let NodeParts { chain, pruner, metrics } = parts;
+        let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Semaphore::new(MAX_BODIES));
+        Self { id, chain, pruner, metrics, patience, reads, bodies }
     }
 
-    /// The verdict on the node.
+    /// The verdict on the node; may wait for the pruner.
     fn health(&self) -> Result<Health, ApiError> {
         let pruner = self.pruner.as_ref().map(|pruner| pruner.health());
         Ok(health::assess(&self.chain.status()?, pruner))
@@ -74,30 +90,45 @@ impl Node {
         self.blocking(move || read(&chain).map_err(ApiError::from)).await
     }
 
-    /// Runs one read of the store on the blocking threads.
-    async fn on_store<T: Send + 'static>(
-        &self,
-        read: impl FnOnce(&Store) -> Result<T, ApiError> + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let store = Arc::clone(self.chain.store());
-        self.blocking(move || read(&store)).await
-    }
-
+    /// Runs work on the blocking threads, in its turn.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let turn = self.reads.acquire().await;
-        let _turn = turn.map_err(|_| ApiError::internal("reads have ended"))?;
-        let done = tokio::task::spawn_blocking(work).await;
-        done.map_err(|error| ApiError::internal(format!("a read ended early: {error}")))?
+        let turn = Arc::clone(&self.reads).acquire_owned().await;
+        let turn = turn.map_err(|_| ApiError::internal("reads have ended"))?;
+        off_the_async_threads(move || {
+            let _turn = turn; // the work outlives a client that goes away, and so does its turn
+            work()
+        })
+        .await
     }
+}
+
+/// Runs work that may wait, or takes long, on the blocking threads.
+async fn off_the_async_threads<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| ApiError::internal(format!("the work of a request ended early: {error}")))?
+}
+
+/// Ends requests that take too long. Not for submissions, which know what became of their transactions.
+async fn in_time(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(node.patience, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => too_late(node.patience).into_response(),
+    }
+}
+
+fn too_late(patience: Duration) -> ApiError {
+    let message = format!("the answer took longer than {}", humantime::format_duration(patience));
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message)
 }
 
 /// Every route.
 pub fn router(node: Arc<Node>) -> Router {
     Router::new()
-        .route("/v1/transactions", post(submit::submit))
         .route("/v1/objects/{path}", get(read::object))
         .route("/v1/blocks/{order}", get(read::block))
         .route("/v1/status", get(operate::status))
@@ -105,11 +136,12 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/metrics", get(operate::metrics))
         .route("/healthz", get(operate::healthz))
         .route("/readyz", get(operate::readyz))
+        .layer(from_fn_with_state(Arc::clone(&node), in_time))
+        .route("/v1/transactions", post(submit::submit))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no_route", "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this address takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, MAX_TIME))
         .with_state(node)
 }

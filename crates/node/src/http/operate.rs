@@ -4,38 +4,47 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use metrics::gauge;
 use serde_json::{Value, json};
-use state_pruner::{Command, Reply, Verdict};
+use state_pruner::{Command, Pruner, Reply, Verdict};
 use state_store::{Space, Store};
 
-use super::{Node, error::ApiError, submit::refuse_browsers};
-use crate::chain::{ChainStatus, Hex32, Production};
+use super::{Node, error::ApiError, off_the_async_threads, submit::refuse_browsers};
+use crate::chain::{ChainError, ChainStatus, Hex32, Production};
 
 /// `GET /v1/status`.
 pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    let asked = Arc::clone(&node);
+    node.blocking(move || status_of(&asked)).await.map(Json)
+}
+
+fn status_of(node: &Node) -> Result<Value, ApiError> {
     let status = node.chain.status()?;
     let health = node.health()?;
-    let space = node.on_store(space).await?;
-    let pins: Vec<Value> = pins(node.chain.store());
-    Ok(Json(json!({
+    let space = space(node.chain.store())?;
+    Ok(json!({
         "id": node.id,
         "version": env!("CARGO_PKG_VERSION"),
         "verdict": health.verdict,
         "head": head(&status),
         "floor": status.floor.get(),
-        "mempool": { "waiting": status.mempool, "limit": status.mempool_limit },
+        "mempool": {
+            "waiting": status.mempool,
+            "limit": status.mempool_limit,
+            "bytes": status.mempool_bytes,
+            "bytes_limit": status.mempool_bytes_limit,
+        },
         "production": status.production,
         "counts": {
             "commits": status.head.commits,
             "nodes_put": status.head.nodes_put,
             "bytes_put": status.head.bytes_put,
         },
-        "pins": pins,
+        "pins": pins(node.chain.store()),
         "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
         "space": {
             "tables": space.tables,
@@ -44,7 +53,7 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Json<Value>,
             "other": space.other,
             "total": space.total(),
         },
-    })))
+    }))
 }
 
 fn head(status: &ChainStatus) -> Value {
@@ -58,7 +67,7 @@ fn head(status: &ChainStatus) -> Value {
 
 fn space(store: &Store) -> Result<Space, ApiError> {
     let space = store.backend().space();
-    space.map_err(|error| crate::chain::ChainError::from(error).into())
+    space.map_err(|error| ChainError::from(error).into())
 }
 
 fn pins(store: &Store) -> Vec<Value> {
@@ -70,11 +79,13 @@ fn pins(store: &Store) -> Vec<Value> {
 /// `GET /metrics`.
 pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
     let status = node.chain.status()?;
-    let space = node.on_store(space).await?;
+    let chain = Arc::clone(&node.chain);
+    let space = node.blocking(move || space(chain.store())).await?;
     gauge!("state_node_head_order").set(status.head.order as f64);
     gauge!("state_node_floor_order").set(status.floor.get() as f64);
     gauge!("state_node_mempool_transactions").set(status.mempool as f64);
     gauge!("state_node_mempool_limit").set(status.mempool_limit as f64);
+    gauge!("state_node_mempool_bytes").set(status.mempool_bytes as f64);
     for (kind, bytes) in
         [("tables", space.tables), ("blobs", space.blobs), ("logs", space.logs), ("other", space.other)]
     {
@@ -84,9 +95,9 @@ pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, A
     Ok((text, node.metrics.render()).into_response())
 }
 
-/// `GET /healthz`: reads nothing from disk and waits for no phase.
+/// `GET /healthz`: reads nothing from disk, waits for no phase, and needs no turn among the reads.
 pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
-    let health = node.health()?;
+    let health = off_the_async_threads(move || node.health()).await?;
     let status = match health.verdict {
         Verdict::Healthy | Verdict::Degraded => StatusCode::OK,
         Verdict::Critical => StatusCode::SERVICE_UNAVAILABLE,
@@ -107,10 +118,11 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Result<Response, Ap
 /// `POST /v1/prune/{command}`.
 pub(super) async fn prune(
     State(node): State<Arc<Node>>,
-    Path(command): Path<String>,
+    command: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     refuse_browsers(&headers)?;
+    let Path(command) = command?;
     let command = match command.as_str() {
         "run" => Command::Run,
         "pause" => Command::Pause,
@@ -126,14 +138,17 @@ pub(super) async fn prune(
         let message = "the pruner is disabled in the configuration";
         return Err(ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message));
     };
-    if command == Command::Unfreeze && pruner.status().frozen.is_none() {
-        return Err(ApiError::new(StatusCode::CONFLICT, "not_frozen", "deletes are not frozen"));
-    }
-    let asked = tokio::task::spawn_blocking(move || pruner.command(command)).await;
-    let reply = asked.map_err(|error| ApiError::internal(format!("the command ended early: {error}")))?;
+    let reply = off_the_async_threads(move || obey(&pruner, command)).await?;
     let status = match &reply {
         Reply::Accepted | Reply::AlreadyRunning => StatusCode::ACCEPTED,
         Reply::NotRunning | Reply::Refused { .. } => StatusCode::CONFLICT,
     };
     Ok((status, Json(reply)).into_response())
+}
+
+fn obey(pruner: &Pruner, command: Command) -> Result<Reply, ApiError> {
+    if command == Command::Unfreeze && pruner.status().frozen.is_none() {
+        return Err(ApiError::new(StatusCode::CONFLICT, "not_frozen", "deletes are not frozen"));
+    }
+    Ok(pruner.command(command))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
@@ -21,9 +21,10 @@ use crate::chain::{Hex32, ObjectPath};
 /// `GET /v1/objects/{path}`.
 pub(super) async fn object(
     State(node): State<Arc<Node>>,
-    Path(path): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Response, ApiError> {
+    let Path(path) = path?;
     let mut query = Query::parse(&uri)?;
     let at = query.order()?;
     let with_proof = query.flag("proof")? == Some(true);
@@ -48,7 +49,11 @@ pub(super) async fn object(
 }
 
 /// `GET /v1/blocks/{order|head}`.
-pub(super) async fn block(State(node): State<Arc<Node>>, Path(at): Path<String>) -> Result<Json<WireBlock>, ApiError> {
+pub(super) async fn block(
+    State(node): State<Arc<Node>>,
+    at: Result<Path<String>, PathRejection>,
+) -> Result<Json<WireBlock>, ApiError> {
+    let Path(at) = at?;
     let at = position(&at)?;
     let (block, hash) = node.read(move |chain| chain.block(at)).await?;
     Ok(Json(WireBlock { hash, block }))

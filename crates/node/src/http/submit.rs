@@ -1,43 +1,76 @@
 //! Taking transactions: one or an array, answered after the commit unless the client does not want to wait.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
     body::Bytes,
-    extract::{State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, Uri, header::ORIGIN},
+    extract::{FromRequest as _, Request, State},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_LENGTH, ORIGIN},
+    },
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Node,
+    MAX_BODY, Node,
     error::ApiError,
+    off_the_async_threads,
     query::Query,
+    too_late,
     wire::{Accepted, Submitted, WireReceipt},
 };
-use crate::chain::{Refusal, Ticket, Transaction};
+use crate::chain::{Hex32, OUTCOME_UNKNOWN, Refusal, Ticket, Transaction};
 
 /// `POST /v1/transactions`.
-pub(super) async fn submit(
-    State(node): State<Arc<Node>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, ApiError> {
-    refuse_browsers(&headers)?;
-    let mut query = Query::parse(&uri)?;
+pub(super) async fn submit(State(node): State<Arc<Node>>, request: Request) -> Result<Response, ApiError> {
+    let deadline = Instant::now() + node.patience;
+    refuse_browsers(request.headers())?;
+    let mut query = Query::parse(request.uri())?;
     let wait = query.flag("wait")?;
     query.finish()?;
-    let body = body.map_err(|rejection| ApiError::new(rejection.status(), "body", rejection.body_text()))?;
-    let tickets = node.chain.submit(transactions(&body)?)?;
+    let tickets = accept(&node, request, deadline).await?;
+    let ids: Vec<Hex32> = tickets.iter().map(|ticket| ticket.id).collect();
     if wait == Some(false) {
-        let ids = tickets.iter().map(|ticket| ticket.id).collect();
         return Ok((StatusCode::ACCEPTED, Json(Accepted { ids })).into_response());
     }
-    receipts(tickets).await.map(|submitted| Json(submitted).into_response())
+    match timeout_at(deadline, receipts(tickets)).await {
+        Ok(submitted) => submitted.map(|submitted| Json(submitted).into_response()),
+        Err(_) => Err(still_waiting(&ids, node.patience)),
+    }
+}
+
+/// Reads a body and hands its transactions to the chain. Ending before that leaves nothing behind.
+async fn accept(node: &Arc<Node>, request: Request, deadline: Instant) -> Result<Vec<Ticket>, ApiError> {
+    let late = |_| too_late(node.patience);
+    let room = node.bodies.acquire_many(announced(request.headers()));
+    let room = timeout_at(deadline, room).await.map_err(late)?;
+    let _room = room.map_err(|_| ApiError::internal("no more bodies are read"))?;
+    let body = timeout_at(deadline, Bytes::from_request(request, node)).await.map_err(late)??;
+    let chain = Arc::clone(&node.chain);
+    off_the_async_threads(move || Ok(chain.submit(transactions(&body)?)?)).await
+}
+
+/// The bytes that a body may have: a longer one is refused while it is read.
+fn announced(headers: &HeaderMap) -> u32 {
+    let length = headers.get(CONTENT_LENGTH).map(|value| value.to_str().map(str::parse::<usize>));
+    let length = match length {
+        Some(Ok(Ok(length))) => length.min(MAX_BODY),
+        Some(_) | None => MAX_BODY,
+    };
+    length as u32
+}
+
+/// They wait for their block longer than a request may take.
+fn still_waiting(ids: &[Hex32], patience: Duration) -> ApiError {
+    let time = humantime::format_duration(patience);
+    let message =
+        format!("not all of them were in a block within {time}; they may still be committed: read their objects");
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OUTCOME_UNKNOWN, message).with("ids", json!(ids))
 }
 
 /// A page in a browser must not operate the node of whoever looks at it.
@@ -76,7 +109,7 @@ async fn receipts(tickets: Vec<Ticket>) -> Result<Submitted, ApiError> {
             Ok(Err(refusal)) => refused = refused.or(Some((index, refusal))),
             Err(_) => {
                 let message = "block production ended while the transaction waited: its outcome is unknown";
-                return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "outcome_unknown", message));
+                return Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, OUTCOME_UNKNOWN, message));
             }
         }
     }

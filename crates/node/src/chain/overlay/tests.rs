@@ -247,6 +247,31 @@ fn copies_that_double_in_one_block_end_in_full_and_change_nothing() {
         }
     }
     assert!(verdicts.contains(&Verdict::Full));
-    assert!(overlay.entries <= MAX_ENTRIES);
+    assert!(overlay.pending.objects <= MAX_ENTRIES);
     nodes.apply(StateRoot::EMPTY, overlay.changes()); // and what is pending is within what an update accepts
+}
+
+#[test]
+fn copies_of_long_values_end_in_full_before_they_outgrow_the_bound_of_bytes() {
+    let nodes = Nodes::default();
+    let mut overlay = Overlay::new(StateRoot::EMPTY, &nodes);
+    let source = ObjectPath::top([1; 32]);
+    overlay.apply(&create(&source)).unwrap();
+    let value = HexBytes(vec![7; 64 * 1024]);
+    let put = (0..64).map(|name| (Hex32([name; 32]), value.clone())).collect();
+    let fields = Transaction::SetFields { id: source.clone(), put, remove: Vec::new() };
+    assert_eq!(overlay.apply(&fields).unwrap(), Verdict::Applied);
+    let mut copies = 0;
+    for name in 2..=255 {
+        let to = ObjectPath::top([name; 32]);
+        overlay.apply(&create(&to)).unwrap();
+        let from = source.clone();
+        match overlay.apply(&Transaction::CloneFields { from, to }).unwrap() {
+            Verdict::Applied => copies += 1,
+            Verdict::Full => break,
+            Verdict::Rejected(reason) => panic!("{reason:?}"),
+        }
+    }
+    assert_eq!(copies, 14, "sixteen times four MiB and some more would be too much");
+    assert!(Amount::below(overlay.changes()).bytes <= MAX_PENDING);
 }
