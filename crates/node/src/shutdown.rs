@@ -30,11 +30,12 @@ impl Signals {
         }
     }
 
-    /// Ends the process at the next one, without any teardown: what was acknowledged is on disk.
-    pub fn exit_at_next(mut self) {
+    /// Ends the process at the next one after these last words, without any teardown: what was acknowledged is on disk.
+    pub fn exit_at_next(mut self, last_words: impl FnOnce() + Send + 'static) {
         tokio::spawn(async move {
             self.next().await;
             tracing::warn!("told twice to stop: exiting at once");
+            last_words();
             std::process::exit(INTERRUPTED);
         });
     }

@@ -61,11 +61,32 @@ fn no_command_waits_for_a_terminal() {
     assert_eq!(object(&load)["error"]["code"], "load");
 }
 
+/// The load asks for more at once than the mempool holds, and dies of it at once; the node goes on until its time.
+#[test]
+fn a_node_whose_own_load_died_is_torn_down_all_the_same_and_exits_with_the_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/node.toml");
+    let data = format!("node.data_dir={}", folder.path().display());
+    let mut arguments = vec!["start", "--config", config.to_str().unwrap(), "--load", "mixed", "--for", "1"];
+    let settings = [&data, "node.listen=127.0.0.1:0", "chain.max_block_transactions=8", "chain.mempool_limit=8"];
+    arguments.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+    let ended = run(&arguments);
+    let log = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{log}");
+    assert!(log.contains("too_many"), "{log}");
+    let files = std::fs::read_dir(folder.path().join("store")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    assert!(names.filter(|name| name.ends_with(".sst")).count() > 0, "the store was not flushed\n{log}");
+}
+
 #[test]
 fn failures_are_one_object_on_stdout_with_a_code_and_an_exit_code() {
     let nowhere = "/nonexistent/store";
     let store = ["--db", nowhere, "--layout", "rooch", "--keep-last", "5", "--json"];
-    let rows: [(Vec<&str>, i32, &str); 6] = [
+    let rows: [(Vec<&str>, i32, &str); 9] = [
+        (vec!["load", "--url", "http://x", "--batch", "18446744073709551615", "--json"], 2, "usage"),
+        (vec!["load", "--url", "http://x", "--connections", "4294967295", "--json"], 2, "usage"),
+        ([&["prune"], &store[..], &["--threads", "1000000"]].concat(), 2, "usage"),
         ([&["prune"], &store[..]].concat(), 1, "not_a_database"),
         ([&["verify"], &store[..]].concat(), 1, "not_a_database"),
         (vec!["prune", "--db", nowhere, "--layout", "rooch", "--keep-last", "0", "--json"], 2, "usage"),
@@ -84,6 +105,8 @@ fn failures_are_one_object_on_stdout_with_a_code_and_an_exit_code() {
 fn a_configuration_is_printed_and_checked() {
     let printed = run(&["config", "print-default"]);
     assert!(printed.status.success());
+    let answer = object(&run(&["config", "print-default", "--json"]));
+    assert_eq!(answer["config"].as_str().unwrap().trim(), String::from_utf8_lossy(&printed.stdout).trim());
     let folder = tempfile::tempdir().unwrap();
     let good = folder.path().join("good.toml");
     std::fs::write(&good, &printed.stdout).unwrap();

@@ -60,7 +60,62 @@ impl Block {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use state_store::record;
+
+    use super::{
+        super::{HexBytes, ObjectPath, Outcome, Reason},
+        *,
+    };
+
+    /// One transaction of each kind, applied or failed.
+    fn full() -> Block {
+        let name = |n| Hex32([n; 32]);
+        let top = |n| ObjectPath::top([n; 32]);
+        let value = |bytes: &[u8]| HexBytes(bytes.to_vec());
+        let inner = top(1).child(name(2)).unwrap();
+        let transactions = vec![
+            Transaction::CreateObject { id: top(1), owner: name(9), value: value(&[0xaa]) },
+            Transaction::SetValue { id: inner, value: value(&[]) },
+            Transaction::SetFields { id: top(1), put: vec![(name(3), value(&[1, 2]))], remove: vec![name(4)] },
+            Transaction::DeleteObject { id: top(5) },
+            Transaction::MoveObject { from: top(1), to: top(6) },
+            Transaction::CloneFields { from: top(6), to: top(7) },
+        ];
+        let receipts = vec![
+            Receipt { id: name(0xe1), outcome: Outcome::Applied },
+            Receipt { id: name(0xe2), outcome: Outcome::Failed(Reason::TooLarge) },
+        ];
+        let (parent_hash, state_root) = (name(0xb0), name(0xb1));
+        Block { height: 7, parent_hash, timestamp_ms: 0x0102, state_root, transactions, receipts }
+    }
+
+    #[test]
+    fn the_bytes_of_a_block_its_hash_and_the_ids_of_its_transactions_are_pinned() {
+        let n = |n: &str| n.repeat(32);
+        let payload = [
+            // Height, parent, time, root, and the number of transactions; each begins with the number of its kind.
+            format!("0700000000000000{}0201000000000000{}06", n("b0"), n("b1")),
+            format!("0001{}{}01aa", n("01"), n("09")), // create: path of one name, owner, value
+            format!("0102{}{}00", n("01"), n("02")),   // set value: path of two names, value
+            format!("0201{}01{}02010201{}", n("01"), n("03"), n("04")), // set fields: path, put, remove
+            format!("0301{}", n("05")),                // delete
+            format!("0401{}01{}", n("01"), n("06")),   // move: from, to
+            format!("0501{}01{}", n("06"), n("07")),   // clone fields: from, to
+            format!("02{}00{}0105", n("e1"), n("e2")), // two receipts: applied; failed for the sixth reason
+        ]
+        .concat();
+        let block = full();
+        let bytes = hex::encode(record::encode(&block).unwrap());
+        let (header, rest) = bytes.split_at(28);
+        assert_eq!(header, "53505231424c434b01002b020000", "SPR1 BLCK, version 1, length of the payload");
+        assert_eq!(rest, format!("{payload}844946d0"));
+        assert_eq!(
+            block.hash().unwrap().to_string(),
+            "54821bdfe90d5063fa798a7d0b8411ec2c8cb985905de7b41adf62b1582873f2"
+        );
+        let id = block.transactions.first().unwrap().id().unwrap();
+        assert_eq!(id.to_string(), "4d5dc5e51fde19be9f13c598933fab09c1b1cefe74e2a915231830157d4a8c67");
+    }
 
     #[test]
     fn the_hash_of_a_block_covers_every_field() {
@@ -71,10 +126,7 @@ mod tests {
             Block { parent_hash: Hex32([1; 32]), ..block.clone() },
             Block { timestamp_ms: 6, ..block.clone() },
             Block { state_root: Hex32([1; 32]), ..block.clone() },
-            Block {
-                receipts: vec![Receipt { id: Hex32([1; 32]), outcome: super::super::Outcome::Applied }],
-                ..block.clone()
-            },
+            Block { receipts: vec![Receipt { id: Hex32([1; 32]), outcome: Outcome::Applied }], ..block.clone() },
         ];
         for block in changed {
             assert_ne!(block.hash().unwrap(), hash, "{block:?}");

@@ -123,10 +123,10 @@ pub struct LoadArgs {
     #[arg(long = "for", value_name = "SECONDS")]
     seconds: Option<NonZeroU64>,
     /// Requests under way at once.
-    #[arg(long, value_name = "N", default_value = "4")]
+    #[arg(long, value_name = "N", default_value = "4", value_parser = |text: &str| at_most::<NonZeroU32>(text, 1024))]
     connections: NonZeroU32,
     /// Transactions per request.
-    #[arg(long, value_name = "N", default_value = "16")]
+    #[arg(long, value_name = "N", default_value = "16", value_parser = |text: &str| at_most::<NonZeroUsize>(text, 4096))]
     batch: NonZeroUsize,
     #[command(flatten)]
     output: OutputArgs,
@@ -147,7 +147,8 @@ struct StoreArgs {
     /// Most memory to use.
     #[arg(long, value_name = "SIZE", default_value = "1 GiB")]
     memory_budget: ByteSize,
-    /// Folder for what is written; without it, one beside the database.
+    /// Folder for what is written. Without it `prune` keeps its records in one beside the database, named DIR.pruner;
+    /// `verify` and `--dry-run` work in the system's temporary folder and leave nothing.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// An order inside the window that is known to have no root. May be given again.
@@ -173,14 +174,14 @@ pub struct PruneArgs {
     #[arg(long, value_enum, default_value_t = RehashArg::All)]
     rehash: RehashArg,
     /// Threads that mark.
-    #[arg(long, value_name = "N", default_value = "2")]
+    #[arg(long, value_name = "N", default_value = "2", value_parser = |text: &str| at_most::<NonZeroUsize>(text, 256))]
     threads: NonZeroUsize,
     /// Most bytes per second that the sweep moves.
     #[arg(long, value_name = "SIZE", value_parser = positive_size)]
     io_limit: Option<NonZeroU64>,
     /// Live nodes to read back afterwards.
-    #[arg(long, value_name = "K", default_value_t = 1000)]
-    verify_sample: u64,
+    #[arg(long, value_name = "K", default_value = "1000")]
+    verify_sample: NonZeroU64,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -195,7 +196,7 @@ pub struct VerifyArgs {
     leaks: bool,
     /// Follow so many random paths instead of reading everything.
     #[arg(long, value_name = "K", conflicts_with = "leaks")]
-    sample: Option<u64>,
+    sample: Option<NonZeroU64>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -225,7 +226,10 @@ pub struct ConfigArgs {
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Print the shipped configuration: every key with its default.
-    PrintDefault,
+    PrintDefault {
+        #[command(flatten)]
+        output: OutputArgs,
+    },
     /// List everything that is wrong with a file.
     Check {
         /// The file.
@@ -281,6 +285,16 @@ fn layout(name: &str) -> Result<StoreLayout, String> {
     StoreLayout::named(name).ok_or_else(|| format!("the layouts are {}", StoreLayout::NAMES.join(" and ")))
 }
 
+/// A number from 1 to `most`: what is reserved for each is bounded.
+fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N, String> {
+    let wrong = || format!("a number from 1 to {most} is expected");
+    let number = text.parse::<NonZeroU32>().map_err(|_| wrong())?;
+    if number.get() > most {
+        return Err(wrong());
+    }
+    N::try_from(number).map_err(|_| wrong())
+}
+
 fn positive_size(text: &str) -> Result<NonZeroU64, String> {
     let size: ByteSize = text.parse()?;
     NonZeroU64::new(size.as_u64()).ok_or_else(|| "nothing could move".to_owned())
@@ -319,8 +333,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
         Command::Config(args) => match &args.command {
-            ConfigCommand::PrintDefault => Output::Human,
-            ConfigCommand::Check { output, .. } => output.choice(),
+            ConfigCommand::PrintDefault { output } | ConfigCommand::Check { output, .. } => output.choice(),
         },
     };
     match command {
@@ -344,8 +357,8 @@ fn logged(output: Output, command: impl FnOnce() -> ExitCode) -> ExitCode {
 
 fn config(command: &ConfigCommand, output: Output) -> ExitCode {
     match command {
-        ConfigCommand::PrintDefault => {
-            output.text(SHIPPED.trim_end());
+        ConfigCommand::PrintDefault { .. } => {
+            output.answer(&serde_json::json!({ "config": SHIPPED }), || SHIPPED.trim_end().to_owned());
             ExitCode::SUCCESS
         }
         ConfigCommand::Check { file, .. } => match Config::load(file, &[]) {

@@ -1,6 +1,6 @@
 //! `prune` and `verify`: requests to the pruner's offline half, and its answers for people.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{num::NonZeroU64, process::ExitCode, sync::Arc};
 
 use state_pruner::{
     Control, PruneError, SweepChoice, SystemClock,
@@ -42,7 +42,7 @@ impl From<&PruneArgs> for PruneRequest {
             memory_budget: store.memory_budget.as_u64(),
             threads: args.threads,
             io_limit: args.io_limit,
-            verify_sample: args.verify_sample,
+            verify_sample: args.verify_sample.get(),
             state_dir: store.state_dir.clone(),
             allowed_holes: store.allow_holes.iter().copied().map(Order::new).collect(),
         }
@@ -57,7 +57,7 @@ impl From<&VerifyArgs> for VerifyRequest {
             layout: store.layout,
             keep_last: store.keep_last,
             leaks: if args.leaks { Leaks::Count } else { Leaks::Ignore },
-            sample: args.sample,
+            sample: args.sample.map(NonZeroU64::get),
             memory_budget: store.memory_budget.as_u64(),
             state_dir: store.state_dir.clone(),
             allowed_holes: store.allow_holes.iter().copied().map(Order::new).collect(),
@@ -154,6 +154,10 @@ fn pruned(outcome: &PruneOutcome) -> String {
         lines.push("nothing was deleted: this was a dry run".to_owned());
     } else {
         lines.push(format!("deleted   {gone} nodes, kept {kept}, in {:.1} s", sweep.seconds));
+    }
+    let foreign = outcome.mark.as_ref().and_then(|mark| mark.foreign_rows).map_or(0, |rows| rows).max(sweep.foreign);
+    if foreign > 0 {
+        lines.push(format!("          {} rows with keys that are not 32 bytes were met and kept", number(foreign)));
     }
     let (before, after) = (bytes(outcome.bytes.before), bytes(outcome.bytes.after));
     lines.push(format!("on disk   {before} before, {after} after"));

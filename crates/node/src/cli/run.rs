@@ -2,8 +2,10 @@
 
 use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, time::Duration};
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use state_pruner::{Clock, PrunerStatus, SystemClock};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,6 +15,7 @@ use super::{
 };
 use crate::{
     app::App,
+    chain::ChainStatus,
     config::Config,
     load::{Client, ClientError, Load, LoadPlan, LoadReport},
     shutdown::Signals,
@@ -21,6 +24,8 @@ use crate::{
 
 /// Time between two lines of progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// How long the last requests of the node's own load may take before the node stops without them.
+const LOAD_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two updates of the line on a terminal.
 const UPDATE_EVERY: Duration = Duration::from_secs(1);
 
@@ -45,22 +50,36 @@ async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<()> {
     tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
     let stop = CancellationToken::new();
     let load = args.load.map(|own| own_load(own, &app, &clock)).transpose()?;
-    let driving = load.clone().map(|load| tokio::spawn(drive_own(load, stop.clone())));
+    let mut driving = load.clone().map(|load| tokio::spawn(drive_own(load, stop.clone())));
     let show = Show { app: &app, load: load.as_deref(), clock: &*clock };
     tokio::select! {
         () = signals.next() => {}
         () = elapsed(args.seconds) => {}
         () = show.forever() => {}
     }
-    signals.exit_at_next();
+    signals.exit_at_next(|| {});
     tracing::info!("stopping: what waits is committed first");
     stop.cancel();
-    if let Some(driving) = driving {
-        let report = driving.await?;
-        tracing::info!("load: {}", describe_load(&report?));
+    let driven = match &mut driving {
+        Some(driving) => end_of_load(driving).await,
+        None => Ok(()),
+    };
+    let told = summary(&app).await;
+    app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip the teardown
+    tracing::info!("{}", told?);
+    driven
+}
+
+/// Waits for the last requests, but not for ever, and tells what the load did.
+async fn end_of_load(driving: &mut JoinHandle<Result<LoadReport, ClientError>>) -> anyhow::Result<()> {
+    match tokio::time::timeout(LOAD_PATIENCE, &mut *driving).await {
+        Ok(driven) => tracing::info!("load: {}", describe_load(&driven.context("the load")??)),
+        Err(_) => {
+            tracing::warn!("the last requests of the load take long: the node stops without them");
+            driving.abort();
+        }
     }
-    tracing::info!("{}", summary(&app)?);
-    app.stop().await
+    Ok(())
 }
 
 /// Its names follow from the head it begins at, so that after a restart it does not create again what it left.
@@ -120,18 +139,35 @@ impl Show<'_> {
     }
 
     async fn describe(&self, rate: f64) -> anyhow::Result<String> {
-        let status = self.app.chain().status()?;
-        let store = Arc::clone(self.app.chain().store());
-        let space = tokio::task::spawn_blocking(move || store.backend().space()).await??;
-        let mut parts = vec![format!("head {} floor {}", status.head.order, status.floor.get()), bytes(space.total())];
-        if let Some(pruner) = self.app.pruner() {
-            parts.extend(describe_pruner(&pruner.status()));
+        let Figures { chain, space, pruner } = Figures::of(self.app).await?;
+        let mut parts = vec![format!("head {} floor {}", chain.head.order, chain.floor.get()), bytes(space)];
+        if let Some(pruner) = &pruner {
+            parts.extend(describe_pruner(pruner));
         }
         parts.push(format!("{rate:.0} commits/s"));
         if let Some(load) = self.load {
             parts.push(brief_load(&load.report()));
         }
         Ok(parts.join(" | "))
+    }
+}
+
+/// What is shown of a node.
+struct Figures {
+    chain: ChainStatus,
+    space: u64,
+    pruner: Option<PrunerStatus>,
+}
+
+impl Figures {
+    /// Reads them on a blocking thread: the pruner may hold its locks, and a signal must not wait for them.
+    async fn of(app: &App) -> anyhow::Result<Self> {
+        let (chain, pruner) = (Arc::clone(app.chain()), app.pruner().map(Arc::clone));
+        let read = move || {
+            let space = chain.store().backend().space()?.total();
+            Ok(Self { chain: chain.status()?, space, pruner: pruner.map(|pruner| pruner.status()) })
+        };
+        spawn_blocking(read).await?
     }
 }
 
@@ -165,17 +201,16 @@ fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
     parts
 }
 
-fn summary(app: &App) -> anyhow::Result<String> {
-    let status = app.chain().status()?;
-    let space = bytes(app.chain().store().backend().space()?.total());
-    let pruned = match app.pruner().map(|pruner| pruner.status()) {
+async fn summary(app: &App) -> anyhow::Result<String> {
+    let Figures { chain, space, pruner } = Figures::of(app).await?;
+    let pruned = match pruner {
         Some(pruner) => {
             let deleted = number(pruner.deleted_total);
             format!("{}, {deleted} nodes deleted", describe_pruner(&pruner).join(", "))
         }
         None => "not pruning".to_owned(),
     };
-    let (head, floor) = (number(status.head.order), number(status.floor.get()));
+    let (head, floor, space) = (number(chain.head.order), number(chain.floor.get()), bytes(space));
     Ok(format!("head {head}, floor {floor}, store {space}, {pruned}"))
 }
 
@@ -205,7 +240,7 @@ fn describe_load(report: &LoadReport) -> String {
 
 /// Drives a node. A wrong proof fails the command.
 pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
-    match drive(args) {
+    match drive(args, output) {
         Ok(report) => {
             output.answer(&report, || describe_load(&report));
             if report.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -214,7 +249,7 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
     }
 }
 
-fn drive(args: &LoadArgs) -> anyhow::Result<LoadReport> {
+fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<LoadReport> {
     let plan = LoadPlan {
         profile: args.profile,
         seed: args.seed,
@@ -240,7 +275,7 @@ fn drive(args: &LoadArgs) -> anyhow::Result<LoadReport> {
                 _ = timer.tick() => tracing::info!("so far {}", brief_load(&load.report())),
             }
         }
-        signals.exit_at_next();
+        signals.exit_at_next(move || output.fail(&work::cut_short()));
         stop.cancel();
         Ok(running.await??)
     })

@@ -22,6 +22,7 @@ fn documented() -> Vec<String> {
     ];
     let mut lines = Vec::new();
     for document in documents {
+        let document = document.replace("exec \"$binary\"", "state-node");
         for part in document.split(['`', '\n']) {
             let part = part.split(['#', '"']).next().unwrap().trim();
             let Some(at) = part.find("state-node ") else { continue };
@@ -105,6 +106,16 @@ fn values_that_mean_nothing_are_refused_by_the_grammar() {
     for flags in wrong {
         assert!(parse(&format!("{base} {flags}")).is_err(), "{flags}");
     }
+    for flags in ["--threads 1000000", "--threads 0", "--verify-sample 0"] {
+        assert!(parse(&format!("{base} --layout rooch --keep-last 5 {flags}")).is_err(), "{flags}");
+    }
+    assert!(parse("state-node verify --db d --layout rooch --keep-last 5 --sample 0").is_err());
+    for flags in ["--batch 18446744073709551615", "--batch 4097", "--connections 4294967295", "--connections 0"] {
+        assert!(parse(&format!("state-node load --url http://x {flags}")).is_err(), "{flags}");
+    }
+    let most = "state-node load --url http://x --batch 4096 --connections 1024";
+    let Command::Load(args) = parse(most).unwrap().command else { panic!("not a load") };
+    assert_eq!((args.batch.get(), args.connections.get()), (4096, 1024));
     assert!(parse("state-node health-check").is_err());
     assert!(parse("state-node health-check --url http://x --db d").is_err());
     assert!(parse("state-node start --config c --load mixed:fast").is_err());

@@ -11,6 +11,11 @@ use crate::shutdown::Signals;
 /// The exit code of work that a signal stopped.
 pub(super) const STOPPED: u8 = 130;
 
+/// The answer of work that a second signal ended: one object, as of any other failure.
+pub(super) fn cut_short() -> Failure {
+    Failure::whole("stopped", "a second signal ended the process at once")
+}
+
 /// A runtime of the command.
 pub(super) fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
@@ -42,7 +47,7 @@ pub(super) fn steered<T: Send + 'static>(
         }
         tracing::warn!("stopping at the next checkpoint; a second signal ends the process at once");
         control.stop();
-        signals.exit_at_next();
+        signals.exit_at_next(move || output.fail(&cut_short()));
         Ok(job.await)
     });
     match done {

@@ -97,7 +97,7 @@ pub struct PrunerSection {
     /// Bytes a sweep may move per second; absent means no brake.
     pub io_limit: Option<u64>,
     /// Live nodes read back after each cycle.
-    pub verify_sample: u64,
+    pub verify_sample: NonZeroU64,
     /// After so long without renewal a lock may be taken over.
     pub lock_timeout: Duration,
     /// A snapshot older than this is not used.
@@ -132,7 +132,7 @@ const fn count(number: usize) -> NonZeroUsize {
     NonZeroUsize::MIN.saturating_add(number - 1)
 }
 
-const fn orders(number: u64) -> NonZeroU64 {
+const fn number(number: u64) -> NonZeroU64 {
     NonZeroU64::MIN.saturating_add(number - 1)
 }
 
@@ -157,14 +157,14 @@ impl Default for Config {
             },
             pruner: PrunerSection {
                 enabled: true,
-                keep_last: orders(128),
-                every_orders: orders(50),
+                keep_last: number(128),
+                every_orders: number(50),
                 mark: cycle.mark,
                 sweep: cycle.sweep,
                 memory_budget: cycle.memory_budget,
                 rehash: cycle.rehash,
                 io_limit: Some(24 << 20), // commits keep their pace at this one: docs/performance.md
-                verify_sample: cycle.verify_sample,
+                verify_sample: number(cycle.verify_sample),
                 lock_timeout: Duration::from_millis(snapshots.lock_timeout_ms),
                 max_snapshot_age: Duration::from_millis(snapshots.max_snapshot_age_ms),
                 barrier_limit: count(10_000_000),
@@ -220,7 +220,7 @@ impl Config {
         source.take_bytes("pruner.memory_budget", &mut pruner.memory_budget);
         source.take("pruner.rehash", &mut pruner.rehash);
         source.take_optional_bytes("pruner.io_limit", &mut pruner.io_limit);
-        source.take("pruner.verify_sample", &mut pruner.verify_sample);
+        source.take_count("pruner.verify_sample", &mut pruner.verify_sample);
         source.take_duration("pruner.lock_timeout", &mut pruner.lock_timeout);
         source.take_duration("pruner.max_snapshot_age", &mut pruner.max_snapshot_age);
         source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
@@ -284,7 +284,7 @@ impl Config {
                 memory_budget,
                 rehash,
                 io_limit: io_limit.and_then(NonZeroU64::new),
-                verify_sample,
+                verify_sample: verify_sample.get(),
                 ..CycleConfig::new(self.pruner_dir())
             },
             snapshots: SnapshotManagerConfig {

@@ -51,7 +51,7 @@ const OTHER: [(&str, &str); 24] = [
     ("pruner.memory_budget", "64 MiB"),
     ("pruner.rehash", "all"),
     ("pruner.io_limit", "8 MiB"),
-    ("pruner.verify_sample", "0"),
+    ("pruner.verify_sample", "7"),
     ("pruner.lock_timeout", "10s"),
     ("pruner.max_snapshot_age", "3h"),
     ("pruner.barrier_limit", "1000"),
@@ -95,6 +95,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         keep_last = 0
         io_limit = 0
         memory_budget = "lots"
+        verify_sample = 0
         max_snapshot_age = "1s"
         [prunr]
         mark = "scan"
@@ -114,6 +115,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         "my.toml: pruner.keep_last: must be at least 1",
         "my.toml: pruner.io_limit: ",
         "my.toml: pruner.memory_budget: ",
+        "my.toml: pruner.verify_sample: must be at least 1",
         "my.toml: pruner.max_snapshot_age: ",
         "my.toml: prunr.mark: unknown key; the nearest known key is pruner.mark",
         "my.toml: nothing: unknown section",

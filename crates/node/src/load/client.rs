@@ -30,6 +30,9 @@ pub enum ClientError {
     /// The node has no room now.
     #[error("the node is busy for {0:?}")]
     Busy(Duration),
+    /// A fault of the load itself.
+    #[error("internal error: {0}")]
+    Broken(String),
     /// Any other error of the node.
     #[error("the node answered {status}: {body}")]
     Refused {

@@ -18,7 +18,10 @@ use state_pruner::Clock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{chain::Transaction, http::WireProof};
+use crate::{
+    chain::{ObjectPath, Transaction},
+    http::{WireBlock, WireProof},
+};
 pub use client::{Client, ClientError};
 pub use profile::{Belief, Profile, Workload};
 pub use stats::{Counts, Latencies, LoadReport, Percentiles};
@@ -111,7 +114,11 @@ impl Load {
                     first_error = first_error.and(Err(error));
                     stop.cancel();
                 }
-                Err(error) => tracing::error!("a connection of the load ended early: {error}"),
+                Err(error) => {
+                    let broken = ClientError::Broken(format!("a connection ended early: {error}"));
+                    first_error = first_error.and(Err(broken));
+                    stop.cancel();
+                }
             }
         }
         first_error.map(|()| self.report())
@@ -121,9 +128,7 @@ impl Load {
         let mut workload = Workload::new(self.plan.profile, self.plan.seed, number);
         let (mut errors, mut requests) = (0, 0_u64);
         while !stop.is_cancelled() {
-            let Some(transactions) = batch(&mut workload, self.plan.batch) else {
-                return Ok(());
-            };
+            let transactions = batch(&mut workload, self.plan.batch)?;
             if self.wait_for_turn(transactions.len(), stop).await.is_none() {
                 return Ok(());
             }
@@ -142,7 +147,7 @@ impl Load {
                 }
             }
             requests += 1;
-            if requests.is_multiple_of(PROBE_EVERY) && errors == 0 {
+            if requests.is_multiple_of(PROBE_EVERY) && errors == 0 && !stop.is_cancelled() {
                 self.probe(&mut workload).await;
             }
         }
@@ -202,24 +207,29 @@ impl Load {
         }
     }
 
+    async fn evidence(&self, path: &ObjectPath) -> Result<Evidence, ClientError> {
+        let proof = self.client.prove(path).await?;
+        let block = self.client.block(proof.order).await?;
+        Ok((proof, block))
+    }
+
     /// Reads one object back and checks its proof with nothing but the root of its block.
     async fn probe(&self, workload: &mut Workload) {
         let Some((path, belief)) = workload.probe() else {
             return;
         };
-        let proof = match self.client.prove(&path).await {
-            Ok(proof) => proof,
+        let (proof, block) = match self.evidence(&path).await {
+            Ok(evidence) => evidence,
             Err(error) => {
                 tracing::debug!("{error}");
-                self.counts.lock().errors += 1;
+                self.counts.lock().errors += 1; // nothing was compared, so nothing is verified
                 return;
             }
         };
-        let verdict = match (judge(&proof, &path, &belief), self.client.block(proof.order).await) {
-            (Ok(()), Ok(block)) if block.block.state_root != proof.root => {
-                Err("its root is not the block's".to_owned())
-            }
-            (verdict, _) => verdict,
+        let verdict = if block.block.state_root == proof.root {
+            judge(&proof, &path, &belief)
+        } else {
+            Err("its root is not the block's".to_owned())
         };
         let mut counts = self.counts.lock();
         match verdict {
@@ -232,8 +242,11 @@ impl Load {
     }
 }
 
+/// A proof, and the block whose root it must show.
+type Evidence = (WireProof, WireBlock);
+
 /// Whether a proof verifies and shows what this connection, the only writer of the object, was told.
-fn judge(proof: &WireProof, path: &crate::chain::ObjectPath, belief: &Belief) -> Result<(), String> {
+fn judge(proof: &WireProof, path: &ObjectPath, belief: &Belief) -> Result<(), String> {
     let shown = proof.verify(path).map_err(|error| error.to_string())?;
     match (belief, shown) {
         (Belief::Absent, None) | (Belief::Present(None), Some(_)) => Ok(()),
@@ -244,23 +257,49 @@ fn judge(proof: &WireProof, path: &crate::chain::ObjectPath, belief: &Belief) ->
     }
 }
 
-fn batch(workload: &mut Workload, size: NonZeroUsize) -> Option<Vec<Transaction>> {
-    let mut transactions = Vec::with_capacity(size.get());
-    for _ in 0..size.get() {
-        match workload.next_transaction() {
-            Ok(transaction) => transactions.push(transaction),
-            Err(error) => {
-                tracing::error!("the workload made a path that is none: {error}");
-                return None;
-            }
-        }
-    }
-    Some(transactions)
+fn batch(workload: &mut Workload, size: NonZeroUsize) -> Result<Vec<Transaction>, ClientError> {
+    let none = |error| ClientError::Broken(format!("the workload made a path that is none: {error}"));
+    (0..size.get()).map(|_| workload.next_transaction().map_err(none)).collect()
 }
 
 async fn pause(time: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = tokio::time::sleep(time) => {}
         () = stop.cancelled() => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Dies when it is asked twice, as code with a bug would.
+    #[derive(Debug, Default)]
+    struct Broken(AtomicU64);
+
+    impl Clock for Broken {
+        fn monotonic(&self) -> Duration {
+            assert_eq!(self.0.fetch_add(1, Ordering::Relaxed), 0, "a bug");
+            Duration::ZERO
+        }
+
+        fn unix_ms(&self) -> u64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_panicked_fails_the_load() {
+        let plan = LoadPlan {
+            profile: Profile::Mixed,
+            seed: 1,
+            rate: Rate::Max,
+            connections: NonZeroU32::MIN,
+            batch: NonZeroUsize::MIN,
+        };
+        let client = Client::new("http://127.0.0.1:9").unwrap();
+        let load = Arc::new(Load::new(plan, client, Arc::new(Broken::default())));
+        let ended = load.run(CancellationToken::new()).await;
+        assert!(matches!(ended, Err(ClientError::Broken(_))), "{ended:?}");
     }
 }
