@@ -47,7 +47,7 @@ pub struct Node {
     /// The longest time one request may take.
     patience: Duration,
     reads: Arc<Semaphore>,
-    bodies: Semaphore,
+    bodies: Arc<Semaphore>,
 }
 
 /// What a node serves from.
@@ -71,7 +71,7 @@ impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
         let NodeParts { chain, pruner, metrics } = parts;
-        let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Semaphore::new(MAX_BODIES));
+        let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
         Self { id, chain, pruner, metrics, patience, reads, bodies }
     }
 

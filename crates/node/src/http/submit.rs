@@ -47,12 +47,16 @@ pub(super) async fn submit(State(node): State<Arc<Node>>, request: Request) -> R
 /// Reads a body and hands its transactions to the chain. Ending before that leaves nothing behind.
 async fn accept(node: &Arc<Node>, request: Request, deadline: Instant) -> Result<Vec<Ticket>, ApiError> {
     let late = |_| too_late(node.patience);
-    let room = node.bodies.acquire_many(announced(request.headers()));
+    let room = Arc::clone(&node.bodies).acquire_many_owned(announced(request.headers()));
     let room = timeout_at(deadline, room).await.map_err(late)?;
-    let _room = room.map_err(|_| ApiError::internal("no more bodies are read"))?;
+    let room = room.map_err(|_| ApiError::internal("no more bodies are read"))?;
     let body = timeout_at(deadline, Bytes::from_request(request, node)).await.map_err(late)??;
     let chain = Arc::clone(&node.chain);
-    off_the_async_threads(move || Ok(chain.submit(transactions(&body)?)?)).await
+    off_the_async_threads(move || {
+        let _room = room; // until the body is parsed, also when its client has gone away
+        Ok(chain.submit(transactions(&body)?)?)
+    })
+    .await
 }
 
 /// The bytes that a body may have: a longer one is refused while it is read.

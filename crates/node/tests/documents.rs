@@ -1,0 +1,69 @@
+//! Everything a script or an operator can be told by name has a heading in docs/operations.md: each `code` of an error,
+//! each reason of health. The names are taken from the sources, so a new one without a heading fails here.
+
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+/// What stands before a name as the first, or as the second argument.
+const FIRST: [&str; 4] = ["Failure::new(", "Failure::whole(", "code: ", "OUTCOME_UNKNOWN: &str = "];
+const SECOND: [&str; 3] = ["ApiError::new(", "Self::new(", "reason("];
+
+fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|kind| kind == "rs") && !path.ends_with("tests.rs") {
+            into.push(path);
+        }
+    }
+}
+
+/// A string literal that stands here, if it is a name.
+fn name(text: &str) -> Option<&str> {
+    let (name, _) = text.trim_start().strip_prefix('"')?.split_once('"')?;
+    let is_name = !name.is_empty() && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_');
+    is_name.then_some(name)
+}
+
+fn names_in(product: &str) -> BTreeSet<String> {
+    let after = |mark: &'static str| product.split(mark).skip(1);
+    let first = FIRST.into_iter().flat_map(after).filter_map(name);
+    let second = SECOND.into_iter().flat_map(after);
+    let second = second.filter_map(|rest| rest.split_once(',').and_then(|(_, argument)| name(argument)));
+    let bodies = after("fn code(&self) -> &'static str {").map(|rest| rest.split("\n    }").next().unwrap());
+    let arms = bodies.flat_map(|body| body.split("=> ").skip(1)).filter_map(name);
+    first.chain(second).chain(arms).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_code_and_every_reason_of_health_has_a_heading_for_operators() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    for name in ["node", "pruner", "store"] {
+        sources(&crates.join(name).join("src"), &mut files);
+    }
+    let product = |file: &PathBuf| {
+        let text = fs::read_to_string(file).unwrap();
+        names_in(text.split("#[cfg(test)]").next().unwrap())
+    };
+    let names: BTreeSet<String> = files.iter().flat_map(product).collect();
+    for known in ["frozen", "lagging", "commits_failing", "outcome_unknown", "too_many", "missing_live_node", "locked"]
+    {
+        assert!(names.contains(known), "{known} is not found in the sources: {names:?}");
+    }
+    assert!(names.len() > 70, "{}: {names:?}", names.len());
+
+    let headings = OPERATIONS.lines().filter(|line| line.starts_with("### "));
+    let words: BTreeSet<&str> =
+        headings.flat_map(|line| line.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')).collect();
+    let missing: Vec<&String> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
+    assert!(missing.is_empty(), "docs/operations.md has no heading for {missing:?}");
+}
