@@ -145,3 +145,41 @@ pub fn router(node: Arc<Node>) -> Router {
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(node)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use state_pruner::SystemClock;
+    use state_store::{Durability, MemoryBackend, Store, StoreConfig};
+
+    use super::*;
+    use crate::{config::Config, telemetry};
+
+    fn node() -> Node {
+        let config = StoreConfig { durability: Durability::Logged, barrier_limit: 1_000 };
+        let store = Arc::new(Store::open(Arc::new(MemoryBackend::new()), config).unwrap());
+        let chain = Chain::open(store, Config::default().chain(), Arc::new(SystemClock::new())).unwrap();
+        let parts = NodeParts { chain, pruner: None, metrics: telemetry::metrics().unwrap() };
+        Node::new("test".to_owned(), parts, Duration::from_secs(60))
+    }
+
+    /// Clients that ask and go away could otherwise start any number of reads.
+    #[tokio::test]
+    async fn a_read_keeps_its_turn_until_it_ends_also_when_its_client_has_gone() {
+        let node = node();
+        let ((begun, beginning), (end, ending)) = (mpsc::channel(), mpsc::channel::<()>());
+        let read = node.blocking(move || {
+            begun.send(()).unwrap();
+            ending.recv().unwrap();
+            Ok(())
+        });
+        let gone = tokio::time::timeout(Duration::from_millis(1), read).await;
+        assert!(gone.is_err(), "the client has gone while the read goes on");
+        beginning.recv().unwrap();
+        assert_eq!(node.reads.available_permits(), MAX_READS - 1);
+        end.send(()).unwrap();
+        let all = tokio::time::timeout(Duration::from_secs(60), node.reads.acquire_many(MAX_READS as u32)).await;
+        assert!(all.unwrap().is_ok(), "and then gives it back");
+    }
+}
