@@ -1,6 +1,6 @@
 //! The delta while it is being collected. Entries are tentative: a place that turns out unchanged is rewound.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use crate::{
     delta::{Created, Delta, Dropped, Replaced},
@@ -10,7 +10,10 @@ use crate::{
 /// Everything noted so far, in the order of the pass: a replaced place before those below it.
 #[derive(Default)]
 pub(super) struct Log {
-    created: Vec<(NodeHash, Vec<u8>)>,
+    /// The emitted nodes, each held once at however many places it was created.
+    created: BTreeMap<NodeHash, Created>,
+    /// Their hashes, once per place and in order, for rewinding.
+    places: Vec<NodeHash>,
     replaced: Vec<Replaced>,
     dropped: Vec<Dropped>,
     adopted: Vec<NodeHash>,
@@ -19,7 +22,7 @@ pub(super) struct Log {
 /// A moment to rewind to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Moment {
-    created: usize,
+    places: usize,
     replaced: usize,
     dropped: usize,
     adopted: usize,
@@ -42,7 +45,7 @@ impl Above {
 impl Log {
     pub(super) fn now(&self) -> Moment {
         Moment {
-            created: self.created.len(),
+            places: self.places.len(),
             replaced: self.replaced.len(),
             dropped: self.dropped.len(),
             adopted: self.adopted.len(),
@@ -51,7 +54,9 @@ impl Log {
 
     /// Forgets everything noted since a moment: the place is as it was.
     pub(super) fn rewind(&mut self, moment: Moment) {
-        self.created.truncate(moment.created);
+        for hash in self.places.drain(moment.places.min(self.places.len())..) {
+            forget(&mut self.created, hash);
+        }
         self.replaced.truncate(moment.replaced);
         self.dropped.truncate(moment.dropped);
         self.adopted.truncate(moment.adopted);
@@ -59,7 +64,8 @@ impl Log {
 
     /// Notes an emitted node, present on disk or not (I4).
     pub(super) fn create(&mut self, hash: NodeHash, bytes: Vec<u8>) {
-        self.created.push((hash, bytes));
+        self.created.entry(hash).or_insert(Created { bytes, places: 0 }).places += 1;
+        self.places.push(hash);
     }
 
     /// Notes that a place lost its node; returns its index.
@@ -86,11 +92,40 @@ impl Log {
     }
 
     pub(super) fn into_delta(self, parent: StateRoot, root: StateRoot) -> Delta {
-        let mut created: BTreeMap<NodeHash, Created> = BTreeMap::new();
-        for (hash, bytes) in self.created {
-            created.entry(hash).or_insert(Created { bytes, places: 0 }).places += 1;
-        }
-        let Self { replaced, dropped, adopted, .. } = Self { created: Vec::new(), ..self };
+        let Self { created, replaced, dropped, adopted, .. } = self;
         Delta { parent, root, created, replaced, dropped, adopted }
+    }
+}
+
+/// Takes one place from a node, and with the last one the node.
+fn forget(created: &mut BTreeMap<NodeHash, Created>, hash: NodeHash) {
+    if let Entry::Occupied(mut node) = created.entry(hash) {
+        node.get_mut().places -= 1;
+        if node.get().places == 0 {
+            node.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_created_at_many_places_is_held_once_and_rewound_place_by_place() {
+        let (big, small) = (NodeHash::new([1; 32]), NodeHash::new([2; 32]));
+        let mut log = Log::default();
+        log.create(big, vec![7; 1 << 20]);
+        let one = log.now();
+        for _ in 0..100 {
+            log.create(big, vec![7; 1 << 20]);
+            log.create(small, vec![8]);
+        }
+        let held: usize = log.created.values().map(|node| node.bytes.len()).sum();
+        assert_eq!((held, log.created[&big].places), ((1 << 20) + 1, 101));
+        log.rewind(one);
+        assert_eq!((log.created.len(), log.created[&big].places), (1, 1));
+        let delta = log.into_delta(StateRoot::EMPTY, StateRoot::EMPTY);
+        assert_eq!(delta.created.into_keys().collect::<Vec<_>>(), [big]);
     }
 }
