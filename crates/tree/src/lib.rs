@@ -1,8 +1,9 @@
 //! The hash-addressed tree as values: no disk, no time, no threads.
 //!
 //! Bytes are understood by a [`NodeLayout`]; [`RoochLayout`] is the first. [`update`] turns changes to a state into a
-//! [`Delta`]; [`get`] and [`prove`] read one object; [`walk`] is the only traversal. Whatever is missing, malformed or
-//! out of place is a typed error, never an empty answer.
+//! [`Delta`]; [`get`] and [`prove`] read one object; [`walk`] is the only traversal that marks, verifies or counts, and
+//! [`find_path`], which searches for the way to one node to name a fault, proves nothing. Whatever is missing, malformed
+//! or out of place is a typed error, never an empty answer.
 
 mod change;
 mod delta;
