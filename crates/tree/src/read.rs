@@ -8,7 +8,7 @@ use crate::{
     hash::{NodeHash, StateRoot},
     rooch::{
         key::{Key, NIBBLES},
-        node::{Child, ChildKind, LeafView, NodeView},
+        node::{Child, ChildKind, InternalView, LeafView, NodeView},
         object::ObjectState,
     },
 };
@@ -44,13 +44,10 @@ fn object_in(tree: StateRoot, key: &Key, reader: &dyn NodeReader) -> Result<Opti
         let bytes = fetch(&next, reader)?;
         let child = match decode(&next, &bytes, expected)? {
             NodeView::Leaf(leaf) => return object_of(&next, leaf, key, depth),
-            NodeView::Internal(node) => key.nibble(depth).map(|nibble| node.child(nibble)),
+            NodeView::Internal(node) => child_toward(&next, node, Toward { key, depth }, reader)?,
         };
-        match child {
-            None => return Err(TreeError::TooDeep { hash: next }),
-            Some(None) => return Ok(None),
-            Some(Some(Child { hash, kind })) => (next, expected) = (hash, Some(kind)),
-        }
+        let Some(Child { hash, kind }) = child else { return Ok(None) };
+        (next, expected) = (hash, Some(kind));
     }
     Err(TreeError::TooDeep { hash: next })
 }
@@ -85,6 +82,44 @@ pub(crate) fn decode<'a>(
         return Err(TreeError::WrongKind { hash: *hash });
     }
     Ok(view)
+}
+
+/// A place on the way of a key: `depth` nibbles down.
+#[derive(Clone, Copy)]
+pub(crate) struct Toward<'k> {
+    pub(crate) key: &'k Key,
+    pub(crate) depth: usize,
+}
+
+/// The child of a node on the way of a key. The bitmap of the node is not taken at its word where its hash does not
+/// bind it: "no child" depends on where the leaf alone in the run around it really is, so that leaf is read.
+///
+/// Errors: the node is below the last nibble of the key; that leaf cannot be read or is not where the node says.
+pub(crate) fn child_toward(
+    hash: &NodeHash,
+    node: InternalView<'_>,
+    toward: Toward<'_>,
+    reader: &dyn NodeReader,
+) -> Result<Option<Child>, TreeError> {
+    let nibble = toward.key.nibble(toward.depth).ok_or(TreeError::TooDeep { hash: *hash })?;
+    let child = node.child(nibble);
+    if let (None, Some(leaf)) = (child, node.decides(nibble)) {
+        check_child(leaf, toward, reader)?;
+    }
+    Ok(child)
+}
+
+/// Reads a child of the node at a place and refuses it unless it is of the kind, and if it is a leaf at the nibble,
+/// that the node says.
+pub(crate) fn check_child(
+    (nibble, child): (u8, Child),
+    toward: Toward<'_>,
+    reader: &dyn NodeReader,
+) -> Result<(), TreeError> {
+    let bytes = fetch(&child.hash, reader)?;
+    let NodeView::Leaf(leaf) = decode(&child.hash, &bytes, Some(child.kind))? else { return Ok(()) };
+    check_place(&child.hash, &leaf, toward.key, toward.depth)?;
+    if leaf.key.nibble(toward.depth) == Some(nibble) { Ok(()) } else { Err(TreeError::Misplaced { hash: child.hash }) }
 }
 
 /// Refuses a leaf whose key does not lead to its place, which is `depth` nibbles down the way of `toward`.

@@ -146,22 +146,23 @@ impl<'a> InternalView<'a> {
         if present == 0 {
             return *PLACEHOLDER.as_bytes();
         }
-        if let Some(only) = self.shortcut(present, width) {
+        if let Some(only) = self.shortcut(present, width).and_then(|nibble| self.child(nibble)) {
             return *only.hash.as_bytes();
         }
         let half = width / 2;
         digest::pair(&self.range(start, half), &self.range(start + half, half))
     }
 
-    /// The child that stands for a whole run of slots: the only one there, if it is a leaf or the run is one slot.
-    fn shortcut(&self, present: u16, width: u8) -> Option<Child> {
+    /// The nibble of the child that stands for a whole run of slots: the only one there, if it is a leaf or the run is
+    /// one slot.
+    fn shortcut(&self, present: u16, width: u8) -> Option<u8> {
         let alone = present.is_power_of_two() && (width == 1 || self.leaf & present != 0);
-        if alone { self.child(present.trailing_zeros() as u8) } else { None }
+        alone.then(|| present.trailing_zeros() as u8)
     }
 
-    /// Goes down the binary tree of the node toward `nibble`, appending the hash beside each step, until it meets an
+    /// Goes down the binary tree of the node toward `nibble`, showing the run beside each step, until it meets an
     /// empty run (nothing) or a child, which may lie at another nibble if it is a leaf alone in its run.
-    pub(crate) fn descend(&self, nibble: u8, beside: &mut Vec<NodeHash>) -> Option<Child> {
+    fn toward(&self, nibble: u8, mut beside: impl FnMut(u8, u8)) -> Option<(u8, Child)> {
         let (mut start, mut width) = (0, ARITY);
         loop {
             let present = self.exist & slots(start, width);
@@ -169,14 +170,26 @@ impl<'a> InternalView<'a> {
                 return None;
             }
             if let Some(only) = self.shortcut(present, width) {
-                return Some(only);
+                return self.child(only).map(|child| (only, child));
             }
             width /= 2;
             let upper = start + width;
             let (chosen, other) = if nibble >= upper { (upper, start) } else { (start, upper) };
-            beside.push(NodeHash::new(self.range(other, width)));
+            beside(other, width);
             start = chosen;
         }
+    }
+
+    /// Goes down toward `nibble`, appending the hash beside each step: the way of a proof.
+    pub(crate) fn descend(&self, nibble: u8, beside: &mut Vec<NodeHash>) -> Option<Child> {
+        let found = self.toward(nibble, |start, width| beside.push(NodeHash::new(self.range(start, width))));
+        found.map(|(_, child)| child)
+    }
+
+    /// The leaf, with the nibble it is said to be at, whose place decides whether `nibble` is really empty: the one
+    /// that stands for the run around it. Nothing if the hash of the node shows that the nibble is empty.
+    pub(crate) fn decides(&self, nibble: u8) -> Option<(u8, Child)> {
+        self.toward(nibble, |_, _| ())
     }
 }
 

@@ -4,7 +4,7 @@ use crate::{
     change::{Change, Changes},
     error::TreeError,
     hash::{NodeHash, PLACEHOLDER, StateRoot},
-    read,
+    read::{self, Toward},
     rooch::{
         key::Key,
         node::{ARITY, Child, ChildKind, Internal, InternalView, Joined, NodeView},
@@ -163,16 +163,33 @@ impl<'s, 'a> TreePass<'s, 'a> {
         let below = Place { depth: place.depth + 1, above: place.above.below(index) };
         let mut slots = Slots::of(node);
         for group in changes.chunk_by(|(a, _), (b, _)| a.nibble(place.depth) == b.nibble(place.depth)) {
-            let Some(nibble) = group.first().and_then(|(key, _)| key.nibble(place.depth)) else {
-                return Err(TreeError::TooDeep { hash });
-            };
-            let stands = match node.child(nibble) {
+            let Some((key, _)) = group.first() else { continue };
+            let toward = Toward { key, depth: place.depth };
+            let stands = match read::child_toward(&hash, node, toward, self.session.reader)? {
                 None => self.empty(below, group)?,
                 Some(child) => self.occupied(child.hash, Some(child.kind), below, group)?,
             };
-            slots.set(nibble, stands);
+            slots.set(key.nibble(place.depth), stands);
+        }
+        if let Some((key, _)) = changes.first() {
+            self.check_left_alone(node, &slots, Toward { key, depth: place.depth })?;
         }
         Ok(self.rebuild(Was { hash, index, before }, node, &slots))
+    }
+
+    /// Reads each untouched child that now stands alone where the hash of the node did not bind what it is: of two
+    /// neighbours it does not cover the leaf bits, and a leaf may be pulled up only if it is one.
+    fn check_left_alone(&self, node: InternalView<'_>, slots: &Slots, toward: Toward<'_>) -> Result<(), TreeError> {
+        let lone = slots.now.iter().flatten().count() == 1;
+        for (nibble, child) in node.children().filter(|(nibble, _)| slots.touched & (1 << nibble) == 0) {
+            let beside = nibble ^ 1;
+            let left = node.child(beside).is_some() && slots.is_empty(beside);
+            let pulled_up = lone && child.kind == ChildKind::Leaf;
+            if left || pulled_up {
+                read::check_child((nibble, child), toward, self.session.reader)?;
+            }
+        }
+        Ok(())
     }
 
     /// Builds the node of a place anew from what stands below it.
@@ -235,6 +252,8 @@ struct Slots {
     now: Box<[Option<Child>; ARITY as usize]>,
     /// Bitmap of the old children that are still in the tree.
     stay: u16,
+    /// Bitmap of the nibbles that changes lead to.
+    touched: u16,
 }
 
 impl Slots {
@@ -245,10 +264,16 @@ impl Slots {
                 *slot = Some(child);
             }
         }
-        Self { now, stay: u16::MAX }
+        Self { now, stay: u16::MAX, touched: 0 }
     }
 
-    fn set(&mut self, nibble: u8, stands: Stands) {
+    fn is_empty(&self, nibble: u8) -> bool {
+        self.now.get(usize::from(nibble)).is_none_or(Option::is_none)
+    }
+
+    fn set(&mut self, nibble: Option<u8>, stands: Stands) {
+        let Some(nibble) = nibble else { return };
+        self.touched |= 1 << nibble;
         if let Some(slot) = self.now.get_mut(usize::from(nibble)) {
             *slot = stands.now;
         }
