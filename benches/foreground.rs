@@ -1,17 +1,20 @@
 //! What a cycle costs the commits that run beside it: throughput and p99 with cycles back to back against the same
 //! store without, in segments that alternate.
 //!
-//!     cargo bench --package state-benches --bench foreground -- [--objects N] [--seconds S] [--logged] [--io-limit MIB]
+//!     ./scripts/bench --bench foreground -- [--objects N] [--seconds S] [--logged] [--io-limit MIB | --no-io-limit]
+//!
+//! The sweep is braked as a node brakes it by default, unless told otherwise.
 
-#![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a bench measures time and prints results")]
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::{
     num::NonZeroU64,
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
 use state_benches::{
-    args,
+    Bound, Table, args,
     chain::{Chain, percentile},
 };
 use state_pruner::Command;
@@ -20,6 +23,8 @@ use state_store::Durability;
 const OBJECTS_PER_COMMIT: usize = 100;
 const KEEP_LAST: u64 = 100;
 const SEGMENTS: usize = 5;
+/// `pruner.io_limit` of config/node.toml, in MiB.
+const NODE_IO_LIMIT_MIB: u64 = 24;
 
 #[derive(Default)]
 struct Side {
@@ -48,14 +53,21 @@ impl Side {
     }
 }
 
-fn main() {
+/// The brake asked for, in bytes per second.
+fn io_limit() -> Option<NonZeroU64> {
+    if args::flag("--no-io-limit") {
+        return None;
+    }
+    NonZeroU64::new(args::number("--io-limit").unwrap_or(NODE_IO_LIMIT_MIB) << 20)
+}
+
+fn main() -> ExitCode {
     let objects = args::number("--objects").unwrap_or(100_000);
     let seconds = args::number("--seconds").unwrap_or(4);
     let durability = if args::flag("--logged") { Durability::Logged } else { Durability::Synced };
     let dir = tempfile::tempdir().expect("tempdir");
     let mut chain = Chain::create(dir.path(), durability, objects);
-    let io_limit = args::number("--io-limit").and_then(|mib| NonZeroU64::new(mib << 20));
-    let pruner = chain.pruner(dir.path(), KEEP_LAST, io_limit);
+    let pruner = chain.pruner(dir.path(), KEEP_LAST, io_limit());
     let (mut without, mut with) = (Side::default(), Side::default());
     let segment = Duration::from_secs(seconds);
     Side::default().run(&mut chain, segment, |_| ()); // warm-up, not counted
@@ -76,14 +88,21 @@ fn main() {
         cycles += pruner.status().cycles_finished - before;
     }
     assert!(cycles > 0, "no cycle finished: {:?}", pruner.status());
-    let (throughput, p99) =
-        (with.per_second() / without.per_second(), with.p99().as_secs_f64() / without.p99().as_secs_f64());
-    let line = serde_json::json!({
-        "bench": "foreground", "objects": objects, "io_limit_bytes": io_limit, "durability": format!("{durability:?}"), "cycles": cycles,
-        "commits_per_second": { "without": without.per_second(), "with": with.per_second() },
-        "p99_ms": { "without": without.p99().as_secs_f64() * 1e3, "with": with.p99().as_secs_f64() * 1e3 },
-        "throughput_ratio": throughput, "p99_ratio": p99,
-        "goal": { "throughput_ratio": 0.85, "p99_ratio": 1.5 },
-    });
-    println!("{line}");
+    report(&mut without, &mut with, cycles)
+}
+
+fn report(without: &mut Side, with: &mut Side, cycles: u64) -> ExitCode {
+    let mut table = Table::default();
+    let brake = io_limit().map_or(f64::INFINITY, |bytes| (bytes.get() >> 20) as f64);
+    table.number("brake on the sweep", (brake, "MiB/s"), Bound::None);
+    table.number("cycles finished meanwhile", (cycles as f64, "cycles"), Bound::None);
+    table.number("throughput without a cycle", (without.per_second(), "commits/s"), Bound::None);
+    table.number("throughput with a cycle", (with.per_second(), "commits/s"), Bound::None);
+    let (calm, busy) = (without.p99().as_secs_f64() * 1e3, with.p99().as_secs_f64() * 1e3);
+    table.number("commit p99 without a cycle", (calm, "ms"), Bound::None);
+    table.number("commit p99 with a cycle", (busy, "ms"), Bound::None);
+    let throughput = with.per_second() / without.per_second();
+    table.number("throughput with / without", (throughput, "times"), Bound::AtLeast(0.85));
+    table.number("commit p99 with / without", (busy / calm, "times"), Bound::AtMost(1.5));
+    table.finish()
 }

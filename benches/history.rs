@@ -24,8 +24,10 @@ use crate::{Arguments, Folder};
 /// Whatever ends a bench.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// Nodes of the live tree per object, with the internal nodes and fields above and below it.
+/// Most nodes of the live tree per object, with the internal nodes and fields above and below it.
 const NODES_PER_OBJECT: u64 = 3;
+/// Nodes that a change of one object replaces, about: they stay live while an older order is retained.
+const NODES_PER_CHANGE: u64 = 5;
 /// Objects per commit while the state is filled.
 const FILL: u64 = 20_000;
 /// Objects per commit afterwards.
@@ -115,12 +117,8 @@ impl<'a> History<'a> {
     }
 
     fn run(&mut self, arguments: &Arguments) -> Result<(), Error> {
-        let objects = (arguments.nodes * arguments.live / 100 / NODES_PER_OBJECT).max(1);
-        for first in (0..objects).step_by(FILL as usize) {
-            let numbers = first..objects.min(first + FILL);
-            let changes = numbers.map(|number| (key(number), self.object(number, whole_fields(number)))).collect();
-            self.commit(&Changes(changes))?;
-        }
+        let older = (WINDOW.get() - 1) * CHANGED * NODES_PER_CHANGE;
+        let objects = self.fill((arguments.nodes * arguments.live / 100).saturating_sub(older))?;
         while self.nodes < arguments.nodes {
             let chosen: Vec<u64> = (0..CHANGED).map(|_| self.dice.random_range(0..objects)).collect();
             let changes = chosen.into_iter().map(|number| {
@@ -131,6 +129,21 @@ impl<'a> History<'a> {
             self.commit(&Changes(changes))?;
         }
         Ok(())
+    }
+
+    /// Creates objects until the newest state has so many nodes; returns how many objects that took. Later changes
+    /// replace nodes and add none, so the share of live nodes is settled here.
+    fn fill(&mut self, live: u64) -> Result<u64, Error> {
+        let mut objects = 0;
+        while objects == 0 || (self.live.0.len() as u64) < live {
+            let missing = live.saturating_sub(self.live.0.len() as u64);
+            let end = objects + (missing / NODES_PER_OBJECT).clamp(1, FILL);
+            let changes =
+                (objects..end).map(|number| (key(number), self.object(number, whole_fields(number)))).collect();
+            self.commit(&Changes(changes))?;
+            objects = end;
+        }
+        Ok(objects)
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), Error> {
@@ -217,4 +230,36 @@ fn key(number: u64) -> Key {
         *chunk = (mixed ^ (mixed >> 31)).to_be_bytes();
     }
     Key::new(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use state_tree::{NodeLayout as _, RoochLayout};
+
+    use super::*;
+
+    #[test]
+    fn the_share_of_live_nodes_is_the_one_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = Arguments { nodes: 60_000, live: 25, rounds: 1, dir: Some(dir.path().to_owned()) };
+        let store = Built::open_read_only(&build(&arguments).unwrap().db).unwrap();
+        let view = store.view().unwrap();
+        let (mut present, mut live) = (0u64, HashSet::new());
+        view.scan_nodes(&KeyRange::ALL, &mut |_, _| {
+            present += 1;
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        let mut waiting: Vec<NodeHash> =
+            Built::roots(&store).unwrap().distinct().iter().filter_map(StateRoot::node).collect();
+        while let Some(hash) = waiting.pop() {
+            if live.insert(hash) {
+                RoochLayout.children(&view.node(&hash).unwrap().unwrap(), &mut waiting).unwrap();
+            }
+        }
+        let percent = live.len() as f64 * 100.0 / present as f64;
+        assert!((24.0..=26.0).contains(&percent), "{percent} % of {present} nodes are live");
+    }
 }

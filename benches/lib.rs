@@ -2,7 +2,8 @@
 //!
 //! Each bench builds (or reopens) one store and measures everything side by side on it in one process, so that its
 //! ratios mean something on a busy machine too. Arguments: `--nodes N` (default 200,000), `--live PERCENT` (default
-//! 25), `--rounds N` (default 3), `--dir DIR` to keep the store for the next run.
+//! 25), `--rounds N` (default 3), `--dir DIR` to keep the store for the next run, `--check` to fail where a figure breaks
+//! its bound.
 
 pub mod args;
 pub mod chain;
@@ -13,7 +14,7 @@ mod system;
 use std::path::{Path, PathBuf};
 
 pub use history::{Built, Error, build};
-pub use report::{Least, Table};
+pub use report::{Bound, Least, Table};
 pub use system::{Stopwatch, Took, drop_from_page_cache, resident_peak};
 
 /// What the command line asked for.
@@ -21,7 +22,7 @@ pub use system::{Stopwatch, Took, drop_from_page_cache, resident_peak};
 pub struct Arguments {
     /// Nodes in the store.
     pub nodes: u64,
-    /// Percent of them that the newest states reach, about.
+    /// Percent of them that the newest states reach, within a point.
     pub live: u64,
     /// How often each thing is measured.
     pub rounds: usize,

@@ -1,11 +1,11 @@
 //! BuildReach: scan mark against RocksDB's own raw iteration with as many threads, what hashing again costs, and walk
 //! mark against scan mark, warm and cold; bytes of memory and of the mark file.
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use rocksdb::{DB, Options, ReadOptions};
 use state_benches::{
-    Arguments, Built, Error, Least, Stopwatch, Table, Took, build, drop_from_page_cache, resident_peak,
+    Arguments, Bound, Built, Error, Least, Stopwatch, Table, Took, build, drop_from_page_cache, resident_peak,
 };
 use state_pruner::{
     Control, RetainedRoots, SystemClock, Unobserved,
@@ -16,8 +16,12 @@ use state_tree::RoochLayout;
 
 const THREADS: usize = 2;
 const BUDGET: u64 = 4 << 30;
+/// What a scan mark may take of the time of a raw iteration, whatever it hashes.
+const SCAN: Bound = Bound::AtMost(2.0);
+/// Nodes from which on the memory per node is judged.
+const LARGE: f64 = 1e6;
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<ExitCode, Error> {
     let arguments = Arguments::from_command_line()?;
     let built = build(&arguments)?;
     let bench = Bench::open(&built)?;
@@ -25,8 +29,7 @@ fn main() -> Result<(), Error> {
     let scan = bench.scans(&arguments, &mut table)?;
     bench.walks(&arguments, &mut table, scan)?;
     bench.memory(&mut table)?;
-    table.print();
-    Ok(())
+    Ok(table.finish())
 }
 
 struct Bench<'a> {
@@ -83,8 +86,8 @@ impl<'a> Bench<'a> {
         let raw = table.time("raw iteration, warm", &raw);
         let all = table.time("scan mark, every node hashed again, warm", &all);
         let sample = table.time("scan mark, one node in sixty-four hashed again, warm", &sample);
-        table.ratio("scan mark / raw iteration, every node hashed, warm", all, raw, None);
-        table.ratio("scan mark / raw iteration, a sample hashed, warm", sample, raw, Some(2.0));
+        table.ratio("scan mark / raw iteration, every node hashed, warm", all, raw, SCAN);
+        table.ratio("scan mark / raw iteration, a sample hashed, warm", sample, raw, SCAN);
         let (mut raw, mut cold, mut cold_all) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..arguments.rounds {
             drop_from_page_cache(&self.built.db)?;
@@ -97,8 +100,8 @@ impl<'a> Bench<'a> {
         let raw = table.time("raw iteration, cold", &raw);
         let cold = table.time("scan mark, one node in sixty-four hashed again, cold", &cold);
         let cold_all = table.time("scan mark, every node hashed again, cold", &cold_all);
-        table.ratio("scan mark / raw iteration, a sample hashed, cold", cold, raw, Some(2.0));
-        table.ratio("scan mark / raw iteration, every node hashed, cold", cold_all, raw, Some(2.0));
+        table.ratio("scan mark / raw iteration, a sample hashed, cold", cold, raw, SCAN);
+        table.ratio("scan mark / raw iteration, every node hashed, cold", cold_all, raw, SCAN);
         Ok(Scan { warm: sample, cold })
     }
 
@@ -112,8 +115,8 @@ impl<'a> Bench<'a> {
         cold.push(self.time(|| self.mark(MarkChoice::Walk, RehashChoice::All).map(drop))?);
         let warm = table.time("walk mark, warm", &warm);
         let cold = table.time("walk mark, cold", &cold);
-        table.ratio("walk mark / scan mark, warm", warm, scan.warm, None);
-        table.ratio("walk mark / scan mark, cold", cold, scan.cold, None);
+        table.ratio("walk mark / scan mark, warm", warm, scan.warm, Bound::None);
+        table.ratio("walk mark / scan mark, cold", cold, scan.cold, Bound::None);
         Ok(())
     }
 
@@ -122,16 +125,21 @@ impl<'a> Bench<'a> {
         let present = report.present_nodes.ok_or("a scan counts what is present")? as f64;
         let live = report.live_nodes as f64;
         let file = std::fs::metadata(mark.path())?.len() as f64;
-        table.number("nodes present", present, "nodes");
-        table.number("nodes live", live, "nodes");
-        table.number("nodes read again by the scan", (report.nodes_read as f64) - present, "nodes");
-        table.number("scan mark, memory accounted", report.peak_bytes as f64 / present, "bytes per node present");
-        table.number("scan mark, resident peak, engine included", resident as f64 / present, "bytes per node present");
-        table.number("mark file", file / live, "bytes per live node");
+        let per_node = "bytes per node present";
+        // In a small store most of the memory is what does not depend on the number of nodes.
+        let most = if present < LARGE { Bound::None } else { Bound::AtMost(24.0) };
+        table.number("nodes present", (present, "nodes"), Bound::None);
+        table.number("nodes live", (live, "nodes"), Bound::None);
+        table.number("nodes live, share", (live / present * 100.0, "%"), Bound::None);
+        table.number("nodes read again by the scan", (report.nodes_read as f64 - present, "nodes"), Bound::None);
+        table.number("scan mark, memory accounted", (report.peak_bytes as f64 / present, per_node), most);
+        table.number("scan mark, resident peak, engine included", (resident as f64 / present, per_node), Bound::None);
+        table.number("mark file", (file / live, "bytes per live node"), Bound::AtMost(9.0));
         drop(mark);
         let (resident, (_, report)) = resident_peak(|| self.mark(MarkChoice::Walk, RehashChoice::All))?;
-        table.number("walk mark, memory accounted", report.peak_bytes as f64 / live, "bytes per live node");
-        table.number("walk mark, resident peak, engine included", resident as f64 / live, "bytes per live node");
+        let per_live = "bytes per live node";
+        table.number("walk mark, memory accounted", (report.peak_bytes as f64 / live, per_live), Bound::None);
+        table.number("walk mark, resident peak, engine included", (resident as f64 / live, per_live), Bound::None);
         Ok(())
     }
 }

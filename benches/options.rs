@@ -3,12 +3,12 @@
 //!
 //!     ./scripts/bench --bench options -- --nodes 1000000 --live 25 --rounds 2
 
-use std::path::Path;
+use std::{path::Path, process::ExitCode};
 
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, Options, ReadOptions, WriteBatch};
-use state_benches::{Arguments, Error, Least, Stopwatch, Table, build};
+use state_benches::{Arguments, Bound, Error, Least, Stopwatch, Table, build};
 
 type Rows = Vec<(Box<[u8]>, Box<[u8]>)>;
 
@@ -56,7 +56,7 @@ struct Measured {
     bytes: f64,
 }
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<ExitCode, Error> {
     let arguments = Arguments::from_command_line()?;
     let built = build(&arguments)?;
     let rows = rows_of(&built.db)?;
@@ -65,13 +65,12 @@ fn main() -> Result<(), Error> {
     for candidate in CANDIDATES {
         let measured = measure(candidate, &rows, arguments.rounds, &mut table)?;
         let Measured { load, read, scan, bytes } = first.get_or_insert(Measured { ..measured });
-        table.ratio(&format!("{}: load", candidate.name), measured.load, *load, None);
-        table.ratio(&format!("{}: random reads", candidate.name), measured.read, *read, None);
-        table.ratio(&format!("{}: full scan", candidate.name), measured.scan, *scan, None);
-        table.number(&format!("{}: bytes", candidate.name), measured.bytes / *bytes, "of those in use");
+        table.ratio(&format!("{}: load", candidate.name), measured.load, *load, Bound::None);
+        table.ratio(&format!("{}: random reads", candidate.name), measured.read, *read, Bound::None);
+        table.ratio(&format!("{}: full scan", candidate.name), measured.scan, *scan, Bound::None);
+        table.number(&format!("{}: bytes", candidate.name), (measured.bytes / *bytes, "of those in use"), Bound::None);
     }
-    table.print();
-    Ok(())
+    Ok(table.finish())
 }
 
 fn rows_of(db: &Path) -> Result<Rows, Error> {

@@ -1,9 +1,9 @@
 //! SweepExpired: a rewrite through the sweep filter against a plain forced compaction of the same store, and against
 //! deleting in batches and compacting then.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, process::ExitCode, sync::Arc};
 
-use state_benches::{Arguments, Built, Error, Stopwatch, Table, Took, build};
+use state_benches::{Arguments, Bound, Built, Error, Stopwatch, Table, Took, build};
 use state_pruner::{
     Control, SystemClock, Unobserved,
     mark::{MarkChoice, MarkJob, RehashChoice, SealedMark, build_reach},
@@ -13,7 +13,7 @@ use state_tree::{NodeHash, RoochLayout};
 
 const DELETE_BATCH: usize = 1000;
 
-fn main() -> Result<(), Error> {
+fn main() -> Result<ExitCode, Error> {
     let arguments = Arguments::from_command_line()?;
     let built = build(&arguments)?;
     let mut table = Table::default();
@@ -27,10 +27,9 @@ fn main() -> Result<(), Error> {
     let plain = table.time("plain forced compaction", &plain);
     let filtered = table.time("filtered sweep", &filtered);
     let deleted = table.time("delete batches, then compaction", &deleted);
-    table.ratio("filtered sweep / plain forced compaction", filtered, plain, Some(1.1));
-    table.ratio("filtered sweep / delete-then-compact", filtered, deleted, Some(0.6));
-    table.print();
-    Ok(())
+    table.ratio("filtered sweep / plain forced compaction", filtered, plain, Bound::AtMost(1.1));
+    table.ratio("filtered sweep / delete-then-compact", filtered, deleted, Bound::AtMost(0.6));
+    Ok(table.finish())
 }
 
 struct Bench<'a> {
