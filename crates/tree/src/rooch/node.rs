@@ -72,6 +72,7 @@ impl<'a> NodeView<'a> {
     /// Decodes exactly one node without copying it.
     ///
     /// Errors: every byte string that no writer produces.
+    #[inline(always)] // a view that is returned through memory costs a pass over a store a third of its decoding
     pub fn decode(bytes: &'a [u8]) -> Result<Self, NodeError> {
         match bytes.first() {
             None => Err(NodeError::Empty),
@@ -100,6 +101,7 @@ impl<'a> NodeView<'a> {
 }
 
 impl<'a> InternalView<'a> {
+    #[inline(always)]
     fn decode(bytes: &'a [u8]) -> Result<Self, NodeError> {
         let short = |need| NodeError::Short { need, got: bytes.len() };
         let Some(([_, e0, e1, l0, l1], rest)) = bytes.split_first_chunk::<INTERNAL_HEADER>() else {
@@ -123,6 +125,11 @@ impl<'a> InternalView<'a> {
         let (exist, leaf) = (self.exist, self.leaf);
         let nibbles = (0..ARITY).filter(move |nibble| exist & (1 << nibble) != 0);
         nibbles.zip(self.hashes).map(move |(nibble, hash)| (nibble, child(hash, leaf & (1 << nibble))))
+    }
+
+    /// The hashes of the children, lowest nibble first.
+    pub(crate) fn hashes(&self) -> &'a [[u8; 32]] {
+        self.hashes
     }
 
     /// The child at a nibble.
@@ -194,6 +201,7 @@ impl<'a> InternalView<'a> {
 }
 
 impl<'a> LeafView<'a> {
+    #[inline(always)]
     fn decode(bytes: &'a [u8]) -> Result<Self, NodeError> {
         let mut reader = Reader::new(bytes);
         reader.byte()?;
