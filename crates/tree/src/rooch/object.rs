@@ -126,9 +126,12 @@ impl ObjectState {
 pub fn embedded_root(value: &[u8]) -> Result<Option<NodeHash>, NodeError> {
     let mut reader = Reader::new(value);
     read_id(&mut reader)?;
-    reader.array::<33>()?; // owner and flag
+    reader.array::<32>()?; // the owner
+    reader.byte()?; // the flag
     let root = read_state_root(&mut reader)?;
-    reader.array::<24>()?; // size and the two times
+    for _size_and_times in 0..3 {
+        reader.u64()?;
+    }
     TypeTag::skip(&mut reader, 0)?;
     reader.sized("object_value")?;
     reader.finish()?;

@@ -198,6 +198,15 @@ proptest! {
         }
     }
 
+    /// Short input of every length: both readers name the same need.
+    #[test]
+    fn the_fast_path_reports_what_the_full_decoder_reports_wherever_bytes_end(state in object_state()) {
+        let bytes = state.encode().unwrap();
+        for end in 0..bytes.len() {
+            prop_assert_eq!(embedded_root(&bytes[..end]), Err(ObjectState::decode(&bytes[..end]).unwrap_err()));
+        }
+    }
+
     #[test]
     fn a_node_is_accepted_in_one_encoding_only(exist in any::<u16>(), leaf in any::<u16>(), extra in 0..40usize, cut in 0..40usize) {
         let mut bytes = internal(exist, leaf & exist, exist.count_ones() as usize);
