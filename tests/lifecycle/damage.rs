@@ -1,13 +1,13 @@
 //! I11, S5, S7: live data that is damaged in the store is named with its path, and nothing is deleted.
 
 use state_pruner::{
-    PruneError,
+    FolderRecords, Freeze, PruneError, RecordKey, Records,
     mark::MarkChoice,
-    offline::{PruneRequest, StoreLayout},
+    offline::{PruneRequest, StoreLayout, default_state_dir, unfreeze},
 };
-use state_store::{Backend, ChainView, Flow, KeyRange, RocksBackend, RocksConfig, RoochChain, View};
+use state_store::{Backend, ChainView, Flow, KeyRange, RocksBackend, RocksConfig, RoochChain, View, record};
 use state_tests::{
-    damage,
+    damage, folder,
     offline::{prune, request, verify},
     shared::{RoochStore, Shared},
 };
@@ -189,4 +189,22 @@ fn keys_that_are_no_hashes_are_kept_and_counted() {
     for key in [&text[..], b"k", &[7; 33]] {
         assert_eq!(reading.get_cf(nodes, key).unwrap().as_deref(), Some(&b"a row of somebody else"[..]));
     }
+}
+
+#[test]
+fn a_frozen_store_at_rest_is_pruned_again_once_an_operator_has_lifted_the_freeze() {
+    let Some(store) = Shared::Small.copy("a frozen store") else {
+        return;
+    };
+    let folder = default_state_dir(&store.db());
+    std::fs::create_dir(&folder).unwrap();
+    let freeze = Freeze { cycle: 3, at: 0, why: "a live node was missing".to_owned() };
+    FolderRecords(folder).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    let before = folder::digests(&store.db());
+    let error = prune(&request(&store.db(), 10)).unwrap_err();
+    assert!(error.code() == "frozen" && error.to_string().contains("a live node was missing"), "{error}");
+    assert_eq!(folder::digests(&store.db()), before);
+    assert!(unfreeze(&store.db(), None).unwrap());
+    prune(&request(&store.db(), 10)).unwrap();
+    assert!(!unfreeze(&store.db(), None).unwrap(), "there is none to lift any more");
 }

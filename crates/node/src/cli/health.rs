@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {
     let told = match (&args.url, &args.db) {
         (Some(url), _) => of_node(url),
-        (None, Some(db)) => of_store(db),
+        (None, Some(db)) => of_store(db, args.state_dir.as_deref()),
         (None, None) => Err(Failure::new("usage", "give --url or --db")),
     };
     match told {
@@ -51,8 +51,8 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }
 
-fn of_store(db: &Path) -> Result<Health, Failure> {
-    offline::health_of_store(db).map_err(|error| Failure::new(error.code(), &error))
+fn of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, Failure> {
+    offline::health_of_store(db, state_dir).map_err(|error| Failure::new(error.code(), &error))
 }
 
 fn human(health: &Health) -> String {

@@ -158,12 +158,16 @@ struct StoreArgs {
 
 /// `prune`.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "two flags of a command line")]
 pub struct PruneArgs {
     #[command(flatten)]
     store: StoreArgs,
     /// Mark, and count what would be deleted; delete nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Lift the freeze that an earlier prune left when it met damage: you have looked, and repaired.
+    #[arg(long, conflicts_with = "dry_run")]
+    unfreeze: bool,
     /// How to find what is live.
     #[arg(long, value_enum, default_value_t = MarkArg::Auto)]
     mark: MarkArg,
@@ -212,6 +216,9 @@ pub struct HealthArgs {
     /// Folder of a database, in use or not.
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
+    /// The folder that was given to `prune`, if one was.
+    #[arg(long, value_name = "DIR", requires = "db")]
+    state_dir: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }

@@ -73,8 +73,14 @@ const BEGINS_ANEW: &str = "stopped; run the same command again: a verification b
 
 /// Prunes a store at rest.
 pub(super) fn prune(args: &PruneArgs, output: Output) -> ExitCode {
-    let request = PruneRequest::from(args);
-    match steered(output, GOES_ON, move |steering| offline::prune(&request, steering)) {
+    let (request, unfreeze) = (PruneRequest::from(args), args.unfreeze);
+    let prune = move |steering: &Steering| {
+        if unfreeze && offline::unfreeze(&request.db, request.state_dir.as_deref())? {
+            tracing::warn!("deletes were unfrozen by an operator");
+        }
+        offline::prune(&request, steering)
+    };
+    match steered(output, GOES_ON, prune) {
         Ok(outcome) => {
             output.answer(&outcome, || pruned(&outcome));
             ExitCode::SUCCESS

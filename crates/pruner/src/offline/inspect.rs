@@ -73,15 +73,17 @@ fn verify_view(
     })
 }
 
-/// The health of a store from its records, read from outside while a node runs or is down.
+/// The health of a store from its records, read from outside while a node runs or is down. `state_dir` is where its
+/// prunes keep theirs, if that is not the folder beside it.
 ///
 /// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
-pub fn health_of_store(db: &Path) -> Result<Health, PruneError> {
+pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, PruneError> {
     let db = &canonical(db);
+    let folder = state_dir.map_or_else(|| default_state_dir(db), Path::to_owned);
     let store = Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST));
     let has_records = store.view()?.has_table(&state_store::Table::META);
     let records: Box<dyn Records> =
-        if has_records { Box::new(StoreRecords(store)) } else { Box::new(FolderRecords(default_state_dir(db))) };
+        if has_records { Box::new(StoreRecords(store)) } else { Box::new(FolderRecords(folder)) };
     let (freeze, last) = (Freeze::load(&*records)?, Outcome::load(&*records)?);
     if !has_records && freeze.is_none() && last.is_none() {
         return Err(PruneError::NothingKnown { db: db.clone() }); // silence is not health (I13)
