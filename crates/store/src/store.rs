@@ -114,12 +114,13 @@ impl Store {
     ///
     /// Errors: a base that is not retained, a head that moved, a failed write. After an error nothing is visible.
     pub fn commit(&self, commit: Commit<'_>) -> Result<Committed, StoreError> {
-        let _gate = self.gate.lock();
+        let gate = self.gate.lock();
         let created = &commit.delta.created;
         let planned = self.look(|chain| chain.plan(commit))??;
         self.barrier.record(created.keys().copied()); // BEFORE the write (I5)
         self.backend().write(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
         self.change(|chain| chain.apply(&planned))?;
+        MutexGuard::unlock_fair(gate); // a capture that waits goes before the next commit of a busy committer
         Ok(planned.committed)
     }
 
