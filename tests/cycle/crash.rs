@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use state_pruner::{FolderRecords, PruneError, Records, SweepChoice, cycle::CycleEnv, phase::PhaseRecord};
+use state_pruner::{
+    FolderRecords, Freeze, PruneError, Records, SweepChoice, Verification,
+    cycle::{CycleEnv, Finished},
+    phase::PhaseRecord,
+};
 use state_store::{Backend, CrashTail, Fault, FaultyBackend, MemoryBackend};
 use state_tests::{
     check,
@@ -34,14 +38,15 @@ fn plan(rig: &Rig, sweep: SweepChoice) -> Plan {
     plan
 }
 
-/// Commits, a cycle with commits inside, and commits; whatever fails ends it where a process would have died.
-fn history(rig: &Rig, plan: &Plan, profile: Profile, seed: u64) {
+/// Commits, a cycle with commits inside, and commits; whatever fails ends it where a process would have died. Returns
+/// how the cycle ended, if there was one.
+fn history(rig: &Rig, plan: &Plan, profile: Profile, seed: u64) -> Option<Result<Finished, PruneError>> {
     let mut workload = Workload::new(profile, seed);
     let commits = |count: usize, workload: &mut Workload| {
         (0..count).all(|_| rig.chain.try_commit(|root, reader| workload.changes(root, reader)).is_ok())
     };
     if !commits(3, &mut workload) {
-        return;
+        return None;
     }
     let (chain, mut inside) = (rig.chain.clone(), Workload::new(profile, seed + 1));
     let hooks = Hooks::new(move |moment| {
@@ -51,44 +56,57 @@ fn history(rig: &Rig, plan: &Plan, profile: Profile, seed: u64) {
             drop(chain.try_commit(|root, reader| inside.changes(root, reader)));
         }
     });
-    if plan.run(&rig.env(plan, &hooks)).is_ok() {
+    let ended = plan.run(&rig.env(plan, &hooks));
+    if ended.is_ok() {
         commits(3, &mut workload);
     }
+    Some(ended)
+}
+
+/// The writes of a history that nothing disturbs.
+fn writes_of_a_whole(base: &Rig, sweep: SweepChoice, profile: Profile, seed: u64) -> u64 {
+    let (rig, counter) = faulty(base);
+    let before = counter.writes();
+    let done = history(&rig, &plan(&rig, sweep), profile, seed).unwrap().unwrap().certificate;
+    assert!(done.sweep.ranges > 1 && done.deleted > 0, "{sweep:?}: a sweep of one slice has no middle: {done:?}");
+    assert!(matches!(done.verification, Verification::Passed(_)), "{done:?}");
+    counter.writes() - before
 }
 
 /// What must hold after any crash: everything readable is whole, the cycle is finished or given up, and the next one
-/// leaves nothing behind.
-fn recovers(rig: &Rig, plan: &Plan, context: &str) {
+/// leaves nothing behind. Returns whether the cycle was finished.
+fn recovers(rig: &Rig, plan: &Plan, context: &str) -> bool {
     check::complete(&rig.chain, &format!("{context}: as found"));
     let env: CycleEnv = rig.env(plan, &Hooks::none());
-    match plan.resume(&env) {
-        Ok(_) | Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => {}
+    let resumed = match plan.resume(&env) {
+        Ok(resumed) => resumed.is_some(),
+        Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => false,
         Err(error) => panic!("{context}: {error}"),
-    }
+    };
     assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{context}");
     check::complete(&rig.chain, &format!("{context}: resumed"));
     rig.chain.grow(Profile::Toggle, 7, 2);
     rig.cycle(plan);
     check::exact(&rig.chain, &format!("{context}: next cycle"));
+    resumed
 }
 
 fn crash_everywhere(profile: Profile, seed: u64, sweep: SweepChoice, tail: CrashTail) {
     let base = base(profile, seed);
-    let (whole, counter) = faulty(&base);
-    let before = counter.writes();
-    history(&whole, &plan(&whole, sweep), profile, seed + 50);
-    let writes = counter.writes() - before;
-    assert!(writes > 15, "only {writes} writes: no cycle took place");
-    println!("{profile:?} seed {seed} {sweep:?} {tail:?}: {writes} writes");
+    let writes = writes_of_a_whole(&base, sweep, profile, seed + 50);
+    let mut resumed = 0;
     for n in 0..=writes {
         let (rig, faulty) = faulty(&base);
         let plan = plan(&rig, sweep);
         faulty.freeze_after(n);
-        history(&rig, &plan, profile, seed + 50);
+        let _died = history(&rig, &plan, profile, seed + 50);
         let rig = rig.crashed(faulty.crash_image(tail).unwrap());
         rig.chain.archive.forget_after(rig.chain.head());
-        recovers(&rig, &plan, &format!("{profile:?} seed {seed} {sweep:?} {tail:?} write {n} of {writes}"));
+        let context = format!("{profile:?} seed {seed} {sweep:?} {tail:?} write {n} of {writes}");
+        resumed += u64::from(recovers(&rig, &plan, &context));
     }
+    println!("{profile:?} seed {seed} {sweep:?} {tail:?}: {resumed} of {writes} crashes were in a sweep that went on");
+    assert!(resumed > 3, "{profile:?} {sweep:?} {tail:?}: only {resumed} sweeps of {writes} crashes went on");
 }
 
 #[test]
@@ -103,19 +121,16 @@ fn lost_tail_in_each_phase() {
     crash_everywhere(Profile::Toggle, 133, SweepChoice::Filter, CrashTail::Lost);
 }
 
-/// A write or a rewrite fails once, and the process lives on.
+/// A write fails once, and the process lives on.
 #[test]
 fn a_failed_write_at_any_point_loses_nothing_and_the_next_cycle_is_clean() {
     for (sweep, fault) in [(SweepChoice::Delete, Fault::DiskFull), (SweepChoice::Filter, Fault::Transient)] {
         let base = base(Profile::Tables, 134);
-        let (whole, counter) = faulty(&base);
-        let before = counter.writes();
-        history(&whole, &plan(&whole, sweep), Profile::Tables, 180);
-        for n in 0..counter.writes() - before {
+        for n in 0..writes_of_a_whole(&base, sweep, Profile::Tables, 180) {
             let (rig, faulty) = faulty(&base);
             let plan = plan(&rig, sweep);
             faulty.fail_write(n, fault);
-            history(&rig, &plan, Profile::Tables, 180);
+            let _failed = history(&rig, &plan, Profile::Tables, 180);
             let context = format!("{sweep:?} {fault:?} at write {n}");
             check::complete(&rig.chain, &context);
             rig.chain.grow(Profile::Toggle, 7, 2);
@@ -125,9 +140,50 @@ fn a_failed_write_at_any_point_loses_nothing_and_the_next_cycle_is_clean() {
     }
 }
 
+/// The rewrite of a range fails once, and the process lives on: the cycle says so and is given up.
+#[test]
+fn a_failed_rewrite_of_any_range_loses_nothing_and_the_next_cycle_is_clean() {
+    let ways = [
+        (SweepChoice::Filter, Fault::DiskFull),
+        (SweepChoice::Filter, Fault::Transient),
+        (SweepChoice::Delete, Fault::DiskFull),
+    ];
+    for (sweep, fault) in ways {
+        let (base, mut failed) = (base(Profile::Tables, 139), 0);
+        loop {
+            let (rig, faulty) = faulty(&base);
+            let plan = plan(&rig, sweep);
+            faulty.fail_rewrite(failed, fault);
+            let Err(error) = history(&rig, &plan, Profile::Tables, 189).unwrap() else { break };
+            let context = format!("{sweep:?} {fault:?} at rewrite {failed}");
+            let expected = if fault == Fault::DiskFull { "disk_full" } else { "io" };
+            assert_eq!(error.code(), expected, "{context}: {error}");
+            check::complete(&rig.chain, &context);
+            rig.chain.grow(Profile::Toggle, 7, 2);
+            rig.cycle(&plan);
+            check::exact(&rig.chain, &context);
+            failed += 1;
+        }
+        assert!(failed > 1, "{sweep:?}: {failed} rewrites in a whole cycle");
+    }
+}
+
 /// S6, S14: a read fails once, at any point of a cycle. No failure in marking may lead to a sweep.
 #[test]
 fn a_failed_read_at_any_point_of_a_cycle_loses_nothing() {
+    reads_fail(Fault::Transient);
+}
+
+/// I11: a read that finds damage, at any point of a cycle, freezes deletes besides.
+#[test]
+fn a_damaged_read_at_any_point_of_a_cycle_freezes_deletes() {
+    reads_fail(Fault::Corrupt);
+}
+
+/// Reads before a cycle has an id: whether deletes are frozen, and the last id. Nothing is to be frozen yet.
+const READS_BEFORE_A_CYCLE: u64 = 2;
+
+fn reads_fail(fault: Fault) {
     let base = base(Profile::Tables, 135);
     let needed = |rig: &Rig| check::needed(&rig.chain);
     let mut reads = u64::MAX;
@@ -137,11 +193,15 @@ fn a_failed_read_at_any_point_of_a_cycle_loses_nothing() {
         let plan = plan(&rig, SweepChoice::Delete);
         let env = rig.env(&plan, &Hooks::none());
         let before = faulty.reads();
-        faulty.fail_read(n, Fault::Transient);
+        faulty.fail_read(n, fault);
         let ended = plan.run(&env);
         if ended.is_ok() {
             reads = reads.min(faulty.reads() - before);
         }
+        let frozen = Freeze::load(&*env.parts.records).unwrap().is_some();
+        let due = fault == Fault::Corrupt && ended.is_err() && n >= READS_BEFORE_A_CYCLE;
+        assert_eq!(frozen, due, "read {n} failed by {fault:?}, the cycle ended {ended:?}");
+        assert!(!frozen || matches!(plan.run(&env), Err(PruneError::Frozen { .. })), "read {n}");
         let context = format!("read {n} failed, the cycle ended {:?}", ended.map(|done| done.certificate.deleted));
         check::complete(&rig.chain, &context);
         assert!(check::present(&rig.chain.store).is_superset(&needed(&rig)), "{context}");

@@ -7,7 +7,9 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
+    thread,
 };
 
 use parking_lot::Mutex;
@@ -15,15 +17,17 @@ use state_pruner::{
     Control, Outcome, PruneError, SweepChoice,
     cycle::{CycleEnv, Finished},
     mark::MarkChoice,
-    phase::PhaseRecord,
+    phase::{PhaseRecord, PrunePhase},
 };
 use state_store::{Durability, StoreConfig, StoreError};
 use state_tests::{
+    archive::orders,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Plan, Rig, WAYS},
-    workload::{Profile, Workload},
+    workload::{Profile, Workload, paths},
 };
+use state_tree::Order;
 
 /// Ends the work at the n-th moment.
 #[derive(Clone, Default)]
@@ -87,10 +91,18 @@ fn plan_of(rig: &Rig, plan: &Plan) -> Plan {
     plan
 }
 
+/// Both ways to sweep.
+const SWEEPS: [SweepChoice; 2] = [SweepChoice::Filter, SweepChoice::Delete];
+
 /// Stopped in the middle of its delete batches.
 fn stopped(seed: u64) -> (Rig, Plan) {
+    stopped_in(SweepChoice::Delete, seed)
+}
+
+/// Stopped in the middle of its sweep.
+fn stopped_in(sweep: SweepChoice, seed: u64) -> (Rig, Plan) {
     let rig = grown(Profile::Tables, seed);
-    let plan = rig.plan(5).in_order().batches(25);
+    let plan = rig.plan(5).in_order().batches(25).by(MarkChoice::Auto, sweep);
     let at = middle_of_the_sweep(&rig, &plan);
     let (ended, _) = StopAt::run(&rig, &plan, at);
     assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
@@ -149,10 +161,11 @@ fn stop_in_every_phase_returns_within_one_slice() {
 
 #[test]
 fn a_resumed_cycle_ends_like_an_uninterrupted_one() {
-    for seed in 70..74 {
+    for (seed, sweep) in (70..74).flat_map(|seed| SWEEPS.map(|sweep| (seed, sweep))) {
+        let context = format!("{sweep:?} seed {seed}");
         let rig = grown(Profile::Tables, seed);
         let twin = rig.twin();
-        let plan = rig.plan(5).in_order().batches(25);
+        let plan = rig.plan(5).in_order().batches(25).by(MarkChoice::Auto, sweep);
         let at = middle_of_the_sweep(&rig, &plan);
 
         // The same commits at the same point of the sweep, in one process and after a restart.
@@ -174,25 +187,94 @@ fn a_resumed_cycle_ends_like_an_uninterrupted_one() {
         rig.chain.run(&mut Workload::new(Profile::Tables, seed + 100), commits);
         let resumed = plan.resume(&env).unwrap().unwrap().certificate;
 
-        assert_eq!(resumed.live_digest, uninterrupted.live_digest, "seed {seed}");
-        assert_eq!(resumed.retained, uninterrupted.retained, "seed {seed}");
-        assert_eq!(check::nodes(&rig.chain.store), check::nodes(&twin.chain.store), "seed {seed}");
-        check::complete(&rig.chain, &format!("seed {seed}"));
+        assert!(resumed.sweep.ranges > 1 && resumed.sweep.ranges < uninterrupted.sweep.ranges, "{context}");
+        assert_eq!(resumed.live_digest, uninterrupted.live_digest, "{context}");
+        assert_eq!(resumed.retained, uninterrupted.retained, "{context}");
+        assert_eq!(check::nodes(&rig.chain.store), check::nodes(&twin.chain.store), "{context}");
+        check::complete(&rig.chain, &context);
     }
 }
 
 #[test]
 fn a_resumed_run_skips_finished_work_and_counts_it_once() {
-    let (rig, plan) = stopped(75);
-    let dead: Vec<_> = rig.chain.archive.all().difference(&check::needed(&rig.chain)).copied().collect();
-    let left = check::present(&rig.chain.store).len() - check::needed(&rig.chain).len();
-    assert!(left > 0 && left < dead.len(), "stopped in the middle: {left} of {} left", dead.len());
+    for sweep in SWEEPS {
+        let (rig, plan) = stopped_in(sweep, 75);
+        let (whole, all) = (grown(Profile::Tables, 75), rig.chain.archive.all());
+        let ranges = whole.cycle(&plan_of(&whole, &plan)).certificate.sweep.ranges;
+        let dead = all.difference(&check::needed(&rig.chain)).count();
+        let left = check::present(&rig.chain.store).len() - check::needed(&rig.chain).len();
+        assert!(left > 0 && left < dead, "{sweep:?}: stopped in the middle: {left} of {dead} left");
+        let rig = rig.restart();
+        let certificate = plan.resume(&quiet(&rig, &plan)).unwrap().unwrap().certificate;
+        assert_eq!(certificate.deleted, dead as u64, "{sweep:?}: the whole cycle, before and after the restart");
+        assert_eq!(certificate.sweep.deleted, left as u64, "{sweep:?}: this process");
+        let slices = certificate.sweep.ranges;
+        assert!(slices > 1 && slices < ranges, "{sweep:?}: {slices} of {ranges} slices");
+        assert!(sweep == SweepChoice::Filter || slices <= left.div_ceil(25) as u64 + 1, "{slices} slices");
+        check::exact(&rig.chain, &format!("{sweep:?} seed 75"));
+    }
+}
+
+#[test]
+fn an_interrupted_cycle_is_never_reported_complete() {
+    for sweep in SWEEPS {
+        let (rig, plan) = stopped_in(sweep, 92);
+        let rig = rig.restart();
+        let env = quiet(&rig, &plan);
+        let record = PhaseRecord::load(&*env.parts.records).unwrap().unwrap();
+        assert_eq!(record.phase, PrunePhase::SweepExpired, "{sweep:?}: running, with a cursor");
+        assert!(record.cursor.is_some() && record.deleted > 0, "{sweep:?}: {record:?}");
+        assert_eq!((certificates(&rig), Outcome::load(&*env.parts.records).unwrap()), (0, None), "{sweep:?}");
+        let finished = plan.resume(&env).unwrap().unwrap();
+        assert_eq!((finished.certificate.cycle, certificates(&rig)), (record.cycle, 1), "{sweep:?}");
+        assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{sweep:?}: complete");
+    }
+}
+
+/// S27: below the floor a root may still be there while its tree is half gone; it must not look readable.
+#[test]
+fn an_interrupted_sweep_leaves_no_root_that_only_looks_readable() {
+    for sweep in SWEEPS {
+        let (rig, _) = stopped_in(sweep, 93);
+        let rig = rig.restart();
+        check::alike(&rig.chain, &paths(Profile::Tables), &format!("{sweep:?}"));
+        let present = check::present(&rig.chain.store);
+        let mut half_gone = 0;
+        for order in orders(Order::GENESIS, rig.chain.floor()).filter(|order| *order < rig.chain.floor()) {
+            let pinned = rig.chain.store.pin(order, "a reader");
+            assert!(matches!(pinned, Err(StoreError::Pruned { .. })), "{sweep:?}: order {order}: {pinned:?}");
+            let (root, tree) = (rig.chain.archive.root(order), rig.chain.archive.live([order]));
+            let root_is_there = root.node().is_some_and(|root| present.contains(&root));
+            half_gone += u64::from(root_is_there && !tree.is_subset(&present));
+        }
+        assert!(half_gone > 0, "{sweep:?}: the test needs roots that stand above a hole");
+    }
+}
+
+#[test]
+fn opening_removes_leftovers_of_dead_cycles_only() {
+    let (rig, plan) = stopped(94);
+    let files = |rig: &Rig| {
+        let entries = fs::read_dir(rig.state_dir()).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = entries.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let (mark, interrupted) = (sealed_mark(&rig), files(&rig));
+    let dead = ["mark-00000000000000ff.sealed", "mark-00000000000000fe-3.tmp"];
+    let foreign = ["mark-notes.txt", "mark.sealed", "other.tmp"];
+    for name in dead.iter().chain(&foreign) {
+        fs::write(rig.state_dir().join(name), "anything").unwrap();
+    }
     let rig = rig.restart();
-    let certificate = plan.resume(&quiet(&rig, &plan)).unwrap().unwrap().certificate;
-    assert_eq!(certificate.deleted, dead.len() as u64, "the whole cycle, before and after the restart");
-    assert_eq!(certificate.sweep.deleted, left as u64, "this process");
-    assert!(certificate.sweep.ranges <= left.div_ceil(25) as u64 + 1, "{} slices", certificate.sweep.ranges);
-    check::exact(&rig.chain, "seed 75");
+    let resumed = plan.resume(&quiet(&rig, &plan)).unwrap();
+    assert!(resumed.is_some(), "its own mark was still there: {interrupted:?}");
+    assert!(!mark.exists(), "and goes with its cycle");
+    let mut expected = vec!["certificates"];
+    expected.extend(foreign);
+    expected.sort_unstable();
+    assert_eq!(files(&rig), expected);
+    check::exact(&rig.chain, "seed 94");
 }
 
 fn sealed_mark(rig: &Rig) -> PathBuf {
@@ -302,21 +384,28 @@ fn a_paused_cycle_is_abandoned_when_its_barrier_is_full() {
         let rig = Rig::with(Engine::Memory, config);
         rig.chain.grow(Profile::Toggle, 90, 30);
         let plan = rig.plan(5).in_order().batches(20).by(mark, sweep);
-        let (chain, mut saves) = (rig.chain.clone(), 0);
+        let (sealed, held) = mpsc::channel();
         let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
-        let paused = Arc::clone(&control);
+        let (paused, mut saves) = (Arc::clone(&control), 0);
         let hooks = Hooks::new(move |moment| {
             saves += usize::from(moment == Moment::PhaseSaved);
             if moment == Moment::PhaseSaved && saves == 2 {
-                let control = paused.lock().clone().unwrap();
-                control.pause();
-                chain.grow(Profile::Uniform, 91, 20);
-                control.resume();
+                paused.lock().as_ref().unwrap().pause(); // it holds at the next checkpoint, before its first delete
+                sealed.send(()).unwrap();
             }
         });
         let env = rig.env(&plan, &hooks);
         *control.lock() = Some(Arc::clone(&env.control));
-        let ended = plan.run(&env);
+        let ended = thread::scope(|scope| {
+            let (rig, env) = (&rig, &env);
+            scope.spawn(move || {
+                held.recv().unwrap();
+                rig.chain.grow(Profile::Uniform, 91, 20);
+                assert!(env.control.is_paused());
+                env.control.resume();
+            });
+            plan.run(env)
+        });
         assert!(matches!(ended, Err(PruneError::Store(StoreError::BarrierFull { limit: 40 }))), "{ended:?}");
         let context = format!("{mark:?} {sweep:?}");
         check::complete(&rig.chain, &context);

@@ -1,6 +1,7 @@
-//! I11, P14, O11: the background pruner when a phase panics or live data is damaged: the node serves, and says why.
+//! I11, P3, P14, O11, O14: the background pruner when a phase panics or live data is damaged: the node serves, and says why.
 
 use std::{
+    fs,
     num::NonZeroU64,
     sync::{Arc, mpsc},
     thread,
@@ -8,11 +9,12 @@ use std::{
 };
 
 use state_pruner::{
-    Clock, Command, Ended, Pruner, PrunerConfig, PrunerParts, Records, Reply, StoreRecords, Verdict,
-    snapshot::SnapshotManagerConfig,
+    Certificate, Clock, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Records, Reply, StoreRecords,
+    Verdict, Verification, snapshot::SnapshotManagerConfig,
 };
-use state_store::NativeChain;
+use state_store::{Backend, FaultyBackend, MemoryBackend, NativeChain};
 use state_tests::{
+    chain::Chain,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
@@ -22,8 +24,18 @@ use state_tree::{NodeError, NodeHash, NodeLayout, RoochLayout, get};
 
 /// A pruner of a rig, and a channel that tells each time a cycle has an outcome.
 fn start(rig: &Rig, layout: Arc<dyn NodeLayout>) -> (Pruner, mpsc::Receiver<()>) {
+    start_with(rig, layout, |_| ())
+}
+
+/// As above, with something that happens at moments of its cycles.
+fn start_with(
+    rig: &Rig,
+    layout: Arc<dyn NodeLayout>,
+    mut act: impl FnMut(Moment) + Send + 'static,
+) -> (Pruner, mpsc::Receiver<()>) {
     let (told, outcomes) = mpsc::channel();
     let hooks = Hooks::new(move |moment| {
+        act(moment);
         if moment == Moment::OutcomeSaved {
             told.send(()).unwrap();
         }
@@ -48,10 +60,22 @@ fn start(rig: &Rig, layout: Arc<dyn NodeLayout>) -> (Pruner, mpsc::Receiver<()>)
     (Pruner::start(parts, config).unwrap(), outcomes)
 }
 
+/// More orders than are retained, and fewer than make a cycle due.
 fn grown() -> Rig {
     let rig = Rig::new(Engine::Memory);
-    rig.chain.grow(Profile::Uniform, 110, 30);
+    rig.chain.grow(Profile::Uniform, 110, 9);
     rig
+}
+
+/// Asks for a cycle; the first look of a new worker at what an earlier process left counts as one that runs.
+fn run(pruner: &Pruner) {
+    loop {
+        match pruner.command(Command::Run) {
+            Reply::Accepted => return,
+            Reply::AlreadyRunning => thread::yield_now(),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// Waits for a state that the worker reaches by itself.
@@ -109,7 +133,7 @@ fn a_halted_pruner_keeps_serving_and_explains_itself() {
     rig.memory().uproot(lost.as_bytes());
     let damaged = check::nodes(&rig.chain.store);
 
-    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    run(&pruner);
     outcomes.recv().unwrap();
     until(&pruner, |pruner| !pruner.status().running);
     let (health, status) = (pruner.health(), pruner.status());
@@ -130,11 +154,135 @@ fn a_halted_pruner_keeps_serving_and_explains_itself() {
     rig.memory().plant(lost.as_bytes(), &bytes);
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
     rig.chain.grow(Profile::Uniform, 112, 10);
-    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    run(&pruner);
     outcomes.recv().unwrap();
     until(&pruner, |pruner| !pruner.status().running);
     assert_eq!(pruner.health().verdict, Verdict::Healthy, "it recovers with its cause");
     check::exact(&rig.chain, "repaired");
+}
+
+/// A live node is lost after the mark is sealed: the read-back after the sweep is what finds it.
+#[test]
+fn a_miss_in_the_read_back_freezes_deletes_and_turns_health_critical() {
+    let rig = grown();
+    let head = rig.chain.archive.root(rig.chain.head());
+    let lost = *rig.chain.archive.live([rig.chain.head()]).iter().find(|hash| Some(**hash) != head.node()).unwrap();
+    let bytes = rig.chain.archive.bytes(&lost);
+    let (memory, mut saves) = (rig.memory().clone(), 0);
+    let (pruner, outcomes) = start_with(&rig, Arc::new(RoochLayout), move |moment| {
+        saves += usize::from(moment == Moment::PhaseSaved);
+        if moment == Moment::PhaseSaved && saves == 2 {
+            memory.uproot(lost.as_bytes()); // marked as live, and gone before the first delete
+        }
+    });
+    run(&pruner);
+    outcomes.recv().unwrap();
+    until(&pruner, |pruner| !pruner.status().running);
+
+    let certificate = rig.state_dir().join("certificates/cycle-00000001.json");
+    let certificate: Certificate = serde_json::from_slice(&fs::read(certificate).unwrap()).unwrap();
+    let Verification::Failed { why } = &certificate.verification else { panic!("{:?}", certificate.verification) };
+    assert!(why.contains(&lost.to_string()[..16]), "{why} does not name {lost}");
+    let freeze = Freeze::load(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
+    assert_eq!(freeze.map(|freeze| (freeze.cycle, freeze.why)), Some((1, why.clone())), "for the next process too");
+    let (health, status) = (pruner.health(), pruner.status());
+    assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Critical, "frozen"), "{health:?}");
+    assert!(matches!(status.last.unwrap().ended, Ended::Failed { .. }));
+    assert_eq!((status.cycles_finished, status.cycles_failed), (0, 1));
+    assert!(matches!(pruner.command(Command::Run), Reply::Refused { .. }));
+    let left = check::nodes(&rig.chain.store);
+    (0..20).for_each(|_| pruner.committed(rig.chain.head()));
+    assert_eq!(check::nodes(&rig.chain.store), left, "nothing more is deleted");
+
+    rig.memory().plant(lost.as_bytes(), &bytes);
+    check::exact(&rig.chain, "what the sweep deleted was dead all the same");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    run(&pruner);
+    outcomes.recv().unwrap();
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+}
+
+/// A cycle held at its capture until the returned end is dropped.
+fn held(rig: &Rig) -> (Pruner, mpsc::Receiver<()>, mpsc::Sender<()>) {
+    let (release, released) = mpsc::channel::<()>();
+    let (told, at_capture) = mpsc::channel();
+    let (pruner, outcomes) = start_with(rig, Arc::new(RoochLayout), move |moment| {
+        if moment == Moment::Captured {
+            match told.send(()) {
+                Ok(()) | Err(_) => {} // nobody listens for the cycles that follow
+            }
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+    });
+    run(&pruner);
+    at_capture.recv().unwrap();
+    (pruner, outcomes, release)
+}
+
+/// P3: the chain goes on while a cycle takes its time.
+#[test]
+fn falling_behind_turns_health_degraded() {
+    let rig = grown();
+    let (pruner, outcomes, hold) = held(&rig);
+    let commit = |count: u64| {
+        rig.chain.grow(Profile::Uniform, 114, count);
+        pruner.committed(rig.chain.head());
+        pruner.health()
+    };
+    assert_eq!(commit(10).verdict, Verdict::Healthy, "one cycle late is no trouble");
+    let health = commit(60);
+    assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Degraded, "lagging"), "{health:?}");
+    assert!(health.reasons[0].message.contains("one is due every 10"), "{health:?}");
+    drop(hold);
+    outcomes.recv().unwrap(); // the one that was held
+    outcomes.recv().unwrap(); // and the one that was due since
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    drop(pruner);
+    check::complete(&rig.chain, "seed 114");
+}
+
+#[test]
+fn health_scans_nothing_and_waits_for_no_phase() {
+    let faulty = FaultyBackend::over(MemoryBackend::new());
+    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    rig.chain.grow(Profile::Uniform, 115, 9);
+    let (pruner, outcomes, hold) = held(&rig);
+    let before = (faulty.reads(), faulty.writes());
+    for _ in 0..100 {
+        assert_eq!(pruner.health().verdict, Verdict::Healthy);
+        assert!(pruner.status().running);
+    }
+    assert_eq!((faulty.reads(), faulty.writes()), before, "health is what is known, nothing is looked up");
+    drop(hold);
+    outcomes.recv().unwrap();
+}
+
+#[test]
+fn fresh_database_prunes_only_after_its_first_window() {
+    let rig = Rig::new(Engine::Memory);
+    let (pruner, outcomes) = start(&rig, Arc::new(RoochLayout));
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.cycles_failed, status.deleted_total), (0, 0, 0));
+    assert!(status.last.is_none() && status.frozen.is_none() && status.poisoned.is_none());
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    let mut workload = state_tests::workload::Workload::new(Profile::Uniform, 116);
+    // A cycle comes after ten orders, and the window is five: until then nothing that was ever created may go.
+    for _ in 0..10 {
+        rig.chain.run(&mut workload, 1);
+        pruner.committed(rig.chain.head());
+        assert_eq!(check::present(&rig.chain.store), rig.chain.archive.all(), "order {}", rig.chain.head());
+        assert!(outcomes.try_recv().is_err(), "order {}", rig.chain.head());
+    }
+    rig.chain.run(&mut workload, 1);
+    pruner.committed(rig.chain.head());
+    outcomes.recv().unwrap();
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.status().cycles_finished, 1);
+    assert!(pruner.status().deleted_total > 0);
+    check::exact(&rig.chain, "the first window");
 }
 
 #[test]
@@ -152,6 +300,7 @@ fn a_freeze_outlives_a_restart() {
     let before = check::nodes(&rig.chain.store);
     let (pruner, _outcomes) = start(&rig, Arc::new(RoochLayout));
     assert_eq!(pruner.health().verdict, Verdict::Critical);
+    until(&pruner, |pruner| !pruner.status().running);
     assert!(matches!(pruner.command(Command::Run), Reply::Refused { .. }), "only an operator lifts it");
     drop(pruner);
     assert_eq!(check::nodes(&rig.chain.store), before);
@@ -187,13 +336,7 @@ fn a_request_that_comes_right_after_the_start_is_served() {
         let rig = Rig::new(Engine::Memory);
         rig.chain.grow(Profile::Toggle, 113, 8);
         let (pruner, outcomes) = start(&rig, Arc::new(RoochLayout));
-        loop {
-            match pruner.command(Command::Run) {
-                Reply::Accepted => break,
-                Reply::AlreadyRunning => thread::yield_now(), // the look itself
-                other => panic!("{other:?}"),
-            }
-        }
+        run(&pruner);
         let told = outcomes.recv_timeout(Duration::from_secs(30));
         assert!(told.is_ok(), "attempt {attempt}: accepted, and never done");
     }

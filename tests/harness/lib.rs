@@ -13,4 +13,5 @@ pub mod node;
 pub mod offline;
 pub mod rig;
 pub mod shared;
+pub mod skip;
 pub mod workload;

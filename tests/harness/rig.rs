@@ -173,10 +173,10 @@ impl Rig {
         self.dir.path().join("pruner")
     }
 
-    /// A plan with small slices.
+    /// A plan with small slices: every file of the bottom level is a range of its own.
     pub fn plan(&self, keep_last: u64) -> Plan {
         let mut config = CycleConfig::new(self.state_dir());
-        config.range_bytes = NonZeroU64::new(256 << 10).unwrap();
+        config.range_bytes = NonZeroU64::MIN;
         config.memory_budget = 64 << 20;
         Plan { keep_last: NonZeroU64::new(keep_last).unwrap(), config }.batches(50)
     }

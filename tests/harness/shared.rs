@@ -1,7 +1,8 @@
 //! Copies of the shared stores that Rooch's own code wrote, with what a prune of them must find.
 //!
 //! They lie beside the repository in `../shared/data`, or where STATE_PRUNER_SHARED says. A test that needs one and
-//! does not find it says so loudly and passes: the data is not part of the repository.
+//! does not find it beside the repository says so loudly and passes: the data is not part of the repository. Where the
+//! variable says that it is there, its absence is a failure.
 
 use std::{
     fs,
@@ -13,7 +14,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::folder;
+use crate::{folder, skip::skipped};
 
 /// One of the shared stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,9 @@ impl Shared {
     /// A copy of the store in a folder of its own; nothing, and a loud line, if the data is not there.
     pub fn copy(self, test: &str) -> Option<RoochStore> {
         let Some(original) = self.original() else {
-            println!("SKIPPED {test}: {} is not at {}", self.archive(), folder_of_archives().display());
+            let why = format!("{} is not at {}", self.archive(), folder_of_archives().display());
+            assert!(std::env::var_os(FOLDER).is_none(), "{FOLDER} is set, and {why}");
+            skipped(test, &why);
             return None;
         };
         let dir = tempfile::tempdir().unwrap();
@@ -55,8 +58,11 @@ impl Shared {
     }
 }
 
+/// Names the folder of the archives.
+const FOLDER: &str = "STATE_PRUNER_SHARED";
+
 fn folder_of_archives() -> PathBuf {
-    match std::env::var_os("STATE_PRUNER_SHARED") {
+    match std::env::var_os(FOLDER) {
         Some(folder) => PathBuf::from(folder),
         None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data"),
     }

@@ -43,8 +43,9 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// A source of changes; print the seed where a test may fail.
+    /// A source of changes; what it prints is shown when the test fails.
     pub fn new(profile: Profile, seed: u64) -> Self {
+        println!("workload {profile:?} seed {seed}");
         Self { rng: ChaCha8Rng::seed_from_u64(seed), profile }
     }
 

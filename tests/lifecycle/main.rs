@@ -3,6 +3,7 @@
 
 mod damage;
 mod history;
+mod runs;
 mod surroundings;
 
 use std::path::Path;

@@ -21,6 +21,7 @@ use state_tests::{
     offline::{prune, request, verify},
     rig::{Engine, Rig},
     shared::Shared,
+    skip::skipped,
     workload::Profile,
 };
 use tempfile::TempDir;
@@ -164,10 +165,6 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-fn skipped(test: &str, why: &str) {
-    println!("SKIPPED {test}: {why}");
-}
-
 /// Runs the prune of a store as a user who owns nothing.
 fn prune_as_nobody(db: &Path, state: &Path) -> String {
     let open_to_all = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -303,7 +300,14 @@ fn a_disk_that_fills_during_a_sweep_loses_nothing_and_the_next_prune_is_exact() 
         };
         let (ended, filler) = while_the_disk_fills(&disk, || prune(&request));
         match &ended {
-            Ok(_) => assert_eq!(sweep, SweepChoice::Filter, "delete batches need room for their log"),
+            Ok(_) => {
+                assert_eq!(sweep, SweepChoice::Filter, "delete batches need room for their log");
+                let report = verify(&disk.path(), StoreLayout::Rooch, 100).unwrap();
+                assert_eq!(
+                    (report.present_sha256.as_ref(), report.leaked_nodes),
+                    (Some(&expected.live_sha256), Some(0))
+                );
+            }
             Err(error) => {
                 assert!(["disk_full", "no_room"].contains(&error.code()), "{sweep:?}: {} {error}", error.code())
             }

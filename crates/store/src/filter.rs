@@ -364,6 +364,22 @@ mod tests {
         assert_eq!(slot.judge(Paced::No).judge(hash(1).as_bytes(), 5), Verdict::Drop);
     }
 
+    /// S24: the sweep and its cycle have ended, and a compaction that began under them still consults their mark.
+    #[test]
+    fn a_judge_at_work_keeps_what_is_created_after_its_cycle_has_ended() {
+        let (fence, slot, barrier) = (Arc::new(Fence::default()), Arc::new(SweepSlot::default()), Barrier::new(10));
+        let cycle = barrier.open();
+        let sweep = Arc::new(Sweep::new(fence.issue(), cycle.clone(), Arc::new(BTreeSet::new()), None));
+        slot.activate(Arc::clone(&sweep));
+        let mut judge = slot.judge(Paced::No);
+        slot.deactivate(&sweep);
+        drop((sweep, cycle));
+        barrier.record([hash(1)].into_iter());
+        assert_eq!(judge.judge(hash(1).as_bytes(), 5), Verdict::KeepCreated);
+        assert_eq!(judge.judge(hash(2).as_bytes(), 5), Verdict::Drop, "its permit is current and its mark is whole");
+        assert_eq!(slot.judge(Paced::No).judge(hash(2).as_bytes(), 5), Verdict::KeepIdle, "a later one has no sweep");
+    }
+
     #[test]
     fn a_rewrite_waits_for_compactions_that_began_before_its_sweep() {
         let (fence, slot) = (Arc::new(Fence::default()), Arc::new(SweepSlot::default()));

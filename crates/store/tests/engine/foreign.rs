@@ -7,12 +7,10 @@ use std::{
 };
 
 use rocksdb::{DB, Options};
-use state_store::{
-    Backend, Capture, ChainView as _, KeyRange, RocksBackend, RocksConfig, RoochChain, RootAt, Store, StoreError, Table,
-};
-use state_tree::{NodeHash, Order};
+use state_store::{Backend, Capture, KeyRange, RocksBackend, Store, StoreError};
+use state_tree::NodeHash;
 
-use crate::support::{CONFIG, SMALL, contents, copy_folder, hash, present, sixteenth, sweep, value};
+use crate::support::{CONFIG, SMALL, contents, copy_folder, hash, sweep, value};
 
 const FAMILIES: [&str; 4] = ["state_node", "config_startup_info", "transaction", "smt_stale"];
 
@@ -184,97 +182,4 @@ fn a_foreign_store_is_not_closed_under_an_open_view() {
     drop(view);
     let store = Store::foreign(Arc::new(RocksBackend::open_rooch(foreign.path(), &SMALL).unwrap()), CONFIG);
     assert_eq!(nodes_of(&store).len(), 4_000);
-}
-
-/// Stores written by Rooch's own code, in the folder that this variable names; each with its `expected.json`.
-const ROOCH_STORES: &str = "STATE_PRUNER_ROOCH_STORES";
-
-#[test]
-fn every_order_of_a_real_rooch_store_has_the_root_that_rooch_gave_it() {
-    let Some(folder) = std::env::var_os(ROOCH_STORES) else {
-        println!("SKIPPED: {ROOCH_STORES} names no folder");
-        return;
-    };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let folder = entry.unwrap().path();
-        let expected: serde_json::Value =
-            serde_json::from_slice(&std::fs::read(folder.join("expected.json")).unwrap()).unwrap();
-        let copy = tempfile::tempdir().unwrap();
-        copy_folder(&folder.join("store"), copy.path());
-        let before = contents(copy.path());
-        let backend = RocksBackend::open_read_only(copy.path(), &RocksConfig::default()).unwrap();
-        let view = backend.view().unwrap();
-        let head = RoochChain.head(&*view).unwrap().unwrap();
-        let last = expected["last_order"].as_u64().unwrap();
-        assert_eq!(head.order, Order::new(last));
-        assert_eq!(head.root.to_string(), expected["head_root"].as_str().unwrap());
-        println!("{folder:?}: {head:?}");
-        let roots = RoochChain.roots(&*view, Order::GENESIS, head.order).unwrap();
-        let texts = roots.iter().map(|(_, root)| match root {
-            RootAt::Root(root) => root.to_string(),
-            RootAt::Hole(hole) => panic!("{hole:?}"),
-        });
-        let wanted = expected["roots_by_order"].as_array().unwrap();
-        assert!(texts.eq(wanted.iter().map(|root| root.as_str().unwrap().to_owned())));
-        drop(view);
-        let without_change_sets = by_transactions_only(&backend, head.order);
-        assert_eq!(without_change_sets, wanted.len(), "route B knows every order as well");
-        let store = Store::foreign(Arc::new(backend), CONFIG);
-        assert_eq!(present(&store).len() as u64, expected["total_nodes"].as_u64().unwrap());
-        drop(store);
-        assert_eq!(contents(copy.path()), before);
-    }
-}
-
-/// Where the swept copies of the next test are left for the interop proof, if anywhere.
-const KEEP_SWEPT: &str = "STATE_PRUNER_KEEP_SWEPT";
-
-#[test]
-fn half_of_a_real_rooch_store_is_swept_and_the_rest_reads_the_same() {
-    let Some(folder) = std::env::var_os(ROOCH_STORES) else {
-        println!("SKIPPED: {ROOCH_STORES} names no folder");
-        return;
-    };
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let folder = entry.unwrap().path();
-        let copy = tempfile::tempdir().unwrap();
-        copy_folder(&folder.join("store"), copy.path());
-        let options = Foreign::newest_options(copy.path());
-        let backend = Arc::new(RocksBackend::open_rooch(copy.path(), &RocksConfig::default()).unwrap());
-        let store = Store::foreign(backend.clone(), CONFIG);
-        let before = store.backend().space().unwrap();
-        let (kept, gone): (BTreeSet<_>, BTreeSet<_>) =
-            nodes_of(&store).into_iter().partition(|hash| hash.as_bytes()[31] % 2 == 0);
-        let capture = store.capture().unwrap();
-        let active = sweep(&store, &capture, kept.iter().copied());
-        let dropped: u64 = (0..16).map(|part| active.rewrite(&sixteenth(part)).unwrap().dropped).sum();
-        drop((active, capture));
-        assert_eq!((dropped, nodes_of(&store)), (gone.len() as u64, kept));
-        println!("{folder:?}: {before:?} became {:?}", store.backend().space().unwrap());
-        drop(store);
-        Arc::into_inner(backend).unwrap().close_foreign().unwrap();
-        assert_eq!(Foreign::newest_options(copy.path()), options);
-        if let Some(out) = std::env::var_os(KEEP_SWEPT) {
-            copy_folder(copy.path(), &Path::new(&out).join(folder.file_name().unwrap()));
-        }
-    }
-}
-
-/// Copies the rows of route B alone into a store in memory and counts the orders whose root agrees with route A.
-fn by_transactions_only(backend: &RocksBackend, head: Order) -> usize {
-    let families = ["tx_sequence_info_mapping", "transaction_execution_info"].map(|name| Table::foreign(name).unwrap());
-    let memory = state_store::MemoryBackend::with_tables(families.clone());
-    let view = backend.view().unwrap();
-    let mut batch = state_store::Batch::new();
-    for table in families {
-        view.scan(&table, &KeyRange::ALL, &mut |key, value| {
-            batch.put(table.clone(), key, value);
-            state_store::Flow::Continue(())
-        })
-        .unwrap();
-    }
-    memory.write(&batch, state_store::Durability::Logged).unwrap();
-    let by_change_set = RoochChain.roots(&*view, Order::GENESIS, head).unwrap();
-    let by_transaction = RoochChain.roots(&*memory.view().unwrap(), Order::GENESIS, head).unwrap();
-    by_change_set.iter().zip(&by_transaction).filter(|(a, b)| a == b).count()
 }

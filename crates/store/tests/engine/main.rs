@@ -1,6 +1,5 @@
 //! The store on the real engine: opening, the gate, sweeps and what a reopen finds.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
 
 mod crash;
 mod foreign;

@@ -1,0 +1,168 @@
+//! C1, C7, S11, S54: one prune after another of the same store at rest, and what comes between them.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use state_pruner::{
+    Certificate, Control, Observer, Progress, PruneError, Stage, SweepChoice,
+    mark::MarkChoice,
+    offline::{self, PruneOutcome, PruneRequest, Steering, StoreLayout},
+};
+use state_store::{Backend, RocksBackend, RocksConfig, View};
+use state_tests::{
+    damage,
+    offline::{prune, request, verify, watched},
+    shared::{Expected, RoochStore, Shared},
+};
+use state_tree::{NodeHash, NodeLayout, Order, RoochLayout};
+
+fn expected(store: &RoochStore, keep_last: u64) -> Expected {
+    store.windows().into_iter().find(|expected| expected.keep_last == keep_last).unwrap()
+}
+
+fn certificate(outcome: &PruneOutcome) -> Certificate {
+    serde_json::from_slice(&fs::read(outcome.certificate.as_ref().unwrap()).unwrap()).unwrap()
+}
+
+/// Acts once, when a stage has got somewhere.
+struct Once<F> {
+    stage: Stage,
+    over: AtomicBool,
+    act: F,
+}
+
+impl<F: Fn() + Send + Sync> Observer for Once<F> {
+    fn progress(&self, progress: Progress) {
+        if progress.stage == self.stage && !self.over.swap(true, Ordering::AcqRel) {
+            (self.act)();
+        }
+    }
+}
+
+fn once(stage: Stage, act: impl Fn() + Send + Sync + 'static) -> Arc<dyn Observer> {
+    Arc::new(Once { stage, over: AtomicBool::new(false), act })
+}
+
+#[test]
+fn a_prune_that_was_stopped_goes_on_as_the_same_cycle_and_ends_exactly() {
+    let Some(store) = Shared::Medium.copy("a stopped prune") else {
+        return;
+    };
+    let expected = expected(&store, 10);
+    let request = PruneRequest { sweep: SweepChoice::Delete, ..request(&store.db(), 10) };
+    let control = Arc::new(Control::default());
+    let stop = Arc::clone(&control);
+    let observer = once(Stage::Sweep, move || stop.stop());
+    let steering = Steering { control, ..watched(observer) };
+    let stopped = offline::prune(&request, &steering).unwrap_err();
+    assert!(matches!(stopped, PruneError::Stopped), "{stopped}");
+    let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+    let leaked = report.leaked_nodes.unwrap();
+    assert!(report.is_sound() && leaked > 0, "stopped in the middle: {report:?}");
+    assert!(leaked < store.number("total_nodes") - expected.live_nodes, "and something was deleted");
+    let certificates = offline::default_state_dir(&store.db()).join("certificates");
+    assert!(!certificates.exists(), "an interrupted cycle has no certificate");
+
+    let outcome = prune(&request).unwrap();
+    let certificate = certificate(&outcome);
+    assert_eq!(certificate.cycle, 1, "the cycle that was stopped");
+    assert_eq!((outcome.sweep.deleted, certificate.sweep.deleted), (leaked, leaked), "this run");
+    assert_eq!(certificate.deleted, store.number("total_nodes") - expected.live_nodes, "both runs");
+    let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+    assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected.live_sha256), Some(0)));
+}
+
+/// S54: what an earlier prune deleted is not damage, and damage is not what an earlier prune deleted.
+#[test]
+fn a_missing_node_is_classified_by_the_recorded_window() {
+    for mark in [MarkChoice::Scan, MarkChoice::Walk] {
+        let Some(store) = Shared::Small.copy("a widened window") else {
+            return;
+        };
+        prune(&request(&store.db(), 1)).unwrap();
+        let error = prune(&PruneRequest { mark, ..request(&store.db(), 10) }).unwrap_err();
+        assert_eq!(error.code(), "pruned_before", "{mark:?}: {error}");
+        let last = store.number("last_order");
+        assert!(matches!(&error, PruneError::PrunedBefore { floor, .. } if *floor == last), "{mark:?}: {error}");
+        assert!(error.to_string().contains(&last.to_string()), "{error}");
+
+        prune(&request(&store.db(), 1)).unwrap();
+        let head = NodeHash::from_hex(store.expected["head_root"].as_str().unwrap()).unwrap();
+        damage::remove_node(&store.db(), head.as_bytes());
+        let error = prune(&PruneRequest { mark, ..request(&store.db(), 1) }).unwrap_err();
+        assert_eq!(error.code(), "missing_live_node", "{mark:?}: {error}");
+    }
+}
+
+#[test]
+fn a_store_that_was_written_between_mark_and_sweep_is_refused_and_nothing_is_deleted() {
+    for sweep in [SweepChoice::Filter, SweepChoice::Delete] {
+        let Some(store) = Shared::Small.copy("a changed store") else {
+            return;
+        };
+        let before = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+        let db = store.db();
+        let observer = once(Stage::Scan, move || damage::put(&db, "transaction", b"key", b"written meanwhile"));
+        let request = PruneRequest { mark: MarkChoice::Scan, sweep, ..request(&store.db(), 10) };
+        let error = offline::prune(&request, &watched(observer)).unwrap_err();
+        assert_eq!(error.code(), "changed", "{sweep:?}: {error}");
+        let after = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+        assert_eq!((after.present_nodes, &after.present_sha256), (before.present_nodes, &before.present_sha256));
+        let expected = expected(&store, 10);
+        prune(&request).unwrap();
+        let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+        assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected.live_sha256), Some(0)), "{sweep:?}");
+    }
+}
+
+fn value(db: &Path, family: &str, key: &[u8]) -> Vec<u8> {
+    let store = damage::open(db);
+    store.get_cf(store.cf_handle(family).unwrap(), key).unwrap().unwrap()
+}
+
+/// Every node below a root, all of which must be there.
+fn tree(view: &dyn View, root: NodeHash) -> BTreeSet<NodeHash> {
+    let (mut found, mut left) = (BTreeSet::new(), vec![root]);
+    while let Some(hash) = left.pop() {
+        if found.insert(hash) {
+            let bytes = view.node(&hash).unwrap().unwrap_or_else(|| panic!("{hash} is lost"));
+            RoochLayout.children(&bytes, &mut left).unwrap();
+        }
+    }
+    found
+}
+
+/// S11: two orders share one transaction, so nobody can say which of them its root belongs to. Named as holes, both are
+/// reported, and the root in question is kept all the same.
+#[test]
+fn an_ambiguous_order_that_is_named_as_a_hole_keeps_the_tree_of_its_candidate() {
+    for sweep in [SweepChoice::Filter, SweepChoice::Delete] {
+        let Some(store) = Shared::Small.copy("an ambiguous order") else {
+            return;
+        };
+        let (db, doubled) = (store.db(), [189u64, 190]);
+        let transaction = value(&db, "tx_sequence_info_mapping", &doubled[0].to_le_bytes());
+        damage::put(&db, "tx_sequence_info_mapping", &doubled[1].to_le_bytes(), &transaction);
+        for order in doubled {
+            damage::remove(&db, "state_change_set", &order.to_le_bytes());
+        }
+        let error = prune(&PruneRequest { sweep, ..request(&db, 10) }).unwrap_err();
+        assert_eq!(error.code(), "holes", "{error}");
+        let allowed_holes = doubled.map(Order::new).into();
+        let outcome = prune(&PruneRequest { sweep, allowed_holes, ..request(&db, 10) }).unwrap();
+        assert!(outcome.retained.holes.contains(&190), "{:?}", outcome.retained);
+        assert!(outcome.sweep.deleted > 0);
+        let view = RocksBackend::open_read_only(&db, &RocksConfig::default()).unwrap().view().unwrap();
+        let candidate = NodeHash::from_hex(&store.roots()[189]).unwrap();
+        assert!(tree(&*view, candidate).len() > 10, "{sweep:?}");
+        let expired = NodeHash::from_hex(&store.roots()[150]).unwrap();
+        assert!(view.node(&expired).unwrap().is_none(), "{sweep:?}: another root went");
+    }
+}
