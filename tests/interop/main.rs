@@ -12,7 +12,10 @@ use state_pruner::{
     sweep::SweepStrategy,
     verify::VerifyReport,
 };
-use state_store::{ChainView, Flow, KeyRange, RocksBackend, RocksConfig, RoochChain, RootAt, View, space_of};
+use state_store::{
+    Backend, Batch, ChainView, Durability, Flow, KeyRange, MemoryBackend, RocksBackend, RocksConfig, RoochChain,
+    RootAt, Table, View, space_of,
+};
 use state_tests::{
     folder,
     offline::{prune, request, verify},
@@ -27,13 +30,32 @@ fn ways(mark: MarkChoice, sweep: SweepChoice, db: &Path, keep_last: u64) -> Prun
 
 fn view(db: &Path) -> std::sync::Arc<dyn View> {
     let backend = RocksBackend::open_read_only(db, &RocksConfig::default()).unwrap();
-    state_store::Backend::view(&backend).unwrap()
+    backend.view().unwrap()
 }
 
 fn options_file(db: &Path) -> PathBuf {
     let entries = fs::read_dir(db).unwrap().map(|entry| entry.unwrap().path());
     let options = entries.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("OPTIONS-"));
     options.max().unwrap()
+}
+
+/// The magic number at the end of a block-based table.
+const TABLE_MAGIC: u64 = 0x88e2_41b7_85f4_cff7;
+
+/// The newest table format that RocksDB 9.9.3 reads.
+const NEWEST_FORMAT: u32 = 6;
+
+/// Every table is one that Rooch's engine reads: its footer ends with the version of its format and a magic number.
+fn assert_old_table_formats(db: &Path, context: &str) {
+    let tables = folder::with_ending(db, "sst");
+    assert!(!tables.is_empty(), "{context}");
+    for table in tables {
+        let bytes = fs::read(&table).unwrap();
+        let (version, magic) = bytes[bytes.len() - 12..].split_at(4);
+        assert_eq!(u64::from_le_bytes(magic.try_into().unwrap()), TABLE_MAGIC, "{context}: {}", table.display());
+        let version = u32::from_le_bytes(version.try_into().unwrap());
+        assert!(version <= NEWEST_FORMAT, "{context}: {} has format {version}", table.display());
+    }
 }
 
 fn families(db: &Path) -> Vec<String> {
@@ -74,6 +96,7 @@ fn prune_to(store: &RoochStore, expected: &Expected, mark: MarkChoice, sweep: Sw
 
     assert_pruned(&verify(&db, StoreLayout::Rooch, expected.keep_last).unwrap(), expected, &context);
     assert_eq!(families(&db), names, "{context}: no family is added or lost");
+    assert_old_table_formats(&db, &context);
     assert_eq!(fs::read(options_file(&db)).unwrap(), options, "{context}: the newest OPTIONS file is theirs");
     let again = prune(&request).unwrap();
     assert_eq!(again.sweep.deleted, 0, "{context}: a second prune finds nothing");
@@ -94,12 +117,16 @@ fn swept_by(sweep: SweepChoice) -> SweepStrategy {
     }
 }
 
+/// Windows that expected.json has of each store: 1, 10, 100 and all orders.
+const WINDOWS: usize = 4;
+
 #[test]
 fn the_small_store_is_pruned_to_exactly_what_was_expected_by_every_way() {
     for (mark, sweep) in WAYS {
         let Some(first) = Shared::Small.copy("small store") else {
             return;
         };
+        assert_eq!(first.windows().len(), WINDOWS);
         for expected in first.windows() {
             let store = Shared::Small.copy("small store").unwrap();
             prune_to(&store, &expected, mark, sweep);
@@ -112,6 +139,7 @@ fn the_medium_store_is_pruned_to_exactly_what_was_expected() {
     let Some(first) = Shared::Medium.copy("medium store") else {
         return;
     };
+    assert_eq!(first.windows().len(), WINDOWS);
     for expected in first.windows() {
         for (mark, sweep) in WAYS {
             let store = Shared::Medium.copy("medium store").unwrap();
@@ -152,6 +180,35 @@ fn every_order_leads_to_the_root_that_rooch_recorded() {
             let RootAt::Root(root) = at else { panic!("order {order}: {at:?}") };
             assert_eq!(root.to_string(), expected, "order {order}");
             assert_eq!(RoochChain.root(&*view, order).unwrap(), RootAt::Root(root), "order {order} by itself");
+        }
+    }
+}
+
+/// Route B: without any change set, by the rows of transactions alone.
+#[test]
+fn every_order_leads_to_the_same_root_by_its_transaction() {
+    for which in [Shared::Small, Shared::Medium] {
+        let Some(store) = which.copy("roots by transaction") else {
+            return;
+        };
+        let families =
+            ["tx_sequence_info_mapping", "transaction_execution_info"].map(|name| Table::foreign(name).unwrap());
+        let memory = MemoryBackend::with_tables(families.clone());
+        let (view, mut batch) = (view(&store.db()), Batch::new());
+        for table in families {
+            view.scan(&table, &KeyRange::ALL, &mut |key, value| {
+                batch.put(table.clone(), key, value);
+                Flow::Continue(())
+            })
+            .unwrap();
+        }
+        memory.write(&batch, Durability::Logged).unwrap();
+        let last = Order::new(store.number("last_order"));
+        let found = RoochChain.roots(&*memory.view().unwrap(), Order::GENESIS, last).unwrap();
+        assert_eq!(found.len(), store.roots().len());
+        for ((order, at), expected) in found.into_iter().zip(store.roots()) {
+            let RootAt::Root(root) = at else { panic!("order {order}: {at:?}") };
+            assert_eq!(root.to_string(), expected, "order {order}");
         }
     }
 }
