@@ -170,6 +170,61 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
     assert_eq!(node::json(&["health-check", "--db", "/nonexistent"]).0, 3);
 }
 
+/// O13: every series is there once, however many cycles have reported into it.
+#[test]
+fn metrics_survive_many_cycles_without_duplicates() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=2", "pruner.every_orders=1000000"];
+    let node = Node::start(data.path(), &settings);
+    let series = |node: &Node| {
+        let text = node.ask("/metrics").text().unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(str::to_owned);
+        let samples = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
+        let mut samples: Vec<(String, String)> = samples
+            .map(|line| line.rsplit_once(' ').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap())
+            .collect();
+        let mut types: Vec<String> = types.collect();
+        let counts = (types.len(), samples.len());
+        types.sort();
+        types.dedup();
+        samples.sort();
+        samples.dedup_by(|a, b| a.0 == b.0);
+        assert_eq!((types.len(), samples.len()), counts, "twice the same in {text}");
+        samples
+    };
+    for cycle in 1..=5u8 {
+        for n in 0..3 {
+            node.submit(&json!({ "create_object": {
+                "id": hex::encode([16 * cycle + n; 32]), "owner": "00".repeat(32), "value": "01" } }));
+        }
+        node.cycle();
+        let samples = series(&node);
+        let finished = samples.iter().find(|(name, _)| name == "state_pruner_cycles_total{outcome=\"finished\"}");
+        assert_eq!(finished.map(|(_, value)| value.as_str()), Some(cycle.to_string().as_str()), "{samples:?}");
+    }
+}
+
+/// O9: two settings about how long something is kept that cannot both hold.
+#[test]
+fn contradicting_retention_settings_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let rows = [
+        ("[chain]\nkeep_blocks = 10\n[pruner]\nkeep_last = 20\n", "pruner.keep_last"),
+        ("[chain]\nkeep_blocks = 500\n[pruner]\nenabled = false\n", "pruner.enabled"),
+    ];
+    for (text, other) in rows {
+        let file = dir.path().join("node.toml");
+        fs::write(&file, text).unwrap();
+        let path = file.display().to_string();
+        for arguments in [vec!["config", "check", &path], vec!["start", "--config", &path]] {
+            let output = node::run(&arguments);
+            assert_eq!(output.status.code(), Some(1), "{arguments:?} {text}");
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(said.contains("chain.keep_blocks") && said.contains(other), "{arguments:?}: {said}");
+        }
+    }
+}
+
 /// More is created during a cycle than its barrier may remember: the cycle is given up, and health is degraded.
 #[test]
 fn a_cycle_that_was_given_up_turns_health_degraded_until_one_finishes() {

@@ -1,13 +1,23 @@
 //! Life cycle row 3 with the real process: killed in each phase, it loses nothing and finishes its cycle afterwards.
 
 use std::{
+    fs,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
 };
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use state_tests::node::{self, Node};
+use state_pruner::{
+    StoreRecords,
+    phase::{PhaseRecord, PrunePhase},
+};
+use state_store::{RocksBackend, RocksConfig, Store};
+use state_tests::{
+    chain::STORE,
+    node::{self, Node},
+};
 
 const SETTINGS: [&str; 5] = [
     "chain.block_interval=10ms",
@@ -24,9 +34,9 @@ const SLOW: &str = "pruner.io_limit=256 KiB";
 struct Load(Child);
 
 impl Load {
-    fn on(node: &Node, seed: &str) -> Self {
+    fn on(node: &Node, profile: &str, seed: &str) -> Self {
         let mut command = Command::new(node::binary());
-        command.args(["load", "--url", node.url(), "--profile", "toggle", "--rate", "800", "--connections", "2"]);
+        command.args(["load", "--url", node.url(), "--profile", profile, "--rate", "800", "--connections", "2"]);
         command.args(["--seed", seed]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
@@ -68,37 +78,71 @@ fn hold_in(node: &Node, phase: &str) -> bool {
     }
 }
 
-/// Kills a node under load in a phase and returns what it had acknowledged.
-fn die_in(data: &Path, phase: &str, seed: &str) -> u64 {
-    for attempt in 0..20 {
+/// The cycle that a dead node left in its sweep.
+fn cycle_in_its_sweep(data: &Path) -> Option<u64> {
+    let backend = RocksBackend::open_read_only(&data.join("store"), &RocksConfig::default()).unwrap();
+    let records = StoreRecords(Arc::new(Store::foreign(Arc::new(backend), STORE)));
+    let record = PhaseRecord::load(&records).unwrap()?;
+    (record.phase == PrunePhase::SweepExpired).then_some(record.cycle)
+}
+
+/// What set a cycle off, by its certificate.
+fn trigger(data: &Path, cycle: u64) -> Option<String> {
+    let path = data.join(format!("pruner/certificates/cycle-{cycle:08}.json"));
+    if !path.exists() {
+        return None;
+    }
+    let certificate: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    Some(certificate["trigger"].as_str().unwrap().to_owned())
+}
+
+/// What a node had acknowledged when it was killed.
+struct Acknowledged {
+    order: u64,
+    id: String,
+    value: String,
+}
+
+/// Kills a node under load in a phase.
+fn die_in(data: &Path, phase: &str, profile: &str, seed: &str) -> Acknowledged {
+    for attempt in 0..20u8 {
         let node = Node::start(data, &[&SETTINGS[..], &[SLOW]].concat());
-        let load = Load::on(&node, seed);
+        let load = Load::on(&node, profile, seed);
         let begun = node.status()["head"]["order"].as_u64().unwrap();
         orders(&node, begun + 40);
         let caught = match phase {
             "idle" => true,
             _ => hold_in(&node, phase),
         };
-        let acknowledged = node.submit(&json!({ "create_object": {
-            "id": hex::encode([attempt + 1; 32]), "owner": "00".repeat(32), "value": "01" } }));
+        let (id, value) = (hex::encode([attempt + 1; 32]), hex::encode([attempt, 7]));
+        let create = json!({ "create_object": { "id": id, "owner": "00".repeat(32), "value": value } });
+        let order = node.submit(&create);
         node.kill();
         drop(load);
         if caught {
-            return acknowledged;
+            return Acknowledged { order, id, value };
         }
     }
     panic!("no cycle was ever caught in {phase}");
 }
 
-fn kill_in(phase: &str, seed: &str) {
+fn kill_in(phase: &str, profile: &str, seed: &str) {
     let data = tempfile::tempdir().unwrap();
-    let acknowledged = die_in(data.path(), phase, seed);
+    let acknowledged = die_in(data.path(), phase, profile, seed);
     let report = verified(data.path());
-    println!("killed in {phase} after order {acknowledged}: {report}");
+    println!("killed in {phase} after order {}: {report}", acknowledged.order);
+    let interrupted = cycle_in_its_sweep(data.path());
+    assert_eq!(interrupted.is_some(), phase == "sweep_expired", "{interrupted:?}");
 
     let node = Node::start(data.path(), &SETTINGS);
     let status = node.status();
-    assert!(status["head"]["order"].as_u64().unwrap() >= acknowledged, "an acknowledged order is gone: {status:#}");
+    assert!(status["head"]["order"].as_u64().unwrap() >= acknowledged.order, "an acknowledged order is gone: {status}");
+    let read = node.get(&format!("/v1/objects/{}", acknowledged.id));
+    assert_eq!(read["object"]["value"].as_str(), Some(acknowledged.value.as_str()), "{read}");
+    if let Some(cycle) = interrupted {
+        node.until("the end of the interrupted sweep", |_| trigger(data.path(), cycle).is_some());
+        assert_eq!(trigger(data.path(), cycle).as_deref(), Some("resumed"), "{}", node.log());
+    }
     let status = node.cycle();
     assert_eq!((status["verdict"].as_str(), status["pruner"]["cycles_failed"].as_u64()), (Some("healthy"), Some(0)));
     let (ended, log) = node.stop(Signal::TERM);
@@ -108,17 +152,18 @@ fn kill_in(phase: &str, seed: &str) {
 
 #[test]
 fn kill_nine_while_no_cycle_runs() {
-    kill_in("idle", "1");
+    kill_in("idle", "toggle", "1");
 }
 
 #[test]
 fn kill_nine_while_marking() {
-    kill_in("build_reach", "2");
+    kill_in("build_reach", "tables", "2");
 }
 
 #[test]
 fn kill_nine_while_sweeping() {
-    kill_in("sweep_expired", "3");
+    kill_in("sweep_expired", "toggle", "3");
+    kill_in("sweep_expired", "tables", "5");
 }
 
 #[test]
@@ -126,7 +171,7 @@ fn sigterm_and_sigint_end_a_node_cleanly_in_the_middle_of_a_cycle() {
     for signal in [Signal::TERM, Signal::INT] {
         let data = tempfile::tempdir().unwrap();
         let node = Node::start(data.path(), &[&SETTINGS[..], &[SLOW]].concat());
-        let load = Load::on(&node, "4");
+        let load = Load::on(&node, "tables", "4");
         orders(&node, 60);
         assert!(node.prune("run"));
         node.until("a running cycle", |status| {

@@ -61,23 +61,33 @@ impl Probe {
         self.values.push((order, value));
     }
 
-    /// Reads at an order and checks the proof of what is there, and of what is not.
-    fn check(&self, node: &Node, order: u64) {
+    /// Reads at an order and checks the proof of what is there, and of what is not. Returns how many were checked: none
+    /// where the window has moved on.
+    fn check(&self, node: &Node, order: u64) -> u64 {
         let expected = self.values.iter().rev().find(|(at, _)| *at <= order).map(|(_, value)| value.as_str());
-        let present = node.ask(&format!("/v1/objects/{}?order={order}&proof=true", self.name));
-        if present.status() == 410 {
-            return; // the window has moved on; others check that it says so
-        }
-        let answer: Value = present.json().unwrap();
+        let Some((status, answer)) = read(node, &self.name, order) else { return 0 };
+        assert_eq!(status, if expected.is_some() { 200 } else { 404 }, "order {order}: {answer}");
         let proof = if expected.is_some() { &answer["proof"] } else { &answer["error"]["proof"] };
         let shown = proven(proof, &[key(&self.name)]).map(|object| hex::encode(object.value));
         assert_eq!(shown.as_deref(), expected, "order {order}");
         let nobody = name(1 + order);
-        let absent: Value = node.ask(&format!("/v1/objects/{nobody}?order={order}&proof=true")).json().unwrap();
-        if absent["error"]["code"] == "not_found" {
-            assert_eq!(proven(&absent["error"]["proof"], &[key(&nobody)]), None);
-        }
+        let Some((status, absent)) = read(node, &nobody, order) else { return 1 };
+        assert_eq!((status, absent["error"]["code"].as_str()), (404, Some("not_found")), "order {order}: {absent}");
+        assert_eq!(proven(&absent["error"]["proof"], &[key(&nobody)]), None);
+        2
     }
+}
+
+/// Reads an object at an order with its proof; nothing once the order is pruned.
+fn read(node: &Node, name: &str, order: u64) -> Option<(u16, Value)> {
+    let response = node.ask(&format!("/v1/objects/{name}?order={order}&proof=true"));
+    let status = response.status().as_u16();
+    let answer: Value = response.json().unwrap();
+    if status == 410 {
+        assert_eq!(answer["error"]["code"], "pruned", "{answer}");
+        return None;
+    }
+    Some((status, answer))
 }
 
 fn seconds() -> u64 {
@@ -103,8 +113,7 @@ fn a_node_under_load_prunes_itself_and_every_proof_verifies() {
             let status = node.status();
             let (floor, head) = (status["floor"].as_u64().unwrap(), status["head"]["order"].as_u64().unwrap());
             for order in [floor, (floor + head) / 2, head] {
-                probe.check(&node, order);
-                checks += 2;
+                checks += probe.check(&node, order);
             }
             sizes.push(status["space"]["total"].as_u64().unwrap());
             thread::yield_now();
@@ -135,7 +144,13 @@ fn a_node_under_load_prunes_itself_and_every_proof_verifies() {
     let live = verified["live_nodes"].as_u64().unwrap();
     println!("{verified}");
     // A node is at most 600 bytes here, and the engine may hold each live node twice while it rewrites.
-    assert!(size < 40 * (1 << 20) + live * 1200, "{size} bytes for {live} live nodes");
+    let bound = 40 * (1 << 20) + live * 1200;
+    assert!(size < bound, "{size} bytes for {live} live nodes");
+    let most = sizes.iter().max().copied().unwrap();
+    assert!(most < bound, "{most} bytes at its largest, {bound} allowed");
+    let nodes = status["counts"]["nodes_put"].as_u64().unwrap();
+    assert!(nodes > 4 * live, "{nodes} nodes were put where {live} are live: there was little to prune");
+    assert!(checks > 0, "every order that was asked for was pruned");
     assert!(verified["leaked_nodes"].as_u64().unwrap() <= live, "{verified}");
 }
 

@@ -9,10 +9,25 @@ use std::{
     },
 };
 
-use state_store::{Backend, KeyRange, Pace, Store, StoreError};
+use state_store::{Backend, Batch, Durability, KeyRange, Pace, Store, StoreError, Table};
 use state_tree::NodeHash;
 
 use crate::support::{CONFIG, Live, Rig, await_sleep, commit, files, hash, nodes, present, sixteenth, sweep};
+
+/// S44: a range delete names a table, and no table is the node family.
+#[test]
+fn the_node_family_has_no_range_delete() {
+    assert!(Table::foreign("state_node").is_none());
+    assert!(Table::ALL.iter().all(|table| table.name() != "state_node"));
+    let rig = Rig::new();
+    rig.commit(nodes(0, 50, 40));
+    let mut everything = Batch::new();
+    for table in Table::ALL.into_iter().filter(|table| *table != Table::CHAIN) {
+        everything.delete_range(table, [0], [0xff; 40]);
+    }
+    rig.store.write_rows(&everything, Durability::Logged).unwrap();
+    assert_eq!(present(&rig.store).len(), 50, "range deletes of every table there is");
+}
 
 #[test]
 fn a_compaction_outside_an_active_sweep_drops_nothing() {
