@@ -1,13 +1,15 @@
-//! L2, O1, I13: the numbers of a cycle are measured, add up, and mean bytes on disk.
+//! L2, O1, O6, P8, I13: the numbers of a cycle are measured, add up, and mean bytes on disk.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use state_pruner::{Certificate, SweepChoice, mark::MarkChoice};
+use state_pruner::{Certificate, SweepChoice, mark::MarkChoice, sweep::SweepStrategy};
 use state_store::{Backend, Base, Batch, Commit, KeyRange, RocksBackend, Store};
 use state_tests::{
     chain::STORE,
     check,
+    hooks::Hooks,
     rig::{Engine, Rig, SMALL, WAYS},
     workload::Profile,
 };
@@ -57,6 +59,51 @@ fn physical_size_after_a_cycle_is_close_to_a_fresh_copy() {
         assert!(before > 2 * fresh, "the test needs garbage");
         assert!(after as f64 <= fresh as f64 * 1.25, "{sweep:?}: {after} bytes are left where {fresh} would do");
     }
+}
+
+/// O6: nothing to delete is an outcome of its own, with its reason, and never a sweep that claims to have worked.
+#[test]
+fn a_run_without_effect_does_not_report_success() {
+    for (mark, sweep) in WAYS {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Tables, 142, 40);
+        let plan = rig.plan(6).by(mark, sweep);
+        let first = rig.cycle(&plan).certificate.sweep;
+        assert!(first.strategy != SweepStrategy::Nothing && first.deleted > 0, "{mark:?} {sweep:?}: {first:?}");
+        let second = rig.cycle(&plan).certificate;
+        assert_eq!((second.deleted, second.sweep.deleted), (0, 0), "{mark:?} {sweep:?}");
+        if second.mark.as_ref().is_some_and(|mark| mark.present_nodes.is_some()) {
+            assert_eq!(second.sweep.strategy, SweepStrategy::Nothing, "{mark:?} {sweep:?}: {:?}", second.sweep);
+            assert!(second.sweep.why.contains("every node present is live"), "{}", second.sweep.why);
+            assert!(!second.sweep.reclaimed, "{mark:?} {sweep:?}");
+        }
+    }
+}
+
+/// P8: between two moments of a sweep by batches the store loses one batch at most.
+#[test]
+fn a_batch_never_exceeds_its_entry_and_byte_limits() {
+    const MOST: usize = 7;
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 143, 60);
+    let before = check::present(&rig.chain.store).len();
+    let chain = rig.chain.clone();
+    let (mut last, batches) = (before, Arc::new(Mutex::new(Vec::new())));
+    let seen = Arc::clone(&batches);
+    let hooks = Hooks::new(move |_| {
+        let now = check::present(&chain.store).len();
+        if now < last {
+            seen.lock().push(last - now);
+            last = now;
+        }
+    });
+    let plan = rig.plan(5).in_order().batches(MOST);
+    let certificate = plan.run(&rig.env(&plan, &hooks)).unwrap().certificate;
+    let batches = batches.lock();
+    // A key is 32 bytes, so the limit on entries is one on bytes.
+    assert!(batches.iter().all(|batch| *batch <= MOST), "{batches:?}");
+    assert_eq!(batches.iter().sum::<usize>() as u64, certificate.deleted);
+    assert!(batches.len() > 10 && batches.contains(&MOST), "{batches:?}");
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! Life cycle rows 3 and 4: the process dies at each write, or the machine does and takes the unsynced tail with it.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use state_pruner::{
     FolderRecords, Freeze, PruneError, Records, SweepChoice, Verification,
@@ -11,7 +14,7 @@ use state_store::{Backend, CrashTail, Fault, FaultyBackend, MemoryBackend};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
-    rig::{Engine, Plan, Rig, env},
+    rig::{Engine, Plan, Rig, WAYS, env},
     workload::{Profile, Workload},
 };
 use state_tree::Order;
@@ -165,6 +168,50 @@ fn a_failed_rewrite_of_any_range_loses_nothing_and_the_next_cycle_is_clean() {
             failed += 1;
         }
         assert!(failed > 1, "{sweep:?}: {failed} rewrites in a whole cycle");
+    }
+}
+
+/// Life cycle row 19: a live node is lost or spoilt at any moment of a cycle, be it before, in or after its marking.
+#[test]
+fn damaged_node_in_each_phase() {
+    let base = base(Profile::Tables, 145);
+    let head = base.chain.archive.root(base.chain.head()).node();
+    let live = base.chain.archive.live([base.chain.head()]);
+    let lost = *live.iter().find(|hash| Some(**hash) != head).unwrap();
+    for (mark, sweep) in WAYS {
+        for at in 0.. {
+            let rig = base.twin();
+            let plan = rig.plan(KEEP).in_order().batches(20).by(mark, sweep);
+            let (memory, seen, mut moments) = (rig.memory().clone(), Arc::new(AtomicUsize::new(0)), 0);
+            let counted = Arc::clone(&seen);
+            let hooks = Hooks::new(move |_| {
+                if moments == at && at % 2 == 0 {
+                    memory.uproot(lost.as_bytes());
+                } else if moments == at {
+                    memory.plant(lost.as_bytes(), b"not a node");
+                }
+                moments += 1;
+                counted.store(moments, Ordering::Release);
+            });
+            let env = rig.env(&plan, &hooks);
+            let ended = plan.run(&env);
+            let context = format!("{mark:?} {sweep:?} moment {at}");
+            if seen.load(Ordering::Acquire) <= at {
+                assert!(at > 4 && ended.is_ok(), "{context}: {ended:?}");
+                break;
+            }
+            let error = ended.unwrap_err();
+            assert!(error.is_live_fault(), "{context}: {error}");
+            let named = lost.to_string();
+            assert!(error.to_string().contains(&named[..16]), "{context}: {error} does not name {named}");
+            assert!(matches!(plan.run(&env), Err(PruneError::Frozen { .. })), "{context}: deletes are frozen");
+            rig.memory().plant(lost.as_bytes(), &rig.chain.archive.bytes(&lost));
+            check::complete(&rig.chain, &context);
+            Freeze::lift(&*env.parts.records).unwrap();
+            drop(env);
+            rig.cycle(&plan);
+            check::exact(&rig.chain, &context);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod crash;
 mod locks;
 mod race;
 mod resume;
+mod roots;
 mod shared;
 mod window;
 mod worker;

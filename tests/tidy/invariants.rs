@@ -1,4 +1,4 @@
-//! docs/invariants.md names tests that exist, each once, and misses no invariant.
+//! docs/invariants.md names tests that exist, each once, and misses no invariant and no known way to fail.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,13 +21,46 @@ fn rows() -> Vec<Row> {
 fn row(line: &str) -> Option<Row> {
     let cells: Vec<&str> = line.strip_prefix('|')?.strip_suffix('|')?.split('|').map(str::trim).collect();
     let (id, last) = (cells.first()?, cells.last()?);
-    let is_id =
-        id.starts_with(char::is_uppercase) && id[1..].chars().all(|digit| digit.is_ascii_digit()) && id.len() > 1;
     let tests = last.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-    is_id.then(|| Row { id: (*id).to_owned(), tests })
+    is_id(id).then(|| Row { id: (*id).to_owned(), tests })
 }
 
-/// How often each test function is there.
+/// A capital and a number, or a row of the life cycle.
+fn is_id(text: &str) -> bool {
+    let number = match text.strip_prefix("life cycle ") {
+        Some(number) => number,
+        None => text.strip_prefix(char::is_uppercase).unwrap_or(""),
+    };
+    !number.is_empty() && number.chars().all(|digit| digit.is_ascii_digit())
+}
+
+/// The ids that the last table leaves to issues to come.
+fn left() -> Vec<String> {
+    let page = fs::read_to_string(repository().join("docs/invariants.md")).unwrap();
+    let (_, after) = page.split_once(NOT_YET).unwrap();
+    let cells = after.lines().filter_map(|line| line.strip_prefix('|')?.strip_suffix('|')?.rsplit_once('|'));
+    let ids = cells.flat_map(|(_, ids)| ids.split(',').map(str::trim).filter(|id| is_id(id)));
+    ids.map(str::to_owned).collect()
+}
+
+const NOT_YET: &str = "## Not yet";
+
+/// How many ids each family has: I of design.md, the others of the hazards.
+const FAMILIES: [(&str, usize); 8] =
+    [("I", 13), ("S", 58), ("L", 16), ("P", 23), ("C", 21), ("O", 21), ("F", 15), ("life cycle ", 20)];
+
+/// What has a test already must keep it: an id leaves this list only by a decision, not with a deleted row.
+const KEPT: &str = "\
+    I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 I12 I13 \
+    S1 S2 S3 S4 S5 S6 S7 S8 S9 S10 S11 S12 S13 S14 S15 S16 S17 S18 S19 S20 S21 S22 S23 S24 S25 S26 S27 S28 S29 S30 S38 \
+    S39 S40 S41 S43 S44 S45 S51 S53 S54 S56 S58 \
+    L1 L2 L5 L8 L10 L13 L16 \
+    P3 P5 P8 P10 P12 P14 P18 P19 P20 P21 P22 P23 \
+    C1 C2 C4 C5 C6 C7 C9 C10 C11 C12 C13 C15 C16 C17 C19 C20 C21 \
+    O1 O4 O5 O6 O7 O8 O9 O11 O12 O13 O14 O17 O19 O21 \
+    life_cycle_1 life_cycle_2 life_cycle_3 life_cycle_4 life_cycle_19";
+
+/// How often each test function is there that a plain run runs.
 fn tests_of_the_repository() -> BTreeMap<String, usize> {
     let mut found = BTreeMap::new();
     for file in rust() {
@@ -40,15 +73,16 @@ fn tests_of_the_repository() -> BTreeMap<String, usize> {
 
 fn tests_of(file: &Text) -> Vec<String> {
     let mut names = Vec::new();
-    let mut is_test = false;
+    let (mut is_test, mut ignored) = (false, false);
     for line in file.text.lines().map(str::trim_start) {
         is_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        ignored |= line.starts_with("#[ignore");
         let function = line.trim_start_matches("async ").strip_prefix("fn ");
         if let Some((name, _)) = function.and_then(|rest| rest.split_once('(')) {
-            if is_test {
+            if is_test && !ignored {
                 names.push(name.to_owned());
             }
-            is_test = false;
+            (is_test, ignored) = (false, false);
         }
     }
     names
@@ -57,11 +91,31 @@ fn tests_of(file: &Text) -> Vec<String> {
 #[test]
 fn every_invariant_is_listed_with_a_test() {
     let rows = rows();
-    let missing = (1..=13).map(|n| format!("I{n}")).filter(|id| !rows.iter().any(|row| row.id == *id));
-    none("invariants that are not listed", missing.collect());
+    let kept = KEPT.split_whitespace().map(|id| id.replace('_', " "));
+    none("ids that have lost their row", kept.filter(|id| !rows.iter().any(|row| row.id == *id)).collect());
     none("rows without a test", rows.iter().filter(|row| row.tests.is_empty()).map(|row| row.id.clone()).collect());
     let ids: BTreeSet<&str> = rows.iter().map(|row| row.id.as_str()).collect();
     assert_eq!(ids.len(), rows.len(), "an id is listed twice");
+}
+
+/// A known way to fail has a test, or is left to an issue by name: nothing is forgotten.
+#[test]
+fn every_known_way_to_fail_is_listed_once() {
+    let rows = rows();
+    let mut listed: BTreeMap<String, usize> = BTreeMap::new();
+    for id in rows.into_iter().map(|row| row.id).chain(left()) {
+        *listed.entry(id).or_insert(0) += 1;
+    }
+    let mut wrong = Vec::new();
+    for (family, count) in FAMILIES {
+        let ids = (1..=count).map(|n| format!("{family}{n}"));
+        wrong.extend(ids.filter_map(|id| match listed.remove(&id) {
+            Some(1) => None,
+            count => Some(format!("{id}: {} times", count.unwrap_or(0))),
+        }));
+    }
+    wrong.extend(listed.into_keys().map(|id| format!("{id}: unknown")));
+    none("ids that are not listed once", wrong);
 }
 
 #[test]

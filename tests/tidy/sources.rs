@@ -87,41 +87,19 @@ fn no_path_of_a_machine_and_no_unknown_host_is_named() {
     none("paths and hosts of a machine", found);
 }
 
-/// O7: a key that nobody reads is a knob that lies. The shipped file names every key, also those left out by default.
+/// The library that the scripts compile is the one that cargo links against it.
 #[test]
-fn every_configuration_key_is_read_somewhere() {
-    let shipped = fs::read_to_string(repository().join("config/node.toml")).unwrap();
-    let node: Vec<Text> = rust().into_iter().filter(|file| file.path.starts_with("crates/node/src")).collect();
-    let (mut section, mut keys, mut unread) = (String::new(), 0, Vec::new());
-    for line in shipped.lines() {
-        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            name.clone_into(&mut section);
-        }
-        let line = line.strip_prefix('#').map_or(line, |rest| rest);
-        let Some((key, _)) = line.split_once(" = ") else {
-            continue;
-        };
-        if !key.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_') {
-            continue; // a sentence
-        }
-        keys += 1;
-        let reads = |file: &Text| {
-            let config = file.path.starts_with("crates/node/src/config") && !file.path.ends_with("mod.rs");
-            !config && !file.is_test() && reads_field(&file.text, key)
-        };
-        if !node.iter().any(reads) {
-            unread.push(format!("{section}.{key}"));
-        }
-    }
-    assert!(keys > 20, "only {keys} keys were recognised");
-    none("configuration keys that no source reads", unread);
-}
-
-/// Whether some expression takes the field of that name.
-fn reads_field(text: &str, field: &str) -> bool {
-    let access = format!(".{field}");
-    text.match_indices(&access).any(|(at, _)| {
-        let next = text[at + access.len()..].chars().next();
-        next.is_none_or(|next| !next.is_alphanumeric() && next != '_')
-    })
+fn the_scripts_build_the_rocksdb_of_the_workspace() {
+    let manifest = fs::read_to_string(repository().join("Cargo.toml")).unwrap();
+    let script = fs::read_to_string(repository().join("scripts/lib/setup.sh")).unwrap();
+    let entry = manifest.lines().find_map(|line| line.strip_prefix("librocksdb-sys = ")).unwrap();
+    let between = |text: &str, before: &str, after: &str| {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("no {before} in {text}"));
+        rest.split_once(after).unwrap().0.to_owned()
+    };
+    let version = between(&script, "ROCKSDB_SYS_VERSION=\"", "\"");
+    let features = between(&script, "ROCKSDB_SYS_FEATURES='", "'");
+    assert_eq!(between(entry, "version = \"=", "\""), version);
+    assert_eq!(between(entry, "features = [", "]"), features);
+    assert!(entry.contains("default-features = false"), "{entry}");
 }

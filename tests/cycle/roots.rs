@@ -1,0 +1,151 @@
+//! S26, S29: every class of roots keeps its tree, and so does a root that comes back inside a value.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use state_pruner::{KeptBy, PruneError, RetainedRoot, Retention, Window, snapshot::RetentionPolicy};
+use state_store::{ChainView, Head, Hole, NativeChain, RootAt, StoreError, View};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig, WAYS, env},
+    workload::{Profile, adopt, content, key, leaf},
+};
+use state_tree::{Change, Changes, FieldsBase, Key, Order, Put, StateRoot};
+
+const AMBIGUOUS: Order = Order::new(28);
+const PINNED: Order = Order::new(7);
+
+/// A chain that cannot say which root one of its orders has.
+#[derive(Debug)]
+struct Unsure {
+    candidate: StateRoot,
+}
+
+impl ChainView for Unsure {
+    fn head(&self, view: &dyn View) -> Result<Option<Head>, StoreError> {
+        NativeChain.head(view)
+    }
+
+    fn root(&self, view: &dyn View, order: Order) -> Result<RootAt, StoreError> {
+        if order == AMBIGUOUS {
+            let why = "the test says so".to_owned();
+            return Ok(RootAt::Hole(Hole::Ambiguous { candidate: self.candidate, why }));
+        }
+        NativeChain.root(view, order)
+    }
+
+    fn sequenced(&self, view: &dyn View) -> Result<Option<Order>, StoreError> {
+        NativeChain.sequenced(view)
+    }
+
+    fn floor(&self, view: &dyn View) -> Result<Order, StoreError> {
+        NativeChain.floor(view)
+    }
+}
+
+/// A window with a hole in it, and a pin below it.
+struct Policy {
+    pin: RetainedRoot,
+}
+
+impl RetentionPolicy for Policy {
+    fn advance(&self) -> Result<(), PruneError> {
+        Ok(())
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        Ok(Retention {
+            window: Window::Last(NonZeroU64::new(3).unwrap()),
+            pins: vec![self.pin.clone()],
+            allowed_holes: [AMBIGUOUS].into(),
+        })
+    }
+}
+
+/// The name of a class. A new one does not compile until a root of it is among those of the test.
+fn class(kept_by: &KeptBy) -> &'static str {
+    match kept_by {
+        KeptBy::Head => "head",
+        KeptBy::Window => "window",
+        KeptBy::Pin(_) => "pin",
+        KeptBy::Candidate => "candidate",
+    }
+}
+
+#[test]
+fn every_registered_root_class_keeps_its_tree() {
+    for (mark, sweep) in WAYS {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Tables, 95, 30);
+        let archive = &rig.chain.archive;
+        let candidate = Order::new(3);
+        let plan = rig.plan(3).by(mark, sweep);
+        let mut parts = rig.parts(plan.keep_last, &Hooks::none());
+        parts.chain = Arc::new(Unsure { candidate: archive.root(candidate) });
+        let pin = RetainedRoot { order: PINNED, root: archive.root(PINNED), kept_by: KeptBy::Pin("a".to_owned()) };
+        parts.policy = Arc::new(Policy { pin });
+        let retained = plan.run(&env(parts, &Hooks::none())).unwrap().certificate.retained;
+        let mut classes: Vec<&str> = retained.listed.iter().map(|root| class(&root.kept_by)).collect();
+        classes.sort_unstable();
+        classes.dedup();
+        assert_eq!(classes, ["candidate", "head", "pin", "window"], "{mark:?} {sweep:?}");
+
+        let present = check::present(&rig.chain.store);
+        for (order, what) in [(29, "head"), (27, "window"), (PINNED.get(), "pin"), (candidate.get(), "candidate")] {
+            let tree = archive.live([Order::new(order)]);
+            assert!(tree.is_subset(&present), "{mark:?} {sweep:?}: the tree of the {what}");
+        }
+        for order in [1, 15, 20] {
+            let tree = archive.live([Order::new(order)]);
+            assert!(!tree.is_subset(&present), "{mark:?} {sweep:?}: order {order} is in no class");
+        }
+    }
+}
+
+fn one(key: Key, change: Change) -> Changes {
+    Changes([(key, change)].into())
+}
+
+/// S29: a dead table is built again and put below another object in the next commit, at each moment of the cycle that
+/// finds it dead. The second commit puts only the path to it.
+#[test]
+fn reattaching_an_embedded_root_protects_its_whole_subtree() {
+    let table = || {
+        let rows = Changes((0..30).map(|row| (key(row), leaf(row))).collect());
+        one(key(1), Change::Put(Put { object: Some(content(1)), base: FieldsBase::Empty, fields: rows }))
+    };
+    let base = Rig::new(Engine::Memory);
+    let built = base.chain.put(&table());
+    base.chain.put(&one(key(1), Change::Remove));
+    base.chain.grow(Profile::Uniform, 96, 6);
+    let dead = base.chain.archive.live([built.order]);
+    for (mark, sweep) in WAYS {
+        for at in 0.. {
+            let rig = base.twin();
+            let (chain, rows) = (rig.chain.clone(), table());
+            let (seen, mut moments) = (Arc::new(parking_lot::Mutex::new(0)), 0);
+            let counted = Arc::clone(&seen);
+            let hooks = Hooks::new(move |_: Moment| {
+                if moments == at {
+                    chain.put(&rows);
+                    let moved = Changes([(key(2), adopt(vec![key(1)])), (key(1), Change::Remove)].into());
+                    chain.put(&moved);
+                }
+                moments += 1;
+                *counted.lock() = moments;
+            });
+            let plan = rig.plan(3).in_order().batches(20).by(mark, sweep);
+            plan.run(&rig.env(&plan, &hooks)).unwrap();
+            if *seen.lock() <= at {
+                assert!(at > 3, "the cycle has no moment inside");
+                break;
+            }
+            let context = format!("{mark:?} {sweep:?} moment {at}");
+            check::complete(&rig.chain, &context);
+            let head = rig.chain.archive.live([rig.chain.head()]);
+            assert!(dead.intersection(&head).count() > 30, "{context}: the table is back");
+            let below: Vec<Vec<Key>> = (0..30).map(|row| vec![key(2), key(row)]).collect();
+            check::alike(&rig.chain, &below, &context);
+        }
+    }
+}
