@@ -175,7 +175,6 @@ fn a_miss_in_the_read_back_freezes_deletes_and_turns_health_critical() {
             memory.uproot(lost.as_bytes()); // marked as live, and gone before the first delete
         }
     });
-    run(&pruner);
     outcomes.recv().unwrap();
     until(&pruner, |pruner| !pruner.status().running);
 
@@ -215,7 +214,6 @@ fn held(rig: &Rig) -> (Pruner, mpsc::Receiver<()>, mpsc::Sender<()>) {
             assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
         }
     });
-    run(&pruner);
     at_capture.recv().unwrap();
     (pruner, outcomes, release)
 }

@@ -89,6 +89,8 @@ fn a_missing_node_is_classified_by_the_recorded_window() {
         prune(&request(&store.db(), 1)).unwrap();
         let error = prune(&PruneRequest { mark, ..request(&store.db(), 10) }).unwrap_err();
         assert_eq!(error.code(), "pruned_before", "{mark:?}: {error}");
+        let again = prune(&PruneRequest { mark, ..request(&store.db(), 10) }).unwrap_err();
+        assert_eq!(again.code(), "pruned_before", "{mark:?}: a refusal makes nobody forget it");
         let last = store.number("last_order");
         assert!(matches!(&error, PruneError::PrunedBefore { floor, .. } if *floor == last), "{mark:?}: {error}");
         assert!(error.to_string().contains(&last.to_string()), "{error}");

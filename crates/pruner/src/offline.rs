@@ -26,7 +26,7 @@ use crate::{
     error::PruneError,
     files,
     mark::{self},
-    outcome::{Ended, Freeze, Outcome},
+    outcome::{Freeze, Outcome},
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     policy::RestWindow,
     records::FolderRecords,
@@ -270,7 +270,7 @@ impl Offline<'_> {
         cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         let error = self.explained(env, error)?;
         if self.request.mode == PruneMode::Apply && !matches!(error, PruneError::Stopped) {
-            self.failed(env, cycle, &error).save(&*env.parts.records)?;
+            self.failed(env, cycle, &error)?.save(&*env.parts.records)?;
         }
         Err(error)
     }
@@ -280,7 +280,7 @@ impl Offline<'_> {
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
         let kept = FolderRecords(kept_dir(self.request));
         let (last, head) = (Outcome::load(&kept)?, env.parts.chain.head(&*env.parts.store.view()?)?);
-        let pruned = last.and_then(|last| last.first_order());
+        let pruned = last.and_then(|last| last.floor);
         Ok(match (pruned, head.and_then(|head| head.order.minus(self.request.keep_last.get() - 1))) {
             (Some(floor), asked) if asked.is_none_or(|asked| asked.get() < floor) => {
                 PruneError::PrunedBefore { floor, error: Box::new(error) }
@@ -289,13 +289,9 @@ impl Offline<'_> {
         })
     }
 
-    fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Outcome {
-        Outcome {
-            cycle: Some(cycle),
-            at: env.parts.clock.unix_ms(),
-            head_order: None,
-            ended: Ended::Failed { code: error.code().to_owned(), message: error.to_string() },
-        }
+    fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Result<Outcome, PruneError> {
+        let last = Outcome::load(&*env.parts.records)?;
+        Ok(Outcome::failed(last.as_ref(), Some(cycle), env.parts.clock.unix_ms(), error))
     }
 
     fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, cycle::Marked)>, PruneError> {
@@ -352,7 +348,7 @@ impl Offline<'_> {
         let outcome = match &finished {
             Err(PruneError::Stopped) => return finished, // the same command goes on where it was
             Ok(finished) => Outcome::finished(&finished.certificate, &finished.path),
-            Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error) },
+            Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error)? },
         };
         outcome.save(&*env.parts.records)?;
         finished

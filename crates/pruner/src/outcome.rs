@@ -50,6 +50,9 @@ pub struct Outcome {
     pub head_order: Option<u64>,
     /// How it ended.
     pub ended: Ended,
+    /// Oldest order that the last finished cycle retained: states below it are gone. A cycle that fails keeps what the
+    /// one before it knew (S54).
+    pub floor: Option<u64>,
 }
 
 impl Record for Outcome {
@@ -71,15 +74,14 @@ impl Outcome {
                 bytes_after: certificate.bytes_after.total,
                 certificate: path.display().to_string(),
             },
+            floor: Some(certificate.retained.first_order),
         }
     }
 
-    /// The oldest order that a finished cycle retained.
-    pub(crate) fn first_order(&self) -> Option<u64> {
-        match &self.ended {
-            Ended::Finished { first_order, .. } => Some(*first_order),
-            Ended::Failed { .. } => None,
-        }
+    /// A cycle that failed after `last`.
+    pub(crate) fn failed(last: Option<&Self>, cycle: Option<u64>, at: u64, error: &PruneError) -> Self {
+        let ended = Ended::Failed { code: error.code().to_owned(), message: error.to_string() };
+        Self { cycle, at, head_order: None, ended, floor: last.and_then(|last| last.floor) }
     }
 
     /// The last outcome, if any cycle ended yet.

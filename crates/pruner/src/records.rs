@@ -157,7 +157,7 @@ mod tests {
         };
         let freeze = Freeze { cycle: 1, at: 2, why: "why".to_owned() };
         let ended = Ended::Failed { code: "io".to_owned(), message: "no".to_owned() };
-        let failed = Outcome { cycle: Some(1), at: 2, head_order: None, ended };
+        let failed = Outcome { cycle: Some(1), at: 2, head_order: None, ended, floor: None };
         let ended = Ended::Finished {
             deleted: 3,
             first_order: 4,
@@ -166,7 +166,7 @@ mod tests {
             bytes_after: 7,
             certificate: "c".to_owned(),
         };
-        let finished = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended };
+        let finished = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended, floor: Some(4) };
         let found = [
             hex::encode(records.load(RecordKey::LastCycle).unwrap().unwrap()),
             hex::encode(record::encode(&phase).unwrap()),
@@ -183,10 +183,10 @@ mod tests {
                 "010208090a00000000000000e9c89d00",
             ),
             "535052314652455a0100140000000100000000000000020000000000000003776879fd480fb1",
-            "535052314f5554430100190000000101000000000000000200000000000000000102696f026e6fb5e411be",
+            "535052314f55544301001a0000000101000000000000000200000000000000000102696f026e6f00729c162d",
             concat!(
-                "535052314f55544301004600000001010000000000000002000000000000000108000000000000000003000000000000",
-                "00040000000000000005000000000000000106000000000000000700000000000000016321c3f0b4",
+                "535052314f55544301004f00000001010000000000000002000000000000000108000000000000000003000000000000",
+                "00040000000000000005000000000000000106000000000000000700000000000000016301040000000000000097c03fc4",
             ),
         ];
         assert_eq!(found, pinned);

@@ -7,7 +7,7 @@ use crate::{
     cycle::Finished,
     error::PruneError,
     metrics,
-    outcome::{Ended, Freeze, Outcome},
+    outcome::{Freeze, Outcome},
 };
 
 impl Inner {
@@ -41,9 +41,10 @@ impl Inner {
         }
         let at = self.parts.clock.unix_ms();
         // The next attempt waits for the next trigger, not for the next commit.
-        let (cycle, head_order) = {
+        let (cycle, outcome) = {
             let shared = self.shared.lock();
-            (shared.cycle, Some(shared.head))
+            let failed = Outcome::failed(shared.last.as_ref(), shared.cycle, at, error);
+            (shared.cycle, Outcome { head_order: Some(shared.head), ..failed })
         };
         // The freeze holds in memory even if its record could not be saved.
         let freeze = error.is_live_fault().then(|| Freeze {
@@ -51,8 +52,7 @@ impl Inner {
             at,
             why: error.to_string(),
         });
-        let ended = Ended::Failed { code: error.code().to_owned(), message: error.to_string() };
-        let last = self.remember(Outcome { cycle, at, head_order, ended });
+        let last = self.remember(outcome);
         Change { failed: 1, freeze, last: Some(last), ..Change::default() }
     }
 
