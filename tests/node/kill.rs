@@ -81,7 +81,7 @@ fn hold_in(node: &Node, phase: &str) -> bool {
 /// The cycle that a dead node left in its sweep.
 fn cycle_in_its_sweep(data: &Path) -> Option<u64> {
     let backend = RocksBackend::open_read_only(&data.join("store"), &RocksConfig::default()).unwrap();
-    let records = StoreRecords(Arc::new(Store::foreign(Arc::new(backend), STORE)));
+    let records = StoreRecords(Arc::new(Store::foreign(Arc::new(backend), STORE).unwrap()));
     let record = PhaseRecord::load(&records).unwrap()?;
     (record.phase == PrunePhase::SweepExpired).then_some(record.cycle)
 }

@@ -72,7 +72,7 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     let job = Offline { request, steering, config: &config };
     let _single = lock_folder(folder.path())?;
     let bytes_before = job.space(&reading)?;
-    let env = job.env(Store::foreign(reading, AT_REST))?;
+    let env = job.env(Store::foreign(reading, AT_REST)?)?;
     cycle::refuse_if_frozen(&*env.parts.records)?;
     let (record, marked) = job.mark(&env)?;
     if request.mode == PruneMode::Plan {
@@ -324,7 +324,7 @@ impl Offline<'_> {
     fn sweep(&self, marked_at: u64, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
         let writing = Arc::new(RocksBackend::open_rooch(&self.request.db, &RocksConfig::default())?);
         let swept = {
-            let env = self.env(Store::foreign(Arc::clone(&writing) as Arc<dyn state_store::Backend>, AT_REST))?;
+            let env = self.env(Store::foreign(Arc::clone(&writing) as Arc<dyn state_store::Backend>, AT_REST)?)?;
             let now = env.parts.store.view()?.sequence();
             if now == marked_at {
                 self.finish(&env, record, marked)

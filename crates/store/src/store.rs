@@ -79,25 +79,31 @@ impl std::fmt::Debug for Store {
 impl Store {
     /// Opens a store of our own: reads head, floor and retained roots.
     ///
-    /// Errors: records that are unusable.
+    /// Errors: records that are unusable, an engine that another store has already.
     pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
         let state = ChainState::load(&*backend.view()?)?;
-        Ok(Self::build(backend, config, Some(state)))
+        Self::build(backend, config, Some(state))
     }
 
     /// Opens somebody else's store for capture and sweep; it has no chain of ours, so it refuses commits.
-    pub fn foreign(backend: Arc<dyn Backend>, config: StoreConfig) -> Self {
+    ///
+    /// Errors: an engine that another store has already.
+    pub fn foreign(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
         Self::build(backend, config, None)
     }
 
-    fn build(backend: Arc<dyn Backend>, config: StoreConfig, state: Option<ChainState>) -> Self {
-        Self {
+    /// One engine, one gate, one barrier: every commit is recorded where every delete asks (I5, S25).
+    fn build(backend: Arc<dyn Backend>, config: StoreConfig, state: Option<ChainState>) -> Result<Self, StoreError> {
+        if !backend.claim() {
+            return Err(StoreError::Invariant("another store works on this engine already".to_owned()));
+        }
+        Ok(Self {
             writer: Writer { backend, durability: config.durability },
             gate: Mutex::new(()),
             chain: Arc::new(RwLock::new(state)),
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),
-        }
+        })
     }
 
     /// The engine, for views, files and space.
@@ -291,6 +297,12 @@ impl Store {
     /// Writes rows of the pruner; nodes cannot be named by them.
     pub fn write_rows(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         self.backend().write(batch, durability)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.backend().unclaim();
     }
 }
 

@@ -30,7 +30,7 @@ pub fn verify(request: &VerifyRequest, steering: &Steering) -> Result<VerifyRepo
     let dir = folder.path().to_owned();
     let holder = lock_holder(&request.db)?;
     let verified = open_beside(&request.db, holder.as_ref(), &dir)
-        .and_then(|backend| verify_view(request, steering, &Store::foreign(Arc::new(backend), AT_REST), dir));
+        .and_then(|backend| verify_view(request, steering, &Store::foreign(Arc::new(backend), AT_REST)?, dir));
     match (verified, holder) {
         // A running node removes files; what looks like damage then may only be haste.
         (Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })), Some(holder)) => {
@@ -80,7 +80,8 @@ fn verify_view(
 pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, PruneError> {
     let db = &canonical(db);
     let folder = state_dir.map_or_else(|| default_state_dir(db), Path::to_owned);
-    let store = Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST));
+    let store =
+        Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST)?);
     let has_records = store.view()?.has_table(&state_store::Table::META);
     let records: Box<dyn Records> =
         if has_records { Box::new(StoreRecords(store)) } else { Box::new(FolderRecords(folder)) };

@@ -263,6 +263,15 @@ pub trait Backend: Send + Sync {
         Ok(0)
     }
 
+    /// Takes the engine for one store; false while another has it. Two would have a gate and a barrier each, and what one
+    /// commits the other would sweep.
+    fn claim(&self) -> bool {
+        true
+    }
+
+    /// Gives it back for the next store.
+    fn unclaim(&self) {}
+
     /// The slot the engine's compaction filter consults, or nothing if no filter is installed (O21).
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>>;
 }

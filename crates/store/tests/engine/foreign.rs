@@ -69,7 +69,7 @@ fn live() -> BTreeSet<NodeHash> {
 }
 
 fn sweep_all(backend: &Arc<RocksBackend>) {
-    let store = Store::foreign(backend.clone(), CONFIG);
+    let store = Store::foreign(backend.clone(), CONFIG).unwrap();
     let capture: Capture = store.capture().unwrap();
     let active = sweep(&store, &capture, live());
     let tally = active.rewrite(&KeyRange::ALL).unwrap();
@@ -115,7 +115,8 @@ fn a_foreign_store_whose_sweep_was_killed_has_its_own_options() {
         assert_eq!(Foreign::newest_options(foreign.path()), found);
         std::fs::remove_dir_all(&killed).unwrap();
     }
-    let store = Store::foreign(Arc::new(RocksBackend::open_read_only(foreign.path(), &SMALL).unwrap()), CONFIG);
+    let store =
+        Store::foreign(Arc::new(RocksBackend::open_read_only(foreign.path(), &SMALL).unwrap()), CONFIG).unwrap();
     assert_eq!(nodes_of(&store), live());
 }
 
@@ -180,6 +181,6 @@ fn a_foreign_store_is_not_closed_under_an_open_view() {
     assert!(matches!(error, StoreError::Invariant(_)), "{error}");
     assert!(view.node(&hash(1)).unwrap().is_some(), "the view still reads");
     drop(view);
-    let store = Store::foreign(Arc::new(RocksBackend::open_rooch(foreign.path(), &SMALL).unwrap()), CONFIG);
+    let store = Store::foreign(Arc::new(RocksBackend::open_rooch(foreign.path(), &SMALL).unwrap()), CONFIG).unwrap();
     assert_eq!(nodes_of(&store).len(), 4_000);
 }

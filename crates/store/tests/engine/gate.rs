@@ -426,7 +426,7 @@ fn a_store_opened_without_the_sweep_filter_says_so() {
     let reader = RocksBackend::open_read_only(&path, &SMALL).unwrap();
     let backends: [Arc<dyn Backend>; 2] = [Arc::new(MemoryBackend::without_filter()), Arc::new(reader)];
     for backend in backends {
-        let store = Store::foreign(backend, CONFIG);
+        let store = Store::foreign(backend, CONFIG).unwrap();
         let capture = store.capture().unwrap();
         let live = Arc::new(Live(BTreeSet::new()));
         let refused = store.sweep(store.issue_permit(), capture.barrier, live, None);

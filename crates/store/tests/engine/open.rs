@@ -78,7 +78,7 @@ fn a_read_only_open_writes_nothing_into_the_folder() {
     copy_folder(&rig.path(), copy.path());
     let before = contents(copy.path());
     let reader = RocksBackend::open_read_only(copy.path(), &SMALL).unwrap();
-    let store = Store::foreign(Arc::new(reader), CONFIG);
+    let store = Store::foreign(Arc::new(reader), CONFIG).unwrap();
     assert_eq!(present(&store).len(), 110, "the log is read too");
     assert!(matches!(store.backend().flush(), Err(StoreError::ReadOnly)));
     assert!(matches!(store.backend().rewrite_nodes(&KeyRange::ALL), Err(StoreError::ReadOnly)));

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use state_store::{Backend, Batch, Durability, KeyRange, Pace, Store, StoreError, Table};
+use state_store::{Backend, Batch, Durability, FaultyBackend, KeyRange, Pace, Store, StoreError, Table};
 use state_tree::NodeHash;
 
 use crate::support::{CONFIG, Live, Rig, await_sleep, commit, files, hash, nodes, present, sixteenth, sweep};
@@ -217,12 +217,24 @@ fn a_resurrected_node_survives_sweep() {
     assert_eq!(lost, 0, "of the nodes that {committed} commits created again");
 }
 
-/// The proof that the test above can fail: a second gate on the same engine has a barrier that no commit reaches.
+#[test]
+fn an_engine_serves_one_store_at_a_time() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 1, 10));
+    let second = Store::open(rig.backend.clone(), CONFIG);
+    assert!(matches!(second, Err(StoreError::Invariant(_))), "its barrier would see no commit of the first");
+    let backend = rig.backend.clone();
+    drop(rig.store);
+    assert!(Store::open(backend, CONFIG).is_ok(), "the first is gone");
+}
+
+/// The proof that the test above can fail: a second gate on the same engine has a barrier that no commit reaches. No
+/// product code can have one; this one looks at the engine through a twin that does not say whose it is.
 #[test]
 fn a_sweep_whose_barrier_sees_no_commit_loses_resurrected_nodes() {
     let rig = Rig::new();
     rig.commit(nodes(90_000, 1, 10));
-    let apart = Store::open(rig.backend.clone(), CONFIG).unwrap();
+    let apart = Store::open(Arc::new(FaultyBackend::around(rig.backend.clone())), CONFIG).unwrap();
     let (lost, committed) = race(&rig, &apart);
     assert!(lost > 0, "{committed} commits raced a sweep without a barrier and lost nothing");
 }

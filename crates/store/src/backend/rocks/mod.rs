@@ -20,7 +20,10 @@ use std::{
     collections::BTreeSet,
     ffi::CStr,
     path::Path,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rocksdb::{ColumnFamily, DB, FlushOptions, properties};
@@ -62,6 +65,7 @@ pub struct RocksBackend {
     rewrites: Rewrites,
     config: RocksConfig,
     poisoned: AtomicBool,
+    claimed: AtomicBool,
 }
 
 impl std::fmt::Debug for RocksBackend {
@@ -81,6 +85,7 @@ impl RocksBackend {
             rewrites: Rewrites::default(),
             config: *config,
             poisoned: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
         }
     }
 
@@ -209,6 +214,14 @@ impl Backend for RocksBackend {
             count.ok_or_else(|| StoreError::Invariant("the engine does not count its background errors".to_owned()))
         };
         self.families.iter().map(of).sum()
+    }
+
+    fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    fn unclaim(&self) {
+        self.claimed.store(false, Ordering::Release);
     }
 
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
