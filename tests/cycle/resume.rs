@@ -18,6 +18,7 @@ use state_pruner::{
     cycle::{CycleEnv, Finished},
     mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
+    sweep::SweepStrategy,
 };
 use state_store::{Durability, StoreConfig, StoreError};
 use state_tests::{
@@ -347,6 +348,27 @@ fn a_changed_limit_lets_an_interrupted_cycle_go_on() {
     let faster = plan.clone().batches(500).by(MarkChoice::Walk, SweepChoice::Delete);
     assert!(faster.resume(&quiet(&rig, &faster)).unwrap().is_some());
     check::exact(&rig.chain, "seed 79");
+}
+
+/// L12: delete batches leave tombstones; a sweep that goes on by the other way rewrites what they left, too.
+#[test]
+fn changing_the_reclaim_strategy_strands_nothing() {
+    let (rig, plan) = stopped(80);
+    let rig = rig.restart();
+    let other = plan.clone().by(MarkChoice::Scan, SweepChoice::Filter);
+    let certificate = other.resume(&quiet(&rig, &other)).unwrap().unwrap().certificate;
+    let all = check::present(&rig.chain.store).len() as u64;
+    assert_eq!(certificate.sweep.strategy, SweepStrategy::Filter);
+    assert_eq!(certificate.sweep.kept, all, "every row was rewritten");
+    assert_eq!(certificate.sweep.ranges, whole_sweep_ranges(&rig), "from the first key on");
+    check::exact(&rig.chain, "seed 80");
+}
+
+/// Ranges of a filtered sweep of everything.
+fn whole_sweep_ranges(rig: &Rig) -> u64 {
+    let twin = rig.twin();
+    twin.chain.grow(Profile::Tables, 81, 6);
+    twin.cycle(&twin.plan(3).by(MarkChoice::Scan, SweepChoice::Filter)).certificate.sweep.ranges
 }
 
 #[test]

@@ -221,6 +221,7 @@ pub(crate) fn build_reach(
         mark_digest: None,
         config: config::fingerprint(order.keep_last, order.config)?,
         cursor: None,
+        swept_by: None,
         deleted: 0,
     };
     record.save(&*env.parts.records)?;

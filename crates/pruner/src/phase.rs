@@ -9,6 +9,7 @@ use state_store::record::{self, Record};
 use crate::{
     error::PruneError,
     records::{RecordKey, Records},
+    sweep::SweepStrategy,
 };
 
 /// What the pruner is doing.
@@ -100,6 +101,8 @@ pub struct PhaseRecord {
     pub config: [u8; 32],
     /// First key that is not swept yet; absent before the first range.
     pub cursor: Option<Vec<u8>>,
+    /// The way the cursor got there: another way begins from the first key, so that none strands what one left (L12).
+    pub swept_by: Option<SweepStrategy>,
     /// Nodes deleted so far.
     pub deleted: u64,
 }

@@ -6,7 +6,7 @@ use crate::{
     error::PruneError,
     phase::PhaseRecord,
     records::{RecordKey, Records},
-    sweep::{Saved, SweepCursor},
+    sweep::{Saved, SweepCursor, SweepStrategy},
 };
 
 /// The sweep's cursor inside the phase record.
@@ -23,6 +23,12 @@ impl RecordCursor<'_> {
 }
 
 impl SweepCursor for RecordCursor<'_> {
+    fn begin(&mut self, strategy: SweepStrategy) {
+        if self.record.swept_by != Some(strategy) {
+            (self.record.cursor, self.record.swept_by) = (None, Some(strategy));
+        }
+    }
+
     fn position(&self) -> Option<Vec<u8>> {
         self.record.cursor.clone()
     }

@@ -64,6 +64,9 @@ pub struct SweepReport {
 
 /// Remembers how far the sweep is, across restarts.
 pub trait SweepCursor {
+    /// A sweep by this way begins or goes on. A position that another way got to is forgotten (L12).
+    fn begin(&mut self, strategy: SweepStrategy);
+
     /// First key that is not swept yet; nothing at the beginning.
     fn position(&self) -> Option<Vec<u8>>;
 
@@ -223,6 +226,7 @@ impl SweepJob<'_> {
         let way = self.outlook.way();
         let (strategy, reclaim) = (way.strategy, way.reclaim);
         let mut report = way.report();
+        cursor.begin(strategy);
         match strategy {
             SweepStrategy::Filter => {
                 ranges::sweep(self, cursor, &mut report)?;
