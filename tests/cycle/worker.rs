@@ -106,7 +106,9 @@ impl NodeLayout for Panics {
 fn a_panicking_phase_turns_health_failed() {
     let rig = grown();
     let before = check::nodes(&rig.chain.store);
-    let (pruner, _outcomes) = start(&rig, Arc::new(Panics)); // a cycle is due, so it begins by itself
+    let (pruner, _outcomes) = start(&rig, Arc::new(Panics));
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    run(&pruner);
     until(&pruner, |pruner| pruner.health().verdict == Verdict::Critical);
     let health = pruner.health();
     assert_eq!(health.reasons[0].code, "worker_gone", "{health:?}");
@@ -121,7 +123,8 @@ fn a_panicking_phase_turns_health_failed() {
 #[test]
 fn a_halted_pruner_keeps_serving_and_explains_itself() {
     let rig = grown();
-    let (pruner, outcomes) = start(&rig, Arc::new(RoochLayout)); // a cycle is due, so it begins by itself
+    let (pruner, outcomes) = start(&rig, Arc::new(RoochLayout));
+    run(&pruner);
     outcomes.recv().unwrap();
     until(&pruner, |pruner| !pruner.status().running);
     assert_eq!((pruner.health().verdict, pruner.status().cycles_finished), (Verdict::Healthy, 1));
@@ -175,6 +178,7 @@ fn a_miss_in_the_read_back_freezes_deletes_and_turns_health_critical() {
             memory.uproot(lost.as_bytes()); // marked as live, and gone before the first delete
         }
     });
+    run(&pruner);
     outcomes.recv().unwrap();
     until(&pruner, |pruner| !pruner.status().running);
 
@@ -214,6 +218,7 @@ fn held(rig: &Rig) -> (Pruner, mpsc::Receiver<()>, mpsc::Sender<()>) {
             assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
         }
     });
+    run(&pruner);
     at_capture.recv().unwrap();
     (pruner, outcomes, release)
 }
@@ -290,7 +295,8 @@ fn a_freeze_outlives_a_restart() {
     let bytes = rig.chain.archive.bytes(&root);
     rig.memory().plant(root.as_bytes(), b"not a node");
     {
-        let (_pruner, outcomes) = start(&rig, Arc::new(RoochLayout)); // a cycle is due, so it begins by itself
+        let (pruner, outcomes) = start(&rig, Arc::new(RoochLayout));
+        run(&pruner);
         outcomes.recv().unwrap();
     }
     rig.memory().plant(root.as_bytes(), &bytes);
