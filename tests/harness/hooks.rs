@@ -74,7 +74,7 @@ impl HookedRecords {
             RecordKey::Snapshot => self.hooks.call(Moment::Captured),
             RecordKey::Phase => self.hooks.call(Moment::PhaseSaved),
             RecordKey::LastOutcome => self.hooks.call(Moment::OutcomeSaved),
-            RecordKey::LastCycle | RecordKey::Freeze | RecordKey::Reports => {}
+            RecordKey::LastCycle | RecordKey::Freeze | RecordKey::Reports | RecordKey::Floor => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroU64, num::NonZeroUsize, path::Path,
 use state_pruner::{
     Control, Observer, PruneError, SweepChoice, SystemClock, Unobserved,
     mark::{MarkChoice, RehashChoice},
-    offline::{self, PruneMode, PruneOutcome, PruneRequest, Steering, StoreLayout, VerifyRequest},
+    offline::{self, Frozen, PruneMode, PruneOutcome, PruneRequest, Steering, StoreLayout, VerifyRequest},
     verify::{Leaks, VerifyReport},
 };
 
@@ -26,6 +26,7 @@ pub fn request(db: &Path, keep_last: u64) -> PruneRequest {
         layout: StoreLayout::Rooch,
         keep_last: NonZeroU64::new(keep_last).unwrap(),
         mode: PruneMode::Apply,
+        frozen: Frozen::Refuse,
         mark: MarkChoice::Auto,
         sweep: SweepChoice::Auto,
         rehash: RehashChoice::All,

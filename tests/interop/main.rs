@@ -191,8 +191,8 @@ fn every_order_leads_to_the_same_root_by_its_transaction() {
         let Some(store) = which.copy("roots by transaction") else {
             return;
         };
-        let families =
-            ["tx_sequence_info_mapping", "transaction_execution_info"].map(|name| Table::foreign(name).unwrap());
+        let families = ["tx_sequence_info_mapping", "transaction_execution_info", "transaction"]
+            .map(|name| Table::foreign(name).unwrap());
         let memory = MemoryBackend::with_tables(families.clone());
         let (view, mut batch) = (view(&store.db()), Batch::new());
         for table in families {

@@ -17,7 +17,7 @@ use state_pruner::{
 };
 use state_store::{Backend, RocksBackend, RocksConfig, View};
 use state_tests::{
-    damage,
+    damage, folder,
     offline::{prune, request, verify, watched},
     shared::{Expected, RoochStore, Shared},
 };
@@ -69,6 +69,12 @@ fn a_prune_that_was_stopped_goes_on_as_the_same_cycle_and_ends_exactly() {
     assert!(leaked < store.number("total_nodes") - expected.live_nodes, "and something was deleted");
     let certificates = offline::default_state_dir(&store.db()).join("certificates");
     assert!(!certificates.exists(), "an interrupted cycle has no certificate");
+    let copy = tempfile::tempdir().unwrap();
+    let wider = copy.path().join("store");
+    folder::copy(&store.db(), &wider);
+    folder::copy(&offline::default_state_dir(&store.db()), &offline::default_state_dir(&wider));
+    let error = prune(&state_tests::offline::request(&wider, 100)).unwrap_err();
+    assert_eq!(error.code(), "pruned_before", "what an interrupted prune deleted is no damage either: {error}");
 
     let outcome = prune(&request).unwrap();
     let certificate = certificate(&outcome);

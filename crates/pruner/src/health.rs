@@ -94,7 +94,7 @@ mod tests {
 
     fn failed(code: &str) -> Option<Outcome> {
         let ended = Ended::Failed { code: code.to_owned(), message: "why".to_owned() };
-        Some(Outcome { cycle: Some(1), at: 0, head_order: None, ended, floor: None })
+        Some(Outcome { cycle: Some(1), at: 0, head_order: None, ended })
     }
 
     #[test]

@@ -26,16 +26,16 @@ use crate::{
     error::PruneError,
     files,
     mark::{self},
-    outcome::{Freeze, Outcome},
+    outcome::{Freeze, Outcome, RestFloor},
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     policy::RestWindow,
-    records::FolderRecords,
+    records::{FolderRecords, Records},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
     sweep::{self, SweepReport},
 };
 pub use inspect::{health_of_store, verify};
 pub use outcome::{PruneBytes, PruneOutcome};
-pub use request::{PruneMode, PruneRequest, StoreLayout, VerifyRequest};
+pub use request::{Frozen, PruneMode, PruneRequest, StoreLayout, VerifyRequest};
 
 /// What the work is watched and steered by.
 #[derive(Clone)]
@@ -73,7 +73,10 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     let _single = lock_folder(folder.path())?;
     let bytes_before = job.space(&reading)?;
     let env = job.env(Store::foreign(reading, AT_REST)?)?;
-    cycle::refuse_if_frozen(&*env.parts.records)?;
+    match request.frozen {
+        Frozen::Refuse => cycle::refuse_if_frozen(&*env.parts.records)?,
+        Frozen::Lift => lift(&*env.parts.records)?,
+    }
     let (record, marked) = job.mark(&env)?;
     if request.mode == PruneMode::Plan {
         let plan = job.plan(&env, &marked);
@@ -97,19 +100,13 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     Ok(PruneOutcome::applied(&finished, PruneBytes { before: bytes_before, after }))
 }
 
-/// Allows prunes of this store again after a fault froze them: the operator has looked. Says whether there was a freeze.
-///
-/// Errors: a store in use, a record that cannot be read or removed.
-pub fn unfreeze(db: &Path, state_dir: Option<&Path>) -> Result<bool, PruneError> {
-    let db = canonical(db);
-    refuse_if_held(&db)?;
-    let folder = state_dir.map_or_else(|| default_state_dir(&db), Path::to_owned);
-    let records = FolderRecords(folder);
-    let frozen = Freeze::load(&records)?.is_some();
-    if frozen {
-        Freeze::lift(&records)?;
+/// The operator has looked.
+fn lift(records: &dyn Records) -> Result<(), PruneError> {
+    if let Some(freeze) = Freeze::load(records)? {
+        tracing::warn!(why = freeze.why, "deletes are unfrozen by the operator");
+        Freeze::lift(records)?;
     }
-    Ok(frozen)
+    Ok(())
 }
 
 /// The path without `.` and links, so that a folder beside it is beside the database and not inside it. A path that
@@ -270,28 +267,27 @@ impl Offline<'_> {
         cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         let error = self.explained(env, error)?;
         if self.request.mode == PruneMode::Apply && !matches!(error, PruneError::Stopped) {
-            self.failed(env, cycle, &error)?.save(&*env.parts.records)?;
+            self.failed(env, cycle, &error).save(&*env.parts.records)?;
         }
         Err(error)
     }
 
-    /// What an earlier prune deleted is not damage (S54).
+    /// What an earlier prune deleted is not damage, and what a node does meanwhile is none either (S54).
     fn explained(&self, env: &CycleEnv, error: PruneError) -> Result<PruneError, PruneError> {
+        if matches!(&error, PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })) {
+            refuse_if_held(&self.request.db)?; // a writer that came meanwhile removes files under a reader
+        }
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
-        let kept = FolderRecords(kept_dir(self.request));
-        let (last, head) = (Outcome::load(&kept)?, env.parts.chain.head(&*env.parts.store.view()?)?);
-        let pruned = last.and_then(|last| last.floor);
-        Ok(match (pruned, head.and_then(|head| head.order.minus(self.request.keep_last.get() - 1))) {
-            (Some(floor), asked) if asked.is_none_or(|asked| asked.get() < floor) => {
-                PruneError::PrunedBefore { floor, error: Box::new(error) }
-            }
+        let floor = RestFloor::load(&FolderRecords(kept_dir(self.request)))?.map(|floor| floor.order);
+        let asked = env.snapshots.status().snapshot.map(|snapshot| snapshot.snapshot.first_order);
+        Ok(match (floor, asked) {
+            (Some(floor), Some(asked)) if asked < floor => PruneError::PrunedBefore { floor, error: Box::new(error) },
             (Some(_) | None, _) => error,
         })
     }
 
-    fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Result<Outcome, PruneError> {
-        let last = Outcome::load(&*env.parts.records)?;
-        Ok(Outcome::failed(last.as_ref(), Some(cycle), env.parts.clock.unix_ms(), error))
+    fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Outcome {
+        Outcome::failed(Some(cycle), env.parts.clock.unix_ms(), error)
     }
 
     fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, cycle::Marked)>, PruneError> {
@@ -343,12 +339,13 @@ impl Offline<'_> {
     }
 
     fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
+        RestFloor::raise(record.first_order, &*env.parts.records)?; // BEFORE the first delete
         let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
         let finished = cycle::settle(env, cycle, &order, cycle::sweep_expired(env, &order, record, marked));
         let outcome = match &finished {
             Err(PruneError::Stopped) => return finished, // the same command goes on where it was
             Ok(finished) => Outcome::finished(&finished.certificate, &finished.path),
-            Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error)? },
+            Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error) },
         };
         outcome.save(&*env.parts.records)?;
         finished

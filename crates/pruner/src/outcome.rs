@@ -50,9 +50,6 @@ pub struct Outcome {
     pub head_order: Option<u64>,
     /// How it ended.
     pub ended: Ended,
-    /// Oldest order that the last finished cycle retained: states below it are gone. A cycle that fails keeps what the
-    /// one before it knew (S54).
-    pub floor: Option<u64>,
 }
 
 impl Record for Outcome {
@@ -74,14 +71,13 @@ impl Outcome {
                 bytes_after: certificate.bytes_after.total,
                 certificate: path.display().to_string(),
             },
-            floor: Some(certificate.retained.first_order),
         }
     }
 
-    /// A cycle that failed after `last`.
-    pub(crate) fn failed(last: Option<&Self>, cycle: Option<u64>, at: u64, error: &PruneError) -> Self {
+    /// A cycle that failed.
+    pub(crate) fn failed(cycle: Option<u64>, at: u64, error: &PruneError) -> Self {
         let ended = Ended::Failed { code: error.code().to_owned(), message: error.to_string() };
-        Self { cycle, at, head_order: None, ended, floor: last.and_then(|last| last.floor) }
+        Self { cycle, at, head_order: None, ended }
     }
 
     /// The last outcome, if any cycle ended yet.
@@ -92,6 +88,35 @@ impl Outcome {
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::LastOutcome, &record::encode(self)?)
+    }
+}
+
+/// Below this order states of a store at rest are gone, on purpose: what is missing there is no damage (S54). A node's
+/// own store keeps its floor itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RestFloor {
+    /// Oldest order that is whole.
+    pub(crate) order: u64,
+}
+
+impl Record for RestFloor {
+    const KIND: [u8; 4] = *b"RFLR";
+    const VERSION: u16 = 1;
+}
+
+impl RestFloor {
+    /// The floor of earlier prunes, if there were any.
+    pub(crate) fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        let bytes = records.load(RecordKey::Floor)?;
+        Ok(bytes.map(|bytes| record::decode("floor", &bytes)).transpose()?)
+    }
+
+    /// Raises the floor, durably. Call BEFORE the first delete below it.
+    pub(crate) fn raise(order: u64, records: &dyn Records) -> Result<(), PruneError> {
+        if Self::load(records)?.is_some_and(|floor| floor.order >= order) {
+            return Ok(());
+        }
+        records.save(RecordKey::Floor, &record::encode(&Self { order })?)
     }
 }
 

@@ -3,12 +3,15 @@
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use state_store::Pace;
+use state_store::{Haste, Pace};
 
 use crate::{clock::Clock, control::Control};
 
 /// Time that was not used lets so much pass at once, no more: a pause is not a debt to be paid in one burst.
 const CREDIT: Duration = Duration::from_secs(1);
+
+/// What commits wait for passes at least at this rate: the engine's level 0 must not fall behind (I12).
+const LEAST_FOR_COMMITS: u64 = 32 << 20;
 
 /// Lets at most so many bytes pass per second.
 #[derive(Debug)]
@@ -27,19 +30,23 @@ impl RatePace {
     }
 
     /// How long the bytes spent so far must still be delayed.
-    fn due(&self, bytes: u64) -> Duration {
+    fn due(&self, bytes: u64, haste: Haste) -> Duration {
+        let rate = match haste {
+            Haste::Usual => self.bytes_per_second.get(),
+            Haste::Commits => self.bytes_per_second.get().max(LEAST_FOR_COMMITS),
+        };
         let now = self.clock.monotonic();
         let mut paid_at = self.paid_at.lock();
         let from = paid_at.map_or(now, |at| at.max(now.saturating_sub(CREDIT)));
-        let until = from + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second.get() as f64);
+        let until = from + Duration::from_secs_f64(bytes as f64 / rate as f64);
         *paid_at = Some(until);
         until.saturating_sub(now)
     }
 }
 
 impl Pace for RatePace {
-    fn spend(&self, bytes: u64) {
-        let due = self.due(bytes);
+    fn spend(&self, bytes: u64, haste: Haste) {
+        let due = self.due(bytes, haste);
         if !due.is_zero() {
             // A cancel ends the wait; whoever cancelled also ends the rewrite this wait belongs to.
             match self.control.rest(due) {
@@ -59,10 +66,10 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let rate = NonZeroU64::new(1000).unwrap();
         let pace = RatePace::new(rate, Arc::clone(&clock) as Arc<dyn Clock>, Arc::default());
-        assert_eq!(pace.due(500), Duration::from_millis(500));
+        assert_eq!(pace.due(500, Haste::Usual), Duration::from_millis(500));
         clock.advance(Duration::from_millis(400));
-        assert_eq!(pace.due(0), Duration::from_millis(100));
-        assert_eq!(pace.due(25_000), Duration::from_millis(25_100), "a large step is delayed in full");
+        assert_eq!(pace.due(0, Haste::Usual), Duration::from_millis(100));
+        assert_eq!(pace.due(25_000, Haste::Usual), Duration::from_millis(25_100), "a large step is delayed in full");
     }
 
     #[test]
@@ -70,8 +77,18 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let rate = NonZeroU64::new(1000).unwrap();
         let pace = RatePace::new(rate, Arc::clone(&clock) as Arc<dyn Clock>, Arc::default());
-        pace.due(1);
+        pace.due(1, Haste::Usual);
         clock.advance(Duration::from_secs(1000));
-        assert_eq!(pace.due(1500), Duration::from_millis(500), "one second of credit, no more");
+        assert_eq!(pace.due(1500, Haste::Usual), Duration::from_millis(500), "one second of credit, no more");
+    }
+
+    #[test]
+    fn what_commits_wait_for_is_not_slower_than_the_engine_needs() {
+        let of = |rate: u64| {
+            let clock = Arc::new(ManualClock::default());
+            RatePace::new(NonZeroU64::new(rate).unwrap(), clock, Arc::default()).due(64 << 20, Haste::Commits)
+        };
+        assert_eq!(of(1), Duration::from_secs(2));
+        assert_eq!(of(64 << 20), Duration::from_secs(1), "a faster limit is not slowed down");
     }
 }

@@ -21,6 +21,8 @@ pub enum RecordKey {
     Reports,
     /// The current snapshot.
     Snapshot,
+    /// The oldest order that prunes of a store at rest left whole.
+    Floor,
 }
 
 impl RecordKey {
@@ -32,13 +34,16 @@ impl RecordKey {
             Self::LastOutcome => "last_outcome",
             Self::Reports => "reports",
             Self::Snapshot => "snapshot",
+            Self::Floor => "floor",
         }
     }
 
     fn table(self) -> Table {
         match self {
             Self::Snapshot => Table::SNAPSHOT,
-            Self::Phase | Self::LastCycle | Self::Freeze | Self::LastOutcome | Self::Reports => Table::META,
+            Self::Phase | Self::LastCycle | Self::Freeze | Self::LastOutcome | Self::Reports | Self::Floor => {
+                Table::META
+            }
         }
     }
 }
@@ -134,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        outcome::{Ended, Freeze, Outcome},
+        outcome::{Ended, Freeze, Outcome, RestFloor},
         phase::{PhaseRecord, PrunePhase, new_cycle},
         sweep::SweepStrategy,
     };
@@ -159,7 +164,7 @@ mod tests {
         };
         let freeze = Freeze { cycle: 1, at: 2, why: "why".to_owned() };
         let ended = Ended::Failed { code: "io".to_owned(), message: "no".to_owned() };
-        let failed = Outcome { cycle: Some(1), at: 2, head_order: None, ended, floor: None };
+        let failed = Outcome { cycle: Some(1), at: 2, head_order: None, ended };
         let ended = Ended::Finished {
             deleted: 3,
             first_order: 4,
@@ -168,13 +173,14 @@ mod tests {
             bytes_after: 7,
             certificate: "c".to_owned(),
         };
-        let finished = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended, floor: Some(4) };
+        let finished = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended };
         let found = [
             hex::encode(records.load(RecordKey::LastCycle).unwrap().unwrap()),
             hex::encode(record::encode(&phase).unwrap()),
             hex::encode(record::encode(&freeze).unwrap()),
             hex::encode(record::encode(&failed).unwrap()),
             hex::encode(record::encode(&finished).unwrap()),
+            hex::encode(record::encode(&RestFloor { order: 4 }).unwrap()),
         ];
         let pinned = [
             "535052314359434c010008000000010000000000000013488214",
@@ -185,11 +191,12 @@ mod tests {
                 "0102080901010a00000000000000d2c68eb0",
             ),
             "535052314652455a0100140000000100000000000000020000000000000003776879fd480fb1",
-            "535052314f55544301001a0000000101000000000000000200000000000000000102696f026e6f00729c162d",
+            "535052314f5554430100190000000101000000000000000200000000000000000102696f026e6fb5e411be",
             concat!(
-                "535052314f55544301004f00000001010000000000000002000000000000000108000000000000000003000000000000",
-                "00040000000000000005000000000000000106000000000000000700000000000000016301040000000000000097c03fc4",
+                "535052314f55544301004600000001010000000000000002000000000000000108000000000000000003000000000000",
+                "00040000000000000005000000000000000106000000000000000700000000000000016321c3f0b4",
             ),
+            "5350523152464c52010008000000040000000000000026e6bb6b",
         ];
         assert_eq!(found, pinned);
     }

@@ -299,22 +299,30 @@ impl Inner {
 
     fn serve(self: &Arc<Self>, messages: &Receiver<Message>) {
         while let Ok(Message::Wake(mut trigger)) = messages.recv() {
-            while let Some(control) = self.begin(trigger) {
-                self.work(trigger, control);
+            while let Some((trigger_of_cycle, control)) = self.begin(trigger) {
+                self.work(trigger_of_cycle, control);
                 trigger = Trigger::Orders; // the next one may have become due meanwhile, on a chain that is idle now
             }
         }
     }
 
     /// Decides and begins in one scope; nothing if the cycle is not wanted any more.
-    fn begin(&self, trigger: Trigger) -> Option<Arc<Control>> {
+    fn begin(&self, wake: Trigger) -> Option<(Trigger, Arc<Control>)> {
         let mut shared = self.shared.lock();
         let able = shared.poisoned.is_none() && shared.life == Life::Serving;
         // A request that came before the interrupted sweep was looked at is not answered by looking: it stays.
-        let asked = trigger != Trigger::Resumed && std::mem::take(&mut shared.asked) == Asked::Yes;
-        let wanted = able && (trigger == Trigger::Resumed || asked || self.is_due(&shared));
-        shared.trigger = wanted.then_some(trigger);
-        wanted.then(|| Arc::clone(shared.running.insert(Arc::new(Control::default()))))
+        let looks = wake == Trigger::Resumed;
+        let asked = !looks && std::mem::take(&mut shared.asked) == Asked::Yes;
+        let trigger = match (looks, asked) {
+            (true, _) => Trigger::Resumed,
+            (false, true) => Trigger::Operator,
+            (false, false) => Trigger::Orders,
+        };
+        if !able || !(looks || asked || self.is_due(&shared)) {
+            return None;
+        }
+        shared.trigger = Some(trigger);
+        Some((trigger, Arc::clone(shared.running.insert(Arc::new(Control::default())))))
     }
 
     fn work(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>) {

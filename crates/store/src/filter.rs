@@ -33,7 +33,16 @@ pub trait LiveSet: Send + Sync {
 /// A brake on the bytes a sweep moves. `spend` may block; only compactions that the sweep asked for call it.
 pub trait Pace: Send + Sync {
     /// Accounts for bytes about to be moved, and waits as long as they must be delayed.
-    fn spend(&self, bytes: u64);
+    fn spend(&self, bytes: u64, haste: Haste);
+}
+
+/// What waits for the bytes that are moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Haste {
+    /// Nothing.
+    Usual,
+    /// Level 0: the engine runs one compaction of it at a time, and commits stall where those fall behind (I12).
+    Commits,
 }
 
 /// What happens to one stored version.
@@ -217,6 +226,7 @@ impl SweepSlot {
             tally: SweepTally::default(),
             unspent: 0,
             paced,
+            haste: Haste::Usual,
         }
     }
 
@@ -260,6 +270,7 @@ pub(crate) struct SweepJudge {
     tally: SweepTally,
     unspent: u64,
     paced: Paced,
+    haste: Haste,
 }
 
 const SPEND_EVERY_BYTES: u64 = 256 << 10;
@@ -282,16 +293,16 @@ impl SweepJudge {
         verdict
     }
 
-    /// From here on this compaction is not braked.
-    pub(crate) fn release_brake(&mut self) {
-        self.paced = Paced::No;
+    /// Commits wait for this compaction.
+    pub(crate) fn hasten(&mut self) {
+        self.haste = Haste::Commits;
     }
 
     fn brake(&mut self) {
         let spent = std::mem::take(&mut self.unspent);
         if let (Paced::Yes, Some(pace)) = (self.paced, self.sweep.as_ref().and_then(|sweep| sweep.pace.as_ref())) {
             // A panic must not cross the C boundary here either; without its brake the sweep is only faster.
-            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pace.spend(spent))) {
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pace.spend(spent, self.haste))) {
                 Ok(()) | Err(_) => {}
             }
         }

@@ -27,7 +27,7 @@ pub use backend::{CrashTail, Fault, FaultyBackend, MemoryBackend};
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
 pub use error::{Disposition, HeadOrder, Holder, StoreError};
-pub use filter::{LiveSet, Pace, SweepSlot, SweepTally};
+pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use permit::Permit;

@@ -81,8 +81,10 @@ impl Store {
     ///
     /// Errors: records that are unusable, an engine that another store has already.
     pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
-        let state = ChainState::load(&*backend.view()?)?;
-        Self::build(backend, config, Some(state))
+        let store = Self::build(backend, config, None)?; // claims the engine BEFORE its state is read
+        let state = ChainState::load(&*store.view()?)?;
+        *store.chain.write() = Some(state);
+        Ok(store)
     }
 
     /// Opens somebody else's store for capture and sweep; it has no chain of ours, so it refuses commits.

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, process::ExitCode, sync::Arc};
 use state_pruner::{
     Control, PruneError, SweepChoice, SystemClock,
     mark::{MarkChoice, MarkStrategy, RehashChoice},
-    offline::{self, PruneMode, PruneOutcome, PruneRequest, Steering, VerifyRequest},
+    offline::{self, Frozen, PruneMode, PruneOutcome, PruneRequest, Steering, VerifyRequest},
     verify::{Leaks, VerifyReport},
 };
 use state_tree::Order;
@@ -25,6 +25,7 @@ impl From<&PruneArgs> for PruneRequest {
             layout: store.layout,
             keep_last: store.keep_last,
             mode: if args.dry_run { PruneMode::Plan } else { PruneMode::Apply },
+            frozen: if args.unfreeze { Frozen::Lift } else { Frozen::Refuse },
             mark: match args.mark {
                 MarkArg::Auto => MarkChoice::Auto,
                 MarkArg::Scan => MarkChoice::Scan,
@@ -73,14 +74,8 @@ const BEGINS_ANEW: &str = "stopped; run the same command again: a verification b
 
 /// Prunes a store at rest.
 pub(super) fn prune(args: &PruneArgs, output: Output) -> ExitCode {
-    let (request, unfreeze) = (PruneRequest::from(args), args.unfreeze);
-    let prune = move |steering: &Steering| {
-        if unfreeze && offline::unfreeze(&request.db, request.state_dir.as_deref())? {
-            tracing::warn!("deletes were unfrozen by an operator");
-        }
-        offline::prune(&request, steering)
-    };
-    match steered(output, GOES_ON, prune) {
+    let request = PruneRequest::from(args);
+    match steered(output, GOES_ON, move |steering| offline::prune(&request, steering)) {
         Ok(outcome) => {
             output.answer(&outcome, || pruned(&outcome));
             ExitCode::SUCCESS

@@ -71,9 +71,13 @@ fn space(store: &Store) -> Result<Space, ApiError> {
 }
 
 fn pins(store: &Store) -> Vec<Value> {
-    let owners = |owners: Vec<state_store::PinOwner>| owners.into_iter().map(|owner| owner.owner).collect::<Vec<_>>();
+    let holder = |holder: state_store::PinOwner| json!({ "name": holder.owner, "since_order": holder.since.get() });
     let pins = store.pins().into_iter();
-    pins.map(|(order, held)| json!({ "order": order.get(), "owners": owners(held) })).collect()
+    pins.map(|(order, held)| {
+        let holders: Vec<Value> = held.into_iter().map(holder).collect();
+        json!({ "order": order.get(), "holders": holders })
+    })
+    .collect()
 }
 
 /// `GET /metrics`.

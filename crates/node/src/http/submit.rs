@@ -44,13 +44,17 @@ pub(super) async fn submit(State(node): State<Arc<Node>>, request: Request) -> R
     }
 }
 
+/// A body arrives within this time, once there is room for it.
+const ARRIVAL: Duration = Duration::from_secs(10);
+
 /// Reads a body and hands its transactions to the chain. Ending before that leaves nothing behind.
 async fn accept(node: &Arc<Node>, request: Request, deadline: Instant) -> Result<Vec<Ticket>, ApiError> {
     let late = |_| too_late(node.patience);
     let room = Arc::clone(&node.bodies).acquire_many_owned(announced(request.headers()));
     let room = timeout_at(deadline, room).await.map_err(late)?;
     let room = room.map_err(|_| ApiError::internal("no more bodies are read"))?;
-    let body = timeout_at(deadline, Bytes::from_request(request, node)).await.map_err(late)??;
+    let arrival = deadline.min(Instant::now() + ARRIVAL); // a client that sends nothing keeps nobody waiting for long
+    let body = timeout_at(arrival, Bytes::from_request(request, node)).await.map_err(|_| too_late(ARRIVAL))??;
     let chain = Arc::clone(&node.chain);
     off_the_async_threads(move || {
         let _room = room; // until the body is parsed, also when its client has gone away

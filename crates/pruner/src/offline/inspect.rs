@@ -31,12 +31,11 @@ pub fn verify(request: &VerifyRequest, steering: &Steering) -> Result<VerifyRepo
     let holder = lock_holder(&request.db)?;
     let verified = open_beside(&request.db, holder.as_ref(), &dir)
         .and_then(|backend| verify_view(request, steering, &Store::foreign(Arc::new(backend), AT_REST)?, dir));
-    match (verified, holder) {
-        // A running node removes files; what looks like damage then may only be haste.
-        (Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })), Some(holder)) => {
-            Err(PruneError::Moving { holder })
-        }
-        (verified, _) => verified,
+    let Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })) = &verified else { return verified };
+    // A running node removes files; what looks like damage then may only be haste. It may have come meanwhile.
+    match holder.map_or_else(|| lock_holder(&request.db), |holder| Ok(Some(holder)))? {
+        Some(holder) => Err(PruneError::Moving { holder }),
+        None => verified,
     }
 }
 

@@ -55,6 +55,15 @@ pub enum PruneMode {
     Apply,
 }
 
+/// What to do about the freeze that an earlier prune left when it met damage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Frozen {
+    /// Refuse.
+    Refuse,
+    /// Lift it: an operator has looked, and repaired.
+    Lift,
+}
+
 /// One prune of a store at rest.
 #[derive(Debug, Clone)]
 pub struct PruneRequest {
@@ -66,6 +75,8 @@ pub struct PruneRequest {
     pub keep_last: NonZeroU64,
     /// Plan or apply.
     pub mode: PruneMode,
+    /// What to do about a freeze.
+    pub frozen: Frozen,
     /// Which way to mark.
     pub mark: MarkChoice,
     /// Which way to sweep.

@@ -224,7 +224,7 @@ impl AtomicSnapshotManager {
     }
 
     /// Revokes the permit of an expired lock. This waits for a commit, so it is done BEFORE the state is locked:
-    /// whoever asks for the status never waits for one.
+    /// whoever asks for the status does not wait for one.
     fn end_expired(&self) -> Result<(), PruneError> {
         let expired = {
             let state = self.state.lock();

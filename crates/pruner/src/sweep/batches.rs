@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use state_store::{Condemned, Flow, KeyRange, LiveSet, View};
+use state_store::{Condemned, Flow, Haste, KeyRange, LiveSet, View};
 use state_tree::NodeHash;
 
 use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys};
@@ -41,7 +41,7 @@ pub(super) fn sweep(
         (report.kept, report.ranges) = (report.kept + slice.kept, report.ranges + 1);
         (report.spared, report.foreign) = (report.spared + slice.spared, report.foreign + slice.foreign);
         if let Some(pace) = &job.pace {
-            pace.spend(slice.bytes);
+            pace.spend(slice.bytes, Haste::Usual);
         }
         job.show(Stage::Sweep, report.deleted, &next);
     }

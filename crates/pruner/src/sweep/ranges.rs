@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use state_store::{ActiveSweep, Backend, KeyRange, NodeFile, StoreError};
+use state_store::{Backend, Haste, KeyRange, NodeFile, StoreError};
 
 use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, share_of_keys};
 use crate::{control::Stage, error::PruneError};
@@ -35,7 +35,8 @@ pub(super) fn sweep(
         report.ranges += 1;
         let next = range.end.as_deref().map_or(&[][..], |end| end);
         if next.is_empty() {
-            old.rewrite_leftovers(job, &active)?; // BEFORE the cursor says that everything is done
+            // BEFORE the cursor says that everything is done
+            old.rewrite_leftovers(job, &|range| active.rewrite(range).map(|_| ()))?;
         }
         cursor.advance(next, report.deleted, Saved::NotYet)?; // the work first: it is idempotent
         job.show(Stage::Sweep, report.deleted, next);
@@ -43,7 +44,7 @@ pub(super) fn sweep(
     Ok(())
 }
 
-/// The files that a sweep must replace.
+/// The files that a series of rewrites must replace.
 struct Old {
     files: Vec<NodeFile>,
     from: Option<Vec<u8>>,
@@ -51,11 +52,16 @@ struct Old {
 
 impl Old {
     /// Every range that a file has keys in was rewritten, so none is left. One that is all the same is rewritten alone.
-    fn rewrite_leftovers(&self, job: &SweepJob<'_>, active: &ActiveSweep<'_>) -> Result<(), PruneError> {
-        let Some(range) = hull(&self.left(job.store.backend())?) else { return Ok(()) };
-        tracing::warn!("files of the node family outlived the rewrite of their ranges; they are rewritten again");
-        active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
-        match self.left(job.store.backend())?.len() {
+    fn rewrite_leftovers(&self, job: &SweepJob<'_>, rewrite: &Rewrite<'_>) -> Result<(), PruneError> {
+        let backend = job.store.backend();
+        for file in self.left(backend)? {
+            tracing::warn!(file = file.number, "a file outlived the rewrite of its range and is rewritten again");
+            let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
+            job.admit()?;
+            check_room(backend, &backend.node_files()?, &range, 0)?;
+            rewrite(&range).map_err(|error| told_to_end(job, error))?;
+        }
+        match self.left(backend)?.len() {
             0 => Ok(()),
             left => Err(PruneError::Invariant(format!("{left} files outlived the rewrite of every range"))),
         }
@@ -69,11 +75,7 @@ impl Old {
     }
 }
 
-/// The smallest range that holds every key of the files; nothing without files.
-fn hull(files: &[NodeFile]) -> Option<KeyRange> {
-    let end = files.iter().map(|file| [file.last.as_slice(), &[0]].concat()).max()?;
-    Some(KeyRange { start: files.iter().map(|file| file.first.clone()).min(), end: Some(end) })
-}
+type Rewrite<'a> = dyn Fn(&KeyRange) -> Result<(), StoreError> + 'a;
 
 /// A rewrite that ended because the work was told to end is no failure of the rewrite.
 fn told_to_end(job: &SweepJob<'_>, error: StoreError) -> PruneError {
@@ -87,18 +89,19 @@ fn told_to_end(job: &SweepJob<'_>, error: StoreError) -> PruneError {
 pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let backend = job.store.backend();
     backend.flush()?;
+    let old = Old { files: backend.node_files()?, from: None };
     let (mut done, blobs) = (0, backend.node_blob_bytes()?);
-    for range in cut(&backend.node_files()?, None, job.range_bytes) {
+    for range in cut(&old.files, None, job.range_bytes) {
         job.admit()?;
         let bytes = check_room(backend, &backend.node_files()?, &range, blobs)?;
         backend.rewrite_files(&range).map_err(|error| told_to_end(job, error))?;
         done += bytes;
         if let Some(pace) = &job.pace {
-            pace.spend(bytes);
+            pace.spend(bytes, Haste::Usual);
         }
         job.show(Stage::Reclaim, done, range.end.as_deref().map_or(&[][..], |end| end));
     }
-    Ok(())
+    old.rewrite_leftovers(job, &|range| backend.rewrite_files(range))
 }
 
 /// Ranges from `start` to the end of the keys, cut where files of the largest level begin, each of about `bytes`.

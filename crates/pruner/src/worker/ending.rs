@@ -43,7 +43,7 @@ impl Inner {
         // The next attempt waits for the next trigger, not for the next commit.
         let (cycle, outcome) = {
             let shared = self.shared.lock();
-            let failed = Outcome::failed(shared.last.as_ref(), shared.cycle, at, error);
+            let failed = Outcome::failed(shared.cycle, at, error);
             (shared.cycle, Outcome { head_order: Some(shared.head), ..failed })
         };
         // The freeze holds in memory even if its record could not be saved.

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use state_store::{Backend, Batch, Durability, FaultyBackend, KeyRange, Pace, Store, StoreError, Table};
+use state_store::{Backend, Batch, Durability, FaultyBackend, Haste, KeyRange, Pace, Store, StoreError, Table};
 use state_tree::NodeHash;
 
 use crate::support::{CONFIG, Live, Rig, await_sleep, commit, files, hash, nodes, present, sixteenth, sweep};
@@ -112,7 +112,7 @@ struct Brake {
 }
 
 impl Pace for Brake {
-    fn spend(&self, _bytes: u64) {
+    fn spend(&self, _bytes: u64, _haste: Haste) {
         // Both ends are gone once the test has let go: every later call passes.
         let _told = self.touched.lock().unwrap().send(()).is_ok();
         let _let_go = self.held.lock().unwrap().recv().is_err();
@@ -123,7 +123,6 @@ impl Pace for Brake {
 fn a_cancelled_rewrite_says_so_loses_nothing_and_can_be_repeated() {
     let rig = Rig::new();
     rig.commit(nodes(0, 4_000, 900));
-    rig.backend.rewrite_nodes(&KeyRange::ALL).unwrap(); // out of level 0, where nothing is braked
     let before = rig.present();
     let capture = rig.store.capture().unwrap();
     let ((touched, braking), (let_go, held)) = (mpsc::channel(), mpsc::channel());

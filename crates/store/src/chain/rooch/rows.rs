@@ -139,7 +139,8 @@ pub(super) fn execution_root(bytes: &[u8], transaction: &[u8; 32]) -> Result<[u8
 /// `transaction`: when it was sequenced, read from the end of the row. Nothing unless the rest of the sequence info,
 /// its order included, is found exactly where it must be for one and only one length of the lists.
 pub(super) fn sequenced_at(bytes: &[u8], order: u64) -> Option<u64> {
-    let infos = (0..bytes.len()).filter_map(|start| bytes.get(start..));
+    let wanted = order.to_le_bytes();
+    let infos = (0..bytes.len()).filter_map(|start| bytes.get(start..)).filter(|rest| rest.starts_with(&wanted));
     let mut found = infos.flat_map(|rest| sequence_info(rest, order)); // one start of many is right
     let (timestamp, another) = (found.next()?, found.next());
     another.is_none().then_some(timestamp)
