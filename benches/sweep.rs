@@ -1,12 +1,17 @@
 //! SweepExpired: a rewrite through the sweep filter against a plain forced compaction of the same store, and against
 //! deleting in batches and compacting then.
 
-use std::{path::Path, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use state_benches::{Arguments, Bound, Built, Error, Stopwatch, Table, Took, build};
 use state_pruner::{
-    Control, SystemClock, Unobserved,
+    Control, CycleConfig, PruneError, SweepChoice, SystemClock, Unobserved,
     mark::{MarkChoice, MarkJob, RehashChoice, SealedMark, build_reach},
+    sweep::{Outlook, Saved, SmallGarbage, SweepCursor, SweepJob, SweepStrategy},
 };
 use state_store::{Batch, Capture, Condemned, Flow, KeyRange, LiveSet as _, Store};
 use state_tree::{NodeHash, RoochLayout};
@@ -39,7 +44,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Copies the store, marks it, and times the work alone.
-    fn on_a_copy(&self, work: impl FnOnce(&Store, &Marked) -> Result<(), Error>) -> Result<Took, Error> {
+    fn on_a_copy(&self, work: impl FnOnce(&Arc<Store>, &Marked) -> Result<(), Error>) -> Result<Took, Error> {
         let copy = tempfile::tempdir_in(self.built.folder.path())?;
         let db = copy.path().join("db");
         std::fs::create_dir(&db)?;
@@ -80,17 +85,60 @@ fn mark(store: &Store, dir: &Path) -> Result<Marked, Error> {
     Ok(Marked { capture, mark })
 }
 
-fn sweep_by_filter(store: &Store, marked: &Marked) -> Result<(), Error> {
-    let live = Arc::clone(&marked.mark) as Arc<dyn state_store::LiveSet>;
-    let sweep = store.sweep(store.issue_permit(), marked.capture.barrier.clone(), live, None)?;
-    let tally = sweep.rewrite(&KeyRange::ALL)?;
-    if tally.dropped == 0 || tally.live != marked.mark.live_nodes() {
-        return Err(format!("the sweep saw something else than the mark: {tally:?}").into());
+/// SweepExpired as a cycle runs it, range after range.
+fn sweep_by_filter(store: &Arc<Store>, marked: &Marked) -> Result<(), Error> {
+    let config = CycleConfig::new(PathBuf::new());
+    let outlook = Outlook {
+        choice: SweepChoice::Filter,
+        live: marked.mark.live_nodes(),
+        present: None,
+        foreign: None,
+        filter: true,
+        small_garbage: SmallGarbage::Rewrite,
+    };
+    let job = SweepJob {
+        store,
+        permit: &store.issue_permit(),
+        barrier: &marked.capture.barrier,
+        mark: &marked.mark,
+        outlook,
+        range_bytes: config.range_bytes.get(),
+        delete_batch: config.delete_batch,
+        pace: None,
+        renew: &|| Ok(()),
+        control: &Control::default(),
+        observer: &Unobserved,
+        clock: &SystemClock::new(),
+    };
+    let report = job.run(&mut Unsaved::default())?;
+    if report.deleted == 0 || report.kept != marked.mark.live_nodes() {
+        return Err(format!("the sweep saw something else than the mark: {report:?}").into());
     }
     Ok(())
 }
 
-fn delete_then_compact(store: &Store, marked: &Marked) -> Result<(), Error> {
+/// A cursor that outlives nothing.
+#[derive(Default)]
+struct Unsaved(Option<Vec<u8>>);
+
+impl SweepCursor for Unsaved {
+    fn begin(&mut self, _strategy: SweepStrategy) {}
+
+    fn position(&self) -> Option<Vec<u8>> {
+        self.0.clone()
+    }
+
+    fn batch(&self, _next: &[u8], _deleted: u64) -> Result<Option<Batch>, PruneError> {
+        Ok(None)
+    }
+
+    fn advance(&mut self, next: &[u8], _deleted: u64, _saved: Saved) -> Result<(), PruneError> {
+        self.0 = Some(next.to_vec());
+        Ok(())
+    }
+}
+
+fn delete_then_compact(store: &Arc<Store>, marked: &Marked) -> Result<(), Error> {
     let permit = store.issue_permit();
     let (mut condemned, mut hint, mut failed) = (Vec::with_capacity(DELETE_BATCH), 0, None);
     let delete = |hashes: &[NodeHash]| {

@@ -174,8 +174,10 @@ pub struct Certificate {
     pub mark: Option<MarkReport>,
     /// How sweeping went.
     pub sweep: SweepReport,
-    /// Nodes deleted by the whole cycle, before and after a restart. After one that came in the middle of a range, what
-    /// was deleted of that range is not counted.
+    /// Whether its sweep was interrupted and a later process went on with it.
+    pub resumed: bool,
+    /// Nodes deleted by the whole cycle, before and after a restart. Of a resumed cycle that could not count every row
+    /// before (a walk, or a node that committed meanwhile), what was deleted of the range it died in may be missing.
     pub deleted: u64,
     /// Bytes on disk before the cycle.
     pub bytes_before: Option<FileBytes>,

@@ -17,9 +17,28 @@ enum Wish {
     Stop,
 }
 
+/// How far a pause has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pause {
+    /// Nobody asked for one.
+    No,
+    /// Asked for; the batch or range at work is finished first.
+    Asked,
+    /// The work holds.
+    Holding,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    wish: Wish,
+    /// Whether the work waits at a checkpoint.
+    holding: bool,
+}
+
 /// What the operator wants of the running work. A cancel and a stop are final.
 pub struct Control {
-    wish: Mutex<Wish>,
+    state: Mutex<State>,
     changed: Condvar,
     /// Ends what no checkpoint reaches, such as a rewrite inside the engine.
     interrupt: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
@@ -27,18 +46,19 @@ pub struct Control {
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").field("wish", &*self.wish.lock()).finish_non_exhaustive()
+        f.debug_struct("Control").field("state", &*self.state.lock()).finish_non_exhaustive()
     }
 }
 
 impl Default for Control {
     fn default() -> Self {
-        Self { wish: Mutex::new(Wish::Run), changed: Condvar::new(), interrupt: Mutex::new(None) }
+        let state = Mutex::new(State { wish: Wish::Run, holding: false });
+        Self { state, changed: Condvar::new(), interrupt: Mutex::new(None) }
     }
 }
 
 impl Control {
-    /// Holds the work at its next checkpoint.
+    /// Holds the work at its next checkpoint: before the next batch, or the next range of a sweep by filter.
     pub fn pause(&self) {
         self.set(Wish::Pause);
     }
@@ -81,7 +101,7 @@ impl Control {
 
     /// Why the work must end, once it must.
     pub fn ended(&self) -> Option<PruneError> {
-        Self::end(*self.wish.lock())
+        Self::end(self.state.lock().wish)
     }
 
     fn end(wish: Wish) -> Option<PruneError> {
@@ -94,13 +114,22 @@ impl Control {
 
     /// Whether the work was told to wait.
     pub fn is_paused(&self) -> bool {
-        *self.wish.lock() == Wish::Pause
+        self.state.lock().wish == Wish::Pause
+    }
+
+    /// How far a pause has got.
+    pub fn pause_state(&self) -> Pause {
+        match *self.state.lock() {
+            State { wish: Wish::Pause, holding: true } => Pause::Holding,
+            State { wish: Wish::Pause, holding: false } => Pause::Asked,
+            State { wish: Wish::Run | Wish::Cancel | Wish::Stop, .. } => Pause::No,
+        }
     }
 
     fn set(&self, to: Wish) {
-        let mut wish = self.wish.lock();
-        if Self::end(*wish).is_none() {
-            *wish = to;
+        let mut state = self.state.lock();
+        if Self::end(state.wish).is_none() {
+            state.wish = to;
         }
         self.changed.notify_all();
     }
@@ -109,23 +138,25 @@ impl Control {
     ///
     /// Errors: [`PruneError::Cancelled`] or [`PruneError::Stopped`] once told so.
     pub fn checkpoint(&self) -> Result<(), PruneError> {
-        let mut wish = self.wish.lock();
-        while *wish == Wish::Pause {
-            self.changed.wait(&mut wish);
+        let mut state = self.state.lock();
+        while state.wish == Wish::Pause {
+            state.holding = true;
+            self.changed.wait(&mut state);
         }
-        Self::end(*wish).map_or(Ok(()), Err)
+        state.holding = false;
+        Self::end(state.wish).map_or(Ok(()), Err)
     }
 
     /// Waits for `time`, or until told to end.
     pub fn rest(&self, time: Duration) -> Result<(), PruneError> {
-        let mut wish = self.wish.lock();
-        while Self::end(*wish).is_none() {
+        let mut state = self.state.lock();
+        while Self::end(state.wish).is_none() {
             // A pause or resume in between starts the wait again: a brake may be too long, never too short.
-            if self.changed.wait_for(&mut wish, time).timed_out() {
+            if self.changed.wait_for(&mut state, time).timed_out() {
                 break;
             }
         }
-        Self::end(*wish).map_or(Ok(()), Err)
+        Self::end(state.wish).map_or(Ok(()), Err)
     }
 }
 
@@ -200,13 +231,18 @@ mod tests {
     fn a_cancel_ends_paused_work_and_is_final() {
         let control = Arc::new(Control::default());
         control.pause();
+        assert_eq!(control.pause_state(), Pause::Asked, "nothing has got to a checkpoint");
         let worker = {
             let control = Arc::clone(&control);
             std::thread::Builder::new().spawn(move || control.checkpoint()).unwrap()
         };
+        while control.pause_state() != Pause::Holding {
+            std::thread::yield_now();
+        }
         control.cancel();
         assert!(matches!(worker.join().unwrap(), Err(PruneError::Cancelled)));
         control.resume();
         assert!(control.checkpoint().is_err());
+        assert_eq!(control.pause_state(), Pause::No);
     }
 }

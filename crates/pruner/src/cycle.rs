@@ -77,6 +77,8 @@ pub struct Finished {
 pub(crate) struct Marked {
     mark: Arc<SealedMark>,
     reports: Reports,
+    /// Whether an earlier process made it and began to sweep.
+    resumed: bool,
 }
 
 impl Marked {
@@ -235,7 +237,7 @@ pub(crate) fn build_reach(
     record.mark_digest = Some(mark.live_digest());
     reports.save(cycle, &*env.parts.records)?;
     record.save(&*env.parts.records)?; // BEFORE the first delete (S18)
-    Ok((record, Marked { mark: Arc::new(mark), reports }))
+    Ok((record, Marked { mark: Arc::new(mark), reports, resumed: false }))
 }
 
 fn warn_of_foreign_rows(rows: Option<u64>) {
@@ -314,7 +316,7 @@ pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecor
         return Err(refuse("the mark file is not the one it sealed")); // S18
     }
     let reports = Reports::load(record.cycle, &*env.parts.records)?;
-    Ok(Marked { mark: Arc::new(mark), reports })
+    Ok(Marked { mark: Arc::new(mark), reports, resumed: true })
 }
 
 pub(crate) fn sweep_expired(
@@ -358,10 +360,9 @@ pub(crate) fn sweep_expired(
 
 fn outlook(env: &CycleEnv, order: &CycleOrder<'_>, marked: &Marked) -> Outlook {
     let store = &env.parts.store;
-    let goes_on = store.head().is_some();
     Outlook {
         filter: store.backend().sweep_slot().is_some(),
-        small_garbage: if goes_on { SmallGarbage::LeaveToCompaction } else { SmallGarbage::Rewrite },
+        small_garbage: if store.head().is_some() { SmallGarbage::LeaveToCompaction } else { SmallGarbage::Rewrite },
         ..marked.outlook_at_rest(order)
     }
 }

@@ -32,7 +32,7 @@ pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, Root
 pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock};
 pub use config::{CycleConfig, PrunerConfig, SweepChoice};
-pub use control::{Control, Observer, Progress, Stage, Unobserved};
+pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;
 pub use health::{Facts, Health, Reason, Verdict, assess};
 pub use outcome::{Ended, Freeze, Outcome};

@@ -3,10 +3,7 @@
 //! Two kinds are opened through the same type. A store of our own has a chain: it commits, has a head and a floor, and
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use state_tree::{NodeHash, Order, StateRoot};
@@ -227,9 +224,10 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Activates the sweep filter until the returned value is dropped.
+    /// Activates the sweep filter until the returned value is dropped, and writes what is in memory to files, for a
+    /// filter is never asked about a memtable (L16); what comes later is in the barrier.
     ///
-    /// Errors: no filter installed (O21), a revoked permit, a permit or barrier of another store.
+    /// Errors: no filter installed (O21), a revoked permit, a permit or barrier of another store, a failed flush.
     pub fn sweep(
         &self,
         permit: Permit,
@@ -245,7 +243,9 @@ impl Store {
         }
         let sweep = Arc::new(Sweep::new(permit, barrier, live, pace));
         slot.activate(Arc::clone(&sweep));
-        Ok(ActiveSweep { store: self, slot, sweep, flushed: AtomicBool::new(false) })
+        let active = ActiveSweep { store: self, slot, sweep };
+        self.backend().flush()?;
+        Ok(active)
     }
 
     fn check_owner(&self, permit: &Permit, barrier: &BarrierHold) -> Result<(), StoreError> {
@@ -342,8 +342,6 @@ pub struct ActiveSweep<'a> {
     store: &'a Store,
     slot: Arc<SweepSlot>,
     sweep: Arc<Sweep>,
-    /// Whether what was in memory when the sweep began is in files; what came later is in the barrier.
-    flushed: AtomicBool,
 }
 
 impl ActiveSweep<'_> {
@@ -354,12 +352,8 @@ impl ActiveSweep<'_> {
         if !self.sweep.permit().is_current() {
             return Err(StoreError::PermitRevoked);
         }
-        let (before, backend) = (self.sweep.tally(), self.store.backend());
-        if !self.flushed.load(Ordering::Acquire) {
-            backend.flush()?; // a filter is never asked about a memtable (L16)
-            self.flushed.store(true, Ordering::Release);
-        }
-        backend.rewrite_files(range)?;
+        let before = self.sweep.tally();
+        self.store.backend().rewrite_files(range)?;
         if !self.sweep.permit().is_current() {
             return Err(StoreError::PermitRevoked);
         }

@@ -155,6 +155,10 @@ fn pruned(outcome: &PruneOutcome) -> String {
         lines.push("nothing was deleted: this was a dry run".to_owned());
     } else {
         lines.push(format!("deleted   {gone} nodes, kept {kept}, in {:.1} s", sweep.seconds));
+        if outcome.resumed_cycle.is_some() {
+            let all = number(outcome.deleted);
+            lines.push(format!("          by this run, which went on with an interrupted one: {all} by both"));
+        }
     }
     let foreign = outcome.mark.as_ref().and_then(|mark| mark.foreign_rows).map_or(0, |rows| rows).max(sweep.foreign);
     if foreign > 0 {

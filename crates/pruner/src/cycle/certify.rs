@@ -35,6 +35,16 @@ pub(super) struct Swept<'a> {
     pub(super) snapshot: AtomicFields,
 }
 
+/// Nodes deleted by the whole cycle. The count of an interrupted run may lack the range it died in; where nobody writes
+/// meanwhile and the mark counted every row, what is left tells exactly.
+fn deleted(env: &CycleEnv, marked: &Marked, swept: &Swept<'_>) -> u64 {
+    let at_rest = env.parts.store.head().is_none();
+    match (at_rest, marked.report().present_nodes, marked.report().foreign_rows) {
+        (true, Some(nodes), Some(foreign)) => (nodes + foreign).saturating_sub(swept.report.kept),
+        _ => swept.cursor.deleted_before + swept.report.deleted,
+    }
+}
+
 /// Puts the certificate together from what each step returned.
 pub(super) fn certify(
     env: &CycleEnv,
@@ -42,6 +52,7 @@ pub(super) fn certify(
     marked: &Marked,
     swept: Swept<'_>,
 ) -> Result<Certificate, PruneError> {
+    let deleted = deleted(env, marked, &swept);
     let (record, reports) = (&swept.cursor.record, marked.reports.clone());
     Ok(Certificate {
         format: CERTIFICATE_FORMAT,
@@ -55,7 +66,8 @@ pub(super) fn certify(
         retained: reports.retained,
         live_nodes: marked.mark.live_nodes(),
         live_digest: hex::encode(marked.mark.live_digest()),
-        deleted: swept.cursor.deleted_before + swept.report.deleted,
+        resumed: marked.resumed,
+        deleted,
         seconds: PhaseSeconds {
             snapshot: Some(reports.snapshot_seconds),
             build_reach: Some(reports.mark.seconds),

@@ -27,7 +27,11 @@ pub struct PruneOutcome {
     pub retained: RetainedReport,
     /// How marking went.
     pub mark: Option<MarkReport>,
-    /// How sweeping went; in a dry run how it would go, counted row by row.
+    /// The interrupted cycle that this run went on with, if it did.
+    pub resumed_cycle: Option<u64>,
+    /// Nodes deleted, those of an earlier run of the same sweep included; in a dry run, those it would delete.
+    pub deleted: u64,
+    /// How sweeping went in this run; in a dry run how it would go, counted row by row.
     pub sweep: SweepReport,
     /// Bytes on disk; a dry run leaves them as they are.
     pub bytes: PruneBytes,
@@ -41,6 +45,8 @@ impl PruneOutcome {
             dry_run: true,
             retained: marked.retained().clone(),
             mark: Some(marked.report().clone()),
+            resumed_cycle: None,
+            deleted: plan.deleted,
             sweep: plan,
             bytes: PruneBytes { before: bytes, after: bytes },
             certificate: None,
@@ -53,6 +59,8 @@ impl PruneOutcome {
             dry_run: false,
             retained: certificate.retained.clone(),
             mark: certificate.mark.clone(),
+            resumed_cycle: certificate.resumed.then_some(certificate.cycle),
+            deleted: certificate.deleted,
             sweep: certificate.sweep.clone(),
             bytes,
             certificate: Some(finished.path.display().to_string()),

@@ -43,7 +43,7 @@ pub(super) fn sweep(
         if let Some(pace) = &job.pace {
             pace.spend(slice.bytes, Haste::Usual);
         }
-        job.show(Stage::Sweep, report.deleted, &next);
+        job.show(Stage::Sweep, report.deleted, Some(&next));
     }
     report.kept += report.spared;
     report.deleted_bytes = bytes;

@@ -227,6 +227,7 @@ impl SweepJob<'_> {
         let (strategy, reclaim) = (way.strategy, way.reclaim);
         let mut report = way.report();
         cursor.begin(strategy);
+        self.show(Stage::Sweep, 0, cursor.position().as_deref());
         match strategy {
             SweepStrategy::Filter => {
                 ranges::sweep(self, cursor, &mut report)?;
@@ -268,8 +269,9 @@ impl SweepJob<'_> {
         }
     }
 
-    fn show(&self, stage: Stage, done: u64, next: &[u8]) {
-        self.observer.progress(Progress { stage, done, share: Some(share_of_keys(next)) });
+    /// `next` is the first key that is not handled yet; nothing at the beginning, empty at the end.
+    fn show(&self, stage: Stage, done: u64, next: Option<&[u8]>) {
+        self.observer.progress(Progress { stage, done, share: Some(next.map_or(0.0, share_of_keys)) });
     }
 }
 

@@ -22,12 +22,11 @@ pub(super) fn sweep(
     let (pace, backend) = (job.pace.clone(), job.store.backend());
     let active = job.store.sweep(job.permit.clone(), job.barrier.clone(), job.mark.clone(), pace)?;
     let Some(rest) = rest_of_keys(cursor) else { return Ok(()) };
-    backend.flush()?; // what is only in memory has no file to rewrite yet (L16)
     let old = Old { files: backend.node_files()?, from: rest.start };
     let blobs = backend.node_blob_bytes()?;
     for range in cut(&old.files, old.from.clone(), job.range_bytes) {
         job.admit()?;
-        check_room(backend, &backend.node_files()?, &range, blobs)?;
+        check_room(backend, &old.files, &range, blobs)?;
         active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         (report.deleted, report.spared, report.foreign) = (tally.dropped, tally.created, tally.foreign);
@@ -39,7 +38,7 @@ pub(super) fn sweep(
             old.rewrite_leftovers(job, &|range| active.rewrite(range).map(|_| ()))?;
         }
         cursor.advance(next, report.deleted, Saved::NotYet)?; // the work first: it is idempotent
-        job.show(Stage::Sweep, report.deleted, next);
+        job.show(Stage::Sweep, report.deleted, Some(next));
     }
     Ok(())
 }
@@ -58,7 +57,7 @@ impl Old {
             tracing::warn!(file = file.number, "a file outlived the rewrite of its range and is rewritten again");
             let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
             job.admit()?;
-            check_room(backend, &backend.node_files()?, &range, 0)?;
+            check_room(backend, &self.files, &range, backend.node_blob_bytes()?)?;
             rewrite(&range).map_err(|error| told_to_end(job, error))?;
         }
         match self.left(backend)?.len() {
@@ -93,13 +92,13 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let (mut done, blobs) = (0, backend.node_blob_bytes()?);
     for range in cut(&old.files, None, job.range_bytes) {
         job.admit()?;
-        let bytes = check_room(backend, &backend.node_files()?, &range, blobs)?;
+        let bytes = check_room(backend, &old.files, &range, blobs)?;
         backend.rewrite_files(&range).map_err(|error| told_to_end(job, error))?;
         done += bytes;
         if let Some(pace) = &job.pace {
             pace.spend(bytes, Haste::Usual);
         }
-        job.show(Stage::Reclaim, done, range.end.as_deref().map_or(&[][..], |end| end));
+        job.show(Stage::Reclaim, done, Some(range.end.as_deref().map_or(&[][..], |end| end)));
     }
     old.rewrite_leftovers(job, &|range| backend.rewrite_files(range))
 }

@@ -80,7 +80,10 @@ impl Counter {
     }
 }
 
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
 struct Faults {
+    before_write: Mutex<Option<Hook>>,
     reads: Counter,
     writes: Counter,
     rewrites: Counter,
@@ -126,6 +129,7 @@ impl FaultyBackend {
             inner,
             memory,
             faults: Arc::new(Faults {
+                before_write: Mutex::default(),
                 reads: Counter::default(),
                 writes: Counter::default(),
                 rewrites: Counter::default(),
@@ -144,6 +148,11 @@ impl FaultyBackend {
     /// Reads attempted so far: one per call on a view, however many keys it names.
     pub fn reads(&self) -> u64 {
         self.faults.reads.done.load(Ordering::Acquire)
+    }
+
+    /// Calls this before each write, on the thread that writes.
+    pub fn before_write(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.faults.before_write.lock() = Some(Arc::new(hook));
     }
 
     /// Fails the write after `distance` further ones, once.
@@ -194,6 +203,10 @@ impl Backend for FaultyBackend {
     }
 
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
+        let hook = self.faults.before_write.lock().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
         let _whole = self.faults.write.lock();
         self.alive()?;
         self.faults.writes.step("writing")?;

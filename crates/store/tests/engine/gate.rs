@@ -10,8 +10,8 @@ use std::{
 };
 
 use state_store::{
-    Backend, Base, Batch, Condemned, Durability, Fault, FaultyBackend, Flow, KeyRange, MemoryBackend, NodeFile,
-    RocksBackend, Space, Store, StoreError, SweepSlot, Table, View,
+    Backend, Base, Batch, Condemned, Durability, Fault, FaultyBackend, Flow, KeyRange, MemoryBackend, RocksBackend,
+    Store, StoreError, Table, View,
 };
 use state_tree::{NodeHash, Order, StateRoot};
 
@@ -235,57 +235,6 @@ fn the_floor_is_never_lowered_and_survives_a_reopen() {
     assert_eq!(rig.store.root(order(3)).unwrap(), root(3));
 }
 
-/// A backend that holds every write of threads with one name until it is told to go on, and logs who wrote.
-struct Held {
-    inner: MemoryBackend,
-    name: &'static str,
-    in_write: mpsc::Sender<()>,
-    go_on: Mutex<mpsc::Receiver<()>>,
-    wrote: Arc<Mutex<Vec<String>>>,
-}
-
-impl Backend for Held {
-    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
-        let thread = std::thread::current().name().unwrap().to_owned();
-        self.wrote.lock().unwrap().push(thread.clone());
-        if thread == self.name {
-            self.in_write.send(()).unwrap();
-            self.go_on.lock().unwrap().recv().unwrap();
-        }
-        self.inner.write(batch, durability)
-    }
-    fn view(&self) -> Result<Arc<dyn View>, StoreError> {
-        self.inner.view()
-    }
-    fn flush(&self) -> Result<(), StoreError> {
-        self.inner.flush()
-    }
-    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
-        self.inner.rewrite_files(range)
-    }
-    fn cancel_rewrite(&self) {
-        self.inner.cancel_rewrite();
-    }
-    fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
-        self.inner.node_files()
-    }
-    fn node_blob_bytes(&self) -> Result<u64, StoreError> {
-        self.inner.node_blob_bytes()
-    }
-    fn node_rows_hint(&self) -> Result<u64, StoreError> {
-        self.inner.node_rows_hint()
-    }
-    fn space(&self) -> Result<Space, StoreError> {
-        self.inner.space()
-    }
-    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        self.inner.free_bytes()
-    }
-    fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
-        self.inner.sweep_slot()
-    }
-}
-
 /// A store with one commit whose writes by threads of this name are held, and the two ends of the hold.
 struct Holding {
     store: Store,
@@ -296,11 +245,19 @@ struct Holding {
 
 impl Holding {
     fn writes_of(name: &'static str) -> Self {
-        let (inner, wrote) = (MemoryBackend::new(), Arc::default());
-        commit(&Store::open(Arc::new(inner.clone()), CONFIG).unwrap(), nodes(0, 1, 10)).unwrap();
+        let (store, backend) = memory();
+        commit(&store, nodes(0, 1, 10)).unwrap();
         let ((in_write, entered), (release, go_on)) = (mpsc::channel(), mpsc::channel());
-        let held = Held { inner, name, in_write, go_on: Mutex::new(go_on), wrote: Arc::clone(&wrote) };
-        let store = Store::open(Arc::new(held), CONFIG).unwrap();
+        let (wrote, go_on) = (Arc::new(Mutex::new(Vec::new())), Mutex::new(go_on));
+        let writers = Arc::clone(&wrote);
+        backend.before_write(move || {
+            let thread = std::thread::current().name().unwrap().to_owned();
+            writers.lock().unwrap().push(thread.clone());
+            if thread == name {
+                in_write.send(()).unwrap();
+                go_on.lock().unwrap().recv().unwrap();
+            }
+        });
         Self { store, entered, release, wrote }
     }
 }
