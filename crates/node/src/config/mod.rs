@@ -27,6 +27,10 @@ use source::Source;
 /// The shipped configuration file.
 pub const SHIPPED: &str = include_str!("../../../../config/node.toml");
 
+/// Bytes per range of a node's sweep: a pause holds before the next range, and by default the brake lets one pass in
+/// less than three seconds.
+const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
+
 /// When an acknowledged transaction survives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -285,6 +289,7 @@ impl Config {
                 rehash,
                 io_limit: io_limit.and_then(NonZeroU64::new),
                 verify_sample: verify_sample.get(),
+                range_bytes: RANGE_BYTES,
                 ..CycleConfig::new(self.pruner_dir())
             },
             snapshots: SnapshotManagerConfig {
