@@ -2,8 +2,12 @@
 
 use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
 
-use state_pruner::{Freeze, KeptBy, PruneError, RestWindow, RetainedRoots, Retention, StoreRecords, Window};
-use state_store::{Batch, ChainView, Durability, Head, Hole, NativeChain, RootAt, StoreError, Table, View};
+use state_pruner::{
+    Freeze, KeptBy, PruneError, RestWindow, RetainedRoots, Retention, StoreRecords, Window, phase::PrunePhase,
+};
+use state_store::{
+    Backend, Batch, ChainView, Durability, FaultyBackend, Head, Hole, NativeChain, RootAt, StoreError, Table, View,
+};
 use state_tests::{
     archive::orders,
     check,
@@ -142,6 +146,10 @@ impl ChainView for Wrong {
         Ok(found)
     }
 
+    fn window_digest(&self, view: &dyn View, first: Order, last: Order) -> Result<Option<[u8; 32]>, StoreError> {
+        NativeChain.window_digest(view, first, last)
+    }
+
     fn sequenced(&self, view: &dyn View) -> Result<Option<Order>, StoreError> {
         NativeChain.sequenced(view)
     }
@@ -221,4 +229,30 @@ fn a_store_without_the_sweep_filter_is_swept_by_batches_and_says_why() {
     let sweep = outcome.unwrap().certificate.sweep;
     assert!(sweep.why.contains("without the sweep filter"), "{}", sweep.why);
     check::exact(&rig.chain, "by delete batches");
+}
+
+/// A snapshot of a long window is taken as fast as one of a short window, and nothing is marked before every root of it
+/// was read and held against what the snapshot was sealed over.
+#[test]
+fn a_snapshot_reads_the_ends_of_its_window_and_the_mark_reads_the_rest() {
+    let base = Rig::new(Engine::Memory);
+    base.chain.grow(Profile::Uniform, 6, 300);
+    let reads = |keep_last: u64| {
+        let faulty = FaultyBackend::over(base.memory().copy());
+        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+        let rig = Rig::on(base.chain.fork(Arc::clone(&backend)), backend);
+        let plan = rig.plan(keep_last);
+        let env = rig.env(&plan, &Hooks::none());
+        env.parts.policy.advance().unwrap();
+        let before = faulty.reads();
+        let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach).unwrap();
+        let taken = faulty.reads() - before;
+        let roots = env.snapshots.lock_snapshot(PrunePhase::BuildReach).unwrap().roots().unwrap();
+        assert_eq!((snapshot.snapshot.roots, roots.roots.len() as u64), (keep_last, keep_last));
+        assert_eq!(snapshot.snapshot.roots_digest.0, roots.digest, "keep {keep_last}");
+        taken
+    };
+    let few = reads(2);
+    assert!(few > 0 && few < 10, "{few} reads");
+    assert_eq!(reads(200), few);
 }

@@ -49,7 +49,7 @@ mod tests {
         ChainStatus {
             head: HeadRecord {
                 order: 0,
-                at: RootRecord { root: [0; 32], timestamp_ms: 0, block_hash: [0; 32] },
+                at: RootRecord { root: [0; 32], timestamp_ms: 0, block_hash: [0; 32], trail: [0; 32] },
                 commits: 1,
                 nodes_put: 0,
                 bytes_put: 0,

@@ -70,6 +70,9 @@ pub struct RetainedRoots {
     pub first: Order,
     /// Every retained root, by order.
     pub roots: Vec<RetainedRoot>,
+    /// A digest of every root of the window: what a mark made from these roots belongs to. Pins below the window are not
+    /// in it: they keep more, so a mark made with them stays good when they are let go.
+    pub digest: [u8; 32],
     /// Orders of the window without a usable root, all of them named by the operator.
     pub holes: Vec<(Order, Hole)>,
     /// Orders accepted but not yet executed, which is normal after a crash.
@@ -90,7 +93,8 @@ impl RetainedRoots {
         for (order, at) in answers {
             found.take(order, at, if order == head.order { KeptBy::Head } else { KeptBy::Window });
         }
-        found.roots.extend(retention.pins.iter().filter(|pin| pin.order < first).cloned());
+        let digest = window_digest(chain, view, (first, head.order), &found)?;
+        found.roots.extend(retention.pins_below(first));
         let named = |order: &Order| retention.allowed_holes.contains(order);
         let unknown: Vec<(Order, Hole)> =
             found.holes.iter().filter(|(order, _)| !named(order)).map(|(order, hole)| (*order, hole.clone())).collect();
@@ -106,6 +110,7 @@ impl RetainedRoots {
             head,
             first,
             roots: found.roots,
+            digest,
             holes: found.holes.into_iter().collect(),
             unexecuted: sequenced.get() - head.order.get(),
             shorter_than_asked: shorter,
@@ -116,10 +121,12 @@ impl RetainedRoots {
     pub fn distinct(&self) -> BTreeSet<StateRoot> {
         self.roots.iter().map(|kept| kept.root).filter(|root| root.node().is_some()).collect()
     }
+}
 
-    /// SHA-256 over every (order, root) pair: what a mark made from these roots belongs to.
-    pub fn digest(&self) -> [u8; 32] {
-        digest(self.roots.iter().map(|kept| (kept.order, kept.root)))
+impl Retention {
+    /// The pins that do not lie in the window.
+    pub(crate) fn pins_below(&self, first: Order) -> impl Iterator<Item = RetainedRoot> {
+        self.pins.iter().filter(move |pin| pin.order < first).cloned()
     }
 }
 
@@ -135,16 +142,25 @@ pub(crate) fn digest_between(
     for (order, at) in chain.roots(view, first, last)? {
         found.take(order, at, KeptBy::Window);
     }
-    Ok(digest(found.roots.iter().map(|kept| (kept.order, kept.root))))
+    window_digest(chain, view, (first, last), &found)
 }
 
-fn digest(roots: impl Iterator<Item = (Order, StateRoot)>) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for (order, root) in roots {
-        hasher.update(order.get().to_be_bytes());
-        hasher.update(root.hash().as_bytes());
+/// The chain's own digest, or SHA-256 over every (order, root) pair found.
+fn window_digest(
+    chain: &dyn ChainView,
+    view: &dyn View,
+    (first, last): (Order, Order),
+    found: &Found,
+) -> Result<[u8; 32], PruneError> {
+    if let Some(digest) = chain.window_digest(view, first, last)? {
+        return Ok(digest);
     }
-    hasher.finalize().into()
+    let mut hasher = Sha256::new();
+    for kept in &found.roots {
+        hasher.update(kept.order.to_key());
+        hasher.update(kept.root.hash().as_bytes());
+    }
+    Ok(hasher.finalize().into())
 }
 
 /// Asks a chain for the orders of a window.

@@ -141,10 +141,12 @@ impl ChainState {
     pub(crate) fn plan(&self, commit: Commit<'_>) -> Result<Planned, StoreError> {
         let order = self.admit(commit.base, commit.delta.parent)?;
         let root = commit.delta.root;
+        let before = self.head.as_ref().map(|head| &head.at);
         let at = RootRecord {
             root: *root.hash().as_bytes(),
             timestamp_ms: commit.timestamp_ms,
             block_hash: commit.block_hash,
+            trail: native::trail(before, order, root.hash().as_bytes()),
         };
         let nodes = commit.delta.created.len() as u64;
         let bytes: u64 = commit.delta.created.values().map(|created| created.bytes.len() as u64).sum();

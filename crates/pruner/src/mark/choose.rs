@@ -84,7 +84,7 @@ fn estimate(job: &MarkJob<'_>) -> Result<Option<u64>, PruneError> {
     let Some(root) = job.roots.head.root.node() else {
         return Ok(Some(0));
     };
-    let mut dice = Dice(u64::from_be_bytes(job.roots.digest().first_chunk().map_or([0; 8], |chunk| *chunk)));
+    let mut dice = Dice(u64::from_be_bytes(job.roots.digest.first_chunk().map_or([0; 8], |chunk| *chunk)));
     let (mut nodes, mut steps) = (0.0, 0.0);
     for _ in 0..DESCENTS {
         let Some(descent) = descend(job, root, &mut dice)? else {

@@ -170,7 +170,7 @@ struct Present {
 impl MarkJob<'_> {
     /// What the mark of this job belongs to.
     pub fn identity(&self) -> MarkIdentity {
-        MarkIdentity { cycle: self.cycle, roots: self.roots.digest() }
+        MarkIdentity { cycle: self.cycle, roots: self.roots.digest }
     }
 }
 

@@ -178,6 +178,7 @@ pub(crate) fn retained(roots: &[NodeHash]) -> RetainedRoots {
                 kept_by: if index == head { KeptBy::Head } else { KeptBy::Window },
             })
             .collect(),
+        digest: Sha256::digest(roots.iter().flat_map(|root| *root.as_bytes()).collect::<Vec<u8>>()).into(),
         holes: Vec::new(),
         unexecuted: 0,
         shorter_than_asked: false,

@@ -7,8 +7,15 @@ use std::{ops::Deref, sync::Arc};
 use state_store::{BarrierHold, Permit, View};
 use state_tree::Order;
 
-use super::{manager::AtomicSnapshotManager, types::AtomicSnapshot};
-use crate::{error::PruneError, phase::PrunePhase, roots::RetainedRoots};
+use super::{
+    manager::{AtomicSnapshotManager, Roots},
+    types::{AtomicSnapshot, PruneSnapshot},
+};
+use crate::{
+    error::PruneError,
+    phase::PrunePhase,
+    roots::{RetainedRoots, Retention},
+};
 
 /// The right of one phase to work on one snapshot; dropping it releases the lock.
 pub struct SnapshotGuard<'a> {
@@ -79,13 +86,30 @@ impl SnapshotGuard<'_> {
         view.ok_or_else(|| self.unusable("its view is gone"))
     }
 
-    /// The retained roots of the snapshot.
+    /// The retained roots of the snapshot, read from its view by whoever asks first, and held against what the snapshot
+    /// was sealed over.
     ///
-    /// Errors: the snapshot comes from an earlier process.
+    /// Errors: the snapshot comes from an earlier process; records that cannot be read, holes, roots that differ.
     pub fn roots(&self) -> Result<Arc<RetainedRoots>, PruneError> {
-        let mut state = self.manager.state.lock();
-        let roots = state.of(self.snapshot.snapshot_id).and_then(|held| held.roots.clone());
-        roots.ok_or_else(|| self.unusable("its roots are gone"))
+        let held = self.manager.state.lock().of(self.snapshot.snapshot_id).map(|held| held.roots.clone());
+        match held {
+            Some(Roots::Read(roots)) => Ok(roots),
+            Some(Roots::Unread(retention)) => self.read_roots(&retention),
+            Some(Roots::Gone) | None => Err(self.unusable("its roots are gone")),
+        }
+    }
+
+    /// Without the state locked: a long window takes its time.
+    fn read_roots(&self, retention: &Retention) -> Result<Arc<RetainedRoots>, PruneError> {
+        let view = self.view()?;
+        let roots = Arc::new(RetainedRoots::resolve(&*self.manager.parts.chain, &*view, retention)?);
+        if PruneSnapshot::of(&roots, view.sequence()) != self.snapshot.snapshot {
+            return Err(self.unusable("its roots are not those it was sealed over"));
+        }
+        if let Some(held) = self.manager.state.lock().of(self.snapshot.snapshot_id) {
+            held.roots = Roots::Read(Arc::clone(&roots));
+        }
+        Ok(roots)
     }
 
     /// The barrier of the snapshot: reopened from the commit journal if the snapshot comes from an earlier process

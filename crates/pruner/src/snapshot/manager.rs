@@ -13,6 +13,7 @@ use state_store::{BarrierHold, ChainView, Head, Permit, Store, StoreError, View}
 
 use super::{
     guard::SnapshotGuard,
+    outline::Outline,
     types::{
         AtomicSnapshot, Blocked, ChainMetadata, PruneSnapshot, SnapshotLock, SnapshotManagerConfig, SnapshotStatus,
     },
@@ -59,9 +60,20 @@ pub struct SnapshotParts {
     pub clock: Arc<dyn Clock>,
 }
 
+/// The retained roots of a snapshot.
+#[derive(Clone)]
+pub(super) enum Roots {
+    /// Read from its view.
+    Read(Arc<RetainedRoots>),
+    /// To be read when a phase asks for them; the snapshot is sealed over their digest.
+    Unread(Arc<Retention>),
+    /// The snapshot comes from an earlier process.
+    Gone,
+}
+
 pub(super) struct Held {
     pub(super) snapshot: Arc<AtomicSnapshot>,
-    pub(super) roots: Option<Arc<RetainedRoots>>,
+    pub(super) roots: Roots,
     pub(super) view: Option<Arc<dyn View>>,
     pub(super) barrier: Option<BarrierHold>,
     /// Monotonic time of creation, load or last renewal.
@@ -129,7 +141,7 @@ impl AtomicSnapshotManager {
         state.last_id = snapshot.snapshot_id;
         state.held = Some(Held {
             snapshot: Arc::new(snapshot),
-            roots: None,
+            roots: Roots::Gone,
             view: None,
             barrier: None,
             renewed: self.parts.clock.monotonic(),
@@ -166,13 +178,13 @@ impl AtomicSnapshotManager {
         let capture = parts.store.capture()?;
         // AFTER the view: whatever pins held below the floor of the view are still held, or hold nothing.
         let retention = parts.policy.retention()?;
-        let roots = RetainedRoots::resolve(&*parts.chain, &*capture.view, &retention)?;
+        let (snapshot, head, roots) = self.outline_or_read(&*capture.view, retention)?;
         let snapshot = AtomicSnapshot {
-            snapshot: PruneSnapshot::of(&roots, capture.view.sequence()),
+            snapshot,
             snapshot_id: id,
             created_at: parts.clock.unix_ms(),
             created_phase: phase,
-            chain_metadata: self.metadata(&roots.head),
+            chain_metadata: self.metadata(&head),
             integrity_hash: H256::zero(),
         }
         .sealed()?;
@@ -182,11 +194,26 @@ impl AtomicSnapshotManager {
         }
         Ok(Held {
             snapshot: Arc::new(snapshot),
-            roots: Some(Arc::new(roots)),
+            roots,
             view: Some(capture.view),
             barrier: Some(capture.barrier),
             renewed: parts.clock.monotonic(),
         })
+    }
+
+    /// What the ends of the window tell, where the chain's records chain its roots; else every root is read.
+    fn outline_or_read(
+        &self,
+        view: &dyn View,
+        retention: Retention,
+    ) -> Result<(PruneSnapshot, Head, Roots), PruneError> {
+        let (chain, sequence) = (&*self.parts.chain, view.sequence());
+        if let Some(outline) = Outline::of(chain, view, &retention)? {
+            let snapshot = PruneSnapshot::outlined(&outline, sequence);
+            return Ok((snapshot, outline.head, Roots::Unread(Arc::new(retention))));
+        }
+        let roots = RetainedRoots::resolve(chain, view, &retention)?;
+        Ok((PruneSnapshot::of(&roots, sequence), roots.head, Roots::Read(Arc::new(roots))))
     }
 
     fn metadata(&self, head: &Head) -> ChainMetadata {

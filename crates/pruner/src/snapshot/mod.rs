@@ -7,6 +7,7 @@
 
 mod guard;
 mod manager;
+mod outline;
 mod types;
 
 pub use guard::SnapshotGuard;

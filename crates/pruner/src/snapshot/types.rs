@@ -5,11 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use state_store::record::{self, Record};
 
-use crate::{
-    error::PruneError,
-    phase::PrunePhase,
-    roots::{KeptBy, RetainedRoots},
-};
+use crate::{error::PruneError, phase::PrunePhase, roots::KeptBy};
 
 /// A run of retained orders with one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +33,7 @@ pub struct PruneSnapshot {
     pub retained: Vec<KeptOrders>,
     /// Number of retained roots.
     pub roots: u64,
-    /// SHA-256 over every retained (order, root) pair.
+    /// A digest of every root of the window.
     pub roots_digest: H256,
     /// Orders of the window without a root, which the operator named.
     pub holes: Vec<u64>,
@@ -269,37 +265,6 @@ impl AtomicSnapshot {
         snapshot.verify_integrity()?;
         Ok(snapshot)
     }
-}
-
-impl PruneSnapshot {
-    pub(super) fn of(roots: &RetainedRoots, view_sequence: u64) -> Self {
-        Self {
-            state_root: H256(*roots.head.root.hash().as_bytes()),
-            latest_order: roots.head.order.get(),
-            first_order: roots.first.get(),
-            view_sequence,
-            retained: runs(roots),
-            roots: roots.roots.len() as u64,
-            roots_digest: H256(roots.digest()),
-            holes: roots.holes.iter().map(|(order, _)| order.get()).collect(),
-        }
-    }
-}
-
-fn runs(roots: &RetainedRoots) -> Vec<KeptOrders> {
-    let mut runs: Vec<KeptOrders> = Vec::new();
-    for kept in &roots.roots {
-        let order = kept.order.get();
-        match runs.last_mut() {
-            Some(run) if run.kept_by == kept.kept_by && order.checked_sub(run.last).is_some_and(|gap| gap <= 1) => {
-                run.last = order;
-            }
-            Some(_) | None => {
-                runs.push(KeptOrders { first: order, last: order, kept_by: kept.kept_by.clone() });
-            }
-        }
-    }
-    runs
 }
 
 #[cfg(test)]

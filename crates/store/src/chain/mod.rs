@@ -74,6 +74,13 @@ pub trait ChainView: Send + Sync + std::fmt::Debug {
         (first.get()..=last.get()).map(Order::new).map(|order| Ok((order, self.root(view, order)?))).collect()
     }
 
+    /// A digest of every root from `first` to `last`, if the chain can tell it without reading them all: a different root
+    /// at any order in between gives a different digest. A chain that answers this checks in [`ChainView::roots`] that
+    /// each root is the one the digest stands for.
+    fn window_digest(&self, _view: &dyn View, _first: Order, _last: Order) -> Result<Option<[u8; 32]>, StoreError> {
+        Ok(None)
+    }
+
     /// The newest order that the chain has accepted, executed or not, if it records that apart from the head.
     fn sequenced(&self, view: &dyn View) -> Result<Option<Order>, StoreError>;
 
