@@ -200,7 +200,7 @@ fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
     }
     let source = std::io::Error::new(
         std::io::ErrorKind::InvalidInput,
-        "the state folder lies inside the database: give another --state-dir",
+        "the state folder lies inside the database",
     );
     Err(PruneError::File { path: state_dir.to_owned(), source })
 }
