@@ -198,10 +198,7 @@ fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
     if !resolved(state_dir).starts_with(db) {
         return Ok(());
     }
-    let source = std::io::Error::new(
-        std::io::ErrorKind::InvalidInput,
-        "the state folder lies inside the database",
-    );
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the state folder lies inside the database");
     Err(PruneError::File { path: state_dir.to_owned(), source })
 }
 

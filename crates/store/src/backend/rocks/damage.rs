@@ -30,7 +30,9 @@ pub(super) fn described(path: &Path, text: &str) -> String {
         Some((cause, _)) if named(cause) => cause,
         Some(_) | None => text,
     };
-    let text = text.trim_end_matches(['.', ' ', '\n']);
+    // The class of the error and its causes are the engine's own habit; ours says "damaged" itself.
+    let text = text.trim_start_matches("Corruption: ").trim_end_matches(['.', ' ', '\n']);
+    let text = &text.replace(BLAMES_THE_LIST, ". The file ");
     if named(text) || !text.contains("blob") {
         return text.to_owned();
     }
@@ -120,7 +122,8 @@ mod tests {
             dir.path().join(name).display().to_string()
         };
         let finished = [&BLOB_MAGIC[..], &[7; 40], &BLOB_MAGIC, &[0; 28]].concat();
-        let text = "Corruption: Error while decoding blob log footer: Magic number mismatch";
+        let text = "Error while decoding blob log footer: Magic number mismatch";
+        let described = |path: &Path, text: &str| described(path, &format!("Corruption: Corruption: {text}"));
         let only = blob("000001.blob", &finished);
         assert_eq!(described(dir.path(), text), format!("{text}, in {only}"));
         let cut = blob("000002.blob", &finished[..finished.len() - 1]);
@@ -128,9 +131,9 @@ mod tests {
         let empty = blob("000003.blob", b"");
         assert_eq!(described(dir.path(), text), format!("{text}, in {cut} or {empty}"));
         let list = "The file /x/MANIFEST-000005 may be corrupted.";
-        let sized = "Corruption: Sst file size mismatch sstable: /x/000009.sst";
+        let sized = "Sst file size mismatch sstable: /x/000009.sst";
         assert_eq!(described(dir.path(), &format!("{sized}  {list}")), sized);
-        let listed = format!("Corruption: checksum mismatch  {list}");
-        assert_eq!(described(dir.path(), &listed), listed.trim_end_matches('.'));
+        let listed = described(dir.path(), &format!("checksum mismatch  {list}"));
+        assert_eq!(listed, "checksum mismatch. The file /x/MANIFEST-000005 may be corrupted");
     }
 }
