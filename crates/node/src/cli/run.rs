@@ -182,7 +182,7 @@ fn line_on_terminal() -> ProgressBar {
 
 /// What the pruner does, what it did, and when it goes on. Short: it must be seen on 80 columns.
 fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
-    let cycles = format!("{} cycles since start", status.cycles_finished);
+    let cycles = format!("{} cycles", status.cycles_finished);
     if let Some(why) = &status.frozen {
         return vec![format!("FROZEN: {why}"), cycles];
     }
@@ -206,7 +206,8 @@ async fn summary(app: &App) -> anyhow::Result<String> {
     let pruned = match pruner {
         Some(pruner) => {
             let deleted = number(pruner.deleted_total);
-            format!("{}, {deleted} nodes deleted", describe_pruner(&pruner).join(", "))
+            let did = describe_pruner(&pruner).join(", ");
+            format!("{did}, {deleted} nodes deleted; cycles and deleted nodes count since the start")
         }
         None => "not pruning".to_owned(),
     };
