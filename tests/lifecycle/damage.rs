@@ -165,6 +165,21 @@ fn a_truncated_table_file_is_refused() {
     }
 }
 
+/// The engine takes such a list for that of a younger database, whose table files it would remove on opening.
+#[test]
+fn a_list_of_files_that_was_cut_is_damage_and_no_store_without_a_state() {
+    let Some(store) = Shared::Small.copy("cut list") else {
+        return;
+    };
+    let list = std::fs::read_to_string(store.db().join("CURRENT")).unwrap();
+    for length in [200, 0] {
+        std::fs::File::options().write(true).open(store.db().join(list.trim())).unwrap().set_len(length).unwrap();
+        let error = refused(&request(&store.db(), 10), "corrupt").to_string();
+        assert!(error.contains(list.trim()) && !error.contains(".."), "{length}: {error}");
+        assert_eq!(verify(&store.db(), StoreLayout::Rooch, 10).unwrap_err().code(), "corrupt");
+    }
+}
+
 #[test]
 fn keys_that_are_no_hashes_are_kept_and_counted() {
     let Some(store) = Shared::Small.copy("foreign keys") else {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use state_pruner::{
     PruneError,
     mark::{MarkChoice, MarkStrategy},
-    offline::{PruneRequest, StoreLayout},
+    offline::{PruneRequest, StoreLayout, default_state_dir},
 };
 use state_store::{Disposition, Hole};
 use state_tests::{
@@ -113,7 +113,42 @@ fn a_budget_too_small_for_anything_is_refused() {
     for mark in [MarkChoice::Scan, MarkChoice::Walk, MarkChoice::Auto] {
         let request = PruneRequest { mark, memory_budget: 4096, ..request(&store.db(), 10) };
         let error = refused(&request, "memory_budget");
-        assert!(error.to_string().contains("4096"), "{error}");
+        for word in ["4.0 KiB", "1.0 MiB", "--memory-budget"] {
+            assert!(error.to_string().contains(word), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_store_of_another_layout_is_refused_with_the_layout_it_has_and_nothing_is_left_beside_it() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Tables, 151, 5);
+    let at_rest = rig.rest();
+    let mut stores = vec![(at_rest.store_dir(), StoreLayout::Rooch, "--layout native")];
+    let rooch = Shared::Small.copy("another layout");
+    stores.extend(rooch.iter().map(|store| (store.db(), StoreLayout::Native, "--layout rooch")));
+    for (db, layout, hint) in stores {
+        let error = refused(&PruneRequest { layout, ..request(&db, 5) }, "other_layout");
+        assert!(error.to_string().contains(hint), "{error}");
+        let error = verify(&db, layout, 5).unwrap_err();
+        assert_eq!(error.code(), "other_layout", "{error}");
+        assert!(!default_state_dir(&db).exists());
+    }
+}
+
+#[test]
+fn a_verification_below_an_earlier_prune_says_which_orders_are_gone_on_purpose() {
+    let Some(store) = Shared::Small.copy("verified below a prune") else {
+        return;
+    };
+    let kept = prune(&request(&store.db(), 10)).unwrap().retained;
+    let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+    assert_eq!((report.first_order, report.last_order, report.pruned_below), (kept.first_order, kept.last_order, None));
+    let report = verify(&store.db(), StoreLayout::Rooch, 50).unwrap();
+    assert_eq!((report.pruned_below, report.is_sound()), (Some(kept.first_order), false));
+    assert_eq!(report.unlisted_faults(), report.missing_nodes - report.faults.len() as u64);
+    for fault in &report.faults {
+        assert_eq!(fault.to_string().matches(&fault.hash).count(), 1, "{fault}");
     }
 }
 

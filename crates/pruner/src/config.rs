@@ -1,18 +1,17 @@
 //! How the pruner behaves. Safety is not among the choices.
 
 use std::{
-    collections::BTreeSet,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use state_tree::Order;
 
 use crate::{
     error::PruneError,
     mark::{MarkChoice, RehashChoice},
+    roots::Retention,
     snapshot::SnapshotManagerConfig,
 };
 
@@ -49,8 +48,6 @@ pub struct CycleConfig {
     pub io_limit: Option<NonZeroU64>,
     /// Live nodes read back after the sweep.
     pub verify_sample: u64,
-    /// Orders known to have no root.
-    pub allowed_holes: BTreeSet<Order>,
     /// Folder for mark files and certificates, beside the store.
     pub state_dir: PathBuf,
 }
@@ -68,7 +65,6 @@ impl CycleConfig {
             delete_batch: NonZeroUsize::MIN.saturating_add(999),
             io_limit: None,
             verify_sample: 1000,
-            allowed_holes: BTreeSet::new(),
             state_dir,
         }
     }
@@ -88,8 +84,8 @@ pub struct PrunerConfig {
 }
 
 /// SHA-256 over what decides which nodes may go: a cycle never mixes two of these (C9).
-pub(crate) fn fingerprint(keep_last: NonZeroU64, cycle: &CycleConfig) -> Result<[u8; 32], PruneError> {
-    let holes: Vec<u64> = cycle.allowed_holes.iter().map(|order| order.get()).collect();
+pub(crate) fn fingerprint(keep_last: NonZeroU64, retention: &Retention) -> Result<[u8; 32], PruneError> {
+    let holes: Vec<u64> = retention.allowed_holes.iter().map(|order| order.get()).collect();
     let bytes = bcs::to_bytes(&("retention", 1u16, keep_last.get(), holes))
         .map_err(|error| PruneError::Invariant(format!("the configuration does not encode: {error}")))?;
     Ok(Sha256::digest(bytes).into())

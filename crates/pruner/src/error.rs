@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use bytesize::ByteSize;
 use state_store::{Disposition, Holder, Hole, StoreError};
 use state_tree::{NodeError, NodeHash, Order, TreeError};
 use thiserror::Error;
@@ -14,7 +15,7 @@ pub enum PruneError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A node under a retained root is absent (I11).
-    #[error("live node {hash} is missing; path from its root: {}", Path(path))]
+    #[error("live node {hash} is missing; {}", Way(path))]
     MissingLiveNode {
         /// The absent node.
         hash: NodeHash,
@@ -22,7 +23,7 @@ pub enum PruneError {
         path: Vec<NodeHash>,
     },
     /// A node under a retained root does not decode (I11).
-    #[error("live node {hash} does not decode ({fault}); path from its root: {}", Path(path))]
+    #[error("live node {hash} does not decode ({fault}); {}", Way(path))]
     BadNode {
         /// The key it was read under.
         hash: NodeHash,
@@ -32,7 +33,7 @@ pub enum PruneError {
         path: Vec<NodeHash>,
     },
     /// A node under a retained root does not hash to its key (I11).
-    #[error("live node {hash} hashes to {actual}; path from its root: {}", Path(path))]
+    #[error("live node {hash} hashes to {actual}; {}", Way(path))]
     WrongHash {
         /// The key it was read under.
         hash: NodeHash,
@@ -45,10 +46,20 @@ pub enum PruneError {
     #[error(transparent)]
     Tree(#[from] TreeError),
     /// There is no state to retain.
-    #[error("the store has no committed state; nothing is deleted")]
+    #[error("the store has no committed state yet, so there is nothing to retain")]
     NoHead,
+    /// The store has no family of the layout asked for.
+    #[error("{db} holds no records of the layout `{asked}`; {}", Suggested(*found))]
+    OtherLayout {
+        /// The store.
+        db: PathBuf,
+        /// The name of the layout asked for.
+        asked: &'static str,
+        /// The name of the layout whose families it has, if it has those of one.
+        found: Option<&'static str>,
+    },
     /// Orders inside the window have no usable root (S11).
-    #[error("{} of the retained orders have no usable root: {}. Nothing was deleted; if these holes are known, name each with --allow-hole", holes.len(), Holes(holes))]
+    #[error("{} of the retained orders have no usable root: {}. If these holes are known, name each with --allow-hole", holes.len(), Holes(holes))]
     Holes {
         /// The orders, each with what is wrong with it.
         holes: Vec<(Order, Hole)>,
@@ -79,7 +90,7 @@ pub enum PruneError {
         why: String,
     },
     /// The memory budget does not even hold one batch.
-    #[error("a memory budget of {given} bytes is too small; at least {least} are needed")]
+    #[error("a memory budget of {} is too small: give at least {} (--memory-budget, in a node pruner.memory_budget)", iec(*given), iec(*least))]
     MemoryBudget {
         /// Bytes given.
         given: u64,
@@ -87,7 +98,7 @@ pub enum PruneError {
         least: u64,
     },
     /// Less room on the device than the next range may need (C13).
-    #[error("{free} bytes are free and the sweep may need {need} for its next range; free space first")]
+    #[error("{} are free and the sweep may need {} for its next range; free space first", iec(*free), iec(*need))]
     NoRoom {
         /// Bytes free.
         free: u64,
@@ -130,7 +141,7 @@ pub enum PruneError {
         holder: Holder,
     },
     /// A file of ours could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}. Its folder is chosen by --state-dir, in a node by node.data_dir")]
     File {
         /// The file.
         path: PathBuf,
@@ -171,6 +182,7 @@ impl PruneError {
                 Disposition::Transient
             }
             Self::NoHead
+            | Self::OtherLayout { .. }
             | Self::NativeAtRest
             | Self::PrunedBefore { .. }
             | Self::NothingKnown { .. }
@@ -201,6 +213,7 @@ impl PruneError {
             Self::WrongHash { .. } => "wrong_hash",
             Self::Tree(_) => "tree",
             Self::NoHead => "no_head",
+            Self::OtherLayout { .. } => "other_layout",
             Self::Holes { .. } => "holes",
             Self::BadMark { .. } => "bad_mark",
             Self::BadSnapshot { .. } => "bad_snapshot",
@@ -222,17 +235,38 @@ impl PruneError {
     }
 }
 
-struct Path<'a>(&'a [NodeHash]);
+/// Bytes as people read them.
+pub(crate) fn iec(bytes: u64) -> impl std::fmt::Display {
+    ByteSize::b(bytes).display().iec()
+}
 
-impl std::fmt::Display for Path<'_> {
+/// The way from a retained root down to a node whose hash was told already.
+pub(crate) struct Way<'a, T>(pub(crate) &'a [T]);
+
+impl<T: std::fmt::Display> std::fmt::Display for Way<'_, T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("not found");
+        let Some((_, above)) = self.0.split_last() else {
+            return f.write_str("the path from its root was not found");
+        };
+        if above.is_empty() {
+            return f.write_str("it is a retained root");
         }
-        for (index, hash) in self.0.iter().enumerate() {
-            write!(f, "{}{hash}", if index == 0 { "" } else { " > " })?;
+        f.write_str("path from its root: ")?;
+        above.iter().try_for_each(|hash| write!(f, "{hash} > "))?;
+        f.write_str("this node")
+    }
+}
+
+struct Suggested(Option<&'static str>);
+
+impl std::fmt::Display for Suggested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(found) => write!(f, "its column families are those of the layout `{found}`: give --layout {found}"),
+            None => f.write_str(
+                "its column families are those of no layout known here: give the folder of another database",
+            ),
         }
-        Ok(())
     }
 }
 

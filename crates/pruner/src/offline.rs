@@ -5,6 +5,7 @@
 //! if it is still the store that was marked. Records, mark files and certificates live in a folder beside the store.
 
 mod inspect;
+mod layout;
 mod outcome;
 mod request;
 
@@ -34,8 +35,9 @@ use crate::{
     sweep::{self, SweepReport},
 };
 pub use inspect::{health_of_store, verify};
+pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};
-pub use request::{Frozen, PruneMode, PruneRequest, StoreLayout, VerifyRequest};
+pub use request::{Frozen, PruneMode, PruneRequest, VerifyRequest};
 
 /// What the work is watched and steered by.
 #[derive(Clone)]
@@ -61,13 +63,17 @@ const AT_REST: StoreConfig = StoreConfig { durability: Durability::Synced, barri
 ///
 /// Errors: everything in [`PruneError`]; before the sweep the store is byte-identical after any of them.
 pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome, PruneError> {
-    if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {
+    let request = &PruneRequest { db: canonical(&request.db), ..request.clone() };
+    let native = (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply);
+    if !native {
+        refuse_if_held(&request.db)?;
+    }
+    let reading = Arc::new(RocksBackend::open_read_only(&request.db, &RocksConfig::default())?);
+    inspect::refuse_unreadable(&request.db, request.layout, &reading)?;
+    if native {
         return Err(PruneError::NativeAtRest); // its floor must move before its nodes go (S27)
     }
-    let request = &PruneRequest { db: canonical(&request.db), ..request.clone() };
-    refuse_if_held(&request.db)?;
-    let reading = Arc::new(RocksBackend::open_read_only(&request.db, &RocksConfig::default())?);
-    let folder = Folder::of(request)?;
+    let folder = Folder::of(request)?; // AFTER what refuses: nothing is left beside a store that is none
     let config = cycle_config(request, folder.path());
     let job = Offline { request, steering, config: &config };
     let _single = lock_folder(folder.path())?;
@@ -127,8 +133,8 @@ fn resolved(path: &Path) -> PathBuf {
 }
 
 /// Where runs on this store keep what outlives them.
-fn kept_dir(request: &PruneRequest) -> PathBuf {
-    request.state_dir.clone().unwrap_or_else(|| default_state_dir(&request.db))
+fn kept_dir(db: &Path, state_dir: Option<&Path>) -> PathBuf {
+    state_dir.map_or_else(|| default_state_dir(db), Path::to_owned)
 }
 
 /// Where a run keeps what it writes. A plan keeps nothing, so it leaves the records of an interrupted run alone.
@@ -139,7 +145,7 @@ enum Folder {
 
 impl Folder {
     fn of(request: &PruneRequest) -> Result<Self, PruneError> {
-        let kept = kept_dir(request);
+        let kept = kept_dir(&request.db, request.state_dir.as_deref());
         match request.mode {
             PruneMode::Plan => Self::temporary(&request.db, request.state_dir.as_deref()),
             PruneMode::Apply => {
@@ -176,7 +182,6 @@ fn cycle_config(request: &PruneRequest, state_dir: &Path) -> CycleConfig {
         threads: request.threads,
         io_limit: request.io_limit,
         verify_sample: request.verify_sample,
-        allowed_holes: request.allowed_holes.clone(),
         ..CycleConfig::new(state_dir.to_owned())
     }
 }
@@ -278,7 +283,8 @@ impl Offline<'_> {
             refuse_if_held(&self.request.db)?; // a writer that came meanwhile removes files under a reader
         }
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
-        let floor = RestFloor::load(&FolderRecords(kept_dir(self.request)))?.map(|floor| floor.order);
+        let floor = RestFloor::load(&FolderRecords(kept_dir(&self.request.db, self.request.state_dir.as_deref())))?
+            .map(|floor| floor.order);
         let asked = env.snapshots.status().snapshot.map(|snapshot| snapshot.snapshot.first_order);
         Ok(match (floor, asked) {
             (Some(floor), Some(asked)) if asked < floor => PruneError::PrunedBefore { floor, error: Box::new(error) },

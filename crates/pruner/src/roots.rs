@@ -81,6 +81,19 @@ pub struct RetainedRoots {
     pub shorter_than_asked: bool,
 }
 
+/// Says which of the orders named as holes are none of the window, so that a mistyped one is seen.
+fn warn_of_idle_names(roots: &RetainedRoots, named: &BTreeSet<Order>) {
+    let idle = named.iter().filter(|order| !roots.holes.iter().any(|(hole, _)| hole == *order));
+    for order in idle {
+        let (first, last) = (roots.first, roots.head.order);
+        if (first..=last).contains(order) {
+            tracing::warn!("--allow-hole {order} changes nothing: the order has a root");
+        } else {
+            tracing::warn!("--allow-hole {order} changes nothing: the window holds orders {first} to {last}");
+        }
+    }
+}
+
 impl RetainedRoots {
     /// Resolves the retention against the records of one view.
     ///
@@ -106,7 +119,7 @@ impl RetainedRoots {
         }
         let sequenced = chain.sequenced(view)?.map_or(head.order, |order| order.max(head.order));
         found.roots.sort_by_key(|kept| kept.order);
-        Ok(Self {
+        let resolved = Self {
             head,
             first,
             roots: found.roots,
@@ -114,7 +127,9 @@ impl RetainedRoots {
             holes: found.holes.into_iter().collect(),
             unexecuted: sequenced.get() - head.order.get(),
             shorter_than_asked: shorter,
-        })
+        };
+        warn_of_idle_names(&resolved, &retention.allowed_holes);
+        Ok(resolved)
     }
 
     /// The distinct non-empty roots to mark from.

@@ -5,11 +5,11 @@
 //! keeps to the budget; what does not fit is spilled. Nothing in the store is written.
 
 mod readback;
+mod report;
 mod sampled;
 
 use std::{ops::ControlFlow, path::PathBuf, sync::Arc};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use state_store::{KeyRange, View};
 use state_tree::{NodeHash, NodeLayout, Reading, Rehash, StateRoot, Step, TreeError, Visitor, Walked, WorkList, walk};
@@ -28,6 +28,7 @@ use crate::{
     roots::RetainedRoots,
 };
 pub use readback::{SampleReport, sample_live};
+pub use report::{FaultReport, VerifyReport};
 
 /// Faults that are listed with their path; the others are counted.
 const LISTED_FAULTS: usize = 5;
@@ -70,55 +71,6 @@ pub struct VerifyJob<'a> {
     pub control: &'a Control,
     /// Who watches.
     pub observer: &'a dyn Observer,
-}
-
-/// What is wrong with one node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FaultReport {
-    /// The node.
-    pub hash: String,
-    /// What is wrong with it.
-    pub what: String,
-    /// From a retained root down to it; empty when the path was not found.
-    pub path: Vec<String>,
-}
-
-/// What a verification found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VerifyReport {
-    /// Retained roots.
-    pub roots: u64,
-    /// Nodes that the roots reach and that are present; absent after a sample.
-    pub live_nodes: Option<u64>,
-    /// Nodes present; absent after a sample.
-    pub present_nodes: Option<u64>,
-    /// Reachable nodes that are absent.
-    pub missing_nodes: u64,
-    /// Reachable nodes that do not decode or do not hash to their key.
-    pub corrupt_nodes: u64,
-    /// Present nodes that no retained root reaches; absent unless asked for.
-    pub leaked_nodes: Option<u64>,
-    /// Rows whose key is not 32 bytes; absent after a sample.
-    pub foreign_rows: Option<u64>,
-    /// SHA-256 over the sorted hashes of the live nodes; absent after a sample.
-    pub live_sha256: Option<String>,
-    /// SHA-256 over the sorted hashes of the present nodes; absent after a sample.
-    pub present_sha256: Option<String>,
-    /// Nodes read and hashed again.
-    pub nodes_read: u64,
-    /// Random paths followed; absent after a full verification.
-    pub sampled_paths: Option<u64>,
-    /// The first faults.
-    pub faults: Vec<FaultReport>,
-    /// Wall time.
-    pub seconds: f64,
-}
-
-impl VerifyReport {
-    /// Whether nothing is missing or corrupt. Leaks waste space, they harm nothing.
-    pub fn is_sound(&self) -> bool {
-        self.missing_nodes == 0 && self.corrupt_nodes == 0
-    }
 }
 
 /// Verifies a view.
@@ -182,17 +134,20 @@ struct Audit {
 
 impl Audit {
     fn fault(&mut self, fault: &TreeError) -> Result<(), PruneError> {
-        let hash = if let TreeError::Missing(hash) = fault {
+        let (hash, what) = if let TreeError::Missing(hash) = fault {
             self.missing += 1;
-            hash
-        } else if let TreeError::Malformed { hash, .. } | TreeError::WrongHash { key: hash, .. } = fault {
+            (hash, "is missing".to_owned())
+        } else if let TreeError::Malformed { hash, source } = fault {
             self.corrupt += 1;
-            hash
+            (hash, format!("does not decode: {source}"))
+        } else if let TreeError::WrongHash { key, actual } = fault {
+            self.corrupt += 1;
+            (key, format!("hashes to {actual}"))
         } else {
             return Err(PruneError::Invariant(format!("a walk reported as a fault: {fault}")));
         };
         if self.faults.len() < LISTED_FAULTS {
-            self.faults.push((*hash, fault.to_string()));
+            self.faults.push((*hash, what));
         }
         Ok(())
     }
@@ -207,6 +162,10 @@ impl Audit {
         });
         VerifyReport {
             roots: job.roots.roots.len() as u64,
+            first_order: job.roots.first.get(),
+            last_order: job.roots.head.order.get(),
+            shorter_than_asked: job.roots.shorter_than_asked,
+            pruned_below: None,
             live_nodes: None,
             present_nodes: None,
             missing_nodes: self.missing,

@@ -72,7 +72,7 @@ pub enum StoreError {
         holder: Holder,
     },
     /// The system refuses access.
-    #[error("no permission for {path}: {source}")]
+    #[error("no permission for {path}: {source}. Run as the owner of the store, or let this user read and write there")]
     Permission {
         /// The path refused.
         path: PathBuf,
@@ -94,7 +94,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The engine found its own data damaged.
-    #[error("the database is damaged: {0}. Restore it from a backup; nothing was deleted")]
+    #[error("the database is damaged: {0}. Restore it from a backup")]
     Corrupt(String),
     /// A record that is torn, foreign or of a newer format.
     #[error("record `{name}` is unusable: {why}")]

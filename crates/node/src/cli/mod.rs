@@ -9,6 +9,7 @@ mod offline;
 mod progress;
 mod render;
 mod run;
+mod values;
 mod work;
 
 use std::{
@@ -28,10 +29,14 @@ use crate::{
     telemetry,
 };
 use render::{Failure, Output};
+use values::{OwnLoad, at_most, layout, positive, positive_size, size};
 
 /// Bad usage.
 const USAGE: u8 = 2;
 
+const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage.";
+const LOAD_CODES: &str = "Exit codes: 0 done, 1 error, or a proof was wrong, 2 bad usage.";
+const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";
 const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
@@ -48,19 +53,23 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node.
+    #[command(after_help = START_CODES)]
     Start(StartArgs),
     /// Drive a node with transactions, and check its proofs.
+    #[command(after_help = LOAD_CODES)]
     Load(LoadArgs),
     /// Delete what the last N orders do not reach from a store at rest.
     #[command(after_help = PRUNE_CODES)]
     Prune(PruneArgs),
-    /// Check that everything the last N orders reach is there; nothing in the store is written.
+    /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;
+    /// nothing in the store is written.
     #[command(after_help = VERIFY_CODES)]
     Verify(VerifyArgs),
     /// Ask a node or a store how it is: exit 0 healthy, 1 degraded, 2 critical, 3 cannot tell.
     #[command(after_help = HEALTH_CODES)]
     HealthCheck(HealthArgs),
     /// Print or check a configuration.
+    #[command(after_help = CONFIG_CODES)]
     Config(ConfigArgs),
 }
 
@@ -78,30 +87,8 @@ pub struct StartArgs {
     #[arg(long, value_name = "PROFILE[:RATE]", overrides_with = "load")]
     load: Option<OwnLoad>,
     /// Stop after so many seconds.
-    #[arg(long = "for", value_name = "SECONDS")]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = positive)]
     seconds: Option<NonZeroU64>,
-}
-
-/// A load of `start`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct OwnLoad {
-    profile: Profile,
-    rate: Rate,
-}
-
-/// What a machine of two cores carries beside the pruner; `max` is there for more.
-const OWN_RATE: u32 = 2000;
-
-impl std::str::FromStr for OwnLoad {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (profile, rate) = match text.split_once(':') {
-            Some((profile, rate)) => (profile, rate.parse()?),
-            None => (text, Rate::PerSecond(NonZeroU32::MIN.saturating_add(OWN_RATE - 1))),
-        };
-        Ok(Self { profile: Profile::from_str(profile, true)?, rate })
-    }
 }
 
 /// `load`.
@@ -120,7 +107,7 @@ pub struct LoadArgs {
     #[arg(long, default_value = "max")]
     rate: Rate,
     /// Stop after so many seconds; without it, at Ctrl-C.
-    #[arg(long = "for", value_name = "SECONDS")]
+    #[arg(long = "for", value_name = "SECONDS", value_parser = positive)]
     seconds: Option<NonZeroU64>,
     /// Requests under way at once.
     #[arg(long, value_name = "N", default_value = "4", value_parser = |text: &str| at_most::<NonZeroU32>(text, 1024))]
@@ -141,14 +128,14 @@ struct StoreArgs {
     /// Whose records it holds: rooch or native.
     #[arg(long, value_parser = layout)]
     layout: StoreLayout,
-    /// Retain the states of the last so many executed orders, the newest included.
-    #[arg(long, value_name = "N")]
+    /// The last so many executed orders, the newest included: their states are retained, or verified.
+    #[arg(long, value_name = "N", value_parser = positive)]
     keep_last: NonZeroU64,
     /// Most memory to use.
-    #[arg(long, value_name = "SIZE", default_value = "1 GiB")]
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = size)]
     memory_budget: ByteSize,
-    /// Folder for what is written. Without it `prune` keeps its records in one beside the database, named DIR.pruner;
-    /// `verify` and `--dry-run` work in the system's temporary folder and leave nothing.
+    /// Folder of the records that a prune keeps; without it one beside the database, named DIR.pruner. `verify` and
+    /// `--dry-run` read them there, spill into it (without it into the system's temporary folder) and leave nothing.
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// An order inside the window that is known to have no root. May be given again.
@@ -184,7 +171,7 @@ pub struct PruneArgs {
     #[arg(long, value_name = "SIZE", value_parser = positive_size)]
     io_limit: Option<NonZeroU64>,
     /// Live nodes to read back afterwards.
-    #[arg(long, value_name = "K", default_value = "1000")]
+    #[arg(long, value_name = "K", default_value = "1000", value_parser = positive)]
     verify_sample: NonZeroU64,
     #[command(flatten)]
     output: OutputArgs,
@@ -195,11 +182,11 @@ pub struct PruneArgs {
 pub struct VerifyArgs {
     #[command(flatten)]
     store: StoreArgs,
-    /// Also count present nodes that the retained states do not reach.
+    /// Also count present nodes that the states of those orders do not reach; they waste space and are no fault.
     #[arg(long)]
     leaks: bool,
-    /// Follow so many random paths instead of reading everything.
-    #[arg(long, value_name = "K", conflicts_with = "leaks")]
+    /// Follow so many random paths down from the roots instead of reading everything.
+    #[arg(long, value_name = "K", conflicts_with = "leaks", value_parser = positive)]
     sample: Option<NonZeroU64>,
     #[command(flatten)]
     output: OutputArgs,
@@ -286,25 +273,6 @@ enum RehashArg {
     All,
     /// A sample of those a scan reads.
     Sample,
-}
-
-fn layout(name: &str) -> Result<StoreLayout, String> {
-    StoreLayout::named(name).ok_or_else(|| format!("the layouts are {}", StoreLayout::NAMES.join(" and ")))
-}
-
-/// A number from 1 to `most`: what is reserved for each is bounded.
-fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N, String> {
-    let wrong = || format!("a number from 1 to {most} is expected");
-    let number = text.parse::<NonZeroU32>().map_err(|_| wrong())?;
-    if number.get() > most {
-        return Err(wrong());
-    }
-    N::try_from(number).map_err(|_| wrong())
-}
-
-fn positive_size(text: &str) -> Result<NonZeroU64, String> {
-    let size: ByteSize = text.parse()?;
-    NonZeroU64::new(size.as_u64()).ok_or_else(|| "nothing could move".to_owned())
 }
 
 /// Runs the command that the arguments name.

@@ -86,10 +86,10 @@ pub(super) fn prune(args: &PruneArgs, output: Output) -> ExitCode {
 
 /// Verifies a store.
 pub(super) fn verify(args: &VerifyArgs, output: Output) -> ExitCode {
-    let request = VerifyRequest::from(args);
+    let (request, asked) = (VerifyRequest::from(args), args.store.keep_last.get());
     match steered(output, BEGINS_ANEW, move |steering| offline::verify(&request, steering)) {
         Ok(report) => {
-            output.answer(&report, || verified(&report));
+            output.answer(&report, || verified(&report, asked));
             if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(code) => code,
@@ -172,9 +172,29 @@ fn pruned(outcome: &PruneOutcome) -> String {
     lines.join("\n")
 }
 
+/// Which orders a verification checked, and why not all that were asked for.
+fn checked(report: &VerifyReport, asked: u64) -> Vec<String> {
+    let (first, last) = (report.first_order, report.last_order);
+    let mut lines = vec![format!("roots     {}, orders {first} to {last}", number(report.roots))];
+    if report.shorter_than_asked {
+        let (roots, asked) = (number(report.roots), number(asked));
+        lines.push(format!(
+            "          only {roots} of the {asked} orders asked for were checked: history holds no more"
+        ));
+    }
+    if let Some(floor) = report.pruned_below {
+        lines.push(format!("          orders below {floor} were pruned earlier, on purpose"));
+        if first < floor {
+            let left = last.saturating_sub(floor).saturating_add(1);
+            lines.push(format!("          what only they need counts as missing: --keep-last {left} checks the rest"));
+        }
+    }
+    lines
+}
+
 /// What a verification found, for people.
-fn verified(report: &VerifyReport) -> String {
-    let mut lines = vec![format!("roots     {}", number(report.roots))];
+fn verified(report: &VerifyReport, asked: u64) -> String {
+    let mut lines = checked(report, asked);
     let mut count = |label: &str, value: Option<u64>| {
         if let Some(value) = value {
             lines.push(format!("{label} {}", number(value)));
@@ -187,8 +207,9 @@ fn verified(report: &VerifyReport) -> String {
     count("leaked   ", report.leaked_nodes);
     count("foreign  ", report.foreign_rows.filter(|rows| *rows > 0));
     count("sampled paths", report.sampled_paths);
-    for fault in &report.faults {
-        lines.push(format!("{}: {}; path from its root: {}", fault.hash, fault.what, fault.path.join(" > ")));
+    lines.extend(report.faults.iter().map(ToString::to_string));
+    if report.unlisted_faults() > 0 {
+        lines.push(format!("and {} more", number(report.unlisted_faults())));
     }
     let verdict = if report.is_sound() { "sound" } else { "NOT sound" };
     lines.push(format!(

@@ -206,7 +206,8 @@ async fn summary(app: &App) -> anyhow::Result<String> {
     let pruned = match pruner {
         Some(pruner) => {
             let deleted = number(pruner.deleted_total);
-            format!("{}, {deleted} nodes deleted", describe_pruner(&pruner).join(", "))
+            let did = describe_pruner(&pruner).join(", ");
+            format!("{did}, {deleted} nodes deleted; cycles and deleted nodes count since the start")
         }
         None => "not pruning".to_owned(),
     };
@@ -215,9 +216,9 @@ async fn summary(app: &App) -> anyhow::Result<String> {
 }
 
 fn brief_load(report: &LoadReport) -> String {
-    let (sent, wrong) = (number(report.transactions), report.proofs_wrong);
+    let (sent, wrong) = (number(report.transactions), report.counts.proofs_wrong);
     let wrong = if wrong > 0 { format!(", {wrong} WRONG") } else { String::new() };
-    format!("{sent} tx, {} proofs{wrong}", report.proofs_verified)
+    format!("{sent} tx, {} proofs{wrong}", report.counts.proofs_verified)
 }
 
 fn describe_load(report: &LoadReport) -> String {
@@ -229,12 +230,12 @@ fn describe_load(report: &LoadReport) -> String {
         number(report.transactions),
         report.seconds,
         report.per_second,
-        number(report.applied),
-        number(report.failed),
-        report.busy,
-        report.errors,
-        report.proofs_verified,
-        report.proofs_wrong
+        number(report.counts.applied),
+        number(report.counts.failed),
+        report.counts.busy,
+        report.counts.errors,
+        report.counts.proofs_verified,
+        report.counts.proofs_wrong
     )
 }
 
@@ -243,7 +244,7 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
     match drive(args, output) {
         Ok(report) => {
             output.answer(&report, || describe_load(&report));
-            if report.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.counts.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => output.failed(&Failure::new("load", format!("{error:#}"))),
     }

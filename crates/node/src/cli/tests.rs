@@ -127,6 +127,26 @@ fn values_that_mean_nothing_are_refused_by_the_grammar() {
 }
 
 #[test]
+fn what_is_wrong_with_a_value_is_said_in_words_of_the_command() {
+    let store = "state-node prune --db d --layout rooch";
+    let rows = [
+        (format!("{store} --keep-last 0"), "at least 1"),
+        (format!("{store} --keep-last 5 --memory-budget lots"), "512MiB"),
+        (format!("{store} --keep-last 5 --io-limit lots"), "512MiB"),
+        ("state-node start --config c --load psycho".to_owned(), "mixed, toggle, tables"),
+        ("state-node load --url http://x --profile psycho".to_owned(), "mixed, toggle, tables"),
+    ];
+    for (line, words) in rows {
+        let error = parse(&line).unwrap_err().to_string();
+        assert!(error.contains(words), "{line}: {error}");
+    }
+    for command in Cli::command().get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string);
+        assert!(help.is_some_and(|help| help.starts_with("Exit codes: ")), "{}", command.get_name());
+    }
+}
+
+#[test]
 fn every_documented_example_config_validates() {
     let documents = [include_str!("../../../../README.md"), include_str!("../../../../docs/operations.md")];
     let examples = documents.iter().flat_map(|text| text.split("```toml\n").skip(1));

@@ -194,12 +194,15 @@ fn bytes(value: Value) -> Result<u64, String> {
     }
 }
 
-/// The known key that takes the fewest edits, if it takes fewer than writing a new one.
+/// The known key that takes the fewest edits, if they are few beside what stays.
 fn nearest<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let distances = known.iter().map(|candidate| (edits(key, candidate), *candidate));
     let (distance, candidate) = distances.min_by_key(|(distance, _)| *distance)?;
-    (distance < candidate.len().max(key.len())).then_some(candidate)
+    (distance * CLOSE <= candidate.len().max(key.len())).then_some(candidate)
 }
+
+/// A suggestion takes at most one edit in so many letters: a key that is farther away was meant otherwise.
+const CLOSE: usize = 3;
 
 /// Insertions, deletions and replacements between two keys.
 fn edits(from: &str, to: &str) -> usize {
@@ -227,5 +230,6 @@ mod tests {
             assert_eq!(edits(from, to), expected, "{from} {to}");
         }
         assert_eq!(nearest("pruner.keep", &["node.id", "pruner.keep_last"]), Some("pruner.keep_last"));
+        assert_eq!(nearest("pruner.colour", &["node.id", "pruner.keep_last", "pruner.enabled"]), None);
     }
 }

@@ -76,7 +76,7 @@ pub struct Load {
     clock: Arc<dyn Clock>,
     begun: Duration,
     sent: AtomicU64,
-    counts: Mutex<Counts>,
+    counted: Mutex<(Counts, Latencies)>,
 }
 
 impl std::fmt::Debug for Load {
@@ -88,13 +88,13 @@ impl std::fmt::Debug for Load {
 impl Load {
     /// A load that has sent nothing yet.
     pub fn new(plan: LoadPlan, client: Client, clock: Arc<dyn Clock>) -> Self {
-        Self { plan, client, begun: clock.monotonic(), clock, sent: AtomicU64::new(0), counts: Mutex::default() }
+        Self { plan, client, begun: clock.monotonic(), clock, sent: AtomicU64::new(0), counted: Mutex::default() }
     }
 
     /// What was counted so far.
     pub fn report(&self) -> LoadReport {
-        let counts = self.counts.lock().clone();
-        LoadReport::of(&counts, self.clock.monotonic().saturating_sub(self.begun))
+        let (counts, latencies) = self.counted.lock().clone();
+        LoadReport::of(counts, &latencies, self.clock.monotonic().saturating_sub(self.begun))
     }
 
     /// Sends until told to stop.
@@ -136,8 +136,8 @@ impl Load {
                 Ok(()) => errors = 0,
                 Err(error) => {
                     errors += 1;
-                    self.counts.lock().errors += 1;
-                    if errors >= MAX_ERRORS || self.counts.lock().transactions() == 0 {
+                    self.counted.lock().0.errors += 1;
+                    if errors >= MAX_ERRORS || self.counted.lock().0.transactions() == 0 {
                         return Err(error);
                     }
                     tracing::debug!("{error}");
@@ -180,8 +180,8 @@ impl Load {
             match self.client.submit(transactions).await {
                 Ok(submitted) => {
                     let latency = self.clock.monotonic().saturating_sub(begun);
-                    let mut counts = self.counts.lock();
-                    counts.latencies.record(latency);
+                    let (counts, latencies) = &mut *self.counted.lock();
+                    latencies.record(latency);
                     for (transaction, receipt) in transactions.iter().zip(&submitted.receipts) {
                         workload.observe(transaction, receipt.outcome);
                         match receipt.outcome {
@@ -192,7 +192,7 @@ impl Load {
                     return Ok(());
                 }
                 Err(ClientError::Busy(time)) => {
-                    self.counts.lock().busy += 1;
+                    self.counted.lock().0.busy += 1;
                     pause(time, stop).await;
                     if stop.is_cancelled() {
                         return Ok(());
@@ -222,7 +222,7 @@ impl Load {
             Ok(evidence) => evidence,
             Err(error) => {
                 tracing::debug!("{error}");
-                self.counts.lock().errors += 1; // nothing was compared, so nothing is verified
+                self.counted.lock().0.errors += 1; // nothing was compared, so nothing is verified
                 return;
             }
         };
@@ -231,7 +231,7 @@ impl Load {
         } else {
             Err("its root is not the block's".to_owned())
         };
-        let mut counts = self.counts.lock();
+        let (counts, _) = &mut *self.counted.lock();
         match verdict {
             Ok(()) => counts.proofs_verified += 1,
             Err(why) => {

@@ -41,6 +41,9 @@ pub struct Workload {
     space: [u8; 32],
     owner: Hex32,
     beliefs: BTreeMap<ObjectPath, Belief>,
+    /// Whether an object will be there once the transactions made since the last answer are applied. What lies below one
+    /// of these and is none of them is unknown.
+    expected: BTreeMap<ObjectPath, bool>,
 }
 
 /// Objects of the global tree that one connection uses.
@@ -62,7 +65,14 @@ impl Workload {
             .chain_update(format!("{profile:?}"))
             .finalize();
         let space: [u8; 32] = digest.into();
-        Self { profile, rng: ChaCha8Rng::from_seed(space), space, owner: Hex32(space), beliefs: BTreeMap::new() }
+        Self {
+            profile,
+            rng: ChaCha8Rng::from_seed(space),
+            space,
+            owner: Hex32(space),
+            beliefs: BTreeMap::new(),
+            expected: BTreeMap::new(),
+        }
     }
 
     fn name(&self, kind: &str, number: u16) -> Hex32 {
@@ -76,18 +86,51 @@ impl Workload {
     }
 
     fn is_absent(&self, path: &ObjectPath) -> bool {
-        matches!(self.beliefs.get(path), None | Some(Belief::Absent))
+        let below = self.expected.keys().any(|known| known != path && known.holds(path));
+        match self.expected.get(path) {
+            Some(present) => !present,
+            None => below || matches!(self.beliefs.get(path), None | Some(Belief::Absent)),
+        }
     }
 
-    /// The next transaction.
+    /// Takes into account that a transaction will be applied before those made after it.
+    fn expect(&mut self, transaction: &Transaction) {
+        let mut whole = |path: &ObjectPath, present| {
+            self.expected.retain(|known, _| !path.holds(known));
+            self.expected.insert(path.clone(), present);
+        };
+        match transaction {
+            Transaction::CreateObject { id, .. } => whole(id, true),
+            Transaction::DeleteObject { id } => whole(id, false),
+            Transaction::CloneFields { to, .. } => whole(to, true),
+            Transaction::MoveObject { from, to } => {
+                whole(from, false);
+                whole(to, true);
+            }
+            Transaction::SetFields { id, put, remove } => {
+                let put = put.iter().map(|(name, _)| (name, true));
+                for (name, present) in put.chain(remove.iter().map(|name| (name, false))) {
+                    if let Ok(field) = id.child(*name) {
+                        whole(&field, present);
+                    }
+                }
+            }
+            Transaction::SetValue { .. } => {}
+        }
+    }
+
+    /// The next transaction. The state allows it if those made before it are applied, and if no earlier run left objects
+    /// of its names.
     ///
     /// Errors: a promise of ours does not hold.
     pub fn next_transaction(&mut self) -> Result<Transaction, PathError> {
-        match self.profile {
-            Profile::Mixed => Ok(self.mixed()),
-            Profile::Toggle => Ok(self.toggle()),
-            Profile::Tables => self.tables(),
-        }
+        let next = match self.profile {
+            Profile::Mixed => self.mixed(),
+            Profile::Toggle => self.toggle(),
+            Profile::Tables => self.tables()?,
+        };
+        self.expect(&next);
+        Ok(next)
     }
 
     fn value(&mut self) -> HexBytes {
@@ -164,13 +207,13 @@ impl Workload {
         if self.is_absent(&table) {
             return Ok(self.create(table));
         }
-        let row = self.row_of(&table)?;
+        let (row, target) = (self.row_of(&table)?, self.row_of(&other)?);
         Ok(match self.rng.random_range(0..100) {
             0..40 => self.fields(table, 6),
-            40..65 => self.fields(row, 4),
+            40..65 if !self.is_absent(&row) => self.fields(row, 4),
+            40..65 => self.fields(table, 6), // makes rows to write to
             65..77 if !self.is_absent(&other) && table != other => Transaction::CloneFields { from: table, to: other },
-            77..84 => {
-                let target = self.row_of(&other)?;
+            77..84 if !self.is_absent(&row) && !self.is_absent(&target) && row != target => {
                 Transaction::CloneFields { from: row, to: target }
             }
             84..92 if self.is_absent(&other) => Transaction::MoveObject { from: table, to: other },
@@ -181,10 +224,11 @@ impl Workload {
 
     /// Takes over what the node said it did.
     pub fn observe(&mut self, transaction: &Transaction, outcome: Outcome) {
+        self.expected.clear();
         let Outcome::Failed(_) = outcome else {
             return self.applied(transaction);
         };
-        // What is there was left by an earlier run with this seed, or this was a try at an absent row: nothing of the
+        // What is there was left by an earlier run with this seed: nothing of the
         // objects that it names is known for certain now.
         match transaction {
             Transaction::CreateObject { id, .. } => self.believe(id, Belief::Present(None)),
@@ -281,6 +325,46 @@ mod tests {
             assert_eq!(run(1, 0), run(1, 0));
             assert_ne!(run(1, 0), run(1, 1));
             assert_ne!(run(1, 0), run(2, 0));
+        }
+    }
+
+    /// Whether the objects that must be there are, and the one that must not be is not; then applies it.
+    fn is_allowed(objects: &mut Vec<ObjectPath>, transaction: &Transaction) -> bool {
+        let (needed, absent) = match transaction {
+            Transaction::CreateObject { id, .. } => (vec![], Some(id)),
+            Transaction::SetValue { id, .. } | Transaction::SetFields { id, .. } | Transaction::DeleteObject { id } => {
+                (vec![id], None)
+            }
+            Transaction::MoveObject { from, to } => (vec![from], Some(to)),
+            Transaction::CloneFields { from, to } => (vec![from, to], None),
+        };
+        let allowed = needed.iter().all(|id| objects.contains(id)) && absent.is_none_or(|id| !objects.contains(id));
+        match transaction {
+            Transaction::DeleteObject { id } => objects.retain(|known| !id.holds(known)),
+            Transaction::MoveObject { from, .. } => objects.retain(|known| !from.holds(known)),
+            Transaction::CloneFields { to, .. } => objects.retain(|known| known == to || !to.holds(known)),
+            Transaction::SetFields { id, put, remove } => {
+                objects.extend(put.iter().map(|(name, _)| id.child(*name).unwrap()));
+                let removed: Vec<ObjectPath> = remove.iter().map(|name| id.child(*name).unwrap()).collect();
+                objects.retain(|known| !removed.iter().any(|field| field.holds(known)));
+            }
+            Transaction::CreateObject { .. } | Transaction::SetValue { .. } => {}
+        }
+        objects.extend(absent.cloned());
+        allowed
+    }
+
+    #[test]
+    fn a_batch_holds_no_transaction_that_the_state_will_refuse() {
+        for profile in [Profile::Mixed, Profile::Toggle, Profile::Tables] {
+            let (mut workload, mut objects) = (Workload::new(profile, 3, 0), Vec::new());
+            for _ in 0..30 {
+                let batch: Vec<Transaction> = (0..64).map(|_| workload.next_transaction().unwrap()).collect();
+                for transaction in batch {
+                    assert!(is_allowed(&mut objects, &transaction), "{profile:?}: {transaction:?}");
+                    workload.observe(&transaction, Outcome::Applied);
+                }
+            }
         }
     }
 

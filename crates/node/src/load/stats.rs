@@ -53,15 +53,6 @@ impl Latencies {
         self.most = self.most.max(latency);
     }
 
-    /// Adds those of another connection.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.counts.iter_mut().zip(&other.counts) {
-            *mine += theirs;
-        }
-        self.total += other.total;
-        self.most = self.most.max(other.most);
-    }
-
     /// The latency that a share of all stayed at or below, in milliseconds; nothing if there was none.
     pub fn percentile(&self, share: f64) -> Option<f64> {
         let wanted = (self.total as f64 * share).ceil().max(1.0) as u64;
@@ -99,12 +90,12 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-/// What one connection counted.
-#[derive(Debug, Clone, Default)]
+/// What is counted while a load runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Transactions that were applied.
     pub applied: u64,
-    /// Transactions that got a receipt of failure.
+    /// Transactions that are in a block and changed nothing, as the state then did not allow them.
     pub failed: u64,
     /// Requests answered 429.
     pub busy: u64,
@@ -114,22 +105,9 @@ pub struct Counts {
     pub proofs_verified: u64,
     /// Proofs that did not verify, or that showed something else.
     pub proofs_wrong: u64,
-    /// From sending a request to its receipts.
-    pub latencies: Latencies,
 }
 
 impl Counts {
-    /// Adds those of another connection.
-    pub fn merge(&mut self, other: &Self) {
-        self.applied += other.applied;
-        self.failed += other.failed;
-        self.busy += other.busy;
-        self.errors += other.errors;
-        self.proofs_verified += other.proofs_verified;
-        self.proofs_wrong += other.proofs_wrong;
-        self.latencies.merge(&other.latencies);
-    }
-
     /// Transactions that got a receipt.
     pub fn transactions(&self) -> u64 {
         self.applied + self.failed
@@ -141,18 +119,9 @@ impl Counts {
 pub struct LoadReport {
     /// Transactions that got a receipt.
     pub transactions: u64,
-    /// Of these, applied.
-    pub applied: u64,
-    /// Of these, failed.
-    pub failed: u64,
-    /// Requests answered 429.
-    pub busy: u64,
-    /// Requests that ended in another error.
-    pub errors: u64,
-    /// Proofs that verified and showed what was expected.
-    pub proofs_verified: u64,
-    /// Proofs that did not.
-    pub proofs_wrong: u64,
+    /// What was counted over all connections.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Wall time.
     pub seconds: f64,
     /// Transactions per second.
@@ -163,20 +132,10 @@ pub struct LoadReport {
 
 impl LoadReport {
     /// The report over all connections.
-    pub fn of(counts: &Counts, time: Duration) -> Self {
-        let seconds = time.as_secs_f64();
-        Self {
-            transactions: counts.transactions(),
-            applied: counts.applied,
-            failed: counts.failed,
-            busy: counts.busy,
-            errors: counts.errors,
-            proofs_verified: counts.proofs_verified,
-            proofs_wrong: counts.proofs_wrong,
-            seconds,
-            per_second: if seconds > 0.0 { counts.transactions() as f64 / seconds } else { 0.0 },
-            latency_ms: counts.latencies.report(),
-        }
+    pub fn of(counts: Counts, latencies: &Latencies, time: Duration) -> Self {
+        let (transactions, seconds) = (counts.transactions(), time.as_secs_f64());
+        let per_second = if seconds > 0.0 { transactions as f64 / seconds } else { 0.0 };
+        Self { transactions, counts, seconds, per_second, latency_ms: latencies.report() }
     }
 }
 

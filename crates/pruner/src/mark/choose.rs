@@ -7,7 +7,7 @@
 use state_tree::NodeHash;
 
 use crate::{
-    error::PruneError,
+    error::{PruneError, iec},
     mark::{MarkChoice, MarkJob, MarkStrategy, scan, visited},
 };
 
@@ -37,13 +37,13 @@ pub(crate) fn plan(job: &MarkJob<'_>) -> Result<Plan, PruneError> {
     }
     let asked = match job.choice {
         MarkChoice::Walk => return Ok(Plan::new(MarkStrategy::Walk, "asked for")),
-        MarkChoice::Scan => "a scan was asked for, but",
-        MarkChoice::Auto => "walk:",
+        MarkChoice::Scan => "a scan was asked for, but ",
+        MarkChoice::Auto => "",
     };
     if need > budget {
+        let (budget, need, rows) = (iec(budget), iec(need), job.rows_hint);
         let why = format!(
-            "{asked} the memory budget of {budget} bytes is too small for a scan of about {} rows, which needs {need}",
-            job.rows_hint
+            "{asked}the memory budget of {budget} is too small for a scan of about {rows} rows, which needs {need}"
         );
         return Ok(Plan::new(MarkStrategy::Walk, why));
     }
@@ -61,7 +61,7 @@ impl Plan {
     /// The walk, after a scan turned out to need more memory than predicted.
     pub(crate) fn fall_back(self, job: &MarkJob<'_>) -> Self {
         let why =
-            format!("the memory budget of {} bytes became too small during a scan ({})", job.memory_budget, self.why);
+            format!("the memory budget of {} became too small during a scan ({})", iec(job.memory_budget), self.why);
         Self::new(MarkStrategy::Walk, why)
     }
 }

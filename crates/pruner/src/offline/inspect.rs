@@ -5,14 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use state_store::{Holder, RocksBackend, RocksConfig, Store, StoreError, lock_holder};
+use state_store::{Backend as _, Holder, RocksBackend, RocksConfig, Store, StoreError, View, lock_holder};
 use state_tree::RoochLayout;
 
-use super::{AT_REST, Folder, Steering, VerifyRequest, canonical, default_state_dir};
+use super::{AT_REST, Folder, Steering, StoreLayout, VerifyRequest, canonical, kept_dir};
 use crate::{
     error::PruneError,
     health::{self, Facts, Health},
-    outcome::{Freeze, Outcome},
+    outcome::{Freeze, Outcome, RestFloor},
     policy::RestWindow,
     records::{FolderRecords, Records, StoreRecords},
     roots::RetainedRoots,
@@ -30,7 +30,7 @@ pub fn verify(request: &VerifyRequest, steering: &Steering) -> Result<VerifyRepo
     let dir = folder.path().to_owned();
     let holder = lock_holder(&request.db)?;
     let verified = open_beside(&request.db, holder.as_ref(), &dir)
-        .and_then(|backend| verify_view(request, steering, &Store::foreign(Arc::new(backend), AT_REST)?, dir));
+        .and_then(|backend| verify_opened(request, steering, Arc::new(backend), dir));
     let Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })) = &verified else { return verified };
     // A running node removes files; what looks like damage then may only be haste. It may have come meanwhile.
     match holder.map_or_else(|| lock_holder(&request.db), |holder| Ok(Some(holder)))? {
@@ -48,20 +48,58 @@ fn open_beside(db: &Path, holder: Option<&Holder>, dir: &Path) -> Result<RocksBa
     })
 }
 
-fn verify_view(
+fn verify_opened(
     request: &VerifyRequest,
     steering: &Steering,
-    store: &Store,
+    backend: Arc<RocksBackend>,
     dir: PathBuf,
 ) -> Result<VerifyReport, PruneError> {
+    refuse_unreadable(&request.db, request.layout, &backend)?;
+    let store = Store::foreign(backend, AT_REST)?;
     let (view, chain) = (store.view()?, request.layout.chain());
     let policy = RestWindow { keep_last: request.keep_last, allowed_holes: request.allowed_holes.clone() };
     let roots = RetainedRoots::resolve(&*chain, &*view, &policy.retention()?)?;
+    let floor = pruned_floor(request, chain.floor(&*view)?.get())?;
+    let report = verify_view(request, steering, &Window { view: &*view, roots: &roots, dir })?;
+    let below = floor > 0 && (report.shorter_than_asked || report.first_order < floor);
+    Ok(VerifyReport { pruned_below: below.then_some(floor), ..report })
+}
+
+/// Below this order states are gone on purpose: by the chain's own word, or by the record of an earlier prune.
+fn pruned_floor(request: &VerifyRequest, of_chain: u64) -> Result<u64, PruneError> {
+    let records = FolderRecords(kept_dir(&request.db, request.state_dir.as_deref()));
+    Ok(RestFloor::load(&records)?.map_or(of_chain, |floor| floor.order.max(of_chain)))
+}
+
+/// Refuses a store of another layout, and one that lost its list of files or never had a state.
+pub(super) fn refuse_unreadable(db: &Path, layout: StoreLayout, backend: &RocksBackend) -> Result<(), PruneError> {
+    let view = backend.view()?;
+    let fits = layout.require(db, &*view);
+    // What fails to be read is told, and recorded, by the work itself.
+    let stateless = fits.is_ok() && matches!(layout.chain().head(&*view), Ok(None));
+    if fits.is_err() || stateless {
+        backend.refuse_lost_list()?;
+    }
+    fits?;
+    if stateless {
+        return Err(PruneError::NoHead);
+    }
+    Ok(())
+}
+
+/// What is verified, and where spilled work goes.
+struct Window<'a> {
+    view: &'a dyn View,
+    roots: &'a RetainedRoots,
+    dir: PathBuf,
+}
+
+fn verify_view(request: &VerifyRequest, steering: &Steering, window: &Window<'_>) -> Result<VerifyReport, PruneError> {
     verify::verify(&VerifyJob {
-        view: &*view,
+        view: window.view,
         layout: &RoochLayout,
-        roots: &roots,
-        dir,
+        roots: window.roots,
+        dir: window.dir.clone(),
         leaks: request.leaks,
         sample: request.sample,
         seed: steering.clock.unix_ms(),
@@ -78,7 +116,7 @@ fn verify_view(
 /// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
 pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, PruneError> {
     let db = &canonical(db);
-    let folder = state_dir.map_or_else(|| default_state_dir(db), Path::to_owned);
+    let folder = kept_dir(db, state_dir);
     let store =
         Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST)?);
     let has_records = store.view()?.has_table(&state_store::Table::META);

@@ -4,47 +4,16 @@ use std::{
     collections::BTreeSet,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
-    sync::Arc,
 };
 
-use state_store::{ChainView, NativeChain, RoochChain};
 use state_tree::Order;
 
+use super::StoreLayout;
 use crate::{
     config::SweepChoice,
     mark::{MarkChoice, RehashChoice},
     verify,
 };
-
-/// Whose records lead from an order to a root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StoreLayout {
-    /// A Rooch database.
-    Rooch,
-    /// A store of the reference node.
-    Native,
-}
-
-impl StoreLayout {
-    /// The names the command line knows.
-    pub const NAMES: [&'static str; 2] = ["rooch", "native"];
-
-    /// The layout of that name.
-    pub fn named(name: &str) -> Option<Self> {
-        match name {
-            "rooch" => Some(Self::Rooch),
-            "native" => Some(Self::Native),
-            _ => None,
-        }
-    }
-
-    pub(super) fn chain(self) -> Arc<dyn ChainView> {
-        match self {
-            Self::Rooch => Arc::new(RoochChain),
-            Self::Native => Arc::new(NativeChain),
-        }
-    }
-}
 
 /// Whether to delete, or to count what would be deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +81,8 @@ pub struct VerifyRequest {
     pub sample: Option<u64>,
     /// Most bytes of memory.
     pub memory_budget: u64,
-    /// Folder for spilled work; absent means where the system keeps temporary files.
+    /// Folder for spilled work, where earlier prunes may have left their records; absent means where the system keeps
+    /// temporary files, and the folder beside the database.
     pub state_dir: Option<PathBuf>,
     /// Orders known to have no root.
     pub allowed_holes: BTreeSet<Order>,

@@ -32,6 +32,11 @@ const MAX_UNEXECUTED: u64 = 1 << 16;
 #[derive(Debug, Clone, Copy)]
 pub struct RoochChain;
 
+impl RoochChain {
+    /// The families it reads. Versions of Rooch may lack some of them; a store without any is none of Rooch's.
+    pub const FAMILIES: [&str; 6] = [STARTUP, SEQUENCER, CHANGE_SET, ORDER_TO_TRANSACTION, EXECUTION, TRANSACTION];
+}
+
 impl ChainView for RoochChain {
     fn head(&self, view: &dyn View) -> Result<Option<Head>, StoreError> {
         let Some(startup) = row(view, STARTUP, STARTUP_KEY)? else {

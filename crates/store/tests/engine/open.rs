@@ -59,6 +59,24 @@ fn a_database_of_another_kind_is_refused_with_what_it_has_and_left_alone() {
     assert_eq!(contents(&path), before);
 }
 
+/// The engine takes a list of files that lost its beginning for that of an empty database, and would remove the files.
+#[test]
+fn a_list_of_files_that_was_cut_is_damage_and_no_other_kind_of_database() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 100, 2_000));
+    rig.backend.flush().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&rig.path(), copy.path());
+    let list = std::fs::read_to_string(copy.path().join("CURRENT")).unwrap();
+    std::fs::write(copy.path().join(list.trim()), b"").unwrap();
+    let before = contents(copy.path());
+    for opener in [WRITERS[0], WRITERS[1], READER] {
+        let error = error_of(opener, copy.path());
+        assert!(matches!(&error, StoreError::Corrupt(why) if why.contains(list.trim())), "{error}");
+    }
+    assert_eq!(contents(copy.path()), before);
+}
+
 #[test]
 fn somebody_elses_store_is_never_opened_as_our_own() {
     let foreign = crate::foreign::Foreign::new();

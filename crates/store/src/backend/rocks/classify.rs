@@ -6,7 +6,7 @@
 use std::{io, path::Path};
 
 use crate::{
-    backend::rocks::lock,
+    backend::rocks::{damage, lock},
     error::{Holder, StoreError},
 };
 
@@ -50,8 +50,10 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
             source: io::Error::new(io::ErrorKind::PermissionDenied, text.to_owned()),
         },
         // A file that the engine's own list names and the folder lacks is damage, not a passing failure.
-        "IO error" if text.contains("No such file") && has(&TABLE_SUFFIXES) => StoreError::Corrupt(text.to_owned()),
-        "Corruption" => StoreError::Corrupt(text.to_owned()),
+        "IO error" if text.contains("No such file") && has(&TABLE_SUFFIXES) => {
+            StoreError::Corrupt(damage::described(path, text))
+        }
+        "Corruption" => StoreError::Corrupt(damage::described(path, text)),
         "Invalid argument" if has(&NO_FAMILY) => StoreError::MissingFamily {
             path: path.to_owned(),
             family: text.rsplit(':').next().map_or(text, str::trim).to_owned(),

@@ -5,6 +5,7 @@
 //! every file that overlapped its range; no call ever opens the LOCK file.
 
 mod classify;
+mod damage;
 mod handover;
 mod lock;
 mod log;

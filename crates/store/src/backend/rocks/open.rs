@@ -13,6 +13,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{
     Access, Opened, RocksBackend,
     classify::{classify, classify_io},
+    damage::{self, CURRENT_FILE},
     handover::Handover,
     lock::lock_holder,
     log::{EngineLog, Opening},
@@ -24,7 +25,6 @@ use crate::{
     schema::{NODE_FAMILY, Table},
 };
 
-const CURRENT_FILE: &str = "CURRENT";
 const LOCK_FILE: &str = "LOCK";
 const CREATING_SUFFIX: &str = ".creating";
 
@@ -199,6 +199,9 @@ fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
         .map_err(|e| classify(path, "listing the column families", &e))?
         .into_iter()
         .collect();
+    if families.iter().eq([DEFAULT_COLUMN_FAMILY_NAME]) {
+        damage::refuse_lost_families(path)?; // a list that lost its beginning looks like another kind of database
+    }
     require(path, NODE_FAMILY, &families)?;
     Ok(families)
 }

@@ -1,0 +1,65 @@
+//! Values of the command line that need more than their type: what is wrong with one is said in words of the command.
+
+use std::num::{NonZeroU32, NonZeroU64};
+
+use bytesize::ByteSize;
+use clap::ValueEnum as _;
+use state_pruner::offline::StoreLayout;
+
+use crate::load::{Profile, Rate};
+
+/// A load of `start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct OwnLoad {
+    pub(super) profile: Profile,
+    pub(super) rate: Rate,
+}
+
+/// What a machine of two cores carries beside the pruner; `max` is there for more.
+const OWN_RATE: u32 = 2000;
+
+impl std::str::FromStr for OwnLoad {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (profile, rate) = match text.split_once(':') {
+            Some((profile, rate)) => (profile, rate.parse()?),
+            None => (text, Rate::PerSecond(NonZeroU32::MIN.saturating_add(OWN_RATE - 1))),
+        };
+        Ok(Self { profile: profile_of(profile)?, rate })
+    }
+}
+
+pub(super) fn layout(name: &str) -> Result<StoreLayout, String> {
+    StoreLayout::named(name).ok_or_else(|| format!("the layouts are {}", StoreLayout::NAMES.join(" and ")))
+}
+
+/// A number from 1 to `most`: what is reserved for each is bounded.
+pub(super) fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N, String> {
+    let wrong = || format!("a number from 1 to {most} is expected");
+    let number = text.parse::<NonZeroU32>().map_err(|_| wrong())?;
+    if number.get() > most {
+        return Err(wrong());
+    }
+    N::try_from(number).map_err(|_| wrong())
+}
+
+/// A number that is not zero.
+pub(super) fn positive(text: &str) -> Result<NonZeroU64, String> {
+    text.parse().map_err(|_| "a whole number of at least 1 is expected".to_owned())
+}
+
+/// A number of bytes, with a unit or without.
+pub(super) fn size(text: &str) -> Result<ByteSize, String> {
+    text.parse().map_err(|_| "a size such as 512MiB or 1GiB is expected".to_owned())
+}
+
+pub(super) fn positive_size(text: &str) -> Result<NonZeroU64, String> {
+    NonZeroU64::new(size(text)?.as_u64()).ok_or_else(|| "nothing could move; leave it out for no limit".to_owned())
+}
+
+fn profile_of(name: &str) -> Result<Profile, String> {
+    let known = Profile::value_variants().iter().filter_map(Profile::to_possible_value);
+    let known: Vec<String> = known.map(|value| value.get_name().to_owned()).collect();
+    Profile::from_str(name, true).map_err(|_| format!("`{name}` is no profile: there are {}", known.join(", ")))
+}

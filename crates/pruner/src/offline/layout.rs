@@ -1,0 +1,62 @@
+//! Whose records lead from an order to a root, and whether a store holds them.
+
+use std::{path::Path, sync::Arc};
+
+use state_store::{ChainView, NativeChain, RoochChain, Table, View};
+
+use crate::error::PruneError;
+
+/// Whose records lead from an order to a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreLayout {
+    /// A Rooch database.
+    Rooch,
+    /// A store of the reference node.
+    Native,
+}
+
+impl StoreLayout {
+    /// The names the command line knows.
+    pub const NAMES: [&'static str; 2] = ["rooch", "native"];
+
+    /// The layout of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "rooch" => Some(Self::Rooch),
+            "native" => Some(Self::Native),
+            _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Rooch => "rooch",
+            Self::Native => "native",
+        }
+    }
+
+    pub(super) fn chain(self) -> Arc<dyn ChainView> {
+        match self {
+            Self::Rooch => Arc::new(RoochChain),
+            Self::Native => Arc::new(NativeChain),
+        }
+    }
+
+    /// Refuses a store that has no family of this layout, and names the layout whose families it has.
+    pub(super) fn require(self, db: &Path, view: &dyn View) -> Result<(), PruneError> {
+        if self.is_in(view) {
+            return Ok(());
+        }
+        let found = [Self::Rooch, Self::Native].into_iter().find(|other| other.is_in(view)).map(Self::name);
+        Err(PruneError::OtherLayout { db: db.to_owned(), asked: self.name(), found })
+    }
+
+    fn is_in(self, view: &dyn View) -> bool {
+        match self {
+            Self::Rooch => {
+                RoochChain::FAMILIES.into_iter().filter_map(Table::foreign).any(|table| view.has_table(&table))
+            }
+            Self::Native => view.has_table(&Table::CHAIN),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Damage that the engine reports without its place, or that it does not notice: which file it is, and whether the list
+//! of files was cut off.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+};
+
+use rocksdb::{DB, Options};
+
+use super::{
+    RocksBackend,
+    log::{EngineLog, Opening},
+};
+use crate::error::StoreError;
+
+pub(super) const CURRENT_FILE: &str = "CURRENT";
+
+/// What the engine adds to any error that it meets while it reads the list of files, whichever file is damaged.
+const BLAMES_THE_LIST: &str = "  The file ";
+/// The first four bytes of a blob file, and of the footer at its end.
+const BLOB_MAGIC: [u8; 4] = 2_395_959_u32.to_le_bytes();
+const BLOB_FOOTER: u64 = 32;
+
+/// The engine's words about damage, with the files it may lie in where they name none.
+pub(super) fn described(path: &Path, text: &str) -> String {
+    let named = |text: &str| text.contains(".sst") || text.contains(".blob");
+    let text = match text.split_once(BLAMES_THE_LIST) {
+        Some((cause, _)) if named(cause) => cause,
+        Some(_) | None => text,
+    };
+    // The class of the error and its causes are the engine's own habit; ours says "damaged" itself.
+    let text = text.trim_start_matches("Corruption: ").trim_end_matches(['.', ' ', '\n']);
+    let text = &text.replace(BLAMES_THE_LIST, ". The file ");
+    if named(text) || !text.contains("blob") {
+        return text.to_owned();
+    }
+    match damaged_blobs(path) {
+        Ok(files) if !files.is_empty() => {
+            let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            format!("{text}, in {}", files.join(" or "))
+        }
+        Ok(_) | Err(_) => format!("{text}, in a blob file of {}", path.display()),
+    }
+}
+
+/// The blob files that do not begin and end as one that was finished does. The only one there is needs no look.
+fn damaged_blobs(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = with_ending(path, "blob")?;
+    if files.len() > 1 {
+        files.retain(|file| !is_finished_blob(file).is_ok_and(|finished| finished));
+    }
+    Ok(files)
+}
+
+fn is_finished_blob(path: &Path) -> io::Result<bool> {
+    let mut file = File::open(path)?;
+    let (mut first, mut last) = ([0; 4], [0; 4]);
+    file.read_exact(&mut first)?;
+    let footer = file.metadata()?.len().checked_sub(BLOB_FOOTER).ok_or(io::ErrorKind::UnexpectedEof)?;
+    file.seek(SeekFrom::Start(footer))?;
+    file.read_exact(&mut last)?;
+    Ok((first, last) == (BLOB_MAGIC, BLOB_MAGIC))
+}
+
+fn with_ending(path: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let file = entry?.path();
+        if file.extension().is_some_and(|extension| extension == ending) {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Refuses a store whose list of files names no table although tables lie beside it. The engine takes a list that was
+/// cut off for a younger one.
+fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
+    let listed = db.live_files().map_err(|e| super::classify(path, "listing the files", &e))?;
+    let tables = with_ending(path, "sst").map_err(|e| super::classify::classify_io(path, "listing the files", e))?;
+    if !listed.is_empty() || tables.is_empty() {
+        return Ok(());
+    }
+    let current = fs::read_to_string(path.join(CURRENT_FILE));
+    let list = current.map_or_else(|_| "the MANIFEST".to_owned(), |name| name.trim().to_owned());
+    let (count, path) = (tables.len(), path.display());
+    Err(StoreError::Corrupt(format!("{list} names none of the {count} table files in {path}: it was cut or replaced")))
+}
+
+/// As [`RocksBackend::refuse_lost_list`], for a database that shows the default family and no other.
+pub(super) fn refuse_lost_families(path: &Path) -> Result<(), StoreError> {
+    let mut options = Options::default();
+    let (_log, logger) = EngineLog::install(Opening::Reader);
+    options.set_info_logger(logger);
+    match DB::open_for_read_only(&options, path, false) {
+        Ok(db) => refuse_lost_list(path, &db),
+        Err(error) => Err(super::classify(path, "opening for reading", &error)),
+    }
+}
+
+impl RocksBackend {
+    /// Says whether a store without any record has lost them.
+    ///
+    /// Errors: the engine's list of files names no table although tables lie in the folder.
+    pub fn refuse_lost_list(&self) -> Result<(), StoreError> {
+        refuse_lost_list(&self.path, &self.db)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_with_the_file_it_lies_in_and_without_a_stop_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let blob = |name: &str, bytes: &[u8]| {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+            dir.path().join(name).display().to_string()
+        };
+        let finished = [&BLOB_MAGIC[..], &[7; 40], &BLOB_MAGIC, &[0; 28]].concat();
+        let text = "Error while decoding blob log footer: Magic number mismatch";
+        let described = |path: &Path, text: &str| described(path, &format!("Corruption: Corruption: {text}"));
+        let only = blob("000001.blob", &finished);
+        assert_eq!(described(dir.path(), text), format!("{text}, in {only}"));
+        let cut = blob("000002.blob", &finished[..finished.len() - 1]);
+        assert_eq!(described(dir.path(), text), format!("{text}, in {cut}"));
+        let empty = blob("000003.blob", b"");
+        assert_eq!(described(dir.path(), text), format!("{text}, in {cut} or {empty}"));
+        let list = "The file /x/MANIFEST-000005 may be corrupted.";
+        let sized = "Sst file size mismatch sstable: /x/000009.sst";
+        assert_eq!(described(dir.path(), &format!("{sized}  {list}")), sized);
+        let listed = described(dir.path(), &format!("checksum mismatch  {list}"));
+        assert_eq!(listed, "checksum mismatch. The file /x/MANIFEST-000005 may be corrupted");
+    }
+}
