@@ -4,6 +4,7 @@
 
 mod bad_trees;
 mod codec;
+mod counted_chain;
 mod model;
 mod one_bit_counts;
 mod oracle;

@@ -35,6 +35,11 @@ impl Tree {
         if rest.is_empty() { Some(entry) } else { entry.fields.at(rest) }
     }
 
+    /// How many trees lie within each other, this one included, as far as they have objects.
+    pub(crate) fn depth(&self) -> usize {
+        self.0.values().map(|entry| 1 + entry.fields.depth()).max().unwrap_or(0)
+    }
+
     /// The paths of all objects, at any depth.
     pub(crate) fn paths(&self) -> Vec<Vec<Key>> {
         let mut paths = Vec::new();
@@ -75,7 +80,7 @@ impl Entry {
         ObjectState { metadata, value }
     }
 
-    fn build(&self, key: Key, store: &mut Store) -> Child {
+    pub(crate) fn build(&self, key: Key, store: &mut Store) -> Child {
         let fields = self.fields.build(store);
         let leaf = Node::Leaf(Leaf { key, value: self.state(fields).encode().unwrap() });
         Child { hash: store.put(&leaf.encode().unwrap()), kind: ChildKind::Leaf }
@@ -131,6 +136,12 @@ impl Pool {
             keys.extend(twins(rng));
         }
         Self { keys, values: rng.random_range(1..=4), depth: rng.random_range(1..=3), clones: Clones::Yes }
+    }
+
+    /// Few keys and many levels: objects within objects within objects.
+    pub(crate) fn deep(rng: &mut ChaCha8Rng) -> Self {
+        let keys = (0..rng.random_range(2..=3)).map(|_| short_key(rng)).collect();
+        Self { keys, values: rng.random_range(1..=3), depth: rng.random_range(3..=5), clones: Clones::Yes }
     }
 
     /// Changes to a state, biased toward what makes trees hard: clones, moves, deletions, changes that change nothing.
