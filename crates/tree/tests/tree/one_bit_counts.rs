@@ -140,6 +140,6 @@ fn clone_while_a_field_moves() -> [Changes; 3] {
 }
 
 /// More histories than a test run needs: `STATE_TREE_HISTORIES=5000`.
-fn count(usual: u64) -> u64 {
+pub(crate) fn count(usual: u64) -> u64 {
     std::env::var("STATE_TREE_HISTORIES").map_or(usual, |text| text.parse().unwrap())
 }
