@@ -191,3 +191,67 @@ fn net(delta: &Delta, lost: &mut Places) -> Places {
     lost.retain(|_, places| *places > 0);
     gained
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        delta::{Created, Replaced},
+        hash::StateRoot,
+    };
+
+    /// Few marks, and one answer for everything that is created.
+    struct Told {
+        many: Vec<NodeHash>,
+        standing: Standing,
+    }
+
+    impl Known for Told {
+        fn is_many(&self, hash: &NodeHash) -> bool {
+            self.many.contains(hash)
+        }
+
+        fn standing(&self, _: &NodeHash) -> Standing {
+            self.standing
+        }
+    }
+
+    fn hash(n: u8) -> NodeHash {
+        NodeHash::new([n; 32])
+    }
+
+    fn place(n: u8, above: Option<usize>, unchanged: &[u8]) -> Replaced {
+        let unchanged = unchanged.iter().map(|n| hash(*n)).collect();
+        Replaced { hash: hash(n), above, below_adoption: false, unchanged }
+    }
+
+    /// 1 and below it 2 are replaced, 2 leaves 3 in place; 3 is lost at a place of its own; 9 is created; 7 is dropped.
+    fn delta() -> Delta {
+        Delta {
+            parent: StateRoot::EMPTY,
+            root: StateRoot::new(hash(9)),
+            created: [(hash(9), Created { bytes: Vec::new(), places: 1 })].into(),
+            replaced: vec![place(1, None, &[]), place(2, Some(0), &[3]), place(3, Some(0), &[])],
+            dropped: vec![Dropped { root: hash(7), above: Some(1) }],
+            adopted: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_mark_of_this_commit_keeps_a_node_out_of_its_entry() {
+        let counted = count(&delta(), &Told { many: vec![hash(2)], standing: Standing::Absent });
+        assert_eq!(counted.many, [hash(3)].into());
+        assert_eq!(counted.expiring, Expiring { stale: [hash(1)].into(), dropped: BTreeSet::new() });
+        let alone = count(&delta(), &Told { many: Vec::new(), standing: Standing::Pending(Order::new(4)) });
+        let expiring = Expiring { stale: [1, 2, 3].map(hash).into(), dropped: [hash(7)].into() };
+        assert_eq!(alone, Counted { many: BTreeSet::new(), expiring, cancelled: [(hash(9), Order::new(4))].into() });
+    }
+
+    #[test]
+    fn a_store_that_knows_nothing_lets_nothing_expire() {
+        let many = Questions::of(&delta()).counts.into_iter().collect();
+        let counted = count(&delta(), &Told { many, standing: Standing::Present });
+        assert_eq!(counted.expiring, Expiring::default());
+        assert_eq!(counted.many, [hash(3), hash(9)].into());
+    }
+}

@@ -100,3 +100,90 @@ impl Reach<'_> {
         Ok(children)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::NodeError;
+
+    /// A node is its hash and those of its children.
+    #[derive(Debug)]
+    struct Lists;
+
+    impl NodeLayout for Lists {
+        fn name(&self) -> &'static str {
+            "lists"
+        }
+
+        fn children(&self, bytes: &[u8], out: &mut Vec<NodeHash>) -> Result<(), NodeError> {
+            out.extend(bytes.iter().skip(1).map(|n| hash(*n)));
+            Ok(())
+        }
+
+        fn hash(&self, bytes: &[u8]) -> Result<NodeHash, NodeError> {
+            bytes.first().map(|n| hash(*n)).ok_or(NodeError::Empty)
+        }
+    }
+
+    struct Nodes(BTreeMap<NodeHash, Vec<u8>>);
+
+    impl NodeSource for Nodes {
+        fn read(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), TreeError> {
+            hashes.iter().enumerate().for_each(|(at, hash)| each(at, self.0.get(hash).map(Vec::as_slice)));
+            Ok(())
+        }
+    }
+
+    fn hash(n: u8) -> NodeHash {
+        NodeHash::new([n; 32])
+    }
+
+    fn nodes(lists: &[&[u8]]) -> Nodes {
+        Nodes(lists.iter().map(|list| (hash(list[0]), list.to_vec())).collect())
+    }
+
+    fn entry(stale: &[u8], dropped: &[u8]) -> Expiring {
+        let set = |list: &[u8]| list.iter().map(|n| hash(*n)).collect();
+        Expiring { stale: set(stale), dropped: set(dropped) }
+    }
+
+    /// Steps to the end, saving and resuming after each; returns what was condemned.
+    fn run(entry: &Expiring, nodes: &mut Nodes, held: &[u8]) -> BTreeSet<NodeHash> {
+        let is_held = |hash: &NodeHash| held.contains(&hash.as_bytes()[0]);
+        let mut expiry = Expiry::new(entry);
+        let mut gone = BTreeSet::new();
+        while !expiry.is_done() {
+            let reach = Reach { source: nodes, layout: &Lists, is_held: &is_held };
+            let condemned = expiry.step(NonZeroUsize::MIN, reach).unwrap();
+            condemned.iter().for_each(|hash| drop(nodes.0.remove(hash)));
+            gone.extend(condemned);
+            expiry = Expiry::new(&expiry.left());
+        }
+        gone
+    }
+
+    #[test]
+    fn a_tree_goes_with_everything_below_it_that_nothing_holds() {
+        let mut nodes = nodes(&[&[1, 2, 3], &[2, 4], &[3, 5], &[4], &[5], &[6, 4]]);
+        assert_eq!(run(&entry(&[6, 7], &[1]), &mut nodes, &[3]), [1, 2, 4, 6].map(hash).into());
+        assert!(nodes.0.contains_key(&hash(5)), "it lies below a node that is held");
+    }
+
+    #[test]
+    fn a_node_that_also_goes_alone_still_leads_below_it() {
+        let mut nodes = nodes(&[&[1, 2], &[2, 3], &[3]]);
+        assert_eq!(run(&entry(&[2], &[1]), &mut nodes, &[]), [1, 2, 3].map(hash).into());
+    }
+
+    #[test]
+    fn a_fault_condemns_nothing_and_leaves_the_work() {
+        let mut nodes = nodes(&[&[1, 2], &[2]]);
+        nodes.0.insert(hash(3), vec![4]);
+        let mut expiry = Expiry::new(&entry(&[], &[1, 3]));
+        let before = expiry.clone();
+        let reach = Reach { source: &nodes, layout: &Lists, is_held: &|_| false };
+        let fault = expiry.step(NonZeroUsize::new(8).unwrap(), reach);
+        assert!(matches!(fault, Err(TreeError::WrongHash { key, .. }) if key == hash(3)));
+        assert_eq!(expiry, before);
+    }
+}

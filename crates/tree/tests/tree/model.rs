@@ -189,7 +189,7 @@ impl Pool {
         }
     }
 
-    /// Moves an object of the global tree: its fields are adopted elsewhere and it is removed.
+    /// Moves an object of the global tree: its fields are adopted elsewhere, changed or not, and it is removed.
     fn add_move(&self, rng: &mut ChaCha8Rng, parent: &Tree, changes: &mut Changes) {
         let from: Vec<Key> = parent.0.keys().copied().collect();
         let (Some(from), Some(to)) = (from.choose(rng), self.keys.choose(rng)) else {
@@ -200,8 +200,11 @@ impl Pool {
         }
         let base = FieldsBase::Adopt(vec![*from]);
         let object = Some(parent.0[from].object.clone());
+        let fields = &parent.0[from].fields;
+        let changed = self.depth > 1 && rng.random_bool(0.4);
+        let fields = if changed { self.tree_changes(rng, (fields, parent), 2) } else { Changes::default() };
         changes.0.insert(*from, Change::Remove);
-        changes.0.insert(*to, Change::Put(Put { object, base, fields: Changes::default() }));
+        changes.0.insert(*to, Change::Put(Put { object, base, fields }));
     }
 }
 
