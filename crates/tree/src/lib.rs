@@ -2,12 +2,15 @@
 //!
 //! Bytes are understood by a [`NodeLayout`]; [`RoochLayout`] is the first. [`update`] turns changes to a state into a
 //! [`Delta`]; [`get`] and [`prove`] read one object; [`walk`] is the only traversal that marks, verifies or counts, and
-//! [`find_path`], which searches for the way to one node to name a fault, proves nothing. Whatever is missing, malformed
+//! [`find_path`], which searches for the way to one node to name a fault, proves nothing. [`count`] says which nodes a
+//! delta leaves without a place, and [`Expiry`] which of those go, and what below them. Whatever is missing, malformed
 //! or out of place is a typed error, never an empty answer.
 
 mod change;
+mod counting;
 mod delta;
 mod error;
+mod expiry;
 mod find;
 mod hash;
 mod layout;
@@ -19,8 +22,10 @@ mod walk;
 mod work;
 
 pub use change::{Change, Changes, FieldsBase, Object, Put};
+pub use counting::{Counted, Expiring, Known, Questions, Standing, count};
 pub use delta::{Created, Delta, Dropped, Replaced};
 pub use error::{HexError, NodeError, TreeError};
+pub use expiry::{Expiry, Reach};
 pub use find::{Search, find_path};
 pub use hash::{NodeHash, Order, PLACEHOLDER, StateRoot};
 pub use layout::NodeLayout;

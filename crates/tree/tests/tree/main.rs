@@ -4,7 +4,9 @@
 
 mod bad_trees;
 mod codec;
+mod counted_chain;
 mod model;
+mod model_histories;
 mod one_bit_counts;
 mod oracle;
 mod proofs;

@@ -35,6 +35,11 @@ impl Tree {
         if rest.is_empty() { Some(entry) } else { entry.fields.at(rest) }
     }
 
+    /// How many trees lie within each other, this one included, as far as they have objects.
+    pub(crate) fn depth(&self) -> usize {
+        self.0.values().map(|entry| 1 + entry.fields.depth()).max().unwrap_or(0)
+    }
+
     /// The paths of all objects, at any depth.
     pub(crate) fn paths(&self) -> Vec<Vec<Key>> {
         let mut paths = Vec::new();
@@ -75,7 +80,7 @@ impl Entry {
         ObjectState { metadata, value }
     }
 
-    fn build(&self, key: Key, store: &mut Store) -> Child {
+    pub(crate) fn build(&self, key: Key, store: &mut Store) -> Child {
         let fields = self.fields.build(store);
         let leaf = Node::Leaf(Leaf { key, value: self.state(fields).encode().unwrap() });
         Child { hash: store.put(&leaf.encode().unwrap()), kind: ChildKind::Leaf }
@@ -133,6 +138,12 @@ impl Pool {
         Self { keys, values: rng.random_range(1..=4), depth: rng.random_range(1..=3), clones: Clones::Yes }
     }
 
+    /// Few keys and many levels: objects within objects within objects.
+    pub(crate) fn deep(rng: &mut ChaCha8Rng) -> Self {
+        let keys = (0..rng.random_range(2..=3)).map(|_| short_key(rng)).collect();
+        Self { keys, values: rng.random_range(1..=3), depth: rng.random_range(3..=5), clones: Clones::Yes }
+    }
+
     /// Changes to a state, biased toward what makes trees hard: clones, moves, deletions, changes that change nothing.
     pub(crate) fn changes(&self, rng: &mut ChaCha8Rng, parent: &Tree) -> Changes {
         let mut changes = self.tree_changes(rng, (parent, parent), 1);
@@ -178,7 +189,7 @@ impl Pool {
         }
     }
 
-    /// Moves an object of the global tree: its fields are adopted elsewhere and it is removed.
+    /// Moves an object of the global tree: its fields are adopted elsewhere, changed or not, and it is removed.
     fn add_move(&self, rng: &mut ChaCha8Rng, parent: &Tree, changes: &mut Changes) {
         let from: Vec<Key> = parent.0.keys().copied().collect();
         let (Some(from), Some(to)) = (from.choose(rng), self.keys.choose(rng)) else {
@@ -189,8 +200,11 @@ impl Pool {
         }
         let base = FieldsBase::Adopt(vec![*from]);
         let object = Some(parent.0[from].object.clone());
+        let fields = &parent.0[from].fields;
+        let changed = self.depth > 1 && rng.random_bool(0.4);
+        let fields = if changed { self.tree_changes(rng, (fields, parent), 2) } else { Changes::default() };
         changes.0.insert(*from, Change::Remove);
-        changes.0.insert(*to, Change::Put(Put { object, base, fields: Changes::default() }));
+        changes.0.insert(*to, Change::Put(Put { object, base, fields }));
     }
 }
 

@@ -56,6 +56,20 @@ impl Store {
         Ok(())
     }
 
+    /// The nodes below a root that two references of this state lead to.
+    pub(crate) fn referred_twice(&self, root: StateRoot) -> BTreeSet<NodeHash> {
+        let (mut seen, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        let mut stack: Vec<NodeHash> = root.node().into_iter().collect();
+        while let Some(hash) = stack.pop() {
+            if seen.insert(hash) {
+                stack.extend(self.children(&hash));
+            } else {
+                twice.insert(hash);
+            }
+        }
+        twice
+    }
+
     /// At how many places below a root each node is, the sharing of sub-trees unfolded.
     pub(crate) fn places(&self, root: StateRoot) -> BTreeMap<NodeHash, i64> {
         let mut places = BTreeMap::new();

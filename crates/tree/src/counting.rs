@@ -1,0 +1,257 @@
+//! One-bit reference counts: what a commit must write so that IncrementalSweep may delete without walking a state.
+//!
+//! Rules 1 to 5 of design section 5, in two pure steps. [`Questions`] says what must be known of which nodes, sorted,
+//! so that one batched read under the commit gate can answer all of it; [`count`] turns delta and answers into what
+//! belongs in the batch of the commit. The count of a node is *one*, which is stored nowhere, or *many*, a mark that
+//! only a major cycle takes away: a count that is never decremented cannot drift (S32, S34).
+//!
+//! Promise: if every node that a state refers to twice is marked *many*, the same holds for the new state once the marks
+//! are written, and nothing that the journal entry names is reachable from the new state (I2, S21, S22, S28). A later
+//! commit that needs such a node creates it, which cancels the entry or marks the node. Older states may still have it,
+//! which is why an entry waits until its order falls to the cutoff.
+//!
+//! Whoever cannot answer says *many* and *present*, which only keeps more (I8, S33).
+//!
+//! Costs: one look-up per node that lost a place, one per node created; memory follows the delta.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    delta::{Delta, Dropped},
+    hash::{NodeHash, Order},
+};
+
+/// What a node that is about to be created is to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Not stored, and in no journal entry.
+    Absent,
+    /// Stored, and in no journal entry: some state has it at another place, or it waits for a major cycle.
+    Present,
+    /// Its last place was lost in this order and the entry has not been settled; whether it is still stored is no matter.
+    Pending(Order),
+}
+
+/// What the store knew before the commit, read under the commit gate. Whatever is unknown is *many* and present (I8).
+pub trait Known {
+    /// Whether the node is marked *many*; asked about [`Questions::counts`] only.
+    fn is_many(&self, hash: &NodeHash) -> bool;
+
+    /// What the node is to the store; asked about [`Questions::standings`] only.
+    fn standing(&self, hash: &NodeHash) -> Standing;
+}
+
+/// What [`count`] will ask, known before anything is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Questions {
+    /// Nodes whose count is needed: those that lose a place.
+    pub counts: BTreeSet<NodeHash>,
+    /// Nodes whose standing is needed: those that gain a place.
+    pub standings: BTreeSet<NodeHash>,
+}
+
+impl Questions {
+    /// The questions that a delta raises.
+    pub fn of(delta: &Delta) -> Self {
+        let replaced = delta.replaced.iter().map(|place| place.hash);
+        let dropped = delta.dropped.iter().map(|dropped| dropped.root);
+        Self { counts: replaced.chain(dropped).collect(), standings: delta.created.keys().copied().collect() }
+    }
+}
+
+/// Nodes that may be deleted once the order of their commit has fallen to the cutoff, unless they are *many* by then.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expiring {
+    /// Nodes that lost their last place, each for itself.
+    pub stale: BTreeSet<NodeHash>,
+    /// Roots of trees that lost their last place, each with everything below it.
+    pub dropped: BTreeSet<NodeHash>,
+}
+
+/// What belongs in the batch of a commit beside its nodes (I9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counted {
+    /// Nodes to mark *many* as of this order; some are marked already, and their mark becomes as recent.
+    pub many: BTreeSet<NodeHash>,
+    /// The journal entry of this order.
+    pub expiring: Expiring,
+    /// Nodes to take out of the entries of earlier orders, with the order whose entry holds them.
+    pub cancelled: BTreeMap<NodeHash, Order>,
+}
+
+/// Applies rules 1 to 5 to one commit.
+///
+/// Ordering: `known` is the state before the commit, and what is returned is written in the batch of the commit, both
+/// in one stay under the commit gate; a mark or an entry of a commit in between would be missed.
+pub fn count(delta: &Delta, known: &dyn Known) -> Counted {
+    let mut counting = Counting { delta, known, many: BTreeSet::new() };
+    let moves = counting.adopt();
+    let mut lost = counting.share();
+    let gained = net(delta, &mut lost);
+    let cancelled = counting.create(&gained);
+    let expiring = counting.expiring(&lost, &moves);
+    Counted { many: counting.many, expiring, cancelled }
+}
+
+/// How many places each node gained or lost.
+type Places = BTreeMap<NodeHash, u32>;
+
+/// A commit while its rules are applied: each sees the marks of those before it.
+struct Counting<'a> {
+    delta: &'a Delta,
+    known: &'a dyn Known,
+    many: BTreeSet<NodeHash>,
+}
+
+impl Counting<'_> {
+    fn is_many(&self, hash: &NodeHash) -> bool {
+        self.many.contains(hash) || self.known.is_many(hash)
+    }
+
+    /// Rule 1: an adopted root is *many*, unless the adoption is half of a move. Returns the moves.
+    fn adopt(&mut self) -> Places {
+        let shared = self.shared_places();
+        let moves = self.delta.moves(&|dropped| is_below(&shared, dropped));
+        let mut adoptions = Places::new();
+        for root in &self.delta.adopted {
+            *adoptions.entry(*root).or_insert(0) += 1;
+        }
+        adoptions.retain(|root, times| moves.get(root).is_none_or(|moved| moved < times));
+        self.many.extend(adoptions.into_keys());
+        moves
+    }
+
+    /// Rule 2: what is replaced at a shared place is not lost, and its children that stay are *many*. Returns what is.
+    fn share(&mut self) -> Places {
+        let mut lost = Places::new();
+        for (place, shared) in self.delta.replaced.iter().zip(self.shared_places()) {
+            if shared {
+                self.many.extend(&place.unchanged);
+            } else {
+                *lost.entry(place.hash).or_insert(0) += 1;
+            }
+        }
+        lost
+    }
+
+    /// Whether each replaced place is, or lies below, a node that something else reaches. Parents come before children.
+    fn shared_places(&self) -> Vec<bool> {
+        let mut shared: Vec<bool> = Vec::with_capacity(self.delta.replaced.len());
+        for place in &self.delta.replaced {
+            let above = place.above.and_then(|index| shared.get(index)).is_some_and(|above| *above);
+            shared.push(above || place.below_adoption || self.is_many(&place.hash));
+        }
+        shared
+    }
+
+    /// Rule 4: created at two places or while present is *many*; while pending, the entry is cancelled instead.
+    fn create(&mut self, gained: &Places) -> BTreeMap<NodeHash, Order> {
+        let mut cancelled = BTreeMap::new();
+        for (hash, places) in gained {
+            let standing = self.known.standing(hash);
+            if let Standing::Pending(order) = standing {
+                cancelled.insert(*hash, order);
+            }
+            if *places > 1 || standing == Standing::Present {
+                self.many.insert(*hash);
+            }
+        }
+        cancelled
+    }
+
+    /// Rule 5: what lost its last place, judged by all marks of this commit.
+    fn expiring(&self, lost: &Places, moves: &Places) -> Expiring {
+        let stale = lost.keys().filter(|hash| !self.is_many(hash)).copied().collect();
+        let shared = self.shared_places();
+        let mut drops = Places::new();
+        for dropped in self.delta.dropped.iter().filter(|dropped| !is_below(&shared, dropped)) {
+            *drops.entry(dropped.root).or_insert(0) += 1;
+        }
+        drops.retain(|root, times| !self.is_many(root) && moves.get(root).is_none_or(|moved| moved < times));
+        Expiring { stale, dropped: drops.into_keys().collect() }
+    }
+}
+
+/// Whether a tree was dropped at a shared place.
+fn is_below(shared: &[bool], dropped: &Dropped) -> bool {
+    dropped.above.and_then(|index| shared.get(index)).is_some_and(|shared| *shared)
+}
+
+/// Rule 3: gains and losses count places and cancel per hash. Returns the gains that are left.
+fn net(delta: &Delta, lost: &mut Places) -> Places {
+    let mut gained: Places = delta.created.iter().map(|(hash, created)| (*hash, created.places)).collect();
+    for (hash, gains) in &mut gained {
+        if let Some(losses) = lost.get_mut(hash) {
+            let both = (*gains).min(*losses);
+            *gains -= both;
+            *losses -= both;
+        }
+    }
+    gained.retain(|_, places| *places > 0);
+    lost.retain(|_, places| *places > 0);
+    gained
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        delta::{Created, Replaced},
+        hash::StateRoot,
+    };
+
+    /// Few marks, and one answer for everything that is created.
+    struct Told {
+        many: Vec<NodeHash>,
+        standing: Standing,
+    }
+
+    impl Known for Told {
+        fn is_many(&self, hash: &NodeHash) -> bool {
+            self.many.contains(hash)
+        }
+
+        fn standing(&self, _: &NodeHash) -> Standing {
+            self.standing
+        }
+    }
+
+    fn hash(n: u8) -> NodeHash {
+        NodeHash::new([n; 32])
+    }
+
+    fn place(n: u8, above: Option<usize>, unchanged: &[u8]) -> Replaced {
+        let unchanged = unchanged.iter().map(|n| hash(*n)).collect();
+        Replaced { hash: hash(n), above, below_adoption: false, unchanged }
+    }
+
+    /// 1 and below it 2 are replaced, 2 leaves 3 in place; 3 is lost at a place of its own; 9 is created; 7 is dropped.
+    fn delta() -> Delta {
+        Delta {
+            parent: StateRoot::EMPTY,
+            root: StateRoot::new(hash(9)),
+            created: [(hash(9), Created { bytes: Vec::new(), places: 1 })].into(),
+            replaced: vec![place(1, None, &[]), place(2, Some(0), &[3]), place(3, Some(0), &[])],
+            dropped: vec![Dropped { root: hash(7), above: Some(1) }],
+            adopted: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_mark_of_this_commit_keeps_a_node_out_of_its_entry() {
+        let counted = count(&delta(), &Told { many: vec![hash(2)], standing: Standing::Absent });
+        assert_eq!(counted.many, [hash(3)].into());
+        assert_eq!(counted.expiring, Expiring { stale: [hash(1)].into(), dropped: BTreeSet::new() });
+        let alone = count(&delta(), &Told { many: Vec::new(), standing: Standing::Pending(Order::new(4)) });
+        let expiring = Expiring { stale: [1, 2, 3].map(hash).into(), dropped: [hash(7)].into() };
+        assert_eq!(alone, Counted { many: BTreeSet::new(), expiring, cancelled: [(hash(9), Order::new(4))].into() });
+    }
+
+    #[test]
+    fn a_store_that_knows_nothing_lets_nothing_expire() {
+        let many = Questions::of(&delta()).counts.into_iter().collect();
+        let counted = count(&delta(), &Told { many, standing: Standing::Present });
+        assert_eq!(counted.expiring, Expiring::default());
+        assert_eq!(counted.many, [hash(3), hash(9)].into());
+    }
+}
