@@ -217,6 +217,7 @@ impl Pruner {
         health::assess(&Facts {
             freeze: shared.freeze.clone(),
             last: shared.last.clone(),
+            unfinished: None, // the status shows it
             poisoned: shared.poisoned.clone(),
             lag: Some((self.inner.behind(&shared), self.inner.due_after())),
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
