@@ -344,6 +344,7 @@ impl Inner {
             Ok(Ok(None)) => None,
             Ok(Ok(Some(finished))) => Some(self.finished(&finished)),
             Ok(Err(PruneError::Stopped)) => None, // the next start goes on
+            Ok(Err(PruneError::Cancelled)) => Some(self.cancelled()),
             Ok(Err(error)) => Some(self.failed(&error)),
             Err(_) => Some(self.panicked()),
         };
@@ -357,19 +358,17 @@ impl Inner {
     fn status(&self) -> PrunerStatus {
         let snapshot = self.snapshots.status();
         let shared = self.shared.lock();
+        let phase = snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase);
         PrunerStatus {
             running: shared.running.is_some(),
             paused: shared.running.as_ref().is_some_and(|control| control.is_paused()),
-            phase: snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase),
+            phase,
             cycle: shared.cycle.or_else(|| shared.last.as_ref().and_then(|last| last.cycle)),
-            progress: shared.progress.map(|progress| StageStatus {
-                stage: progress.stage,
-                done: progress.done,
-                share: progress.share,
-            }),
+            progress: shared.progress.and_then(|progress| StageStatus::within(phase, progress)),
             last: shared.last.clone(),
             cycles_finished: shared.finished,
             cycles_failed: shared.failed,
+            cycles_cancelled: shared.cancelled,
             deleted_total: shared.deleted,
             keep_last: self.config.keep_last.get(),
             next_at_order: self.next_at(&shared),
