@@ -345,3 +345,25 @@ fn a_request_that_comes_right_after_the_start_is_served() {
         assert!(told.is_ok(), "attempt {attempt}: accepted, and never done");
     }
 }
+
+/// What an operator ends has not failed.
+#[test]
+fn a_cancelled_cycle_is_no_failed_one() {
+    let rig = grown();
+    let (pruner, outcomes, hold) = held(&rig);
+    assert_eq!(pruner.command(Command::Cancel), Reply::Accepted);
+    drop(hold);
+    outcomes.recv().unwrap();
+    until(&pruner, |pruner| !pruner.status().running);
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.cycles_failed, status.cycles_cancelled), (0, 0, 1));
+    assert_eq!(status.last.unwrap().ended, Ended::Cancelled);
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    for idle in [Command::Pause, Command::Resume, Command::Cancel] {
+        assert_eq!(pruner.command(idle), Reply::NotRunning, "{idle:?}");
+    }
+    drop(pruner);
+    let rig = rig.restart();
+    let (pruner, _outcomes) = start(&rig, Arc::new(RoochLayout));
+    assert_eq!(pruner.status().last.unwrap().ended, Ended::Cancelled, "and the next process knows");
+}

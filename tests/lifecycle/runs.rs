@@ -10,8 +10,9 @@ use std::{
     },
 };
 
+use parking_lot::Mutex;
 use state_pruner::{
-    Certificate, Control, FolderRecords, Observer, Progress, PruneError, Stage, SweepChoice,
+    Certificate, Control, FolderRecords, Observer, Progress, PruneError, Stage, SweepChoice, Verdict,
     mark::MarkChoice,
     offline::{self, PruneOutcome, PruneRequest, Steering, StoreLayout},
     phase::PhaseRecord,
@@ -204,5 +205,41 @@ fn an_ambiguous_order_that_is_named_as_a_hole_keeps_the_tree_of_its_candidate() 
         assert!(tree(&*view, candidate).len() > 10, "{sweep:?}");
         let expired = NodeHash::from_hex(&store.roots()[150]).unwrap();
         assert!(view.node(&expired).unwrap().is_none(), "{sweep:?}: another root went");
+    }
+}
+
+/// What an operator is told by `health-check --db`.
+fn health(store: &RoochStore) -> (Verdict, Vec<String>) {
+    let health = offline::health_of_store(&store.db(), None).unwrap();
+    (health.verdict, health.reasons.into_iter().map(|reason| reason.code).collect())
+}
+
+#[test]
+fn an_interrupted_prune_at_rest_is_told_from_one_that_runs_and_from_none() {
+    for stage in [Stage::Scan, Stage::Sweep] {
+        let Some(store) = Shared::Medium.copy("the health of an interrupted prune") else {
+            return;
+        };
+        let unknown = offline::health_of_store(&store.db(), None).unwrap_err();
+        assert_eq!(unknown.code(), "nothing_known");
+        let request = PruneRequest { mark: MarkChoice::Scan, sweep: SweepChoice::Delete, ..request(&store.db(), 10) };
+        let control = Arc::new(Control::default());
+        let (stop, db, seen) = (Arc::clone(&control), store.db(), Arc::new(Mutex::new(None)));
+        let told = Arc::clone(&seen);
+        let observer = once(stage, move || {
+            *told.lock() = Some(offline::health_of_store(&db, None).unwrap());
+            stop.stop();
+        });
+        let stopped = offline::prune(&request, &Steering { control, ..watched(observer) }).unwrap_err();
+        assert!(matches!(stopped, PruneError::Stopped), "{stage:?}: {stopped}");
+        let seen = seen.lock().take().unwrap();
+        assert_eq!((seen.verdict, seen.reasons[0].code.as_str()), (Verdict::Healthy, "running"), "{stage:?}");
+        assert!(seen.reasons[0].message.contains(&std::process::id().to_string()), "{stage:?}: {seen:?}");
+        assert_eq!(health(&store), (Verdict::Degraded, vec!["interrupted".to_owned()]), "{stage:?}");
+
+        prune(&request).unwrap();
+        assert_eq!(health(&store), (Verdict::Healthy, vec![]), "{stage:?}");
+        assert_eq!(prune(&state_tests::offline::request(&store.db(), 100)).unwrap_err().code(), "pruned_before");
+        assert_eq!(health(&store), (Verdict::Healthy, vec![]), "{stage:?}: a window too wide is no fault of the store");
     }
 }

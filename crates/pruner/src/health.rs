@@ -1,8 +1,12 @@
 //! Health as a pure function of what is known: it says what is wrong and what to do, and it recovers with its cause.
 
 use serde::{Deserialize, Serialize};
+use state_store::Holder;
 
-use crate::outcome::{Ended, Freeze, Outcome};
+use crate::{
+    outcome::{Ended, Freeze, Outcome},
+    phase::PrunePhase,
+};
 
 /// The overall state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -16,7 +20,7 @@ pub enum Verdict {
     Critical,
 }
 
-/// One thing that is wrong.
+/// One thing that is wrong, or worth telling.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// How bad it is.
@@ -27,13 +31,50 @@ pub struct Reason {
     pub message: String,
 }
 
-/// The verdict with its reasons; no reasons when healthy.
+/// The verdict with its reasons. A healthy one has none, or tells what goes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// The worst of the reasons.
     pub verdict: Verdict,
-    /// Everything that is wrong.
+    /// Everything that is wrong, or worth telling.
     pub reasons: Vec<Reason>,
+}
+
+/// A cycle that has begun and has not ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begun {
+    /// The cycle.
+    pub cycle: u64,
+    /// How far it is.
+    pub phase: PrunePhase,
+}
+
+impl std::fmt::Display for Begun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cycle {} ({})", self.cycle, self.phase)
+    }
+}
+
+/// What has not ended, as seen from outside, and who can end it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfinished {
+    /// A process works on the store; a prune at rest has no cycle at its beginning.
+    Running {
+        /// What it has begun.
+        begun: Option<Begun>,
+        /// The process.
+        by: Holder,
+    },
+    /// Nobody works on it: the prune was interrupted.
+    AtRest {
+        /// What it had begun, unless a refused run gave that up since.
+        begun: Option<Begun>,
+    },
+    /// The node whose store it is does not run.
+    WithItsNode {
+        /// What was begun.
+        begun: Begun,
+    },
 }
 
 /// What health is judged by.
@@ -43,6 +84,8 @@ pub struct Facts {
     pub freeze: Option<Freeze>,
     /// How the last cycle ended.
     pub last: Option<Outcome>,
+    /// What has not ended, where the one who asks is not the one who works.
+    pub unfinished: Option<Unfinished>,
     /// Why the worker is gone, if it is.
     pub poisoned: Option<String>,
     /// Orders committed since a cycle was due to be behind, and the number after which the next one is due.
@@ -54,38 +97,80 @@ pub struct Facts {
 /// Lag beyond so many due cycles is worth a look.
 const LAG_FACTOR: u64 = 4;
 
+/// Outcomes that are no faults of the store or the pruner: somebody ended the cycle, or asked for too much.
+const NO_FAULTS: [&str; 2] = ["cancelled", "pruned_before"];
+
 /// Judges the facts.
 pub fn assess(facts: &Facts) -> Health {
-    let mut reasons = Vec::new();
-    if let Some(freeze) = &facts.freeze {
-        let message = format!(
-            "deletes are frozen since cycle {}: {}. Run `state-node verify` on the store, repair it, then unfreeze",
-            freeze.cycle, freeze.why
-        );
-        reasons.push(Reason { verdict: Verdict::Critical, code: "frozen".to_owned(), message });
-    }
-    if let Some(why) = &facts.poisoned {
-        let message = format!("the pruning worker ended: {why}. The node serves; restart it to prune again");
-        reasons.push(Reason { verdict: Verdict::Critical, code: "worker_gone".to_owned(), message });
-    }
-    if let Some(Ended::Failed { code, message }) = facts.last.as_ref().map(|last| &last.ended)
-        && facts.freeze.is_none()
-        && code != "cancelled"
-    {
-        let message = format!("the last cycle failed ({code}): {message}");
-        reasons.push(Reason { verdict: Verdict::Degraded, code: "last_cycle_failed".to_owned(), message });
-    }
-    if let Some((lag, due)) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(LAG_FACTOR)) {
-        let message = format!("{lag} orders since the last cycle, one is due every {due}: pruning falls behind");
-        reasons.push(Reason { verdict: Verdict::Degraded, code: "lagging".to_owned(), message });
-    }
-    if let Some(errors) = facts.background_errors.filter(|errors| *errors > 0) {
-        let message =
-            format!("the engine met {errors} failures in the background; its log names them, look at the disk");
-        reasons.push(Reason { verdict: Verdict::Degraded, code: "engine_errors".to_owned(), message });
-    }
+    let reasons: Vec<Reason> = [
+        frozen(facts),
+        worker_gone(facts),
+        last_failed(facts),
+        unfinished(facts),
+        lagging(facts),
+        engine_errors(facts),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let verdict = reasons.iter().map(|reason| reason.verdict).max().map_or(Verdict::Healthy, |worst| worst);
     Health { verdict, reasons }
+}
+
+fn reason(verdict: Verdict, code: &str, message: String) -> Reason {
+    Reason { verdict, code: code.to_owned(), message }
+}
+
+fn frozen(facts: &Facts) -> Option<Reason> {
+    let freeze = facts.freeze.as_ref()?;
+    let message = format!(
+        "deletes are frozen since cycle {}: {}. Run `state-node verify` on the store, repair it, then unfreeze",
+        freeze.cycle, freeze.why
+    );
+    Some(reason(Verdict::Critical, "frozen", message))
+}
+
+fn worker_gone(facts: &Facts) -> Option<Reason> {
+    let why = facts.poisoned.as_ref()?;
+    let message = format!("the pruning worker ended: {why}. The node serves; restart it to prune again");
+    Some(reason(Verdict::Critical, "worker_gone", message))
+}
+
+fn last_failed(facts: &Facts) -> Option<Reason> {
+    let Ended::Failed { code, message } = &facts.last.as_ref()?.ended else { return None };
+    let counts = facts.freeze.is_none() && !NO_FAULTS.contains(&code.as_str());
+    let message = format!("the last cycle failed ({code}): {message}");
+    counts.then(|| reason(Verdict::Degraded, "last_cycle_failed", message))
+}
+
+fn unfinished(facts: &Facts) -> Option<Reason> {
+    let what = |begun: &Option<Begun>| begun.map_or_else(|| "a prune".to_owned(), |begun| begun.to_string());
+    let unfinished = facts.unfinished.as_ref().filter(|_| facts.freeze.is_none())?; // a freeze comes first
+    Some(match unfinished {
+        Unfinished::Running { begun, by } => {
+            reason(Verdict::Healthy, "running", format!("{} is under way, by {by}", what(begun)))
+        }
+        Unfinished::AtRest { begun } => {
+            let message = format!("{} was interrupted: run the same prune again to end it", what(begun));
+            reason(Verdict::Degraded, "interrupted", message)
+        }
+        Unfinished::WithItsNode { begun } => {
+            let message = format!("{begun} was interrupted: start the node, which goes on with it");
+            reason(Verdict::Degraded, "interrupted", message)
+        }
+    })
+}
+
+fn lagging(facts: &Facts) -> Option<Reason> {
+    let (lag, due) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(LAG_FACTOR))?;
+    let message = format!("{lag} orders since the last cycle, one is due every {due}: pruning falls behind");
+    Some(reason(Verdict::Degraded, "lagging", message))
+}
+
+fn engine_errors(facts: &Facts) -> Option<Reason> {
+    let errors = facts.background_errors.filter(|errors| *errors > 0)?;
+    let message = format!("the engine met {errors} failures in the background; its log names them, look at the disk");
+    Some(reason(Verdict::Degraded, "engine_errors", message))
 }
 
 #[cfg(test)]
@@ -100,13 +185,20 @@ mod tests {
     #[test]
     fn health_recovers_when_the_cause_is_gone() {
         let freeze = Some(Freeze { cycle: 3, at: 0, why: "node missing".to_owned() });
-        let rows: [(Facts, Verdict, &[&str]); 8] = [
+        let begun = Begun { cycle: 3, phase: PrunePhase::SweepExpired };
+        let under_way = |unfinished| Facts { unfinished: Some(unfinished), ..Facts::default() };
+        let by = Holder { pid: Some(7), command: None };
+        let rows: [(Facts, Verdict, &[&str]); 12] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { poisoned: Some("panic".to_owned()), ..Facts::default() }, Verdict::Critical, &["worker_gone"]),
             (Facts { last: failed("io"), ..Facts::default() }, Verdict::Degraded, &["last_cycle_failed"]),
             (Facts { last: failed("cancelled"), ..Facts::default() }, Verdict::Healthy, &[]),
+            (Facts { last: failed("pruned_before"), ..Facts::default() }, Verdict::Healthy, &[]),
+            (under_way(Unfinished::Running { begun: Some(begun), by }), Verdict::Healthy, &["running"]),
+            (under_way(Unfinished::AtRest { begun: Some(begun) }), Verdict::Degraded, &["interrupted"]),
+            (under_way(Unfinished::WithItsNode { begun }), Verdict::Degraded, &["interrupted"]),
             (Facts { lag: Some((401, 100)), ..Facts::default() }, Verdict::Degraded, &["lagging"]),
             (Facts { background_errors: Some(1), ..Facts::default() }, Verdict::Degraded, &["engine_errors"]),
         ];

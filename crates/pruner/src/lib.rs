@@ -34,7 +34,7 @@ pub use clock::{Clock, SystemClock};
 pub use config::{CycleConfig, PrunerConfig, SweepChoice};
 pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;
-pub use health::{Facts, Health, Reason, Verdict, assess};
+pub use health::{Begun, Facts, Health, Reason, Unfinished, Verdict, assess};
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};

@@ -30,7 +30,7 @@ pub(crate) fn cycle_finished(certificate: &Certificate) {
     }
 }
 
-/// Counts a failed cycle by the code of its error.
-pub(crate) fn cycle_failed(code: &'static str) {
+/// Counts a cycle that ended early by the code of what ended it.
+pub(crate) fn cycle_ended(code: &'static str) {
     counter!("state_pruner_cycles_total", "outcome" => code).increment(1);
 }

@@ -4,18 +4,15 @@
 //! leaves the store byte-identical; only when there is something to delete is the store opened for writing, and only
 //! if it is still the store that was marked. Records, mark files and certificates live in a folder beside the store.
 
+mod folder;
 mod inspect;
 mod layout;
 mod outcome;
 mod request;
 
-use std::{
-    io::{Read as _, Write as _},
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
-use state_store::{Durability, Holder, RocksBackend, RocksConfig, Store, StoreConfig, StoreError, lock_holder};
+use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig, StoreError, lock_holder};
 use state_tree::RoochLayout;
 
 use crate::{
@@ -25,8 +22,7 @@ use crate::{
     control::{Control, Observer},
     cycle::{self, CycleEnv, CycleOrder, Finished},
     error::PruneError,
-    files,
-    mark::{self},
+    mark,
     outcome::{Freeze, Outcome, RestFloor},
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     policy::RestWindow,
@@ -34,6 +30,8 @@ use crate::{
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
     sweep::{self, SweepReport},
 };
+pub use folder::default_state_dir;
+use folder::{Folder, canonical, kept_dir};
 pub use inspect::{health_of_store, verify};
 pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};
@@ -48,13 +46,6 @@ pub struct Steering {
     pub observer: Arc<dyn Observer>,
     /// Reads time.
     pub clock: Arc<dyn Clock>,
-}
-
-/// The folder beside the database that holds what the pruner writes.
-pub fn default_state_dir(db: &Path) -> PathBuf {
-    let mut name = db.file_name().map_or_else(|| "store".into(), std::ffi::OsStr::to_owned);
-    name.push(".pruner");
-    db.with_file_name(name)
 }
 
 const AT_REST: StoreConfig = StoreConfig { durability: Durability::Synced, barrier_limit: 1 << 20 };
@@ -76,7 +67,7 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     let folder = Folder::of(request)?; // AFTER what refuses: nothing is left beside a store that is none
     let config = cycle_config(request, folder.path());
     let job = Offline { request, steering, config: &config };
-    let _single = lock_folder(folder.path())?;
+    let _single = folder::lock(folder.path())?;
     let bytes_before = job.space(&reading)?;
     let env = job.env(Store::foreign(reading, AT_REST)?)?;
     match request.frozen {
@@ -115,64 +106,6 @@ fn lift(records: &dyn Records) -> Result<(), PruneError> {
     Ok(())
 }
 
-/// The path without `.` and links, so that a folder beside it is beside the database and not inside it. A path that
-/// does not exist stays as it is: opening it says what is wrong.
-fn canonical(db: &Path) -> PathBuf {
-    std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned())
-}
-
-/// A path that may not exist yet, without `.` and links in the part that does.
-fn resolved(path: &Path) -> PathBuf {
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    for known in absolute.ancestors() {
-        if let (Ok(real), Ok(rest)) = (std::fs::canonicalize(known), absolute.strip_prefix(known)) {
-            return real.join(rest);
-        }
-    }
-    absolute
-}
-
-/// Where runs on this store keep what outlives them.
-fn kept_dir(db: &Path, state_dir: Option<&Path>) -> PathBuf {
-    state_dir.map_or_else(|| default_state_dir(db), Path::to_owned)
-}
-
-/// Where a run keeps what it writes. A plan keeps nothing, so it leaves the records of an interrupted run alone.
-enum Folder {
-    Kept(PathBuf),
-    Temporary(tempfile::TempDir),
-}
-
-impl Folder {
-    fn of(request: &PruneRequest) -> Result<Self, PruneError> {
-        let kept = kept_dir(&request.db, request.state_dir.as_deref());
-        match request.mode {
-            PruneMode::Plan => Self::temporary(&request.db, request.state_dir.as_deref()),
-            PruneMode::Apply => {
-                refuse_inside(&request.db, &kept)?;
-                files::create_dir(&kept)?;
-                Ok(Self::Kept(kept))
-            }
-        }
-    }
-
-    /// A folder that goes with the run: below `within`, or where the system keeps such folders.
-    fn temporary(db: &Path, within: Option<&Path>) -> Result<Self, PruneError> {
-        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
-        refuse_inside(db, &within)?;
-        files::create_dir(&within)?;
-        let made = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&within);
-        made.map(Self::Temporary).map_err(files::failed(&within))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
-    }
-}
-
 fn cycle_config(request: &PruneRequest, state_dir: &Path) -> CycleConfig {
     CycleConfig {
         mark: request.mark,
@@ -190,36 +123,6 @@ fn refuse_if_held(db: &Path) -> Result<(), PruneError> {
     match lock_holder(db)? {
         Some(holder) => Err(StoreError::Locked { path: db.to_owned(), holder }.into()),
         None => Ok(()),
-    }
-}
-
-/// A folder of ours inside the engine's would be taken for one of its files.
-fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
-    if !resolved(state_dir).starts_with(db) {
-        return Ok(());
-    }
-    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the state folder lies inside the database");
-    Err(PruneError::File { path: state_dir.to_owned(), source })
-}
-
-/// One prune per folder at a time; the lock goes with the process. The file names its holder.
-fn lock_folder(dir: &Path) -> Result<std::fs::File, PruneError> {
-    let path = dir.join("prune.lock");
-    let options = std::fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).clone();
-    let mut file = options.open(&path).map_err(files::failed(&path))?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(files::failed(&path))?;
-            Ok(file)
-        }
-        Err(std::fs::TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            file.read_to_string(&mut text).map_err(files::failed(&path))?;
-            let named = text.trim().parse().map(|pid| Holder { pid: Some(pid), command: None });
-            let holder = named.unwrap_or(Holder { pid: None, command: None });
-            Err(StoreError::Locked { path, holder }.into())
-        }
-        Err(std::fs::TryLockError::Error(error)) => Err(files::failed(&path)(error)),
     }
 }
 
@@ -269,9 +172,15 @@ impl Offline<'_> {
         mark::remove_leftovers(&self.config.state_dir, None)?;
         let built = cycle::build_reach(env, &self.order(), cycle);
         let Err(error) = built else { return built };
+        if matches!(error, PruneError::Stopped) {
+            env.snapshots.end_cycle();
+            return Err(error); // its record says so until the same command runs again
+        }
         cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         let error = self.explained(env, error)?;
-        if self.request.mode == PruneMode::Apply && !matches!(error, PruneError::Stopped) {
+        // A window that was too wide says nothing about the store: what the last cycle came to still holds.
+        let refused = matches!(error, PruneError::PrunedBefore { .. });
+        if self.request.mode == PruneMode::Apply && !refused {
             self.failed(env, cycle, &error).save(&*env.parts.records)?;
         }
         Err(error)

@@ -37,6 +37,8 @@ pub enum Ended {
         /// The error.
         message: String,
     },
+    /// An operator ended it; nothing live was deleted.
+    Cancelled,
 }
 
 /// The outcome of one cycle.
@@ -74,9 +76,13 @@ impl Outcome {
         }
     }
 
-    /// A cycle that failed.
+    /// A cycle that ended early.
     pub(crate) fn failed(cycle: Option<u64>, at: u64, error: &PruneError) -> Self {
-        let ended = Ended::Failed { code: error.code().to_owned(), message: error.to_string() };
+        let ended = if matches!(error, PruneError::Cancelled) {
+            Ended::Cancelled
+        } else {
+            Ended::Failed { code: error.code().to_owned(), message: error.to_string() }
+        };
         Self { cycle, at, head_order: None, ended }
     }
 

@@ -174,12 +174,14 @@ mod tests {
             certificate: "c".to_owned(),
         };
         let finished = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended };
+        let cancelled = Outcome { cycle: Some(1), at: 2, head_order: Some(8), ended: Ended::Cancelled };
         let found = [
             hex::encode(records.load(RecordKey::LastCycle).unwrap().unwrap()),
             hex::encode(record::encode(&phase).unwrap()),
             hex::encode(record::encode(&freeze).unwrap()),
             hex::encode(record::encode(&failed).unwrap()),
             hex::encode(record::encode(&finished).unwrap()),
+            hex::encode(record::encode(&cancelled).unwrap()),
             hex::encode(record::encode(&RestFloor { order: 4 }).unwrap()),
         ];
         let pinned = [
@@ -196,6 +198,7 @@ mod tests {
                 "535052314f55544301004600000001010000000000000002000000000000000108000000000000000003000000000000",
                 "00040000000000000005000000000000000106000000000000000700000000000000016321c3f0b4",
             ),
+            "535052314f55544301001b0000000101000000000000000200000000000000010800000000000000021051b788",
             "5350523152464c52010008000000040000000000000026e6bb6b",
         ];
         assert_eq!(found, pinned);

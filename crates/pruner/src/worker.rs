@@ -25,7 +25,7 @@ use crate::{
     certificate::Trigger,
     clock::Clock,
     config::PrunerConfig,
-    control::{Control, Observer, Progress},
+    control::{Control, Observer, Pause, Progress},
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
     health::{self, Facts, Health},
@@ -163,6 +163,7 @@ impl Pruner {
             (Command::Run, Some(_)) if looking => self.run(), // for an interrupted cycle: that is no cycle to join
             (Command::Run, Some(_)) => Reply::AlreadyRunning,
             (Command::Run, None) => self.run(),
+            (Command::Unfreeze, Some(_)) if looking => self.unfreeze(),
             (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
             (Command::Unfreeze, None) => self.unfreeze(),
             (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
@@ -217,6 +218,7 @@ impl Pruner {
         health::assess(&Facts {
             freeze: shared.freeze.clone(),
             last: shared.last.clone(),
+            unfinished: None, // the status shows it
             poisoned: shared.poisoned.clone(),
             lag: Some((self.inner.behind(&shared), self.inner.due_after())),
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
@@ -343,6 +345,7 @@ impl Inner {
             Ok(Ok(None)) => None,
             Ok(Ok(Some(finished))) => Some(self.finished(&finished)),
             Ok(Err(PruneError::Stopped)) => None, // the next start goes on
+            Ok(Err(PruneError::Cancelled)) => Some(self.cancelled()),
             Ok(Err(error)) => Some(self.failed(&error)),
             Err(_) => Some(self.panicked()),
         };
@@ -356,19 +359,17 @@ impl Inner {
     fn status(&self) -> PrunerStatus {
         let snapshot = self.snapshots.status();
         let shared = self.shared.lock();
+        let phase = snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase);
         PrunerStatus {
             running: shared.running.is_some(),
-            paused: shared.running.as_ref().is_some_and(|control| control.is_paused()),
-            phase: snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase),
+            pause: shared.running.as_ref().map_or(Pause::No, |control| control.pause_state()),
+            phase,
             cycle: shared.cycle.or_else(|| shared.last.as_ref().and_then(|last| last.cycle)),
-            progress: shared.progress.map(|progress| StageStatus {
-                stage: progress.stage,
-                done: progress.done,
-                share: progress.share,
-            }),
+            progress: shared.progress.and_then(|progress| StageStatus::within(phase, progress)),
             last: shared.last.clone(),
             cycles_finished: shared.finished,
             cycles_failed: shared.failed,
+            cycles_cancelled: shared.cancelled,
             deleted_total: shared.deleted,
             keep_last: self.config.keep_last.get(),
             next_at_order: self.next_at(&shared),

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, ti
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use state_pruner::{Clock, PrunerStatus, SystemClock};
+use state_pruner::{Clock, Pause, PrunerStatus, SystemClock};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -195,7 +195,12 @@ fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
                 format!("{}{share}", stage.stage.label())
             }
         };
-        parts.push(format!("{doing}{}", if status.paused { " (paused)" } else { "" }));
+        let held = match status.pause {
+            Pause::No => "",
+            Pause::Asked => " (pausing)",
+            Pause::Holding => " (paused)",
+        };
+        parts.push(format!("{doing}{held}"));
     }
     parts.extend([cycles, format!("next {}", status.next_at_order)]);
     parts

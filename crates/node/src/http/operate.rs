@@ -143,11 +143,14 @@ pub(super) async fn prune(
         return Err(ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message));
     };
     let reply = off_the_async_threads(move || obey(&pruner, command)).await?;
-    let status = match &reply {
-        Reply::Accepted | Reply::AlreadyRunning => StatusCode::ACCEPTED,
-        Reply::NotRunning | Reply::Refused { .. } => StatusCode::CONFLICT,
-    };
-    Ok((status, Json(reply)).into_response())
+    match reply {
+        Reply::Accepted | Reply::AlreadyRunning => Ok((StatusCode::ACCEPTED, Json(reply)).into_response()),
+        Reply::NotRunning => {
+            let message = "no cycle is running, so there is none to pause, resume or cancel";
+            Err(ApiError::new(StatusCode::CONFLICT, "not_running", message))
+        }
+        Reply::Refused { why } => Err(ApiError::new(StatusCode::CONFLICT, "refused", why)),
+    }
 }
 
 fn obey(pruner: &Pruner, command: Command) -> Result<Reply, ApiError> {

@@ -8,11 +8,15 @@ use std::{
 use state_store::{Backend as _, Holder, RocksBackend, RocksConfig, Store, StoreError, View, lock_holder};
 use state_tree::RoochLayout;
 
-use super::{AT_REST, Folder, Steering, StoreLayout, VerifyRequest, canonical, kept_dir};
+use super::{
+    AT_REST, Steering, StoreLayout, VerifyRequest,
+    folder::{self, Folder, canonical, kept_dir},
+};
 use crate::{
     error::PruneError,
-    health::{self, Facts, Health},
+    health::{self, Begun, Facts, Health, Unfinished},
     outcome::{Freeze, Outcome, RestFloor},
+    phase::PhaseRecord,
     policy::RestWindow,
     records::{FolderRecords, Records, StoreRecords},
     roots::RetainedRoots,
@@ -110,21 +114,35 @@ fn verify_view(request: &VerifyRequest, steering: &Steering, window: &Window<'_>
     })
 }
 
-/// The health of a store from its records, read from outside while a node runs or is down. `state_dir` is where its
-/// prunes keep theirs, if that is not the folder beside it.
+/// The health of a store from its records, read from outside while a node or a prune runs, or nobody does. `state_dir`
+/// is where its prunes keep theirs, if that is not the folder beside it.
 ///
 /// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
 pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, PruneError> {
     let db = &canonical(db);
-    let folder = kept_dir(db, state_dir);
+    let kept = kept_dir(db, state_dir);
     let store =
         Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST)?);
-    let has_records = store.view()?.has_table(&state_store::Table::META);
-    let records: Box<dyn Records> =
-        if has_records { Box::new(StoreRecords(store)) } else { Box::new(FolderRecords(folder)) };
+    let own = store.view()?.has_table(&state_store::Table::META);
+    let (records, holder): (Box<dyn Records>, _) = if own {
+        (Box::new(StoreRecords(store)), lock_holder(db)?)
+    } else {
+        let holder = folder::holder(&kept)?;
+        (Box::new(FolderRecords(kept)), holder)
+    };
     let (freeze, last) = (Freeze::load(&*records)?, Outcome::load(&*records)?);
-    if !has_records && freeze.is_none() && last.is_none() {
+    let begun = PhaseRecord::load(&*records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
+    // A floor without any outcome: a prune had begun to delete, and a refused run gave its cycle up.
+    let given_up = begun.is_none() && last.is_none() && RestFloor::load(&*records)?.is_some();
+    let unfinished = match (begun, holder) {
+        (None, Some(by)) if !own => Some(Unfinished::Running { begun: None, by }), // it has not marked anything yet
+        (Some(begun), Some(by)) => Some(Unfinished::Running { begun: Some(begun), by }),
+        (Some(begun), None) if own => Some(Unfinished::WithItsNode { begun }),
+        (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
+        (None, _) => given_up.then_some(Unfinished::AtRest { begun: None }),
+    };
+    if !own && freeze.is_none() && last.is_none() && unfinished.is_none() {
         return Err(PruneError::NothingKnown { db: db.clone() }); // silence is not health (I13)
     }
-    Ok(health::assess(&Facts { freeze, last, poisoned: None, lag: None, background_errors: None }))
+    Ok(health::assess(&Facts { freeze, last, unfinished, ..Facts::default() }))
 }

@@ -31,25 +31,34 @@ impl Inner {
         }
     }
 
+    /// An operator ended it: that is no failure.
+    pub(super) fn cancelled(&self) -> Change {
+        let outcome = self.early(&PruneError::Cancelled);
+        metrics::cycle_ended(PruneError::Cancelled.code());
+        tracing::info!(cycle = outcome.cycle, "pruning cycle cancelled");
+        Change { cancelled: 1, last: Some(self.remember(outcome)), ..Change::default() }
+    }
+
+    /// The next attempt waits for the next trigger, not for the next commit.
+    fn early(&self, error: &PruneError) -> Outcome {
+        let at = self.parts.clock.unix_ms();
+        let shared = self.shared.lock();
+        Outcome { head_order: Some(shared.head), ..Outcome::failed(shared.cycle, at, error) }
+    }
+
     pub(super) fn failed(&self, error: &PruneError) -> Change {
-        metrics::cycle_failed(error.code());
+        metrics::cycle_ended(error.code());
         match error.disposition() {
             Disposition::Corrupt | Disposition::Bug => tracing::error!(%error, "pruning cycle failed"),
             Disposition::Transient | Disposition::Resource | Disposition::Input => {
                 tracing::warn!(%error, "pruning cycle failed");
             }
         }
-        let at = self.parts.clock.unix_ms();
-        // The next attempt waits for the next trigger, not for the next commit.
-        let (cycle, outcome) = {
-            let shared = self.shared.lock();
-            let failed = Outcome::failed(shared.cycle, at, error);
-            (shared.cycle, Outcome { head_order: Some(shared.head), ..failed })
-        };
+        let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
         let freeze = error.is_live_fault().then(|| Freeze {
-            cycle: cycle.map_or(0, |cycle| cycle), // zero: it had no id yet
-            at,
+            cycle: outcome.cycle.map_or(0, |cycle| cycle), // zero: it had no id yet
+            at: outcome.at,
             why: error.to_string(),
         });
         let last = self.remember(outcome);

@@ -25,6 +25,7 @@ pub(super) struct Shared {
     pub(super) poisoned: Option<String>,
     pub(super) finished: u64,
     pub(super) failed: u64,
+    pub(super) cancelled: u64,
     pub(super) deleted: u64,
     /// Head order of the last snapshot that a cycle finished or failed on.
     pub(super) base: u64,
@@ -55,6 +56,7 @@ pub(super) enum Life {
 pub(super) struct Change {
     pub(super) finished: u64,
     pub(super) failed: u64,
+    pub(super) cancelled: u64,
     pub(super) deleted: u64,
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
@@ -67,6 +69,7 @@ impl Change {
     pub(super) fn apply(self, shared: &mut Shared) {
         shared.finished += self.finished;
         shared.failed += self.failed;
+        shared.cancelled += self.cancelled;
         shared.deleted += self.deleted;
         shared.freeze = self.freeze.or(shared.freeze.take());
         shared.poisoned = self.poisoned.or(shared.poisoned.take());

@@ -2,7 +2,12 @@
 
 use serde::Serialize;
 
-use crate::{control::Stage, outcome::Outcome, phase::PrunePhase, snapshot::SnapshotLock};
+use crate::{
+    control::{Pause, Progress, Stage},
+    outcome::Outcome,
+    phase::PrunePhase,
+    snapshot::SnapshotLock,
+};
 
 /// What an operator may ask of a running pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +52,27 @@ pub struct StageStatus {
     pub share: Option<f64>,
 }
 
+impl StageStatus {
+    /// What a phase shows: its own stages only. Until the first of them reports, what an earlier phase reported last is
+    /// no answer.
+    pub(super) fn within(phase: PrunePhase, progress: Progress) -> Option<Self> {
+        let Progress { stage, done, share } = progress;
+        let of = match stage {
+            Stage::Scan | Stage::Mark => PrunePhase::BuildReach,
+            Stage::Sweep | Stage::Reclaim => PrunePhase::SweepExpired,
+            Stage::Verify | Stage::Count => PrunePhase::Idle, // the sweep has let its lock go
+        };
+        (of == phase).then_some(Self { stage, done, share })
+    }
+}
+
 /// What the pruner does now and did last.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(clippy::struct_excessive_bools, reason = "the words of a JSON answer: running and paused")]
 pub struct PrunerStatus {
     /// Whether a cycle runs.
     pub running: bool,
-    /// Whether it is held.
-    pub paused: bool,
+    /// Whether it was told to hold, and does: the batch or range at work is finished first.
+    pub pause: Pause,
     /// The phase of the running cycle.
     pub phase: PrunePhase,
     /// The id of the last cycle that ended.
@@ -67,6 +85,8 @@ pub struct PrunerStatus {
     pub cycles_finished: u64,
     /// Cycles failed since the process began.
     pub cycles_failed: u64,
+    /// Cycles that an operator cancelled since the process began.
+    pub cycles_cancelled: u64,
     /// Nodes deleted since the process began.
     pub deleted_total: u64,
     /// Orders retained.
@@ -79,4 +99,27 @@ pub struct PrunerStatus {
     pub poisoned: Option<String>,
     /// The lock on the current snapshot.
     pub lock: Option<SnapshotLock>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_of_another_phase_is_never_shown() {
+        use PrunePhase::{BuildReach, Idle, SweepExpired};
+        let rows = [
+            (Stage::Scan, BuildReach),
+            (Stage::Mark, BuildReach),
+            (Stage::Sweep, SweepExpired),
+            (Stage::Reclaim, SweepExpired),
+            (Stage::Verify, Idle),
+        ];
+        for (stage, of) in rows {
+            for phase in [Idle, BuildReach, SweepExpired, PrunePhase::IncrementalSweep] {
+                let shown = StageStatus::within(phase, Progress { stage, done: 7, share: None });
+                assert_eq!(shown.is_some(), phase == of, "{stage:?} in {phase:?}");
+            }
+        }
+    }
 }

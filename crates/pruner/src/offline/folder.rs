@@ -1,0 +1,140 @@
+//! The folder beside a store at rest: where it is, who works in it, and that it never lies inside the store.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use state_store::{Holder, StoreError};
+
+use super::{PruneMode, PruneRequest};
+use crate::{error::PruneError, files};
+
+const LOCK_FILE: &str = "prune.lock";
+/// How often the lock is asked for: whoever looks at it holds it for a moment.
+const ATTEMPTS: usize = 100;
+
+/// The folder beside the database that holds what the pruner writes.
+pub fn default_state_dir(db: &Path) -> PathBuf {
+    let mut name = db.file_name().map_or_else(|| "store".into(), std::ffi::OsStr::to_owned);
+    name.push(".pruner");
+    db.with_file_name(name)
+}
+
+/// The path without `.` and links, so that a folder beside it is beside the database and not inside it. A path that
+/// does not exist stays as it is: opening it says what is wrong.
+pub(super) fn canonical(db: &Path) -> PathBuf {
+    std::fs::canonicalize(db).unwrap_or_else(|_| db.to_owned())
+}
+
+/// A path that may not exist yet, without `.` and links in the part that does.
+fn resolved(path: &Path) -> PathBuf {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    for known in absolute.ancestors() {
+        if let (Ok(real), Ok(rest)) = (std::fs::canonicalize(known), absolute.strip_prefix(known)) {
+            return real.join(rest);
+        }
+    }
+    absolute
+}
+
+/// Where runs on this store keep what outlives them.
+pub(super) fn kept_dir(db: &Path, state_dir: Option<&Path>) -> PathBuf {
+    state_dir.map_or_else(|| default_state_dir(db), Path::to_owned)
+}
+
+/// Where a run keeps what it writes. A plan keeps nothing, so it leaves the records of an interrupted run alone.
+pub(super) enum Folder {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Folder {
+    pub(super) fn of(request: &PruneRequest) -> Result<Self, PruneError> {
+        let kept = kept_dir(&request.db, request.state_dir.as_deref());
+        match request.mode {
+            PruneMode::Plan => Self::temporary(&request.db, request.state_dir.as_deref()),
+            PruneMode::Apply => {
+                refuse_inside(&request.db, &kept)?;
+                files::create_dir(&kept)?;
+                Ok(Self::Kept(kept))
+            }
+        }
+    }
+
+    /// A folder that goes with the run: below `within`, or where the system keeps such folders.
+    pub(super) fn temporary(db: &Path, within: Option<&Path>) -> Result<Self, PruneError> {
+        let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
+        refuse_inside(db, &within)?;
+        files::create_dir(&within)?;
+        let made = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&within);
+        made.map(Self::Temporary).map_err(files::failed(&within))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
+        }
+    }
+}
+
+/// A folder of ours inside the engine's would be taken for one of its files.
+fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
+    if !resolved(state_dir).starts_with(db) {
+        return Ok(());
+    }
+    let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "the state folder lies inside the database");
+    Err(PruneError::File { path: state_dir.to_owned(), source })
+}
+
+/// One prune per folder at a time; the lock goes with the process. The file names its holder.
+pub(super) fn lock(dir: &Path) -> Result<File, PruneError> {
+    let path = dir.join(LOCK_FILE);
+    let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).clone();
+    let mut file = options.open(&path).map_err(files::failed(&path))?;
+    match patiently(&file) {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(files::failed(&path))?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let holder = named(&mut file).map_err(files::failed(&path))?;
+            Err(StoreError::Locked { path, holder }.into())
+        }
+        Err(TryLockError::Error(error)) => Err(files::failed(&path)(error)),
+    }
+}
+
+fn patiently(file: &File) -> Result<(), TryLockError> {
+    for _ in 1..ATTEMPTS {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            answer => return answer,
+        }
+    }
+    file.try_lock()
+}
+
+fn named(file: &mut File) -> std::io::Result<Holder> {
+    let mut text = String::new();
+    file.read_to_string(&mut text)?;
+    let named = text.trim().parse().map(|pid| Holder { pid: Some(pid), command: None });
+    Ok(named.unwrap_or(Holder { pid: None, command: None }))
+}
+
+/// The prune that works in the folder, if one does.
+pub(super) fn holder(dir: &Path) -> Result<Option<Holder>, PruneError> {
+    let path = dir.join(LOCK_FILE);
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(files::failed(&path)(error)),
+    };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(None),
+        Err(TryLockError::WouldBlock) => named(&mut file).map(Some).map_err(files::failed(&path)),
+        Err(TryLockError::Error(error)) => Err(files::failed(&path)(error)),
+    }
+}
