@@ -190,6 +190,9 @@ fn metrics_survive_many_cycles_without_duplicates() {
         samples.sort();
         samples.dedup_by(|a, b| a.0 == b.0);
         assert_eq!((types.len(), samples.len()), counts, "twice the same in {text}");
+        for name in types.iter().filter_map(|line| line.split_whitespace().next()) {
+            assert!(text.contains(&format!("# HELP {name} ")), "{name} says nothing about itself in {text}");
+        }
         samples
     };
     for cycle in 1..=5u8 {
@@ -199,6 +202,23 @@ fn metrics_survive_many_cycles_without_duplicates() {
         }
         node.cycle();
         let samples = series(&node);
+        let value = |name: &str| samples.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let status = node.status();
+        let until = status["pruner"]["next_at_order"].as_u64().unwrap() - status["head"]["order"].as_u64().unwrap();
+        let expected = [
+            ("state_pruner_running", 0),
+            ("state_pruner_paused", 0),
+            ("state_pruner_frozen", 0),
+            ("state_pruner_phase{phase=\"idle\"}", 1),
+            ("state_pruner_phase{phase=\"build_reach\"}", 0),
+            ("state_pruner_stage_share{stage=\"sweep\"}", 0),
+            ("state_pruner_orders_until_next_cycle", until),
+            ("state_node_health_verdict", 0),
+            ("state_pruner_cycles_total{outcome=\"cancelled\"}", 0),
+        ];
+        for (name, number) in expected {
+            assert_eq!(value(name), Some(number.to_string().as_str()), "{name}: {samples:?}");
+        }
         let finished = samples.iter().find(|(name, _)| name == "state_pruner_cycles_total{outcome=\"finished\"}");
         assert_eq!(finished.map(|(_, value)| value.as_str()), Some(cycle.to_string().as_str()), "{samples:?}");
     }

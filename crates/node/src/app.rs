@@ -54,6 +54,7 @@ impl App {
     /// Errors: a store that cannot be opened, an address that is in use.
     pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics()?;
+        http::describe();
         let listener = TcpListener::bind(config.node.listen).await;
         let listener =
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;

@@ -1,5 +1,5 @@
 //! Everything a script or an operator can be told by name has a heading in docs/operations.md: each `code` of an error,
-//! each reason of health. The names are taken from the sources, so a new one without a heading fails here.
+//! each reason of health; and each metric is in its table there. The names are taken from the sources, so a new one without a heading fails here.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
@@ -66,4 +66,19 @@ fn every_code_and_every_reason_of_health_has_a_heading_for_operators() {
         headings.flat_map(|line| line.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')).collect();
     let missing: Vec<&String> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
     assert!(missing.is_empty(), "docs/operations.md has no heading for {missing:?}");
+}
+
+#[test]
+fn every_metric_is_in_the_table_for_operators() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut files = Vec::new();
+    ["node", "pruner"].iter().for_each(|name| sources(&crates.join(name).join("src"), &mut files));
+    let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let literals = texts.iter().flat_map(|text| text.split('"'));
+    let is_metric = |name: &&str| name.starts_with("state_node_") || name.starts_with("state_pruner_");
+    let metrics: BTreeSet<&str> = literals.filter(is_metric).collect();
+    assert!(metrics.len() > 30, "{metrics:?}");
+    let listed = |name: &str| ["`", "{"].iter().any(|end| OPERATIONS.contains(&format!("`{name}{end}")));
+    let missing: Vec<&&str> = metrics.iter().filter(|name| !listed(name)).collect();
+    assert!(missing.is_empty(), "docs/operations.md does not list {missing:?}");
 }

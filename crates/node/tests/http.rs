@@ -316,9 +316,14 @@ async fn probes_metrics_and_status_tell_what_the_node_does() {
     let health: Value = node.get("healthz").await.json().await.unwrap();
     assert_eq!(health, json!({ "verdict": "healthy", "reasons": [] }));
     let metrics = node.get("metrics").await.text().await.unwrap();
-    for name in
-        ["state_node_head_order", "state_node_commits_total", "state_node_commit_seconds", "state_node_store_bytes"]
-    {
+    for name in [
+        "state_node_head_order",
+        "# HELP state_node_head_order",
+        "state_node_health_verdict",
+        "state_node_commits_total",
+        "state_node_commit_seconds",
+        "state_node_store_bytes",
+    ] {
         assert!(metrics.contains(name), "{name}\n{metrics}");
     }
     let status: Value = node.get("v1/status").await.json().await.unwrap();

@@ -1,8 +1,75 @@
-//! Metrics of the pruner, each taken from a report that a finished or failed cycle returned (O2).
+//! Metrics of the pruner: what cycles did, each taken from the report that one returned (O2), and what the status shows.
 
-use metrics::{counter, gauge, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
-use crate::certificate::Certificate;
+use crate::{
+    certificate::Certificate,
+    control::{Pause, Stage},
+    phase::PrunePhase,
+    worker::PrunerStatus,
+};
+
+const COUNTERS: [(&str, &str); 4] = [
+    ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
+    ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
+    ("state_pruner_spared_nodes_total", "Nodes outside the mark that a commit had created again"),
+    ("state_pruner_freed_bytes_total", "Bytes on disk that finished cycles gave back"),
+];
+
+const GAUGES: [(&str, &str); 13] = [
+    ("state_pruner_live_nodes", "Live nodes that the last finished cycle marked"),
+    ("state_pruner_store_bytes", "Bytes on disk after the last finished cycle"),
+    ("state_pruner_retained_roots", "Roots that the last finished cycle retained"),
+    ("state_pruner_running", "1 while a cycle runs"),
+    ("state_pruner_paused", "1 while the running cycle is held"),
+    ("state_pruner_phase", "1 for the phase the pruner is in"),
+    ("state_pruner_stage", "1 for the stage of that phase that reported last"),
+    ("state_pruner_stage_share", "Share of the key space behind that stage, 0 to 1; 0 where it does not tell"),
+    ("state_pruner_frozen", "1 while deletes are frozen"),
+    ("state_pruner_worker_gone", "1 once the worker has ended by itself"),
+    ("state_pruner_keep_last_orders", "Orders retained, head included"),
+    ("state_pruner_next_cycle_order", "Order at which the next cycle begins"),
+    ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
+];
+
+const PHASES: [PrunePhase; 4] =
+    [PrunePhase::Idle, PrunePhase::BuildReach, PrunePhase::SweepExpired, PrunePhase::IncrementalSweep];
+
+const STAGES: [Stage; 5] = [Stage::Scan, Stage::Mark, Stage::Sweep, Stage::Reclaim, Stage::Verify];
+
+/// Tells the recorder what each metric means, and begins the counters whose labels are known at zero.
+pub(crate) fn describe() {
+    COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
+    GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
+    describe_histogram!("state_pruner_phase_seconds", "Seconds that each phase of finished cycles took");
+    for outcome in ["finished", "cancelled"] {
+        counter!("state_pruner_cycles_total", "outcome" => outcome).increment(0);
+    }
+    for name in ["state_pruner_deleted_nodes_total", "state_pruner_spared_nodes_total"] {
+        counter!(name).increment(0);
+    }
+    counter!("state_pruner_freed_bytes_total").increment(0);
+}
+
+/// Shows a status at a head.
+pub(crate) fn status(status: &PrunerStatus, head: u64) {
+    gauge!("state_pruner_running").set(f64::from(status.running));
+    gauge!("state_pruner_paused").set(f64::from(status.pause == Pause::Holding));
+    gauge!("state_pruner_frozen").set(f64::from(status.frozen.is_some()));
+    gauge!("state_pruner_worker_gone").set(f64::from(status.poisoned.is_some()));
+    for phase in PHASES {
+        gauge!("state_pruner_phase", "phase" => phase.to_string()).set(f64::from(phase == status.phase));
+    }
+    for stage in STAGES {
+        let shown = status.progress.filter(|progress| progress.stage == stage);
+        gauge!("state_pruner_stage", "stage" => stage.label()).set(f64::from(shown.is_some()));
+        let share = shown.and_then(|progress| progress.share).map_or(0.0, |share| share);
+        gauge!("state_pruner_stage_share", "stage" => stage.label()).set(share);
+    }
+    gauge!("state_pruner_keep_last_orders").set(status.keep_last as f64);
+    gauge!("state_pruner_next_cycle_order").set(status.next_at_order as f64);
+    gauge!("state_pruner_orders_until_next_cycle").set(status.next_at_order.saturating_sub(head) as f64);
+}
 
 /// Counts a finished cycle.
 pub(crate) fn cycle_finished(certificate: &Certificate) {

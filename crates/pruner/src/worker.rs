@@ -29,6 +29,7 @@ use crate::{
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
     health::{self, Facts, Health},
+    metrics,
     outcome::Freeze,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
@@ -101,6 +102,7 @@ impl Pruner {
     ///
     /// Errors: a thread that cannot be started.
     pub fn start(parts: PrunerParts, config: PrunerConfig) -> Result<Self, PruneError> {
+        metrics::describe();
         let policy = LiveWindow {
             store: Arc::clone(&parts.store),
             keep_last: config.keep_last,

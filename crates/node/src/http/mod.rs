@@ -5,6 +5,7 @@
 
 mod error;
 mod operate;
+mod prometheus;
 mod query;
 mod read;
 mod submit;
@@ -29,6 +30,7 @@ use crate::{
     health,
 };
 use error::ApiError;
+pub(crate) use prometheus::describe;
 pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof, WireProofError, WireReceipt};
 
 /// The longest body of a request, in bytes.
@@ -133,7 +135,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/blocks/{order}", get(read::block))
         .route("/v1/status", get(operate::status))
         .route("/v1/prune/{command}", post(operate::prune))
-        .route("/metrics", get(operate::metrics))
+        .route("/metrics", get(prometheus::metrics))
         .route("/healthz", get(operate::healthz))
         .route("/readyz", get(operate::readyz))
         .layer(from_fn_with_state(Arc::clone(&node), in_time))

@@ -1,14 +1,13 @@
-//! What operators ask: status, probes, metrics, and commands to the pruner.
+//! What operators ask: status, probes, and commands to the pruner.
 
 use std::sync::Arc;
 
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
-use metrics::gauge;
 use serde_json::{Value, json};
 use state_pruner::{Command, Pruner, Reply, Verdict};
 use state_store::{Space, Store};
@@ -65,7 +64,7 @@ fn head(status: &ChainStatus) -> Value {
     })
 }
 
-fn space(store: &Store) -> Result<Space, ApiError> {
+pub(super) fn space(store: &Store) -> Result<Space, ApiError> {
     let space = store.backend().space();
     space.map_err(|error| ChainError::from(error).into())
 }
@@ -78,25 +77,6 @@ fn pins(store: &Store) -> Vec<Value> {
         json!({ "order": order.get(), "holders": holders })
     })
     .collect()
-}
-
-/// `GET /metrics`.
-pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
-    let status = node.chain.status()?;
-    let chain = Arc::clone(&node.chain);
-    let space = node.blocking(move || space(chain.store())).await?;
-    gauge!("state_node_head_order").set(status.head.order as f64);
-    gauge!("state_node_floor_order").set(status.floor.get() as f64);
-    gauge!("state_node_mempool_transactions").set(status.mempool as f64);
-    gauge!("state_node_mempool_limit").set(status.mempool_limit as f64);
-    gauge!("state_node_mempool_bytes").set(status.mempool_bytes as f64);
-    for (kind, bytes) in
-        [("tables", space.tables), ("blobs", space.blobs), ("logs", space.logs), ("other", space.other)]
-    {
-        gauge!("state_node_store_bytes", "kind" => kind).set(bytes as f64);
-    }
-    let text = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
-    Ok((text, node.metrics.render()).into_response())
 }
 
 /// `GET /healthz`: reads nothing from disk, waits for no phase, and needs no turn among the reads.

@@ -1,9 +1,11 @@
 //! What an operator may ask of a running pruner, and what it answers.
 
 use serde::Serialize;
+use state_tree::Order;
 
 use crate::{
     control::{Pause, Progress, Stage},
+    metrics,
     outcome::Outcome,
     phase::PrunePhase,
     snapshot::SnapshotLock,
@@ -99,6 +101,13 @@ pub struct PrunerStatus {
     pub poisoned: Option<String>,
     /// The lock on the current snapshot.
     pub lock: Option<SnapshotLock>,
+}
+
+impl PrunerStatus {
+    /// Sets the gauges to this status at a head. Call it whenever metrics are read.
+    pub fn export(&self, head: Order) {
+        metrics::status(self, head.get());
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,77 @@
+//! `GET /metrics`: what the node counted, and its state at the time of asking.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::State,
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse as _, Response},
+};
+use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use state_pruner::Verdict;
+use state_tree::Order;
+
+use super::{Node, error::ApiError, operate::space};
+
+const COUNTERS: [(&str, &str); 5] = [
+    ("state_node_commits_total", "Blocks committed"),
+    ("state_node_transactions_total", "Transactions in committed blocks, by outcome: applied or failed"),
+    ("state_node_nodes_put_total", "Merkle nodes written by commits"),
+    ("state_node_node_bytes_put_total", "Bytes of Merkle nodes written by commits"),
+    ("state_node_failed_blocks_total", "Blocks that could not be committed, by the code of the error"),
+];
+
+const GAUGES: [(&str, &str); 7] = [
+    ("state_node_head_order", "The newest order"),
+    ("state_node_floor_order", "The oldest readable order"),
+    ("state_node_mempool_transactions", "Transactions that wait for a block"),
+    ("state_node_mempool_limit", "Transactions that may wait"),
+    ("state_node_mempool_bytes", "Bytes of the transactions that wait"),
+    ("state_node_store_bytes", "Bytes on disk, by kind: tables, blobs, logs, other"),
+    ("state_node_health_verdict", "0 healthy, 1 degraded, 2 critical, as the exit code of health-check"),
+];
+
+const HISTOGRAMS: [(&str, &str); 2] = [
+    ("state_node_execute_seconds", "Seconds to execute a block"),
+    ("state_node_commit_seconds", "Seconds to commit a block"),
+];
+
+/// Tells the recorder what each metric means.
+pub(crate) fn describe() {
+    COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
+    GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
+    HISTOGRAMS.into_iter().for_each(|(name, help)| describe_histogram!(name, help));
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
+    let asked = Arc::clone(&node);
+    node.blocking(move || measure(&asked)).await?;
+    let text = [(CONTENT_TYPE, "text/plain; version=0.0.4")];
+    Ok((text, node.metrics.render()).into_response())
+}
+
+/// Sets every gauge to what is so now; may wait for the pruner.
+fn measure(node: &Node) -> Result<(), ApiError> {
+    let status = node.chain.status()?;
+    gauge!("state_node_head_order").set(status.head.order as f64);
+    gauge!("state_node_floor_order").set(status.floor.get() as f64);
+    gauge!("state_node_mempool_transactions").set(status.mempool as f64);
+    gauge!("state_node_mempool_limit").set(status.mempool_limit as f64);
+    gauge!("state_node_mempool_bytes").set(status.mempool_bytes as f64);
+    let space = space(node.chain.store())?;
+    for (kind, bytes) in
+        [("tables", space.tables), ("blobs", space.blobs), ("logs", space.logs), ("other", space.other)]
+    {
+        gauge!("state_node_store_bytes", "kind" => kind).set(bytes as f64);
+    }
+    gauge!("state_node_health_verdict").set(match node.health()?.verdict {
+        Verdict::Healthy => 0.0,
+        Verdict::Degraded => 1.0,
+        Verdict::Critical => 2.0,
+    });
+    if let Some(pruner) = &node.pruner {
+        pruner.status().export(Order::new(status.head.order));
+    }
+    Ok(())
+}
