@@ -399,6 +399,32 @@ fn a_node_that_came_back_before_a_stop_survives_the_resumed_sweep() {
     }
 }
 
+/// Readers end with their process, and the mark holds what they held: the cycle goes on, and the next one takes the rest.
+#[test]
+fn a_cycle_goes_on_after_a_restart_though_its_pins_are_gone() {
+    let stopped_at = |at: usize| {
+        let rig = grown(Profile::Tables, 94);
+        let plan = rig.plan(5).in_order().batches(25).by(MarkChoice::Auto, SweepChoice::Delete);
+        let pin = rig.chain.store.pin(Order::new(7), "a reader").unwrap();
+        let (ended, _) = StopAt::run(&rig, &plan, at);
+        assert!(matches!(ended, Err(PruneError::Stopped)), "the cycle ended before it was caught: {ended:?}");
+        drop(pin);
+        (rig.restart(), plan)
+    };
+    let deleting = |(rig, plan): &(Rig, Plan)| {
+        let record = PhaseRecord::load(&*quiet(rig, plan).parts.records).unwrap();
+        record.is_some_and(|record| record.deleted > 0)
+    };
+    let (rig, plan) = (0..).map(stopped_at).find(deleting).unwrap();
+    let env = quiet(&rig, &plan);
+    let record = PhaseRecord::load(&*env.parts.records).unwrap().unwrap();
+    let certificate = plan.resume(&env).unwrap().unwrap().certificate;
+    assert_eq!((certificate.cycle, certificate.retained.roots), (record.cycle, 6));
+    check::complete(&rig.chain, "seed 94");
+    rig.cycle(&plan);
+    check::exact(&rig.chain, "seed 94, nobody holds order 7 any more");
+}
+
 #[test]
 fn a_paused_cycle_is_abandoned_when_its_barrier_is_full() {
     for (mark, sweep) in WAYS {

@@ -1,6 +1,13 @@
 //! I2, S9 to S14: the window is exactly what was asked for, and whatever is not known keeps or refuses.
 
-use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use state_pruner::{
     Freeze, KeptBy, PruneError, RestWindow, RetainedRoots, Retention, StoreRecords, Window, phase::PrunePhase,
@@ -119,6 +126,8 @@ enum Wrong {
     NoHead,
     RootFails(Order),
     Forgets(Order),
+    /// Says another floor whenever it is asked again.
+    Wavers(AtomicU64),
 }
 
 impl ChainView for Wrong {
@@ -126,7 +135,7 @@ impl ChainView for Wrong {
         match self {
             Self::HeadFails => Err(StoreError::Corrupt("the head".to_owned())),
             Self::NoHead => Ok(None),
-            Self::RootFails(_) | Self::Forgets(_) => NativeChain.head(view),
+            Self::RootFails(_) | Self::Forgets(_) | Self::Wavers(_) => NativeChain.head(view),
         }
     }
 
@@ -155,7 +164,11 @@ impl ChainView for Wrong {
     }
 
     fn floor(&self, view: &dyn View) -> Result<Order, StoreError> {
-        NativeChain.floor(view)
+        let floor = NativeChain.floor(view)?;
+        Ok(match self {
+            Self::Wavers(asked) => Order::new(floor.get() + asked.fetch_add(1, Ordering::AcqRel)),
+            _ => floor,
+        })
     }
 }
 
@@ -255,4 +268,12 @@ fn a_snapshot_reads_the_ends_of_its_window_and_the_mark_reads_the_rest() {
     let few = reads(2);
     assert!(few > 0 && few < 10, "{few} reads");
     assert_eq!(reads(200), few);
+}
+
+#[test]
+fn roots_that_are_not_those_a_snapshot_was_sealed_over_are_not_marked_from() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 4, 30);
+    let error = refused(&rig, Wrong::Wavers(AtomicU64::new(0)));
+    assert!(matches!(&error, PruneError::BadSnapshot { why, .. } if why.contains("sealed")), "{error}");
 }

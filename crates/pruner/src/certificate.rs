@@ -57,7 +57,7 @@ pub struct RetainedReport {
     /// Every retained root with its reason, where there are not more than 1,024.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listed: Vec<RootReport>,
-    /// SHA-256 over every retained (order, root) pair.
+    /// Digest of the roots of the window, pins below it not included: docs/formats.md says over what.
     pub digest: String,
     /// Root of the head.
     pub head_root: String,
@@ -192,7 +192,7 @@ pub struct Certificate {
 }
 
 /// The version of the certificate format.
-pub(crate) const CERTIFICATE_FORMAT: u32 = 1;
+pub(crate) const CERTIFICATE_FORMAT: u32 = 2;
 
 impl Certificate {
     /// Writes the certificate beside the store and returns where.

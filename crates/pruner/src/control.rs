@@ -25,7 +25,7 @@ pub enum Pause {
     No,
     /// Asked for; the batch or range at work is finished first.
     Asked,
-    /// The work holds.
+    /// The work holds; where it has several threads the others follow at their next batch.
     Holding,
 }
 

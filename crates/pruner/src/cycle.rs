@@ -11,6 +11,7 @@
 
 mod certify;
 mod cursor;
+mod renewing;
 mod reports;
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
@@ -36,6 +37,7 @@ use crate::{
 };
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
+use renewing::Renewing;
 use reports::Reports;
 
 /// Everything cycles work with.
@@ -256,9 +258,10 @@ fn mark_under(
     cycle: u64,
     guard: &SnapshotGuard<'_>,
 ) -> Result<(SealedMark, MarkReport), PruneError> {
+    let (clock, observer) = (&*env.parts.clock, &*env.observer);
+    let start = clock.monotonic();
     let (view, roots) = (guard.view()?, guard.roots()?);
-    let renewing = Renewing { guard, observer: &*env.observer };
-    mark::build_reach(&MarkJob {
+    let (mark, report) = mark::build_reach(&MarkJob {
         view: &*view,
         layout: &*env.layout,
         roots: &roots,
@@ -269,25 +272,12 @@ fn mark_under(
         memory_budget: order.config.memory_budget,
         rows_hint: env.parts.store.backend().node_rows_hint()?,
         threads: order.config.threads.get(),
-        clock: &*env.parts.clock,
+        clock,
         control: &env.control,
-        observer: &renewing,
-    })
-}
-
-/// Progress is what renews a lock (P12).
-struct Renewing<'a> {
-    guard: &'a SnapshotGuard<'a>,
-    observer: &'a dyn Observer,
-}
-
-impl Observer for Renewing<'_> {
-    fn progress(&self, progress: crate::control::Progress) {
-        match self.guard.renew() {
-            // A lost lock is seen where it matters: this permit deletes nothing, and the sweep takes a lock of its own.
-            Ok(()) | Err(_) => self.observer.progress(progress),
-        }
-    }
+        observer: &Renewing { guard, observer },
+    })?;
+    let seconds = clock.monotonic().saturating_sub(start).as_secs_f64(); // reading the roots included
+    Ok((mark, MarkReport { seconds, ..report }))
 }
 
 fn not_resumable(cycle: u64, why: &str) -> PruneError {

@@ -141,7 +141,7 @@ pub enum PruneError {
         holder: Holder,
     },
     /// A file of ours could not be read or written.
-    #[error("{path}: {source}. Its folder is chosen by --state-dir, in a node by node.data_dir")]
+    #[error("{path}: {source}. Another folder is chosen with --state-dir, in a node with node.data_dir")]
     File {
         /// The file.
         path: PathBuf,

@@ -65,6 +65,13 @@ pub enum Unfinished {
         /// The process.
         by: Holder,
     },
+    /// The node whose store it is runs; whether its pruner works only the node can tell.
+    HeldByNode {
+        /// What was begun.
+        begun: Begun,
+        /// The node.
+        by: Holder,
+    },
     /// Nobody works on it: the prune was interrupted.
     AtRest {
         /// What it had begun, unless a refused run gave that up since.
@@ -149,6 +156,10 @@ fn unfinished(facts: &Facts) -> Option<Reason> {
     Some(match unfinished {
         Unfinished::Running { begun, by } => {
             reason(Verdict::Healthy, "running", format!("{} is under way, by {by}", what(begun)))
+        }
+        Unfinished::HeldByNode { begun, by } => {
+            let message = format!("{begun} has begun, and {by} has the store open: `--url` asks it how far it is");
+            reason(Verdict::Healthy, "running", message)
         }
         Unfinished::AtRest { begun } => {
             let message = format!("{} was interrupted: run the same prune again to end it", what(begun));

@@ -24,7 +24,7 @@ const GAUGES: [(&str, &str); 13] = [
     ("state_pruner_paused", "1 while the running cycle is held"),
     ("state_pruner_phase", "1 for the phase the pruner is in"),
     ("state_pruner_stage", "1 for the stage of that phase that reported last"),
-    ("state_pruner_stage_share", "Share of the key space behind that stage, 0 to 1; 0 where it does not tell"),
+    ("state_pruner_stage_share", "Share of the key space behind that stage, 0 to 1; NaN where it does not tell"),
     ("state_pruner_frozen", "1 while deletes are frozen"),
     ("state_pruner_worker_gone", "1 once the worker has ended by itself"),
     ("state_pruner_keep_last_orders", "Orders retained, head included"),
@@ -63,7 +63,7 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     for stage in STAGES {
         let shown = status.progress.filter(|progress| progress.stage == stage);
         gauge!("state_pruner_stage", "stage" => stage.label()).set(f64::from(shown.is_some()));
-        let share = shown.and_then(|progress| progress.share).map_or(0.0, |share| share);
+        let share = shown.and_then(|progress| progress.share).map_or(f64::NAN, |share| share);
         gauge!("state_pruner_stage_share", "stage" => stage.label()).set(share);
     }
     gauge!("state_pruner_keep_last_orders").set(status.keep_last as f64);
@@ -74,7 +74,7 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
 /// Counts a finished cycle.
 pub(crate) fn cycle_finished(certificate: &Certificate) {
     counter!("state_pruner_cycles_total", "outcome" => "finished").increment(1);
-    counter!("state_pruner_deleted_nodes_total").increment(certificate.deleted);
+    counter!("state_pruner_deleted_nodes_total").increment(certificate.sweep.deleted); // by this process
     counter!("state_pruner_spared_nodes_total").increment(certificate.sweep.spared);
     gauge!("state_pruner_live_nodes").set(certificate.live_nodes as f64);
     gauge!("state_pruner_store_bytes").set(certificate.bytes_after.total as f64);

@@ -56,7 +56,7 @@ pub struct Outcome {
 
 impl Record for Outcome {
     const KIND: [u8; 4] = *b"OUTC";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2; // 1 had no cancel
 }
 
 impl Outcome {

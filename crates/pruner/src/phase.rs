@@ -93,7 +93,7 @@ pub struct PhaseRecord {
     pub head_order: u64,
     /// Oldest retained order of that snapshot.
     pub first_order: u64,
-    /// Digest of the retained roots.
+    /// Digest of the roots of the window.
     pub roots_digest: [u8; 32],
     /// Digest of the sealed mark, once there is one.
     pub mark_digest: Option<[u8; 32]>,

@@ -10,6 +10,10 @@
 //! commit that needs such a node creates it, which cancels the entry or marks the node. Older states may still have it,
 //! which is why an entry waits until its order falls to the cutoff.
 //!
+//! Requires: the parent of the delta is the state of the order before. A commit on an older state takes over nodes that
+//! entries in between name, without creating them: whoever admits one takes those entries out in the same batch, as a
+//! rollback does (rule 8), and leaves their nodes to a major cycle.
+//!
 //! Whoever cannot answer says *many* and *present*, which only keeps more (I8, S33).
 //!
 //! Costs: one look-up per node that lost a place, one per node created; memory follows the delta.
@@ -26,7 +30,8 @@ use crate::{
 pub enum Standing {
     /// Not stored, and in no journal entry.
     Absent,
-    /// Stored, and in no journal entry: some state has it at another place, or it waits for a major cycle.
+    /// Stored, and named by no journal entry: some state has it at another place, it waits for a major cycle, or it lies
+    /// below a dropped root that an entry names, whose expansion stops at it once it is *many*.
     Present,
     /// Its last place was lost in this order and the entry has not been settled; whether it is still stored is no matter.
     Pending(Order),

@@ -10,7 +10,8 @@
 //! that is absent and created anew would be condemned later (S21). Going on from what was saved condemns the same nodes.
 //!
 //! Costs: one batched read per step, of at most as many nodes as it may condemn. The work is depth first by batches:
-//! at most sixteen children of each node condemned and not yet followed.
+//! at most sixteen children of each node condemned and not yet followed. What is left is copied whole when it is saved,
+//! so an entry far larger than a step should be split when it is written.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -37,11 +37,15 @@ pub(super) struct Swept<'a> {
 
 /// Nodes deleted by the whole cycle. The count of an interrupted run may lack the range it died in; where nobody writes
 /// meanwhile and the mark counted every row, what is left tells exactly.
-fn deleted(env: &CycleEnv, marked: &Marked, swept: &Swept<'_>) -> u64 {
-    let at_rest = env.parts.store.head().is_none();
+fn deleted(env: &CycleEnv, marked: &Marked, swept: &Swept<'_>) -> Result<u64, PruneError> {
+    let (at_rest, kept) = (env.parts.store.head().is_none(), swept.report.kept);
     match (at_rest, marked.report().present_nodes, marked.report().foreign_rows) {
-        (true, Some(nodes), Some(foreign)) => (nodes + foreign).saturating_sub(swept.report.kept),
-        _ => swept.cursor.deleted_before + swept.report.deleted,
+        (true, Some(nodes), Some(foreign)) => {
+            let rows = nodes + foreign;
+            let more = || PruneError::Invariant(format!("{kept} rows are left where the mark counted {rows}"));
+            rows.checked_sub(kept).ok_or_else(more)
+        }
+        _ => Ok(swept.cursor.deleted_before + swept.report.deleted),
     }
 }
 
@@ -52,7 +56,7 @@ pub(super) fn certify(
     marked: &Marked,
     swept: Swept<'_>,
 ) -> Result<Certificate, PruneError> {
-    let deleted = deleted(env, marked, &swept);
+    let deleted = deleted(env, marked, &swept)?;
     let (record, reports) = (&swept.cursor.record, marked.reports.clone());
     Ok(Certificate {
         format: CERTIFICATE_FORMAT,

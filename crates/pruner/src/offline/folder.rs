@@ -4,6 +4,7 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use state_store::{Holder, StoreError};
@@ -14,6 +15,7 @@ use crate::{error::PruneError, files};
 const LOCK_FILE: &str = "prune.lock";
 /// How often the lock is asked for: whoever looks at it holds it for a moment.
 const ATTEMPTS: usize = 100;
+const ATTEMPT: Duration = Duration::from_millis(1);
 
 /// The folder beside the database that holds what the pruner writes.
 pub fn default_state_dir(db: &Path) -> PathBuf {
@@ -110,7 +112,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, PruneError> {
 fn patiently(file: &File) -> Result<(), TryLockError> {
     for _ in 1..ATTEMPTS {
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::yield_now(),
+            Err(TryLockError::WouldBlock) => std::thread::park_timeout(ATTEMPT),
             answer => return answer,
         }
     }

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     error::PruneError,
     health::{self, Begun, Facts, Health, Unfinished},
-    outcome::{Freeze, Outcome, RestFloor},
+    outcome::{Ended, Freeze, Outcome, RestFloor},
     phase::PhaseRecord,
     policy::RestWindow,
     records::{FolderRecords, Records, StoreRecords},
@@ -132,10 +132,10 @@ pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, Pr
     };
     let (freeze, last) = (Freeze::load(&*records)?, Outcome::load(&*records)?);
     let begun = PhaseRecord::load(&*records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
-    // A floor without any outcome: a prune had begun to delete, and a refused run gave its cycle up.
-    let given_up = begun.is_none() && last.is_none() && RestFloor::load(&*records)?.is_some();
+    let given_up = begun.is_none() && is_given_up(RestFloor::load(&*records)?, last.as_ref());
     let unfinished = match (begun, holder) {
         (None, Some(by)) if !own => Some(Unfinished::Running { begun: None, by }), // it has not marked anything yet
+        (Some(begun), Some(by)) if own => Some(Unfinished::HeldByNode { begun, by }),
         (Some(begun), Some(by)) => Some(Unfinished::Running { begun: Some(begun), by }),
         (Some(begun), None) if own => Some(Unfinished::WithItsNode { begun }),
         (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
@@ -145,4 +145,14 @@ pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, Pr
         return Err(PruneError::NothingKnown { db: db.clone() }); // silence is not health (I13)
     }
     Ok(health::assess(&Facts { freeze, last, unfinished, ..Facts::default() }))
+}
+
+/// A prune had begun to delete below its floor, and a run that was refused since gave its cycle up.
+fn is_given_up(floor: Option<RestFloor>, last: Option<&Outcome>) -> bool {
+    match (floor, last.map(|last| &last.ended)) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(floor), Some(Ended::Finished { first_order, .. })) => floor.order > *first_order,
+        (Some(_), Some(Ended::Failed { .. } | Ended::Cancelled)) => false, // that is a reason, or nothing to mend
+    }
 }

@@ -29,6 +29,9 @@ impl Outline {
         retention: &Retention,
     ) -> Result<Option<Self>, PruneError> {
         let Window::From(from) = retention.window else { return Ok(None) };
+        if !retention.allowed_holes.is_empty() {
+            return Ok(None); // only reading tells which orders have no root
+        }
         let head = chain.head(view)?.ok_or(PruneError::NoHead)?;
         let first = from.max(chain.floor(view)?);
         let Some(digest) = chain.window_digest(view, first, head.order)? else { return Ok(None) };

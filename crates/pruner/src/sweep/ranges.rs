@@ -26,7 +26,7 @@ pub(super) fn sweep(
     let blobs = backend.node_blob_bytes()?;
     for range in cut(&old.files, old.from.clone(), job.range_bytes) {
         job.admit()?;
-        check_room(backend, &old.files, &range, blobs)?;
+        check_room(backend, &backend.node_files()?, &range, blobs)?; // commits have written since the last range
         active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         (report.deleted, report.spared, report.foreign) = (tally.dropped, tally.created, tally.foreign);
@@ -57,7 +57,7 @@ impl Old {
             tracing::warn!(file = file.number, "a file outlived the rewrite of its range and is rewritten again");
             let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
             job.admit()?;
-            check_room(backend, &self.files, &range, backend.node_blob_bytes()?)?;
+            check_room(backend, &backend.node_files()?, &range, backend.node_blob_bytes()?)?;
             rewrite(&range).map_err(|error| told_to_end(job, error))?;
         }
         match self.left(backend)?.len() {
@@ -92,7 +92,7 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let (mut done, blobs) = (0, backend.node_blob_bytes()?);
     for range in cut(&old.files, None, job.range_bytes) {
         job.admit()?;
-        let bytes = check_room(backend, &old.files, &range, blobs)?;
+        let bytes = check_room(backend, &backend.node_files()?, &range, blobs)?;
         backend.rewrite_files(&range).map_err(|error| told_to_end(job, error))?;
         done += bytes;
         if let Some(pace) = &job.pace {

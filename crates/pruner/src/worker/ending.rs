@@ -24,7 +24,7 @@ impl Inner {
         let last = self.remember(Outcome::finished(certificate, &finished.path));
         Change {
             finished: 1,
-            deleted: certificate.deleted,
+            deleted: certificate.sweep.deleted, // by this process
             last: Some(last),
             settled_errors: self.background_errors(),
             ..Change::default()
@@ -68,7 +68,9 @@ impl Inner {
     pub(super) fn panicked(&self) -> Change {
         self.snapshots.end_cycle();
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
-        Change { failed: 1, poisoned: Some("a cycle panicked; see the log".to_owned()), ..Change::default() }
+        let why = "a cycle panicked; see the log".to_owned();
+        let last = self.remember(self.early(&PruneError::Invariant(why.clone())));
+        Change { failed: 1, poisoned: Some(why), last: Some(last), ..Change::default() }
     }
 
     fn remember(&self, outcome: Outcome) -> Outcome {

@@ -77,7 +77,7 @@ pub struct PrunerStatus {
     pub pause: Pause,
     /// The phase of the running cycle.
     pub phase: PrunePhase,
-    /// The id of the last cycle that ended.
+    /// The id of the running cycle, or of the last one that ended.
     pub cycle: Option<u64>,
     /// How far its stage is.
     pub progress: Option<StageStatus>,
