@@ -112,11 +112,13 @@ pub enum PruneError {
     NativeAtRest,
     /// The window asked for reaches below what an earlier prune of this store retained (S54).
     #[error(
-        "orders below {floor} were pruned by an earlier run, so their states are gone: keep fewer orders. ({error})"
+        "orders below {floor} were pruned by an earlier run, so their states are gone: give --keep-last {left} or less ({error})"
     )]
     PrunedBefore {
         /// The oldest order that run retained.
         floor: u64,
+        /// Orders from there to the head.
+        left: u64,
         /// What was met.
         error: Box<PruneError>,
     },

@@ -194,9 +194,12 @@ impl Offline<'_> {
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
         let floor = RestFloor::load(&FolderRecords(kept_dir(&self.request.db, self.request.state_dir.as_deref())))?
             .map(|floor| floor.order);
-        let asked = env.snapshots.status().snapshot.map(|snapshot| snapshot.snapshot.first_order);
+        let asked = env.snapshots.status().snapshot.map(|it| (it.snapshot.first_order, it.snapshot.latest_order));
         Ok(match (floor, asked) {
-            (Some(floor), Some(asked)) if asked < floor => PruneError::PrunedBefore { floor, error: Box::new(error) },
+            (Some(floor), Some((first, last))) if first < floor => {
+                let left = last.saturating_sub(floor).saturating_add(1);
+                PruneError::PrunedBefore { floor, left, error: Box::new(error) }
+            }
             (Some(_) | None, _) => error,
         })
     }
