@@ -12,7 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Certificate, Control, FolderRecords, Observer, Progress, PruneError, Stage, SweepChoice, Verdict,
+    Certificate, Control, FolderRecords, Observer, Progress, PruneError, RecordKey, Records, Stage, SweepChoice,
+    Verdict,
     mark::MarkChoice,
     offline::{self, PruneOutcome, PruneRequest, Steering, StoreLayout},
     phase::PhaseRecord,
@@ -116,6 +117,32 @@ fn a_killed_prune_is_counted_exactly_by_the_one_that_goes_on() {
         );
         assert!(outcome.sweep.deleted < all, "{sweep:?}: this run deleted the rest");
     }
+}
+
+/// A prune of a short window that was interrupted deleted nothing that a longer window misses, if that one marks to its
+/// end: from then on the longer window is what is whole.
+#[test]
+fn a_window_that_was_marked_to_its_end_is_whole_whatever_was_interrupted_before() {
+    let Some(store) = Shared::Medium.copy("an interrupted shorter window") else {
+        return;
+    };
+    let Some(shorter) = Shared::Medium.copy("the shorter window") else {
+        return;
+    };
+    // As a prune to one order leaves it that died before it had deleted anything.
+    prune(&request(&shorter.db(), 1)).unwrap();
+    let floor_of = |store: &RoochStore| FolderRecords(offline::default_state_dir(&store.db())).load(RecordKey::Floor);
+    let of_one = floor_of(&shorter).unwrap().unwrap();
+    fs::create_dir(offline::default_state_dir(&store.db())).unwrap();
+    FolderRecords(offline::default_state_dir(&store.db())).save(RecordKey::Floor, &of_one).unwrap();
+
+    prune(&request(&store.db(), 100)).unwrap();
+    assert_ne!(floor_of(&store).unwrap(), Some(of_one));
+    let health = offline::health_of_store(&store.db(), None).unwrap();
+    assert_eq!(health.verdict, Verdict::Healthy, "{health:?}");
+    assert_eq!(verify(&store.db(), StoreLayout::Rooch, 100).unwrap().pruned_below, None);
+    let error = prune(&request(&store.db(), 101)).unwrap_err();
+    assert!(matches!(error, PruneError::PrunedBefore { floor: 200, left: 100, .. }), "{error}");
 }
 
 /// S54: what an earlier prune deleted is not damage, and damage is not what an earlier prune deleted.

@@ -166,7 +166,13 @@ fn unfinished(facts: &Facts) -> Option<Reason> {
             reason(Verdict::Degraded, "interrupted", message)
         }
         Unfinished::WithItsNode { begun } => {
-            let message = format!("{begun} was interrupted: start the node, which goes on with it");
+            let then = match begun.phase {
+                PrunePhase::SweepExpired => "start the node, which goes on with it",
+                PrunePhase::Idle | PrunePhase::BuildReach | PrunePhase::IncrementalSweep => {
+                    "start the node; its next cycle marks anew"
+                }
+            };
+            let message = format!("{begun} was interrupted: {then}");
             reason(Verdict::Degraded, "interrupted", message)
         }
     })

@@ -257,7 +257,7 @@ impl Offline<'_> {
     }
 
     fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
-        RestFloor::raise(record.first_order, &*env.parts.records)?; // BEFORE the first delete
+        RestFloor::set(record.first_order, &*env.parts.records)?; // BEFORE the first delete
         let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
         let finished = cycle::settle(env, cycle, &order, cycle::sweep_expired(env, &order, record, marked));
         let outcome = match &finished {

@@ -117,11 +117,9 @@ impl RestFloor {
         Ok(bytes.map(|bytes| record::decode("floor", &bytes)).transpose()?)
     }
 
-    /// Raises the floor, durably. Call BEFORE the first delete below it.
-    pub(crate) fn raise(order: u64, records: &dyn Records) -> Result<(), PruneError> {
-        if Self::load(records)?.is_some_and(|floor| floor.order >= order) {
-            return Ok(());
-        }
+    /// Moves the floor, durably, to the oldest order that a complete mark has just reached: every state from there on is
+    /// whole, whatever an interrupted prune of a shorter window had begun. Call BEFORE the first delete below it.
+    pub(crate) fn set(order: u64, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Floor, &record::encode(&Self { order })?)
     }
 }

@@ -4,7 +4,7 @@ use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, ti
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use state_pruner::{Clock, Pause, PrunerStatus, SystemClock};
+use state_pruner::{Clock, Pause, PrunerStatus, SystemClock, phase::PrunePhase};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -189,7 +189,8 @@ fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
     let mut parts = Vec::new();
     if status.running {
         let doing = match &status.progress {
-            None => format!("{:?}", status.phase).to_lowercase(),
+            None if status.phase == PrunePhase::Idle => "between phases".to_owned(), // the sample is read back, say
+            None => status.phase.to_string(),
             Some(stage) => {
                 let share = stage.share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));
                 format!("{}{share}", stage.stage.label())

@@ -13,6 +13,7 @@ use crate::{
 impl Inner {
     pub(super) fn finished(&self, finished: &Finished) -> Change {
         let certificate = &finished.certificate;
+        let last = self.remember(Outcome::finished(certificate, &finished.path));
         metrics::cycle_finished(certificate);
         tracing::info!(
             cycle = certificate.cycle,
@@ -21,7 +22,6 @@ impl Inner {
             bytes_after = certificate.bytes_after.total,
             "pruning cycle finished"
         );
-        let last = self.remember(Outcome::finished(certificate, &finished.path));
         Change {
             finished: 1,
             deleted: certificate.sweep.deleted, // by this process
