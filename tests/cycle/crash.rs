@@ -10,7 +10,7 @@ use state_pruner::{
     cycle::{CycleEnv, Finished},
     phase::PhaseRecord,
 };
-use state_store::{Backend, CrashTail, Fault, FaultyBackend, MemoryBackend};
+use state_store::{CrashTail, Fault, MemoryBackend};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
@@ -26,13 +26,6 @@ fn base(profile: Profile, seed: u64) -> Rig {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(profile, seed, 25);
     rig
-}
-
-/// The base behind a faulty backend.
-fn faulty(base: &Rig) -> (Rig, FaultyBackend) {
-    let faulty = FaultyBackend::over(base.memory().copy());
-    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-    (Rig::on(base.chain.fork(Arc::clone(&backend)), backend), faulty)
 }
 
 fn plan(rig: &Rig, sweep: SweepChoice) -> Plan {
@@ -68,7 +61,7 @@ fn history(rig: &Rig, plan: &Plan, profile: Profile, seed: u64) -> Option<Result
 
 /// The writes of a history that nothing disturbs.
 fn writes_of_a_whole(base: &Rig, sweep: SweepChoice, profile: Profile, seed: u64) -> u64 {
-    let (rig, counter) = faulty(base);
+    let (rig, counter) = base.faulty();
     let before = counter.writes();
     let done = history(&rig, &plan(&rig, sweep), profile, seed).unwrap().unwrap().certificate;
     assert!(done.sweep.ranges > 1 && done.deleted > 0, "{sweep:?}: a sweep of one slice has no middle: {done:?}");
@@ -99,7 +92,7 @@ fn crash_everywhere(profile: Profile, seed: u64, sweep: SweepChoice, tail: Crash
     let writes = writes_of_a_whole(&base, sweep, profile, seed + 50);
     let mut resumed = 0;
     for n in 0..=writes {
-        let (rig, faulty) = faulty(&base);
+        let (rig, faulty) = base.faulty();
         let plan = plan(&rig, sweep);
         faulty.freeze_after(n);
         let _died = history(&rig, &plan, profile, seed + 50);
@@ -130,7 +123,7 @@ fn a_failed_write_at_any_point_loses_nothing_and_the_next_cycle_is_clean() {
     for (sweep, fault) in [(SweepChoice::Delete, Fault::DiskFull), (SweepChoice::Filter, Fault::Transient)] {
         let base = base(Profile::Tables, 134);
         for n in 0..writes_of_a_whole(&base, sweep, Profile::Tables, 180) {
-            let (rig, faulty) = faulty(&base);
+            let (rig, faulty) = base.faulty();
             let plan = plan(&rig, sweep);
             faulty.fail_write(n, fault);
             let _failed = history(&rig, &plan, Profile::Tables, 180);
@@ -154,7 +147,7 @@ fn a_failed_rewrite_of_any_range_loses_nothing_and_the_next_cycle_is_clean() {
     for (sweep, fault) in ways {
         let (base, mut failed) = (base(Profile::Tables, 139), 0);
         loop {
-            let (rig, faulty) = faulty(&base);
+            let (rig, faulty) = base.faulty();
             let plan = plan(&rig, sweep);
             faulty.fail_rewrite(failed, fault);
             let Err(error) = history(&rig, &plan, Profile::Tables, 189).unwrap() else { break };
@@ -236,7 +229,7 @@ fn reads_fail(fault: Fault) {
     let mut reads = u64::MAX;
     let mut n = 0;
     while n < reads {
-        let (rig, faulty) = faulty(&base);
+        let (rig, faulty) = base.faulty();
         let plan = plan(&rig, SweepChoice::Delete);
         let env = rig.env(&plan, &Hooks::none());
         let before = faulty.reads();

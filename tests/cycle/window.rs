@@ -12,9 +12,7 @@ use std::{
 use state_pruner::{
     Freeze, KeptBy, PruneError, RestWindow, RetainedRoots, Retention, StoreRecords, Window, phase::PrunePhase,
 };
-use state_store::{
-    Backend, Batch, ChainView, Durability, FaultyBackend, Head, Hole, NativeChain, RootAt, StoreError, Table, View,
-};
+use state_store::{Batch, ChainView, Durability, Head, Hole, NativeChain, RootAt, StoreError, Table, View};
 use state_tests::{
     archive::orders,
     check,
@@ -251,9 +249,7 @@ fn a_snapshot_reads_the_ends_of_its_window_and_the_mark_reads_the_rest() {
     let base = Rig::new(Engine::Memory);
     base.chain.grow(Profile::Uniform, 6, 300);
     let reads = |keep_last: u64| {
-        let faulty = FaultyBackend::over(base.memory().copy());
-        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-        let rig = Rig::on(base.chain.fork(Arc::clone(&backend)), backend);
+        let (rig, faulty) = base.faulty();
         let plan = rig.plan(keep_last);
         let env = rig.env(&plan, &Hooks::none());
         env.parts.policy.advance().unwrap();

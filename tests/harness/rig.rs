@@ -12,7 +12,7 @@ use state_pruner::{
     mark::MarkChoice,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
-use state_store::{Backend, MemoryBackend, NativeChain, RocksBackend, RocksConfig, StoreConfig};
+use state_store::{Backend, FaultyBackend, MemoryBackend, NativeChain, RocksBackend, RocksConfig, StoreConfig};
 use state_tree::RoochLayout;
 use tempfile::TempDir;
 
@@ -128,6 +128,13 @@ impl Rig {
     pub fn on(chain: Chain, backend: Arc<dyn Backend>) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         Self { chain, backend, clock: Arc::default(), memory: None, dir }
+    }
+
+    /// A copy of this rig, in memory, behind a backend that fails where it is told to and counts what it is asked.
+    pub fn faulty(&self) -> (Self, FaultyBackend) {
+        let faulty = FaultyBackend::over(self.memory().copy());
+        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+        (Self::on(self.chain.fork(Arc::clone(&backend)), backend), faulty)
     }
 
     /// The store in memory under this rig.

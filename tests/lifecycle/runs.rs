@@ -53,6 +53,14 @@ fn once(stage: Stage, act: impl Fn() + Send + Sync + 'static) -> Arc<dyn Observe
     Arc::new(Once { stage, over: AtomicBool::new(false), act })
 }
 
+/// Stops a prune once its sweep has deleted something.
+fn stopping_in_the_sweep() -> Steering {
+    let control = Arc::new(Control::default());
+    let stop = Arc::clone(&control);
+    let observer = once(Stage::Sweep, move || stop.stop());
+    Steering { control, ..watched(observer) }
+}
+
 #[test]
 fn a_prune_that_was_stopped_goes_on_as_the_same_cycle_and_ends_exactly() {
     let Some(store) = Shared::Medium.copy("a stopped prune") else {
@@ -60,11 +68,7 @@ fn a_prune_that_was_stopped_goes_on_as_the_same_cycle_and_ends_exactly() {
     };
     let expected = expected(&store, 10);
     let request = PruneRequest { sweep: SweepChoice::Delete, ..request(&store.db(), 10) };
-    let control = Arc::new(Control::default());
-    let stop = Arc::clone(&control);
-    let observer = once(Stage::Sweep, move || stop.stop());
-    let steering = Steering { control, ..watched(observer) };
-    let stopped = offline::prune(&request, &steering).unwrap_err();
+    let stopped = offline::prune(&request, &stopping_in_the_sweep()).unwrap_err();
     assert!(matches!(stopped, PruneError::Stopped), "{stopped}");
     let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
     let leaked = report.leaked_nodes.unwrap();
@@ -99,10 +103,7 @@ fn a_killed_prune_is_counted_exactly_by_the_one_that_goes_on() {
         };
         let expected = expected(&store, 10);
         let request = PruneRequest { sweep: SweepChoice::Delete, ..request(&store.db(), 10) };
-        let control = Arc::new(Control::default());
-        let stop = Arc::clone(&control);
-        let steering = Steering { control, ..watched(once(Stage::Sweep, move || stop.stop())) };
-        offline::prune(&request, &steering).unwrap_err();
+        offline::prune(&request, &stopping_in_the_sweep()).unwrap_err();
         let records = FolderRecords(offline::default_state_dir(&store.db()));
         let record = PhaseRecord::load(&records).unwrap().unwrap();
         assert!(record.deleted > 0, "{record:?}");

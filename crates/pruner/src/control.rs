@@ -114,7 +114,7 @@ impl Control {
 
     /// Whether the work was told to wait.
     pub fn is_paused(&self) -> bool {
-        self.state.lock().wish == Wish::Pause
+        self.pause_state() != Pause::No
     }
 
     /// How far a pause has got.
