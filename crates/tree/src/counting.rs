@@ -34,6 +34,7 @@ pub enum Standing {
     /// below a dropped root that an entry names, whose expansion stops at it once it is *many*.
     Present,
     /// Its last place was lost in this order and the entry has not been settled; whether it is still stored is no matter.
+    /// Not for a node that is *many*: the expansion of a dropped tree may have come upon it while another place has it.
     Pending(Order),
 }
 

@@ -70,6 +70,7 @@ impl Known for Answers<'_> {
     fn standing(&self, hash: &NodeHash) -> Standing {
         assert!(self.asked.standings.contains(hash), "the standing of {hash} was not announced");
         match self.chain.pending.get(hash) {
+            Some(_) if self.chain.many.contains_key(hash) => Standing::Present,
             Some(order) => Standing::Pending(Order::new(*order as u64)),
             None if self.without != Without::Presence && self.chain.store.0.contains_key(hash) => Standing::Present,
             None => Standing::Absent,
@@ -209,14 +210,13 @@ impl CountedChain {
         self.retrace();
     }
 
-    /// The marks made exact again: two places of one retained state, or a mark above the cutoff.
+    /// The marks made exact again: two places of the oldest state of the window, or a mark of a later commit. Each later
+    /// state then has its marks by the promise of the counts, and an older pin is held by what it reaches.
     fn retrace(&mut self) {
         let recent = |order: &usize| *order > self.cutoff && self.without != Without::RecentMarks;
         let mut many: BTreeMap<NodeHash, usize> = BTreeMap::new();
-        for order in self.retained() {
-            let shared = self.store.referred_twice(self.states[order].0);
-            many.extend(shared.into_iter().map(|hash| (hash, self.many.get(&hash).map_or(self.cutoff, |at| *at))));
-        }
+        let shared = self.store.referred_twice(self.states[self.floor()].0);
+        many.extend(shared.into_iter().map(|hash| (hash, self.many.get(&hash).map_or(self.cutoff, |at| *at))));
         many.extend(self.many.iter().filter(|(_, order)| recent(order)).map(|(hash, order)| (*hash, *order)));
         self.many = many;
     }
