@@ -1,17 +1,17 @@
-//! Rule 6 of design section 5: which nodes go when a journal entry has fallen to the cutoff.
+//! Rule 6 of design section 5: which nodes go when journal entries have fallen to the cutoff.
 //!
-//! An [`Expiry`] is the work that is left of one entry. Each step condemns a bounded number of nodes and replaces them
-//! in the work by the children that go with them. A node that is held (*many*, or in the mark of an older pin) or that
-//! is not stored is passed over, and nothing below it is looked at.
+//! An [`Expiry`] is the work that is left of one or more entries. Each step names a bounded number of nodes, which are read
+//! without any lock ([`Found`]), and is then taken: what is stored and free is condemned and replaced in the work by the
+//! children that go with it. A node that is not free (*many*, created since, or held by an older pin) or not stored is
+//! passed over, and nothing below it is looked at.
 //!
-//! Ordering: a step, the delete of what it condemned and the save of [`Expiry::left`] as the entry of that order are one
-//! stay under the commit gate and one batch (I9, I10): a commit in between may have marked a node *many*, and a cursor
-//! saved apart forgets the children of a deleted node. What is saved is pending like the entry it replaces, else a node
-//! that is absent and created anew would be condemned later (S21). Going on from what was saved condemns the same nodes.
+//! Ordering: taking a step, the delete of what it condemned and the save of [`Expiry::left`] are one stay under the commit
+//! gate and one batch (I9, I10): a commit in between may have created a node, and a cursor saved apart forgets the
+//! children of a deleted node. Children in the work are pending like what the entry names, else a node that is absent and
+//! created anew would be condemned later (S21). Going on from what was saved condemns the same nodes.
 //!
-//! Costs: one batched read per step, of at most as many nodes as it may condemn. The work is depth first by batches:
-//! at most sixteen children of each node condemned and not yet followed. What is left is copied whole when it is saved,
-//! so an entry far larger than a step should be split when it is written.
+//! Costs: the work is depth first by batches: what is saved is at most sixteen children of each node condemned and not yet
+//! followed, however long the entries are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,36 +20,88 @@ use std::{
 
 use crate::{counting::Expiring, error::TreeError, hash::NodeHash, layout::NodeLayout, walk::NodeSource};
 
-/// What is left to do of one journal entry: at first the entry itself.
+/// What is left to do of some journal entries: at first all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expiry {
     /// Nodes that go alone; only after all trees, because a tree that shares one with them must still lead below it.
     alone: Vec<NodeHash>,
-    /// Nodes that go with everything below them.
+    /// Nodes that go with everything below them: what the entries name, then what was found below.
     trees: Vec<NodeHash>,
+    /// How many of `trees` are named by the entries and were not taken yet.
+    named: usize,
 }
 
-/// What a step stands on: the nodes, and what must be kept.
-#[derive(Clone, Copy)]
-pub struct Reach<'a> {
-    /// The stored nodes.
-    pub source: &'a dyn NodeSource,
-    /// How to read them.
-    pub layout: &'a dyn NodeLayout,
-    /// Whether a node must stay: *many*, or in the mark of a pin older than the entry. Unknown is yes (I8).
-    pub is_held: &'a dyn Fn(&NodeHash) -> bool,
+/// What is left of entries, in the form to be saved beside them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// How many of the nodes that go alone, counted from the smallest hash.
+    pub alone: u64,
+    /// How many of the trees, counted from the smallest hash of a root.
+    pub trees: u64,
+    /// Nodes below trees that were begun.
+    pub below: Vec<NodeHash>,
+}
+
+/// The next nodes of an expiry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiryStep {
+    /// The nodes, sorted and unique.
+    pub hashes: Vec<NodeHash>,
+    /// Whether what lies below them goes too.
+    pub is_deep: bool,
+    /// How long the work is once they are taken.
+    rest: usize,
+}
+
+/// What was found of the nodes of a step.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The stored ones, each with its bytes' length and, for a deep step, its children.
+    nodes: BTreeMap<NodeHash, (u64, Vec<NodeHash>)>,
+    /// Nodes whose children cannot be told: kept, with everything below them (I8).
+    pub set_aside: Vec<TreeError>,
+}
+
+/// What a step came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Nodes to delete, sorted.
+    pub condemned: Vec<NodeHash>,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Children that are work now: pending from here on.
+    pub below: Vec<NodeHash>,
 }
 
 impl Expiry {
-    /// All of an entry, or what was left of one.
-    pub fn new(entry: &Expiring) -> Self {
+    /// All of some entries.
+    pub fn new(entries: &Expiring) -> Self {
         let list = |hashes: &BTreeSet<NodeHash>| hashes.iter().copied().collect();
-        Self { alone: list(&entry.stale), trees: list(&entry.dropped) }
+        Self { alone: list(&entries.stale), trees: list(&entries.dropped), named: entries.dropped.len() }
     }
 
-    /// What is left, in the form to be saved: an entry whose trees have become smaller.
-    pub fn left(&self) -> Expiring {
-        Expiring { stale: self.alone.iter().copied().collect(), dropped: self.trees.iter().copied().collect() }
+    /// What was left of the same entries, or nothing if it cannot have been.
+    pub fn resume(entries: &Expiring, left: &Left) -> Option<Self> {
+        let mut all = Self::new(entries);
+        let (alone, named) = (usize::try_from(left.alone).ok()?, usize::try_from(left.trees).ok()?);
+        if alone > all.alone.len() || named > all.named {
+            return None;
+        }
+        all.alone.truncate(alone);
+        all.trees.truncate(named);
+        all.named = named;
+        all.trees.extend(&left.below);
+        Some(all)
+    }
+
+    /// What is left, to be saved.
+    pub fn left(&self) -> Left {
+        Left { alone: self.alone.len() as u64, trees: self.named as u64, below: self.below().copied().collect() }
+    }
+
+    /// Nodes below trees that were begun.
+    pub fn below(&self) -> impl Iterator<Item = &NodeHash> {
+        self.trees.iter().skip(self.named)
     }
 
     /// Whether nothing is left.
@@ -57,49 +109,63 @@ impl Expiry {
         self.alone.is_empty() && self.trees.is_empty()
     }
 
-    /// Condemns at most `most` nodes, returned sorted; none of them does not mean that nothing is left.
-    ///
-    /// Errors: a node cannot be read, does not decode or is not what its hash says; then nothing is condemned and the
-    /// work is as it was (I11).
-    pub fn step(&mut self, most: NonZeroUsize, reach: Reach<'_>) -> Result<Vec<NodeHash>, TreeError> {
-        let trees = !self.trees.is_empty();
-        let work = if trees { &mut self.trees } else { &mut self.alone };
+    /// The next nodes, at most so many; the work is as it was until they are taken.
+    pub fn step(&self, most: NonZeroUsize) -> ExpiryStep {
+        let is_deep = !self.trees.is_empty();
+        let work = if is_deep { &self.trees } else { &self.alone };
         let rest = work.len().saturating_sub(most.get());
-        let batch: BTreeSet<NodeHash> = work.iter().skip(rest).copied().collect();
-        let free: Vec<NodeHash> = batch.into_iter().filter(|hash| !(reach.is_held)(hash)).collect();
-        let found = reach.read(&free)?;
-        work.truncate(rest);
-        if trees {
-            work.extend(found.values().flatten());
+        let hashes: BTreeSet<NodeHash> = work.iter().skip(rest).copied().collect();
+        ExpiryStep { hashes: hashes.into_iter().collect(), is_deep, rest }
+    }
+
+    /// Takes a step: condemns what was found of it and is free. None condemned does not mean that nothing is left.
+    pub fn take(&mut self, step: &ExpiryStep, found: &Found, is_free: &dyn Fn(&NodeHash) -> bool) -> Taken {
+        let mut taken = Taken::default();
+        for hash in step.hashes.iter().filter(|hash| is_free(hash)) {
+            if let Some((bytes, children)) = found.nodes.get(hash) {
+                taken.condemned.push(*hash);
+                taken.bytes += bytes;
+                taken.below.extend(children);
+            }
         }
-        Ok(found.into_keys().collect())
+        if step.is_deep {
+            self.trees.truncate(step.rest);
+            self.named = self.named.min(step.rest);
+            self.trees.extend(&taken.below);
+        } else {
+            self.alone.truncate(step.rest);
+        }
+        taken
     }
 }
 
-impl Reach<'_> {
-    /// The stored ones of some nodes, with their children.
-    fn read(&self, hashes: &[NodeHash]) -> Result<BTreeMap<NodeHash, Vec<NodeHash>>, TreeError> {
-        let mut found = BTreeMap::new();
-        let mut fault = None;
-        self.source.read(hashes, &mut |index, bytes| {
-            let (Some(hash), Some(bytes)) = (hashes.get(index), bytes) else { return };
-            match self.children(hash, bytes) {
-                Ok(children) => drop(found.insert(*hash, children)),
-                Err(error) => fault = Some(error),
+impl Found {
+    /// Reads the nodes of a step. Those that are not stored are not found; those that do not decode, or are not what their
+    /// hash says, are set aside.
+    ///
+    /// Errors: a failed read.
+    pub fn read(step: &ExpiryStep, source: &dyn NodeSource, layout: &dyn NodeLayout) -> Result<Self, TreeError> {
+        let mut found = Self::default();
+        source.read(&step.hashes, &mut |index, bytes| {
+            let (Some(hash), Some(bytes)) = (step.hashes.get(index), bytes) else { return };
+            let children = if step.is_deep { children(layout, hash, bytes) } else { Ok(Vec::new()) };
+            match children {
+                Ok(children) => drop(found.nodes.insert(*hash, (bytes.len() as u64, children))),
+                Err(error) => found.set_aside.push(error),
             }
         })?;
-        fault.map_or(Ok(found), Err)
+        Ok(found)
     }
+}
 
-    fn children(&self, hash: &NodeHash, bytes: &[u8]) -> Result<Vec<NodeHash>, TreeError> {
-        let mut children = Vec::new();
-        let read = self.layout.read(bytes, &mut children);
-        let actual = read.map_err(|source| TreeError::Malformed { hash: *hash, source })?;
-        if actual != *hash {
-            return Err(TreeError::WrongHash { key: *hash, actual });
-        }
-        Ok(children)
+fn children(layout: &dyn NodeLayout, hash: &NodeHash, bytes: &[u8]) -> Result<Vec<NodeHash>, TreeError> {
+    let mut children = Vec::new();
+    let read = layout.read(bytes, &mut children);
+    let actual = read.map_err(|source| TreeError::Malformed { hash: *hash, source })?;
+    if actual != *hash {
+        return Err(TreeError::WrongHash { key: *hash, actual });
     }
+    Ok(children)
 }
 
 #[cfg(test)]
@@ -148,17 +214,26 @@ mod tests {
         Expiring { stale: set(stale), dropped: set(dropped) }
     }
 
+    fn free_but(held: &[u8]) -> impl Fn(&NodeHash) -> bool {
+        move |hash| !held.contains(&hash.as_bytes()[0])
+    }
+
+    fn read(expiry: &Expiry, nodes: &Nodes) -> (ExpiryStep, Found) {
+        let step = expiry.step(NonZeroUsize::MIN);
+        let found = Found::read(&step, nodes, &Lists).unwrap();
+        (step, found)
+    }
+
     /// Steps to the end, saving and resuming after each; returns what was condemned.
     fn run(entry: &Expiring, nodes: &mut Nodes, held: &[u8]) -> BTreeSet<NodeHash> {
-        let is_held = |hash: &NodeHash| held.contains(&hash.as_bytes()[0]);
         let mut expiry = Expiry::new(entry);
         let mut gone = BTreeSet::new();
         while !expiry.is_done() {
-            let reach = Reach { source: nodes, layout: &Lists, is_held: &is_held };
-            let condemned = expiry.step(NonZeroUsize::MIN, reach).unwrap();
-            condemned.iter().for_each(|hash| drop(nodes.0.remove(hash)));
-            gone.extend(condemned);
-            expiry = Expiry::new(&expiry.left());
+            let (step, found) = read(&expiry, nodes);
+            let taken = expiry.take(&step, &found, &free_but(held));
+            taken.condemned.iter().for_each(|hash| drop(nodes.0.remove(hash)));
+            gone.extend(taken.condemned);
+            expiry = Expiry::resume(entry, &expiry.left()).unwrap();
         }
         gone
     }
@@ -177,14 +252,24 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_condemns_nothing_and_leaves_the_work() {
+    fn a_node_that_is_not_what_its_hash_says_is_set_aside_with_what_lies_below_it() {
         let mut nodes = nodes(&[&[1, 2], &[2]]);
         nodes.0.insert(hash(3), vec![4]);
         let mut expiry = Expiry::new(&entry(&[], &[1, 3]));
-        let before = expiry.clone();
-        let reach = Reach { source: &nodes, layout: &Lists, is_held: &|_| false };
-        let fault = expiry.step(NonZeroUsize::new(8).unwrap(), reach);
-        assert!(matches!(fault, Err(TreeError::WrongHash { key, .. }) if key == hash(3)));
-        assert_eq!(expiry, before);
+        let (step, found) = read(&expiry, &nodes);
+        assert!(matches!(found.set_aside[..], [TreeError::WrongHash { key, .. }] if key == hash(3)));
+        assert_eq!(expiry.take(&step, &found, &free_but(&[])), Taken::default());
+        assert_eq!(expiry.left(), Left { alone: 0, trees: 1, below: vec![] }, "it does not block what comes behind it");
+    }
+
+    #[test]
+    fn what_is_saved_does_not_grow_with_the_entries() {
+        let entry = entry(&[], &[1, 2, 3, 4, 5, 6]);
+        let mut expiry = Expiry::new(&entry);
+        let (step, found) = read(&expiry, &nodes(&[&[6, 8, 9]]));
+        assert_eq!(expiry.take(&step, &found, &free_but(&[])).bytes, 3);
+        assert_eq!(expiry.left(), Left { alone: 0, trees: 5, below: vec![hash(8), hash(9)] });
+        let too_much = Left { alone: 1, trees: 5, below: vec![] };
+        assert_eq!(Expiry::resume(&entry, &too_much), None, "it is of other entries");
     }
 }

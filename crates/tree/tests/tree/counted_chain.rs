@@ -9,7 +9,7 @@ use std::{
 };
 
 use state_tree::{
-    Changes, Counted, Delta, Expiring, Expiry, Known, NodeHash, Order, Questions, Reach, RoochLayout, Standing,
+    Changes, Counted, Delta, Expiring, Expiry, Found, Known, Left, NodeHash, Order, Questions, RoochLayout, Standing,
     StateRoot, count, update,
 };
 
@@ -47,11 +47,15 @@ pub(crate) struct CountedChain {
     pub(crate) store: Store,
     pub(crate) states: Vec<(StateRoot, Tree)>,
     pub(crate) journal: BTreeMap<usize, Expiring>,
+    /// What is left of the entry that is being swept.
+    left: Option<(usize, Left)>,
     pending: BTreeMap<NodeHash, usize>,
     pub(crate) many: BTreeMap<NodeHash, usize>,
     pub(crate) pins: BTreeSet<usize>,
     pub(crate) cutoff: usize,
     pub(crate) swept: usize,
+    /// Whether a major cycle traces every retained state, as the executable model does.
+    traces_all: bool,
 }
 
 /// What the chain knows, refusing to answer what was not announced.
@@ -86,12 +90,19 @@ impl CountedChain {
             store: Store::default(),
             states: vec![(StateRoot::EMPTY, Tree::default())],
             journal: BTreeMap::new(),
+            left: None,
             pending: BTreeMap::new(),
             many: BTreeMap::new(),
             pins: BTreeSet::new(),
             cutoff: 0,
             swept: 0,
+            traces_all: false,
         }
+    }
+
+    /// The same with major cycles that trace every retained state.
+    pub(crate) fn tracing_all(self) -> Self {
+        Self { traces_all: true, ..self }
     }
 
     pub(crate) fn head(&self) -> usize {
@@ -133,8 +144,6 @@ impl CountedChain {
         let Counted { many, expiring, cancelled } = counted;
         for (hash, order) in cancelled {
             assert_eq!(self.pending.remove(&hash), Some(order.get() as usize));
-            let entry = self.journal.get_mut(&(order.get() as usize)).unwrap();
-            assert!(entry.stale.remove(&hash) | entry.dropped.remove(&hash));
         }
         self.many.extend(many.into_iter().map(|hash| (hash, order)));
         let mut named = expiring.stale.iter().chain(&expiring.dropped);
@@ -152,9 +161,21 @@ impl CountedChain {
         self.journal.insert(order, entry);
     }
 
+    /// What the entries name that may still expire: without what was created since.
+    pub(crate) fn entries(&self) -> BTreeMap<usize, Expiring> {
+        let pending = |order: usize, hashes: &BTreeSet<NodeHash>| {
+            hashes.iter().filter(|hash| self.pending.get(hash) == Some(&order)).copied().collect()
+        };
+        let entry = |(order, entry): (&usize, &Expiring)| {
+            (*order, Expiring { stale: pending(*order, &entry.stale), dropped: pending(*order, &entry.dropped) })
+        };
+        self.journal.iter().map(entry).collect()
+    }
+
     fn forget(&mut self, order: usize) -> Option<Expiring> {
         let entry = self.journal.remove(&order);
         self.pending.retain(|_, at| *at != order);
+        self.left.take_if(|(at, _)| *at == order);
         entry
     }
 
@@ -170,17 +191,23 @@ impl CountedChain {
         let Some((order, entry)) = self.journal.first_key_value().filter(|(order, _)| Some(**order) <= expired) else {
             return false;
         };
-        let (order, mut expiry) = (*order, Expiry::new(entry));
+        let order = *order;
+        let mut expiry = match &self.left {
+            Some((at, left)) if *at == order => Expiry::resume(entry, left).unwrap(),
+            _ => Expiry::new(entry),
+        };
         let held = self.held(order);
-        let is_held = |hash: &NodeHash| held.contains(hash);
-        let reach = Reach { source: &self.store, layout: &RoochLayout, is_held: &is_held };
-        let condemned = expiry.step(most, reach).unwrap();
-        assert!(condemned.len() <= most.get());
-        self.swept += condemned.len();
-        condemned.iter().for_each(|hash| drop(self.store.0.remove(hash)));
-        self.forget(order);
-        if !expiry.is_done() {
-            self.enter(order, expiry.left());
+        let step = expiry.step(most);
+        let found = Found::read(&step, &self.store, &RoochLayout).unwrap();
+        let is_pending = |hash: &NodeHash| self.pending.get(hash) == Some(&order);
+        let taken = expiry.take(&step, &found, &|hash| is_pending(hash) && !held.contains(hash));
+        assert!(taken.condemned.len() <= most.get());
+        self.swept += taken.condemned.len();
+        taken.condemned.iter().for_each(|hash| drop(self.store.0.remove(hash)));
+        self.pending.extend(taken.below.into_iter().map(|hash| (hash, order)));
+        self.left = Some((order, expiry.left()));
+        if expiry.is_done() {
+            self.forget(order);
         }
         true
     }
@@ -204,7 +231,8 @@ impl CountedChain {
             self.store.reach(self.states[order].0, &mut live).unwrap();
         }
         self.store.0.retain(|hash, _| live.contains(hash));
-        let settled = self.states.len().checked_sub(self.window).filter(|_| self.without != Without::Settling);
+        let cutoff = if self.traces_all { self.states.len().checked_sub(self.window) } else { Some(self.cutoff) };
+        let settled = cutoff.filter(|_| self.without != Without::Settling);
         let orders: Vec<usize> = self.journal.keys().copied().filter(|order| Some(*order) <= settled).collect();
         orders.into_iter().for_each(|order| drop(self.forget(order)));
         self.retrace();
@@ -215,8 +243,11 @@ impl CountedChain {
     fn retrace(&mut self) {
         let recent = |order: &usize| *order > self.cutoff && self.without != Without::RecentMarks;
         let mut many: BTreeMap<NodeHash, usize> = BTreeMap::new();
-        let shared = self.store.referred_twice(self.states[self.floor()].0);
-        many.extend(shared.into_iter().map(|hash| (hash, self.many.get(&hash).map_or(self.cutoff, |at| *at))));
+        let traced = if self.traces_all { self.retained() } else { [self.floor()].into() };
+        for order in traced {
+            let shared = self.store.referred_twice(self.states[order].0);
+            many.extend(shared.into_iter().map(|hash| (hash, self.many.get(&hash).map_or(self.cutoff, |at| *at))));
+        }
         many.extend(self.many.iter().filter(|(_, order)| recent(order)).map(|(hash, order)| (*hash, *order)));
         self.many = many;
     }

@@ -83,8 +83,8 @@ struct Seen {
 impl Replay {
     fn new(window: usize) -> Self {
         // Difference 1: the model takes every pair of a drop and an adoption for a move, see `strict_moves_only_keep`.
-        let chain = CountedChain::new(window, Without::DropsBelowCopies);
-        let own = CountedChain::new(window, Without::Nothing);
+        let chain = CountedChain::new(window, Without::DropsBelowCopies).tracing_all();
+        let own = CountedChain::new(window, Without::Nothing).tracing_all();
         Self { chain, own, names: Names::default(), seen: Seen::default() }
     }
 
@@ -147,7 +147,8 @@ impl Replay {
         let many: BTreeMap<&str, usize> = chain.many.iter().map(|(hash, order)| (names.of(hash), *order)).collect();
         assert_eq!(serde_json::to_value(&many).unwrap(), holds["many"], "many");
         assert_eq!(many.len(), chain.many.len(), "two nodes have one name");
-        let entries = chain.journal.iter().filter(|(_, entry)| !entry.stale.is_empty() || !entry.dropped.is_empty());
+        let entries = chain.entries();
+        let entries = entries.iter().filter(|(_, entry)| !entry.stale.is_empty() || !entry.dropped.is_empty());
         let journal: BTreeMap<String, [Vec<&str>; 2]> = entries
             .map(|(order, entry)| (order.to_string(), [names.sorted(&entry.stale), names.sorted(&entry.dropped)]))
             .collect();
