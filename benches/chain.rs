@@ -65,7 +65,7 @@ impl Chain {
     pub fn create(dir: &Path, durability: Durability, objects: u64) -> Self {
         let rocks = RocksConfig { subcompactions: 1, ..RocksConfig::default() };
         let backend = Arc::new(RocksBackend::open(&dir.join("store"), &rocks).expect("open"));
-        let config = StoreConfig { durability, barrier_limit: 50_000_000 };
+        let config = StoreConfig { barrier_limit: 50_000_000, ..StoreConfig::new(durability) };
         let store = Arc::new(Store::open(backend, config).expect("store"));
         let mut chain = Self { store, root: StateRoot::EMPTY, rng: ChaCha8Rng::seed_from_u64(1), objects };
         let numbers: Vec<u64> = (0..objects).collect();

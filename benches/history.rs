@@ -48,14 +48,14 @@ impl Built {
     /// Opens it for writing.
     pub fn open(path: &Path) -> Result<Arc<Store>, Error> {
         let backend = RocksBackend::open(path, &RocksConfig::default())?;
-        let config = StoreConfig { durability: Durability::Logged, barrier_limit: 1 << 20 };
+        let config = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig::new(Durability::Logged) };
         Ok(Arc::new(Store::open(Arc::new(backend), config)?))
     }
 
     /// Opens it for reading: nothing is compacted while it is measured.
     pub fn open_read_only(path: &Path) -> Result<Arc<Store>, Error> {
         let backend = RocksBackend::open_read_only(path, &RocksConfig::default())?;
-        let config = StoreConfig { durability: Durability::Logged, barrier_limit: 0 };
+        let config = StoreConfig { barrier_limit: 0, ..StoreConfig::new(Durability::Logged) };
         Ok(Arc::new(Store::open(Arc::new(backend), config)?))
     }
 

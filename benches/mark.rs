@@ -58,6 +58,7 @@ impl<'a> Bench<'a> {
             view: &*view,
             layout: &RoochLayout,
             roots: &self.roots,
+            traced: None,
             cycle: 1,
             dir: self.built.folder.path().join("state"),
             choice,

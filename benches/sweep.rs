@@ -70,6 +70,7 @@ fn mark(store: &Store, dir: &Path) -> Result<Marked, Error> {
         view: &*capture.view,
         layout: &RoochLayout,
         roots: &roots,
+        traced: None,
         cycle: 1,
         dir: dir.to_owned(),
         choice: MarkChoice::Scan,

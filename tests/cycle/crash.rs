@@ -238,6 +238,7 @@ fn reads_fail(fault: Fault) {
         if ended.is_ok() {
             reads = reads.min(faulty.reads() - before);
         }
+        faulty.fail_read(u64::MAX >> 1, fault); // what follows looks at what is left
         let frozen = Freeze::load(&*env.parts.records).unwrap().is_some();
         let due = fault == Fault::Corrupt && ended.is_err() && n >= READS_BEFORE_A_CYCLE;
         assert_eq!(frozen, due, "read {n} failed by {fault:?}, the cycle ended {ended:?}");

@@ -428,7 +428,7 @@ fn a_cycle_goes_on_after_a_restart_though_its_pins_are_gone() {
 #[test]
 fn a_paused_cycle_is_abandoned_when_its_barrier_is_full() {
     for (mark, sweep) in WAYS {
-        let config = StoreConfig { durability: Durability::Logged, barrier_limit: 40 };
+        let config = StoreConfig { barrier_limit: 40, ..StoreConfig::new(Durability::Logged) };
         let rig = Rig::with(Engine::Memory, config);
         rig.chain.grow(Profile::Toggle, 90, 30);
         let plan = rig.plan(5).in_order().batches(20).by(mark, sweep);

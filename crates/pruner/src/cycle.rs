@@ -10,6 +10,7 @@
 //! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep.
 
 mod certify;
+mod counts;
 mod cursor;
 mod renewing;
 mod reports;
@@ -17,7 +18,7 @@ mod reports;
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
 
 use state_store::Pace;
-use state_tree::{NodeLayout, Order};
+use state_tree::{NodeLayout, Order, StateRoot};
 
 use crate::{
     certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
@@ -79,6 +80,8 @@ pub struct Finished {
 pub(crate) struct Marked {
     mark: Arc<SealedMark>,
     reports: Reports,
+    /// The order of the state whose shared nodes were told.
+    traced: Option<Order>,
     /// Whether an earlier process made it and began to sweep.
     resumed: bool,
 }
@@ -190,6 +193,7 @@ pub(crate) fn settle(
 /// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier. The event must be one that leads to Idle (S38).
 pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> Result<(), PruneError> {
     env.snapshots.end_cycle();
+    env.parts.store.abandon_counting();
     if let Some(record) = PhaseRecord::load(&*env.parts.records)? {
         let to = step(record.phase, event)?;
         if to != PrunePhase::Idle {
@@ -212,6 +216,7 @@ pub(crate) fn build_reach(
     let bytes_before = FileBytes::from(backend.space()?);
     let start = clock.monotonic();
     env.parts.policy.advance()?;
+    let counted = env.parts.store.head().map(|_| env.parts.store.begin_counting()); // BEFORE the capture
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
     let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
     let guard = env.snapshots.lock_snapshot(PrunePhase::BuildReach)?;
@@ -229,7 +234,8 @@ pub(crate) fn build_reach(
         deleted: 0,
     };
     record.save(&*env.parts.records)?;
-    let (mark, report) = mark_under(env, order, cycle, &guard)?;
+    let traced = counts::traced(&*guard.roots()?, counted);
+    let (mark, report) = mark_under(env, order, cycle, (&guard, traced.map(|(_, root)| root)))?;
     warn_of_foreign_rows(report.foreign_rows);
     let retained = RetainedReport::of(&snapshot, &*guard.roots()?);
     guard.let_go_of_view(); // L4
@@ -239,7 +245,8 @@ pub(crate) fn build_reach(
     record.mark_digest = Some(mark.live_digest());
     reports.save(cycle, &*env.parts.records)?;
     record.save(&*env.parts.records)?; // BEFORE the first delete (S18)
-    Ok((record, Marked { mark: Arc::new(mark), reports, resumed: false }))
+    let traced = traced.map(|(order, _)| order);
+    Ok((record, Marked { mark: Arc::new(mark), reports, traced, resumed: false }))
 }
 
 fn warn_of_foreign_rows(rows: Option<u64>) {
@@ -256,7 +263,7 @@ fn mark_under(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     cycle: u64,
-    guard: &SnapshotGuard<'_>,
+    (guard, traced): (&SnapshotGuard<'_>, Option<StateRoot>),
 ) -> Result<(SealedMark, MarkReport), PruneError> {
     let (clock, observer) = (&*env.parts.clock, &*env.observer);
     let start = clock.monotonic();
@@ -265,6 +272,7 @@ fn mark_under(
         view: &*view,
         layout: &*env.layout,
         roots: &roots,
+        traced,
         cycle,
         dir: order.config.state_dir.clone(),
         choice: order.config.mark,
@@ -306,7 +314,7 @@ pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecor
         return Err(refuse("the mark file is not the one it sealed")); // S18
     }
     let reports = Reports::load(record.cycle, &*env.parts.records)?;
-    Ok(Marked { mark: Arc::new(mark), reports, resumed: true })
+    Ok(Marked { mark: Arc::new(mark), reports, traced: None, resumed: true })
 }
 
 pub(crate) fn sweep_expired(
@@ -323,12 +331,10 @@ pub(crate) fn sweep_expired(
     let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
     let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
+    counts::settle(env, order, &guard, (&marked, &cursor.record))?;
     let snapshot = AtomicFields::of(&guard);
     drop(guard);
     env.snapshots.end_cycle(); // AFTER the last delete (I5)
-    if env.parts.store.head().is_some() {
-        env.parts.store.settle_journal(Order::new(cursor.record.first_order))?;
-    }
     let start = env.parts.clock.monotonic();
     let sampled = verify::sample_live(
         &*env.parts.store.view()?,

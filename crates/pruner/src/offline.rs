@@ -48,7 +48,7 @@ pub struct Steering {
     pub clock: Arc<dyn Clock>,
 }
 
-const AT_REST: StoreConfig = StoreConfig { durability: Durability::Synced, barrier_limit: 1 << 20 };
+const AT_REST: StoreConfig = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig::new(Durability::Synced) };
 
 /// Prunes a store at rest, or says what a prune would delete.
 ///

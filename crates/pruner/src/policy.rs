@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
 
-use state_store::{Batch, PinOwner, Store};
+use state_store::{Batch, Durability, PinOwner, Store};
 use state_tree::Order;
 
 use crate::{
@@ -30,7 +30,7 @@ impl RetentionPolicy for LiveWindow {
         let Some(floor) = Order::new(head.order).minus(self.keep_last.get() - 1) else { return Ok(()) };
         if self.store.floor().is_some_and(|current| floor > current) {
             let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(floor));
-            self.store.raise_floor(floor, rows)?;
+            self.store.raise_floor(floor, rows, Durability::Synced)?;
         }
         Ok(())
     }

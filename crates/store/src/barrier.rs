@@ -23,7 +23,7 @@ const SHARDS: usize = 64;
 
 /// Fingerprints are hashes already.
 #[derive(Default)]
-struct Identity(u64);
+pub(crate) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
@@ -39,7 +39,10 @@ impl Hasher for Identity {
     }
 }
 
-type Shard = RwLock<HashSet<u64, BuildHasherDefault<Identity>>>;
+/// Hashes by fingerprint need no further hashing.
+pub(crate) type ByFingerprint = BuildHasherDefault<Identity>;
+
+type Shard = RwLock<HashSet<u64, ByFingerprint>>;
 
 /// The set itself; lives as long as the store, filled only while someone holds it open.
 #[derive(Debug)]

@@ -159,6 +159,25 @@ pub enum StoreError {
         /// The newest one, if any.
         head: HeadOrder,
     },
+    /// A slice of the journal was read before a cycle or a rollback changed what it stands on.
+    #[error("the slice was overtaken; read the next one")]
+    Superseded,
+    /// A reader holds a state that may have what a slice would delete (S41).
+    #[error("{owner} holds order {order}, which may have what would be deleted; it goes on when the reader lets go")]
+    HeldByReader {
+        /// The order held.
+        order: Order,
+        /// What the reader said of itself.
+        owner: String,
+    },
+    /// A rollback would take away a state that a reader holds.
+    #[error("{owner} holds order {order}; roll back when it has let go")]
+    HeldAbove {
+        /// The order held.
+        order: Order,
+        /// What the reader said of itself.
+        owner: String,
+    },
     /// The journal does not cover what it must (C11).
     #[error("the commit journal has no record of order {0}")]
     JournalGap(Order),
@@ -202,6 +221,9 @@ impl StoreError {
             Self::HeadMoved { .. } => "head_moved",
             Self::Pruned { .. } => "pruned",
             Self::NoSuchOrder { .. } => "never_existed",
+            Self::Superseded => "superseded",
+            Self::HeldByReader { .. } => "held_by_reader",
+            Self::HeldAbove { .. } => "held_above",
             Self::JournalGap(_) => "journal_gap",
             Self::Invariant(_) => "internal",
         }
@@ -210,10 +232,13 @@ impl StoreError {
     /// What the caller must do.
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Io { .. } | Self::HeadMoved { .. } => Disposition::Transient,
-            Self::DiskFull { .. } | Self::BarrierFull { .. } | Self::Cancelled | Self::PermitRevoked => {
-                Disposition::Resource
-            }
+            Self::Io { .. } | Self::HeadMoved { .. } | Self::Superseded => Disposition::Transient,
+            Self::DiskFull { .. }
+            | Self::BarrierFull { .. }
+            | Self::Cancelled
+            | Self::PermitRevoked
+            | Self::HeldByReader { .. }
+            | Self::HeldAbove { .. } => Disposition::Resource,
             Self::Corrupt(_) | Self::Record { .. } | Self::JournalGap(_) | Self::Poisoned => Disposition::Corrupt,
             Self::NotADatabase { .. }
             | Self::MissingFamily { .. }

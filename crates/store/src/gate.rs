@@ -1,6 +1,6 @@
 //! The commit gate: the one place where nodes are put, and the one lock under which they are deleted in batches.
 //!
-//! Promises: a commit is one batch of nodes, root record, head, counts, journal record and the chain's own rows;
+//! Promises: a commit is one batch of nodes, root record, head, counts, journal record, marks and the chain's own rows;
 //! orders are dense and total, whoever commits; a commit builds on a retained state or is refused (I3); created hashes
 //! reach the barrier before the write (I5).
 //!
@@ -22,7 +22,6 @@ use crate::{
     backend::{Backend, Batch, KeyRange, View, visit_rows},
     chain::{ChainView as _, HeadRecord, NativeChain, RootRecord, native},
     error::{HeadOrder, StoreError},
-    journal::{self, JournalRecord},
     record,
     schema::Table,
 };
@@ -114,10 +113,10 @@ impl ChainState {
         index.map_or(None, |index| self.roots.get(index).map(|(_, root)| *root))
     }
 
-    /// I3: refuses a base that is not retained, and returns the order the commit gets.
-    fn admit(&self, base: Base, parent: StateRoot) -> Result<Order, StoreError> {
+    /// I3: refuses a base that is not retained, and returns the order the commit gets with the order it builds on.
+    fn admit(&self, base: Base, parent: StateRoot) -> Result<(Order, Option<Order>), StoreError> {
         let (order, root) = match (base, self.head_order()) {
-            (Base::Genesis, None) if parent == StateRoot::EMPTY => return Ok(Order::GENESIS),
+            (Base::Genesis, None) if parent == StateRoot::EMPTY => return Ok((Order::GENESIS, None)),
             (Base::Genesis, Some(head)) => return Err(StoreError::HeadMoved { head }),
             (Base::Genesis | Base::Head(_) | Base::Retained(..), None) => {
                 return Err(StoreError::NoSuchOrder { order: Order::GENESIS, head: HeadOrder(None) });
@@ -134,12 +133,13 @@ impl ChainState {
         if self.retained(order) != Some(root) || parent != root {
             return Err(StoreError::BaseNotRetained { order, root, floor: self.floor, head });
         }
-        head.next().ok_or_else(|| StoreError::Invariant("the last order is used up".to_owned()))
+        let next = head.next().ok_or_else(|| StoreError::Invariant("the last order is used up".to_owned()))?;
+        Ok((next, Some(order)))
     }
 
     /// The batch of a commit, and the head it leads to. Nothing is changed yet.
     pub(crate) fn plan(&self, commit: Commit<'_>) -> Result<Planned, StoreError> {
-        let order = self.admit(commit.base, commit.delta.parent)?;
+        let (order, base) = self.admit(commit.base, commit.delta.parent)?;
         let root = commit.delta.root;
         let before = self.head.as_ref().map(|head| &head.at);
         let at = RootRecord {
@@ -165,9 +165,8 @@ impl ChainState {
         }
         batch.put(Table::ROOT, order.to_key(), record::encode(&at)?);
         batch.put(Table::CHAIN, native::HEAD_KEY, record::encode(&head)?);
-        batch.put(Table::JOURNAL, journal::key(order, head.commits), record::encode(&JournalRecord::of(commit.delta))?);
         batch.append(commit.rows);
-        Ok(Planned { batch, head, committed: Committed { order, root, nodes, bytes } })
+        Ok(Planned { batch, head, base, committed: Committed { order, root, nodes, bytes } })
     }
 
     /// Takes over what a written plan says.
@@ -208,6 +207,29 @@ impl ChainState {
         self.pins.iter().map(|(order, owners)| (*order, owners.clone())).collect()
     }
 
+    /// The lowest order below `order` that a reader holds a root of which is not covered, with that reader.
+    pub(crate) fn uncovered(&self, order: Order, covers: &dyn Fn(&StateRoot) -> bool) -> Option<(Order, String)> {
+        let below = self.pins.range(..order);
+        below
+            .flat_map(|(order, owners)| owners.iter().map(|owner| (*order, owner)))
+            .find(|(_, owner)| !covers(&owner.root))
+            .map(|(order, owner)| (order, owner.owner.clone()))
+    }
+
+    /// The newest order above `order` that a reader holds, with that reader.
+    pub(crate) fn held_above(&self, order: Order) -> Option<(Order, String)> {
+        let (order, owners) = self.pins.range(order.next()?..).next_back()?;
+        owners.first().map(|owner| (*order, owner.owner.clone()))
+    }
+
+    /// Takes the orders after `head` away.
+    pub(crate) fn rolled_back(&mut self, head: HeadRecord) {
+        self.head = Some(head);
+        while self.roots.back().is_some_and(|(order, _)| order.get() > head.order) {
+            self.roots.pop_back();
+        }
+    }
+
     /// Forgets the roots below the new floor; from here on no reader can pin below it.
     pub(crate) fn raise(&mut self, floor: Order) {
         self.floor = floor;
@@ -222,6 +244,8 @@ impl ChainState {
 pub(crate) struct Planned {
     pub(crate) batch: Batch,
     pub(crate) head: HeadRecord,
+    /// The order of the state it builds on.
+    pub(crate) base: Option<Order>,
     pub(crate) committed: Committed,
 }
 

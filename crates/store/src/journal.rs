@@ -3,13 +3,14 @@
 //! Key: order, then commit id, both big-endian. Commit ids are never reused, so the rows of an order that was rolled
 //! back and committed again cannot be confused. Value: a record of kind `JRNL`.
 //!
-//! What it serves: the barrier is rebuilt from `created` after a restart (S20). The other lists say what left its place
-//! and where sub-trees went; a sweep between cycles also needs which of those places are shared, which is decided as a
-//! commit is made, so it will need a later version of this record and a cycle that begins under it.
-//! Costs: 8 bytes per created hash, 32 per stale node, dropped or adopted root.
+//! What it serves: the barrier is rebuilt from `created` after a restart (S20), and what an entry names may go once its
+//! order has fallen to the cutoff, unless a later commit created it again ([`crate::pending`]).
+//! Costs: 8 bytes per created hash, 32 per stale node or dropped root, 17 per commit.
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use state_tree::{Delta, NodeHash, Order};
+use state_tree::{Delta, Expiring, NodeHash, Order};
 
 use crate::{
     backend::{KeyRange, View, visit_rows},
@@ -21,30 +22,39 @@ use crate::{
 /// One commit's effect on the set of nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRecord {
+    /// The order of the state that the commit built on; nothing for the first one.
+    pub base: Option<u64>,
+    /// Milliseconds since 1970 by the chain's clock.
+    pub timestamp_ms: u64,
     /// Fingerprints of every node the commit emitted (I4).
     pub created: Vec<u64>,
-    /// Nodes that lost a place and were created at none; another place may still reach them.
+    /// Nodes that left their last place in this order: it is the first one whose state lacks them (S31).
     pub stale: Vec<[u8; 32]>,
-    /// Fields roots that lost a place.
+    /// Roots of trees that left their last place in this order.
     pub dropped: Vec<[u8; 32]>,
-    /// Fields roots that gained a place.
-    pub adopted: Vec<[u8; 32]>,
 }
 
 impl Record for JournalRecord {
     const KIND: [u8; 4] = *b"JRNL";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2; // 1 named nodes without asking whether another place has them
 }
 
 impl JournalRecord {
-    pub(crate) fn of(delta: &Delta) -> Self {
-        let raw = |hash: &NodeHash| *hash.as_bytes();
+    pub(crate) fn new(base: Option<Order>, timestamp_ms: u64, delta: &Delta, expiring: &Expiring) -> Self {
+        let raw = |hashes: &BTreeSet<NodeHash>| hashes.iter().map(|hash| *hash.as_bytes()).collect();
         Self {
+            base: base.map(Order::get),
+            timestamp_ms,
             created: delta.created.keys().map(NodeHash::fingerprint).collect(),
-            stale: delta.stale().keys().map(raw).collect(),
-            dropped: delta.dropped.iter().map(|dropped| raw(&dropped.root)).collect(),
-            adopted: delta.adopted.iter().map(raw).collect(),
+            stale: raw(&expiring.stale),
+            dropped: raw(&expiring.dropped),
         }
+    }
+
+    /// What may go once the order has fallen to the cutoff.
+    pub(crate) fn expiring(&self) -> Expiring {
+        let hashes = |raw: &[[u8; 32]]| raw.iter().copied().map(NodeHash::new).collect();
+        Expiring { stale: hashes(&self.stale), dropped: hashes(&self.dropped) }
     }
 }
 
@@ -52,7 +62,7 @@ pub(crate) fn key(order: Order, commit: u64) -> Vec<u8> {
     [order.to_key(), commit.to_be_bytes()].concat()
 }
 
-fn order_of(key: &[u8]) -> Result<Order, StoreError> {
+pub(crate) fn order_of(key: &[u8]) -> Result<Order, StoreError> {
     let bad = || StoreError::Record { name: "journal key".to_owned(), why: format!("{} bytes, not 16", key.len()) };
     let whole: [u8; 16] = key.try_into().map_err(|_| bad())?;
     let [a, b, c, d, e, f, g, h, ..] = whole;
@@ -94,23 +104,25 @@ mod tests {
     #[test]
     fn the_bytes_of_a_journal_row_are_pinned() {
         let row = JournalRecord {
+            base: Some(257),
+            timestamp_ms: 0x0a0b,
             created: vec![0x0102_0304_0506_0708, 9],
             stale: vec![[0xc3; 32]],
-            dropped: vec![],
-            adopted: vec![[0xd4; 32], [0xe5; 32]],
+            dropped: vec![[0xd4; 32], [0xe5; 32]],
         };
         let payload = [
-            &[2u8, 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0][..],
+            &[1u8, 1, 1, 0, 0, 0, 0, 0, 0][..],
+            &[0x0b, 0x0a, 0, 0, 0, 0, 0, 0],
+            &[2, 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0],
             &[1],
             &[0xc3; 32],
-            &[0],
             &[2],
             &[0xd4; 32],
             &[0xe5; 32],
         ]
         .concat();
         let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
-        let mut expected = [&b"SPR1JRNL"[..], &[1, 0], &length, &payload].concat();
+        let mut expected = [&b"SPR1JRNL"[..], &[2, 0], &length, &payload].concat();
         expected.extend_from_slice(&crc32fast::hash(&expected).to_le_bytes());
         assert_eq!(record::encode(&row).unwrap(), expected);
         let key = key(Order::new(258), 259);

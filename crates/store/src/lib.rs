@@ -10,10 +10,13 @@
 mod backend;
 mod barrier;
 mod chain;
+mod counting;
 mod error;
 mod filter;
 mod gate;
 mod journal;
+mod many;
+mod pending;
 mod permit;
 pub mod record;
 mod schema;
@@ -30,6 +33,10 @@ pub use error::{Disposition, HeadOrder, Holder, StoreError};
 pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
+pub use pending::Lag;
 pub use permit::Permit;
 pub use schema::Table;
-pub use store::{ActiveSweep, Capture, Condemned, Deleted, Pin, Store, StoreConfig};
+pub use store::{
+    ActiveSweep, Backlog, Capture, Condemned, Corrected, Deleted, Expired, Held, Idle, Indexed, Pin, RolledBack, Slice,
+    Store, StoreConfig, Traced,
+};

@@ -3,6 +3,10 @@
 //! Two kinds are opened through the same type. A store of our own has a chain: it commits, has a head and a floor, and
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
+mod expire;
+mod rollback;
+mod settle;
+
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -12,6 +16,7 @@ use crate::{
     backend::{Backend, Batch, Durability, KeyRange, View},
     barrier::{Barrier, BarrierHold},
     chain::{FloorRecord, HeadRecord, native},
+    counting::{Counting, Plan},
     error::{HeadOrder, StoreError},
     filter::{LiveSet, Pace, Sweep, SweepSlot, SweepTally},
     gate::{ChainState, Commit, Committed, PinOwner, Writer},
@@ -20,6 +25,9 @@ use crate::{
     record,
     schema::Table,
 };
+pub use expire::{Backlog, Expired, Held, Idle, Slice};
+pub use rollback::RolledBack;
+pub use settle::{Corrected, Indexed, Traced};
 
 /// How a store behaves; safety is not among the choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +36,19 @@ pub struct StoreConfig {
     pub durability: Durability,
     /// The most hashes the barrier remembers before it gives a cycle up.
     pub barrier_limit: usize,
+    /// Whether commits are journalled and counted. Without, nothing is deleted between cycles, and an interrupted cycle
+    /// begins anew.
+    pub journal: bool,
+    /// The most nodes of unsettled journal entries that are remembered, at about 90 bytes each; what comes after them is
+    /// left to a major cycle.
+    pub pending_limit: usize,
+}
+
+impl StoreConfig {
+    /// Commits that are journalled, with room for ten million nodes created during a cycle and as many that wait to go.
+    pub const fn new(durability: Durability) -> Self {
+        Self { durability, barrier_limit: 10_000_000, journal: true, pending_limit: 10_000_000 }
+    }
 }
 
 /// One instant of the store with the barrier opened before it (I1, I5).
@@ -59,8 +80,8 @@ pub struct Deleted {
 /// Commits, captures and deletes on one backend.
 pub struct Store {
     writer: Writer,
-    /// The one order of node puts and deletes; held across the write.
-    gate: Mutex<()>,
+    /// The one order of node puts and deletes, held across the write, with what commits are counted by.
+    gate: Mutex<Counting>,
     /// Nothing for a foreign store. Taken after the gate, never held across a write.
     chain: Arc<RwLock<Option<ChainState>>>,
     barrier: Arc<Barrier>,
@@ -78,9 +99,10 @@ impl Store {
     ///
     /// Errors: records that are unusable, an engine that another store has already.
     pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
-        let store = Self::build(backend, config, None)?; // claims the engine BEFORE its state is read
-        let state = ChainState::load(&*store.view()?)?;
-        *store.chain.write() = Some(state);
+        let store = Self::build(backend, config)?; // claims the engine BEFORE its state is read
+        let view = store.view()?;
+        *store.gate.lock() = Counting::load(Some(&*view), config.journal, config.pending_limit)?;
+        *store.chain.write() = Some(ChainState::load(&*view)?);
         Ok(store)
     }
 
@@ -88,18 +110,18 @@ impl Store {
     ///
     /// Errors: an engine that another store has already.
     pub fn foreign(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
-        Self::build(backend, config, None)
+        Self::build(backend, config)
     }
 
     /// One engine, one gate, one barrier: every commit is recorded where every delete asks (I5, S25).
-    fn build(backend: Arc<dyn Backend>, config: StoreConfig, state: Option<ChainState>) -> Result<Self, StoreError> {
+    fn build(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
         if !backend.claim() {
             return Err(StoreError::Invariant("another store works on this engine already".to_owned()));
         }
         Ok(Self {
             writer: Writer { backend, durability: config.durability },
-            gate: Mutex::new(()),
-            chain: Arc::new(RwLock::new(state)),
+            gate: Mutex::new(Counting::load(None, config.journal, config.pending_limit)?),
+            chain: Arc::default(),
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),
         })
@@ -119,11 +141,17 @@ impl Store {
     ///
     /// Errors: a base that is not retained, a head that moved, a failed write. After an error nothing is visible.
     pub fn commit(&self, commit: Commit<'_>) -> Result<Committed, StoreError> {
-        let gate = self.gate.lock();
-        let created = &commit.delta.created;
-        let planned = self.look(|chain| chain.plan(commit))??;
-        self.barrier.record(created.keys().copied()); // BEFORE the write (I5)
+        let mut gate = self.gate.lock();
+        let (delta, timestamp_ms) = (commit.delta, commit.timestamp_ms);
+        let (planned, head) = self.look(|chain| (chain.plan(commit), chain.head_order()))?;
+        let mut planned = planned?;
+        let (order, base, commit) = (planned.committed.order, planned.base, planned.head.commits - 1);
+        let plan = Plan { order, base, head, commit, timestamp_ms, delta };
+        let mut booked = gate.book(&*self.view()?, &plan)?;
+        planned.batch.append(std::mem::take(&mut booked.rows));
+        self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
         self.backend().write(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
+        gate.keep(&plan, booked);
         self.change(|chain| chain.apply(&planned))?;
         MutexGuard::unlock_fair(gate); // a capture that waits goes before the next commit of a busy committer
         Ok(planned.committed)
@@ -257,8 +285,9 @@ impl Store {
     }
 
     /// Moves the oldest readable order, durably, and drops the root records below it; nodes may go only afterwards
-    /// (S27, S41). `rows` are further rows of the chain in the same batch. Lowering is refused.
-    pub fn raise_floor(&self, to: Order, rows: Batch) -> Result<(), StoreError> {
+    /// (S27, S41). `rows` are further rows of the chain in the same batch. Lowering is refused. Where everything that may
+    /// go afterwards goes through the log as well, `Logged` is as good: a lost tail loses those deletes first.
+    pub fn raise_floor(&self, to: Order, rows: Batch, durability: Durability) -> Result<(), StoreError> {
         let _gate = self.gate.lock();
         let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
         if to < floor || head.is_none_or(|head| to > head) {
@@ -267,7 +296,7 @@ impl Store {
         let mut batch = rows;
         batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
         batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
-        self.backend().write(&batch, Durability::Synced)?;
+        self.backend().write(&batch, durability)?;
         self.change(|chain| chain.raise(to)) // BEFORE this returns, so before anything below the floor may go
     }
 
@@ -286,14 +315,6 @@ impl Store {
     /// Orders that readers hold, with their owners. Read it AFTER the floor was raised: no pin below it can appear.
     pub fn pins(&self) -> Vec<(Order, Vec<PinOwner>)> {
         self.chain.read().as_ref().map_or_else(Vec::new, ChainState::pins)
-    }
-
-    /// Removes the journal rows up to and including `cutoff`: a finished cycle has settled them.
-    pub fn settle_journal(&self, cutoff: Order) -> Result<(), StoreError> {
-        let Some(end) = cutoff.next() else { return Ok(()) };
-        let mut batch = Batch::new();
-        batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
-        self.backend().write(&batch, Durability::Logged)
     }
 
     /// Writes rows of the pruner; nodes cannot be named by them.

@@ -35,9 +35,9 @@ pub struct Expiry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
     /// How many of the nodes that go alone, counted from the smallest hash.
-    pub alone: u64,
+    pub alone: usize,
     /// How many of the trees, counted from the smallest hash of a root.
-    pub trees: u64,
+    pub trees: usize,
     /// Nodes below trees that were begun.
     pub below: Vec<NodeHash>,
 }
@@ -83,20 +83,19 @@ impl Expiry {
     /// What was left of the same entries, or nothing if it cannot have been.
     pub fn resume(entries: &Expiring, left: &Left) -> Option<Self> {
         let mut all = Self::new(entries);
-        let (alone, named) = (usize::try_from(left.alone).ok()?, usize::try_from(left.trees).ok()?);
-        if alone > all.alone.len() || named > all.named {
+        if left.alone > all.alone.len() || left.trees > all.named {
             return None;
         }
-        all.alone.truncate(alone);
-        all.trees.truncate(named);
-        all.named = named;
+        all.alone.truncate(left.alone);
+        all.trees.truncate(left.trees);
+        all.named = left.trees;
         all.trees.extend(&left.below);
         Some(all)
     }
 
     /// What is left, to be saved.
     pub fn left(&self) -> Left {
-        Left { alone: self.alone.len() as u64, trees: self.named as u64, below: self.below().copied().collect() }
+        Left { alone: self.alone.len(), trees: self.named, below: self.below().copied().collect() }
     }
 
     /// Nodes below trees that were begun.

@@ -14,7 +14,7 @@ impl BlockObserver for Deaf {
 }
 
 fn store(backend: &MemoryBackend) -> Arc<Store> {
-    let config = StoreConfig { durability: Durability::Logged, barrier_limit: 1_000_000 };
+    let config = StoreConfig { barrier_limit: 1_000_000, ..StoreConfig::new(Durability::Logged) };
     Arc::new(Store::open(Arc::new(backend.clone()), config).unwrap())
 }
 
@@ -124,7 +124,7 @@ fn a_pruned_state_is_told_from_one_that_never_existed() {
     }
     let mut rows = state_store::Batch::new();
     rows.delete_range(Table::BLOCK, Order::GENESIS.to_key(), Order::new(2).to_key());
-    chain.store().raise_floor(Order::new(4), rows).unwrap();
+    chain.store().raise_floor(Order::new(4), rows, Durability::Synced).unwrap();
     let path = ObjectPath::top([0; 32]);
     let at = |order| chain.object(At::Order(Order::new(order)), &path);
     assert!(matches!(at(3), Err(ReadError::Pruned { floor, .. }) if floor == Order::new(4)));
@@ -163,7 +163,7 @@ fn a_block_that_is_being_committed_is_never_called_pruned() {
 #[test]
 fn a_failed_sync_leaves_the_outcome_unknown_and_what_comes_after_it_refused() {
     let backend = FaultyBackend::over(MemoryBackend::new());
-    let config_of_store = StoreConfig { durability: Durability::Synced, barrier_limit: 1_000_000 };
+    let config_of_store = StoreConfig { barrier_limit: 1_000_000, ..StoreConfig::new(Durability::Synced) };
     let faulty = Arc::new(backend);
     let store = Arc::new(Store::open(Arc::clone(&faulty) as _, config_of_store).unwrap());
     let chain = Chain::open(store, config(100), Arc::new(SystemClock::new())).unwrap();

@@ -108,6 +108,8 @@ pub struct PrunerSection {
     pub max_snapshot_age: Duration,
     /// Most created nodes remembered during one cycle.
     pub barrier_limit: NonZeroUsize,
+    /// Most nodes of unsettled journal entries remembered.
+    pub pending_limit: NonZeroUsize,
 }
 
 /// Section `[log]`.
@@ -172,6 +174,7 @@ impl Default for Config {
                 lock_timeout: Duration::from_millis(snapshots.lock_timeout_ms),
                 max_snapshot_age: Duration::from_millis(snapshots.max_snapshot_age_ms),
                 barrier_limit: count(10_000_000),
+                pending_limit: count(10_000_000),
             },
             log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
         }
@@ -228,6 +231,7 @@ impl Config {
         source.take_duration("pruner.lock_timeout", &mut pruner.lock_timeout);
         source.take_duration("pruner.max_snapshot_age", &mut pruner.max_snapshot_age);
         source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
+        source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
         source.take("log.filter", &mut log.filter);
         source.take("log.format", &mut log.format);
     }
@@ -250,6 +254,8 @@ impl Config {
                 DurabilityChoice::Logged => Durability::Logged,
             },
             barrier_limit: self.pruner.barrier_limit.get(),
+            journal: self.pruner.enabled,
+            pending_limit: self.pruner.pending_limit.get(),
         }
     }
 
@@ -278,6 +284,7 @@ impl Config {
             lock_timeout,
             max_snapshot_age,
             barrier_limit: _, // of the store
+            pending_limit: _, // of the store
         } = self.pruner;
         enabled.then(|| PrunerConfig {
             keep_last,

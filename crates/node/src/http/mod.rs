@@ -159,7 +159,7 @@ mod tests {
     use crate::{config::Config, telemetry};
 
     fn node() -> Node {
-        let config = StoreConfig { durability: Durability::Logged, barrier_limit: 1_000 };
+        let config = StoreConfig { barrier_limit: 1_000, ..StoreConfig::new(Durability::Logged) };
         let store = Arc::new(Store::open(Arc::new(MemoryBackend::new()), config).unwrap());
         let chain = Chain::open(store, Config::default().chain(), Arc::new(SystemClock::new())).unwrap();
         let parts = NodeParts { chain, pruner: None, metrics: telemetry::metrics().unwrap() };

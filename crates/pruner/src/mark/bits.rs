@@ -11,6 +11,8 @@ pub(crate) struct Bits {
     pub(crate) marked: Vec<AtomicU64>,
     /// Reached nodes whose children were not followed yet.
     pub(crate) pending: Vec<AtomicU64>,
+    /// Nodes that a second reference of the traced state led to; empty where none is traced.
+    pub(crate) twice: Vec<AtomicU64>,
     /// Whether some node may be pending.
     pub(crate) dirty: AtomicBool,
 }
@@ -18,11 +20,11 @@ pub(crate) struct Bits {
 impl Bits {
     pub(crate) fn new(nodes: usize) -> Self {
         let words = || (0..nodes.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        Self { marked: words(), pending: words(), dirty: AtomicBool::new(false) }
+        Self { marked: words(), pending: words(), twice: Vec::new(), dirty: AtomicBool::new(false) }
     }
 
     pub(crate) fn memory(&self) -> u64 {
-        (self.marked.len() + self.pending.len()) as u64 * 8
+        (self.marked.len() + self.pending.len() + self.twice.len()) as u64 * 8
     }
 
     pub(crate) fn pending_nodes(&self) -> usize {
@@ -30,17 +32,28 @@ impl Bits {
         words.sum()
     }
 
-    pub(crate) fn for_each_marked(
-        &self,
-        mut each: impl FnMut(usize) -> Result<(), PruneError>,
-    ) -> Result<(), PruneError> {
-        for (index, word) in self.marked.iter().enumerate() {
-            for bit in ones(word.load(Ordering::Relaxed)) {
-                each(index * 64 + bit)?;
-            }
-        }
-        Ok(())
+    /// Bits for nodes that a second reference led to.
+    pub(crate) fn counting(self) -> Self {
+        let twice = self.marked.iter().map(|_| AtomicU64::new(0)).collect();
+        Self { twice, ..self }
     }
+
+    pub(crate) fn for_each_marked(&self, each: impl FnMut(usize) -> Result<(), PruneError>) -> Result<(), PruneError> {
+        for_each(&self.marked, each)
+    }
+
+    pub(crate) fn for_each_shared(&self, each: impl FnMut(usize) -> Result<(), PruneError>) -> Result<(), PruneError> {
+        for_each(&self.twice, each)
+    }
+}
+
+fn for_each(words: &[AtomicU64], mut each: impl FnMut(usize) -> Result<(), PruneError>) -> Result<(), PruneError> {
+    for (index, word) in words.iter().enumerate() {
+        for bit in ones(word.load(Ordering::Relaxed)) {
+            each(index * 64 + bit)?;
+        }
+    }
+    Ok(())
 }
 
 /// The positions of the bits that are set.

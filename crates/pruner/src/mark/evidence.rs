@@ -11,9 +11,9 @@ pub(crate) struct AllRootsWalked {
 }
 
 impl AllRootsWalked {
-    /// The walk from the roots ended without a fault.
-    pub(crate) fn by_walk(walk: &CompleteWalk) -> Self {
-        Self { live_nodes: walk.counts().nodes }
+    /// The walks from the roots, each from where those before it had been, ended without a fault.
+    pub(crate) fn by_walks(walks: &[CompleteWalk]) -> Self {
+        Self { live_nodes: walks.iter().map(|walk| walk.counts().nodes).sum() }
     }
 
     /// The traversal of the scanned graph left nothing outstanding and met no fault.

@@ -183,9 +183,21 @@ pub struct SealedMark {
     map: Mmap,
     path: PathBuf,
     digest: [u8; 32],
+    /// Not in the file.
+    shared: Option<Vec<u64>>,
 }
 
 impl SealedMark {
+    pub(crate) fn with_shared(self, shared: Option<Vec<u64>>) -> Self {
+        Self { shared, ..self }
+    }
+
+    /// Fingerprints, ascending, of the nodes that two references of the traced state lead to; nothing where none was traced,
+    /// and for a mark that an earlier process made.
+    pub fn shared(&self) -> Option<&[u64]> {
+        self.shared.as_deref()
+    }
+
     /// Opens the sealed mark of a cycle and checks all of it.
     ///
     /// Errors: [`PruneError::BadMark`] when it is absent, of another cycle, of other roots, or differs by one bit from
@@ -203,7 +215,7 @@ impl SealedMark {
         if header.identity != identity {
             return Err(refuse("it belongs to another cycle or to other roots"));
         }
-        let mark = Self { map, path: path.clone(), digest: header.payload };
+        let mark = Self { map, path: path.clone(), digest: header.payload, shared: None };
         mark.check(header.count).map_err(refuse)?;
         Ok(mark)
     }

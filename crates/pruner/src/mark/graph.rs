@@ -13,7 +13,7 @@ use std::{
 };
 
 use state_store::KeyRange;
-use state_tree::{NodeHash, TreeError};
+use state_tree::{NodeHash, StateRoot, TreeError};
 
 use crate::{
     control::{Progress, Stage},
@@ -42,9 +42,15 @@ pub(crate) struct Graph {
 pub(crate) struct Traversed {
     live_nodes: u64,
     read_again: u64,
+    shared: Option<Vec<u64>>,
 }
 
 impl Traversed {
+    /// Fingerprints, ascending, of the nodes that two references of the traced state lead to, if one was traced.
+    pub(crate) fn into_shared(self) -> Option<Vec<u64>> {
+        self.shared
+    }
+
     /// Nodes reached.
     pub(crate) fn live_nodes(&self) -> u64 {
         self.live_nodes
@@ -69,7 +75,12 @@ impl Graph {
         marking: &Marking<'_>,
         each: &mut dyn FnMut(u64) -> Result<(), PruneError>,
     ) -> Result<Traversed, PruneError> {
-        let bits: Vec<Bits> = self.segments.iter().map(|segment| Bits::new(segment.len())).collect();
+        let traced = marking.traced;
+        let new = |segment: &Segment| match traced {
+            Some(_) => Bits::new(segment.len()).counting(),
+            None => Bits::new(segment.len()),
+        };
+        let bits: Vec<Bits> = self.segments.iter().map(new).collect();
         let memory = bits.iter().map(Bits::memory).sum();
         marking.ledger.take(memory);
         let traversal = Traversal {
@@ -78,18 +89,33 @@ impl Graph {
             bits,
             outstanding: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
+            counts: AtomicBool::new(traced.is_some()),
             marked: AtomicU64::new(0),
             read_again: AtomicU64::new(0),
         };
-        traversal.run().map_err(|halt| match halt {
+        let spread = traced.map_or(Ok(()), |root| traversal.spread(&[root])).and_then(|()| {
+            traversal.counts.store(false, Ordering::Release); // between two spreads nobody works
+            traversal.spread(&marking.roots)
+        });
+        spread.map_err(|halt| match halt {
             Halt::Fault(fault) => marking.locator().lift(fault),
             Halt::Failed(error) => error,
         })?;
+        let mut shared = Vec::new();
         for (number, (segment, bits)) in self.segments.iter().zip(&traversal.bits).enumerate() {
             bits.for_each_marked(|node| each(segment.fingerprint(number, node)))?;
+            bits.for_each_shared(|node| {
+                shared.push(segment.fingerprint(number, node));
+                Ok(())
+            })?;
         }
+        shared.dedup();
         marking.ledger.give(memory);
-        Ok(Traversed { live_nodes: traversal.marked.into_inner(), read_again: traversal.read_again.into_inner() })
+        Ok(Traversed {
+            live_nodes: traversal.marked.into_inner(),
+            read_again: traversal.read_again.into_inner(),
+            shared: traced.map(|_| shared),
+        })
     }
 }
 
@@ -112,6 +138,8 @@ struct Traversal<'a> {
     /// Segments that are dirty or being expanded.
     outstanding: AtomicUsize,
     stop: AtomicBool,
+    /// Whether references are counted: while the traced state is followed, which comes first.
+    counts: AtomicBool,
     marked: AtomicU64,
     read_again: AtomicU64,
 }
@@ -128,8 +156,9 @@ impl Drop for StopOnPanic<'_> {
 }
 
 impl Traversal<'_> {
-    fn run(&self) -> Result<(), Halt> {
-        for root in &self.marking.roots {
+    /// Marks what these roots reach and nothing reached before.
+    fn spread(&self, roots: &[StateRoot]) -> Result<(), Halt> {
+        for root in roots {
             if let Some(node) = root.node() {
                 self.mark_exactly(&node)?;
             }
@@ -306,6 +335,11 @@ impl Traversal<'_> {
         };
         let bit = 1u64 << (node % 64);
         if marked.load(Ordering::Relaxed) & bit != 0 || marked.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            if self.counts.load(Ordering::Relaxed)
+                && let Some(twice) = bits.twice.get(node / 64)
+            {
+                twice.fetch_or(bit, Ordering::Relaxed);
+            }
             return;
         }
         // Sequentially consistent with `take` and the read of `pending` after it: if the flag is still seen up, whoever

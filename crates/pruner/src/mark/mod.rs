@@ -83,6 +83,8 @@ pub struct MarkJob<'a> {
     pub layout: &'a dyn NodeLayout,
     /// Where to start.
     pub roots: &'a RetainedRoots,
+    /// The retained root whose shared nodes are told as well ([`SealedMark::shared`]).
+    pub traced: Option<StateRoot>,
     /// The cycle the mark belongs to.
     pub cycle: u64,
     /// Folder for the mark file and for spill files.
@@ -134,6 +136,7 @@ pub struct MarkReport {
 struct Marking<'a> {
     job: &'a MarkJob<'a>,
     roots: Vec<StateRoot>,
+    traced: Option<StateRoot>,
     scratch: Arc<Scratch>,
     ledger: Arc<Ledger>,
 }
@@ -155,6 +158,7 @@ impl<'a> Marking<'a> {
 /// What a strategy hands back.
 struct Outcome {
     sealed: SealedMark,
+    shared: Option<Vec<u64>>,
     nodes_read: u64,
     nodes_rehashed: u64,
     present: Option<Present>,
@@ -214,6 +218,7 @@ impl<'a> MarkJob<'a> {
         Ok(Marking {
             job: self,
             roots: self.roots.distinct().into_iter().collect(),
+            traced: self.traced,
             scratch: Arc::new(Scratch::open(&self.dir, self.cycle)?),
             ledger: Arc::new(Ledger::new(self.memory_budget)),
         })
@@ -233,7 +238,7 @@ fn report(plan: Plan, outcome: Outcome, peak_bytes: u64, seconds: f64) -> (Seale
         live_digest: hex::encode(outcome.sealed.live_digest()),
         seconds,
     };
-    (outcome.sealed, report)
+    (outcome.sealed.with_shared(outcome.shared), report)
 }
 
 #[cfg(test)]

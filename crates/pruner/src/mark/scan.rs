@@ -84,10 +84,12 @@ pub(crate) fn mark(marking: &Marking<'_>) -> Result<Scanned, PruneError> {
     let mut mark = OpenMark::create(&marking.scratch, &marking.job.dir, marking.identity())?;
     let traversed = graph.traverse(marking, &mut |fingerprint| mark.push(fingerprint))?;
     let sealed = mark.seal(&AllRootsWalked::by_scan(&traversed))?;
+    let read_again = traversed.read_again();
     Ok(Scanned::Marked(Box::new(Outcome {
         sealed,
-        nodes_read: present.nodes + traversed.read_again(),
-        nodes_rehashed: nodes_rehashed + traversed.read_again(),
+        shared: traversed.into_shared(),
+        nodes_read: present.nodes + read_again,
+        nodes_rehashed: nodes_rehashed + read_again,
         present: Some(present),
     })))
 }

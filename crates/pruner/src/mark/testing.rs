@@ -123,6 +123,10 @@ impl View for MapView {
         Ok(())
     }
 
+    fn rows(&self, table: &Table, _: &[[u8; 8]], _: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
+        Err(StoreError::NoTable(table.name().to_owned()))
+    }
+
     fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
         let from = range.start.clone().map_or(Bound::Unbounded, Bound::Included);
         for (key, value) in self.rows.range((from, Bound::Unbounded)) {

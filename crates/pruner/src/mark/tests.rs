@@ -21,6 +21,7 @@ const UNIFORM: Shape = Shape { nodes: 3000, most_children: 20, roots: 6, fingerp
 struct Trial<'a> {
     view: &'a MapView,
     roots: RetainedRoots,
+    traced: Option<StateRoot>,
     dir: &'a Path,
     choice: MarkChoice,
     rehash: RehashChoice,
@@ -33,6 +34,7 @@ impl<'a> Trial<'a> {
         Self {
             view,
             roots: retained(roots),
+            traced: None,
             dir,
             choice: MarkChoice::Scan,
             rehash: RehashChoice::All,
@@ -51,6 +53,11 @@ impl<'a> Trial<'a> {
         self
     }
 
+    fn tracing(mut self, root: NodeHash) -> Self {
+        self.traced = Some(StateRoot::new(root));
+        self
+    }
+
     fn with(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -65,6 +72,7 @@ impl<'a> Trial<'a> {
             view: self.view,
             layout: &NamedLayout,
             roots: &self.roots,
+            traced: self.traced,
             cycle: 4,
             dir: self.dir.to_owned(),
             choice: self.choice,
@@ -387,6 +395,39 @@ fn a_budget_too_small_for_a_scan_falls_back_to_the_walk_and_says_so() {
     assert!(matches!(error, PruneError::MemoryBudget { given: 1000, .. }), "{error}");
 }
 
+/// The nodes that two references of what `root` reaches lead to.
+fn referred_twice(view: &MapView, root: NodeHash) -> BTreeSet<NodeHash> {
+    let (mut seen, mut twice, mut stack) = (BTreeSet::new(), BTreeSet::new(), vec![root]);
+    while let Some(hash) = stack.pop() {
+        if !seen.insert(hash) {
+            twice.insert(hash);
+            continue;
+        }
+        NamedLayout.children(&view.rows[hash.as_bytes().as_slice()], &mut stack).unwrap();
+    }
+    twice
+}
+
+#[test]
+fn the_shared_nodes_of_one_state_are_told_whatever_the_others_share() {
+    let mut random = Random::new(7);
+    let mut seen = 0;
+    for round in 0..12 {
+        let (view, roots) = random_graph(&mut random, UNIFORM);
+        let traced = roots[round % roots.len()];
+        let expected = fingerprints(&referred_twice(&view, traced));
+        seen += expected.len();
+        for (choice, budget) in [(MarkChoice::Scan, PLENTY), (MarkChoice::Walk, PLENTY), (MarkChoice::Walk, 1 << 20)] {
+            let dir = tempfile::tempdir().unwrap();
+            let trial = Trial::new(&view, &roots, dir.path()).by(choice).within(budget).tracing(traced);
+            let (mark, plain) = (trial.run().unwrap().0, Trial::new(&view, &roots, dir.path()).by(choice));
+            assert_eq!(mark.shared(), Some(expected.as_slice()), "round {round} by {choice:?}");
+            assert_eq!(content(&mark), content(&plain.run().unwrap().0), "tracing changes no mark");
+        }
+    }
+    assert!(seen > 0, "nothing is shared: the test tells nothing");
+}
+
 #[test]
 fn a_scan_that_outgrows_its_budget_on_the_way_falls_back_to_the_walk() {
     let (view, root) = tree(400_000);
@@ -396,6 +437,7 @@ fn a_scan_that_outgrows_its_budget_on_the_way_falls_back_to_the_walk() {
         view: &view,
         layout: &NamedLayout,
         roots: &roots,
+        traced: None,
         cycle: 4,
         dir: dir.path().to_owned(),
         choice: MarkChoice::Scan,

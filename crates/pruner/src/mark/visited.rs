@@ -6,7 +6,10 @@
 //!
 //! Costs: a hash that certainly was not visited costs no read; one that may have been costs a block per run.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use state_tree::{NodeHash, TreeError, WorkList};
 
@@ -218,9 +221,28 @@ pub(crate) struct SpillingWork {
     waiting: Vec<NodeHash>,
     overflow: Option<Overflow>,
     accounted: u64,
+    /// Fingerprints of hashes that were pushed more than once, while that is counted.
+    shared: Option<BTreeSet<u64>>,
 }
 
 impl SpillingWork {
+    /// The list, which from here on notes what is pushed more than once.
+    pub(crate) fn counting(&mut self) -> &mut Self {
+        self.shared = Some(BTreeSet::new());
+        self
+    }
+
+    /// What was pushed more than once, ascending; it is noted no more.
+    pub(crate) fn take_shared(&mut self) -> Option<Vec<u64>> {
+        self.shared.take().map(|shared| shared.into_iter().collect())
+    }
+
+    fn note<'a>(&mut self, again: impl IntoIterator<Item = &'a NodeHash>) {
+        if let Some(shared) = &mut self.shared {
+            shared.extend(again.into_iter().map(NodeHash::fingerprint));
+        }
+    }
+
     /// An empty list that keeps to `budget` bytes of memory, the bytes of one batch of nodes included.
     ///
     /// Errors: a budget below [`LEAST_BUDGET`].
@@ -229,7 +251,13 @@ impl SpillingWork {
         if given < LEAST_BUDGET {
             return Err(PruneError::MemoryBudget { given, least: LEAST_BUDGET });
         }
-        Ok(Self { visited: Visited::new(scratch, ledger, given), waiting: Vec::new(), overflow: None, accounted: 0 })
+        Ok(Self {
+            visited: Visited::new(scratch, ledger, given),
+            waiting: Vec::new(),
+            overflow: None,
+            accounted: 0,
+            shared: None,
+        })
     }
 
     /// Every hash that was handed out.
@@ -239,6 +267,7 @@ impl SpillingWork {
 
     fn put(&mut self, hash: NodeHash) -> Result<(), PruneError> {
         if self.visited.is_recent(&hash) {
+            self.note([&hash]);
             return Ok(());
         }
         if self.waiting.len() >= self.visited.shares.waiting {
@@ -277,13 +306,28 @@ impl SpillingWork {
             let from = self.waiting.len().saturating_sub(self.visited.shares.batch);
             batch.extend(self.waiting.drain(from..));
             batch.sort_unstable();
-            batch.dedup();
-            self.visited.admit(batch)?;
+            self.admit(batch)?;
             self.account();
             if !batch.is_empty() {
                 return Ok(());
             }
         }
+    }
+
+    /// Leaves what was not handed out before, once each.
+    fn admit(&mut self, batch: &mut Vec<NodeHash>) -> Result<(), PruneError> {
+        if self.shared.is_none() {
+            batch.dedup();
+            return self.visited.admit(batch);
+        }
+        let twice = batch.windows(2).filter(|pair| pair.first() == pair.last()).filter_map(|pair| pair.first());
+        let twice: Vec<NodeHash> = twice.copied().collect();
+        batch.dedup();
+        let asked = batch.clone();
+        self.visited.admit(batch)?;
+        let visited = asked.iter().filter(|hash| batch.binary_search(hash).is_err());
+        self.note(twice.iter().chain(visited));
+        Ok(())
     }
 
     fn account(&mut self) {

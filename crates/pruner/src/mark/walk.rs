@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use state_tree::{NodeHash, Reading, Rehash, Step, TreeError, Visitor, Walked, WorkList, walk};
+use state_tree::{
+    CompleteWalk, NodeHash, Reading, Rehash, StateRoot, Step, TreeError, Visitor, Walked, WorkList, walk,
+};
 
 use crate::{
     control::{Progress, Stage},
@@ -46,23 +48,35 @@ impl Visitor for Marker<'_> {
 
 /// Marks by walking.
 pub(crate) fn mark(marking: &Marking<'_>) -> Result<Outcome, PruneError> {
-    let job = marking.job;
     let mut work = SpillingWork::new(Arc::clone(&marking.scratch), Arc::clone(&marking.ledger))?;
-    for root in &marking.roots {
-        if let Some(node) = root.node() {
-            work.push(node).map_err(fault::unwrap)?;
-        }
-    }
     let mut marker = Marker { marking, nodes: 0, fault: None };
-    let reading = Reading { layout: job.layout, rehash: Rehash::Every };
-    let walked = walk(&marking.source(), reading, &mut work, &mut marker).map_err(fault::unwrap)?;
-    match (walked, marker.fault) {
-        (Walked::Complete(complete), None) => {
-            let read = complete.counts().nodes;
-            let evidence = AllRootsWalked::by_walk(&complete);
-            let sealed = write(marking, work.into_visited())?.seal(&evidence)?;
-            Ok(Outcome { sealed, nodes_read: read, nodes_rehashed: read, present: None })
-        }
+    let traced = match marking.traced {
+        Some(root) => Some(follow(marking, &[root], work.counting(), &mut marker)?),
+        None => None,
+    };
+    let shared = work.take_shared();
+    let rest = follow(marking, &marking.roots, &mut work, &mut marker)?;
+    let walks: Vec<CompleteWalk> = traced.into_iter().chain([rest]).collect();
+    let evidence = AllRootsWalked::by_walks(&walks);
+    let read = evidence.live_nodes();
+    let sealed = write(marking, work.into_visited())?.seal(&evidence)?;
+    Ok(Outcome { sealed, shared, nodes_read: read, nodes_rehashed: read, present: None })
+}
+
+/// Visits what these roots reach and was not visited before.
+fn follow(
+    marking: &Marking<'_>,
+    roots: &[StateRoot],
+    work: &mut SpillingWork,
+    marker: &mut Marker<'_>,
+) -> Result<CompleteWalk, PruneError> {
+    for node in roots.iter().filter_map(StateRoot::node) {
+        work.push(node).map_err(fault::unwrap)?;
+    }
+    let reading = Reading { layout: marking.job.layout, rehash: Rehash::Every };
+    let walked = walk(&marking.source(), reading, work, marker).map_err(fault::unwrap)?;
+    match (walked, marker.fault.take()) {
+        (Walked::Complete(complete), None) => Ok(complete),
         (_, Some(fault)) => Err(marking.locator().lift(fault)),
         (Walked::Faulty(_) | Walked::Stopped(_), None) => {
             Err(PruneError::Invariant("a walk ended early without naming a fault".to_owned()))

@@ -98,6 +98,7 @@ fn marked(view: &MapView, roots: &[NodeHash], dir: &std::path::Path) -> SealedMa
         view,
         layout: &NamedLayout,
         roots: &retained(roots),
+        traced: None,
         cycle: 1,
         dir: dir.to_owned(),
         choice: MarkChoice::Scan,

@@ -293,6 +293,16 @@ impl View for FaultyView {
         self.inner.row(table, key)
     }
 
+    fn rows(
+        &self,
+        table: &Table,
+        keys: &[[u8; 8]],
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StoreError> {
+        self.faults.reads.step("reading rows")?;
+        self.inner.rows(table, keys, each)
+    }
+
     fn scan(
         &self,
         table: &Table,

@@ -297,6 +297,17 @@ impl View for MemoryView {
         Ok(())
     }
 
+    fn rows(
+        &self,
+        table: &Table,
+        keys: &[[u8; 8]],
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StoreError> {
+        let rows = self.0.rows(table)?;
+        keys.iter().enumerate().for_each(|(index, key)| each(index, rows.get(key.as_slice()).map(Vec::as_slice)));
+        Ok(())
+    }
+
     fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
         let inside = self.0.nodes.iter().filter(|(key, _)| range.contains(key));
         for (key, bytes) in inside.filter_map(|(key, version)| Some((key, version.bytes()?))) {

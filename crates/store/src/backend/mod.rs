@@ -186,6 +186,15 @@ pub trait View: Send + Sync {
     /// One row. A table that the store does not have is an error, not an absence (S45).
     fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// Reads many rows in one call. `keys` are sorted ascending; `each` is called once per key, in order, with its index
+    /// and its value, or nothing when it is absent. A table that the store does not have is an error (S45).
+    fn rows(
+        &self,
+        table: &Table,
+        keys: &[[u8; 8]],
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StoreError>;
+
     /// Visits the rows of a table in key order.
     fn scan(
         &self,

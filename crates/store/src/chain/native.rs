@@ -118,7 +118,7 @@ pub(crate) fn read_head(view: &dyn View) -> Result<Option<HeadRecord>, StoreErro
     view.row(&Table::CHAIN, HEAD_KEY)?.map(|bytes| record::decode("head", &bytes)).transpose()
 }
 
-fn read_root(view: &dyn View, order: Order) -> Result<Option<RootRecord>, StoreError> {
+pub(crate) fn read_root(view: &dyn View, order: Order) -> Result<Option<RootRecord>, StoreError> {
     view.row(&Table::ROOT, &order.to_key())?.map(|bytes| record::decode("root", &bytes)).transpose()
 }
 

@@ -121,7 +121,7 @@ fn settling_removes_the_journal_up_to_the_cutoff_and_no_further() {
     for n in 0..6 {
         rig.commit(nodes(n, 1, 10));
     }
-    rig.store.settle_journal(order(2)).unwrap();
+    rig.store.settle_journal(&rig.store.issue_permit(), order(2)).unwrap();
     assert_eq!(rig.store.reopen_barrier(order(2)).unwrap().created(), 3);
     assert!(matches!(
         rig.store.reopen_barrier(order(1)),

@@ -70,6 +70,25 @@ impl RocksView {
         Ok(found.map(|value| value.to_vec()))
     }
 
+    fn get_many<K, const N: usize>(
+        &self,
+        family: &str,
+        keys: &[K],
+        bytes: impl Fn(&K) -> &[u8; N],
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StoreError> {
+        let (family, options) = (self.family(family)?, self.options());
+        let mut index = 0;
+        for chunk in keys.chunks(KEYS_AT_ONCE) {
+            for found in self.db().batched_multi_get_cf_opt(family, chunk.iter().map(&bytes), true, &options) {
+                let found = found.map_err(|e| self.failed("reading many keys", &e))?;
+                each(index, found.as_deref());
+                index += 1;
+            }
+        }
+        Ok(())
+    }
+
     fn visit(
         &self,
         family: &str,
@@ -110,17 +129,16 @@ impl View for RocksView {
     }
 
     fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
-        let (family, options) = (self.family(NODE_FAMILY)?, self.options());
-        let mut index = 0;
-        for chunk in hashes.chunks(KEYS_AT_ONCE) {
-            let keys = chunk.iter().map(NodeHash::as_bytes);
-            for found in self.db().batched_multi_get_cf_opt(family, keys, true, &options) {
-                let found = found.map_err(|e| self.failed("reading nodes", &e))?;
-                each(index, found.as_deref());
-                index += 1;
-            }
-        }
-        Ok(())
+        self.get_many(NODE_FAMILY, hashes, NodeHash::as_bytes, each)
+    }
+
+    fn rows(
+        &self,
+        table: &Table,
+        keys: &[[u8; 8]],
+        each: &mut dyn FnMut(usize, Option<&[u8]>),
+    ) -> Result<(), StoreError> {
+        self.get_many(table.name(), keys, |key| key, each)
     }
 
     fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {

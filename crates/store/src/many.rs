@@ -1,0 +1,56 @@
+//! The *many* marks: nodes that more than one place may have, each with the order of the commit that marked it last.
+//!
+//! Key: fingerprint, big-endian; value: order, big-endian. Two nodes that share a fingerprint share the mark, which only
+//! keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
+//! Costs: 16 bytes per shared node, one batched read per commit.
+
+use std::collections::BTreeMap;
+
+use state_tree::Order;
+
+use crate::{
+    backend::{Batch, View},
+    error::StoreError,
+    schema::Table,
+};
+
+/// Marks a node as of an order.
+pub(crate) fn put(batch: &mut Batch, fingerprint: u64, order: Order) {
+    batch.put(Table::MANY, fingerprint.to_be_bytes(), order.to_key());
+}
+
+/// Takes a mark away.
+pub(crate) fn delete(batch: &mut Batch, fingerprint: u64) {
+    batch.delete(Table::MANY, fingerprint.to_be_bytes());
+}
+
+/// Which of some fingerprints, sorted and unique, are marked, and as of when.
+///
+/// Errors: a failed read, a row that is no mark.
+pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64, Order>, StoreError> {
+    let mut marked = BTreeMap::new();
+    if fingerprints.is_empty() {
+        return Ok(marked);
+    }
+    let keys: Vec<[u8; 8]> = fingerprints.iter().map(|fingerprint| fingerprint.to_be_bytes()).collect();
+    let mut outcome = Ok(());
+    view.rows(&Table::MANY, &keys, &mut |index, value| {
+        let (Some(fingerprint), Some(value)) = (fingerprints.get(index), value) else { return };
+        match order_of(value) {
+            Ok(order) => drop(marked.insert(*fingerprint, order)),
+            Err(error) => outcome = Err(error),
+        }
+    })?;
+    outcome.map(|()| marked)
+}
+
+/// The order that a value stands for.
+pub(crate) fn order_of(value: &[u8]) -> Result<Order, StoreError> {
+    Ok(Order::new(number(value)?))
+}
+
+/// The eight bytes of a key or value of the table.
+pub(crate) fn number(bytes: &[u8]) -> Result<u64, StoreError> {
+    let bad = |_| StoreError::Record { name: "many".to_owned(), why: format!("{} bytes, not 8", bytes.len()) };
+    Ok(u64::from_be_bytes(bytes.try_into().map_err(bad)?))
+}

@@ -1,0 +1,165 @@
+//! The pending index: which nodes unsettled journal entries name, and which of them may still go.
+//!
+//! A node that an entry names left its last place in that order, so no later state has it unless a later commit created it.
+//! The index therefore forgets a node as soon as one does (S21), and whatever it does not know is never condemned (I8).
+//! It is rebuilt from the journal alone: nothing of it is written. Keyed by fingerprint, because that is what the journal
+//! keeps of created nodes; two nodes that share one are both forgotten, which only keeps more.
+//!
+//! Costs: about 90 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
+
+use std::collections::{BTreeMap, HashMap};
+
+use state_tree::{NodeHash, Order};
+
+use crate::barrier::ByFingerprint;
+
+/// What an order's entry still has in the index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Named {
+    nodes: u64,
+    /// Nothing where only nodes below trees are left.
+    timestamp_ms: Option<u64>,
+}
+
+/// How far the journal is ahead of the sweep of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lag {
+    /// Orders at or below the cutoff whose entries still name nodes.
+    pub orders: u64,
+    /// Nodes and roots of trees that they name.
+    pub nodes: u64,
+    /// Milliseconds of chain time from the oldest of them to the newest.
+    pub chain_ms: u64,
+}
+
+/// Nodes that wait to go.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    nodes: HashMap<u64, (NodeHash, Order), ByFingerprint>,
+    orders: BTreeMap<Order, Named>,
+    limit: usize,
+    /// Named by entries and not in the index, for want of room or of a fingerprint of their own.
+    unindexed: u64,
+}
+
+impl Pending {
+    /// An empty index for at most so many nodes.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { nodes: HashMap::default(), orders: BTreeMap::new(), limit, unindexed: 0 }
+    }
+
+    /// The order in which the node lost its last place, if it may still go.
+    pub(crate) fn order(&self, hash: &NodeHash) -> Option<Order> {
+        self.nodes.get(&hash.fingerprint()).filter(|(at, _)| at == hash).map(|(_, order)| *order)
+    }
+
+    /// Nodes that left their last place in an order, at a time by the chain's clock.
+    pub(crate) fn insert<'a>(
+        &mut self,
+        order: Order,
+        timestamp_ms: Option<u64>,
+        hashes: impl IntoIterator<Item = &'a NodeHash>,
+    ) {
+        for hash in hashes {
+            if self.nodes.contains_key(&hash.fingerprint()) {
+                self.forget(hash.fingerprint()); // which of the two is meant cannot be told any more
+                self.unindexed += 2;
+            } else if self.nodes.len() >= self.limit {
+                self.unindexed += 1;
+            } else {
+                self.nodes.insert(hash.fingerprint(), (*hash, order));
+                self.orders.entry(order).or_insert(Named { nodes: 0, timestamp_ms }).nodes += 1;
+            }
+        }
+    }
+
+    /// A node with this fingerprint was created, or is dealt with.
+    pub(crate) fn forget(&mut self, fingerprint: u64) {
+        let Some((_, order)) = self.nodes.remove(&fingerprint) else { return };
+        let Some(named) = self.orders.get_mut(&order) else { return };
+        named.nodes -= 1;
+        if named.nodes == 0 {
+            self.orders.remove(&order);
+        }
+    }
+
+    /// Forgets a node unless it left its last place after the cutoff.
+    pub(crate) fn settle(&mut self, hash: &NodeHash, cutoff: Order) {
+        if self.order(hash).is_some_and(|order| order <= cutoff) {
+            self.forget(hash.fingerprint());
+        }
+    }
+
+    /// Forgets what the entries of some orders name: all of them looks at the whole index.
+    pub(crate) fn forget_orders(&mut self, of: impl Fn(Order) -> bool) {
+        if self.orders.keys().any(|order| of(*order)) {
+            self.nodes.retain(|_, (_, order)| !of(*order));
+            self.orders.retain(|order, _| !of(*order));
+        }
+    }
+
+    /// What waits at or below a cutoff.
+    pub(crate) fn lag(&self, cutoff: Order) -> Lag {
+        let mut lag = Lag::default();
+        let (mut first, mut last) = (None, None);
+        for named in self.orders.range(..=cutoff).map(|(_, named)| named) {
+            lag.orders += 1;
+            lag.nodes += named.nodes;
+            first = first.or(named.timestamp_ms);
+            last = named.timestamp_ms.or(last);
+        }
+        lag.chain_ms = first.zip(last).map_or(0, |(first, last)| u64::saturating_sub(last, first));
+        lag
+    }
+
+    /// Nodes in the index, and nodes that it had no place for.
+    pub(crate) fn len(&self) -> (usize, u64) {
+        (self.nodes.len(), self.unindexed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(fingerprint: u8, rest: u8) -> NodeHash {
+        let mut bytes = [rest; 32];
+        bytes[..8].fill(fingerprint);
+        NodeHash::new(bytes)
+    }
+
+    fn order(n: u64) -> Order {
+        Order::new(n)
+    }
+
+    #[test]
+    fn two_nodes_with_one_fingerprint_are_both_forgotten() {
+        let mut pending = Pending::new(9);
+        pending.insert(order(1), Some(5), &[hash(1, 1), hash(2, 1)]);
+        pending.insert(order(2), Some(6), &[hash(1, 2)]);
+        assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(1, 2))), (None, None));
+        assert_eq!((pending.order(&hash(2, 1)), pending.len()), (Some(order(1)), (1, 2)));
+    }
+
+    #[test]
+    fn a_full_index_leaves_out_what_comes_later() {
+        let mut pending = Pending::new(1);
+        pending.insert(order(1), Some(5), &[hash(1, 1), hash(2, 1)]);
+        assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(2, 1))), (Some(order(1)), None));
+    }
+
+    #[test]
+    fn the_lag_is_what_waits_at_or_below_the_cutoff() {
+        let mut pending = Pending::new(9);
+        pending.insert(order(1), Some(1000), &[hash(1, 1), hash(2, 1)]);
+        pending.insert(order(3), Some(4000), &[hash(3, 1)]);
+        pending.insert(order(4), Some(9000), &[hash(4, 1)]);
+        pending.forget(hash(1, 1).fingerprint());
+        assert_eq!(pending.lag(order(3)), Lag { orders: 2, nodes: 2, chain_ms: 3000 });
+        pending.settle(&hash(4, 1), order(3));
+        pending.settle(&hash(3, 1), order(3));
+        assert_eq!(pending.lag(order(9)), Lag { orders: 2, nodes: 2, chain_ms: 8000 });
+        pending.forget_orders(|at| at > order(1));
+        assert_eq!(pending.lag(order(9)), Lag { orders: 1, nodes: 1, chain_ms: 0 });
+    }
+}

@@ -1,0 +1,323 @@
+//! IncrementalSweep on the store: what journal entries at or below the floor name is deleted in small slices (rule 6).
+//!
+//! A slice is prepared without any lock, which reads, and taken under the commit gate, which decides and writes: deletes,
+//! rows of finished entries and cursor in one batch (I9). What decides is read in the same stay under the gate: the
+//! permit (I10), the index, which a commit between the two may have changed (S21), the marks, and the readers' pins.
+//! The cutoff is the floor and nothing else (S35).
+//!
+//! Costs: the gate is held for one read of marks and one unsynced write, of at most as many nodes as were asked for.
+
+use std::{collections::BTreeSet, num::NonZeroUsize};
+
+use parking_lot::MutexGuard;
+use serde::{Deserialize, Serialize};
+use state_tree::{
+    Expiring, Expiry, ExpiryStep, Found, Left, NodeHash, NodeLayout, NodeSource, Order, StateRoot, TreeError,
+};
+
+use super::Store;
+use crate::{
+    backend::{Batch, Durability, KeyRange, View},
+    counting::Mode,
+    error::StoreError,
+    journal::{self, JournalRecord},
+    many,
+    permit::Permit,
+    record::{self, Record},
+    schema::Table,
+};
+
+const KEY: &[u8] = b"expiry";
+/// Entries are worked on together until they name so many nodes, or are so many.
+const GROUP_NODES: usize = 4096;
+const GROUP_ROWS: usize = 256;
+
+/// How far the sweep of the journal is, in `prune_meta`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExpiryRecord {
+    /// The newest order whose entry is dealt with.
+    pub(crate) done: Option<u64>,
+    /// What is left of the entries of the orders behind it.
+    pub(crate) group: Option<GroupRecord>,
+}
+
+/// What is left of a group of entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GroupRecord {
+    pub(crate) last: u64,
+    alone: u64,
+    trees: u64,
+    pub(crate) below: Vec<[u8; 32]>,
+}
+
+impl Record for ExpiryRecord {
+    const KIND: [u8; 4] = *b"XPRY";
+    const VERSION: u16 = 1;
+}
+
+impl ExpiryRecord {
+    pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
+        let Some(bytes) = view.row(&Table::META, KEY)? else { return Ok(Self::default()) };
+        record::decode("expiry", &bytes)
+    }
+
+    pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        batch.put(Table::META, KEY, record::encode(self)?);
+        Ok(())
+    }
+}
+
+impl GroupRecord {
+    fn of(last: Order, left: &Left) -> Self {
+        let below = left.below.iter().map(|hash| *hash.as_bytes()).collect();
+        Self { last: last.get(), alone: left.alone as u64, trees: left.trees as u64, below }
+    }
+
+    fn left(&self) -> Option<Left> {
+        let (Ok(alone), Ok(trees)) = (usize::try_from(self.alone), usize::try_from(self.trees)) else { return None };
+        Some(Left { alone, trees, below: self.below.iter().copied().map(NodeHash::new).collect() })
+    }
+}
+
+/// Where the sweep of the journal stands. Made empty; the store reads what an earlier process left.
+#[derive(Debug, Default)]
+pub struct Backlog {
+    /// Nothing until it was read, and after a slice that failed.
+    at: Option<At>,
+}
+
+#[derive(Debug)]
+struct At {
+    done: Option<Order>,
+    group: Option<Group>,
+    settled: u64,
+}
+
+/// Entries that are worked on together.
+#[derive(Debug)]
+struct Group {
+    rows: Vec<Vec<u8>>,
+    last: Order,
+    expiry: Expiry,
+}
+
+/// A slice that was read and waits to be taken.
+#[derive(Debug)]
+pub struct Slice {
+    step: ExpiryStep,
+    found: Found,
+    cutoff: Order,
+}
+
+impl Slice {
+    /// Nodes whose children cannot be told, left to a major cycle, which finds out whether a live state has them.
+    pub fn set_aside(&self) -> &[TreeError] {
+        &self.found.set_aside
+    }
+}
+
+/// What older states than the entries may still have.
+pub trait Held {
+    /// Whether these roots are among those that [`Held::holds`] answers for.
+    fn covers(&self, root: &StateRoot) -> bool;
+
+    /// Whether one of them may reach the node. Unknown is yes (I8).
+    fn holds(&self, hash: &NodeHash) -> bool;
+}
+
+/// What a slice came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Nodes deleted.
+    pub nodes: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Nodes passed over: shared, created since, held by an older state, or not stored.
+    pub passed: u64,
+    /// The newest order whose entry is dealt with.
+    pub done: Option<Order>,
+}
+
+/// Why nothing can be taken from the journal now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Idle {
+    /// Every entry at or below the floor is dealt with.
+    Done,
+    /// Counts are not exact, or no major cycle has finished under them, or their index was not read.
+    Uncounted,
+}
+
+impl Store {
+    /// Reads the next slice of at most `most` nodes.
+    ///
+    /// Errors: a failed read, a record that is unusable. A journal row that is unusable is passed over and left to the
+    /// next major cycle: `bad_row` is told of it (P2).
+    pub fn next_slice(
+        &self,
+        backlog: &mut Backlog,
+        most: NonZeroUsize,
+        layout: &dyn NodeLayout,
+        bad_row: &mut dyn FnMut(&StoreError),
+    ) -> Result<Result<Slice, Idle>, StoreError> {
+        let settled = {
+            let gate = self.gate.lock();
+            let Mode::Exact(counts) = gate.mode else { return Ok(Err(Idle::Uncounted)) };
+            if counts.cycle.is_none() || gate.pending.is_none() {
+                return Ok(Err(Idle::Uncounted));
+            }
+            gate.settled
+        };
+        let view = self.view()?;
+        let cutoff = self.look(|chain| chain.floor())?;
+        backlog.at.take_if(|at| at.settled != settled);
+        let at = match backlog.at.take() {
+            Some(at) => at,
+            None => At::read(&*view, settled, cutoff, bad_row)?,
+        };
+        let at = backlog.at.insert(at);
+        if at.group.is_none() {
+            at.group = Group::behind(&*view, at.done, cutoff, bad_row)?;
+        }
+        let Some(group) = &at.group else { return Ok(Err(Idle::Done)) };
+        let step = group.expiry.step(most);
+        let found = Found::read(&step, &Nodes(&*view), layout).map_err(unread)?;
+        Ok(Ok(Slice { step, found, cutoff }))
+    }
+
+    /// Takes a slice: deletes what is free of it.
+    ///
+    /// Errors: a revoked permit, a reader that pins an older state which `held` does not answer for, a failed read or
+    /// write. After an error nothing was deleted.
+    pub fn expire(
+        &self,
+        permit: &Permit,
+        backlog: &mut Backlog,
+        slice: &Slice,
+        held: &dyn Held,
+    ) -> Result<Expired, StoreError> {
+        if !permit.belongs_to(&self.fence) {
+            return Err(StoreError::Invariant("permit of another store".to_owned()));
+        }
+        let mut gate = self.gate.lock(); // same critical section as commit
+        if !permit.is_current() {
+            return Err(StoreError::PermitRevoked); // I10
+        }
+        let at = backlog.at.take().filter(|at| at.settled == gate.settled);
+        let Some(At { done, group: Some(group), settled }) = at else { return Err(StoreError::Superseded) };
+        let uncovered = self.look(|chain| chain.uncovered(group.last, &|root| held.covers(root)))?;
+        if let Some((order, owner)) = uncovered {
+            backlog.at = Some(At { done, group: Some(group), settled });
+            return Err(StoreError::HeldByReader { order, owner }); // S41, S58
+        }
+        let Some(pending) = gate.pending.as_mut() else { return Err(StoreError::Superseded) };
+        let fingerprints: BTreeSet<u64> = slice.step.hashes.iter().map(NodeHash::fingerprint).collect();
+        let fingerprints: Vec<u64> = fingerprints.into_iter().collect();
+        let marked = many::read(&*self.view()?, &fingerprints)?;
+        let is_free = |hash: &NodeHash| {
+            pending.order(hash).is_some_and(|order| order <= slice.cutoff)
+                && !marked.contains_key(&hash.fingerprint())
+                && !held.holds(hash)
+        };
+        let Group { rows, last, mut expiry } = group;
+        let taken = expiry.take(&slice.step, &slice.found, &is_free);
+        let mut batch = Batch::new();
+        taken.condemned.iter().for_each(|hash| batch.delete_node(*hash));
+        let is_done = expiry.is_done();
+        let done = if is_done { Some(last) } else { done };
+        if is_done {
+            rows.iter().for_each(|row| batch.delete(Table::JOURNAL, row.as_slice()));
+        }
+        let group = (!is_done).then(|| GroupRecord::of(last, &expiry.left()));
+        ExpiryRecord { done: done.map(Order::get), group }.put(&mut batch)?;
+        self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9)
+        slice.step.hashes.iter().for_each(|hash| pending.settle(hash, slice.cutoff));
+        pending.insert(last, None, &taken.below);
+        backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });
+        MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
+        let nodes = taken.condemned.len() as u64;
+        Ok(Expired { nodes, bytes: taken.bytes, passed: slice.step.hashes.len() as u64 - nodes, done })
+    }
+}
+
+impl At {
+    fn read(
+        view: &dyn View,
+        settled: u64,
+        cutoff: Order,
+        bad_row: &mut dyn FnMut(&StoreError),
+    ) -> Result<Self, StoreError> {
+        let record = ExpiryRecord::load(view)?;
+        let done = record.done.map(Order::new);
+        let Some(saved) = record.group else { return Ok(Self { done, group: None, settled }) };
+        let last = Order::new(saved.last).min(cutoff);
+        let unusable = || StoreError::Record { name: "expiry".to_owned(), why: "it is of other entries".to_owned() };
+        let (rows, entries) = read_rows(view, done, last, (usize::MAX, usize::MAX), bad_row)?;
+        let expiry = saved.left().and_then(|left| Expiry::resume(&entries, &left)).ok_or_else(unusable)?;
+        Ok(Self { done, group: Some(Group { rows, last, expiry }), settled })
+    }
+}
+
+impl Group {
+    /// The next entries at or below the cutoff, or nothing if there are none.
+    fn behind(
+        view: &dyn View,
+        done: Option<Order>,
+        cutoff: Order,
+        bad_row: &mut dyn FnMut(&StoreError),
+    ) -> Result<Option<Self>, StoreError> {
+        let (rows, entries) = read_rows(view, done, cutoff, (GROUP_ROWS, GROUP_NODES), bad_row)?;
+        let Some(key) = rows.last() else { return Ok(None) };
+        let last = journal::order_of(key)?;
+        Ok(Some(Self { expiry: Expiry::new(&entries), rows, last }))
+    }
+}
+
+/// The entries of the orders behind `done` up to `last`, together, until they are as many as may be.
+fn read_rows(
+    view: &dyn View,
+    done: Option<Order>,
+    last: Order,
+    (most_rows, most_nodes): (usize, usize),
+    bad_row: &mut dyn FnMut(&StoreError),
+) -> Result<(Vec<Vec<u8>>, Expiring), StoreError> {
+    use crate::backend::Flow;
+    let bound = |order: Option<Order>| order.and_then(Order::next).map(|order| order.to_key().to_vec());
+    let range = KeyRange { start: bound(done), end: bound(Some(last)) }; // from the cursor, past no tombstones (L3)
+    let (mut rows, mut entries) = (Vec::new(), Expiring::default());
+    view.scan(&Table::JOURNAL, &range, &mut |key, value| {
+        match journal::order_of(key).and_then(|_| record::decode::<JournalRecord>("journal", value)) {
+            Ok(row) => {
+                let Expiring { stale, dropped } = row.expiring();
+                entries.stale.extend(stale);
+                entries.dropped.extend(dropped);
+                rows.push(key.to_vec());
+            }
+            Err(error) => bad_row(&error),
+        }
+        let is_full = rows.len() >= most_rows || entries.stale.len() + entries.dropped.len() >= most_nodes;
+        if is_full { Flow::Break(()) } else { Flow::Continue(()) }
+    })?;
+    Ok((rows, entries))
+}
+
+/// The nodes of a view.
+struct Nodes<'a>(&'a dyn View);
+
+impl NodeSource for Nodes<'_> {
+    fn read(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), TreeError> {
+        self.0
+            .nodes(hashes, each)
+            .map_err(|error| TreeError::ReadBatch { nodes: hashes.len(), source: Box::new(error) })
+    }
+}
+
+/// What a source of ours failed with.
+fn unread(error: TreeError) -> StoreError {
+    match error {
+        TreeError::ReadBatch { source, .. } => match source.downcast::<StoreError>() {
+            Ok(error) => *error,
+            Err(error) => StoreError::Invariant(error.to_string()),
+        },
+        other => StoreError::Invariant(other.to_string()),
+    }
+}

@@ -1,0 +1,71 @@
+//! Going back to a retained order: what came after it is taken away, with what was journalled for it (rule 8).
+//!
+//! Promise: head, roots, journal and the chain's own rows change in one batch (S36). Marks stay: they only keep more. The
+//! nodes of the branch that is left are in no list and wait for a major cycle, which the caller owes (L9).
+//! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it.
+
+use state_tree::Order;
+
+use super::Store;
+use crate::{
+    backend::{Batch, Durability},
+    chain::{HeadRecord, native},
+    counting::{CountsRecord, Mode},
+    error::{HeadOrder, StoreError},
+    record,
+    schema::Table,
+};
+
+/// What a rollback did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The newest order now.
+    pub to: Order,
+    /// The newest order before.
+    pub from: Order,
+}
+
+impl Store {
+    /// Makes a retained order the newest one, durably. `rows` are further rows of the chain in the same batch.
+    ///
+    /// Errors: an order that is pruned or does not exist, a reader that holds a later one, a failed write. After an error
+    /// nothing has changed.
+    pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, StoreError> {
+        let mut gate = self.gate.lock();
+        let (head, known) = self.look(|chain| (chain.head(), chain.root(to)))?;
+        known?;
+        let head = head.ok_or(StoreError::NoSuchOrder { order: to, head: HeadOrder(None) })?;
+        let from = Order::new(head.order);
+        if let Some((order, owner)) = self.look(|chain| chain.held_above(to))? {
+            return Err(StoreError::HeldAbove { order, owner });
+        }
+        if to == from {
+            return Ok(RolledBack { to, from });
+        }
+        let record = native::read_root(&*self.view()?, to)?;
+        let at = record.ok_or_else(|| StoreError::Invariant(format!("order {to} is retained without a record")))?;
+        let rolled = HeadRecord { order: to.get(), at, ..head }; // commit ids and totals go on: they are never reused
+        let mut batch = rows;
+        batch.put(Table::CHAIN, native::HEAD_KEY, record::encode(&rolled)?);
+        for table in [Table::ROOT, Table::JOURNAL] {
+            let (first, behind) = (to.next(), from.next());
+            let (Some(first), Some(behind)) = (first, behind) else { continue };
+            batch.delete_range(table, first.to_key(), behind.to_key());
+        }
+        let inexact = matches!(gate.mode, Mode::Exact(counts) if counts.since > to.get());
+        if inexact {
+            CountsRecord::forget(&mut batch);
+        }
+        self.backend().write(&batch, Durability::Synced)?; // everything together (S36)
+        if inexact || gate.mode == Mode::Blind {
+            gate.mode = Mode::Off;
+            gate.pending = None;
+        }
+        gate.settled += 1;
+        if let Some(pending) = &mut gate.pending {
+            pending.forget_orders(|order| order > to);
+        }
+        self.change(|chain| chain.rolled_back(rolled))?;
+        Ok(RolledBack { to, from })
+    }
+}
