@@ -21,6 +21,7 @@ use crate::{
     pending::Pending,
     record::{self, Record},
     schema::Table,
+    store::StoreConfig,
 };
 
 const KEY: &[u8] = b"counts";
@@ -97,9 +98,15 @@ pub(crate) struct Booked {
 
 impl Counting {
     /// Reads how an earlier process counted. Without a journal nothing is counted from the next commit on.
-    pub(crate) fn load(view: Option<&dyn View>, journal: bool, limit: usize) -> Result<Self, StoreError> {
-        let record = view.map(CountsRecord::load).transpose()?.flatten();
-        Ok(Self { mode: record.map_or(Mode::Off, Mode::Exact), pending: None, settled: 0, limit, journal })
+    pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<Self, StoreError> {
+        let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
+        Ok(Self { mode, ..Self::new(config) })
+    }
+
+    /// Counts nothing yet.
+    pub(crate) fn new(config: StoreConfig) -> Self {
+        let StoreConfig { journal, pending_limit, .. } = config;
+        Self { mode: Mode::Off, pending: None, settled: 0, limit: pending_limit, journal }
     }
 
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet.

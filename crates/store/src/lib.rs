@@ -33,7 +33,7 @@ pub use error::{Disposition, HeadOrder, Holder, StoreError};
 pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
-pub use pending::Lag;
+pub use pending::{Lag, PendingCounts};
 pub use permit::Permit;
 pub use schema::Table;
 pub use store::{

@@ -40,12 +40,25 @@ pub(crate) struct Pending {
     limit: usize,
     /// Named by entries and not in the index, for want of room or of a fingerprint of their own.
     unindexed: u64,
+    /// Everything that was ever put in.
+    named: u64,
+}
+
+/// What the index holds and was told, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PendingCounts {
+    /// Nodes and roots of trees in the index.
+    pub held: u64,
+    /// Those that it was told of: what commits and the expansion of trees have named.
+    pub named: u64,
+    /// Those that it had no place for: a major cycle finds them.
+    pub unindexed: u64,
 }
 
 impl Pending {
     /// An empty index for at most so many nodes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { nodes: HashMap::default(), orders: BTreeMap::new(), limit, unindexed: 0 }
+        Self { nodes: HashMap::default(), orders: BTreeMap::new(), limit, unindexed: 0, named: 0 }
     }
 
     /// The order in which the node lost its last place, if it may still go.
@@ -61,6 +74,7 @@ impl Pending {
         hashes: impl IntoIterator<Item = &'a NodeHash>,
     ) {
         for hash in hashes {
+            self.named += 1;
             if self.nodes.contains_key(&hash.fingerprint()) {
                 self.forget(hash.fingerprint()); // which of the two is meant cannot be told any more
                 self.unindexed += 2;
@@ -112,9 +126,8 @@ impl Pending {
         lag
     }
 
-    /// Nodes in the index, and nodes that it had no place for.
-    pub(crate) fn len(&self) -> (usize, u64) {
-        (self.nodes.len(), self.unindexed)
+    pub(crate) fn counts(&self) -> PendingCounts {
+        PendingCounts { held: self.nodes.len() as u64, named: self.named, unindexed: self.unindexed }
     }
 }
 
@@ -138,7 +151,7 @@ mod tests {
         pending.insert(order(1), Some(5), &[hash(1, 1), hash(2, 1)]);
         pending.insert(order(2), Some(6), &[hash(1, 2)]);
         assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(1, 2))), (None, None));
-        assert_eq!((pending.order(&hash(2, 1)), pending.len()), (Some(order(1)), (1, 2)));
+        assert_eq!((pending.order(&hash(2, 1)), pending.counts().unindexed), (Some(order(1)), 2));
     }
 
     #[test]

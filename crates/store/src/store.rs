@@ -101,7 +101,7 @@ impl Store {
     pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
         let store = Self::build(backend, config)?; // claims the engine BEFORE its state is read
         let view = store.view()?;
-        *store.gate.lock() = Counting::load(Some(&*view), config.journal, config.pending_limit)?;
+        *store.gate.lock() = Counting::load(&*view, config)?;
         *store.chain.write() = Some(ChainState::load(&*view)?);
         Ok(store)
     }
@@ -120,7 +120,7 @@ impl Store {
         }
         Ok(Self {
             writer: Writer { backend, durability: config.durability },
-            gate: Mutex::new(Counting::load(None, config.journal, config.pending_limit)?),
+            gate: Mutex::new(Counting::new(config)),
             chain: Arc::default(),
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),

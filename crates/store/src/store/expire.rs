@@ -313,11 +313,9 @@ impl NodeSource for Nodes<'_> {
 
 /// What a source of ours failed with.
 fn unread(error: TreeError) -> StoreError {
-    match error {
-        TreeError::ReadBatch { source, .. } => match source.downcast::<StoreError>() {
-            Ok(error) => *error,
-            Err(error) => StoreError::Invariant(error.to_string()),
-        },
-        other => StoreError::Invariant(other.to_string()),
+    let TreeError::ReadBatch { source, .. } = error else { return StoreError::Invariant(error.to_string()) };
+    match source.downcast::<StoreError>() {
+        Ok(error) => *error,
+        Err(error) => StoreError::Invariant(error.to_string()),
     }
 }

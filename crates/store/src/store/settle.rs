@@ -20,7 +20,7 @@ use crate::{
     error::StoreError,
     journal::{self, JournalRecord},
     many,
-    pending::{Lag, Pending},
+    pending::{Lag, Pending, PendingCounts},
     permit::Permit,
     record,
     schema::Table,
@@ -228,9 +228,9 @@ impl Store {
         self.gate.lock().pending.as_ref().map(|pending| pending.lag(floor))
     }
 
-    /// Nodes of entries in the index, and nodes that it had no place for.
-    pub fn pending(&self) -> Option<(usize, u64)> {
-        self.gate.lock().pending.as_ref().map(Pending::len)
+    /// What the index holds and was told; nothing while there is none.
+    pub fn pending(&self) -> Option<PendingCounts> {
+        self.gate.lock().pending.as_ref().map(Pending::counts)
     }
 }
 
