@@ -23,6 +23,7 @@ use crate::{
     chain::{ChainView as _, HeadRecord, NativeChain, RootRecord, native},
     error::{HeadOrder, StoreError},
     journal::{self, JournalRecord},
+    kept::{self, Kept},
     record,
     schema::Table,
 };
@@ -74,6 +75,8 @@ pub(crate) struct ChainState {
     /// Roots of the retained orders, from the floor on.
     roots: VecDeque<(Order, StateRoot)>,
     floor: Order,
+    /// Single orders below the floor that stay readable.
+    pub(crate) kept: Kept,
     pins: BTreeMap<Order, Vec<PinOwner>>,
     next_pin: u64,
 }
@@ -82,7 +85,8 @@ impl ChainState {
     /// Reads the state that the last commit left.
     pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
         let (head, floor) = (native::read_head(view)?, NativeChain.floor(view)?);
-        let mut state = Self { head, roots: VecDeque::new(), floor, pins: BTreeMap::new(), next_pin: 0 };
+        let kept = kept::load(view)?;
+        let mut state = Self { head, roots: VecDeque::new(), floor, kept, pins: BTreeMap::new(), next_pin: 0 };
         let range = KeyRange { start: Some(floor.to_key().to_vec()), end: None };
         visit_rows(view, &Table::ROOT, &range, &mut |key, value| state.load_root(key, value))?;
         Ok(state)
@@ -179,10 +183,20 @@ impl ChainState {
     /// The root of a readable order; tells pruned from never committed (O19).
     pub(crate) fn root(&self, order: Order) -> Result<StateRoot, StoreError> {
         let head = self.head_order();
+        if let Some(kept) = self.kept.get(&order) {
+            return Ok(*kept);
+        }
         if order < self.floor && head.is_some() {
             return Err(StoreError::Pruned { order, floor: self.floor });
         }
         self.retained(order).ok_or(StoreError::NoSuchOrder { order, head: HeadOrder(head) })
+    }
+
+    /// Readable orders with this root, newest first.
+    pub(crate) fn orders_of(&self, root: StateRoot, most: usize) -> Vec<Order> {
+        let kept = self.kept.iter().rev().map(|(order, root)| (*order, *root));
+        let readable = self.roots.iter().rev().copied().chain(kept);
+        readable.filter(|(_, at)| *at == root).map(|(order, _)| order).take(most).collect()
     }
 
     /// Pins a readable order: under the one lock under which the floor moves (S41).

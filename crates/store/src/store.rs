@@ -3,6 +3,8 @@
 //! Two kinds are opened through the same type. A store of our own has a chain: it commits, has a head and a floor, and
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
+mod floor;
+
 use std::sync::Arc;
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -20,6 +22,7 @@ use crate::{
     record,
     schema::Table,
 };
+pub use floor::FloorMove;
 
 /// How a store behaves; safety is not among the choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
