@@ -5,6 +5,7 @@ mod crash;
 mod locks;
 mod race;
 mod resume;
+mod retention;
 mod roots;
 mod shared;
 mod window;

@@ -14,6 +14,8 @@ use state_tree::{Change, Changes, FieldsBase, Key, Order, Put, StateRoot};
 
 const AMBIGUOUS: Order = Order::new(28);
 const PINNED: Order = Order::new(7);
+const EVERY: Order = Order::new(10);
+const LEAVING: Order = Order::new(12);
 
 /// A chain that cannot say which root one of its orders has.
 #[derive(Debug)]
@@ -43,9 +45,9 @@ impl ChainView for Unsure {
     }
 }
 
-/// A window with a hole in it, and a pin below it.
+/// A window with a hole in it, and roots of every other class below it.
 struct Policy {
-    pin: RetainedRoot,
+    below: Vec<RetainedRoot>,
 }
 
 impl RetentionPolicy for Policy {
@@ -56,7 +58,7 @@ impl RetentionPolicy for Policy {
     fn retention(&self) -> Result<Retention, PruneError> {
         Ok(Retention {
             window: Window::Last(NonZeroU64::new(3).unwrap()),
-            pins: vec![self.pin.clone()],
+            pins: self.below.clone(),
             allowed_holes: [AMBIGUOUS].into(),
         })
     }
@@ -69,6 +71,8 @@ fn class(kept_by: &KeptBy) -> &'static str {
         KeptBy::Window => "window",
         KeptBy::Pin(_) => "pin",
         KeptBy::Candidate => "candidate",
+        KeptBy::Every => "every",
+        KeptBy::Leaving => "leaving",
     }
 }
 
@@ -82,16 +86,19 @@ fn every_registered_root_class_keeps_its_tree() {
         let plan = rig.plan(3).by(mark, sweep);
         let mut parts = rig.parts(plan.keep_last, &Hooks::none());
         parts.chain = Arc::new(Unsure { candidate: archive.root(candidate) });
-        let pin = RetainedRoot { order: PINNED, root: archive.root(PINNED), kept_by: KeptBy::Pin("a".to_owned()) };
-        parts.policy = Arc::new(Policy { pin });
+        let below = [(PINNED, KeptBy::Pin("a".to_owned())), (EVERY, KeptBy::Every), (LEAVING, KeptBy::Leaving)];
+        let root = |(order, kept_by)| RetainedRoot { order, root: archive.root(order), kept_by };
+        parts.policy = Arc::new(Policy { below: below.map(root).to_vec() });
         let retained = plan.run(&env(parts, &Hooks::none())).unwrap().certificate.retained;
         let mut classes: Vec<&str> = retained.listed.iter().map(|root| class(&root.kept_by)).collect();
         classes.sort_unstable();
         classes.dedup();
-        assert_eq!(classes, ["candidate", "head", "pin", "window"], "{mark:?} {sweep:?}");
+        assert_eq!(classes, ["candidate", "every", "head", "leaving", "pin", "window"], "{mark:?} {sweep:?}");
 
         let present = check::present(&rig.chain.store);
-        for (order, what) in [(29, "head"), (27, "window"), (PINNED.get(), "pin"), (candidate.get(), "candidate")] {
+        let single = [(PINNED, "pin"), (EVERY, "every"), (LEAVING, "leaving"), (candidate, "candidate")];
+        let single = single.map(|(order, what)| (order.get(), what));
+        for (order, what) in [(29, "head"), (27, "window")].into_iter().chain(single) {
             let tree = archive.live([Order::new(order)]);
             assert!(tree.is_subset(&present), "{mark:?} {sweep:?}: the tree of the {what}");
         }

@@ -74,7 +74,12 @@ impl HookedRecords {
             RecordKey::Snapshot => self.hooks.call(Moment::Captured),
             RecordKey::Phase => self.hooks.call(Moment::PhaseSaved),
             RecordKey::LastOutcome => self.hooks.call(Moment::OutcomeSaved),
-            RecordKey::LastCycle | RecordKey::Freeze | RecordKey::Reports | RecordKey::Floor => {}
+            RecordKey::LastCycle
+            | RecordKey::Freeze
+            | RecordKey::Reports
+            | RecordKey::Floor
+            | RecordKey::Holds
+            | RecordKey::RetentionLog => {}
         }
     }
 }
@@ -101,7 +106,9 @@ impl Records for HookedRecords {
     }
 
     fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
-        self.hooks.call(Moment::Deleting);
+        if key == RecordKey::Phase {
+            self.hooks.call(Moment::Deleting);
+        }
         self.inner.batch(key, bytes)
     }
 }

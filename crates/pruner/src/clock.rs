@@ -9,7 +9,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Time since some fixed point of this process; never goes back.
     fn monotonic(&self) -> Duration;
 
-    /// Milliseconds since 1970 by the wall clock: for people, never for a decision.
+    /// Milliseconds since 1970 by the wall clock: for people, and for the time that a pin or a consumer was given, which
+    /// must survive a restart; never for any other decision.
     fn unix_ms(&self) -> u64;
 }
 

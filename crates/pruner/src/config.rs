@@ -11,8 +11,8 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::PruneError,
     mark::{MarkChoice, RehashChoice},
-    roots::Retention,
-    snapshot::SnapshotManagerConfig,
+    retention::KeepPolicy,
+    snapshot::{RetentionPolicy, SnapshotManagerConfig},
 };
 
 /// Which way to sweep.
@@ -84,9 +84,18 @@ pub struct PrunerConfig {
 }
 
 /// SHA-256 over what decides which nodes may go: a cycle never mixes two of these (C9).
-pub(crate) fn fingerprint(keep_last: NonZeroU64, retention: &Retention) -> Result<[u8; 32], PruneError> {
-    let holes: Vec<u64> = retention.allowed_holes.iter().map(|order| order.get()).collect();
-    let bytes = bcs::to_bytes(&("retention", 1u16, keep_last.get(), holes))
+///
+/// Pins and consumers are not among it: one can only ask for what is readable, which a mark holds already, and where one
+/// is let go the mark keeps more.
+pub(crate) fn fingerprint(keep_last: NonZeroU64, policy: &dyn RetentionPolicy) -> Result<[u8; 32], PruneError> {
+    let holes: Vec<u64> = policy.retention()?.allowed_holes.iter().map(|order| order.get()).collect();
+    let keep = policy.keep().unwrap_or_else(|| KeepPolicy::last(keep_last));
+    if keep.last != keep_last {
+        let why = format!("a cycle is to keep {keep_last} orders and its policy {}", keep.last); // O9
+        return Err(PruneError::Invariant(why));
+    }
+    let every = keep.every.map(NonZeroU64::get);
+    let bytes = bcs::to_bytes(&("retention", 2u16, keep_last.get(), keep.time_ms(), every, holes))
         .map_err(|error| PruneError::Invariant(format!("the configuration does not encode: {error}")))?;
     Ok(Sha256::digest(bytes).into())
 }

@@ -228,7 +228,7 @@ pub(crate) fn build_reach(
         first_order: snapshot.snapshot.first_order,
         roots_digest: snapshot.snapshot.roots_digest.0,
         mark_digest: None,
-        config: config::fingerprint(order.keep_last, &env.parts.policy.retention()?)?,
+        config: config::fingerprint(order.keep_last, &*env.parts.policy)?,
         cursor: None,
         swept_by: None,
         deleted: 0,
@@ -295,7 +295,7 @@ fn not_resumable(cycle: u64, why: &str) -> PruneError {
 /// Takes an interrupted sweep up again, if everything its mark was made from is still so.
 pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
     let refuse = |why: &str| not_resumable(record.cycle, why);
-    if record.config != config::fingerprint(order.keep_last, &env.parts.policy.retention()?)? {
+    if record.config != config::fingerprint(order.keep_last, &*env.parts.policy)? {
         return Err(refuse("the retention was changed")); // C9
     }
     let status = env.snapshots.status();

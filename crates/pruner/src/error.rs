@@ -142,6 +142,36 @@ pub enum PruneError {
         /// Who runs on the store.
         holder: Holder,
     },
+    /// A name that is none.
+    #[error(
+        "`{name}` is no name: give 1 to 64 letters, digits, dots, dashes or underscores; an owner has up to 128 signs"
+    )]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// A name that belongs to another order.
+    #[error("pin `{name}` keeps order {order}: remove it first, or choose another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The order it keeps.
+        order: u64,
+    },
+    /// A name that nothing has.
+    #[error("there is no {what} named `{name}`")]
+    UnknownName {
+        /// Pin or consumer.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// As many pins or consumers as there may be.
+    #[error("there are {limit} already, the most there may be: remove one first")]
+    TooManyNames {
+        /// The most.
+        limit: usize,
+    },
     /// A file of ours could not be read or written.
     #[error("{path}: {source}. Another folder is chosen with --state-dir, in a node with node.data_dir")]
     File {
@@ -189,8 +219,15 @@ impl PruneError {
             | Self::PrunedBefore { .. }
             | Self::NothingKnown { .. }
             | Self::Holes { .. }
+            | Self::BadName { .. }
+            | Self::NameTaken { .. }
+            | Self::UnknownName { .. }
             | Self::NotResumable { .. } => Disposition::Input,
-            Self::MemoryBudget { .. } | Self::NoRoom { .. } | Self::Cancelled | Self::Stopped => Disposition::Resource,
+            Self::MemoryBudget { .. }
+            | Self::NoRoom { .. }
+            | Self::TooManyNames { .. }
+            | Self::Cancelled
+            | Self::Stopped => Disposition::Resource,
             Self::Invariant(_) => Disposition::Bug,
         }
     }
@@ -228,6 +265,10 @@ impl PruneError {
             Self::PrunedBefore { .. } => "pruned_before",
             Self::NothingKnown { .. } => "nothing_known",
             Self::Moving { .. } => "moving",
+            Self::BadName { .. } => "bad_name",
+            Self::NameTaken { .. } => "name_taken",
+            Self::UnknownName { .. } => "unknown_name",
+            Self::TooManyNames { .. } => "too_many_names",
             Self::File { .. } => "file",
             Self::Cancelled => "cancelled",
             Self::Stopped => "stopped",

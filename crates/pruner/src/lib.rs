@@ -21,6 +21,7 @@ mod pace;
 pub mod phase;
 mod policy;
 mod records;
+mod retention;
 mod roots;
 pub mod snapshot;
 pub mod sweep;
@@ -39,5 +40,10 @@ pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};
 pub use records::{FolderRecords, RecordKey, Records, StoreRecords};
+pub use retention::{
+    Ask, Asked, Bound, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Gone, HashExplained, KeepPolicy,
+    LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OrderExplained, PinState, PinStatus, RecordedPolicy,
+    RetentionParts, RetentionStatus, Standing, Why,
+};
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use worker::{Command, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};

@@ -4,6 +4,7 @@
 //! leaves the store byte-identical; only when there is something to delete is the store opened for writing, and only
 //! if it is still the store that was marked. Records, mark files and certificates live in a folder beside the store.
 
+mod explain;
 mod folder;
 mod inspect;
 mod layout;
@@ -30,6 +31,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
     sweep::{self, SweepReport},
 };
+pub use explain::explain;
 pub use folder::default_state_dir;
 use folder::{Folder, canonical, kept_dir};
 pub use inspect::{health_of_store, verify};

@@ -1,8 +1,12 @@
 //! What to retain, for a store with a chain and for a store at rest.
 
-use std::{collections::BTreeSet, num::NonZeroU64, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    sync::Arc,
+};
 
-use state_store::{Batch, Durability, PinOwner, Store};
+use state_store::{Batch, PinOwner, Store};
 use state_tree::Order;
 
 use crate::{
@@ -14,7 +18,22 @@ use crate::{
 /// Rows of the chain that go when the floor moves to an order, in the same batch.
 pub type FloorRows = Arc<dyn Fn(Order) -> Batch + Send + Sync>;
 
-/// The last orders of a live chain, and whatever readers pin.
+/// These roots below the floor, and those that readers hold: each order once, since keeping it twice keeps no more.
+pub(crate) fn with_reader_pins(kept: Vec<RetainedRoot>, store: &Store) -> Vec<RetainedRoot> {
+    let mut roots: BTreeMap<Order, RetainedRoot> = kept.into_iter().map(|root| (root.order, root)).collect();
+    for (order, owners) in store.pins() {
+        let Some(root) = owners.first().map(|owner| owner.root) else { continue };
+        let name = |owner: &PinOwner| format!("{} since order {}", owner.owner, owner.since);
+        let names: Vec<String> = owners.iter().map(name).collect();
+        roots.entry(order).or_insert(RetainedRoot { order, root, kept_by: KeptBy::Pin(names.join(", ")) });
+    }
+    roots.into_values().collect()
+}
+
+/// The last orders of a live chain, and whatever readers pin. A node has [`LiveRetention`](crate::LiveRetention), which
+/// can do more; one store has one of them.
+///
+/// Orders that a `LiveRetention` left below the floor stay: this one lets none of them go.
 pub struct LiveWindow {
     /// The store whose floor moves.
     pub store: Arc<Store>,
@@ -30,7 +49,7 @@ impl RetentionPolicy for LiveWindow {
         let Some(floor) = Order::new(head.order).minus(self.keep_last.get() - 1) else { return Ok(()) };
         if self.store.floor().is_some_and(|current| floor > current) {
             let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(floor));
-            self.store.raise_floor(floor, rows, Durability::Synced)?;
+            self.store.raise_floor(floor, rows)?;
         }
         Ok(())
     }
@@ -38,13 +57,10 @@ impl RetentionPolicy for LiveWindow {
     fn retention(&self) -> Result<Retention, PruneError> {
         // Everything readable is retained: from the floor, not from where the window would begin by now (S41).
         let floor = self.store.floor().map_or(Order::GENESIS, |floor| floor);
-        let pins = self.store.pins().into_iter().filter_map(|(order, owners)| {
-            let root = owners.first()?.root;
-            let name = |owner: &PinOwner| format!("{} since order {}", owner.owner, owner.since);
-            let names: Vec<String> = owners.iter().map(name).collect();
-            Some(RetainedRoot { order, root, kept_by: KeptBy::Pin(names.join(", ")) })
-        });
-        Ok(Retention { window: Window::From(floor), pins: pins.collect(), allowed_holes: BTreeSet::new() })
+        let kept = self.store.kept().into_iter();
+        let kept = kept.map(|(order, root)| RetainedRoot { order, root, kept_by: KeptBy::Leaving }).collect();
+        let pins = with_reader_pins(kept, &self.store);
+        Ok(Retention { window: Window::From(floor), pins, allowed_holes: BTreeSet::new() })
     }
 }
 

@@ -23,6 +23,10 @@ pub enum RecordKey {
     Snapshot,
     /// The oldest order that prunes of a store at rest left whole.
     Floor,
+    /// Named pins and consumers.
+    Holds,
+    /// The policy in force, and when the floor moved.
+    RetentionLog,
 }
 
 impl RecordKey {
@@ -35,15 +39,22 @@ impl RecordKey {
             Self::Reports => "reports",
             Self::Snapshot => "snapshot",
             Self::Floor => "floor",
+            Self::Holds => "holds",
+            Self::RetentionLog => "retention",
         }
     }
 
     fn table(self) -> Table {
         match self {
             Self::Snapshot => Table::SNAPSHOT,
-            Self::Phase | Self::LastCycle | Self::Freeze | Self::LastOutcome | Self::Reports | Self::Floor => {
-                Table::META
-            }
+            Self::Phase
+            | Self::LastCycle
+            | Self::Freeze
+            | Self::LastOutcome
+            | Self::Reports
+            | Self::Floor
+            | Self::Holds
+            | Self::RetentionLog => Table::META,
         }
     }
 }

@@ -28,6 +28,10 @@ pub enum KeptBy {
     Pin(String),
     /// It is one of several candidates for an order whose records are ambiguous.
     Candidate,
+    /// It is one of every k orders.
+    Every,
+    /// What kept it below the floor is gone; it is readable until the floor moves next.
+    Leaving,
 }
 
 /// One retained root.

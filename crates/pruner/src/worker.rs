@@ -34,7 +34,7 @@ use crate::{
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
     records::Records,
-    snapshot::{AtomicSnapshotManager, NodeFacts, SnapshotParts},
+    snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
 use shared::{Asked, Life, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
@@ -102,17 +102,28 @@ impl Pruner {
     ///
     /// Errors: a thread that cannot be started.
     pub fn start(parts: PrunerParts, config: PrunerConfig) -> Result<Self, PruneError> {
-        metrics::describe();
         let policy = LiveWindow {
             store: Arc::clone(&parts.store),
             keep_last: config.keep_last,
             floor_rows: parts.floor_rows.clone(),
         };
+        Self::start_under(parts, config, Arc::new(policy))
+    }
+
+    /// The same under a policy that somebody else asks and changes too; it keeps `keep_last` orders at least.
+    ///
+    /// Errors: a thread that cannot be started.
+    pub fn start_under(
+        parts: PrunerParts,
+        config: PrunerConfig,
+        policy: Arc<dyn RetentionPolicy>,
+    ) -> Result<Self, PruneError> {
+        metrics::describe();
         let snapshot_parts = SnapshotParts {
             store: Arc::clone(&parts.store),
             chain: Arc::clone(&parts.chain),
             records: Arc::clone(&parts.records),
-            policy: Arc::new(policy),
+            policy,
             facts: parts.facts.clone(),
             clock: Arc::clone(&parts.clock),
         };

@@ -22,6 +22,7 @@ use crate::{
     backend::{Backend, Batch, KeyRange, View, visit_rows},
     chain::{ChainView as _, HeadRecord, NativeChain, RootRecord, native},
     error::{HeadOrder, StoreError},
+    kept::{self, Kept},
     record,
     schema::Table,
 };
@@ -73,6 +74,8 @@ pub(crate) struct ChainState {
     /// Roots of the retained orders, from the floor on.
     roots: VecDeque<(Order, StateRoot)>,
     floor: Order,
+    /// Single orders below the floor that stay readable.
+    pub(crate) kept: Kept,
     pins: BTreeMap<Order, Vec<PinOwner>>,
     next_pin: u64,
 }
@@ -81,7 +84,8 @@ impl ChainState {
     /// Reads the state that the last commit left.
     pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
         let (head, floor) = (native::read_head(view)?, NativeChain.floor(view)?);
-        let mut state = Self { head, roots: VecDeque::new(), floor, pins: BTreeMap::new(), next_pin: 0 };
+        let kept = kept::load(view)?;
+        let mut state = Self { head, roots: VecDeque::new(), floor, kept, pins: BTreeMap::new(), next_pin: 0 };
         let range = KeyRange { start: Some(floor.to_key().to_vec()), end: None };
         visit_rows(view, &Table::ROOT, &range, &mut |key, value| state.load_root(key, value))?;
         Ok(state)
@@ -178,10 +182,20 @@ impl ChainState {
     /// The root of a readable order; tells pruned from never committed (O19).
     pub(crate) fn root(&self, order: Order) -> Result<StateRoot, StoreError> {
         let head = self.head_order();
+        if let Some(kept) = self.kept.get(&order) {
+            return Ok(*kept);
+        }
         if order < self.floor && head.is_some() {
             return Err(StoreError::Pruned { order, floor: self.floor });
         }
         self.retained(order).ok_or(StoreError::NoSuchOrder { order, head: HeadOrder(head) })
+    }
+
+    /// Readable orders with this root, newest first.
+    pub(crate) fn orders_of(&self, root: StateRoot, most: usize) -> Vec<Order> {
+        let kept = self.kept.iter().rev().map(|(order, root)| (*order, *root));
+        let readable = self.roots.iter().rev().copied().chain(kept);
+        readable.filter(|(_, at)| *at == root).map(|(order, _)| order).take(most).collect()
     }
 
     /// Pins a readable order: under the one lock under which the floor moves (S41).
@@ -207,8 +221,12 @@ impl ChainState {
         self.pins.iter().map(|(order, owners)| (*order, owners.clone())).collect()
     }
 
-    /// The lowest order below `order` that a reader holds a root of which is not covered, with that reader.
+    /// An order below `order` that is kept, or that a reader holds, with a root that is not covered, and who holds it.
     pub(crate) fn uncovered(&self, order: Order, covers: &dyn Fn(&StateRoot) -> bool) -> Option<(Order, String)> {
+        let kept = self.kept.range(..order).find(|(_, root)| !covers(root));
+        if let Some((order, _)) = kept {
+            return Some((*order, "the retention policy".to_owned()));
+        }
         let below = self.pins.range(..order);
         below
             .flat_map(|(order, owners)| owners.iter().map(|owner| (*order, owner)))

@@ -8,7 +8,7 @@
 //! | `prune_meta` | text | record | pruner, commit (counts), incremental sweep (cursor) | pruner | - |
 //! | `prune_snapshot` | text | record | snapshot manager | snapshot manager | background compaction |
 //! | `chain_root` | order, big-endian | record | commit | raising the floor, rollback | background compaction |
-//! | `chain_meta` | text | record | commit, raising the floor | - | - |
+//! | `chain_meta` | text; `kept/` and an order | record | commit, moving the floor | moving the floor (kept orders) | background compaction |
 //! | `chain_block` | order, big-endian | block bytes | commit (rows of the chain) | raising the floor, if the chain says so | background compaction |
 //!
 //! The node family has no [`Table`]: no row API can name it, so only the commit gate puts nodes and only the delete

@@ -4,6 +4,7 @@
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
 mod expire;
+mod floor;
 mod rollback;
 mod settle;
 
@@ -26,6 +27,7 @@ use crate::{
     schema::Table,
 };
 pub use expire::{Backlog, Expired, Held, Idle, Slice};
+pub use floor::FloorMove;
 pub use rollback::RolledBack;
 pub use settle::{Corrected, Indexed, Traced};
 
@@ -285,9 +287,8 @@ impl Store {
     }
 
     /// Moves the oldest readable order, durably, and drops the root records below it; nodes may go only afterwards
-    /// (S27, S41). `rows` are further rows of the chain in the same batch. Lowering is refused. Where everything that may
-    /// go afterwards goes through the log as well, `Logged` is as good: a lost tail loses those deletes first.
-    pub fn raise_floor(&self, to: Order, rows: Batch, durability: Durability) -> Result<(), StoreError> {
+    /// (S27, S41). `rows` are further rows of the chain in the same batch. Lowering is refused.
+    pub fn raise_floor(&self, to: Order, rows: Batch) -> Result<(), StoreError> {
         let _gate = self.gate.lock();
         let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
         if to < floor || head.is_none_or(|head| to > head) {
@@ -296,7 +297,7 @@ impl Store {
         let mut batch = rows;
         batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
         batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
-        self.backend().write(&batch, durability)?;
+        self.backend().write(&batch, Durability::Synced)?;
         self.change(|chain| chain.raise(to)) // BEFORE this returns, so before anything below the floor may go
     }
 

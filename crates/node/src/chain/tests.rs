@@ -124,7 +124,7 @@ fn a_pruned_state_is_told_from_one_that_never_existed() {
     }
     let mut rows = state_store::Batch::new();
     rows.delete_range(Table::BLOCK, Order::GENESIS.to_key(), Order::new(2).to_key());
-    chain.store().raise_floor(Order::new(4), rows, Durability::Synced).unwrap();
+    chain.store().raise_floor(Order::new(4), rows).unwrap();
     let path = ObjectPath::top([0; 32]);
     let at = |order| chain.object(At::Order(Order::new(order)), &path);
     assert!(matches!(at(3), Err(ReadError::Pruned { floor, .. }) if floor == Order::new(4)));

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use primitive_types::H256;
-use state_store::{BarrierHold, ChainView, Head, Permit, Store, StoreError, View};
+use state_store::{BarrierHold, ChainView, Durability, Head, Permit, Store, StoreError, View};
 
 use super::{
     guard::SnapshotGuard,
@@ -23,6 +23,7 @@ use crate::{
     error::PruneError,
     phase::PrunePhase,
     records::{RecordKey, Records},
+    retention::KeepPolicy,
     roots::{RetainedRoots, Retention},
 };
 
@@ -36,8 +37,18 @@ pub trait NodeFacts: Send + Sync {
 
 /// Says what to retain, and makes the readable range agree with it before anything is captured.
 pub trait RetentionPolicy: Send + Sync {
+    /// The bounds in force, if they are more than a number of orders: a cycle never mixes two of them (C9).
+    fn keep(&self) -> Option<KeepPolicy> {
+        None
+    }
+
     /// Moves the oldest readable order, durably, where there is one. Called BEFORE the capture (S27, S41).
     fn advance(&self) -> Result<(), PruneError>;
+
+    /// The same, durable as asked: for who advances often and whose deletes go through the same log.
+    fn advance_under(&self, _durability: Durability) -> Result<(), PruneError> {
+        self.advance()
+    }
 
     /// What to retain now, pins included. Called AFTER `advance`: no pin below the floor can appear any more.
     fn retention(&self) -> Result<Retention, PruneError>;

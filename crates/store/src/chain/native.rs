@@ -122,6 +122,15 @@ pub(crate) fn read_root(view: &dyn View, order: Order) -> Result<Option<RootReco
     view.row(&Table::ROOT, &order.to_key())?.map(|bytes| record::decode("root", &bytes)).transpose()
 }
 
+impl NativeChain {
+    /// The record of an order at or above the floor of the view.
+    ///
+    /// Errors: a failed read, a record that is unusable.
+    pub fn record(&self, view: &dyn View, order: Order) -> Result<Option<RootRecord>, StoreError> {
+        read_root(view, order)
+    }
+}
+
 fn check_trail(before: &RootRecord, order: Order, record: &RootRecord) -> Result<(), StoreError> {
     if trail(Some(before), order, &record.root) == record.trail {
         return Ok(());

@@ -32,8 +32,11 @@ impl Store {
     /// nothing has changed.
     pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, StoreError> {
         let mut gate = self.gate.lock();
-        let (head, known) = self.look(|chain| (chain.head(), chain.root(to)))?;
+        let (head, floor, known) = self.look(|chain| (chain.head(), chain.floor(), chain.root(to)))?;
         known?;
+        if to < floor {
+            return Err(StoreError::Pruned { order: to, floor }); // kept, and nothing can be built on it
+        }
         let head = head.ok_or(StoreError::NoSuchOrder { order: to, head: HeadOrder(None) })?;
         let from = Order::new(head.order);
         if let Some((order, owner)) = self.look(|chain| chain.held_above(to))? {

@@ -147,7 +147,7 @@ fn a_commit_on_a_root_that_is_not_retained_is_refused() {
     for n in 0..5 {
         commit(&store, nodes(n, 1, 10)).unwrap();
     }
-    store.raise_floor(order(2), Batch::new(), Durability::Synced).unwrap();
+    store.raise_floor(order(2), Batch::new()).unwrap();
     let writes = backend.writes();
     let refused = |base, parent| {
         let error = commit_on(&store, base, &delta(parent, root(99), nodes(50, 1, 10))).unwrap_err();
@@ -209,7 +209,7 @@ fn a_root_pinned_before_the_floor_moves_stays_readable() {
         commit(&store, nodes(n, 1, 10)).unwrap();
     }
     let pin = store.pin(order(1), "an export").unwrap();
-    store.raise_floor(order(3), Batch::new(), Durability::Synced).unwrap();
+    store.raise_floor(order(3), Batch::new()).unwrap();
     assert_eq!((pin.order(), pin.root()), (order(1), root(1)));
     let pins = store.pins();
     assert_eq!(pins.len(), 1, "whoever deletes after raising the floor sees it");
@@ -226,9 +226,9 @@ fn the_floor_is_never_lowered_and_survives_a_reopen() {
     for n in 0..5 {
         rig.commit(nodes(n, 1, 10));
     }
-    rig.store.raise_floor(order(3), Batch::new(), Durability::Synced).unwrap();
-    assert!(rig.store.raise_floor(order(2), Batch::new(), Durability::Synced).is_err());
-    assert!(rig.store.raise_floor(order(5), Batch::new(), Durability::Synced).is_err(), "above the head");
+    rig.store.raise_floor(order(3), Batch::new()).unwrap();
+    assert!(rig.store.raise_floor(order(2), Batch::new()).is_err());
+    assert!(rig.store.raise_floor(order(5), Batch::new()).is_err(), "above the head");
     let rig = rig.reopen();
     assert_eq!(rig.store.floor(), Some(order(3)));
     assert!(matches!(rig.store.root(order(2)), Err(StoreError::Pruned { .. })));

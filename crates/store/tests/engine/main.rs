@@ -5,6 +5,7 @@ mod crash;
 mod foreign;
 mod full;
 mod gate;
+mod kept;
 mod open;
 mod space;
 mod support;

@@ -1,0 +1,250 @@
+//! What people and programs asked to keep by name: pins on single orders, and consumers with a watermark.
+//!
+//! One durable record holds both; it is replaced as a whole. Time here is the wall clock, because it must survive a
+//! restart: a clock that steps back keeps things longer, one that steps forward may end them early, and neither loses a
+//! pin before its time by the clock.
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use crate::{
+    error::PruneError,
+    records::{RecordKey, Records},
+};
+
+/// The longest name.
+const MAX_NAME: usize = 64;
+/// The longest word about an owner.
+const MAX_OWNER: usize = 128;
+/// Most pins, and most consumers.
+pub(crate) const MAX_HOLDS: usize = 1024;
+
+/// One order kept by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedPin {
+    /// Its name.
+    pub name: String,
+    /// Who asked for it.
+    pub owner: String,
+    /// The order.
+    pub order: u64,
+    /// Milliseconds since 1970 when it was added.
+    pub since_ms: u64,
+    /// It ends so many milliseconds later; absent means when it is removed.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Somebody who still needs every order from its watermark on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Consumer {
+    /// Its name.
+    pub name: String,
+    /// The oldest order it needs.
+    pub order: u64,
+    /// Milliseconds since 1970 when it was last heard of.
+    pub heard_ms: u64,
+    /// So many milliseconds later it is silent, and no longer obeyed.
+    pub ttl_ms: u64,
+}
+
+/// Whether a time that began then and lasts so long is over. A clock before its beginning counts as at the beginning.
+fn is_over(since_ms: u64, ttl_ms: u64, now_ms: u64) -> bool {
+    now_ms >= since_ms.saturating_add(ttl_ms)
+}
+
+impl NamedPin {
+    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+        self.ttl_ms.is_some_and(|ttl_ms| is_over(self.since_ms, ttl_ms, now_ms))
+    }
+}
+
+impl Consumer {
+    pub(crate) fn is_silent(&self, now_ms: u64) -> bool {
+        is_over(self.heard_ms, self.ttl_ms, now_ms)
+    }
+}
+
+/// Every pin and consumer, each list by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holds {
+    pub(crate) pins: Vec<NamedPin>,
+    pub(crate) consumers: Vec<Consumer>,
+}
+
+impl Record for Holds {
+    const KIND: [u8; 4] = *b"HOLD";
+    const VERSION: u16 = 1;
+}
+
+impl Holds {
+    /// What was saved last; nothing was if there is no record.
+    pub(crate) fn load(records: &dyn Records) -> Result<Self, PruneError> {
+        match records.load(RecordKey::Holds)? {
+            Some(bytes) => Ok(record::decode("pins and consumers", &bytes)?),
+            None => Ok(Self::default()),
+        }
+    }
+
+    pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::Holds, &record::encode(self)?)
+    }
+
+    /// With one pin more. The same name on the same order begins its time anew.
+    pub(crate) fn with_pin(&self, pin: NamedPin) -> Result<Self, PruneError> {
+        check_name(&pin.name)?;
+        check_owner(&pin.owner)?;
+        let mut holds = self.clone();
+        match holds.pins.binary_search_by(|held| held.name.cmp(&pin.name)) {
+            Ok(at) => match holds.pins.get_mut(at) {
+                Some(held) if held.order == pin.order => *held = pin,
+                Some(_) | None => {
+                    let order = self.pins.get(at).map_or(pin.order, |held| held.order);
+                    return Err(PruneError::NameTaken { name: pin.name, order });
+                }
+            },
+            Err(_) if holds.pins.len() >= MAX_HOLDS => return Err(PruneError::TooManyNames { limit: MAX_HOLDS }),
+            Err(at) => holds.pins.insert(at, pin),
+        }
+        Ok(holds)
+    }
+
+    /// Without the pin of this name, and that pin.
+    pub(crate) fn without_pin(&self, name: &str) -> Result<(Self, NamedPin), PruneError> {
+        let mut holds = self.clone();
+        match holds.pins.binary_search_by(|held| held.name.as_str().cmp(name)) {
+            Ok(at) => {
+                let pin = holds.pins.remove(at);
+                Ok((holds, pin))
+            }
+            Err(_) => Err(PruneError::UnknownName { what: "pin", name: name.to_owned() }),
+        }
+    }
+
+    /// Without the pins whose time is over, and those pins; nothing if there are none.
+    pub(crate) fn without_expired(&self, now_ms: u64) -> Option<(Self, Vec<NamedPin>)> {
+        if !self.pins.iter().any(|pin| pin.is_expired(now_ms)) {
+            return None;
+        }
+        let (gone, pins) = self.pins.iter().cloned().partition(|pin| pin.is_expired(now_ms));
+        Some((Self { pins, consumers: self.consumers.clone() }, gone))
+    }
+
+    /// With this consumer, instead of the one of its name if there is one.
+    pub(crate) fn with_consumer(&self, consumer: Consumer) -> Result<Self, PruneError> {
+        check_name(&consumer.name)?;
+        let mut holds = self.clone();
+        match holds.consumers.binary_search_by(|held| held.name.cmp(&consumer.name)) {
+            Ok(at) => holds.consumers.iter_mut().skip(at).take(1).for_each(|held| held.clone_from(&consumer)),
+            Err(_) if holds.consumers.len() >= MAX_HOLDS => {
+                return Err(PruneError::TooManyNames { limit: MAX_HOLDS });
+            }
+            Err(at) => holds.consumers.insert(at, consumer),
+        }
+        Ok(holds)
+    }
+
+    /// Without the consumer of this name, and that consumer.
+    pub(crate) fn without_consumer(&self, name: &str) -> Result<(Self, Consumer), PruneError> {
+        let mut holds = self.clone();
+        match holds.consumers.binary_search_by(|held| held.name.as_str().cmp(name)) {
+            Ok(at) => {
+                let consumer = holds.consumers.remove(at);
+                Ok((holds, consumer))
+            }
+            Err(_) => Err(PruneError::UnknownName { what: "consumer", name: name.to_owned() }),
+        }
+    }
+
+    /// Consumers that are obeyed.
+    pub(crate) fn heard(&self, now_ms: u64) -> impl Iterator<Item = &Consumer> {
+        self.consumers.iter().filter(move |consumer| !consumer.is_silent(now_ms))
+    }
+}
+
+/// A name is part of an address and of log lines.
+fn check_name(name: &str) -> Result<(), PruneError> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let words = name.chars().any(|letter| letter.is_ascii_alphanumeric());
+    if words && name.len() <= MAX_NAME && name.chars().all(fits) {
+        return Ok(());
+    }
+    let name = name.chars().take(MAX_NAME).collect();
+    Err(PruneError::BadName { name })
+}
+
+fn check_owner(owner: &str) -> Result<(), PruneError> {
+    if owner.len() <= MAX_OWNER && !owner.chars().any(char::is_control) {
+        return Ok(());
+    }
+    let name = owner.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
+    Err(PruneError::BadName { name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(name: &str, order: u64, ttl_ms: Option<u64>) -> NamedPin {
+        NamedPin { name: name.to_owned(), owner: "me".to_owned(), order, since_ms: 1000, ttl_ms }
+    }
+
+    fn consumer(name: &str, order: u64) -> Consumer {
+        Consumer { name: name.to_owned(), order, heard_ms: 1000, ttl_ms: 500 }
+    }
+
+    #[test]
+    fn the_bytes_of_the_record_of_pins_and_consumers_are_pinned() {
+        let holds = Holds::default().with_pin(pin("a", 7, Some(9))).unwrap();
+        let holds = holds.with_consumer(consumer("b", 8)).unwrap();
+        let bytes = record::encode(&holds).unwrap();
+        let payload = [
+            &[1, 1, b'a', 2, b'm', b'e'][..],
+            &[7, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0, 0, 0, 0, 0, 1, 9, 0, 0, 0, 0, 0, 0, 0],
+            &[1, 1, b'b', 8, 0, 0, 0, 0, 0, 0, 0, 0xe8, 3, 0, 0, 0, 0, 0, 0, 0xf4, 1, 0, 0, 0, 0, 0, 0],
+        ];
+        assert_eq!(bytes[14..bytes.len() - 4], payload.concat());
+        assert_eq!(bytes[..10], *b"SPR1HOLD\x01\0");
+        assert_eq!(record::decode::<Holds>("holds", &bytes).unwrap(), holds);
+    }
+
+    #[test]
+    fn a_name_belongs_to_one_order_and_is_free_again_once_removed() {
+        let holds = Holds::default().with_pin(pin("b", 7, None)).unwrap().with_pin(pin("a", 3, None)).unwrap();
+        assert!(holds.pins.is_sorted_by_key(|pin| pin.name.clone()));
+        let taken = holds.with_pin(pin("b", 8, None)).unwrap_err();
+        assert!(matches!(&taken, PruneError::NameTaken { order: 7, .. }), "{taken}");
+        let renewed = holds.with_pin(NamedPin { since_ms: 2000, ..pin("b", 7, Some(5)) }).unwrap();
+        assert_eq!(renewed.pins.len(), 2);
+        let (left, gone) = renewed.without_pin("b").unwrap();
+        assert_eq!((left.pins.len(), gone.ttl_ms), (1, Some(5)));
+        assert!(matches!(left.without_pin("b"), Err(PruneError::UnknownName { what: "pin", .. })));
+        assert!(left.with_pin(pin("b", 8, None)).is_ok());
+    }
+
+    #[test]
+    fn names_fit_into_addresses_and_lists_are_bounded() {
+        let long = "x".repeat(65);
+        for bad in ["", ".", "..", "a/b", "a b", "\u{e4}", &long] {
+            let refused = Holds::default().with_pin(pin(bad, 1, None));
+            assert!(matches!(refused, Err(PruneError::BadName { .. })), "{bad:?}");
+            assert!(Holds::default().with_consumer(consumer(bad, 1)).is_err(), "{bad:?}");
+        }
+        let names = |count: usize| (0..count).map(|n| format!("n{n:05}"));
+        let mut holds = Holds::default();
+        holds.pins = names(MAX_HOLDS).map(|name| pin(&name, 1, None)).collect();
+        holds.consumers = names(MAX_HOLDS).map(|name| consumer(&name, 1)).collect();
+        assert!(matches!(holds.with_pin(pin("z", 1, None)), Err(PruneError::TooManyNames { .. })));
+        assert!(matches!(holds.with_consumer(consumer("z", 1)), Err(PruneError::TooManyNames { .. })));
+        assert!(holds.with_consumer(consumer("n00003", 9)).is_ok(), "one that is there may go on");
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_never_ends_a_pin_before_its_time() {
+        let rows = [(Some(500), 1499, false), (Some(500), 1500, true), (Some(500), 0, false), (None, u64::MAX, false)];
+        for (ttl, now, expired) in rows {
+            assert_eq!(pin("a", 1, ttl).is_expired(now), expired, "ttl {ttl:?} at {now}");
+        }
+        assert!(!pin("a", 1, Some(u64::MAX)).is_expired(u64::MAX - 1), "no sum wraps");
+        assert!(consumer("c", 1).is_silent(1500) && !consumer("c", 1).is_silent(3));
+    }
+}

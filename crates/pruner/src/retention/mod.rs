@@ -1,0 +1,27 @@
+//! What stays readable, and who asked for it.
+//!
+//! Promises: the readable range begins at the lowest order that the last N orders, the last T of chain time or a
+//! consumer that is heard of asks for; it never grows downwards. Below it every k-th order and the named pins stay, each
+//! with its root, from the batch that moves the floor over them until nobody asks for them any more. What is let go is
+//! unreadable, durably, BEFORE its nodes may go (S27, S41).
+//!
+//! One policy moves the floor of a store: [`LiveRetention`]. Whoever deletes asks it to advance and takes the roots from
+//! it. It costs a few comparisons where nothing moves, and reads of the order of the logarithm of what it moves over.
+
+mod explain;
+mod holds;
+mod keep;
+mod live;
+mod log;
+mod look;
+mod shown;
+mod status;
+mod within;
+
+pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, Why};
+pub use holds::{Consumer, NamedPin};
+pub use keep::{Ask, Bound, KeepPolicy};
+pub use live::{DEFAULT_CONSUMER_TTL, LiveRetention, NewPin, RetentionParts};
+pub use log::{Gone, RecordedPolicy};
+pub use look::LOOK_LIMIT;
+pub use status::{ConsumerStatus, PinState, PinStatus, RetentionStatus};

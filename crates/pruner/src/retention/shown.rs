@@ -1,0 +1,89 @@
+//! What the policy of a live chain shows: who asks for what, and why single orders are kept.
+
+use std::num::NonZeroU64;
+
+use state_store::HeadRecord;
+use state_tree::{Order, StateRoot};
+
+use super::{
+    holds::{Consumer, Holds, NamedPin},
+    keep::{Ask, Bound},
+    live::LiveRetention,
+    status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
+};
+use crate::{
+    error::PruneError,
+    roots::{KeptBy, RetainedRoot},
+};
+
+impl LiveRetention {
+    /// What every bound asks for. Time is told down to the floor only: what is below it is gone.
+    pub(super) fn asks(&self, holds: &Holds, (head, floor): (HeadRecord, Order)) -> Result<Vec<Ask>, PruneError> {
+        let top = Order::new(head.order);
+        let mut asks = Vec::new();
+        if let Some(keep) = self.parts.keep {
+            let from = keep.first_of_last(top).get();
+            asks.push(Ask { by: Bound::Last { orders: keep.last.get() }, from });
+            if let Some(time_ms) = keep.time_ms() {
+                let from = self.first_of_time(time_ms, (floor, top), &head)?.get();
+                asks.push(Ask { by: Bound::Time { time_ms }, from });
+            }
+        }
+        asks.extend(self.asks_of_consumers(holds, top));
+        Ok(asks)
+    }
+
+    /// The single orders below the floor, each with why it is kept.
+    pub(super) fn kept(&self, holds: &Holds) -> Vec<RetainedRoot> {
+        let why = |order: Order| {
+            let names = holds.pins.iter().filter(|pin| pin.order == order.get());
+            let names: Vec<String> = names.map(|pin| format!("{} of {}", pin.name, pin.owner)).collect();
+            match self.parts.keep {
+                _ if !names.is_empty() => KeptBy::Pin(names.join(", ")),
+                Some(keep) if keep.is_one_of_every(order) => KeptBy::Every,
+                Some(_) | None => KeptBy::Leaving,
+            }
+        };
+        let root = |(order, root): (Order, StateRoot)| RetainedRoot { order, root, kept_by: why(order) };
+        self.parts.store.kept().into_iter().map(root).collect()
+    }
+
+    /// What is in force, and who asks for what.
+    ///
+    /// Errors: records that cannot be read, no commit yet.
+    pub fn status(&self) -> Result<RetentionStatus, PruneError> {
+        let state = self.state()?;
+        let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
+        let (now_ms, keep) = (self.parts.clock.unix_ms(), self.parts.keep);
+        let pin = |pin: &NamedPin| PinStatus {
+            pin: pin.clone(),
+            age_ms: now_ms.saturating_sub(pin.since_ms),
+            state: match self.parts.store.root(Order::new(pin.order)) {
+                Err(_) => PinState::Gone,
+                Ok(_) if pin.is_expired(now_ms) => PinState::Expired,
+                Ok(_) => PinState::Kept,
+            },
+        };
+        let consumer = |consumer: &Consumer| ConsumerStatus {
+            consumer: consumer.clone(),
+            age_ms: now_ms.saturating_sub(consumer.heard_ms),
+            silent: consumer.is_silent(now_ms),
+            behind: head.order.saturating_sub(consumer.order),
+        };
+        Ok(RetentionStatus {
+            keep_last: keep.map(|keep| keep.last.get()),
+            keep_time_ms: keep.and_then(|keep| keep.time_ms()),
+            keep_every: keep.and_then(|keep| keep.every).map(NonZeroU64::get),
+            head: head.order,
+            floor: floor.get(),
+            asks: self.asks(&state.holds, (head, floor))?,
+            winner: None,
+            gone_already: 0,
+            kept_below: self.parts.store.kept().len() as u64,
+            pins: state.holds.pins.iter().map(pin).collect(),
+            consumers: state.holds.consumers.iter().map(consumer).collect(),
+            expired_pins: state.expired.iter().cloned().collect(),
+        }
+        .decided())
+    }
+}

@@ -1,0 +1,91 @@
+//! What is readable, changed at once: the floor, and the single orders below it that stay.
+
+use std::collections::BTreeSet;
+
+use state_tree::{NodeHash, Order, StateRoot};
+
+use super::Store;
+use crate::{
+    backend::{Batch, Durability},
+    chain::{FloorRecord, NativeChain, RootRecord, native},
+    error::{HeadOrder, StoreError},
+    kept, record,
+    schema::Table,
+};
+
+/// How the readable range changes, in one batch.
+#[derive(Debug)]
+pub struct FloorMove {
+    /// The oldest order of the range afterwards: where it is now, or higher.
+    pub to: Order,
+    /// Orders that fall below it and stay readable one by one.
+    pub keep: BTreeSet<Order>,
+    /// Kept orders that are no longer kept.
+    pub let_go: BTreeSet<Order>,
+    /// Further rows, in the same batch.
+    pub rows: Vec<Batch>,
+}
+
+impl Store {
+    /// Changes what is readable. When this returns, nothing that it let go can be read or pinned any more; nodes may go
+    /// only afterwards (S27, S41). Under [`Durability::Logged`] the order of the log keeps that true after a crash.
+    ///
+    /// Errors: a floor below the present one or above the head, an order to keep that is gone already, a failed write.
+    pub fn move_floor(&self, change: FloorMove, durability: Durability) -> Result<(), StoreError> {
+        let records = self.records_to_keep(&change.keep)?; // BEFORE the gate: no commit waits for these reads (I12)
+        let _gate = self.gate.lock();
+        let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
+        let FloorMove { to, let_go, rows, .. } = change;
+        if to < floor || head.is_none_or(|head| to > head) {
+            return Err(StoreError::NoSuchOrder { order: to, head: HeadOrder(head) });
+        }
+        let mut batch = Batch::new();
+        rows.into_iter().for_each(|rows| batch.append(rows));
+        batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
+        batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
+        for (order, record) in &records {
+            if *order < floor {
+                return Err(StoreError::Pruned { order: *order, floor }); // the floor moved since it was read
+            }
+            batch.put(Table::CHAIN, kept::key(*order), record::encode(record)?);
+        }
+        let_go.iter().for_each(|order| batch.delete(Table::CHAIN, kept::key(*order)));
+        self.backend().write(&batch, durability)?;
+        let root = |record: &RootRecord| StateRoot::new(NodeHash::new(record.root));
+        self.change(|chain| {
+            let stays = records.iter().map(|(order, record)| (*order, root(record)));
+            chain.kept.extend(stays);
+            chain.kept.retain(|order, _| !let_go.contains(order));
+            chain.raise(to); // BEFORE this returns, so before anything below the floor may go
+        })
+    }
+
+    fn records_to_keep(&self, keep: &BTreeSet<Order>) -> Result<Vec<(Order, RootRecord)>, StoreError> {
+        let view = self.view()?;
+        let record = |order: &Order| match NativeChain.record(&*view, *order)? {
+            Some(record) => Ok((*order, record)),
+            None => Err(self.absent(*order)),
+        };
+        keep.iter().map(record).collect()
+    }
+
+    /// Why a record is not there.
+    fn absent(&self, order: Order) -> StoreError {
+        let (head, floor) = (self.head().map(|head| Order::new(head.order)), self.floor());
+        match floor {
+            Some(floor) if order < floor => StoreError::Pruned { order, floor },
+            Some(_) | None => StoreError::NoSuchOrder { order, head: HeadOrder(head) },
+        }
+    }
+
+    /// The single orders below the floor that are readable, with their roots.
+    pub fn kept(&self) -> Vec<(Order, StateRoot)> {
+        let chain = self.chain.read();
+        chain.as_ref().map_or_else(Vec::new, |chain| chain.kept.iter().map(|(order, root)| (*order, *root)).collect())
+    }
+
+    /// Readable orders with this root, newest first, at most so many.
+    pub fn orders_of(&self, root: StateRoot, most: usize) -> Vec<Order> {
+        self.chain.read().as_ref().map_or_else(Vec::new, |chain| chain.orders_of(root, most))
+    }
+}

@@ -1,0 +1,477 @@
+//! Life cycle 5, 6, 16, 17, O18, P17, S54: the policy of a live chain through every transition, with the exact live set
+//! as the judge: what is kept is whole, what is let go is gone after the next cycle, and nothing that is gone is claimed.
+
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU64,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Asked, Bound, Clock, Explanation, Freeze, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding, PinState,
+    PruneError, RetentionParts, Standing, StoreRecords, Why,
+    cycle::{CycleEnv, Finished},
+    snapshot::RetentionPolicy,
+};
+use state_store::{CrashTail, Durability, Fault, StoreError};
+use state_tests::{
+    archive::orders,
+    chain::ViewReader,
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Plan, Rig, WAYS, env},
+    workload::{Profile, paths},
+};
+use state_tree::{NodeHash, Order, RoochLayout, get};
+
+fn order(at: u64) -> Order {
+    Order::new(at)
+}
+
+fn keep(last: u64) -> KeepPolicy {
+    KeepPolicy::last(NonZeroU64::new(last).unwrap())
+}
+
+fn every(last: u64, every: u64) -> KeepPolicy {
+    KeepPolicy { every: NonZeroU64::new(every), ..keep(last) }
+}
+
+/// The policy of a rig, as a process finds it when it starts.
+fn policy(rig: &Rig, keep: KeepPolicy) -> Arc<LiveRetention> {
+    Arc::new(LiveRetention::new(RetentionParts {
+        store: Arc::clone(&rig.chain.store),
+        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        keep: Some(keep),
+        floor_rows: None,
+    }))
+}
+
+fn pin(name: &str, at: u64, ttl: Option<Duration>) -> NewPin {
+    NewPin { name: name.to_owned(), owner: "a test".to_owned(), order: order(at), ttl }
+}
+
+fn under(rig: &Rig, policy: &Arc<LiveRetention>, hooks: &Hooks) -> (CycleEnv, Plan) {
+    let last = policy.keep().unwrap().last;
+    let parts = rig.parts(last, hooks);
+    let parts = state_pruner::snapshot::SnapshotParts { policy: Arc::clone(policy) as _, ..parts };
+    (env(parts, hooks), Plan { keep_last: last, ..rig.plan(1) })
+}
+
+/// Runs a cycle under the policy that nothing disturbs.
+fn cycle(rig: &Rig, policy: &Arc<LiveRetention>) -> Finished {
+    let (env, plan) = under(rig, policy, &Hooks::none());
+    plan.run(&env).unwrap()
+}
+
+/// Every readable order, single ones included.
+fn readable(rig: &Rig) -> BTreeSet<Order> {
+    let kept = rig.chain.store.kept().into_iter().map(|(order, _)| order);
+    kept.chain(orders(rig.chain.floor(), rig.chain.head())).collect()
+}
+
+/// Exactly these orders are readable: their nodes are there and no others, their roots and their objects are those of
+/// the archive, and every other order is pruned.
+fn exactly(rig: &Rig, expected: impl IntoIterator<Item = u64>, context: &str) {
+    let expected: BTreeSet<Order> = expected.into_iter().map(order).collect();
+    assert_eq!(readable(rig), expected, "{context}");
+    let live = rig.chain.archive.live(expected.iter().copied());
+    assert_eq!(check::present(&rig.chain.store), live, "{context}: exactly the nodes of the readable orders");
+    let reader = ViewReader(rig.chain.store.view().unwrap());
+    for at in orders(Order::GENESIS, rig.chain.head()) {
+        match rig.chain.store.pin(at, "the test") {
+            Ok(pin) => {
+                assert!(expected.contains(&at), "{context}: order {at}");
+                for path in paths(Profile::Tables).into_iter().step_by(61) {
+                    let theirs = get(pin.root(), &path, &*rig.chain.archive).unwrap();
+                    assert_eq!(get(pin.root(), &path, &reader).unwrap(), theirs, "{context}: order {at}");
+                }
+            }
+            Err(StoreError::Pruned { floor, .. }) => {
+                assert!(!expected.contains(&at) && floor == rig.chain.floor(), "{context}: order {at}");
+            }
+            Err(error) => panic!("{context}: order {at}: {error}"),
+        }
+    }
+}
+
+fn grown(count: u64) -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 61, count);
+    rig
+}
+
+#[test]
+fn every_kth_order_and_named_pins_stay_whole_below_the_window_until_they_are_let_go() {
+    for (mark, sweep) in WAYS {
+        let rig = grown(30);
+        let kept = policy(&rig, every(5, 10));
+        kept.add_pin(pin("audit", 13, None)).unwrap();
+        let (env, plan) = under(&rig, &kept, &Hooks::none());
+        let retained = plan.by(mark, sweep).run(&env).unwrap().certificate.retained;
+        let why: Vec<(u64, KeptBy)> = retained.listed.into_iter().map(|root| (root.order, root.kept_by)).collect();
+        let pinned = KeptBy::Pin("audit of a test".to_owned());
+        let below = [(0, KeptBy::Every), (10, KeptBy::Every), (13, pinned), (20, KeptBy::Every)];
+        assert_eq!(why[..4], below, "{mark:?} {sweep:?}");
+        exactly(&rig, [0, 10, 13, 20].into_iter().chain(25..30), &format!("{mark:?} {sweep:?}"));
+        kept.remove_pin("audit").unwrap();
+        assert!(rig.chain.store.root(order(13)).is_ok(), "until the floor moves");
+        cycle(&rig, &kept);
+        exactly(&rig, [0, 10, 20].into_iter().chain(25..30), "the pin is gone");
+    }
+}
+
+#[test]
+fn kept_orders_and_pins_survive_restarts_and_a_policy_that_stops_keeping_lets_them_go() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Tables, 61, 30);
+    let kept = policy(&rig, every(5, 10));
+    kept.add_pin(pin("audit", 13, None)).unwrap();
+    cycle(&rig, &kept);
+    drop(kept);
+    let rig = rig.restart();
+    let kept = policy(&rig, every(5, 10));
+    assert_eq!(kept.status().unwrap().pins[0].state, PinState::Kept);
+    cycle(&rig, &kept);
+    exactly(&rig, [0, 10, 13, 20].into_iter().chain(25..30), "after a restart");
+    let fewer = policy(&rig, every(5, 20));
+    cycle(&rig, &fewer);
+    exactly(&rig, [0, 13, 20].into_iter().chain(25..30), "every twentieth order now");
+    cycle(&rig, &policy(&rig, every(5, 10)));
+    exactly(&rig, [0, 13, 20].into_iter().chain(25..30), "what is gone does not come back");
+    cycle(&rig, &policy(&rig, keep(5)));
+    exactly(&rig, [13].into_iter().chain(25..30), "no kth order is kept any more");
+}
+
+/// Where a rig stands when its policy changes, and the moments at which the change comes.
+fn at_each_moment(last: KeepPolicy, mut then: impl FnMut(Rig, &str)) {
+    let base = grown(30);
+    base.chain.grow(Profile::Tables, 62, 1);
+    cycle(&base, &policy(&base, last));
+    base.chain.grow(Profile::Tables, 63, 12);
+    then(base.twin(), "idle");
+    for at in 0.. {
+        let rig = base.twin();
+        let (stop, moments) = (Arc::new(Mutex::new(None::<Arc<state_pruner::Control>>)), Arc::new(Mutex::new(0)));
+        let (told, counted) = (Arc::clone(&stop), Arc::clone(&moments));
+        let hooks = Hooks::new(move |_: Moment| {
+            let now = std::mem::replace(&mut *counted.lock(), 0);
+            if now == at
+                && let Some(control) = told.lock().as_ref()
+            {
+                control.stop();
+            }
+            *counted.lock() = now + 1;
+        });
+        let kept = policy(&rig, last);
+        let (env, plan) = under(&rig, &kept, &hooks);
+        *stop.lock() = Some(Arc::clone(&env.control));
+        let plan = plan.in_order().batches(200);
+        let ran = plan.run(&env);
+        drop((env, kept));
+        if *moments.lock() <= at {
+            assert!(ran.is_ok() && at > 3, "the cycle has no moment inside");
+            return;
+        }
+        assert!(matches!(ran, Err(PruneError::Stopped) | Ok(_)), "{ran:?}");
+        then(rig.restart(), &format!("stopped at moment {at}"));
+    }
+}
+
+/// Goes on under another policy, as a node does that starts again: the interrupted cycle is looked at first.
+fn go_on(rig: &Rig, kept: &Arc<LiveRetention>) {
+    let (env, plan) = under(rig, kept, &Hooks::none());
+    plan.resume(&env).unwrap();
+    plan.run(&env).unwrap();
+}
+
+#[test]
+fn widening_the_window_in_each_phase() {
+    at_each_moment(keep(5), |rig, context| {
+        let floor = rig.chain.floor();
+        let wide = policy(&rig, keep(40));
+        go_on(&rig, &wide);
+        assert_eq!(rig.chain.floor(), floor, "{context}: what is in effect is what is left");
+        exactly(&rig, floor.get()..43, context);
+        let status = wide.status().unwrap();
+        let winner = status.winner.unwrap();
+        assert_eq!((winner.by, winner.from), (Bound::Last { orders: 40 }, 3), "{context}");
+        assert_eq!(status.gone_already, floor.get() - 3, "{context}: it says which part of the window is gone");
+        let Explanation::Order(gone) = wide.explain(Asked::Order(order(3)), &RoochLayout, 1).unwrap() else {
+            panic!("an order was asked for")
+        };
+        assert!(matches!(gone.standing, Standing::Pruned { .. }), "{context}: {gone:?}");
+        rig.chain.grow(Profile::Tables, 64, 20);
+        go_on(&rig, &wide);
+        exactly(&rig, floor.get().max(23)..63, &format!("{context}: the window has filled"));
+    });
+}
+
+#[test]
+fn narrowing_the_window_in_each_phase() {
+    at_each_moment(keep(20), |rig, context| {
+        let floor = rig.chain.floor().get();
+        let narrow = policy(&rig, keep(3));
+        narrow.add_pin(pin("audit", floor + 2, None)).unwrap();
+        narrow.set_consumer("indexer", order(37), None).unwrap();
+        let (env, plan) = under(&rig, &narrow, &Hooks::none());
+        plan.resume(&env).unwrap();
+        narrow.advance().unwrap();
+        assert_eq!(rig.chain.floor(), order(37), "{context}: the floor moves first");
+        plan.run(&env).unwrap();
+        exactly(&rig, [floor + 2].into_iter().chain(37..43), context);
+        narrow.remove_consumer("indexer").unwrap();
+        go_on(&rig, &narrow);
+        exactly(&rig, [floor + 2].into_iter().chain(40..43), &format!("{context}: nobody else needs more"));
+    });
+}
+
+/// C9 for every part of the policy: a sweep that was interrupted does not go on under another one.
+#[test]
+fn config_change_in_each_phase() {
+    let time = KeepPolicy { time: Some(Duration::from_millis(3)), ..every(5, 10) };
+    for other in [keep(5), every(5, 7), time, every(6, 10)] {
+        at_each_moment(every(5, 10), |rig, context| {
+            let (before, (env, plan)) = (rig.chain.floor().get(), under(&rig, &policy(&rig, other), &Hooks::none()));
+            assert!(plan.resume(&env).unwrap().is_none(), "{context}: went on under {other:?}");
+            plan.run(&env).unwrap();
+            let window = rig.chain.floor().get()..43;
+            let single = (0..window.start).filter(|at| at.is_multiple_of(10) || *at >= before);
+            let single = single.filter(|at| other.every.is_some_and(|every| at.is_multiple_of(every.get())));
+            exactly(&rig, single.chain(window), &format!("{context} {other:?}"));
+        });
+    }
+    at_each_moment(every(5, 10), |rig, context| {
+        go_on(&rig, &policy(&rig, every(5, 10)));
+        exactly(&rig, [0, 10, 20, 30].into_iter().chain(38..43), &format!("{context}: the same one goes on"));
+    });
+}
+
+#[test]
+fn disabling_one_consumer_never_freezes_the_cutoff() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    let hour = Some(Duration::from_secs(3600));
+    kept.set_consumer("slow", order(7), hour).unwrap();
+    kept.set_consumer("ahead", order(1000), hour).unwrap();
+    kept.set_consumer("near", order(20), hour).unwrap();
+    kept.advance().unwrap();
+    assert_eq!(rig.chain.floor(), order(7), "the slowest one is waited for");
+    assert_eq!(kept.status().unwrap().winner.unwrap().by, Bound::Consumer { name: "slow".to_owned() });
+
+    rig.clock.set_unix_ms(3_600_000);
+    let silent: Vec<bool> = kept.status().unwrap().consumers.iter().map(|consumer| consumer.silent).collect();
+    assert_eq!(silent, [true, true, true], "silence is told");
+    kept.set_consumer("near", order(20), hour).unwrap();
+    kept.advance().unwrap();
+    assert_eq!(rig.chain.floor(), order(20), "and is not waited for");
+    let late = kept.set_consumer("slow", order(8), hour);
+    assert!(matches!(late, Err(PruneError::Store(StoreError::Pruned { floor, .. })) if floor == order(20)));
+    kept.set_consumer("slow", order(21), hour).unwrap();
+    kept.remove_consumer("near").unwrap();
+    kept.advance().unwrap();
+    assert_eq!(rig.chain.floor(), order(21), "one that is removed asks for nothing");
+    kept.remove_consumer("slow").unwrap();
+    kept.set_consumer("ahead", order(1000), hour).unwrap();
+    kept.advance().unwrap();
+    assert_eq!(rig.chain.floor(), order(26), "one that is ahead of the head asks for nothing that is there");
+    rig.clock.set_unix_ms(0); // and a clock that steps back wakes nobody to what is gone
+    kept.advance().unwrap();
+    assert_eq!(rig.chain.floor(), order(26));
+    cycle(&rig, &kept);
+    exactly(&rig, 26..30, "the last four");
+}
+
+#[test]
+fn a_pin_is_refused_for_what_is_gone_and_goes_only_when_its_time_is_over() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    rig.clock.set_unix_ms(1_000_000);
+    kept.add_pin(pin("short", 9, Some(Duration::from_secs(10)))).unwrap();
+    kept.advance().unwrap();
+    let gone = kept.add_pin(pin("late", 10, None)).unwrap_err();
+    assert!(matches!(&gone, PruneError::Store(StoreError::Pruned { floor, .. }) if *floor == order(26)), "{gone}");
+    assert!(gone.to_string().contains("26"), "{gone}");
+    let never = kept.add_pin(pin("early", 30, None));
+    assert!(matches!(never, Err(PruneError::Store(StoreError::NoSuchOrder { .. }))));
+    kept.add_pin(pin("also", 9, None)).unwrap();
+    kept.remove_pin("also").unwrap();
+    for now in [1_009_999, 0, 1_009_999] {
+        rig.clock.set_unix_ms(now);
+        kept.advance().unwrap();
+        assert!(rig.chain.store.root(order(9)).is_ok(), "at {now}");
+    }
+    rig.clock.set_unix_ms(1_010_000);
+    assert_eq!(kept.status().unwrap().pins[0].state, PinState::Expired, "shown, and still kept");
+    assert!(rig.chain.store.root(order(9)).is_ok(), "only the pruner lets it go");
+    kept.advance().unwrap();
+    let status = kept.status().unwrap();
+    assert_eq!((status.pins.len(), status.expired_pins[0].name.as_str()), (0, "short"));
+    assert!(matches!(rig.chain.store.root(order(9)), Err(StoreError::Pruned { .. })));
+    let restarted = policy(&rig, keep(4));
+    assert!(restarted.status().unwrap().pins.is_empty(), "durably");
+    cycle(&rig, &kept);
+    exactly(&rig, 26..30, "and its state goes with the next cycle");
+}
+
+#[test]
+fn the_window_is_what_either_number_or_time_asks_for_and_its_end_is_found_by_few_reads() {
+    let base = Rig::new(Engine::Memory);
+    base.chain.grow(Profile::Uniform, 65, 400);
+    let view = base.chain.store.view().unwrap();
+    let times: Vec<u64> =
+        (0..400).map(|at| state_store::NativeChain.record(&*view, order(at)).unwrap().unwrap().timestamp_ms).collect();
+    assert!(times.is_sorted() && times[0] < times[399], "chain time goes on: {times:?}");
+    for (last, time) in [(1, 0), (1, 1), (10, 30_000), (300, 30_000), (1, times[399] / 2), (1, u64::MAX)] {
+        let (rig, faulty) = base.faulty();
+        let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_millis(time)), ..keep(last) });
+        let before = faulty.reads();
+        kept.advance_under(Durability::Logged).unwrap();
+        let oldest = times[399].saturating_sub(time);
+        let of_time = times.iter().position(|at| *at >= oldest).unwrap() as u64;
+        assert_eq!(rig.chain.floor().get(), of_time.min(400 - last), "last {last} or {time} ms");
+        assert!(faulty.reads() - before < 30, "{} reads", faulty.reads() - before);
+        let (reads, writes) = (faulty.reads(), faulty.writes());
+        kept.advance_under(Durability::Logged).unwrap();
+        assert!(faulty.reads() - reads <= 1 && faulty.writes() == writes, "nothing moves, and nothing is written");
+    }
+}
+
+#[test]
+fn explain_names_the_bound_that_keeps_each_root() {
+    let rig = grown(30);
+    rig.clock.set_unix_ms(5_000);
+    let kept = policy(&rig, every(4, 10));
+    kept.add_pin(pin("audit", 13, None)).unwrap();
+    kept.set_consumer("indexer", order(24), None).unwrap();
+    cycle(&rig, &kept);
+    let standing = |at: u64| match kept.explain(Asked::Order(order(at)), &RoochLayout, 10).unwrap() {
+        Explanation::Order(explained) => explained.standing,
+        Explanation::Hash(hash) => panic!("{hash}"),
+    };
+    let reasons = |at: u64| match standing(at) {
+        Standing::Kept { reasons, .. } => reasons,
+        other => panic!("order {at}: {other:?}"),
+    };
+    let consumer =
+        |why: &Why| matches!(why, Why::Asked(ask) if ask.by == Bound::Consumer { name: "indexer".to_owned() });
+    let last = |why: &Why| matches!(why, Why::Asked(ask) if ask.by == Bound::Last { orders: 4 });
+    assert!(matches!(&reasons(29)[..], [Why::Head, a, b] if last(a) && consumer(b)));
+    assert!(matches!(&reasons(24)[..], [why] if consumer(why)));
+    assert!(matches!(&reasons(20)[..], [Why::Every { orders: 10 }]));
+    assert!(matches!(&reasons(13)[..], [Why::Pin { name, .. }] if name == "audit"));
+    let Standing::Pruned { floor: 24, gone: Some(gone) } = standing(14) else { panic!("{:?}", standing(14)) };
+    assert_eq!((gone.by_ms, gone.head), (5_000, 29), "since when, and at which head");
+    assert!(matches!(standing(30), Standing::NeverExisted { head: 29 }));
+
+    let hash = |hash: NodeHash, limit: u64| match kept.explain(Asked::Hash(hash), &RoochLayout, limit).unwrap() {
+        Explanation::Hash(explained) => explained,
+        Explanation::Order(order) => panic!("{order}"),
+    };
+    let archive = &rig.chain.archive;
+    let old = hash(archive.root(order(13)).hash(), 100_000);
+    assert!(old.root_of.iter().any(|explained| explained.order == 13), "{old}");
+    let only_old = archive.live([order(13)]);
+    let young = archive.live((20..30).map(order).chain([order(0), order(10)]));
+    let node = only_old.difference(&young).next().unwrap();
+    assert!(matches!(hash(*node, 100_000).node, NodeStanding::Reached { order: 13, .. }));
+    assert!(matches!(hash(*node, 3).node, NodeStanding::NotFound { looked_at: 3, .. }), "and never guesses");
+    assert_eq!(hash(NodeHash::new([7; 32]), 10).node, NodeStanding::Absent);
+    kept.remove_pin("audit").unwrap();
+    kept.advance().unwrap();
+    assert!(matches!(hash(*node, 100_000).node, NodeStanding::Garbage { .. }), "there until the next cycle");
+    rig.chain.put(&state_tree::Changes::default());
+}
+
+/// The record of pins and the kept orders, with a crash or a failure at each write of what moves them.
+#[test]
+fn a_pin_that_was_acknowledged_survives_a_crash_at_every_write() {
+    let base = grown(30);
+    for tail in [CrashTail::Kept, CrashTail::Lost] {
+        for writes in 0.. {
+            let (rig, faulty) = base.faulty();
+            let kept = policy(&rig, every(4, 10));
+            faulty.freeze_after(writes);
+            let added = kept.add_pin(pin("audit", 13, None));
+            let moved = added.is_ok() && kept.advance_under(Durability::Synced).is_ok();
+            let image = faulty.crash_image(tail).unwrap();
+            let found = Rig::on(rig.chain.fork(Arc::new(image.clone())), Arc::new(image));
+            let again = policy(&found, every(4, 10));
+            let context = format!("{tail:?} after {writes} writes");
+            if added.is_ok() {
+                assert_eq!(again.status().unwrap().pins.len(), 1, "{context}");
+                again.advance().unwrap();
+                cycle(&found, &again);
+                exactly(&found, [0, 10, 13, 20].into_iter().chain(26..30), &context);
+            }
+            if moved {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn records_of_pins_that_cannot_be_read_keep_everything() {
+    let (rig, faulty) = grown(30).faulty();
+    let kept = policy(&rig, keep(4));
+    faulty.fail_read(0, Fault::Transient);
+    assert!(kept.advance().is_err());
+    assert_eq!(rig.chain.floor(), Order::GENESIS);
+    faulty.fail_write(0, Fault::DiskFull);
+    assert!(kept.add_pin(pin("audit", 13, None)).is_err());
+    assert!(kept.status().unwrap().pins.is_empty(), "what is not durable is not acknowledged");
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    state_pruner::Records::save(&records, state_pruner::RecordKey::Holds, b"torn").unwrap();
+    let torn = policy(&rig, keep(4));
+    assert!(matches!(torn.advance(), Err(PruneError::Store(StoreError::Record { .. }))));
+    assert!(matches!(torn.retention(), Err(PruneError::Store(StoreError::Record { .. }))));
+    assert!(Freeze::load(&records).unwrap().is_none());
+    assert_eq!(rig.chain.floor(), Order::GENESIS);
+}
+
+/// S41: a reader that pinned an order, in the window or below it, reads its whole state while the policy lets it go at
+/// each moment of a cycle, and is named as the one who keeps it.
+#[test]
+fn old_reader_in_each_phase() {
+    let base = grown(30);
+    for at in 0.. {
+        let rig = base.twin();
+        let kept = policy(&rig, every(4, 10));
+        kept.advance().unwrap();
+        let readers = [10, 26].map(|at| rig.chain.store.pin(order(at), "an export").unwrap());
+        rig.chain.grow(Profile::Tables, 66, 10);
+        let fewer = policy(&rig, keep(4));
+        let (told, moments) = mpsc::channel();
+        let (chain, late) = (rig.chain.clone(), Arc::clone(&fewer));
+        let mut now = 0;
+        let hooks = Hooks::new(move |_: Moment| {
+            if now == at {
+                late.advance_under(Durability::Logged).unwrap();
+                chain.grow(Profile::Tables, 67, 1);
+            }
+            now += 1;
+            told.send(()).unwrap();
+        });
+        let (env, plan) = under(&rig, &fewer, &hooks);
+        plan.in_order().batches(20).run(&env).unwrap();
+        let context = format!("moment {at}");
+        for reader in &readers {
+            let tree = rig.chain.archive.live([reader.order()]);
+            assert!(tree.is_subset(&check::present(&rig.chain.store)), "{context}: order {}", reader.order());
+            assert!(rig.chain.store.root(reader.order()).is_err(), "{context}: nobody else may read it");
+            let explained = fewer.explain(Asked::Order(reader.order()), &RoochLayout, 1).unwrap();
+            assert!(explained.to_string().contains("a reader holds it (an export"), "{context}: {explained}");
+        }
+        check::complete(&rig.chain, &context);
+        drop(readers);
+        cycle(&rig, &fewer);
+        check::exact(&rig.chain, &context);
+        if moments.try_iter().count() <= at {
+            assert!(at > 3, "the cycle has no moment inside");
+            break;
+        }
+    }
+}
