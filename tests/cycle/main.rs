@@ -2,6 +2,7 @@
 
 mod certificate;
 mod crash;
+mod incremental;
 mod locks;
 mod race;
 mod resume;

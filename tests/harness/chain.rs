@@ -45,7 +45,12 @@ impl Chain {
 
     /// The same history on another backend, with an archive of its own from here on.
     pub fn fork(&self, backend: Arc<dyn Backend>) -> Self {
-        Self { store: Arc::new(Store::open(backend, STORE).unwrap()), archive: Arc::new(self.archive.copy()) }
+        self.fork_with(backend, STORE)
+    }
+
+    /// As [`Chain::fork`], with a store that behaves in a given way.
+    pub fn fork_with(&self, backend: Arc<dyn Backend>, config: StoreConfig) -> Self {
+        Self { store: Arc::new(Store::open(backend, config).unwrap()), archive: Arc::new(self.archive.copy()) }
     }
 
     /// The newest order.
@@ -105,6 +110,14 @@ impl Chain {
         let pin = self.store.pin(Order::new(head.order), "committer")?;
         let delta = delta(pin.root(), &ViewReader(self.store.view()?), changes);
         self.write(Base::Head(pin.root()), head.order + 1, &delta)
+    }
+
+    /// Commits changes on an older readable order: it becomes the newest one's base.
+    pub fn fork_at(&self, order: Order, changes: impl FnOnce(StateRoot, &dyn NodeReader) -> Changes) -> Committed {
+        let root = self.store.root(order).unwrap();
+        let reader = ViewReader(self.store.view().unwrap());
+        let delta = update(root, &changes(root, &reader), &reader).unwrap();
+        self.write(Base::Retained(order, root), self.head().get() + 1, &delta).unwrap()
     }
 
     fn write(&self, base: Base, order: u64, delta: &Delta) -> Result<Committed, StoreError> {

@@ -137,6 +137,14 @@ impl Rig {
         (Self::on(self.chain.fork(Arc::clone(&backend)), backend), faulty)
     }
 
+    /// The same history in memory under a store that behaves in a given way.
+    pub fn reopened_with(&self, config: StoreConfig) -> Self {
+        let (memory, dir) = (self.memory().copy(), Arc::new(tempfile::tempdir().unwrap()));
+        let backend: Arc<dyn Backend> = Arc::new(memory.clone());
+        let chain = self.chain.fork_with(Arc::clone(&backend), config);
+        Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir }
+    }
+
     /// The store in memory under this rig.
     pub fn memory(&self) -> &MemoryBackend {
         self.memory.as_ref().unwrap()
@@ -144,10 +152,7 @@ impl Rig {
 
     /// The same history in a store, a folder and an archive of its own: what the original would be after the same steps.
     pub fn twin(&self) -> Self {
-        let (memory, dir) = (self.memory().copy(), Arc::new(tempfile::tempdir().unwrap()));
-        let backend: Arc<dyn Backend> = Arc::new(memory.clone());
-        let chain = self.chain.fork(Arc::clone(&backend));
-        Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir }
+        self.reopened_with(STORE)
     }
 
     /// What a restart of the process finds: same folder, same disk, nothing in memory.

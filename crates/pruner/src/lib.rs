@@ -13,6 +13,7 @@ pub mod cycle;
 mod error;
 mod files;
 mod health;
+pub mod incremental;
 pub mod mark;
 mod metrics;
 pub mod offline;

@@ -1,0 +1,109 @@
+//! What states below the floor that are still kept may hold: a mark of them all, made by a walk when another one is kept.
+//!
+//! The states do not change, so a mark of them is good for as long as it is looked at; one of more states than are kept by
+//! now only keeps more. A reader that holds a state for a moment is waited for; only one that stays costs a walk.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
+use state_store::{Head, Held, LiveSet};
+use state_tree::{NodeHash, Order, StateRoot};
+
+use crate::{
+    cycle::{CycleEnv, CycleOrder},
+    error::PruneError,
+    files,
+    mark::{self, MarkChoice, MarkJob, RehashChoice, SealedMark},
+    phase,
+    roots::{RetainedRoot, RetainedRoots},
+};
+
+/// How long a state is waited for before it is walked.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Memory for the walk: it spills what does not fit.
+const WALK_BYTES: u64 = 64 << 20;
+
+/// The states that are covered, and their mark.
+#[derive(Debug, Default)]
+pub(super) struct HeldStates {
+    covered: BTreeSet<StateRoot>,
+    mark: Option<SealedMark>,
+    /// Orders that are waited for, each since when.
+    waiting: BTreeMap<Order, Duration>,
+}
+
+impl Held for HeldStates {
+    fn covers(&self, root: &StateRoot) -> bool {
+        root.node().is_none() || self.covered.contains(root)
+    }
+
+    fn holds(&self, hash: &NodeHash) -> bool {
+        self.mark.as_ref().is_some_and(|mark| mark.contains(hash, &mut 0))
+    }
+}
+
+impl HeldStates {
+    /// Learns what the states below the floor hold, once `order` has been in the way for long enough; false until then.
+    pub(super) fn learn(&mut self, env: &CycleEnv, how: &CycleOrder<'_>, order: Order) -> Result<bool, PruneError> {
+        let now = env.parts.clock.monotonic();
+        let since = *self.waiting.entry(order).or_insert(now);
+        let below = env.parts.policy.retention()?.pins;
+        let floor = env.parts.store.floor();
+        let below: Vec<RetainedRoot> = below.into_iter().filter(|pin| Some(pin.order) < floor).collect();
+        self.waiting.retain(|at, _| below.iter().any(|pin| pin.order == *at));
+        let is_reader = !env.parts.store.kept().iter().any(|(kept, _)| *kept == order);
+        if is_reader && now.saturating_sub(since) < PATIENCE {
+            return Ok(false);
+        }
+        self.walk(env, how, below)?;
+        Ok(true)
+    }
+
+    fn walk(&mut self, env: &CycleEnv, how: &CycleOrder<'_>, below: Vec<RetainedRoot>) -> Result<(), PruneError> {
+        let Some(last) = below.last() else { return Ok(()) };
+        let covered: BTreeSet<StateRoot> = below.iter().map(|kept| kept.root).collect();
+        tracing::info!(states = covered.len(), newest = last.order.get(), "states below the floor are walked");
+        let head = Head { order: last.order, root: last.root, timestamp_ms: None, block_hash: None };
+        let roots = RetainedRoots {
+            head,
+            first: last.order,
+            digest: digest_of(&covered),
+            roots: below,
+            holes: Vec::new(),
+            unexecuted: 0,
+            shorter_than_asked: false,
+        };
+        files::create_dir(&how.config.state_dir)?;
+        let store = &env.parts.store;
+        let (sealed, report) = mark::build_reach(&MarkJob {
+            view: &*store.view()?,
+            layout: &*env.layout,
+            roots: &roots,
+            traced: None,
+            cycle: phase::new_cycle(&*env.parts.records)?,
+            dir: how.config.state_dir.clone(),
+            choice: MarkChoice::Walk,
+            rehash: RehashChoice::Sample,
+            memory_budget: WALK_BYTES,
+            rows_hint: store.backend().node_rows_hint()?,
+            threads: 1,
+            clock: &*env.parts.clock,
+            control: &env.control,
+            observer: &*env.observer,
+        })?;
+        tracing::info!(nodes = report.live_nodes, seconds = report.seconds, "what they hold is known");
+        (self.covered, self.mark) = (covered, Some(sealed));
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+/// What the mark file belongs to; nobody opens it again.
+fn digest_of(roots: &BTreeSet<StateRoot>) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    roots.iter().for_each(|root| hasher.update(root.hash().as_bytes()));
+    hasher.finalize().into()
+}

@@ -1,0 +1,243 @@
+//! IncrementalSweep: the steady phase, which keeps the disk flat between major cycles without reading the store.
+//!
+//! A round moves the floor, takes a snapshot and its lock like any other phase, and deletes in slices what the commit
+//! journal says the window has lost since. Which nodes those are is the store's to decide ([`state_store::Store::expire`]);
+//! this is when, how many at a time, and on whose authority.
+//!
+//! Order that must not change: the floor moves BEFORE the snapshot, which says so, BEFORE the first slice (S27, S41); what
+//! older states that are still kept may hold is known BEFORE a slice is taken (S58). Floor and deletes go through one log,
+//! so neither waits for the disk.
+//!
+//! Costs: per node one read of it and one delete; per round one snapshot record. Where orders below the floor are kept, one
+//! walk of their states each time another one is.
+
+mod held;
+mod pace;
+
+use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
+
+use serde::Serialize;
+use state_store::{Backlog, Durability, Expired, Idle, Slice, StoreError};
+
+use crate::{
+    cycle::{CycleEnv, CycleOrder, refuse_if_frozen},
+    error::PruneError,
+    phase::{PhaseRecord, PrunePhase},
+    snapshot::SnapshotGuard,
+};
+use held::HeldStates;
+pub use pace::SlicePace;
+
+/// What one slice did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SliceReport {
+    /// Nodes deleted.
+    pub nodes: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Nodes passed over: shared, created since, held by an older state, or not stored.
+    pub passed: u64,
+    /// Time to read it, without any lock.
+    pub reading: Duration,
+    /// Time to take it, waiting for the gate included: a commit waited for no more than this (I12).
+    pub taking: Duration,
+}
+
+/// Why a round ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RoundEnd {
+    /// Every entry at or below the floor is dealt with.
+    Done,
+    /// There is more; the caller ended it.
+    Paused,
+    /// A major cycle has to make counts exact first, or to finish under them.
+    Uncounted,
+    /// An interrupted major cycle goes first.
+    CycleOpen,
+    /// A reader or a kept order may have what would go next.
+    Waits {
+        /// The order.
+        order: u64,
+        /// Who holds it.
+        owner: String,
+    },
+}
+
+/// What a round did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Round {
+    /// Slices taken.
+    pub slices: u64,
+    /// Nodes deleted.
+    pub nodes: u64,
+    /// Bytes of their values.
+    pub bytes: u64,
+    /// Nodes passed over.
+    pub passed: u64,
+    /// Nodes and journal rows that could not be read, left to a major cycle (P2).
+    pub set_aside: u64,
+    /// Time at work, reading and taking.
+    pub working: Duration,
+    /// The longest time to take a slice.
+    pub longest: Duration,
+    /// Why it ended.
+    pub end: RoundEnd,
+}
+
+impl Round {
+    fn begun() -> Self {
+        let (working, longest) = (Duration::ZERO, Duration::ZERO);
+        Self { slices: 0, nodes: 0, bytes: 0, passed: 0, set_aside: 0, working, longest, end: RoundEnd::Done }
+    }
+
+    fn count(&mut self, slice: &SliceReport) {
+        self.slices += 1;
+        self.nodes += slice.nodes;
+        self.bytes += slice.bytes;
+        self.passed += slice.passed;
+        self.working += slice.reading + slice.taking;
+        self.longest = self.longest.max(slice.taking);
+    }
+}
+
+/// Says how large the next slice is, after it was told of the last one; ends the round by a break.
+pub type Between<'a> = dyn FnMut(&SliceReport) -> ControlFlow<(), NonZeroUsize> + 'a;
+
+/// The sweep of the commit journal, from round to round.
+#[derive(Debug, Default)]
+pub struct IncrementalSweep {
+    backlog: Backlog,
+    held: HeldStates,
+}
+
+impl IncrementalSweep {
+    /// One round, beginning with a slice of at most `first` nodes.
+    ///
+    /// Errors: frozen deletes, a lock that another phase holds, a failed read or write, a cancel or stop. What was deleted
+    /// until then was dead.
+    pub fn round(
+        &mut self,
+        env: &CycleEnv,
+        order: &CycleOrder<'_>,
+        first: NonZeroUsize,
+        between: &mut Between<'_>,
+    ) -> Result<Round, PruneError> {
+        refuse_if_frozen(&*env.parts.records)?;
+        let mut round = Round::begun();
+        if PhaseRecord::load(&*env.parts.records)?.is_some() {
+            round.end = RoundEnd::CycleOpen;
+            return Ok(round);
+        }
+        env.parts.policy.advance_under(Durability::Logged)?;
+        let mut working = Working { sweep: self, env, order, round: &mut round };
+        let Some(read) = working.read(first)? else { return Ok(round) };
+        env.snapshots.create_snapshot(PrunePhase::IncrementalSweep)?;
+        let guard = env.snapshots.lock_snapshot(PrunePhase::IncrementalSweep)?;
+        env.snapshots.end_cycle(); // the index stands for view and barrier: neither is held (L4)
+        working.slices(&guard, (read, first), between)?;
+        Ok(round)
+    }
+}
+
+/// A slice with the time it took to read.
+struct Read {
+    slice: Slice,
+    reading: Duration,
+}
+
+/// One round at work.
+struct Working<'a> {
+    sweep: &'a mut IncrementalSweep,
+    env: &'a CycleEnv,
+    order: &'a CycleOrder<'a>,
+    round: &'a mut Round,
+}
+
+impl Working<'_> {
+    /// Reads the next slice; without one the round has an end.
+    fn read(&mut self, most: NonZeroUsize) -> Result<Option<Read>, PruneError> {
+        let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
+        let begun = clock.monotonic();
+        let mut bad_rows = 0;
+        let next = store.next_slice(&mut self.sweep.backlog, most, &*self.env.layout, &mut |error| {
+            bad_rows += 1;
+            tracing::error!(%error, "a journal row is passed over; the next major cycle finds what it named");
+        })?;
+        self.round.set_aside += bad_rows;
+        let slice = match next {
+            Ok(slice) => slice,
+            Err(idle) => {
+                self.round.end = match idle {
+                    Idle::Done => RoundEnd::Done,
+                    Idle::Uncounted => RoundEnd::Uncounted,
+                };
+                return Ok(None);
+            }
+        };
+        for error in slice.set_aside() {
+            tracing::error!(%error, "a dead node is passed over; the next major cycle finds out");
+        }
+        self.round.set_aside += slice.set_aside().len() as u64;
+        Ok(Some(Read { slice, reading: clock.monotonic().saturating_sub(begun) }))
+    }
+
+    fn slices(
+        &mut self,
+        guard: &SnapshotGuard<'_>,
+        (first, mut most): (Read, NonZeroUsize),
+        between: &mut Between<'_>,
+    ) -> Result<(), PruneError> {
+        let mut next = Some(first);
+        while let Some(read) = next {
+            self.env.control.checkpoint()?;
+            guard.renew()?;
+            match self.take(guard, &read)? {
+                Taken::Slice(report) => {
+                    self.round.count(&report);
+                    match between(&report) {
+                        ControlFlow::Continue(size) => most = size,
+                        ControlFlow::Break(()) => {
+                            self.round.end = RoundEnd::Paused;
+                            return Ok(());
+                        }
+                    }
+                }
+                Taken::Nothing => {}
+                Taken::Ended(end) => {
+                    self.round.end = end;
+                    return Ok(());
+                }
+            }
+            next = self.read(most)?;
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, guard: &SnapshotGuard<'_>, read: &Read) -> Result<Taken, PruneError> {
+        let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
+        let begun = clock.monotonic();
+        let IncrementalSweep { backlog, held } = self.sweep;
+        match store.expire(guard.permit(), backlog, &read.slice, held) {
+            Ok(Expired { nodes, bytes, passed, .. }) => {
+                let taking = clock.monotonic().saturating_sub(begun);
+                Ok(Taken::Slice(SliceReport { nodes, bytes, passed, reading: read.reading, taking }))
+            }
+            Err(StoreError::Superseded) => Ok(Taken::Nothing),
+            Err(StoreError::HeldByReader { order, .. }) if held.learn(self.env, self.order, order)? => {
+                Ok(Taken::Nothing)
+            }
+            Err(StoreError::HeldByReader { order, owner }) => {
+                Ok(Taken::Ended(RoundEnd::Waits { order: order.get(), owner }))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+enum Taken {
+    Slice(SliceReport),
+    /// It has to be read anew.
+    Nothing,
+    Ended(RoundEnd),
+}

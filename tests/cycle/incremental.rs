@@ -1,0 +1,363 @@
+//! IncrementalSweep against the archive: whatever commits, readers, rollbacks, cycles, restarts and crashes come between its
+//! slices, nothing that a retained root reaches goes, and a major cycle afterwards leaves nothing behind.
+
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU64, NonZeroUsize},
+    ops::ControlFlow,
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use state_pruner::{
+    CycleConfig, Trigger,
+    cycle::{CycleEnv, CycleOrder},
+    incremental::{IncrementalSweep, Round, RoundEnd},
+};
+use state_store::{CrashTail, Fault, FaultyBackend, Indexed, Pin, StoreConfig, StoreError};
+use state_tests::{
+    archive::orders,
+    chain::STORE,
+    check,
+    hooks::Hooks,
+    rig::{Engine, Plan, Rig, WAYS},
+    workload::{Profile, Workload},
+};
+use state_tree::{NodeHash, Order};
+
+/// A chain whose journal is swept.
+struct Swept {
+    rig: Rig,
+    plan: Plan,
+    env: CycleEnv,
+    sweep: IncrementalSweep,
+}
+
+impl Swept {
+    fn new(rig: Rig, keep_last: u64) -> Self {
+        let plan = rig.plan(keep_last);
+        let env = rig.env(&plan, &Hooks::none());
+        Self { rig, plan, env, sweep: IncrementalSweep::default() }
+    }
+
+    fn order(config: &CycleConfig, keep_last: NonZeroU64) -> CycleOrder<'_> {
+        CycleOrder { keep_last, config, trigger: Trigger::Operator }
+    }
+
+    /// A round of at most so many slices of at most so many nodes.
+    fn round(&mut self, slices: u64, nodes: usize) -> Round {
+        let nodes = NonZeroUsize::new(nodes).unwrap();
+        let mut left = slices;
+        let order = Self::order(&self.plan.config, self.plan.keep_last);
+        let before = check::present(&self.rig.chain.store).len() as u64;
+        let round = self.sweep.round(&self.env, &order, nodes, &mut |_| {
+            left -= 1;
+            if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(nodes) }
+        });
+        let round = round.unwrap();
+        let gone = before - check::present(&self.rig.chain.store).len() as u64;
+        assert_eq!(round.nodes, gone, "a report counts what is gone: {round:?}");
+        round
+    }
+
+    fn to_the_end(&mut self) -> Round {
+        self.round(u64::MAX, 64)
+    }
+
+    /// What a restart of the process finds, with its journal read.
+    fn restart(self) -> Self {
+        let Self { rig, plan, env, sweep } = self;
+        drop((env, sweep));
+        Self::reopened(rig.restart(), plan.keep_last.get())
+    }
+
+    fn reopened(rig: Rig, keep_last: u64) -> Self {
+        rig.chain.store.index_journal().unwrap();
+        Self::new(rig, keep_last)
+    }
+
+    fn cycle(&self) {
+        self.plan.run(&self.env).unwrap();
+    }
+
+    /// Everything readable is whole, and so is what readers hold.
+    fn check(&self, pins: &[Pin], context: &str) {
+        check::complete(&self.rig.chain, context);
+        let present = check::present(&self.rig.chain.store);
+        let lost: Vec<NodeHash> = held(self, pins).difference(&present).copied().collect();
+        assert!(lost.is_empty(), "{context}: readers lost {lost:?}");
+    }
+
+    fn leaks(&self, pins: &[Pin]) -> usize {
+        let needed = &check::needed(&self.rig.chain) | &held(self, pins);
+        check::present(&self.rig.chain.store).difference(&needed).count()
+    }
+}
+
+/// What readers hold, by the archive.
+fn held(swept: &Swept, pins: &[Pin]) -> BTreeSet<NodeHash> {
+    let archive = &swept.rig.chain.archive;
+    let orders = pins.iter().map(Pin::order).filter(|order| Some(*order) <= archive.head());
+    archive.live(orders)
+}
+
+#[test]
+fn the_disk_stays_flat_between_cycles() {
+    for engine in Engine::ALL {
+        let mut swept = Swept::new(Rig::new(engine), 6);
+        swept.rig.chain.grow(Profile::Uniform, 41, 12);
+        assert_eq!(swept.to_the_end().end, RoundEnd::Uncounted);
+        swept.cycle();
+        let mut workload = Workload::new(Profile::Uniform, 42);
+        for step in 0..40 {
+            swept.rig.chain.run(&mut workload, 1);
+            let round = swept.to_the_end();
+            assert_eq!(round.end, RoundEnd::Done, "step {step}");
+            check::exact(&swept.rig.chain, &format!("{engine:?} step {step}")); // nothing is ever shared here
+        }
+        let lag = swept.rig.chain.store.lag().unwrap();
+        assert_eq!((lag.orders, lag.nodes), (0, 0));
+    }
+}
+
+/// S57: nothing is deleted before a cycle has seeded the marks, also on a store that is exact from its first commit.
+#[test]
+fn incremental_waits_for_a_cycle_to_seed_the_shared_marks() {
+    let mut swept = Swept::new(Rig::new(Engine::Memory), 4);
+    swept.rig.chain.grow(Profile::Tables, 43, 30);
+    let before = check::present(&swept.rig.chain.store);
+    assert_eq!(swept.to_the_end().end, RoundEnd::Uncounted);
+    assert_eq!(check::present(&swept.rig.chain.store), before);
+    swept.cycle();
+    swept.rig.chain.grow(Profile::Tables, 44, 30);
+    assert!(swept.to_the_end().nodes > 0);
+    swept.check(&[], "after the first sweep");
+}
+
+/// Every operation there is, in any order, against the archive.
+#[test]
+fn incremental_sweeps_lose_nothing_whatever_comes_between_them() {
+    let mut nodes = 0;
+    for seed in 0..histories(40) {
+        for profile in [Profile::Toggle, Profile::Tables] {
+            nodes += history(seed, profile);
+        }
+    }
+    assert!(nodes > 2000, "only {nodes} nodes were swept: the histories test nothing");
+}
+
+/// More histories than a test run needs: `INCREMENTAL_HISTORIES=2000`.
+fn histories(usual: u64) -> u64 {
+    std::env::var("INCREMENTAL_HISTORIES").map_or(usual, |text| text.parse().unwrap())
+}
+
+fn history(seed: u64, profile: Profile) -> u64 {
+    let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+    println!("incremental history {profile:?} seed {seed}");
+    let mut workload = Workload::new(profile, seed);
+    let mut swept = Swept::new(Rig::new(Engine::Memory), rng.random_range(1..=6));
+    let mut pins: Vec<Pin> = Vec::new();
+    let mut nodes = 0;
+    swept.rig.chain.run(&mut workload, 3);
+    swept.cycle();
+    for step in 0..60 {
+        let context = format!("{profile:?} seed {seed} step {step}");
+        let (head, floor) = (swept.rig.chain.head(), swept.rig.chain.floor());
+        let readable: Vec<Order> = orders(floor, head).collect();
+        match rng.random_range(0..100) {
+            0..50 => swept.rig.chain.run(&mut workload, 1),
+            50..70 => nodes += swept.round(rng.random_range(1..=4), rng.random_range(1..=8)).nodes,
+            70..78 => nodes += swept.to_the_end().nodes,
+            78..84 => {
+                (swept.plan.config.mark, swept.plan.config.sweep) = *WAYS.choose(rng).unwrap();
+                swept.cycle();
+                assert_eq!(swept.leaks(&pins), 0, "{context}: a cycle leaves nothing behind");
+            }
+            84..88 => pins.push(swept.rig.chain.store.pin(*readable.choose(rng).unwrap(), "a reader").unwrap()),
+            88..91 if !pins.is_empty() => drop(pins.swap_remove(rng.random_range(0..pins.len()))),
+            91..94 => swept.rig.clock.advance(Duration::from_secs(20)), // a reader that stays is walked around
+            94..97 => {
+                let to = *readable.choose(rng).unwrap();
+                match swept.rig.chain.store.rollback(to, state_store::Batch::new()) {
+                    Ok(_) => swept.rig.chain.archive.forget_after(to),
+                    Err(StoreError::HeldAbove { order, .. }) => assert!(pins.iter().any(|pin| pin.order() == order)),
+                    Err(error) => panic!("{context}: {error}"),
+                }
+            }
+            97..98 => {
+                let base = *readable.choose(rng).unwrap();
+                swept.rig.chain.fork_at(base, |root, reader| workload.changes(root, reader));
+            }
+            _ if pins.is_empty() => swept = swept.restart(),
+            _ => {}
+        }
+        swept.check(&pins, &context);
+    }
+    drop(pins);
+    swept.cycle();
+    assert_eq!(swept.leaks(&[]), 0, "{profile:?} seed {seed}: at the end");
+    nodes
+}
+
+/// I9: the process dies at any write of rounds and commits, or the machine does and takes the unsynced tail with it.
+#[test]
+fn a_slice_that_is_killed_at_any_write_loses_nothing_and_forgets_nothing() {
+    for tail in [CrashTail::Kept, CrashTail::Lost] {
+        let base = {
+            let swept = Swept::new(Rig::new(Engine::Memory), 4);
+            swept.rig.chain.grow(Profile::Tables, 51, 20);
+            swept.cycle();
+            swept.rig.chain.grow(Profile::Tables, 52, 20);
+            swept.rig
+        };
+        for write in 0.. {
+            let (rig, faulty) = base.faulty();
+            rig.chain.store.index_journal().unwrap();
+            let mut swept = Swept::new(rig, 4);
+            faulty.freeze_after(write);
+            let survived = live_for_a_while(&mut swept);
+            let image = faulty.crash_image(tail).unwrap();
+            let Swept { rig, env, sweep, .. } = swept;
+            drop((env, sweep));
+            let head = rig.chain.archive.head();
+            let rig = rig.crashed(image);
+            let found = rig.chain.head();
+            assert!(Some(found) <= head || !survived);
+            rig.chain.archive.forget_after(found);
+            let mut swept = Swept::reopened(rig, 4);
+            let context = format!("{tail:?} at write {write}");
+            swept.check(&[], &context);
+            swept.to_the_end();
+            swept.check(&[], &context);
+            swept.cycle();
+            assert_eq!(swept.leaks(&[]), 0, "{context}");
+            if survived {
+                assert!(write > 10, "the test tells nothing");
+                break;
+            }
+        }
+    }
+}
+
+/// Commits and slices until a write fails; whether none did.
+fn live_for_a_while(swept: &mut Swept) -> bool {
+    let mut workload = Workload::new(Profile::Tables, 53);
+    for _ in 0..4 {
+        let committed = swept.rig.chain.try_commit(|root, reader| workload.changes(root, reader));
+        let order = Swept::order(&swept.plan.config, swept.plan.keep_last);
+        let few = NonZeroUsize::new(3).unwrap();
+        let round = swept.sweep.round(&swept.env, &order, few, &mut |_| ControlFlow::Continue(few));
+        if committed.is_err() || round.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// P2: a journal row that cannot be read is passed, counted, and what it named waits for a cycle.
+#[test]
+fn one_bad_journal_entry_is_passed_counted_and_alerted() {
+    let mut swept = Swept::new(Rig::new(Engine::Memory), 3);
+    swept.rig.chain.grow(Profile::Uniform, 61, 8);
+    swept.cycle();
+    swept.rig.chain.grow(Profile::Uniform, 62, 6);
+    let bad = swept.rig.chain.head();
+    swept.rig.chain.grow(Profile::Uniform, 63, 6);
+    let mut batch = state_store::Batch::new();
+    let commits = swept.rig.chain.store.head().unwrap().commits;
+    let key = [bad.to_key(), (commits - 7).to_be_bytes()].concat();
+    batch.put(state_store::Table::JOURNAL, key, *b"torn");
+    swept.rig.chain.store.write_rows(&batch, state_store::Durability::Logged).unwrap();
+    let round = swept.to_the_end();
+    assert_eq!((round.set_aside, round.end.clone()), (1, RoundEnd::Done));
+    assert!(round.nodes > 0, "it does not block what comes behind it");
+    swept.check(&[], "past the bad row");
+    let swept = swept.restart();
+    swept.check(&[], "after a restart");
+    assert!(swept.leaks(&[]) > 0, "what the row named is left");
+    swept.cycle();
+    assert_eq!(swept.leaks(&[]), 0);
+}
+
+/// C11, S33: a journal that was off for a while is not trusted before a cycle has made counts exact again.
+#[test]
+fn entries_before_a_gap_in_the_journal_are_never_trusted() {
+    let swept = Swept::new(Rig::new(Engine::Memory), 3);
+    swept.rig.chain.grow(Profile::Tables, 71, 8);
+    swept.cycle();
+    swept.rig.chain.grow(Profile::Tables, 72, 8);
+    let rig = swept.rig.reopened_with(StoreConfig { journal: false, ..STORE });
+    rig.chain.grow(Profile::Tables, 73, 1);
+    let rig = rig.twin();
+    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted);
+    let mut swept = Swept::new(rig, 3);
+    swept.rig.chain.grow(Profile::Tables, 74, 8);
+    assert_eq!(swept.to_the_end().end, RoundEnd::Uncounted);
+    swept.cycle();
+    swept.rig.chain.grow(Profile::Tables, 75, 12);
+    assert_eq!(swept.to_the_end().end, RoundEnd::Done);
+    swept.check(&[], "after the journal began again");
+    swept.cycle();
+    assert_eq!(swept.leaks(&[]), 0);
+}
+
+/// I10: a phase that lost its lock takes no slice.
+#[test]
+fn a_round_whose_lock_was_taken_deletes_nothing_more() {
+    let mut swept = Swept::new(Rig::new(Engine::Memory), 3);
+    swept.rig.chain.grow(Profile::Uniform, 81, 8);
+    swept.cycle();
+    swept.rig.chain.grow(Profile::Uniform, 82, 12);
+    let order = Swept::order(&swept.plan.config, swept.plan.keep_last);
+    let (store, few) = (swept.rig.chain.store.clone(), NonZeroUsize::new(2).unwrap());
+    let mut left = None;
+    let round = swept.sweep.round(&swept.env, &order, few, &mut |_| {
+        drop(store.issue_permit());
+        left = Some(check::present(&store));
+        ControlFlow::Continue(few)
+    });
+    assert!(matches!(round, Err(state_pruner::PruneError::Store(StoreError::PermitRevoked))), "{round:?}");
+    assert_eq!(Some(check::present(&swept.rig.chain.store)), left);
+}
+
+/// A slice that fails at any read or write is read anew, and goes on where it was.
+#[test]
+fn a_round_that_fails_anywhere_goes_on_where_it_was() {
+    let base = {
+        let swept = Swept::new(Rig::new(Engine::Memory), 3);
+        swept.rig.chain.grow(Profile::Tables, 91, 20);
+        swept.cycle();
+        swept.rig.chain.grow(Profile::Tables, 92, 25);
+        swept.rig
+    };
+    let whole = fail(&base, |_| ()).1;
+    for distance in 0..40 {
+        for on_read in [true, false] {
+            let fault = |faulty: &FaultyBackend| {
+                if on_read {
+                    faulty.fail_read(distance, Fault::Transient);
+                } else {
+                    faulty.fail_write(distance, Fault::Transient);
+                }
+            };
+            let (failed, left) = fail(&base, fault);
+            assert_eq!(left, whole, "failed at {distance}, on a read {on_read}: {failed}");
+        }
+    }
+}
+
+fn fail(base: &Rig, fault: impl Fn(&FaultyBackend)) -> (bool, BTreeSet<NodeHash>) {
+    let (rig, faulty) = base.faulty();
+    rig.chain.store.index_journal().unwrap();
+    let mut swept = Swept::new(rig, 3);
+    fault(&faulty);
+    let order = Swept::order(&swept.plan.config, swept.plan.keep_last);
+    let few = NonZeroUsize::new(5).unwrap();
+    let failed = swept.sweep.round(&swept.env, &order, few, &mut |_| ControlFlow::Continue(few)).is_err();
+    faulty.fail_read(u64::MAX >> 1, Fault::Transient);
+    faulty.fail_write(u64::MAX >> 1, Fault::Transient);
+    swept.to_the_end();
+    swept.check(&[], "after a failure");
+    (failed, check::present(&swept.rig.chain.store))
+}
