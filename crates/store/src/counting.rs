@@ -4,7 +4,8 @@
 //! state: every node counts as shared, so marks are set and nothing expires. *Exact*: every node that two places of a
 //! state have is marked, from one order on, and each commit keeps it so ([`state_tree::count`]). A store that begins
 //! with its journal begins exact; any other becomes so by a major cycle (S33, S57). What is exact is deleted from only
-//! once a major cycle has finished under it.
+//! once a major cycle has finished under it. A commit on an older state than the newest ends it: that state may need marks
+//! that are gone, and may have what the orders in between lost.
 //!
 //! Costs: a commit adds one batched read of marks and one of the nodes that it creates, both under the gate.
 
@@ -112,13 +113,16 @@ impl Counting {
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet.
     pub(crate) fn book(&self, view: &dyn View, plan: &Plan<'_>) -> Result<Booked, StoreError> {
         let mut rows = Batch::new();
-        if !self.journal {
-            if self.mode != Mode::Off {
-                CountsRecord::forget(&mut rows); // a gap begins here (C11)
-            }
-            return Ok(Booked { rows, mode: Mode::Off, expiring: Expiring::default() });
-        }
         let mut mode = self.mode;
+        if !self.journal || plan.base < plan.head {
+            if mode != Mode::Off {
+                CountsRecord::forget(&mut rows); // a gap begins here (C11), or a state whose marks may be gone already
+            }
+            mode = Mode::Off;
+        }
+        if !self.journal {
+            return Ok(Booked { rows, mode, expiring: Expiring::default() });
+        }
         if plan.base.is_none() {
             let record = CountsRecord { since: plan.order.get(), cycle: None };
             record.put(&mut rows)?;
@@ -135,7 +139,7 @@ impl Counting {
             }
             None => Expiring::default(),
         };
-        let row = JournalRecord::new(plan.base, plan.timestamp_ms, plan.delta, &expiring);
+        let row = JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring);
         rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(&row)?);
         Ok(Booked { rows, mode, expiring })
     }
@@ -175,25 +179,10 @@ impl Counting {
             self.pending = None;
         }
         let Some(pending) = &mut self.pending else { return };
-        let created = plan.delta.created.keys().map(NodeHash::fingerprint);
-        follow(pending, plan.order, (plan.base, plan.head), created);
+        plan.delta.created.keys().for_each(|hash| pending.forget(hash.fingerprint())); // S21
         let Expiring { stale, dropped } = &booked.expiring;
         pending.insert(plan.order, Some(plan.timestamp_ms), stale.iter().chain(dropped));
     }
-}
-
-/// What the commit of an order takes out of the index: what it created, and, if it builds on an older state than the
-/// newest, what the orders in between say was lost, for that state may have it still.
-pub(crate) fn follow(
-    pending: &mut Pending,
-    order: Order,
-    (base, head): (Option<Order>, Option<Order>),
-    created: impl Iterator<Item = u64>,
-) {
-    if base < head {
-        pending.forget_orders(|at| Some(at) > base && at < order);
-    }
-    created.for_each(|fingerprint| pending.forget(fingerprint));
 }
 
 /// What was read for one commit.

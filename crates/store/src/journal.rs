@@ -5,7 +5,7 @@
 //!
 //! What it serves: the barrier is rebuilt from `created` after a restart (S20), and what an entry names may go once its
 //! order has fallen to the cutoff, unless a later commit created it again ([`crate::pending`]).
-//! Costs: 8 bytes per created hash, 32 per stale node or dropped root, 17 per commit.
+//! Costs: 8 bytes per created hash, 32 per stale node or dropped root, 8 per commit.
 
 use std::collections::BTreeSet;
 
@@ -22,8 +22,6 @@ use crate::{
 /// One commit's effect on the set of nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalRecord {
-    /// The order of the state that the commit built on; nothing for the first one.
-    pub base: Option<u64>,
     /// Milliseconds since 1970 by the chain's clock.
     pub timestamp_ms: u64,
     /// Fingerprints of every node the commit emitted (I4).
@@ -40,10 +38,9 @@ impl Record for JournalRecord {
 }
 
 impl JournalRecord {
-    pub(crate) fn new(base: Option<Order>, timestamp_ms: u64, delta: &Delta, expiring: &Expiring) -> Self {
+    pub(crate) fn new(timestamp_ms: u64, delta: &Delta, expiring: &Expiring) -> Self {
         let raw = |hashes: &BTreeSet<NodeHash>| hashes.iter().map(|hash| *hash.as_bytes()).collect();
         Self {
-            base: base.map(Order::get),
             timestamp_ms,
             created: delta.created.keys().map(NodeHash::fingerprint).collect(),
             stale: raw(&expiring.stale),
@@ -104,15 +101,13 @@ mod tests {
     #[test]
     fn the_bytes_of_a_journal_row_are_pinned() {
         let row = JournalRecord {
-            base: Some(257),
             timestamp_ms: 0x0a0b,
             created: vec![0x0102_0304_0506_0708, 9],
             stale: vec![[0xc3; 32]],
             dropped: vec![[0xd4; 32], [0xe5; 32]],
         };
         let payload = [
-            &[1u8, 1, 1, 0, 0, 0, 0, 0, 0][..],
-            &[0x0b, 0x0a, 0, 0, 0, 0, 0, 0],
+            &[0x0bu8, 0x0a, 0, 0, 0, 0, 0, 0][..],
             &[2, 8, 7, 6, 5, 4, 3, 2, 1, 9, 0, 0, 0, 0, 0, 0, 0],
             &[1],
             &[0xc3; 32],

@@ -3,7 +3,7 @@
 //! | table | key | value | written by | deleted by | space back by |
 //! |---|---|---|---|---|---|
 //! | `state_node` | 32-byte hash | node bytes | commit | sweep filter, delete batches | the sweep itself, or the reclaim that follows delete batches |
-//! | `prune_journal` | order, then commit id, big-endian | base, created, stale, dropped | commit | incremental sweep, settling after a cycle, rollback | background compaction (rows are short-lived) |
+//! | `prune_journal` | order, then commit id, big-endian | created, stale, dropped | commit | incremental sweep, settling after a cycle, rollback | background compaction (rows are short-lived) |
 //! | `prune_many` | fingerprint, big-endian | order of the last mark | commit, major cycle | major cycle | background compaction |
 //! | `prune_meta` | text | record | pruner, commit (counts), incremental sweep (cursor) | pruner | - |
 //! | `prune_snapshot` | text | record | snapshot manager | snapshot manager | background compaction |

@@ -11,8 +11,8 @@
 //! which is why an entry waits until its order falls to the cutoff.
 //!
 //! Requires: the parent of the delta is the state of the order before. A commit on an older state takes over nodes that
-//! entries in between name, without creating them: whoever admits one takes those entries out in the same batch, as a
-//! rollback does (rule 8), and leaves their nodes to a major cycle.
+//! entries in between name, without creating them, and may need marks that a major cycle has taken away since: whoever
+//! admits one trusts no entry and no mark any more until a major cycle has made them anew.
 //!
 //! Whoever cannot answer says *many* and *present*, which only keeps more (I8, S33).
 //!

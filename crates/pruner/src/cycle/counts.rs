@@ -9,7 +9,7 @@ use crate::{error::PruneError, phase::PhaseRecord, roots::RetainedRoots, snapsho
 /// The state whose shared nodes the counts of commits need.
 pub(super) fn traced(roots: &RetainedRoots, counted: Option<Traced>) -> Option<(Order, StateRoot)> {
     let order = match counted? {
-        Traced::Oldest => roots.first,
+        Traced::OldestFrom(since) => roots.first.max(since),
         Traced::Newest => roots.head.order,
     };
     roots.roots.iter().find(|kept| kept.order == order).map(|kept| (order, kept.root))

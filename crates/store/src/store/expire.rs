@@ -106,7 +106,6 @@ struct Group {
 pub struct Slice {
     step: ExpiryStep,
     found: Found,
-    cutoff: Order,
 }
 
 impl Slice {
@@ -181,7 +180,7 @@ impl Store {
         let Some(group) = &at.group else { return Ok(Err(Idle::Done)) };
         let step = group.expiry.step(most);
         let found = Found::read(&step, &Nodes(&*view), layout).map_err(unread)?;
-        Ok(Ok(Slice { step, found, cutoff }))
+        Ok(Ok(Slice { step, found }))
     }
 
     /// Takes a slice: deletes what is free of it.
@@ -214,7 +213,7 @@ impl Store {
         let fingerprints: Vec<u64> = fingerprints.into_iter().collect();
         let marked = many::read(&*self.view()?, &fingerprints)?;
         let is_free = |hash: &NodeHash| {
-            pending.order(hash).is_some_and(|order| order <= slice.cutoff)
+            pending.order(hash).is_some_and(|order| order <= group.last) // created and lost again since: a later entry's
                 && !marked.contains_key(&hash.fingerprint())
                 && !held.holds(hash)
         };
@@ -230,7 +229,7 @@ impl Store {
         let group = (!is_done).then(|| GroupRecord::of(last, &expiry.left()));
         ExpiryRecord { done: done.map(Order::get), group }.put(&mut batch)?;
         self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9)
-        slice.step.hashes.iter().for_each(|hash| pending.settle(hash, slice.cutoff));
+        slice.step.hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
         backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)

@@ -5,8 +5,8 @@
 //! leaves in between has more marks than it needs.
 //!
 //! Which marks are needed: those of the state that was traced, by two references to a node, and those that commits after
-//! it made. The state to trace is the oldest of the window where counts are exact already, because entries of the window
-//! were judged by its marks, and the newest where a cycle makes them so: see [`Store::begin_counting`].
+//! it made. The state to trace is the oldest of the window that was counted exactly, because entries of the window were
+//! judged by its marks, and the newest where a cycle makes counts exact: see [`Store::begin_counting`].
 
 use std::num::NonZeroUsize;
 
@@ -16,7 +16,7 @@ use state_tree::{NodeHash, Order};
 use super::{Store, expire::ExpiryRecord};
 use crate::{
     backend::{Batch, Durability, Flow, KeyRange, View, visit_rows},
-    counting::{CountsRecord, Mode, follow},
+    counting::{CountsRecord, Mode},
     error::StoreError,
     journal::{self, JournalRecord},
     many,
@@ -29,8 +29,8 @@ use crate::{
 /// Which state a cycle must trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Traced {
-    /// The oldest of its window.
-    Oldest,
+    /// The oldest of its window, or this one if it is newer: earlier ones were not counted.
+    OldestFrom(Order),
     /// The newest that its view has.
     Newest,
 }
@@ -72,7 +72,7 @@ impl Store {
                 Traced::Newest
             }
             Mode::Blind => Traced::Newest, // of an earlier cycle that did not end: commits were counted blindly since
-            Mode::Exact(_) => Traced::Oldest,
+            Mode::Exact(counts) => Traced::OldestFrom(Order::new(counts.since)),
         }
     }
 
@@ -301,8 +301,7 @@ impl Indexing {
     }
 
     fn take(&self, order: Order, row: &JournalRecord, pending: &mut Pending) {
-        let before = order.minus(1);
-        follow(pending, order, (row.base.map(Order::new), before), row.created.iter().copied());
+        row.created.iter().for_each(|fingerprint| pending.forget(*fingerprint));
         let expiring = row.expiring();
         pending.insert(order, Some(row.timestamp_ms), expiring.stale.iter().chain(&expiring.dropped));
         if let Some(group) = self.saved.group.as_ref().filter(|group| group.last == order.get()) {
