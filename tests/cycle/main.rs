@@ -7,5 +7,6 @@ mod race;
 mod resume;
 mod roots;
 mod shared;
+mod triggers;
 mod window;
 mod worker;

@@ -24,6 +24,7 @@ mod records;
 mod roots;
 pub mod snapshot;
 pub mod sweep;
+mod trigger;
 pub mod verify;
 mod worker;
 
@@ -40,4 +41,5 @@ pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};
 pub use records::{FolderRecords, RecordKey, Records, StoreRecords};
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
+pub use trigger::{DiskStatus, HeldBy, Run, Share, Standing, TriggerConfig, TriggerStatus, TriggersStatus, Turnover};
 pub use worker::{Command, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};

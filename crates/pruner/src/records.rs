@@ -23,6 +23,8 @@ pub enum RecordKey {
     Snapshot,
     /// The oldest order that prunes of a store at rest left whole.
     Floor,
+    /// What triggers counted, which run they began last, and how the last ones ended.
+    Triggers,
 }
 
 impl RecordKey {
@@ -35,15 +37,20 @@ impl RecordKey {
             Self::Reports => "reports",
             Self::Snapshot => "snapshot",
             Self::Floor => "floor",
+            Self::Triggers => "triggers",
         }
     }
 
     fn table(self) -> Table {
         match self {
             Self::Snapshot => Table::SNAPSHOT,
-            Self::Phase | Self::LastCycle | Self::Freeze | Self::LastOutcome | Self::Reports | Self::Floor => {
-                Table::META
-            }
+            Self::Phase
+            | Self::LastCycle
+            | Self::Freeze
+            | Self::LastOutcome
+            | Self::Reports
+            | Self::Floor
+            | Self::Triggers => Table::META,
         }
     }
 }
