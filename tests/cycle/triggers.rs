@@ -33,11 +33,13 @@ struct Setup<'a> {
     triggers: TriggerConfig,
     facts: Option<Arc<dyn NodeFacts>>,
     delete_batch: usize,
+    keep_last: u64,
 }
 
 impl<'a> Setup<'a> {
     fn new(rig: &'a Rig, every_orders: u64) -> Self {
-        Self { rig, every_orders, triggers: TriggerConfig::default(), facts: None, delete_batch: 50 }
+        let triggers = TriggerConfig::default();
+        Self { rig, every_orders, triggers, facts: None, delete_batch: 50, keep_last: 5 }
     }
 
     fn cooled(rig: &'a Rig, cooldown: Duration) -> Self {
@@ -61,7 +63,7 @@ impl<'a> Setup<'a> {
             facts: self.facts,
             floor_rows: None,
         };
-        let plan = rig.plan(5).batches(self.delete_batch);
+        let plan = rig.plan(self.keep_last).batches(self.delete_batch);
         let config = PrunerConfig {
             keep_last: plan.keep_last,
             every_orders: NonZeroU64::new(self.every_orders).unwrap(),
@@ -540,5 +542,50 @@ fn clock_jump_in_each_phase() {
         for to in [0, 1 << 60] {
             moments(at, to);
         }
+    }
+}
+
+/// A run dies at each of its moments, and the next process has other limits, or retains more or less.
+#[test]
+fn config_change_in_each_phase() {
+    let base = genesis();
+    base.chain.grow(Profile::Uniform, 159, 39);
+    for (keep_last, delete_batch) in [(5, 7), (3, 50), (9, 50)] {
+        let (mut went_on, mut deaths) = (0, 0);
+        loop {
+            let (rig, faulty) = base.faulty();
+            let (dying, seen) = (faulty.clone(), Arc::new(Mutex::new(0)));
+            let count = Arc::clone(&seen);
+            let pruner = Setup::new(&rig, 1_000_000).start_with(move |moment| {
+                if !matches!(moment, Moment::Progress(_)) {
+                    if *count.lock() == deaths {
+                        dying.freeze_after(0);
+                    }
+                    *count.lock() += 1;
+                }
+            });
+            assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+            settle(&pruner);
+            drop(pruner);
+            if *seen.lock() <= deaths {
+                break; // it lived to its end
+            }
+            let rig = rig.crashed(faulty.crash_image(CrashTail::Kept).unwrap());
+            let context = format!("killed at moment {deaths}, then {keep_last} kept by batches of {delete_batch}");
+            let pruner = Setup { keep_last, delete_batch, ..Setup::new(&rig, 1_000_000) }.start();
+            settle(&pruner);
+            went_on += pruner.status().cycles_finished;
+            check::complete(&rig.chain, &context);
+            assert_eq!(pruner.command(Command::Run), Reply::Accepted, "{context}");
+            settle(&pruner);
+            let ended = runs(&pruner).pop().unwrap().outcome.unwrap().ended;
+            assert!(matches!(ended, Ended::Finished { .. }), "{context}: {ended:?}");
+            adds_up(&pruner, 39, &context);
+            drop(pruner);
+            check::exact(&rig.chain, &context);
+            deaths += 1;
+        }
+        assert!(deaths > 8, "{deaths} moments are too few for every phase");
+        assert_eq!(went_on > 0, keep_last == 5, "{went_on} of {deaths} sweeps went on with {keep_last} kept");
     }
 }

@@ -59,7 +59,7 @@ const KEPT: &str = "\
     C1 C2 C4 C5 C6 C7 C9 C10 C11 C12 C13 C14 C15 C16 C17 C19 C20 C21 \
     O1 O4 O5 O6 O7 O8 O9 O11 O12 O13 O14 O17 O19 O21 \
     F10 \
-    life_cycle_1 life_cycle_2 life_cycle_3 life_cycle_4 life_cycle_14 life_cycle_19";
+    life_cycle_1 life_cycle_2 life_cycle_3 life_cycle_4 life_cycle_14 life_cycle_16 life_cycle_19";
 
 /// How often each test function is there that a plain run runs.
 fn tests_of_the_repository() -> BTreeMap<String, usize> {
