@@ -232,6 +232,7 @@ fn whatever_comes_during_a_run_makes_one_more_and_the_answers_say_so() {
     assert_eq!(pruner.command(Command::Run), Reply::FollowUp);
     for _ in 0..5 {
         assert_eq!(pruner.command(Command::Run), Reply::AlreadyRunning, "it joins the follow-up");
+        rig.chain.grow(Profile::Uniform, 160, 1);
         pruner.committed(rig.chain.head());
     }
     assert!(pruner.status().triggers.requested);
@@ -239,6 +240,8 @@ fn whatever_comes_during_a_run_makes_one_more_and_the_answers_say_so() {
     settle(&pruner);
     let runs = runs(&pruner);
     assert_eq!(runs.iter().map(|run| run.trigger).collect::<Vec<_>>(), [Trigger::Operator; 2], "{runs:#?}");
+    let counted: Vec<u64> = runs.iter().map(|run| run.counted).collect();
+    assert_eq!(counted, [9, 5], "what comes while a run works counts toward the next one");
     assert!(!pruner.status().triggers.requested);
     adds_up(&pruner, rig.chain.head().get(), "two runs");
 }
