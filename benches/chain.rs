@@ -12,7 +12,8 @@ use std::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, snapshot::SnapshotManagerConfig,
+    CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig,
+    snapshot::SnapshotManagerConfig,
 };
 use state_store::{Base, Batch, Commit, Durability, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig, View};
 use state_tree::{
@@ -116,6 +117,7 @@ impl Chain {
         let config = PrunerConfig {
             keep_last: keep_last.try_into().expect("not zero"),
             every_orders: u64::MAX.try_into().expect("not zero"),
+            triggers: TriggerConfig::default(),
             cycle,
             snapshots: SnapshotManagerConfig::default(),
         };

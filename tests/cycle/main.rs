@@ -9,5 +9,6 @@ mod resume;
 mod retention;
 mod roots;
 mod shared;
+mod triggers;
 mod window;
 mod worker;

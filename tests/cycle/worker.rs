@@ -10,7 +10,7 @@ use std::{
 
 use state_pruner::{
     Certificate, Clock, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Records, Reply, StoreRecords,
-    Verdict, Verification, snapshot::SnapshotManagerConfig,
+    TriggerConfig, Verdict, Verification, snapshot::SnapshotManagerConfig,
 };
 use state_store::{Backend, FaultyBackend, MemoryBackend, NativeChain};
 use state_tests::{
@@ -54,6 +54,7 @@ fn start_with(
     let config = PrunerConfig {
         keep_last: plan.keep_last,
         every_orders: NonZeroU64::new(10).unwrap(),
+        triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
     };
@@ -71,7 +72,7 @@ fn grown() -> Rig {
 fn run(pruner: &Pruner) {
     loop {
         match pruner.command(Command::Run) {
-            Reply::Accepted => return,
+            Reply::Accepted | Reply::FollowUp => return,
             Reply::AlreadyRunning => thread::yield_now(),
             other => panic!("{other:?}"),
         }

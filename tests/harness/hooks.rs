@@ -16,6 +16,8 @@ pub enum Moment {
     PhaseSaved,
     /// A delete batch was read and judged, and is about to be written.
     Deleting,
+    /// The ledger of the triggers was saved: before the first run, when a run begins, and when it has ended.
+    RunSaved,
     /// The outcome of the last cycle was saved.
     OutcomeSaved,
     /// A batch boundary of some stage.
@@ -74,6 +76,7 @@ impl HookedRecords {
             RecordKey::Snapshot => self.hooks.call(Moment::Captured),
             RecordKey::Phase => self.hooks.call(Moment::PhaseSaved),
             RecordKey::LastOutcome => self.hooks.call(Moment::OutcomeSaved),
+            RecordKey::Triggers => self.hooks.call(Moment::RunSaved),
             RecordKey::LastCycle
             | RecordKey::Freeze
             | RecordKey::Reports

@@ -170,6 +170,37 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
     assert_eq!(node::json(&["health-check", "--db", "/nonexistent"]).0, 3);
 }
 
+/// An operator's request from the command line: it says what will be done, and one with an id is done once.
+#[test]
+fn a_run_is_asked_for_from_the_command_line_and_the_answer_says_what_follows() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+    let node = Node::start(data.path(), &settings);
+    let ask = |node: &Node, id: &str| node::json(&["prune-run", "--url", node.url(), "--id", id]);
+    let served = |node: &Node| {
+        node.until("an idle pruner", |status| {
+            status["pruner"]["running"] == false && status["pruner"]["triggers"]["requested"] == false
+        })
+    };
+    assert_eq!(ask(&node, "first"), (0, json!({ "reply": "accepted" })));
+    assert_eq!(served(&node)["pruner"]["cycles_finished"], 1);
+    assert_eq!(ask(&node, "first"), (0, json!({ "reply": "already_served", "run": 1 })));
+    assert!(node.stop(Signal::TERM).0.success());
+    let node = Node::start(data.path(), &settings);
+    assert_eq!(ask(&node, "first"), (0, json!({ "reply": "already_served", "run": 1 })), "after a restart");
+    let told = node::run(&["prune-run", "--url", node.url()]);
+    assert!(told.status.success());
+    assert_eq!(String::from_utf8(told.stdout).unwrap().trim(), "a cycle begins");
+    assert_eq!(served(&node)["pruner"]["triggers"]["runs"].as_array().unwrap().len(), 2);
+    let url = node.url().to_owned();
+    drop(node);
+    let (code, refused) = node::json(&["prune-run", "--url", &url]);
+    assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("unreachable")), "{refused}");
+    let node = Node::start(data.path(), &[&settings[..], &["pruner.enabled=false"]].concat());
+    let (code, refused) = node::json(&["prune-run", "--url", node.url()]);
+    assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("pruner_disabled")), "{refused}");
+}
+
 /// O13: every series is there once, however many cycles have reported into it.
 #[test]
 fn metrics_survive_many_cycles_without_duplicates() {

@@ -287,6 +287,10 @@ async fn input_that_is_wrong_gets_an_error_that_says_so() {
         ("v1/prune/resume", json!({}), 409, "not_running"),
         ("v1/prune/cancel", json!({}), 409, "not_running"),
         ("v1/prune/unfreeze", json!({}), 409, "not_frozen"),
+        ("v1/prune/pause?id=a", json!({}), 400, "bad_request"),
+        ("v1/prune/run?id=", json!({}), 400, "bad_request"),
+        ("v1/prune/run?id=a%20b", json!({}), 400, "bad_request"),
+        ("v1/prune/run?di=a", json!({}), 400, "bad_request"),
         ("v1/nothing", json!({}), 404, "no_route"),
         ("v1/status", json!({}), 405, "method"),
     ];
@@ -305,6 +309,30 @@ async fn input_that_is_wrong_gets_an_error_that_says_so() {
     assert_eq!(huge.status(), StatusCode::PAYLOAD_TOO_LARGE);
     let page = node.client.post(node.url("v1/prune/run")).header("origin", "http://evil.example").send().await.unwrap();
     assert_eq!(page.status(), StatusCode::FORBIDDEN);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_an_id_runs_one_cycle_however_often_it_is_sent() {
+    let node = Running::start(&["pruner.keep_last=3", "pruner.every_orders=1000000"]).await;
+    node.submit(&create(1, "00")).await;
+    for round in 0..2 {
+        for _ in 0..3 {
+            let answer = node.post("v1/prune/run?id=nightly-7", &json!({})).await;
+            assert!(answer.status().is_success(), "{round}: {}", answer.text().await.unwrap());
+        }
+        loop {
+            let status: Value = node.get("v1/status").await.json().await.unwrap();
+            if status["pruner"]["running"] == false && status["pruner"]["triggers"]["requested"] == false {
+                assert_eq!(status["pruner"]["cycles_finished"], 1, "{round}");
+                assert_eq!(status["pruner"]["triggers"]["runs"][0]["trigger"], "operator");
+                break;
+            }
+        }
+    }
+    let answer = node.post("v1/prune/run?id=nightly-7", &json!({})).await;
+    assert_eq!(answer.status(), StatusCode::OK, "nothing was accepted");
+    assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "reply": "already_served", "run": 1 }));
     node.stop().await;
 }
 

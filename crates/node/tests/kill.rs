@@ -32,6 +32,7 @@ impl Node {
             "chain.block_interval=1ms".to_owned(),
             "pruner.keep_last=4".to_owned(),
             "pruner.every_orders=5".to_owned(),
+            "pruner.cooldown=0s".to_owned(),
         ];
         let mut process = Command::new(env!("CARGO_BIN_EXE_state-node"))
             .arg("start")

@@ -25,6 +25,30 @@ pub enum Trigger {
     Operator,
     /// An interrupted cycle went on after a restart.
     Resumed,
+    /// Enough of the nodes present were put since the last run.
+    Garbage,
+    /// The disk was low.
+    LowDisk,
+    /// The schedule.
+    Schedule,
+}
+
+impl Trigger {
+    /// Each of them.
+    pub const ALL: [Self; 6] =
+        [Self::Orders, Self::Operator, Self::Resumed, Self::Garbage, Self::LowDisk, Self::Schedule];
+
+    /// The word shown for it.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Orders => "orders",
+            Self::Operator => "operator",
+            Self::Resumed => "resumed",
+            Self::Garbage => "garbage",
+            Self::LowDisk => "low_disk",
+            Self::Schedule => "schedule",
+        }
+    }
 }
 
 /// One retained root with its reason.

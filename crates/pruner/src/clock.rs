@@ -1,4 +1,5 @@
-//! Time as a parameter: decisions use the monotonic reading, the wall clock is only shown (C16).
+//! Time as a parameter: decisions use the monotonic reading, the wall clock is shown, and tells a new process how long
+//! ago the last run began (C16).
 
 #[cfg(any(test, feature = "test-util"))]
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,8 +10,8 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Time since some fixed point of this process; never goes back.
     fn monotonic(&self) -> Duration;
 
-    /// Milliseconds since 1970 by the wall clock: for people, and for the time that a pin or a consumer was given, which
-    /// must survive a restart; never for any other decision.
+    /// Milliseconds since 1970 by the wall clock, which may step: for people, and for what must survive a restart (the time
+    /// that a pin or a consumer was given, the last trigger).
     fn unix_ms(&self) -> u64;
 }
 
@@ -42,7 +43,7 @@ impl Clock for SystemClock {
     #[expect(clippy::disallowed_methods, reason = "this is the clock that is injected")]
     fn unix_ms(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        // Before 1970 there is nothing to show; the value takes part in no decision.
+        // Before 1970 there is nothing to show, and whatever was recorded seems to have just happened.
         since.map_or(0, |since| u64::try_from(since.as_millis()).map_or(u64::MAX, |ms| ms))
     }
 }

@@ -13,6 +13,7 @@ use crate::{
     mark::{MarkChoice, RehashChoice},
     retention::KeepPolicy,
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
+    trigger::TriggerConfig,
 };
 
 /// Which way to sweep.
@@ -77,6 +78,8 @@ pub struct PrunerConfig {
     pub keep_last: NonZeroU64,
     /// A cycle begins when so many orders were committed since the snapshot of the last one.
     pub every_orders: NonZeroU64,
+    /// What else makes one begin, or holds it back.
+    pub triggers: TriggerConfig,
     /// How one cycle works.
     pub cycle: CycleConfig,
     /// How snapshots and locks behave.

@@ -209,6 +209,9 @@ pub trait Observer: Send + Sync {
     /// A cycle of this id begins, or goes on after a restart.
     fn began(&self, _cycle: u64) {}
 
+    /// Its snapshot has this head: what is committed later is not part of it.
+    fn captured(&self, _head: u64) {}
+
     /// The stage got this far.
     fn progress(&self, progress: Progress);
 }

@@ -145,6 +145,7 @@ pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
     env.observer.began(record.cycle);
+    env.observer.captured(record.head_order);
     let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
     let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
     match reopened {
@@ -218,6 +219,7 @@ pub(crate) fn build_reach(
     env.parts.policy.advance()?;
     let counted = env.parts.store.head().map(|_| env.parts.store.begin_counting()); // BEFORE the capture
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
+    env.observer.captured(snapshot.snapshot.latest_order);
     let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
     let guard = env.snapshots.lock_snapshot(PrunePhase::BuildReach)?;
     let mut record = PhaseRecord {

@@ -4,8 +4,10 @@ use serde::{Deserialize, Serialize};
 use state_store::Holder;
 
 use crate::{
+    error::iec,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
+    trigger::DiskStatus,
 };
 
 /// The overall state.
@@ -99,6 +101,8 @@ pub struct Facts {
     pub lag: Option<(u64, u64)>,
     /// Failures the engine met in the background, where somebody has it open.
     pub background_errors: Option<u64>,
+    /// Free space, where the low-disk trigger looks at it.
+    pub disk: Option<DiskStatus>,
 }
 
 /// Lag beyond so many due cycles is worth a look.
@@ -116,6 +120,7 @@ pub fn assess(facts: &Facts) -> Health {
         unfinished(facts),
         lagging(facts),
         engine_errors(facts),
+        low_disk(facts),
     ]
     .into_iter()
     .flatten()
@@ -190,6 +195,17 @@ fn engine_errors(facts: &Facts) -> Option<Reason> {
     Some(reason(Verdict::Degraded, "engine_errors", message))
 }
 
+fn low_disk(facts: &Facts) -> Option<Reason> {
+    let disk = facts.disk.filter(|disk| disk.low)?;
+    let message = format!(
+        "{} are free on the device, and a cycle begins below {}: if it frees too little, make room; {} end this",
+        iec(disk.free?),
+        iec(disk.below),
+        iec(disk.room_from)
+    );
+    Some(reason(Verdict::Degraded, "low_disk", message))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +221,8 @@ mod tests {
         let begun = Begun { cycle: 3, phase: PrunePhase::SweepExpired };
         let under_way = |unfinished| Facts { unfinished: Some(unfinished), ..Facts::default() };
         let by = Holder { pid: Some(7), command: None };
-        let rows: [(Facts, Verdict, &[&str]); 12] = [
+        let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
+        let rows: [(Facts, Verdict, &[&str]); 14] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -218,6 +235,8 @@ mod tests {
             (under_way(Unfinished::WithItsNode { begun }), Verdict::Degraded, &["interrupted"]),
             (Facts { lag: Some((401, 100)), ..Facts::default() }, Verdict::Degraded, &["lagging"]),
             (Facts { background_errors: Some(1), ..Facts::default() }, Verdict::Degraded, &["engine_errors"]),
+            (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
+            (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
         ];
         for (facts, verdict, codes) in rows {
             let health = assess(&facts);

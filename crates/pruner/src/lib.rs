@@ -26,6 +26,7 @@ mod retention;
 mod roots;
 pub mod snapshot;
 pub mod sweep;
+mod trigger;
 pub mod verify;
 mod worker;
 
@@ -47,4 +48,7 @@ pub use retention::{
     RetentionParts, RetentionStatus, Standing, Why,
 };
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
+pub use trigger::{
+    DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
+};
 pub use worker::{Command, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};

@@ -3,20 +3,22 @@
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::{
-    certificate::Certificate,
+    certificate::{Certificate, Trigger},
     control::{Pause, Stage},
     phase::PrunePhase,
+    trigger::Run,
     worker::PrunerStatus,
 };
 
-const COUNTERS: [(&str, &str); 4] = [
+const COUNTERS: [(&str, &str); 5] = [
     ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
+    ("state_pruner_runs_total", "Runs that ended, by the trigger that set them off; interrupted ones are among them"),
     ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
     ("state_pruner_spared_nodes_total", "Nodes outside the mark that a commit had created again"),
     ("state_pruner_freed_bytes_total", "Bytes on disk that finished cycles gave back"),
 ];
 
-const GAUGES: [(&str, &str); 13] = [
+const GAUGES: [(&str, &str); 16] = [
     ("state_pruner_live_nodes", "Live nodes that the last finished cycle marked"),
     ("state_pruner_store_bytes", "Bytes on disk after the last finished cycle"),
     ("state_pruner_retained_roots", "Roots that the last finished cycle retained"),
@@ -30,6 +32,9 @@ const GAUGES: [(&str, &str); 13] = [
     ("state_pruner_keep_last_orders", "Orders retained, head included"),
     ("state_pruner_next_cycle_order", "Order at which the next cycle begins"),
     ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
+    ("state_pruner_uncounted_orders", "Orders that no run has counted yet"),
+    ("state_pruner_turnover_share", "Share of the nodes present that was put since the last run, at most"),
+    ("state_pruner_free_bytes", "Bytes free on the device of the store, where the low-disk trigger looks at it"),
 ];
 
 const PHASES: [PrunePhase; 4] =
@@ -44,6 +49,9 @@ pub(crate) fn describe() {
     describe_histogram!("state_pruner_phase_seconds", "Seconds that each phase of finished cycles took");
     for outcome in ["finished", "cancelled"] {
         counter!("state_pruner_cycles_total", "outcome" => outcome).increment(0);
+    }
+    for trigger in Trigger::ALL {
+        counter!("state_pruner_runs_total", "trigger" => trigger.label()).increment(0);
     }
     for name in ["state_pruner_deleted_nodes_total", "state_pruner_spared_nodes_total"] {
         counter!(name).increment(0);
@@ -69,6 +77,19 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     gauge!("state_pruner_keep_last_orders").set(status.keep_last as f64);
     gauge!("state_pruner_next_cycle_order").set(status.next_at_order as f64);
     gauge!("state_pruner_orders_until_next_cycle").set(status.next_at_order.saturating_sub(head) as f64);
+    let triggers = &status.triggers;
+    gauge!("state_pruner_uncounted_orders").set(triggers.uncounted as f64);
+    if let Some(turnover) = triggers.turnover {
+        gauge!("state_pruner_turnover_share").set(turnover.share());
+    }
+    if let Some(free) = triggers.disk.and_then(|disk| disk.free) {
+        gauge!("state_pruner_free_bytes").set(free as f64);
+    }
+}
+
+/// Counts a run by what set it off.
+pub(crate) fn run_ended(run: &Run) {
+    counter!("state_pruner_runs_total", "trigger" => run.trigger.label()).increment(1);
 }
 
 /// Counts a finished cycle.

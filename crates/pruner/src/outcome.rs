@@ -41,6 +41,17 @@ pub enum Ended {
     Cancelled,
 }
 
+impl Ended {
+    /// The word for it in logs: finished, cancelled, or the code of an error.
+    pub fn label(&self) -> &str {
+        match self {
+            Self::Finished { .. } => "finished",
+            Self::Failed { code, .. } => code,
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// The outcome of one cycle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {

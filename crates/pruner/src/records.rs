@@ -27,6 +27,8 @@ pub enum RecordKey {
     Holds,
     /// The policy in force, and when the floor moved.
     RetentionLog,
+    /// What triggers counted, which run they began last, and how the last ones ended.
+    Triggers,
 }
 
 impl RecordKey {
@@ -41,6 +43,7 @@ impl RecordKey {
             Self::Floor => "floor",
             Self::Holds => "holds",
             Self::RetentionLog => "retention",
+            Self::Triggers => "triggers",
         }
     }
 
@@ -54,7 +57,8 @@ impl RecordKey {
             | Self::Reports
             | Self::Floor
             | Self::Holds
-            | Self::RetentionLog => Table::META,
+            | Self::RetentionLog
+            | Self::Triggers => Table::META,
         }
     }
 }

@@ -1,18 +1,19 @@
 //! The background pruner of a node: one thread, one inbox, one cycle at a time.
 //!
-//! Promises: a commit only adds to a counter and never waits for the pruner (I12); a second request while a cycle runs
-//! is answered, not queued; a panic in a cycle is caught here, poisons the status and leaves the node serving (P14);
-//! dropping the value stops the thread and joins it.
+//! Promises: a commit only moves a number, looks at the triggers and never waits for the pruner (I12); a request while
+//! a cycle runs is answered, and at most one follows it; a panic in a cycle is caught here, poisons the status and
+//! leaves the node serving (P14); dropping the value stops the thread and joins it.
 
+mod asking;
 mod ending;
+mod serving;
 mod shared;
 mod status;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
-        mpsc::{self, Receiver, SyncSender, TrySendError},
+        mpsc::{self, SyncSender, TrySendError},
     },
     thread::{Builder, JoinHandle},
 };
@@ -25,18 +26,18 @@ use crate::{
     certificate::Trigger,
     clock::Clock,
     config::PrunerConfig,
-    control::{Control, Observer, Pause, Progress},
-    cycle::{self, CycleEnv, CycleOrder},
+    control::{Observer, Pause, Progress},
     error::PruneError,
     health::{self, Facts, Health},
     metrics,
-    outcome::Freeze,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
     records::Records,
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
+    trigger::{Coordinator, Ledger, Rules},
 };
-use shared::{Asked, Life, Shared, recall};
+use serving::Begin;
+use shared::{Life, Recalled, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
 
 /// What a node hands to its pruner.
@@ -77,7 +78,8 @@ fn yield_to_commits() {
 }
 
 enum Message {
-    Wake(Trigger),
+    /// Look at the triggers.
+    Wake,
     Stop,
 }
 
@@ -128,94 +130,43 @@ impl Pruner {
             clock: Arc::clone(&parts.clock),
         };
         let snapshots = Arc::new(AtomicSnapshotManager::new(snapshot_parts.clone(), config.snapshots.clone()));
-        let (last, freeze, poisoned) = recall(&parts, &snapshots);
+        let recalled = recall(&parts, &snapshots);
+        let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
-        let base = last.as_ref().and_then(|last| last.head_order).map_or(0, |base| base);
-        let shared = Mutex::new(Shared { last, freeze, poisoned, base, head, ..Shared::default() });
-        let inner = Arc::new(Inner { parts, config, snapshots, snapshot_parts, shared });
+        let mut shared = Shared::new(recalled, coordinator, head);
+        let look = shared.poisoned.is_none().then(|| shared.hold(Trigger::Resumed));
+        let inner = Arc::new(Inner { parts, config, snapshots, snapshot_parts, shared: Mutex::new(shared) });
         let (inbox, messages) = mpsc::sync_channel(16);
         let worker = Arc::clone(&inner);
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
             yield_to_commits();
-            worker.serve(&messages);
+            worker.serve(&messages, Begin { new_ledger, look });
         });
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the pruner thread cannot start: {error}")))?;
-        let pruner = Self { inner, inbox, thread: Some(thread) };
-        pruner.wake(Trigger::Resumed);
-        Ok(pruner)
+        Ok(Self { inner, inbox, thread: Some(thread) })
     }
 
     /// Tells that an order was committed. Returns at once.
     pub fn committed(&self, order: Order) {
+        let outside = self.inner.outside();
         let due = {
             let mut shared = self.inner.shared.lock();
             shared.head = shared.head.max(order.get()); // several committers may tell in any order
             self.inner.end_a_paused_cycle_that_is_lost(&shared);
-            self.inner.is_due(&shared)
+            let look = shared.coordinator.look(&shared.facts(&outside));
+            let idle = shared.running.is_none();
+            idle && (look.begin.is_some() || shared.coordinator.wants_disk(outside.now))
         };
         if due {
-            self.wake(Trigger::Orders);
+            self.wake();
         }
     }
 
     /// A full inbox means that enough wake-ups wait already.
-    fn wake(&self, trigger: Trigger) {
-        match self.inbox.try_send(Message::Wake(trigger)) {
+    fn wake(&self) {
+        match self.inbox.try_send(Message::Wake) {
             Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
-    }
-
-    /// Does what an operator asks, and answers at once.
-    pub fn command(&self, command: Command) -> Reply {
-        let (running, looking) = {
-            let shared = self.inner.shared.lock();
-            (shared.running.clone(), shared.trigger == Some(Trigger::Resumed) && shared.cycle.is_none())
-        };
-        match (command, running) {
-            (Command::Run, Some(_)) if looking => self.run(), // for an interrupted cycle: that is no cycle to join
-            (Command::Run, Some(_)) => Reply::AlreadyRunning,
-            (Command::Run, None) => self.run(),
-            (Command::Unfreeze, Some(_)) if looking => self.unfreeze(),
-            (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
-            (Command::Unfreeze, None) => self.unfreeze(),
-            (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
-            (Command::Pause, Some(control)) => {
-                control.pause();
-                Reply::Accepted
-            }
-            (Command::Resume, Some(control)) => {
-                control.resume();
-                Reply::Accepted
-            }
-            (Command::Cancel, Some(control)) => {
-                control.cancel();
-                Reply::Accepted
-            }
-        }
-    }
-
-    fn run(&self) -> Reply {
-        let mut shared = self.inner.shared.lock();
-        if let Some(why) = shared.poisoned.clone().or_else(|| shared.freeze.as_ref().map(|freeze| freeze.why.clone())) {
-            return Reply::Refused { why };
-        }
-        if std::mem::replace(&mut shared.asked, Asked::Yes) == Asked::Yes {
-            return Reply::AlreadyRunning; // it joins the request that waits
-        }
-        drop(shared);
-        self.wake(Trigger::Operator);
-        Reply::Accepted
-    }
-
-    fn unfreeze(&self) -> Reply {
-        match Freeze::lift(&*self.inner.parts.records) {
-            Ok(()) => {
-                self.inner.shared.lock().freeze = None;
-                tracing::warn!("deletes were unfrozen by an operator");
-                Reply::Accepted
-            }
-            Err(error) => Reply::Refused { why: error.to_string() },
         }
     }
 
@@ -235,6 +186,7 @@ impl Pruner {
             poisoned: shared.poisoned.clone(),
             lag: Some((self.inner.behind(&shared), self.inner.due_after())),
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
+            disk: shared.coordinator.disk(),
         })
     }
 
@@ -264,12 +216,33 @@ impl Drop for Pruner {
     }
 }
 
+/// Goes on with the ledger of an earlier process, or with a new one, which is then to be saved.
+fn coordinate(parts: &PrunerParts, config: &PrunerConfig, recalled: &Recalled) -> (Coordinator, Option<Ledger>) {
+    let (now, unix_ms) = (parts.clock.monotonic(), parts.clock.unix_ms());
+    let rules = Rules {
+        config: config.triggers.clone(),
+        every_orders: config.every_orders.get(),
+        keep_last: config.keep_last.get(),
+    };
+    if let Some(ledger) = recalled.ledger.clone() {
+        return (Coordinator::new(rules, ledger, now, unix_ms), None);
+    }
+    let counted = recalled.last.as_ref().and_then(|last| last.head_order).map_or(0, |order| order);
+    let new = Ledger::new(unix_ms, counted);
+    let save = recalled.poisoned.is_none().then(|| new.clone());
+    (Coordinator::new(rules, new, now, unix_ms), save)
+}
+
 /// Shows the progress of the running cycle in the status.
 struct Watch(Arc<Inner>);
 
 impl Observer for Watch {
     fn began(&self, cycle: u64) {
         self.0.shared.lock().cycle = Some(cycle);
+    }
+
+    fn captured(&self, head: u64) {
+        self.0.shared.lock().captured = Some(head);
     }
 
     fn progress(&self, progress: Progress) {
@@ -288,19 +261,9 @@ impl Inner {
         Some(errors)
     }
 
-    /// The order at which the next cycle begins: a chain shorter than its window has nothing to delete (S13).
-    fn next_at(&self, shared: &Shared) -> u64 {
-        shared.base.saturating_add(self.due_after()).max(self.config.keep_last.get())
-    }
-
     /// Orders since the last cycle, as if one had begun when the window filled.
     fn behind(&self, shared: &Shared) -> u64 {
-        shared.head.saturating_add(self.due_after()).saturating_sub(self.next_at(shared))
-    }
-
-    fn is_due(&self, shared: &Shared) -> bool {
-        let idle = shared.running.is_none() && shared.freeze.is_none() && shared.poisoned.is_none();
-        idle && shared.head >= self.next_at(shared)
+        shared.head.saturating_add(self.due_after()).saturating_sub(shared.coordinator.next_at())
     }
 
     /// A paused cycle whose barrier is full can only be abandoned: it is let go on, and ends at its next step (P22).
@@ -312,65 +275,8 @@ impl Inner {
         }
     }
 
-    fn serve(self: &Arc<Self>, messages: &Receiver<Message>) {
-        while let Ok(Message::Wake(mut trigger)) = messages.recv() {
-            while let Some((trigger_of_cycle, control)) = self.begin(trigger) {
-                self.work(trigger_of_cycle, control);
-                trigger = Trigger::Orders; // the next one may have become due meanwhile, on a chain that is idle now
-            }
-        }
-    }
-
-    /// Decides and begins in one scope; nothing if the cycle is not wanted any more.
-    fn begin(&self, wake: Trigger) -> Option<(Trigger, Arc<Control>)> {
-        let mut shared = self.shared.lock();
-        let able = shared.poisoned.is_none() && shared.life == Life::Serving;
-        // A request that came before the interrupted sweep was looked at is not answered by looking: it stays.
-        let looks = wake == Trigger::Resumed;
-        let asked = !looks && std::mem::take(&mut shared.asked) == Asked::Yes;
-        let trigger = match (looks, asked) {
-            (true, _) => Trigger::Resumed,
-            (false, true) => Trigger::Operator,
-            (false, false) => Trigger::Orders,
-        };
-        if !able || !(looks || asked || self.is_due(&shared)) {
-            return None;
-        }
-        shared.trigger = Some(trigger);
-        Some((trigger, Arc::clone(shared.running.insert(Arc::new(Control::default())))))
-    }
-
-    fn work(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>) {
-        let env = CycleEnv {
-            parts: self.snapshot_parts.clone(),
-            snapshots: Arc::clone(&self.snapshots),
-            layout: Arc::clone(&self.parts.layout),
-            control,
-            observer: Arc::new(Watch(Arc::clone(self))),
-        };
-        let order = CycleOrder { keep_last: self.config.keep_last, config: &self.config.cycle, trigger };
-        let result = catch_unwind(AssertUnwindSafe(|| match trigger {
-            Trigger::Resumed => cycle::resume(&env, &order),
-            Trigger::Orders | Trigger::Operator => cycle::run(&env, &order).map(Some),
-        }));
-        // What touches the disk comes BEFORE the lock: `committed` takes it too (I12).
-        let ended = match result {
-            Ok(Ok(None)) => None,
-            Ok(Ok(Some(finished))) => Some(self.finished(&finished)),
-            Ok(Err(PruneError::Stopped)) => None, // the next start goes on
-            Ok(Err(PruneError::Cancelled)) => Some(self.cancelled()),
-            Ok(Err(error)) => Some(self.failed(&error)),
-            Err(_) => Some(self.panicked()),
-        };
-        let mut shared = self.shared.lock();
-        (shared.running, shared.trigger, shared.cycle, shared.progress) = (None, None, None, None);
-        if let Some(change) = ended {
-            change.apply(&mut shared);
-        }
-    }
-
     fn status(&self) -> PrunerStatus {
-        let snapshot = self.snapshots.status();
+        let (snapshot, outside) = (self.snapshots.status(), self.outside());
         let shared = self.shared.lock();
         let phase = snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase);
         PrunerStatus {
@@ -385,7 +291,8 @@ impl Inner {
             cycles_cancelled: shared.cancelled,
             deleted_total: shared.deleted,
             keep_last: self.config.keep_last.get(),
-            next_at_order: self.next_at(&shared),
+            next_at_order: shared.coordinator.next_at(),
+            triggers: shared.coordinator.status(&shared.facts(&outside)),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),
             lock: snapshot.lock,

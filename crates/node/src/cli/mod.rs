@@ -8,6 +8,7 @@ mod health;
 mod offline;
 mod progress;
 mod render;
+mod request;
 mod run;
 mod values;
 mod work;
@@ -29,7 +30,7 @@ use crate::{
     telemetry,
 };
 use render::{Failure, Output};
-use values::{OwnLoad, at_most, layout, positive, positive_size, size};
+use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
 
 /// Bad usage.
 const USAGE: u8 = 2;
@@ -37,6 +38,8 @@ const USAGE: u8 = 2;
 const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage.";
 const LOAD_CODES: &str = "Exit codes: 0 done, 1 error, or a proof was wrong, 2 bad usage.";
 const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";
+const REQUEST_CODES: &str =
+    "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
 const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
@@ -61,6 +64,9 @@ enum Command {
     /// Delete what the last N orders do not reach from a store at rest.
     #[command(after_help = PRUNE_CODES)]
     Prune(PruneArgs),
+    /// Ask a running node for a cycle now.
+    #[command(after_help = REQUEST_CODES)]
+    PruneRun(PruneRunArgs),
     /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;
     /// nothing in the store is written.
     #[command(after_help = VERIFY_CODES)]
@@ -173,6 +179,19 @@ pub struct PruneArgs {
     /// Live nodes to read back afterwards.
     #[arg(long, value_name = "K", default_value = "1000", value_parser = positive)]
     verify_sample: NonZeroU64,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// `prune-run`.
+#[derive(Debug, Args)]
+pub struct PruneRunArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL")]
+    url: String,
+    /// A name for this request: asked again under the same name, the node does not run again.
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    id: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -305,6 +324,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Start(_) => Output::Human,
         Command::Load(args) => args.output.choice(),
         Command::Prune(args) => args.output.choice(),
+        Command::PruneRun(args) => args.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
         Command::Config(args) => match &args.command {
@@ -315,6 +335,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Start(args) => run::start(&args, output),
         Command::Load(args) => logged(output, || run::load(&args, output)),
         Command::Prune(args) => logged(output, || offline::prune(&args, output)),
+        Command::PruneRun(args) => request::prune(&args, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
         Command::Config(args) => config(&args.command, output),

@@ -116,6 +116,10 @@ fn values_that_mean_nothing_are_refused_by_the_grammar() {
     let most = "state-node load --url http://x --batch 4096 --connections 1024";
     let Command::Load(args) = parse(most).unwrap().command else { panic!("not a load") };
     assert_eq!((args.batch.get(), args.connections.get()), (4096, 1024));
+    for flags in ["", "--url http://x --id", "--url http://x --id a/b", "--url http://x --id a --db d"] {
+        assert!(parse(&format!("state-node prune-run {flags}")).is_err(), "{flags}");
+    }
+    assert!(parse("state-node prune-run --url http://x --id nightly-2026.11.26_a --json").is_ok());
     assert!(parse("state-node health-check").is_err());
     assert!(parse("state-node health-check --url http://x --db d").is_err());
     assert!(parse("state-node start --config c --load mixed:fast").is_err());

@@ -6,7 +6,10 @@ use bytesize::ByteSize;
 use clap::ValueEnum as _;
 use state_pruner::offline::StoreLayout;
 
-use crate::load::{Profile, Rate};
+use crate::{
+    http::is_id,
+    load::{Profile, Rate},
+};
 
 /// A load of `start`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +50,12 @@ pub(super) fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N
 /// A number that is not zero.
 pub(super) fn positive(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| "a whole number of at least 1 is expected".to_owned())
+}
+
+/// A name for a request.
+pub(super) fn request_id(text: &str) -> Result<String, String> {
+    let wrong = || "1 to 64 letters, digits, `-`, `_` or `.` are expected".to_owned();
+    is_id(text).then(|| text.to_owned()).ok_or_else(wrong)
 }
 
 /// A number of bytes, with a unit or without.

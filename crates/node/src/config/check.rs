@@ -3,12 +3,19 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use state_pruner::Share;
 
 use super::{Config, source::Source};
 use crate::http::MAX_BODY;
 
 /// The longest block interval that makes sense; beyond it a duration was probably mistyped.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Below this a schedule was probably mistyped.
+const LEAST_SCHEDULE: Duration = Duration::from_secs(1);
+
+/// The longest cooldown that makes sense: beyond it pruning was probably meant to be disabled.
+const LONGEST_COOLDOWN: Duration = Duration::from_secs(24 * 3600);
 
 /// Below this marking refuses to begin.
 const LEAST_BUDGET: ByteSize = ByteSize::mib(1);
@@ -19,6 +26,7 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     node(config, &mut wrong);
     chain(config, &mut wrong);
     pruner(config, &mut wrong);
+    triggers(config, &mut wrong);
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.filter) {
         wrong("log.filter", format!("{error}"));
     }
@@ -93,5 +101,29 @@ fn pruner(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
             humantime::format_duration(pruner.lock_timeout)
         );
         wrong("pruner.max_snapshot_age", message);
+    }
+}
+
+fn triggers(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
+    let pruner = &config.pruner;
+    if let Some(every) = pruner.every.filter(|every| *every < pruner.cooldown.max(LEAST_SCHEDULE)) {
+        let message = format!(
+            "a cycle every {} would be held back: at least {} and the {} of pruner.cooldown are needed; write \"none\" for \
+             no schedule",
+            humantime::format_duration(every),
+            humantime::format_duration(LEAST_SCHEDULE),
+            humantime::format_duration(pruner.cooldown)
+        );
+        wrong("pruner.every", message);
+    }
+    if pruner.cooldown > LONGEST_COOLDOWN {
+        wrong("pruner.cooldown", "at most a day is allowed: what is due may wait no longer".to_owned());
+    }
+    if pruner.garbage_ratio.is_some_and(|ratio| ratio == Share::NONE || ratio == Share::ALL) {
+        let message = "a share above 0 and below 1 is expected; write \"none\" to look at no share";
+        wrong("pruner.garbage_ratio", message.to_owned());
+    }
+    if pruner.low_disk == Some(0) {
+        wrong("pruner.low_disk", "no disk has less; write \"none\" to look at no disk".to_owned());
     }
 }

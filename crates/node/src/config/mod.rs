@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use state_pruner::{
-    CycleConfig, PrunerConfig, SweepChoice,
+    CycleConfig, PrunerConfig, Share, SweepChoice, TriggerConfig,
     mark::{MarkChoice, RehashChoice},
     snapshot::SnapshotManagerConfig,
 };
@@ -90,6 +90,16 @@ pub struct PrunerSection {
     pub keep_last: NonZeroU64,
     /// Orders between two cycles.
     pub every_orders: NonZeroU64,
+    /// Most time between the beginnings of two cycles; absent means no schedule.
+    pub every: Option<Duration>,
+    /// How far the cycles of a fleet are spread.
+    pub jitter: Share,
+    /// The share of new nodes at which a cycle begins; absent means that it is not looked at.
+    pub garbage_ratio: Option<Share>,
+    /// Free bytes below which a cycle begins; absent means that they are not looked at.
+    pub low_disk: Option<u64>,
+    /// Least time between the beginnings of two automatic cycles.
+    pub cooldown: Duration,
     /// How to find what is live.
     pub mark: MarkChoice,
     /// How to delete.
@@ -165,6 +175,11 @@ impl Default for Config {
                 enabled: true,
                 keep_last: number(128),
                 every_orders: number(50),
+                every: None,
+                jitter: Share::TENTH,
+                garbage_ratio: None,
+                low_disk: None,
+                cooldown: Duration::from_secs(1),
                 mark: cycle.mark,
                 sweep: cycle.sweep,
                 memory_budget: cycle.memory_budget,
@@ -222,6 +237,11 @@ impl Config {
         source.take("pruner.enabled", &mut pruner.enabled);
         source.take_count("pruner.keep_last", &mut pruner.keep_last);
         source.take_count("pruner.every_orders", &mut pruner.every_orders);
+        source.take_optional_duration("pruner.every", &mut pruner.every);
+        source.take_share("pruner.jitter", &mut pruner.jitter);
+        source.take_optional_share("pruner.garbage_ratio", &mut pruner.garbage_ratio);
+        source.take_optional_bytes("pruner.low_disk", &mut pruner.low_disk);
+        source.take_duration("pruner.cooldown", &mut pruner.cooldown);
         source.take("pruner.mark", &mut pruner.mark);
         source.take("pruner.sweep", &mut pruner.sweep);
         source.take_bytes("pruner.memory_budget", &mut pruner.memory_budget);
@@ -275,6 +295,11 @@ impl Config {
             enabled,
             keep_last,
             every_orders,
+            every,
+            jitter,
+            garbage_ratio,
+            low_disk,
+            cooldown,
             mark,
             sweep,
             memory_budget,
@@ -289,6 +314,14 @@ impl Config {
         enabled.then(|| PrunerConfig {
             keep_last,
             every_orders,
+            triggers: TriggerConfig {
+                node: self.node.id.clone(),
+                every,
+                jitter,
+                garbage_ratio,
+                low_disk: low_disk.and_then(NonZeroU64::new),
+                cooldown,
+            },
             cycle: CycleConfig {
                 mark,
                 sweep,

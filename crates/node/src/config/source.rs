@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use bytesize::ByteSize;
 use serde::de::DeserializeOwned;
+use state_pruner::Share;
 use toml::Value;
 
 /// One thing that is wrong with a configuration.
@@ -115,10 +116,22 @@ impl Source {
 
     /// Takes a time such as `"200ms"`.
     pub(crate) fn take_duration(&mut self, key: &'static str, into: &mut Duration) {
-        self.convert(key, into, |value| match value.as_str().map(humantime::parse_duration) {
-            Some(Ok(time)) => Ok(time),
-            Some(Err(_)) | None => Err("a time such as \"200ms\" is expected".to_owned()),
-        });
+        self.convert(key, into, |value| duration(&value));
+    }
+
+    /// Takes a time, or `"none"`.
+    pub(crate) fn take_optional_duration(&mut self, key: &'static str, into: &mut Option<Duration>) {
+        self.convert(key, into, |value| optional(value, |value| duration(&value)));
+    }
+
+    /// Takes a share such as `0.1` or `"10 %"`.
+    pub(crate) fn take_share(&mut self, key: &'static str, into: &mut Share) {
+        self.convert(key, into, |value| share(&value));
+    }
+
+    /// Takes a share, or `"none"`.
+    pub(crate) fn take_optional_share(&mut self, key: &'static str, into: &mut Option<Share>) {
+        self.convert(key, into, |value| optional(value, |value| share(&value)));
     }
 
     /// Takes a number of bytes such as `"512 MiB"`.
@@ -128,10 +141,7 @@ impl Source {
 
     /// Takes a number of bytes, or `"none"`.
     pub(crate) fn take_optional_bytes(&mut self, key: &'static str, into: &mut Option<u64>) {
-        self.convert(key, into, |value| match value.as_str() {
-            Some("none") => Ok(None),
-            Some(_) | None => bytes(value).map(Some),
-        });
+        self.convert(key, into, |value| optional(value, bytes));
     }
 
     fn convert<T>(&mut self, key: &'static str, into: &mut T, convert: impl FnOnce(Value) -> Result<T, String>) {
@@ -183,6 +193,30 @@ fn count<T: DeserializeOwned>(value: Value) -> Result<T, String> {
         Some(_) | None => "a whole number is expected",
     };
     value.try_into().map_err(|_: toml::de::Error| message.to_owned())
+}
+
+fn optional<T>(value: Value, convert: impl FnOnce(Value) -> Result<T, String>) -> Result<Option<T>, String> {
+    if value.as_str() == Some("none") { Ok(None) } else { convert(value).map(Some) }
+}
+
+fn duration(value: &Value) -> Result<Duration, String> {
+    match value.as_str().map(humantime::parse_duration) {
+        Some(Ok(time)) => Ok(time),
+        Some(Err(_)) | None => Err("a time such as \"200ms\" is expected".to_owned()),
+    }
+}
+
+fn share(value: &Value) -> Result<Share, String> {
+    let number = match value {
+        Value::Float(number) => Some(*number),
+        Value::Integer(number) => Some(*number as f64),
+        Value::String(text) => text.strip_suffix('%').and_then(|text| match text.trim().parse::<f64>() {
+            Ok(percent) => Some(percent / 100.0),
+            Err(_) => None,
+        }),
+        Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) | Value::Table(_) => None,
+    };
+    number.and_then(Share::new).ok_or_else(|| "a share from 0 to 1 such as 0.1 or \"10 %\" is expected".to_owned())
 }
 
 fn bytes(value: Value) -> Result<u64, String> {

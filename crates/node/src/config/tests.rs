@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 24] = [
+const OTHER: [(&str, &str); 29] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -46,6 +46,11 @@ const OTHER: [(&str, &str); 24] = [
     ("pruner.enabled", "false"),
     ("pruner.keep_last", "7"),
     ("pruner.every_orders", "3"),
+    ("pruner.every", "6h"),
+    ("pruner.jitter", "25 %"),
+    ("pruner.garbage_ratio", "0.5"),
+    ("pruner.low_disk", "2 GiB"),
+    ("pruner.cooldown", "1m"),
     ("pruner.mark", "walk"),
     ("pruner.sweep", "delete"),
     ("pruner.memory_budget", "64 MiB"),
@@ -97,6 +102,10 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         memory_budget = "lots"
         verify_sample = 0
         max_snapshot_age = "1s"
+        jitter = 1.5
+        garbage_ratio = "half"
+        low_disk = 0
+        every = 7
         [prunr]
         mark = "scan"
         [nothing]
@@ -117,6 +126,10 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         "my.toml: pruner.memory_budget: ",
         "my.toml: pruner.verify_sample: must be at least 1",
         "my.toml: pruner.max_snapshot_age: ",
+        "my.toml: pruner.jitter: a share from 0 to 1",
+        "my.toml: pruner.garbage_ratio: a share from 0 to 1",
+        "my.toml: pruner.low_disk: ",
+        "my.toml: pruner.every: a time such as \"200ms\" is expected",
         "my.toml: prunr.mark: unknown key; the nearest known key is pruner.mark",
         "my.toml: nothing: unknown section",
         "--set: log.format: ",
@@ -131,13 +144,17 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 6] = [
+    let rows: [(&[&str], &str); 10] = [
         (&["node.request_timeout=100ms"], "chain.block_interval"),
         (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
         (&["pruner.enabled=false", "chain.keep_blocks=1000"], "chain.keep_blocks"),
         (&["pruner.keep_last=100", "chain.keep_blocks=99"], "chain.keep_blocks"),
         (&["pruner.lock_timeout=3h"], "pruner.max_snapshot_age"),
+        (&["pruner.every=10s", "pruner.cooldown=11s"], "pruner.every"),
+        (&["pruner.every=10ms", "pruner.cooldown=0s"], "pruner.every"),
+        (&["pruner.cooldown=25h"], "pruner.cooldown"),
+        (&["pruner.garbage_ratio=100 %"], "pruner.garbage_ratio"),
     ];
     for (set, key) in rows {
         let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();

@@ -31,6 +31,7 @@ use crate::{
 };
 use error::ApiError;
 pub(crate) use prometheus::describe;
+pub(crate) use query::is_id;
 pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof, WireProofError, WireReceipt};
 
 /// The longest body of a request, in bytes.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 use state_pruner::{Command, Pruner, Reply, Verdict};
 use state_store::{Space, Store};
 
-use super::{Node, error::ApiError, off_the_async_threads, submit::refuse_browsers};
+use super::{Node, error::ApiError, off_the_async_threads, query::Query, submit::refuse_browsers};
 use crate::chain::{ChainError, ChainStatus, Hex32, Production};
 
 /// `GET /v1/status`.
@@ -103,6 +103,7 @@ pub(super) async fn readyz(State(node): State<Arc<Node>>) -> Result<Response, Ap
 pub(super) async fn prune(
     State(node): State<Arc<Node>>,
     command: Result<Path<String>, PathRejection>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     refuse_browsers(&headers)?;
@@ -118,13 +119,19 @@ pub(super) async fn prune(
             return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
         }
     };
+    let mut query = Query::parse(&uri)?;
+    let id = if command == Command::Run { query.id()? } else { None };
+    query.finish()?;
     let Some(pruner) = node.pruner.clone() else {
         let message = "the pruner is disabled in the configuration";
         return Err(ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message));
     };
-    let reply = off_the_async_threads(move || obey(&pruner, command)).await?;
+    let reply = off_the_async_threads(move || obey(&pruner, command, id.as_deref())).await?;
     match reply {
-        Reply::Accepted | Reply::AlreadyRunning => Ok((StatusCode::ACCEPTED, Json(reply)).into_response()),
+        Reply::Accepted | Reply::FollowUp | Reply::AlreadyRunning => {
+            Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
+        }
+        Reply::AlreadyServed { .. } => Ok(Json(reply).into_response()),
         Reply::NotRunning => {
             let message = "no cycle is running, so there is none to pause, resume or cancel";
             Err(ApiError::new(StatusCode::CONFLICT, "not_running", message))
@@ -133,7 +140,10 @@ pub(super) async fn prune(
     }
 }
 
-fn obey(pruner: &Pruner, command: Command) -> Result<Reply, ApiError> {
+fn obey(pruner: &Pruner, command: Command, id: Option<&str>) -> Result<Reply, ApiError> {
+    if let Some(id) = id {
+        return Ok(pruner.run_once(id));
+    }
     if command == Command::Unfreeze && pruner.status().frozen.is_none() {
         return Err(ApiError::new(StatusCode::CONFLICT, "not_frozen", "deletes are not frozen"));
     }

@@ -39,6 +39,15 @@ impl Query {
         self.0.remove("order").map_or(Ok(At::Head), |text| position(&text))
     }
 
+    /// The name that a caller gives to its request, so that asking again does nothing twice.
+    pub(super) fn id(&mut self) -> Result<Option<String>, ApiError> {
+        let id = self.0.remove("id");
+        if id.as_deref().is_none_or(is_id) {
+            return Ok(id);
+        }
+        Err(ApiError::bad_request(format!("an id has 1 to {LONGEST_ID} letters, digits, `-`, `_` or `.`")))
+    }
+
     /// Refuses parameters that nobody took.
     pub(super) fn finish(self) -> Result<(), ApiError> {
         match self.0.keys().next() {
@@ -46,6 +55,15 @@ impl Query {
             None => Ok(()),
         }
     }
+}
+
+/// The longest id of a request.
+const LONGEST_ID: usize = 64;
+
+/// Whether a text can name a request.
+pub(crate) fn is_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=LONGEST_ID).contains(&text.len()) && text.bytes().all(plain)
 }
 
 /// An order, or the word for the newest one.

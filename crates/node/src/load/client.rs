@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::{Response, StatusCode, Url, header::RETRY_AFTER};
 use serde::Deserialize;
+use state_pruner::Reply;
 use thiserror::Error;
 
 use crate::{
@@ -122,6 +123,17 @@ impl Client {
     pub async fn block(&self, order: u64) -> Result<WireBlock, ClientError> {
         let response = self.http.get(self.url(&format!("v1/blocks/{order}"))?).send().await?;
         Ok(accepted(response).await?.json().await?)
+    }
+
+    /// Asks the pruner of the node for a cycle; with an id, at most once for that id.
+    ///
+    /// Errors: a refusal, no connection.
+    pub async fn prune(&self, id: Option<&str>) -> Result<Reply, ClientError> {
+        let mut url = self.url("v1/prune/run")?;
+        if let Some(id) = id {
+            url.query_pairs_mut().append_pair("id", id);
+        }
+        Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
     }
 
     /// Reads any JSON of the node, whatever the status.

@@ -31,7 +31,7 @@ use crate::{
 pub trait NodeFacts: Send + Sync {
     /// Transactions waiting.
     fn mempool_size(&self) -> Option<u64>;
-    /// Whether the node follows the tip.
+    /// Whether the node follows the tip. Asked after each commit, so it must return at once.
     fn sync_status(&self) -> Option<bool>;
 }
 

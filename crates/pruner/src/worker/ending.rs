@@ -1,19 +1,31 @@
-//! What the end of a cycle leaves: log lines, metrics, a durable outcome, and the change of the status.
+//! What the end of a cycle leaves: log lines, metrics, durable records, and the change of the status.
+
+use std::time::Duration;
 
 use state_store::Disposition;
 
-use super::{Inner, shared::Change};
+use super::{
+    Inner,
+    shared::{Change, Shared},
+};
 use crate::{
+    certificate::Trigger,
     cycle::Finished,
     error::PruneError,
     metrics,
     outcome::{Freeze, Outcome},
+    trigger::{Beginning, Ending, Ledger, Run},
 };
 
+/// A cycle that ended, and what that changes.
+pub(super) struct Ended {
+    outcome: Outcome,
+    change: Change,
+}
+
 impl Inner {
-    pub(super) fn finished(&self, finished: &Finished) -> Change {
+    pub(super) fn finished(&self, finished: &Finished) -> Ended {
         let certificate = &finished.certificate;
-        let last = self.remember(Outcome::finished(certificate, &finished.path));
         metrics::cycle_finished(certificate);
         tracing::info!(
             cycle = certificate.cycle,
@@ -22,31 +34,31 @@ impl Inner {
             bytes_after = certificate.bytes_after.total,
             "pruning cycle finished"
         );
-        Change {
+        let change = Change {
             finished: 1,
             deleted: certificate.sweep.deleted, // by this process
-            last: Some(last),
+            live: Some(certificate.live_nodes),
             settled_errors: self.background_errors(),
             ..Change::default()
-        }
+        };
+        Ended { outcome: Outcome::finished(certificate, &finished.path), change }
     }
 
     /// An operator ended it: that is no failure.
-    pub(super) fn cancelled(&self) -> Change {
+    pub(super) fn cancelled(&self) -> Ended {
         let outcome = self.early(&PruneError::Cancelled);
         metrics::cycle_ended(PruneError::Cancelled.code());
         tracing::info!(cycle = outcome.cycle, "pruning cycle cancelled");
-        Change { cancelled: 1, last: Some(self.remember(outcome)), ..Change::default() }
+        Ended { outcome, change: Change { cancelled: 1, ..Change::default() } }
     }
 
-    /// The next attempt waits for the next trigger, not for the next commit.
     fn early(&self, error: &PruneError) -> Outcome {
         let at = self.parts.clock.unix_ms();
         let shared = self.shared.lock();
-        Outcome { head_order: Some(shared.head), ..Outcome::failed(shared.cycle, at, error) }
+        Outcome { head_order: shared.captured, ..Outcome::failed(shared.cycle, at, error) }
     }
 
-    pub(super) fn failed(&self, error: &PruneError) -> Change {
+    pub(super) fn failed(&self, error: &PruneError) -> Ended {
         metrics::cycle_ended(error.code());
         match error.disposition() {
             Disposition::Corrupt | Disposition::Bug => tracing::error!(%error, "pruning cycle failed"),
@@ -61,22 +73,79 @@ impl Inner {
             at: outcome.at,
             why: error.to_string(),
         });
-        let last = self.remember(outcome);
-        Change { failed: 1, freeze, last: Some(last), ..Change::default() }
+        Ended { outcome, change: Change { failed: 1, freeze, ..Change::default() } }
     }
 
-    pub(super) fn panicked(&self) -> Change {
+    pub(super) fn panicked(&self) -> Ended {
         self.snapshots.end_cycle();
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
         let why = "a cycle panicked; see the log".to_owned();
-        let last = self.remember(self.early(&PruneError::Invariant(why.clone())));
-        Change { failed: 1, poisoned: Some(why), last: Some(last), ..Change::default() }
+        let outcome = self.early(&PruneError::Invariant(why.clone()));
+        Ended { outcome, change: Change { failed: 1, poisoned: Some(why), ..Change::default() } }
     }
 
-    fn remember(&self, outcome: Outcome) -> Outcome {
+    /// Takes the end of a run over. What touches the disk comes BEFORE the last lock: `committed` takes it too (I12).
+    /// The next attempt waits for the next trigger, not for the next commit: a failed run counts up to its snapshot.
+    pub(super) fn close(&self, began: Duration, ended: Ended) {
+        let Ended { outcome, change } = ended;
+        let duration = self.parts.clock.monotonic().saturating_sub(began);
+        let ledger = {
+            let mut shared = self.shared.lock();
+            self.record_if_unknown(&mut shared, began);
+            let ending = Ending {
+                snapshot_head: shared.captured,
+                live: change.live,
+                duration_ms: u64::try_from(duration.as_millis()).map_or(u64::MAX, |millis| millis),
+                outcome: outcome.clone(),
+            };
+            shared.coordinator.end(ending).inspect(|run| tell(run));
+            shared.last = Some(outcome.clone());
+            shared.coordinator.ledger().clone()
+        };
+        self.keep(&ledger);
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
         }
-        outcome
+        let mut shared = self.shared.lock();
+        change.apply(&mut shared);
+        shared.rest();
     }
+
+    /// A cycle went on that no run of the ledger began: it was begun before there was a ledger.
+    fn record_if_unknown(&self, shared: &mut Shared, began: Duration) {
+        if shared.coordinator.ledger().open().is_none() {
+            let (trigger, at) = (Trigger::Resumed, self.parts.clock.unix_ms());
+            let nodes_put = self.nodes_put().map_or(0, |put| put); // nothing put yet is zero, too
+            let head = shared.head;
+            shared.coordinator.begin(Beginning { trigger, at, head, nodes_put, requests: Vec::new() }, began);
+        }
+    }
+
+    /// The run that an earlier process left open did not go on.
+    pub(super) fn interrupted(&self) {
+        let ledger = {
+            let mut shared = self.shared.lock();
+            let interrupted = shared.coordinator.interrupt().inspect(|run| tell(run)).is_some();
+            interrupted.then(|| shared.coordinator.ledger().clone())
+        };
+        if let Some(ledger) = ledger {
+            self.keep(&ledger);
+        }
+        self.shared.lock().rest();
+    }
+
+    /// Saves the ledger. One that could not be saved still holds in this process; the next one takes the run for
+    /// interrupted, and its orders make another one due.
+    fn keep(&self, ledger: &Ledger) {
+        if let Err(error) = ledger.save(&*self.parts.records) {
+            tracing::error!(%error, "what the triggers counted could not be saved");
+        }
+    }
+}
+
+fn tell(run: &Run) {
+    metrics::run_ended(run);
+    let Run { number, trigger, duration_ms, counted, outcome, .. } = run;
+    let (trigger, ended) = (trigger.label(), outcome.as_ref().map_or("interrupted", |outcome| outcome.ended.label()));
+    tracing::info!(run = number, trigger, ended, duration_ms, counted, "pruning run ended");
 }

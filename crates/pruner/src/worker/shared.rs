@@ -6,11 +6,12 @@ use super::PrunerParts;
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
+    error::PruneError,
     outcome::{Freeze, Outcome},
     snapshot::AtomicSnapshotManager,
+    trigger::{Coordinator, Ledger},
 };
 
-#[derive(Default)]
 pub(super) struct Shared {
     pub(super) running: Option<Arc<Control>>,
     pub(super) progress: Option<Progress>,
@@ -18,6 +19,8 @@ pub(super) struct Shared {
     pub(super) trigger: Option<Trigger>,
     /// The cycle that runs, once it has an id.
     pub(super) cycle: Option<u64>,
+    /// Head of the snapshot of the cycle that runs, once it has one.
+    pub(super) captured: Option<u64>,
     /// Background failures of the engine up to the last cycle that finished: it got over those.
     pub(super) settled_errors: u64,
     pub(super) last: Option<Outcome>,
@@ -27,26 +30,42 @@ pub(super) struct Shared {
     pub(super) failed: u64,
     pub(super) cancelled: u64,
     pub(super) deleted: u64,
-    /// Head order of the last snapshot that a cycle finished or failed on.
-    pub(super) base: u64,
+    /// Says when the next cycle begins.
+    pub(super) coordinator: Coordinator,
     pub(super) head: u64,
     pub(super) life: Life,
-    /// An operator asked for a cycle that has not begun.
-    pub(super) asked: Asked,
+    /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
+    pub(super) asked: Option<Vec<String>>,
 }
 
-/// Whether an operator's request waits.
-#[derive(Default, PartialEq, Eq)]
-pub(super) enum Asked {
-    #[default]
-    No,
-    Yes,
+impl Shared {
+    pub(super) fn new(recalled: Recalled, coordinator: Coordinator, head: u64) -> Self {
+        let Recalled { last, freeze, poisoned, .. } = recalled;
+        Self {
+            running: None,
+            progress: None,
+            trigger: None,
+            cycle: None,
+            captured: None,
+            settled_errors: 0,
+            last,
+            freeze,
+            poisoned,
+            finished: 0,
+            failed: 0,
+            cancelled: 0,
+            deleted: 0,
+            coordinator,
+            head,
+            life: Life::Serving,
+            asked: None,
+        }
+    }
 }
 
 /// Whether a cycle may begin.
-#[derive(Default, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) enum Life {
-    #[default]
     Serving,
     Stopping,
 }
@@ -58,9 +77,10 @@ pub(super) struct Change {
     pub(super) failed: u64,
     pub(super) cancelled: u64,
     pub(super) deleted: u64,
+    /// Nodes that its mark found live, if it finished.
+    pub(super) live: Option<u64>,
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
-    pub(super) last: Option<Outcome>,
     pub(super) settled_errors: Option<u64>,
 }
 
@@ -74,25 +94,31 @@ impl Change {
         shared.freeze = self.freeze.or(shared.freeze.take());
         shared.poisoned = self.poisoned.or(shared.poisoned.take());
         shared.settled_errors = self.settled_errors.unwrap_or(shared.settled_errors);
-        if let Some(last) = self.last {
-            shared.base = last.head_order.unwrap_or(shared.base);
-            shared.last = Some(last);
-        }
     }
 }
 
-/// What earlier processes left; records that are unusable are a reason not to prune.
-pub(super) fn recall(
-    parts: &PrunerParts,
-    snapshots: &AtomicSnapshotManager,
-) -> (Option<Outcome>, Option<Freeze>, Option<String>) {
-    let recalled =
-        snapshots.initialize().and_then(|()| Ok((Outcome::load(&*parts.records)?, Freeze::load(&*parts.records)?)));
-    match recalled {
-        Ok((last, freeze)) => (last, freeze, None),
+/// What earlier processes left.
+pub(super) struct Recalled {
+    pub(super) last: Option<Outcome>,
+    pub(super) freeze: Option<Freeze>,
+    pub(super) ledger: Option<Ledger>,
+    /// Why nothing is pruned: records that are unusable are a reason.
+    pub(super) poisoned: Option<String>,
+}
+
+/// Reads the records.
+pub(super) fn recall(parts: &PrunerParts, snapshots: &AtomicSnapshotManager) -> Recalled {
+    let read = || -> Result<Recalled, PruneError> {
+        snapshots.initialize()?;
+        let records = &*parts.records;
+        let (last, freeze, ledger) = (Outcome::load(records)?, Freeze::load(records)?, Ledger::load(records)?);
+        Ok(Recalled { last, freeze, ledger, poisoned: None })
+    };
+    match read() {
+        Ok(recalled) => recalled,
         Err(error) => {
             tracing::error!(%error, "the records of the pruner are unusable; the node serves, nothing is pruned");
-            (None, None, Some(error.to_string()))
+            Recalled { last: None, freeze: None, ledger: None, poisoned: Some(error.to_string()) }
         }
     }
 }

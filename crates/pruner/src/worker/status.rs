@@ -1,6 +1,6 @@
 //! What an operator may ask of a running pruner, and what it answers.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use state_tree::Order;
 
 use crate::{
@@ -9,12 +9,13 @@ use crate::{
     outcome::Outcome,
     phase::PrunePhase,
     snapshot::SnapshotLock,
+    trigger::TriggersStatus,
 };
 
 /// What an operator may ask of a running pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Command {
-    /// Begin a cycle now.
+    /// Begin a cycle now, or after the one that runs.
     Run,
     /// Hold the running cycle.
     Pause,
@@ -27,13 +28,20 @@ pub enum Command {
 }
 
 /// The answer to a command.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
 pub enum Reply {
     /// It is being done.
     Accepted,
-    /// A cycle runs already; the request joins it.
+    /// A cycle runs, whose snapshot may be older than what was asked for: one more follows it.
+    FollowUp,
+    /// An earlier request waits for its cycle to begin; this one joins it.
     AlreadyRunning,
+    /// A cycle has begun for a request of this id, so none begins for it again.
+    AlreadyServed {
+        /// The number of that run.
+        run: u64,
+    },
     /// There is no cycle to pause, resume or cancel.
     NotRunning,
     /// It cannot be done.
@@ -95,6 +103,8 @@ pub struct PrunerStatus {
     pub keep_last: u64,
     /// The order at which the next cycle begins.
     pub next_at_order: u64,
+    /// What else makes one begin, what holds it back, and the last runs.
+    pub triggers: TriggersStatus,
     /// Why deletes are frozen, while they are.
     pub frozen: Option<String>,
     /// Why the worker ended, if it did.

@@ -1,0 +1,276 @@
+//! What outlives the process of the triggers: up to where runs have counted, which run has begun, how the last ones
+//! ended, and which requests were served. One record, saved BEFORE a run does anything and again when it has ended.
+//!
+//! Promises: the counts of all runs and what none has counted add up to the orders committed, whatever fails or dies in
+//! between, because the end of a run moves `counted` in the write that records its count; an interrupted run counts
+//! nothing, so that its orders make the next one due; a request that began a run is not served again (C14).
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use crate::{
+    certificate::Trigger,
+    error::PruneError,
+    outcome::Outcome,
+    records::{RecordKey, Records},
+};
+
+/// Runs remembered; the oldest goes when a new one ends.
+const KEPT_RUNS: usize = 16;
+
+/// Ids of served requests remembered; a request that is repeated later than so many others is a new one.
+pub(crate) const KEPT_REQUESTS: usize = 64;
+
+/// One run that a trigger set off: a cycle, from its trigger to its outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Counted from 1 in this store.
+    pub number: u64,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// Milliseconds since 1970 when it began.
+    pub began_at: u64,
+    /// How long it took, in the process in which it ended; absent if its process ended first.
+    pub duration_ms: Option<u64>,
+    /// Orders between the snapshot of the run before and its own: each order is counted by one run.
+    pub counted: u64,
+    /// How it ended; absent if its process ended first and its cycle could not go on.
+    pub outcome: Option<Outcome>,
+}
+
+/// A run that has begun and not ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenRun {
+    number: u64,
+    trigger: Trigger,
+    began_at: u64,
+    /// The head when it began: where its count ends if it does not get as far as a snapshot.
+    head: u64,
+    /// Nodes ever put when it began, which is at most what its snapshot holds.
+    nodes_put: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Served {
+    id: String,
+    run: u64,
+}
+
+/// A run that begins.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) trigger: Trigger,
+    /// Milliseconds since 1970.
+    pub(crate) at: u64,
+    pub(crate) head: u64,
+    pub(crate) nodes_put: u64,
+    /// Requests that it serves.
+    pub(crate) requests: Vec<String>,
+}
+
+/// A run that ends.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    /// Head of its snapshot, if it got that far.
+    pub(crate) snapshot_head: Option<u64>,
+    /// Nodes its mark found live, if it finished.
+    pub(crate) live: Option<u64>,
+    pub(crate) duration_ms: u64,
+    pub(crate) outcome: Outcome,
+}
+
+/// The record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ledger {
+    /// Number of the newest run.
+    pub(super) begun: u64,
+    /// Milliseconds since 1970 when the newest run began.
+    pub(super) last_at: Option<u64>,
+    /// Milliseconds since 1970 from which the schedule counts: when the last run that ended began, or when this ledger
+    /// was opened.
+    pub(super) scheduled_from: u64,
+    /// The order up to which runs have counted.
+    pub(super) counted: u64,
+    /// Nodes ever put, up to the beginning of the last run that ended.
+    pub(super) nodes_put: u64,
+    /// Nodes that the mark of the last finished run found live.
+    pub(super) live: Option<u64>,
+    /// The seed of the node whose runs are spread already.
+    pub(super) spread: Option<u64>,
+    /// Free bytes at which the low-disk trigger fired, while it is not armed.
+    pub(super) low_disk: Option<u64>,
+    open: Option<OpenRun>,
+    runs: Vec<Run>,
+    served: Vec<Served>,
+}
+
+impl Record for Ledger {
+    const KIND: [u8; 4] = *b"TRIG";
+    const VERSION: u16 = 1;
+}
+
+impl Ledger {
+    /// A ledger that begins at a time, behind an order that was counted before there was one.
+    pub(crate) fn new(unix_ms: u64, counted: u64) -> Self {
+        Self {
+            begun: 0,
+            last_at: None,
+            scheduled_from: unix_ms,
+            counted,
+            nodes_put: 0,
+            live: None,
+            spread: None,
+            low_disk: None,
+            open: None,
+            runs: Vec::new(),
+            served: Vec::new(),
+        }
+    }
+
+    /// The ledger of this store, if it has one.
+    pub(crate) fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        let bytes = records.load(RecordKey::Triggers)?;
+        Ok(bytes.map(|bytes| record::decode("triggers", &bytes)).transpose()?)
+    }
+
+    pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::Triggers, &record::encode(self)?)
+    }
+
+    /// A run begins. Save it BEFORE the run does anything.
+    pub(super) fn begin(&mut self, beginning: Beginning) {
+        let Beginning { trigger, at, head, nodes_put, requests } = beginning;
+        self.begun += 1;
+        self.last_at = Some(at);
+        self.open = Some(OpenRun { number: self.begun, trigger, began_at: at, head, nodes_put });
+        let run = self.begun;
+        self.served.extend(requests.into_iter().map(|id| Served { id, run }));
+        keep_newest(&mut self.served, KEPT_REQUESTS);
+    }
+
+    /// The open run ends; nothing if none is open.
+    pub(super) fn end(&mut self, ending: Ending) -> Option<&Run> {
+        let open = self.open.take()?;
+        let to = ending.snapshot_head.map_or(open.head, |head| head).max(self.counted);
+        let counted = to - self.counted;
+        self.counted = to;
+        self.nodes_put = open.nodes_put;
+        self.live = ending.live.or(self.live);
+        self.scheduled_from = open.began_at;
+        self.keep(Run {
+            number: open.number,
+            trigger: open.trigger,
+            began_at: open.began_at,
+            duration_ms: Some(ending.duration_ms),
+            counted,
+            outcome: Some(ending.outcome),
+        })
+    }
+
+    /// The process of the open run ended before it did, and its cycle cannot go on: everything it was to count makes
+    /// the next one due. Nothing if none is open.
+    pub(super) fn interrupt(&mut self) -> Option<&Run> {
+        let OpenRun { number, trigger, began_at, .. } = self.open.take()?;
+        self.low_disk = None;
+        self.keep(Run { number, trigger, began_at, duration_ms: None, counted: 0, outcome: None })
+    }
+
+    fn keep(&mut self, run: Run) -> Option<&Run> {
+        self.runs.push(run);
+        keep_newest(&mut self.runs, KEPT_RUNS);
+        self.runs.last()
+    }
+
+    /// The number of the newest run.
+    pub(crate) fn newest(&self) -> u64 {
+        self.begun
+    }
+
+    /// What set off the run that has not ended.
+    pub(crate) fn open(&self) -> Option<Trigger> {
+        self.open.as_ref().map(|open| open.trigger)
+    }
+
+    /// The last runs that ended, the newest last.
+    pub(crate) fn runs(&self) -> &[Run] {
+        &self.runs
+    }
+
+    /// The run that served a request, if one has begun for it.
+    pub(crate) fn served(&self, id: &str) -> Option<u64> {
+        self.served.iter().rev().find(|served| served.id == id).map(|served| served.run)
+    }
+}
+
+fn keep_newest<T>(list: &mut Vec<T>, most: usize) {
+    list.drain(..list.len().saturating_sub(most));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::outcome::Ended;
+
+    fn outcome() -> Outcome {
+        Outcome { cycle: Some(1), at: 2, head_order: None, ended: Ended::Cancelled }
+    }
+
+    fn begin(ledger: &mut Ledger, head: u64, requests: &[&str]) {
+        let requests = requests.iter().map(|id| (*id).to_owned()).collect();
+        ledger.begin(Beginning { trigger: Trigger::Operator, at: 7, head, nodes_put: 10 * head, requests });
+    }
+
+    fn end(ledger: &mut Ledger, snapshot_head: Option<u64>) -> u64 {
+        ledger.end(Ending { snapshot_head, live: None, duration_ms: 3, outcome: outcome() }).unwrap().counted
+    }
+
+    #[test]
+    fn each_order_is_counted_by_one_run_also_when_runs_fail_or_die() {
+        let mut ledger = Ledger::new(0, 0);
+        begin(&mut ledger, 100, &[]);
+        assert_eq!(end(&mut ledger, Some(104)), 104, "to the snapshot, not to where it began");
+        begin(&mut ledger, 150, &[]);
+        assert_eq!(end(&mut ledger, None), 46, "no snapshot: to where it began");
+        begin(&mut ledger, 200, &[]);
+        assert_eq!(ledger.interrupt().unwrap().counted, 0);
+        assert_eq!((ledger.counted, ledger.nodes_put), (150, 1500), "what an interrupted run was to count is left");
+        begin(&mut ledger, 210, &[]);
+        assert_eq!(end(&mut ledger, Some(212)), 62);
+        let counted: u64 = ledger.runs().iter().map(|run| run.counted).sum();
+        assert_eq!((counted, ledger.counted), (212, 212));
+        assert!(
+            ledger.end(Ending { snapshot_head: Some(300), live: None, duration_ms: 0, outcome: outcome() }).is_none()
+        );
+        assert!(ledger.interrupt().is_none(), "and no run is recorded that has not begun");
+    }
+
+    #[test]
+    fn runs_and_requests_are_remembered_up_to_their_bounds() {
+        let mut ledger = Ledger::new(0, 0);
+        for run in 1..=200u64 {
+            begin(&mut ledger, run, &[&format!("request {run}")]);
+            end(&mut ledger, None);
+        }
+        assert_eq!((ledger.runs().len(), ledger.runs().last().map(|run| run.number)), (KEPT_RUNS, Some(200)));
+        assert_eq!(ledger.served.len(), KEPT_REQUESTS);
+        assert_eq!((ledger.served("request 137"), ledger.served("request 136")), (Some(137), None));
+    }
+
+    #[test]
+    fn the_bytes_of_the_ledger_are_pinned() {
+        let mut ledger = Ledger::new(1, 2);
+        begin(&mut ledger, 3, &["id"]);
+        end(&mut ledger, Some(4));
+        begin(&mut ledger, 5, &[]);
+        (ledger.live, ledger.spread, ledger.low_disk) = (Some(6), Some(7), Some(8));
+        let bytes = record::encode(&ledger).unwrap();
+        assert_eq!(record::decode::<Ledger>("triggers", &bytes).unwrap(), ledger);
+        let pinned = concat!(
+            "53505231545249470100a90000000200000000000000010700000000000000070000000000000004000000000000001e",
+            "000000000000000106000000000000000107000000000000000108000000000000000102000000000000000107000000",
+            "000000000500000000000000320000000000000001010000000000000001070000000000000001030000000000000002",
+            "00000000000000010101000000000000000200000000000000000201026964010000000000000007e956d6",
+        );
+        assert_eq!(hex::encode(bytes), pinned);
+    }
+}

@@ -1,0 +1,81 @@
+//! What the coordinator shows: how each trigger stands, when it is due, and what the last runs came to.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Asked, Coordinator, DiskStatus, Facts, HeldBy, Run, TriggerState, Turnover};
+use crate::certificate::Trigger;
+
+/// One trigger as shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TriggerStatus {
+    /// Which.
+    pub trigger: Trigger,
+    /// How it stands.
+    #[serde(flatten)]
+    pub standing: TriggerState,
+    /// The order at which it is due, where orders decide.
+    pub at_order: Option<u64>,
+    /// Milliseconds until time makes it due, or lets go of it; absent where time does not decide.
+    pub in_ms: Option<u64>,
+}
+
+/// The triggers, and the runs they set off.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TriggersStatus {
+    /// Each trigger, in the order in which they are asked.
+    pub triggers: Vec<TriggerStatus>,
+    /// Whether an operator's request waits: the one follow-up of a run at work.
+    pub requested: bool,
+    /// The order up to which runs have counted.
+    pub counted_to: u64,
+    /// Orders up to the head that no run has counted yet.
+    pub uncounted: u64,
+    /// Milliseconds until the cooldown ends, while it lasts.
+    pub cooldown_ms: Option<u64>,
+    /// How much of the store is new since the last run; absent until a cycle has finished.
+    pub turnover: Option<Turnover>,
+    /// Free space, where it is looked at.
+    pub disk: Option<DiskStatus>,
+    /// The last runs that ended, the newest last.
+    pub runs: Vec<Run>,
+}
+
+impl Coordinator {
+    /// As shown to people.
+    pub(crate) fn status(&self, facts: &Facts) -> TriggersStatus {
+        let shown = |(trigger, standing): (Trigger, TriggerState)| TriggerStatus {
+            trigger,
+            standing,
+            at_order: (trigger == Trigger::Orders).then(|| self.next_at()),
+            in_ms: self.due_at(trigger, standing, facts.now).map(|at| millis(at.saturating_sub(facts.now))),
+        };
+        TriggersStatus {
+            triggers: self.look(facts).standings.map(shown).into(),
+            requested: facts.asked == Asked::Yes,
+            counted_to: self.ledger.counted,
+            uncounted: self.uncounted(facts.head),
+            cooldown_ms: self.cooling_until(facts.now).map(|until| millis(until.saturating_sub(facts.now))),
+            turnover: self.turnover(facts.nodes_put),
+            disk: self.disk(),
+            runs: self.ledger.runs().to_vec(),
+        }
+    }
+
+    fn due_at(&self, trigger: Trigger, standing: TriggerState, now: Duration) -> Option<Duration> {
+        match standing {
+            TriggerState::Armed if trigger == Trigger::Schedule => self.scheduled_at(),
+            TriggerState::Held { by: HeldBy::Cooldown } => self.cooling_until(now),
+            TriggerState::Off
+            | TriggerState::Unmeasured
+            | TriggerState::Armed
+            | TriggerState::Held { .. }
+            | TriggerState::Due => None,
+        }
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
+}

@@ -1,0 +1,268 @@
+//! The coordinator as a function of what it is told: C16, F10, P16.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::outcome::{Ended, Outcome};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Every trigger configured, in the way most tests want them.
+fn config() -> TriggerConfig {
+    TriggerConfig {
+        node: "a".to_owned(),
+        every: Some(24 * HOUR),
+        jitter: Share::NONE,
+        garbage_ratio: Share::new(0.5),
+        low_disk: NonZeroU64::new(1000),
+        cooldown: HOUR,
+    }
+}
+
+fn rules(config: TriggerConfig) -> Rules {
+    Rules { config, every_orders: 100, keep_last: 10 }
+}
+
+fn coordinator(config: TriggerConfig) -> Coordinator {
+    Coordinator::new(rules(config), Ledger::new(0, 0), Duration::ZERO, 0)
+}
+
+fn facts() -> Facts {
+    Facts { now: Duration::ZERO, head: 50, nodes_put: Some(0), synced: None, asked: Asked::No, held: None }
+}
+
+fn run(coordinator: &mut Coordinator, trigger: Trigger, facts: &Facts) {
+    let (at, nodes_put) = (facts.now.as_millis() as u64, facts.nodes_put.unwrap());
+    let beginning = Beginning { trigger, at, head: facts.head, nodes_put, requests: Vec::new() };
+    coordinator.begin(beginning, facts.now);
+}
+
+fn end(coordinator: &mut Coordinator, head: u64, live: Option<u64>) {
+    let outcome = Outcome { cycle: None, at: 0, head_order: None, ended: Ended::Cancelled };
+    coordinator.end(Ending { snapshot_head: Some(head), live, duration_ms: 0, outcome }).unwrap();
+}
+
+/// A coordinator whose last run began at zero, counted to 50, and found 500 nodes live where 500 were ever put.
+fn settled(config: TriggerConfig) -> Coordinator {
+    let mut coordinator = coordinator(config);
+    run(&mut coordinator, Trigger::Operator, &Facts { nodes_put: Some(500), ..facts() });
+    end(&mut coordinator, 50, Some(500));
+    coordinator
+}
+
+fn standing(coordinator: &Coordinator, trigger: Trigger, facts: &Facts) -> TriggerState {
+    let look = coordinator.look(facts);
+    look.standings.iter().find(|(of, _)| *of == trigger).unwrap().1
+}
+
+#[test]
+fn each_trigger_fires_when_its_condition_is_met_and_not_before() {
+    use Trigger::{Garbage, LowDisk, Operator, Orders, Schedule};
+    let after = Facts { now: HOUR, ..facts() };
+    let full = Some(5000);
+    let rows: [(Facts, Option<u64>, Option<Trigger>, &str); 13] = [
+        (after, full, None, "nothing has changed"),
+        (Facts { head: 149, ..after }, full, None, "99 orders"),
+        (Facts { head: 150, ..after }, full, Some(Orders), "a hundred orders"),
+        (Facts { nodes_put: Some(999), ..after }, full, None, "499 new beside 500 live ones"),
+        (Facts { nodes_put: Some(1000), ..after }, full, Some(Garbage), "500 new beside 500 live ones"),
+        (Facts { nodes_put: None, ..after }, full, None, "nobody tells"),
+        (Facts { now: 24 * HOUR - Duration::from_millis(1), ..after }, full, None, "a moment too early"),
+        (Facts { now: 24 * HOUR, ..after }, full, Some(Schedule), "a day after the last run began"),
+        (after, Some(999), Some(LowDisk), "below the bound"),
+        (after, Some(1000), None, "at the bound"),
+        (after, None, None, "no device"),
+        (Facts { asked: Asked::Yes, ..after }, full, Some(Operator), "asked"),
+        (Facts { head: 150, asked: Asked::Yes, ..after }, Some(1), Some(Operator), "who waits comes first"),
+    ];
+    for (facts, free, begin, why) in rows {
+        let mut coordinator = settled(config());
+        coordinator.measured(facts.now, free);
+        assert_eq!(coordinator.look(&facts).begin, begin, "{why}");
+    }
+}
+
+#[test]
+fn what_is_not_configured_or_not_known_never_fires() {
+    let off = coordinator(TriggerConfig::default());
+    let much = Facts { now: 1000 * HOUR, head: 99, nodes_put: Some(u64::MAX), ..facts() };
+    for trigger in [Trigger::LowDisk, Trigger::Garbage, Trigger::Schedule] {
+        assert_eq!(standing(&off, trigger, &much), TriggerState::Off, "{trigger:?}");
+    }
+    assert_eq!((off.look(&much).begin, off.look(&much).again), (None, None), "nothing to wait for either");
+    let on = coordinator(config());
+    for trigger in [Trigger::LowDisk, Trigger::Garbage] {
+        assert_eq!(standing(&on, trigger, &much), TriggerState::Unmeasured, "{trigger:?}");
+    }
+    assert_eq!(on.turnover(Some(7)), None, "no cycle has finished: there is no figure (I13)");
+}
+
+/// What holds back which trigger. An operator is held back by a freeze and by a run at work alone.
+#[test]
+fn each_reason_holds_back_the_triggers_it_is_meant_for() {
+    use HeldBy::{CatchingUp, Cooldown, Frozen, Running, ShortChain, WorkerGone};
+    use Trigger::{Garbage, LowDisk, Operator, Orders, Schedule};
+    let met = Facts { now: 24 * HOUR, head: 150, nodes_put: Some(5000), asked: Asked::Yes, ..facts() };
+    let all = [Operator, LowDisk, Orders, Garbage, Schedule];
+    let rows: [(Facts, HeldBy, &[Trigger]); 4] = [
+        (Facts { held: Some(Frozen), ..met }, Frozen, &all),
+        (Facts { held: Some(WorkerGone), ..met }, WorkerGone, &all),
+        (Facts { held: Some(Running), ..met }, Running, &all),
+        (Facts { synced: Some(false), ..met }, CatchingUp, &[Orders, Garbage, Schedule]),
+    ];
+    let mut coordinator = settled(config());
+    coordinator.measured(met.now, Some(1));
+    for (facts, by, held) in rows {
+        for trigger in all {
+            let expected = if held.contains(&trigger) { TriggerState::Held { by } } else { TriggerState::Due };
+            assert_eq!(standing(&coordinator, trigger, &facts), expected, "{trigger:?}, {by:?}");
+        }
+    }
+    for synced in [None, Some(true)] {
+        assert_eq!(standing(&coordinator, Orders, &Facts { synced, ..met }), TriggerState::Due, "{synced:?}");
+    }
+    let cooling = Facts { now: HOUR - Duration::from_millis(1), ..met };
+    for (trigger, expected) in
+        [(Operator, TriggerState::Due), (LowDisk, TriggerState::Due), (Orders, TriggerState::Held { by: Cooldown })]
+    {
+        assert_eq!(standing(&coordinator, trigger, &cooling), expected, "{trigger:?}");
+    }
+    let short = Facts { head: 9, ..met };
+    for (trigger, expected) in [(Operator, TriggerState::Due), (LowDisk, TriggerState::Held { by: ShortChain })] {
+        assert_eq!(standing(&coordinator, trigger, &short), expected, "{trigger:?}");
+    }
+}
+
+#[test]
+fn the_next_look_comes_when_something_can_have_changed() {
+    let mut coordinator = settled(config());
+    let second = Duration::from_secs(1);
+    coordinator.measured(second, Some(5000));
+    let again = |facts: Facts, coordinator: &Coordinator| coordinator.look(&facts).again;
+    let idle = Facts { now: second, ..facts() };
+    assert_eq!(again(idle, &coordinator), Some(second + LOOK_EVERY), "free space changes by itself");
+    coordinator.disk = None;
+    assert_eq!(again(idle, &coordinator), Some(24 * HOUR), "the schedule");
+    assert_eq!(again(Facts { head: 150, ..idle }, &coordinator), Some(HOUR), "the end of the cooldown");
+    let catching = Facts { now: HOUR, head: 150, synced: Some(false), ..facts() };
+    assert_eq!(again(catching, &coordinator), Some(HOUR + LOOK_EVERY), "the node tells nobody that it has caught up");
+    for facts in [idle, catching, Facts { head: 150, ..idle }, Facts { now: 25 * HOUR, synced: Some(false), ..facts() }]
+    {
+        assert!(again(facts, &coordinator).is_none_or(|at| at > facts.now), "never at once, or the worker would spin");
+    }
+}
+
+/// The cooldown over a restart, whatever the wall clock does meanwhile.
+#[test]
+fn the_cooldown_survives_restarts_and_steps_of_the_clock() {
+    const HOUR_MS: u64 = 3_600_000;
+    let mut before = coordinator(config());
+    run(&mut before, Trigger::Operator, &facts());
+    before.ledger.last_at = Some(100 * HOUR_MS);
+    end(&mut before, 50, None);
+    let due = Facts { head: 150, ..facts() };
+    // The wall clock at the restart, then how long a cycle that is due still waits.
+    let rows = [
+        (100 * HOUR_MS, HOUR, "restarted at once"),
+        (100 * HOUR_MS + HOUR_MS / 4, 3 * HOUR / 4, "a quarter of it has passed"),
+        (101 * HOUR_MS, Duration::ZERO, "it has passed"),
+        (5000 * HOUR_MS, Duration::ZERO, "the clock went forward, or the machine was off"),
+        (99 * HOUR_MS, HOUR, "the clock went back a little"),
+        (0, HOUR, "the clock went back to 1970: one cooldown, not more"),
+    ];
+    for (unix_ms, left, why) in rows {
+        let now = 7 * HOUR; // the monotonic clock of the new process begins anywhere
+        let mut after = Coordinator::new(rules(config()), before.ledger.clone(), now, unix_ms);
+        let at = |now| Facts { now, ..due };
+        if left > Duration::ZERO {
+            let until = after.look(&at(now)).again;
+            assert_eq!((after.look(&at(now)).begin, until), (None, Some(now + left)), "{why}");
+        }
+        assert_eq!(after.look(&at(now + left)).begin, Some(Trigger::Orders), "{why}");
+        run(&mut after, Trigger::Orders, &at(now + left));
+        end(&mut after, 150, None);
+        let next = Facts { head: 250, ..at(now + left) };
+        assert_eq!(after.look(&next).begin, None, "{why}: and then the cooldown holds, so there is no storm");
+    }
+}
+
+/// The whole fleet at once: each node alone would be right, and together they would be gone (F10). The pruning half;
+/// publishing has a lease.
+#[test]
+fn a_fleet_never_prunes_or_publishes_in_step() {
+    const NODES: usize = 40;
+    let share = Share::new(0.25).unwrap();
+    let named = |node: usize| TriggerConfig {
+        node: format!("node-{node}"),
+        jitter: share,
+        every: Some(100 * HOUR),
+        cooldown: Duration::ZERO,
+        ..TriggerConfig::default()
+    };
+    let mut fleet: Vec<Coordinator> = (0..NODES)
+        .map(|node| {
+            let rules = Rules { every_orders: 1000, ..rules(named(node)) };
+            Coordinator::new(rules, Ledger::new(0, 0), Duration::ZERO, 0)
+        })
+        .collect();
+    let apart = |moments: &[u64], width: u64, what: &str| {
+        let tenths: Vec<u64> = moments.iter().map(|moment| moment * 10 / width).collect();
+        let most = (0..10).map(|tenth| tenths.iter().filter(|at| **at == tenth).count()).max().unwrap();
+        assert!(most <= NODES / 4, "{what}: {most} of {NODES} in the same tenth: {moments:?}");
+        assert!(moments.iter().all(|moment| *moment < width), "{what}: {moments:?}");
+        assert!(moments.iter().collect::<BTreeSet<_>>().len() > NODES * 3 / 4, "{what}: {moments:?}");
+    };
+    // The orders trigger: all nodes see the same orders, and began the same history.
+    let first: Vec<u64> = fleet.iter().map(|node| node.next_at() - 1000).collect();
+    apart(&first, 250, "first cycles");
+    // The schedule: all were started together, and run as soon as it comes round.
+    let mut began = [Duration::ZERO; NODES];
+    for round in 0..20 {
+        let at: Vec<Duration> = fleet.iter().map(|node| node.scheduled_at().unwrap()).collect();
+        let early: Vec<u64> =
+            at.iter().zip(&began).map(|(at, began)| (100 * HOUR - (*at - *began)).as_secs()).collect();
+        apart(&early, 25 * 3600, &format!("round {round}"));
+        for ((node, at), began) in fleet.iter_mut().zip(&at).zip(&mut began) {
+            let facts = Facts { now: *at, ..facts() };
+            assert_eq!(node.look(&Facts { now: *at - Duration::from_millis(1), ..facts }).begin, None);
+            assert_eq!(node.look(&facts).begin, Some(Trigger::Schedule));
+            run(node, Trigger::Schedule, &facts);
+            end(node, 50, None);
+            *began = *at;
+        }
+    }
+    // Afterwards their orders stay apart by themselves, unless a node takes over the data of another one.
+    let (same, other) = (fleet[0].ledger.clone(), |node| {
+        Coordinator::new(Rules { every_orders: 1000, ..rules(named(node)) }, fleet[0].ledger.clone(), Duration::ZERO, 0)
+    });
+    assert_eq!(other(0).next_at(), same.counted + 1000, "the node itself");
+    assert_ne!(other(1).next_at(), other(2).next_at(), "two nodes made from its backup");
+}
+
+/// An interrupted run gives back what it was begun for, so that the next one is due.
+#[test]
+fn an_interrupted_run_leaves_every_trigger_as_it_found_it() {
+    for (facts, free, trigger) in [
+        (Facts { now: HOUR, head: 150, ..facts() }, Some(5000), Trigger::Orders),
+        (Facts { now: HOUR, nodes_put: Some(5000), ..facts() }, Some(5000), Trigger::Garbage),
+        (Facts { now: 24 * HOUR, ..facts() }, Some(5000), Trigger::Schedule),
+        (Facts { now: HOUR, ..facts() }, Some(10), Trigger::LowDisk),
+    ] {
+        let mut coordinator = settled(config());
+        coordinator.measured(facts.now, free);
+        assert_eq!(coordinator.look(&facts).begin, Some(trigger));
+        run(&mut coordinator, trigger, &facts);
+        let later = Facts { now: facts.now + HOUR, ..facts };
+        assert_eq!(coordinator.ledger().open(), Some(trigger));
+        // The process dies, and another one finds the ledger.
+        let mut after =
+            Coordinator::new(rules(config()), coordinator.ledger.clone(), later.now, later.now.as_millis() as u64);
+        after.measured(later.now, free);
+        after.interrupt().unwrap();
+        assert_eq!(after.look(&later).begin, Some(trigger), "{trigger:?} is owed");
+        run(&mut after, trigger, &later);
+        end(&mut after, later.head, None);
+        let next = Facts { now: later.now + HOUR, ..later };
+        assert_eq!(after.look(&next).begin, None, "{trigger:?} is not owed twice");
+    }
+}

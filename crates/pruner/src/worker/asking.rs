@@ -1,0 +1,88 @@
+//! What operators ask, and the answers: each at once, none forgotten, none queued without bound.
+
+use super::{
+    Pruner,
+    shared::Shared,
+    status::{Command, Reply},
+};
+use crate::{certificate::Trigger, outcome::Freeze, trigger::KEPT_REQUESTS};
+
+impl Pruner {
+    /// Does what an operator asks, and answers at once.
+    pub fn command(&self, command: Command) -> Reply {
+        let (running, looking) = {
+            let shared = self.inner.shared.lock();
+            (shared.running.clone(), shared.is_looking())
+        };
+        match (command, running) {
+            (Command::Run, _) => self.ask(None),
+            (Command::Unfreeze, Some(_)) if !looking => Reply::Refused { why: "a cycle is running".to_owned() },
+            (Command::Unfreeze, _) => self.unfreeze(),
+            (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
+            (Command::Pause, Some(control)) => {
+                control.pause();
+                Reply::Accepted
+            }
+            (Command::Resume, Some(control)) => {
+                control.resume();
+                Reply::Accepted
+            }
+            (Command::Cancel, Some(control)) => {
+                control.cancel();
+                Reply::Accepted
+            }
+        }
+    }
+
+    /// Asks for a cycle under an id that the caller chose: asked again with the same id, it does not run again, also
+    /// after a restart, as long as not more than 64 other ids were served since (C14).
+    pub fn run_once(&self, id: &str) -> Reply {
+        self.ask(Some(id))
+    }
+
+    /// One request may wait at a time; others join it.
+    fn ask(&self, id: Option<&str>) -> Reply {
+        let mut shared = self.inner.shared.lock();
+        if let Some(run) = id.and_then(|id| shared.coordinator.ledger().served(id)) {
+            return Reply::AlreadyServed { run };
+        }
+        if let Some(why) = shared.poisoned.clone().or_else(|| shared.freeze.as_ref().map(|freeze| freeze.why.clone())) {
+            return Reply::Refused { why };
+        }
+        let joins = shared.asked.is_some();
+        let waiting = shared.asked.get_or_insert_default();
+        if let Some(id) = id.filter(|id| !waiting.iter().any(|known| known == id)) {
+            if waiting.len() >= KEPT_REQUESTS {
+                return Reply::Refused { why: format!("{KEPT_REQUESTS} requests wait for the same cycle already") };
+            }
+            waiting.push(id.to_owned());
+        }
+        let reply = match (joins, shared.running.is_some() && !shared.is_looking()) {
+            (true, _) => Reply::AlreadyRunning,
+            (false, true) => Reply::FollowUp,
+            (false, false) => Reply::Accepted,
+        };
+        drop(shared);
+        self.wake();
+        reply
+    }
+
+    fn unfreeze(&self) -> Reply {
+        match Freeze::lift(&*self.inner.parts.records) {
+            Ok(()) => {
+                self.inner.shared.lock().freeze = None;
+                tracing::warn!("deletes were unfrozen by an operator");
+                self.wake(); // what was held back by the freeze may be due
+                Reply::Accepted
+            }
+            Err(error) => Reply::Refused { why: error.to_string() },
+        }
+    }
+}
+
+impl Shared {
+    /// Whether what runs only looks for an interrupted cycle, which is no cycle to follow.
+    fn is_looking(&self) -> bool {
+        self.trigger == Some(Trigger::Resumed) && self.cycle.is_none()
+    }
+}

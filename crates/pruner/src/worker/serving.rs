@@ -1,0 +1,211 @@
+//! The loop of the worker: what comes next is decided in one place, from facts; then it is done, or waited for.
+//!
+//! Promises: one run at a time; a run begins in the scope in which it is decided; the ledger says so, durably, BEFORE
+//! the run does anything; nothing sleeps and nothing polls: the loop waits for a message or for the moment at which the
+//! coordinator wants to look again.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::Duration,
+};
+
+use super::{
+    Inner, Message, Watch,
+    shared::{Life, Shared},
+};
+use crate::{
+    certificate::Trigger,
+    control::Control,
+    cycle::{self, CycleEnv, CycleOrder},
+    error::PruneError,
+    trigger::{Asked, Beginning, Facts, HeldBy, Ledger},
+};
+
+/// What the worker does next. Whatever else it will do between cycles has its place here.
+enum Next {
+    /// A whole cycle.
+    Cycle(Trigger, Arc<Control>),
+    /// Nothing, until this moment by the monotonic clock or for good, unless a message comes.
+    Wait(Option<Duration>),
+    /// The pruner is being dropped.
+    End,
+}
+
+/// What the worker does first.
+pub(super) struct Begin {
+    /// To be saved.
+    pub(super) new_ledger: Option<Ledger>,
+    /// The look at what an earlier process left, which counts as a run until it is over; none where nothing is pruned.
+    pub(super) look: Option<Arc<Control>>,
+}
+
+/// Why a wait ended.
+enum Woken {
+    ToLook,
+    ToEnd,
+}
+
+/// What is looked up outside the lock.
+#[derive(Clone, Copy)]
+pub(super) struct Outside {
+    pub(super) now: Duration,
+    synced: Option<bool>,
+    nodes_put: Option<u64>,
+}
+
+impl Inner {
+    /// Works until it is told to stop. A ledger that is new is saved first: the schedule counts from it.
+    pub(super) fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
+        if let Some(Err(error)) = begin.new_ledger.map(|ledger| ledger.save(&*self.parts.records)) {
+            tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
+        }
+        if let Some(control) = begin.look {
+            self.go_on(control);
+        }
+        loop {
+            match self.next() {
+                Next::Cycle(trigger, control) => self.run(trigger, control),
+                Next::Wait(until) => match self.wait(messages, until) {
+                    Woken::ToLook => {}
+                    Woken::ToEnd => return,
+                },
+                Next::End => return,
+            }
+        }
+    }
+
+    /// Decides, and begins in the same scope.
+    fn next(&self) -> Next {
+        self.measure_disk();
+        let outside = self.outside();
+        let mut shared = self.shared.lock();
+        if shared.life == Life::Stopping {
+            return Next::End;
+        }
+        let look = shared.coordinator.look(&shared.facts(&outside));
+        let Some(trigger) = look.begin else { return Next::Wait(look.again) };
+        let beginning = Beginning {
+            trigger,
+            at: self.parts.clock.unix_ms(),
+            head: shared.head,
+            nodes_put: outside.nodes_put.map_or(0, |put| put), // nothing put yet is zero, too
+            requests: shared.asked.take().into_iter().flatten().collect(),
+        };
+        shared.coordinator.begin(beginning, outside.now);
+        Next::Cycle(trigger, shared.hold(trigger))
+    }
+
+    fn wait(&self, messages: &Receiver<Message>, until: Option<Duration>) -> Woken {
+        let message = match until {
+            Some(until) => messages.recv_timeout(until.saturating_sub(self.parts.clock.monotonic())),
+            None => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        match message {
+            Ok(Message::Wake) | Err(RecvTimeoutError::Timeout) => Woken::ToLook,
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => Woken::ToEnd,
+        }
+    }
+
+    /// Runs a cycle to its end.
+    fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>) {
+        let ledger = self.shared.lock().coordinator.ledger().clone();
+        tracing::info!(run = ledger.newest(), trigger = trigger.label(), "pruning run begins");
+        self.work(trigger, control, |env, order| {
+            ledger.save(&*self.parts.records)?; // BEFORE anything is done: a request is served once (C14)
+            cycle::run(env, order).map(Some)
+        });
+    }
+
+    /// Goes on with what an earlier process left in its sweep, if it left anything.
+    fn go_on(self: &Arc<Self>, control: Arc<Control>) {
+        self.work(Trigger::Resumed, control, cycle::resume);
+    }
+
+    fn work(
+        self: &Arc<Self>,
+        trigger: Trigger,
+        control: Arc<Control>,
+        work: impl FnOnce(&CycleEnv, &CycleOrder<'_>) -> Result<Option<cycle::Finished>, PruneError>,
+    ) {
+        let env = CycleEnv {
+            parts: self.snapshot_parts.clone(),
+            snapshots: Arc::clone(&self.snapshots),
+            layout: Arc::clone(&self.parts.layout),
+            control,
+            observer: Arc::new(Watch(Arc::clone(self))),
+        };
+        let order = CycleOrder { keep_last: self.config.keep_last, config: &self.config.cycle, trigger };
+        let began = self.parts.clock.monotonic();
+        match catch_unwind(AssertUnwindSafe(|| work(&env, &order))) {
+            Ok(Ok(None)) => self.interrupted(),
+            Ok(Ok(Some(finished))) => self.close(began, self.finished(&finished)),
+            Ok(Err(PruneError::Stopped)) => self.shared.lock().rest(), // the next start goes on
+            Ok(Err(PruneError::Cancelled)) => self.close(began, self.cancelled()),
+            Ok(Err(error)) => self.close(began, self.failed(&error)),
+            Err(_) => self.close(began, self.panicked()),
+        }
+    }
+
+    /// Asks the device for its free space, where a trigger wants to know.
+    fn measure_disk(&self) {
+        let now = self.parts.clock.monotonic();
+        if !self.shared.lock().coordinator.wants_disk(now) {
+            return;
+        }
+        let free = match self.parts.store.backend().free_bytes() {
+            Ok(free) => free,
+            Err(error) => {
+                tracing::debug!(%error, "the free space cannot be told, so the low-disk trigger waits");
+                None
+            }
+        };
+        self.shared.lock().coordinator.measured(now, free);
+    }
+
+    /// Looked up BEFORE the lock is taken: nobody waits for the node or the store under it.
+    pub(super) fn outside(&self) -> Outside {
+        Outside {
+            now: self.parts.clock.monotonic(),
+            synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
+            nodes_put: self.nodes_put(),
+        }
+    }
+
+    pub(super) fn nodes_put(&self) -> Option<u64> {
+        self.parts.store.head().map(|head| head.nodes_put)
+    }
+}
+
+impl Shared {
+    /// What the coordinator judges by.
+    pub(super) fn facts(&self, outside: &Outside) -> Facts {
+        let held = [
+            self.running.as_ref().map(|_| HeldBy::Running),
+            self.poisoned.as_ref().map(|_| HeldBy::WorkerGone),
+            self.freeze.as_ref().map(|_| HeldBy::Frozen),
+        ];
+        Facts {
+            now: outside.now,
+            head: self.head,
+            nodes_put: outside.nodes_put,
+            synced: outside.synced,
+            asked: if self.asked.is_some() { Asked::Yes } else { Asked::No },
+            held: held.into_iter().flatten().next(),
+        }
+    }
+
+    /// A run is at work from here on.
+    pub(super) fn hold(&mut self, trigger: Trigger) -> Arc<Control> {
+        (self.trigger, self.captured) = (Some(trigger), None);
+        Arc::clone(self.running.insert(Arc::default()))
+    }
+
+    /// No run is at work any more.
+    pub(super) fn rest(&mut self) {
+        (self.running, self.trigger, self.cycle, self.progress) = (None, None, None, None);
+    }
+}
