@@ -7,9 +7,15 @@
 
 pub mod args;
 pub mod chain;
+pub mod fresh;
 mod history;
+pub mod plan;
+pub mod plot;
 mod report;
+pub mod samples;
+pub mod side;
 mod system;
+pub mod workload;
 
 use std::path::{Path, PathBuf};
 
