@@ -9,28 +9,20 @@ use std::{
 
 use state_pruner::{RetainedRoots, Retention, Window};
 use state_store::{
-    Backend, Base, Batch, Commit, Durability, KeyRange, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig,
+    Base, Batch, Commit, Durability, KeyRange, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig,
 };
 use state_tree::{Created, Delta, NodeHash, NodeLayout as _, RoochLayout, StateRoot};
 
-use crate::Error;
+use crate::{Error, samples::Size};
 
 /// Nodes per commit of the copy.
 const PART: usize = 20_000;
 
-/// What a fresh copy holds and needs.
-#[derive(Debug, Clone, Copy)]
-pub struct Fresh {
-    /// Nodes.
-    pub nodes: u64,
-    /// Bytes of the files of the node family, flushed and compacted.
-    pub bytes: u64,
-}
-
-/// Copies what the last `keep_last` orders of the store reach into a new one in `dir`, and measures its files.
+/// Copies what the last `keep_last` orders of the store reach into a new one in `dir`, flushed and compacted. Of its size
+/// the nodes are what counts: its journal says how the copy was made.
 ///
 /// Errors: a store that does not work, a node that is missing.
-pub fn fresh_copy(of: &Store, keep_last: NonZeroU64, rocks: &RocksConfig, dir: &Path) -> Result<Fresh, Error> {
+pub fn fresh_copy(of: &Store, keep_last: NonZeroU64, rocks: &RocksConfig, dir: &Path) -> Result<Size, Error> {
     let view = of.view()?;
     let retention = Retention { window: Window::Last(keep_last), pins: Vec::new(), allowed_holes: [].into() };
     let roots = RetainedRoots::resolve(&NativeChain, &*view, &retention)?;
@@ -44,13 +36,7 @@ pub fn fresh_copy(of: &Store, keep_last: NonZeroU64, rocks: &RocksConfig, dir: &
         waiting.extend(children.drain(..).filter(|child| seen.insert(*child)));
         copy.take(hash, bytes)?;
     }
-    Ok(Fresh { nodes: seen.len() as u64, bytes: copy.finish()? })
-}
-
-/// Bytes of the files that hold nodes.
-pub fn node_bytes(backend: &dyn Backend) -> Result<u64, Error> {
-    let tables: u64 = backend.node_files()?.iter().map(|file| file.bytes).sum();
-    Ok(tables + backend.node_blob_bytes()?)
+    copy.finish()
 }
 
 struct Copy {
@@ -85,10 +71,10 @@ impl Copy {
         Ok(())
     }
 
-    fn finish(mut self) -> Result<u64, Error> {
+    fn finish(mut self) -> Result<Size, Error> {
         self.write()?;
         let backend = self.store.backend();
         backend.rewrite_nodes(&KeyRange::ALL)?;
-        node_bytes(backend)
+        Size::of(backend)
     }
 }

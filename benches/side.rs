@@ -13,9 +13,8 @@ use state_pruner::{Certificate, Command, Pause, Pruner};
 use crate::{
     Error,
     chain::{Chain, percentile},
-    fresh::node_bytes,
     plan::Plan,
-    samples::{Incremental, Sample},
+    samples::{Incremental, Sample, Size},
     workload::{Profile, Workload},
 };
 
@@ -59,6 +58,17 @@ pub struct Measured {
     pub resting: Duration,
     /// Nodes put before, while the state was filled.
     nodes_filled: u64,
+}
+
+/// A run that is over.
+#[derive(Debug)]
+pub struct Ended {
+    /// What was measured while it went on.
+    pub measured: Measured,
+    /// What its store needs of disk now, nothing being compacted.
+    pub at_rest: Size,
+    /// Its major cycles.
+    pub cycles: Vec<Certificate>,
 }
 
 impl Measured {
@@ -112,7 +122,7 @@ impl Side {
         &self.chain
     }
 
-    /// Commits at full rate until so many samples are taken, then comes to rest.
+    /// Commits at full rate until so many samples are taken.
     pub fn segment(&mut self, plan: &Plan) -> Result<(), Error> {
         if let Some(Pruning { pruner, .. }) = &self.pruning {
             pruner.command(Command::Resume);
@@ -120,7 +130,7 @@ impl Side {
         for _ in 0..plan.samples {
             self.stretch(plan)?;
         }
-        self.rest()
+        Ok(())
     }
 
     /// The commits between two samples, and the later one.
@@ -138,8 +148,7 @@ impl Side {
             commits: self.commits,
             overwritten: (self.commits * plan.changes) as f64 / self.workload.objects() as f64,
             order: head.order,
-            space: backend.space()?,
-            node_bytes: node_bytes(backend)?,
+            size: Size::of(backend)?,
             nodes_put: head.nodes_put,
             per_second: times.len() as f64 / working.as_secs_f64(),
             p50: percentile(&times, 0.5),
@@ -161,8 +170,10 @@ impl Side {
         took
     }
 
-    /// Holds the pruner and waits until nothing is deleted and compacted any more.
-    fn rest(&mut self) -> Result<(), Error> {
+    /// Holds the pruner and waits until nothing is deleted and compacted any more: until the next segment the machine
+    /// is free. What was to be done is done meanwhile, outside the time in which it commits, so segments have to be long
+    /// against it.
+    pub fn rest(&mut self) -> Result<(), Error> {
         let (start, mut still, mut before) = (Instant::now(), 0, None);
         while still < STILL {
             if start.elapsed() > PATIENCE {
@@ -188,10 +199,11 @@ impl Side {
         })
     }
 
-    /// Ends the run: what was measured, and the certificates of its cycles.
-    pub fn finish(self) -> Result<(Measured, Vec<Certificate>), Error> {
-        let certificates = self.pruning.map_or(Ok(Vec::new()), |pruning| pruning.certificates())?;
-        Ok((self.measured, certificates))
+    /// Ends a run that is at rest.
+    pub fn finish(self) -> Result<Ended, Error> {
+        let at_rest = Size::of(self.chain.store.backend())?;
+        let cycles = self.pruning.map_or(Ok(Vec::new()), |pruning| pruning.certificates())?;
+        Ok(Ended { measured: self.measured, at_rest, cycles })
     }
 }
 

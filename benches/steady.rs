@@ -22,11 +22,11 @@ use std::{
 
 use state_benches::{
     Bound, Error, Folder, Table, args,
-    fresh::{Fresh, fresh_copy},
+    fresh::fresh_copy,
     plan::Plan,
     plot::{Line, Panel, svg},
-    samples::{Csv, Sample, millis},
-    side::{Measured, Probe, Side},
+    samples::{Csv, Sample, Size, millis},
+    side::{Ended, Measured, Probe, Side},
     workload::Profile,
 };
 use state_pruner::Certificate;
@@ -38,10 +38,10 @@ const MIB: f64 = (1 << 20) as f64;
 /// One profile, run to its end.
 struct Ran {
     profile: Profile,
-    with: Measured,
-    without: Measured,
-    fresh: Fresh,
-    cycles: Vec<Certificate>,
+    with: Ended,
+    without: Ended,
+    /// Bytes of the files of nodes in a fresh copy.
+    fresh: u64,
 }
 
 fn main() -> Result<ExitCode, Error> {
@@ -51,18 +51,15 @@ fn main() -> Result<ExitCode, Error> {
     std::fs::create_dir_all(&out)?;
     let (mut table, mut csv, mut panels) = (Table::default(), Csv::default(), Vec::new());
     for profile in &plan.profiles {
-        let ran = run(&plan, *profile, folder.path())?;
-        csv.add(profile.name(), "with pruning", &ran.with.samples)?;
-        csv.add(profile.name(), "without pruning", &ran.without.samples)?;
-        csv.add_fresh(profile.name(), ran.fresh)?;
+        let ran = run(&plan, *profile, folder.path(), &mut csv)?;
         panels.push(panel(&ran));
         csv.write(&out.join("steady.csv"))?; // after each profile: a long run that is stopped leaves the others
         std::fs::write(out.join("steady.svg"), svg(&panels)?)?;
         let mut figures = Figures { profile: *profile, table: &mut table };
         figures.sizes(&ran);
-        figures.rates(&ran.with, &ran.without);
-        figures.cycles(&ran.cycles)?;
-        figures.capacity(&ran.with, &ran.without);
+        figures.rates(&ran.with.measured, &ran.without.measured);
+        figures.cycles(&ran.with.cycles)?;
+        figures.capacity(&ran.with.measured, &ran.without.measured);
     }
     Ok(table.finish())
 }
@@ -72,7 +69,7 @@ fn default_out() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/steady")
 }
 
-fn run(plan: &Plan, profile: Profile, folder: &Path) -> Result<Ran, Error> {
+fn run(plan: &Plan, profile: Profile, folder: &Path, csv: &mut Csv) -> Result<Ran, Error> {
     let [pruned, kept, copy] = [(); 3].map(|()| tempfile::tempdir_in(folder));
     let (pruned, kept, copy) = (pruned?, kept?, copy?);
     let mut with = Side::with(pruned.path(), plan, profile, INCREMENTAL)?;
@@ -82,28 +79,36 @@ fn run(plan: &Plan, profile: Profile, folder: &Path) -> Result<Ran, Error> {
         let (first, second) =
             if segment.is_multiple_of(2) { (&mut with, &mut without) } else { (&mut without, &mut with) };
         first.segment(plan)?;
-        second.segment(plan)?;
+        first.rest()?;
+        second.segment(plan)?; // and goes on in the next round
         if with.chain().root() != without.chain().root() {
             return Err("the two runs went through different histories".into());
         }
     }
+    with.rest()?;
+    without.rest()?;
     let fresh = fresh_copy(&with.chain().store, plan.keep_last, &plan.rocks, copy.path())?;
-    let (with, cycles) = with.finish()?;
-    let (without, _) = without.finish()?;
-    Ok(Ran { profile, with, without, fresh, cycles })
+    let (with, without) = (with.finish()?, without.finish()?);
+    for (side, ended) in [("with pruning", &with), ("without pruning", &without)] {
+        csv.add(profile.name(), side, &ended.measured.samples)?;
+        csv.add_at_rest(profile.name(), &format!("{side} at rest"), ended.at_rest)?;
+    }
+    csv.add_at_rest(profile.name(), "fresh copy", fresh)?;
+    Ok(Ran { profile, with, without, fresh: fresh.node_bytes })
 }
 
 fn panel(ran: &Ran) -> Panel {
-    let points =
-        |samples: &[Sample]| samples.iter().map(|sample| (sample.overwritten, sample.bytes() as f64 / MIB)).collect();
+    let points = |samples: &[Sample]| {
+        samples.iter().map(|sample| (sample.overwritten, sample.size.bytes() as f64 / MIB)).collect()
+    };
     Panel {
         title: ran.profile.name().to_owned(),
         x: "times the state was overwritten",
         y: "MiB",
         lines: vec![
-            Line { name: "without pruning", colour: "#c0504d", points: points(&ran.without.samples) },
-            Line { name: "with pruning", colour: "#1f6fb4", points: points(&ran.with.samples) },
-            Line { name: "fresh copy", colour: "#555", points: vec![(0.0, ran.fresh.bytes as f64 / MIB)] },
+            Line { name: "without pruning", colour: "#c0504d", points: points(&ran.without.measured.samples) },
+            Line { name: "with pruning", colour: "#1f6fb4", points: points(&ran.with.measured.samples) },
+            Line { name: "fresh copy", colour: "#555", points: vec![(0.0, ran.fresh as f64 / MIB)] },
         ],
     }
 }
@@ -120,21 +125,24 @@ impl Figures<'_> {
     }
 
     fn sizes(&mut self, ran: &Ran) {
-        let fresh = ran.fresh.bytes as f64;
-        let (third, last) = (quarter(&ran.with.samples, 2), quarter(&ran.with.samples, 3));
-        let size = mean(last, Sample::bytes);
-        let most = last.iter().map(Sample::bytes).max().map_or(f64::NAN, |most| most as f64);
+        let (fresh, samples) = (ran.fresh as f64, &ran.with.measured.samples);
+        let (third, last) = (quarter(samples, 2), quarter(samples, 3));
+        let end = ran.with.at_rest.bytes() as f64;
+        let (size, nodes) = (mean(last, Size::bytes), mean(last, |size| size.node_bytes));
         self.line("fresh copy of what is retained", fresh / MIB, "MiB", Bound::None);
-        self.line("size with pruning, mean of the last quarter", size / MIB, "MiB", Bound::None);
-        let nodes = mean(last, |sample| sample.node_bytes);
-        self.line("of it in files of nodes", nodes / MIB, "MiB", Bound::None);
-        self.line("its log beside it", mean(last, |sample| sample.space.logs) / MIB, "MiB", Bound::None);
-        let without = ran.without.samples.last().map_or(f64::NAN, |sample| sample.bytes() as f64);
-        self.line("size without pruning, at the end", without / MIB, "MiB", Bound::None);
-        self.line("size / fresh copy", size / fresh, "times", Bound::AtMost(1.25));
-        self.line("files of nodes / fresh copy", nodes / fresh, "times", Bound::None);
-        self.line("most in the last quarter / fresh copy", most / fresh, "times", Bound::None);
-        self.line("last quarter / third quarter", size / mean(third, Sample::bytes), "times", Bound::AtMost(1.05));
+        self.line("without pruning, at the end", ran.without.at_rest.bytes() as f64 / MIB, "MiB", Bound::None);
+        self.line("with pruning, at the end", end / MIB, "MiB", Bound::None);
+        self.line("of it in files of nodes", ran.with.at_rest.node_bytes as f64 / MIB, "MiB", Bound::None);
+        self.line(
+            "log beside it, mean of the last quarter",
+            mean(last, |size| size.space.logs) / MIB,
+            "MiB",
+            Bound::None,
+        );
+        self.line("size at the end / fresh copy", end / fresh, "times", Bound::AtMost(1.25));
+        self.line("mean of the last quarter / fresh copy", size / fresh, "times", Bound::None);
+        self.line("the same, files of nodes alone", nodes / fresh, "times", Bound::None);
+        self.line("last quarter / third quarter", size / mean(third, Size::bytes), "times", Bound::AtMost(1.05));
     }
 
     fn rates(&mut self, with: &Measured, without: &Measured) {
@@ -184,6 +192,6 @@ fn quarter(samples: &[Sample], which: usize) -> &[Sample] {
 }
 
 /// Not a number if there are no samples.
-fn mean(samples: &[Sample], of: fn(&Sample) -> u64) -> f64 {
-    samples.iter().map(|sample| of(sample) as f64).sum::<f64>() / samples.len() as f64
+fn mean(samples: &[Sample], of: fn(&Size) -> u64) -> f64 {
+    samples.iter().map(|sample| of(&sample.size) as f64).sum::<f64>() / samples.len() as f64
 }

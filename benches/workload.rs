@@ -26,12 +26,12 @@ impl Profile {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Uniform, Self::Hot, Self::Tables];
 
-    /// Its name in figures and files.
+    /// Its name in arguments, figures and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Uniform => "uniform",
-            Self::Hot => "hot set",
-            Self::Tables => "toggle and tables",
+            Self::Hot => "hot",
+            Self::Tables => "tables",
         }
     }
 }
