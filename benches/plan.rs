@@ -7,9 +7,12 @@ use state_store::{Durability, RocksConfig};
 
 use crate::{Error, args, chain::NODE_IO_LIMIT_MIB, workload::Profile};
 
-/// Settings of both runs. What a node retains, when it begins a cycle and how it brakes its sweep is as in a node unless
-/// told otherwise; the write buffer (64 MiB in a node) and the ranges of its sweep (64 MiB too) are smaller, as the state
-/// is.
+/// Bytes per range of a node's sweep. Smaller ones are no help to a small store: each rewrites the level under what was
+/// flushed meanwhile whole.
+const NODE_RANGE_BYTES: u64 = 64 << 20;
+
+/// Settings of both runs, those of a node unless told otherwise, except the write buffer: it is smaller (64 MiB in a node),
+/// as the state is.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The histories.
@@ -30,8 +33,6 @@ pub struct Plan {
     pub keep_last: NonZeroU64,
     /// Orders between two cycles.
     pub every_orders: NonZeroU64,
-    /// Bytes per range of the sweep.
-    pub range_bytes: NonZeroU64,
     /// The brake on the sweep, in bytes per second.
     pub io_limit: Option<NonZeroU64>,
     /// Whether commits are synced.
@@ -49,7 +50,7 @@ impl Plan {
         let positive =
             |name: &str, default| NonZeroU64::new(number(name, default)).ok_or_else(|| format!("{name} is at least 1"));
         let io_limit = if args::flag("--no-io-limit") { 0 } else { number("--io-limit", NODE_IO_LIMIT_MIB) };
-        let write_buffer_bytes = positive("--write-buffer", 2)?.get() as usize * (1 << 20);
+        let write_buffer_bytes = positive("--write-buffer", 4)?.get() as usize * (1 << 20);
         Ok(Self {
             profiles: profiles(args::text("--profile").as_deref())?,
             seed: number("--seed", 1),
@@ -60,7 +61,6 @@ impl Plan {
             samples: positive("--samples", 12)?.get(),
             keep_last: positive("--keep-last", 128)?,
             every_orders: positive("--every-orders", 50)?,
-            range_bytes: positive("--range", 8)?.saturating_mul(NonZeroU64::MIN.saturating_add((1 << 20) - 1)),
             io_limit: NonZeroU64::new(io_limit << 20),
             durability: if args::flag("--logged") { Durability::Logged } else { Durability::Synced },
             rocks: RocksConfig { write_buffer_bytes, ..RocksConfig::default() },
@@ -74,11 +74,11 @@ impl Plan {
 
     /// The pruner of a node that keeps its files in `dir`.
     pub fn pruner(&self, dir: &Path) -> PrunerConfig {
-        let (range_bytes, io_limit) = (self.range_bytes, self.io_limit);
+        let range_bytes = NonZeroU64::MIN.saturating_add(NODE_RANGE_BYTES - 1);
         PrunerConfig {
             keep_last: self.keep_last,
             every_orders: self.every_orders,
-            cycle: CycleConfig { range_bytes, io_limit, ..CycleConfig::new(dir.to_owned()) },
+            cycle: CycleConfig { range_bytes, io_limit: self.io_limit, ..CycleConfig::new(dir.to_owned()) },
             snapshots: SnapshotManagerConfig::default(),
         }
     }

@@ -56,23 +56,30 @@ struct Scale {
     y: Axis,
 }
 
-/// From zero to a round figure, in round steps.
+/// From zero to its end, in round steps.
 struct Axis {
     step: f64,
     end: f64,
 }
 
 impl Axis {
-    fn up_to(most: f64) -> Self {
-        let rough = most.max(f64::MIN_POSITIVE) / PARTS;
+    /// Ends at the largest figure.
+    fn exact(most: f64) -> Self {
+        let end = most.max(f64::MIN_POSITIVE);
+        let rough = end / PARTS;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0].into_iter().map(|step| step * power).find(|step| *step >= rough);
-        let step = step.map_or(10.0 * power, |step| step);
-        Self { step, end: (most / step).ceil().max(1.0) * step }
+        Self { step: step.map_or(10.0 * power, |step| step), end }
+    }
+
+    /// Ends at the first step that holds every figure.
+    fn whole(most: f64) -> Self {
+        let Self { step, end } = Self::exact(most);
+        Self { step, end: (end / step).ceil() * step }
     }
 
     fn ticks(&self) -> impl Iterator<Item = f64> {
-        let count = (self.end / self.step).round() as u32;
+        let count = (self.end / self.step + 1e-9).floor() as u32;
         let step = self.step;
         (0..=count).map(move |tick| f64::from(tick) * step)
     }
@@ -97,7 +104,7 @@ impl Panel {
     fn draw(&self, out: &mut String) -> std::fmt::Result {
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
-        let scale = Scale { x: Axis::up_to(most(|point| point.0)), y: Axis::up_to(most(|point| point.1)) };
+        let scale = Scale { x: Axis::exact(most(|point| point.0)), y: Axis::whole(most(|point| point.1)) };
         writeln!(out, "<text x='{LEFT}' y='20' font-size='14' font-weight='bold'>{}</text>", self.title)?;
         self.axes(out, &scale)?;
         for (index, line) in self.lines.iter().enumerate() {
@@ -158,18 +165,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_axis_ends_at_the_first_round_step_that_holds_every_figure() {
+    fn an_axis_has_round_steps_and_ends_at_one_or_at_the_largest_figure() {
         let rows = [
-            (1.0, "0.0 0.2 0.4 0.6 0.8 1.0"),
-            (730.0, "0 200 400 600 800"),
-            (2.0, "0.0 0.5 1.0 1.5 2.0"),
-            (10.0, "0 2 4 6 8 10"),
+            (1.0, "0.0 0.2 0.4 0.6 0.8 1.0", "0.0 0.2 0.4 0.6 0.8 1.0"),
+            (730.0, "0 200 400 600", "0 200 400 600 800"),
+            (2.04, "0.0 0.5 1.0 1.5 2.0", "0.0 0.5 1.0 1.5 2.0 2.5"),
+            (10.0, "0 2 4 6 8 10", "0 2 4 6 8 10"),
         ];
-        for (most, expected) in rows {
-            let axis = Axis::up_to(most);
-            let labels: Vec<String> = axis.ticks().map(|tick| axis.label(tick)).collect();
-            assert_eq!(labels.join(" "), expected, "up to {most}");
+        let labels = |axis: Axis| axis.ticks().map(|tick| axis.label(tick)).collect::<Vec<_>>().join(" ");
+        for (most, exact, whole) in rows {
+            assert_eq!(labels(Axis::exact(most)), exact, "up to {most}");
+            assert_eq!(labels(Axis::whole(most)), whole, "up to {most}");
         }
-        assert!(Axis::up_to(0.0).ticks().count() > 1, "an axis of nothing is an axis");
+        assert!(Axis::whole(0.0).ticks().count() > 1, "an axis of nothing is an axis");
+    }
+
+    #[test]
+    fn the_same_figures_give_the_same_picture_with_every_line_in_it() {
+        let line = |name, points| Line { name, colour: "#123456", points };
+        let lines = vec![line("run", vec![(0.0, 1.0), (1.0, 2.0)]), line("level", vec![(0.0, 1.5)])];
+        let panel = Panel { title: "uniform".to_owned(), x: "times", y: "MiB", lines };
+        let picture = svg(&[panel.clone(), panel.clone()]).unwrap();
+        assert_eq!(picture, svg(&[panel.clone(), panel]).unwrap());
+        assert_eq!(picture.matches("<polyline").count(), 2);
+        assert_eq!(picture.matches("stroke-dasharray").count(), 4, "two levels, each with its legend");
+        assert_eq!(picture.matches("<g ").count(), picture.matches("</g>").count());
     }
 }

@@ -28,6 +28,9 @@ const STILL: u32 = 6;
 /// A store that is not at rest by then never will be.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// A run ends with an error before it leaves less of the device to others.
+const LEFT_FREE: u64 = 1 << 30;
+
 /// One run.
 pub struct Side {
     chain: Chain,
@@ -128,9 +131,17 @@ impl Side {
             pruner.command(Command::Resume);
         }
         for _ in 0..plan.samples {
+            self.leave_room()?;
             self.stretch(plan)?;
         }
         Ok(())
+    }
+
+    fn leave_room(&self) -> Result<(), Error> {
+        match self.chain.store.backend().free_bytes()? {
+            Some(free) if free < LEFT_FREE => Err(format!("only {free} bytes are free on the device").into()),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The commits between two samples, and the later one.
