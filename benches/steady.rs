@@ -47,7 +47,7 @@ struct Ran {
 fn main() -> Result<ExitCode, Error> {
     let plan = Plan::from_command_line()?;
     let folder = Folder::open(args::text("--dir").as_deref().map(Path::new))?;
-    let out = args::text("--out").map_or_else(default_out, PathBuf::from);
+    let out = out();
     std::fs::create_dir_all(&out)?;
     let (mut table, mut csv, mut panels) = (Table::default(), Csv::default(), Vec::new());
     for profile in &plan.profiles {
@@ -58,15 +58,16 @@ fn main() -> Result<ExitCode, Error> {
         let mut figures = Figures { profile: *profile, table: &mut table };
         figures.sizes(&ran);
         figures.rates(&ran.with.measured, &ran.without.measured);
-        figures.cycles(&ran.with.cycles)?;
+        figures.cycles(&ran.with.cycles);
         figures.capacity(&ran.with.measured, &ran.without.measured);
     }
     Ok(table.finish())
 }
 
-/// Beside whatever else is built; a bench runs in the folder of its package.
-fn default_out() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/steady")
+/// A bench runs in the folder of its package; a path is meant from the repository, where the scripts are called.
+fn out() -> PathBuf {
+    let named = args::text("--out").map_or_else(|| PathBuf::from("target/steady"), PathBuf::from);
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(named)
 }
 
 fn run(plan: &Plan, profile: Profile, folder: &Path, csv: &mut Csv) -> Result<Ran, Error> {
@@ -160,16 +161,15 @@ impl Figures<'_> {
         }
     }
 
-    fn cycles(&mut self, cycles: &[Certificate]) -> Result<(), Error> {
+    fn cycles(&mut self, cycles: &[Certificate]) {
         self.line("major cycles", cycles.len() as f64, "cycles", Bound::None);
         let mut triggers: BTreeMap<String, u64> = BTreeMap::new();
         for cycle in cycles {
-            *triggers.entry(serde_json::to_string(&cycle.trigger)?).or_insert(0) += 1;
+            *triggers.entry(format!("{:?}", cycle.trigger).to_lowercase()).or_insert(0) += 1;
         }
         for (trigger, count) in triggers {
             self.line(&format!("major cycles set off by {trigger}"), count as f64, "cycles", Bound::None);
         }
-        Ok(())
     }
 
     /// Whatever is put replaces something sooner or later, so nodes put are the most that can become stale.
