@@ -17,6 +17,8 @@ use crate::{Error, samples::Size};
 
 /// Nodes per commit of the copy.
 const PART: usize = 20_000;
+/// Passes of compaction, at most.
+const PASSES: u32 = 4;
 
 /// Copies what the last `keep_last` orders of the store reach into a new one in `dir`, flushed and compacted. Of its size
 /// the nodes are what counts: its journal says how the copy was made.
@@ -71,10 +73,19 @@ impl Copy {
         Ok(())
     }
 
+    /// Compacts until nothing gets smaller: one pass may leave blob files that are needed in part only.
     fn finish(mut self) -> Result<Size, Error> {
         self.write()?;
         let backend = self.store.backend();
-        backend.rewrite_nodes(&KeyRange::ALL)?;
-        Size::of(backend)
+        let mut least: Option<Size> = None;
+        for _ in 0..PASSES {
+            backend.rewrite_nodes(&KeyRange::ALL)?;
+            let size = Size::of(backend)?;
+            if least.is_some_and(|least| size.node_bytes >= least.node_bytes) {
+                break;
+            }
+            least = Some(size);
+        }
+        least.ok_or_else(|| "the copy was not compacted".into())
     }
 }
