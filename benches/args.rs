@@ -1,10 +1,15 @@
 //! Arguments behind `--` of a bench; those that the bench runner adds are passed over.
 
-/// The number behind `name`, if it was given.
-pub fn number(name: &str) -> Option<u64> {
+/// What stands behind `name`, if it was given.
+pub fn text(name: &str) -> Option<String> {
     let mut arguments = std::env::args();
     arguments.find(|argument| argument == name)?;
-    let value = arguments.next().unwrap_or_else(|| panic!("{name} takes a number"));
+    Some(arguments.next().unwrap_or_else(|| panic!("{name} takes a value")))
+}
+
+/// The number behind `name`, if it was given.
+pub fn number(name: &str) -> Option<u64> {
+    let value = text(name)?;
     Some(value.replace('_', "").parse().unwrap_or_else(|_| panic!("{name} takes a number, not {value}")))
 }
 

@@ -1,4 +1,4 @@
-//! A chain of flat objects under a store of our own: enough to commit at full rate while a pruner works.
+//! A chain over a store of our own that commits at full rate while a pruner works, and one of flat objects.
 
 #![expect(clippy::disallowed_methods, clippy::indexing_slicing, reason = "a bench measures time and may panic")]
 
@@ -15,17 +15,28 @@ use state_pruner::{
     CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig,
     snapshot::SnapshotManagerConfig,
 };
-use state_store::{Base, Batch, Commit, Durability, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig, View};
+use state_store::{
+    Base, Batch, Commit, Committed, Durability, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig, View,
+};
 use state_tree::{
     Change, Changes, FieldsBase, Key, NodeHash, NodeReader, Object, ObjectId, Order, Put, RoochLayout, StateRoot,
     TypeTag, update,
 };
 
-/// A store with a head, and where its next changes come from.
+/// `pruner.io_limit` of config/node.toml, in MiB.
+pub const NODE_IO_LIMIT_MIB: u64 = 24;
+
+/// A store with a head.
 pub struct Chain {
     /// The store.
     pub store: Arc<Store>,
     root: StateRoot,
+}
+
+/// A chain of flat objects, and where its next changes come from.
+pub struct Flat {
+    /// The chain.
+    pub chain: Chain,
     rng: ChaCha8Rng,
     objects: u64,
 }
@@ -62,28 +73,54 @@ fn put(number: u64, value: u64) -> Change {
 }
 
 impl Chain {
-    /// A new store in `dir` with `objects` objects.
-    pub fn create(dir: &Path, durability: Durability, objects: u64) -> Self {
-        let rocks = RocksConfig { subcompactions: 1, ..RocksConfig::default() };
-        let backend = Arc::new(RocksBackend::open(&dir.join("store"), &rocks).expect("open"));
+    /// A new, empty store in `dir`.
+    pub fn create(dir: &Path, rocks: &RocksConfig, durability: Durability) -> Self {
+        let backend = Arc::new(RocksBackend::open(&dir.join("store"), rocks).expect("open"));
         let config = StoreConfig { barrier_limit: 50_000_000, ..StoreConfig::new(durability) };
-        let store = Arc::new(Store::open(backend, config).expect("store"));
-        let mut chain = Self { store, root: StateRoot::EMPTY, rng: ChaCha8Rng::seed_from_u64(1), objects };
-        let numbers: Vec<u64> = (0..objects).collect();
-        for (index, part) in numbers.chunks(20_000).enumerate() {
-            let changes = Changes(part.iter().map(|number| (key(*number), put(*number, 0))).collect());
-            chain.commit(&changes, if index == 0 { Base::Genesis } else { Base::Head(chain.root) });
-        }
-        chain
+        Self { store: Arc::new(Store::open(backend, config).expect("store")), root: StateRoot::EMPTY }
     }
 
-    fn commit(&mut self, changes: &Changes, base: Base) -> Order {
+    /// The root of the newest order.
+    pub fn root(&self) -> StateRoot {
+        self.root
+    }
+
+    /// Updates the tree and commits it on the head.
+    pub fn commit(&mut self, changes: &Changes) -> Committed {
+        let base = if self.store.head().is_none() { Base::Genesis } else { Base::Head(self.root) };
         let reader = Reader(self.store.view().expect("view"));
         let delta = update(self.root, changes, &reader).expect("update");
         let commit = Commit { base, delta: &delta, timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
         let committed = self.store.commit(commit).expect("commit");
         self.root = committed.root;
-        committed.order
+        committed
+    }
+
+    /// A pruner over the store, as a node starts it.
+    pub fn pruner(&self, config: PrunerConfig) -> Pruner {
+        let parts = PrunerParts {
+            store: Arc::clone(&self.store),
+            chain: Arc::new(NativeChain),
+            layout: Arc::new(RoochLayout),
+            records: Arc::new(StoreRecords(Arc::clone(&self.store))),
+            clock: Arc::new(SystemClock::new()),
+            facts: None,
+            floor_rows: None,
+        };
+        Pruner::start(parts, config).expect("pruner")
+    }
+}
+
+impl Flat {
+    /// A new store in `dir` with `objects` objects.
+    pub fn create(dir: &Path, durability: Durability, objects: u64) -> Self {
+        let rocks = RocksConfig { subcompactions: 1, ..RocksConfig::default() };
+        let mut chain = Chain::create(dir, &rocks, durability);
+        let numbers: Vec<u64> = (0..objects).collect();
+        for part in numbers.chunks(20_000) {
+            chain.commit(&Changes(part.iter().map(|number| (key(*number), put(*number, 0))).collect()));
+        }
+        Self { chain, rng: ChaCha8Rng::seed_from_u64(1), objects }
     }
 
     /// Commits new values for `count` random objects; returns the order and the time it took, update included.
@@ -97,31 +134,21 @@ impl Chain {
                 .collect(),
         );
         let start = Instant::now();
-        let order = self.commit(&changes, Base::Head(self.root));
+        let order = self.chain.commit(&changes).order;
         (order, start.elapsed())
     }
 
     /// A pruner over the store that retains `keep_last` orders and works when told to.
     pub fn pruner(&self, dir: &Path, keep_last: u64, io_limit: Option<NonZeroU64>) -> Pruner {
-        let parts = PrunerParts {
-            store: Arc::clone(&self.store),
-            chain: Arc::new(NativeChain),
-            layout: Arc::new(RoochLayout),
-            records: Arc::new(StoreRecords(Arc::clone(&self.store))),
-            clock: Arc::new(SystemClock::new()),
-            facts: None,
-            floor_rows: None,
-        };
         let threads = NonZeroUsize::MIN;
         let cycle = CycleConfig { threads, io_limit, ..CycleConfig::new(dir.join("pruner")) };
-        let config = PrunerConfig {
+        self.chain.pruner(PrunerConfig {
             keep_last: keep_last.try_into().expect("not zero"),
             every_orders: u64::MAX.try_into().expect("not zero"),
             triggers: TriggerConfig::default(),
             cycle,
             snapshots: SnapshotManagerConfig::default(),
-        };
-        Pruner::start(parts, config).expect("pruner")
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 
 use state_benches::{
     Bound, Table, args,
-    chain::{Chain, percentile},
+    chain::{Flat, NODE_IO_LIMIT_MIB, percentile},
 };
 use state_pruner::Command;
 use state_store::Durability;
@@ -23,8 +23,6 @@ use state_store::Durability;
 const OBJECTS_PER_COMMIT: usize = 100;
 const KEEP_LAST: u64 = 100;
 const SEGMENTS: usize = 5;
-/// `pruner.io_limit` of config/node.toml, in MiB.
-const NODE_IO_LIMIT_MIB: u64 = 24;
 
 #[derive(Default)]
 struct Side {
@@ -33,7 +31,7 @@ struct Side {
 }
 
 impl Side {
-    fn run(&mut self, chain: &mut Chain, time: Duration, mut each: impl FnMut(state_tree::Order)) {
+    fn run(&mut self, chain: &mut Flat, time: Duration, mut each: impl FnMut(state_tree::Order)) {
         let start = Instant::now();
         while start.elapsed() < time {
             let (order, took) = chain.step(OBJECTS_PER_COMMIT);
@@ -66,7 +64,7 @@ fn main() -> ExitCode {
     let seconds = args::number("--seconds").unwrap_or(4);
     let durability = if args::flag("--logged") { Durability::Logged } else { Durability::Synced };
     let dir = tempfile::tempdir().expect("tempdir");
-    let mut chain = Chain::create(dir.path(), durability, objects);
+    let mut chain = Flat::create(dir.path(), durability, objects);
     let pruner = chain.pruner(dir.path(), KEEP_LAST, io_limit());
     let (mut without, mut with) = (Side::default(), Side::default());
     let segment = Duration::from_secs(seconds);

@@ -219,7 +219,7 @@ fn whole_fields(number: u64) -> Vec<u64> {
 }
 
 /// A uniform key: the output function of splitmix64, four times.
-fn key(number: u64) -> Key {
+pub(crate) fn key(number: u64) -> Key {
     let mut bytes = [0; 32];
     let mut state = number.wrapping_mul(0x2545_f491_4f6c_dd1d);
     for chunk in bytes.as_chunks_mut::<8>().0 {

@@ -1,15 +1,21 @@
 //! What the benches share: arguments, the store they measure on, stopwatch, memory, and the table at the end.
 //!
 //! Each bench builds (or reopens) one store and measures everything side by side on it in one process, so that its
-//! ratios mean something on a busy machine too. Arguments: `--nodes N` (default 200,000), `--live PERCENT` (default
+//! ratios mean something on a busy machine too; `steady` takes two stores through one history. Arguments: `--nodes N` (default 200,000), `--live PERCENT` (default
 //! 25), `--rounds N` (default 3), `--dir DIR` to keep the store for the next run, `--check` to fail where a figure breaks
 //! its bound.
 
 pub mod args;
 pub mod chain;
+pub mod fresh;
 mod history;
+pub mod plan;
+pub mod plot;
 mod report;
+pub mod samples;
+pub mod side;
 mod system;
+pub mod workload;
 
 use std::path::{Path, PathBuf};
 

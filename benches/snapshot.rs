@@ -16,7 +16,7 @@ use std::{
 
 use state_benches::{
     Bound, Table, args,
-    chain::{Chain, percentile},
+    chain::{Chain, Flat, percentile},
 };
 use state_pruner::{
     LiveWindow, RecordKey, Records, RetainedRoots, StoreRecords, SystemClock,
@@ -30,10 +30,11 @@ fn main() -> ExitCode {
     let rounds = args::number("--rounds").unwrap_or(500);
     let durability = if args::flag("--logged") { Durability::Logged } else { Durability::Synced };
     let dir = tempfile::tempdir().expect("tempdir");
-    let mut chain = Chain::create(dir.path(), durability, 1_000);
+    let mut flat = Flat::create(dir.path(), durability, 1_000);
     for _ in 0..window {
-        chain.step(1);
+        flat.step(1);
     }
+    let chain = &flat.chain;
     let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&chain.store)));
     let policy = LiveWindow {
         store: Arc::clone(&chain.store),
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         clock: Arc::new(SystemClock::new()),
     };
     let manager = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
-    let (create, lock, commits) = measure(&mut chain, &manager, (&*policy, rounds));
+    let (create, lock, commits) = measure(&mut flat, &manager, (&*policy, rounds));
     let persisted = records.load(RecordKey::Snapshot).expect("record").expect("saved").len();
     let mut table = Table::default();
     table.number("orders in the window", (window as f64, "orders"), Bound::None);
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
     table.number("lock acquisition, p50", us(percentile(&lock, 0.5)), Bound::None);
     table.number("lock acquisition, p99", us(percentile(&lock, 0.99)), Bound::AtMost(100.0));
     table.number("persisted snapshot", (persisted as f64, "bytes"), Bound::AtMost(500_000.0));
-    parts_of_a_creation(&chain, &*policy, rounds, &mut table);
+    parts_of_a_creation(&flat.chain, &*policy, rounds, &mut table);
     table.finish()
 }
 
@@ -95,7 +96,7 @@ fn parts_of_a_creation(chain: &Chain, policy: &dyn RetentionPolicy, rounds: u64,
 type Measured = (Vec<Duration>, Vec<Duration>, u64);
 
 fn measure(
-    chain: &mut Chain,
+    flat: &mut Flat,
     manager: &AtomicSnapshotManager,
     (policy, rounds): (&dyn RetentionPolicy, u64),
 ) -> Measured {
@@ -116,7 +117,7 @@ fn measure(
             done.store(true, Ordering::Release);
         });
         while !done.load(Ordering::Acquire) {
-            chain.step(10);
+            flat.step(10);
             commits += 1;
         }
         snapshots.join().expect("joined");

@@ -70,7 +70,7 @@ fn nothing_is_exported_by_a_glob() {
 #[test]
 fn no_path_of_a_machine_and_no_unknown_host_is_named() {
     let paths = [word(&["/wo", "rk/"]), word(&["/ro", "ot/"]), word(&["/ho", "me/"]), word(&["/Us", "ers/"])];
-    let hosts = ["127.0.0.1", "localhost", "github.com", "www.apache.org", "rustup.rs", "{", "HOST"];
+    let hosts = ["127.0.0.1", "localhost", "github.com", "www.apache.org", "www.w3.org", "rustup.rs", "{", "HOST"];
     let foreign = |line: &str| {
         let urls = line.split("://").skip(1);
         urls.into_iter()
