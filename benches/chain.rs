@@ -74,9 +74,8 @@ fn put(number: u64, value: u64) -> Change {
 
 impl Chain {
     /// A new, empty store in `dir`.
-    pub fn create(dir: &Path, rocks: &RocksConfig, durability: Durability) -> Self {
+    pub fn create(dir: &Path, rocks: &RocksConfig, config: StoreConfig) -> Self {
         let backend = Arc::new(RocksBackend::open(&dir.join("store"), rocks).expect("open"));
-        let config = StoreConfig { barrier_limit: 50_000_000, ..StoreConfig::new(durability) };
         Self { store: Arc::new(Store::open(backend, config).expect("store")), root: StateRoot::EMPTY }
     }
 
@@ -115,7 +114,7 @@ impl Flat {
     /// A new store in `dir` with `objects` objects.
     pub fn create(dir: &Path, durability: Durability, objects: u64) -> Self {
         let rocks = RocksConfig { subcompactions: 1, ..RocksConfig::default() };
-        let mut chain = Chain::create(dir, &rocks, durability);
+        let mut chain = Chain::create(dir, &rocks, StoreConfig::new(durability));
         let numbers: Vec<u64> = (0..objects).collect();
         for part in numbers.chunks(20_000) {
             chain.commit(&Changes(part.iter().map(|number| (key(*number), put(*number, 0))).collect()));
@@ -145,6 +144,7 @@ impl Flat {
         self.chain.pruner(PrunerConfig {
             keep_last: keep_last.try_into().expect("not zero"),
             every_orders: u64::MAX.try_into().expect("not zero"),
+            incremental: None,
             triggers: TriggerConfig::default(),
             cycle,
             snapshots: SnapshotManagerConfig::default(),

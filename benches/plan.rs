@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU64, path::Path};
 
-use state_pruner::{CycleConfig, PrunerConfig, snapshot::SnapshotManagerConfig};
+use state_pruner::{CycleConfig, IncrementalConfig, PrunerConfig, TriggerConfig, snapshot::SnapshotManagerConfig};
 use state_store::{Durability, RocksConfig};
 
 use crate::{Error, args, chain::NODE_IO_LIMIT_MIB, workload::Profile};
@@ -60,7 +60,7 @@ impl Plan {
             segments: positive("--segments", 4)?.get(),
             samples: positive("--samples", 12)?.get(),
             keep_last: positive("--keep-last", 128)?,
-            every_orders: positive("--every-orders", 50)?,
+            every_orders: positive("--every-orders", 100_000)?,
             io_limit: NonZeroU64::new(io_limit << 20),
             durability: if args::flag("--logged") { Durability::Logged } else { Durability::Synced },
             rocks: RocksConfig { write_buffer_bytes, ..RocksConfig::default() },
@@ -78,6 +78,8 @@ impl Plan {
         PrunerConfig {
             keep_last: self.keep_last,
             every_orders: self.every_orders,
+            incremental: Some(IncrementalConfig::for_window(self.keep_last)),
+            triggers: TriggerConfig::default(),
             cycle: CycleConfig { range_bytes, io_limit: self.io_limit, ..CycleConfig::new(dir.to_owned()) },
             snapshots: SnapshotManagerConfig::default(),
         }

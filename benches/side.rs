@@ -9,6 +9,7 @@ use std::{
 };
 
 use state_pruner::{Certificate, Command, Pause, Pruner};
+use state_store::StoreConfig;
 
 use crate::{
     Error,
@@ -96,12 +97,13 @@ impl Measured {
 impl Side {
     /// A run without pruning over a new store in `dir`, its state filled.
     pub fn without(dir: &Path, plan: &Plan, profile: Profile) -> Result<Self, Error> {
-        Self::start(Chain::create(dir, &plan.rocks, plan.durability), None, (plan, profile))
+        let config = StoreConfig { journal: false, ..StoreConfig::new(plan.durability) }; // as of a node that does not prune
+        Self::start(Chain::create(dir, &plan.rocks, config), None, (plan, profile))
     }
 
     /// A run with pruning, likewise.
     pub fn with(dir: &Path, plan: &Plan, profile: Profile, probe: Probe) -> Result<Self, Error> {
-        let chain = Chain::create(dir, &plan.rocks, plan.durability);
+        let chain = Chain::create(dir, &plan.rocks, StoreConfig::new(plan.durability));
         let (pruner, dir) = (chain.pruner(plan.pruner(&dir.join("pruner"))), dir.join("pruner"));
         Self::start(chain, Some(Pruning { pruner, probe, dir }), (plan, profile))
     }
@@ -176,7 +178,7 @@ impl Side {
         let order = self.chain.commit(&changes).order;
         let took = start.elapsed();
         if let Some(Pruning { pruner, .. }) = &self.pruning {
-            pruner.committed(order);
+            pruner.committed_in(order, Some(took));
         }
         took
     }

@@ -18,6 +18,7 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use state_benches::{
@@ -25,14 +26,21 @@ use state_benches::{
     fresh::fresh_copy,
     plan::Plan,
     plot::{Line, Panel, svg},
-    samples::{Csv, Sample, Size, millis},
+    samples::{Csv, Incremental, Sample, Size, millis},
     side::{Ended, Measured, Probe, Side},
     workload::Profile,
 };
 use state_pruner::Certificate;
 
-/// Nothing is pruned between two major cycles.
-const INCREMENTAL: Probe = |_| None;
+/// What the sweep between cycles says of itself.
+const INCREMENTAL: Probe = |pruner| {
+    let status = pruner.status().incremental?;
+    Some(Incremental {
+        lag_orders: status.lag_orders?,
+        deleted: status.deleted_total,
+        busy: Duration::from_secs_f64(status.working_seconds),
+    })
+};
 const MIB: f64 = (1 << 20) as f64;
 
 /// One profile, run to its end.

@@ -67,6 +67,7 @@ impl<'a> Setup<'a> {
         let config = PrunerConfig {
             keep_last: plan.keep_last,
             every_orders: NonZeroU64::new(self.every_orders).unwrap(),
+            incremental: None,
             triggers: self.triggers,
             cycle: plan.config,
             snapshots: SnapshotManagerConfig::default(),

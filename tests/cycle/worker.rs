@@ -54,6 +54,7 @@ fn start_with(
     let config = PrunerConfig {
         keep_last: plan.keep_last,
         every_orders: NonZeroU64::new(10).unwrap(),
+        incremental: None,
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),

@@ -220,7 +220,7 @@ impl BlockObserver for Feed {
         histogram!("state_node_execute_seconds").record(produced.execute.as_secs_f64());
         histogram!("state_node_commit_seconds").record(produced.commit.as_secs_f64());
         if let Some(pruner) = &self.pruner {
-            pruner.committed(produced.committed.order);
+            pruner.committed_in(produced.committed.order, Some(produced.commit));
         }
     }
 

@@ -25,6 +25,8 @@ pub enum Trigger {
     Operator,
     /// An interrupted cycle went on after a restart.
     Resumed,
+    /// Commits are not counted exactly, so that nothing is deleted between cycles until one has finished.
+    Counts,
     /// Enough of the nodes present were put since the last run.
     Garbage,
     /// The disk was low.
@@ -35,8 +37,8 @@ pub enum Trigger {
 
 impl Trigger {
     /// Each of them.
-    pub const ALL: [Self; 6] =
-        [Self::Orders, Self::Operator, Self::Resumed, Self::Garbage, Self::LowDisk, Self::Schedule];
+    pub const ALL: [Self; 7] =
+        [Self::Orders, Self::Operator, Self::Resumed, Self::Counts, Self::Garbage, Self::LowDisk, Self::Schedule];
 
     /// The word shown for it.
     pub fn label(self) -> &'static str {
@@ -44,6 +46,7 @@ impl Trigger {
             Self::Orders => "orders",
             Self::Operator => "operator",
             Self::Resumed => "resumed",
+            Self::Counts => "counts",
             Self::Garbage => "garbage",
             Self::LowDisk => "low_disk",
             Self::Schedule => "schedule",

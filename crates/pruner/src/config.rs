@@ -71,6 +71,20 @@ impl CycleConfig {
     }
 }
 
+/// How the journal is swept between cycles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IncrementalConfig {
+    /// Orders by which the floor moves at once, while commits come.
+    pub stride: NonZeroU64,
+}
+
+impl IncrementalConfig {
+    /// A stride of a thirty-second of the window.
+    pub fn for_window(keep_last: NonZeroU64) -> Self {
+        Self { stride: NonZeroU64::MIN.saturating_add((keep_last.get() / 32).saturating_sub(1)) }
+    }
+}
+
 /// How the background pruner of a node works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrunerConfig {
@@ -80,6 +94,8 @@ pub struct PrunerConfig {
     pub every_orders: NonZeroU64,
     /// What else makes one begin, or holds it back.
     pub triggers: TriggerConfig,
+    /// How the journal is swept between cycles; absent means not at all.
+    pub incremental: Option<IncrementalConfig>,
     /// How one cycle works.
     pub cycle: CycleConfig,
     /// How snapshots and locks behave.

@@ -5,9 +5,11 @@ use state_store::Holder;
 
 use crate::{
     error::iec,
+    incremental::RoundEnd,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
     trigger::DiskStatus,
+    worker::IncrementalStatus,
 };
 
 /// The overall state.
@@ -103,6 +105,10 @@ pub struct Facts {
     pub background_errors: Option<u64>,
     /// Free space, where the low-disk trigger looks at it.
     pub disk: Option<DiskStatus>,
+    /// The sweep between cycles, where there is one.
+    pub incremental: Option<IncrementalStatus>,
+    /// Whether commits make it do more than it can, and have for long.
+    pub too_much: bool,
 }
 
 /// Lag beyond so many due cycles is worth a look.
@@ -121,6 +127,9 @@ pub fn assess(facts: &Facts) -> Health {
         lagging(facts),
         engine_errors(facts),
         low_disk(facts),
+        incremental_failed(facts),
+        incremental_behind(facts),
+        incremental_waits(facts),
     ]
     .into_iter()
     .flatten()
@@ -204,6 +213,28 @@ fn low_disk(facts: &Facts) -> Option<Reason> {
         iec(disk.room_from)
     );
     Some(reason(Verdict::Degraded, "low_disk", message))
+}
+
+fn incremental_failed(facts: &Facts) -> Option<Reason> {
+    let why = facts.incremental.as_ref().filter(|_| facts.freeze.is_none())?.failure.as_ref()?;
+    let message = format!("the sweep between cycles failed and is tried again: {why}");
+    Some(reason(Verdict::Degraded, "incremental_failed", message))
+}
+
+fn incremental_behind(facts: &Facts) -> Option<Reason> {
+    let incremental = facts.incremental.as_ref().filter(|_| facts.too_much)?;
+    let (made, done) = incremental.production_per_second.zip(incremental.capacity_per_second)?;
+    let message = format!(
+        "commits drop {made:.0} nodes per second and the sweep between cycles can delete {done:.0}: it falls behind; \
+         give the node a faster disk, or let major cycles do more"
+    );
+    Some(reason(Verdict::Degraded, "incremental_behind", message))
+}
+
+fn incremental_waits(facts: &Facts) -> Option<Reason> {
+    let Some(RoundEnd::Waits { order, owner }) = &facts.incremental.as_ref()?.last else { return None };
+    let message = format!("the sweep between cycles waits: {owner} holds order {order}");
+    Some(reason(Verdict::Healthy, "incremental_waits", message))
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, Root
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, SystemClock};
-pub use config::{CycleConfig, PrunerConfig, SweepChoice};
+pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
 pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;
 pub use health::{Begun, Facts, Health, Reason, Unfinished, Verdict, assess};
@@ -51,4 +51,4 @@ pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
-pub use worker::{Command, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};
+pub use worker::{Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};

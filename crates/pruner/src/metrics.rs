@@ -5,20 +5,23 @@ use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gau
 use crate::{
     certificate::{Certificate, Trigger},
     control::{Pause, Stage},
+    incremental::Round,
     phase::PrunePhase,
     trigger::Run,
-    worker::PrunerStatus,
+    worker::{IncrementalStatus, PrunerStatus},
 };
 
-const COUNTERS: [(&str, &str); 5] = [
+const COUNTERS: [(&str, &str); 7] = [
     ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
     ("state_pruner_runs_total", "Runs that ended, by the trigger that set them off; interrupted ones are among them"),
     ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
     ("state_pruner_spared_nodes_total", "Nodes outside the mark that a commit had created again"),
     ("state_pruner_freed_bytes_total", "Bytes on disk that finished cycles gave back"),
+    ("state_pruner_incremental_deleted_nodes_total", "Nodes deleted by the sweep between cycles"),
+    ("state_pruner_incremental_set_aside_total", "Nodes and journal rows it could not read and left to a cycle"),
 ];
 
-const GAUGES: [(&str, &str); 16] = [
+const GAUGES: [(&str, &str); 22] = [
     ("state_pruner_live_nodes", "Live nodes that the last finished cycle marked"),
     ("state_pruner_store_bytes", "Bytes on disk after the last finished cycle"),
     ("state_pruner_retained_roots", "Roots that the last finished cycle retained"),
@@ -34,6 +37,12 @@ const GAUGES: [(&str, &str); 16] = [
     ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
     ("state_pruner_uncounted_orders", "Orders that no run has counted yet"),
     ("state_pruner_turnover_share", "Share of the nodes present that was put since the last run, at most"),
+    ("state_pruner_incremental_lag_orders", "Orders at or below the floor whose entries still name nodes"),
+    ("state_pruner_incremental_lag_nodes", "Nodes that those entries name"),
+    ("state_pruner_incremental_lag_seconds", "Chain time that those entries cover"),
+    ("state_pruner_incremental_capacity_nodes", "Nodes per second of its own time that the sweep deals with"),
+    ("state_pruner_incremental_production_nodes", "Nodes per second that commits make it deal with"),
+    ("state_pruner_incremental_slice_nodes", "Most nodes in its next slice"),
     ("state_pruner_free_bytes", "Bytes free on the device of the store, where the low-disk trigger looks at it"),
 ];
 
@@ -47,13 +56,16 @@ pub(crate) fn describe() {
     COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
     GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
     describe_histogram!("state_pruner_phase_seconds", "Seconds that each phase of finished cycles took");
+    let slice = "Seconds that the longest slice of each round took to be taken: no commit waited longer for one";
+    describe_histogram!("state_pruner_incremental_slice_seconds", slice);
     for outcome in ["finished", "cancelled"] {
         counter!("state_pruner_cycles_total", "outcome" => outcome).increment(0);
     }
     for trigger in Trigger::ALL {
         counter!("state_pruner_runs_total", "trigger" => trigger.label()).increment(0);
     }
-    for name in ["state_pruner_deleted_nodes_total", "state_pruner_spared_nodes_total"] {
+    let nodes = ["deleted_nodes", "spared_nodes", "incremental_deleted_nodes", "incremental_set_aside"];
+    for name in nodes.map(|name| format!("state_pruner_{name}_total")) {
         counter!(name).increment(0);
     }
     counter!("state_pruner_freed_bytes_total").increment(0);
@@ -73,6 +85,9 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
         gauge!("state_pruner_stage", "stage" => stage.label()).set(f64::from(shown.is_some()));
         let share = shown.and_then(|progress| progress.share).map_or(f64::NAN, |share| share);
         gauge!("state_pruner_stage_share", "stage" => stage.label()).set(share);
+    }
+    if let Some(status) = &status.incremental {
+        incremental(status);
     }
     gauge!("state_pruner_keep_last_orders").set(status.keep_last as f64);
     gauge!("state_pruner_next_cycle_order").set(status.next_at_order as f64);
@@ -116,6 +131,25 @@ pub(crate) fn cycle_finished(certificate: &Certificate) {
             histogram!("state_pruner_phase_seconds", "phase" => phase).record(seconds);
         }
     }
+}
+
+/// Shows the sweep between cycles; NaN where nothing is known.
+fn incremental(status: &IncrementalStatus) {
+    let known = |of: Option<u64>| of.map_or(f64::NAN, |of| of as f64);
+    gauge!("state_pruner_incremental_lag_orders").set(known(status.lag_orders));
+    gauge!("state_pruner_incremental_lag_nodes").set(known(status.lag_nodes));
+    gauge!("state_pruner_incremental_lag_seconds").set(known(status.lag_ms) / 1000.0);
+    let rate = |of: Option<f64>| of.map_or(f64::NAN, |of| of);
+    gauge!("state_pruner_incremental_capacity_nodes").set(rate(status.capacity_per_second));
+    gauge!("state_pruner_incremental_production_nodes").set(rate(status.production_per_second));
+    gauge!("state_pruner_incremental_slice_nodes").set(status.slice_nodes as f64);
+}
+
+/// Counts a round of the sweep between cycles.
+pub(crate) fn round_ended(round: &Round) {
+    counter!("state_pruner_incremental_deleted_nodes_total").increment(round.nodes);
+    counter!("state_pruner_incremental_set_aside_total").increment(round.set_aside);
+    histogram!("state_pruner_incremental_slice_seconds").record(round.longest.as_secs_f64());
 }
 
 /// Counts a cycle that ended early by the code of what ended it.

@@ -124,6 +124,14 @@ pub(crate) enum Asked {
     Yes,
 }
 
+/// Whether commits are counted as the sweep between cycles needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Counts {
+    Settled,
+    /// A cycle has to finish first.
+    Owed,
+}
+
 /// What is known when the coordinator looks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
@@ -136,6 +144,8 @@ pub(crate) struct Facts {
     /// Whether the node is at the head of its chain, if it tells.
     pub(crate) synced: Option<bool>,
     pub(crate) asked: Asked,
+    /// Whether a cycle is owed to the counts of commits; nothing where nobody sweeps by them.
+    pub(crate) counts: Option<Counts>,
     /// What holds every cycle back.
     pub(crate) held: Option<HeldBy>,
 }
@@ -148,7 +158,7 @@ pub(crate) struct Look {
     /// When to look again if nobody wakes the worker before; later than the look.
     pub(crate) again: Option<Duration>,
     /// Each trigger, in the order in which they are asked.
-    pub(crate) standings: [(Trigger, TriggerState); 5],
+    pub(crate) standings: [(Trigger, TriggerState); 6],
 }
 
 /// An event by the monotonic clock, perhaps of an earlier process.
@@ -278,9 +288,9 @@ impl Coordinator {
     /// Says of each trigger how it stands, and what to do now. The first one that is due sets the cycle off, in an order
     /// that answers whoever waits first; one cycle serves all of them.
     pub(crate) fn look(&self, facts: &Facts) -> Look {
-        use Trigger::{Garbage, LowDisk, Operator, Orders, Schedule};
-        let standings =
-            [Operator, LowDisk, Orders, Garbage, Schedule].map(|trigger| (trigger, self.standing(trigger, facts)));
+        use Trigger::{Counts, Garbage, LowDisk, Operator, Orders, Schedule};
+        let asked = [Operator, LowDisk, Orders, Counts, Garbage, Schedule];
+        let standings = asked.map(|trigger| (trigger, self.standing(trigger, facts)));
         let begin = standings.iter().find(|(_, standing)| *standing == TriggerState::Due).map(|(trigger, _)| *trigger);
         let held = |by| standings.iter().any(|(_, standing)| *standing == TriggerState::Held { by });
         let again = [
@@ -296,6 +306,11 @@ impl Coordinator {
         let met = match trigger {
             Trigger::Operator => Some(facts.asked == Asked::Yes),
             Trigger::Orders => Some(facts.head >= self.next_at()),
+            Trigger::Counts => match facts.counts {
+                None => return TriggerState::Off,
+                // After one that failed the next comes a window later, not at once.
+                Some(counts) => Some(counts == Counts::Owed && self.uncounted(facts.head) >= self.rules.keep_last),
+            },
             Trigger::LowDisk => match &self.disk {
                 None => return TriggerState::Off,
                 Some(disk) => disk.is_measured().then(|| disk.is_due()),

@@ -9,6 +9,7 @@ mod ending;
 mod serving;
 mod shared;
 mod status;
+mod steady;
 
 use std::{
     sync::{
@@ -16,6 +17,7 @@ use std::{
         mpsc::{self, SyncSender, TrySendError},
     },
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -39,6 +41,8 @@ use crate::{
 use serving::Begin;
 use shared::{Life, Recalled, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
+pub use steady::IncrementalStatus;
+use steady::SteadyShared;
 
 /// What a node hands to its pruner.
 #[derive(Clone)]
@@ -133,7 +137,7 @@ impl Pruner {
         let recalled = recall(&parts, &snapshots);
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
-        let mut shared = Shared::new(recalled, coordinator, head);
+        let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
         let look = shared.poisoned.is_none().then(|| shared.hold(Trigger::Resumed));
         let inner = Arc::new(Inner { parts, config, snapshots, snapshot_parts, shared: Mutex::new(shared) });
         let (inbox, messages) = mpsc::sync_channel(16);
@@ -149,14 +153,21 @@ impl Pruner {
 
     /// Tells that an order was committed. Returns at once.
     pub fn committed(&self, order: Order) {
+        self.committed_in(order, None);
+    }
+
+    /// The same, with the time that the commit took: the sweep between cycles gives way when commits get slower.
+    pub fn committed_in(&self, order: Order, took: Option<Duration>) {
         let outside = self.inner.outside();
         let due = {
             let mut shared = self.inner.shared.lock();
             shared.head = shared.head.max(order.get()); // several committers may tell in any order
             self.inner.end_a_paused_cycle_that_is_lost(&shared);
             let look = shared.coordinator.look(&shared.facts(&outside));
-            let idle = shared.running.is_none();
-            idle && (look.begin.is_some() || shared.coordinator.wants_disk(outside.now))
+            shared.steady.committed(outside.now, took);
+            let idle = shared.running.is_none() && shared.steady.control.is_none();
+            let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.is_settled();
+            idle && (look.begin.is_some() || sweeps || shared.coordinator.wants_disk(outside.now))
         };
         if due {
             self.wake();
@@ -177,7 +188,7 @@ impl Pruner {
 
     /// The verdict on it.
     pub fn health(&self) -> Health {
-        let background_errors = self.inner.background_errors();
+        let (background_errors, now) = (self.inner.background_errors(), self.inner.parts.clock.monotonic());
         let shared = self.inner.shared.lock();
         health::assess(&Facts {
             freeze: shared.freeze.clone(),
@@ -187,6 +198,8 @@ impl Pruner {
             lag: Some((self.inner.behind(&shared), self.inner.due_after())),
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             disk: shared.coordinator.disk(),
+            incremental: shared.steady.status(),
+            too_much: shared.steady.is_too_much(now),
         })
     }
 
@@ -201,11 +214,9 @@ impl Drop for Pruner {
         let running = {
             let mut shared = self.inner.shared.lock();
             shared.life = Life::Stopping; // a cycle begins under the same lock, so none can begin unseen
-            shared.running.clone()
+            [shared.running.clone(), shared.steady.control.clone()]
         };
-        if let Some(control) = running {
-            control.stop();
-        }
+        running.into_iter().flatten().for_each(|control| control.stop());
         // A disconnected inbox means that the worker has ended already.
         match self.inbox.send(Message::Stop) {
             Ok(()) | Err(_) => {}
@@ -293,6 +304,7 @@ impl Inner {
             keep_last: self.config.keep_last.get(),
             next_at_order: shared.coordinator.next_at(),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
+            incremental: shared.steady.status(),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),
             lock: snapshot.lock,

@@ -65,6 +65,13 @@ pub(crate) enum Mode {
     Exact(CountsRecord),
 }
 
+impl Mode {
+    /// Whether entries may expire.
+    pub(crate) fn is_settled(self) -> bool {
+        matches!(self, Self::Exact(CountsRecord { cycle: Some(_), .. }))
+    }
+}
+
 /// What the gate guards beside the order of writes.
 #[derive(Debug)]
 pub(crate) struct Counting {

@@ -8,7 +8,10 @@ mod floor;
 mod rollback;
 mod settle;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use state_tree::{NodeHash, Order, StateRoot};
@@ -88,6 +91,8 @@ pub struct Store {
     chain: Arc<RwLock<Option<ChainState>>>,
     barrier: Arc<Barrier>,
     fence: Arc<Fence>,
+    /// Whether entries may expire as far as counts go; follows what the gate guards.
+    counts_settled: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -103,7 +108,10 @@ impl Store {
     pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
         let store = Self::build(backend, config)?; // claims the engine BEFORE its state is read
         let view = store.view()?;
-        *store.gate.lock() = Counting::load(&*view, config)?;
+        let mut gate = store.gate.lock();
+        *gate = Counting::load(&*view, config)?;
+        store.note(&gate);
+        drop(gate);
         *store.chain.write() = Some(ChainState::load(&*view)?);
         Ok(store)
     }
@@ -126,6 +134,7 @@ impl Store {
             chain: Arc::default(),
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),
+            counts_settled: AtomicBool::new(false),
         })
     }
 
@@ -154,9 +163,20 @@ impl Store {
         self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
         self.backend().write(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
         gate.keep(&plan, booked);
+        self.note(&gate);
         self.change(|chain| chain.apply(&planned))?;
         MutexGuard::unlock_fair(gate); // a capture that waits goes before the next commit of a busy committer
         Ok(planned.committed)
+    }
+
+    fn note(&self, counting: &Counting) {
+        self.counts_settled.store(counting.mode.is_settled(), Ordering::Release);
+    }
+
+    /// Whether commits are counted exactly and a major cycle has finished under that: without it nothing is deleted between
+    /// cycles, and one is owed. Does not wait for a commit.
+    pub fn counts_are_settled(&self) -> bool {
+        self.counts_settled.load(Ordering::Acquire)
     }
 
     fn look<T>(&self, look: impl FnOnce(&ChainState) -> T) -> Result<T, StoreError> {

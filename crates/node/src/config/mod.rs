@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use state_pruner::{
-    CycleConfig, PrunerConfig, Share, SweepChoice, TriggerConfig,
+    CycleConfig, IncrementalConfig, PrunerConfig, Share, SweepChoice, TriggerConfig,
     mark::{MarkChoice, RehashChoice},
     snapshot::SnapshotManagerConfig,
 };
@@ -39,6 +39,16 @@ pub enum DurabilityChoice {
     Synced,
     /// A crash of the process.
     Logged,
+}
+
+/// Whether the commit journal is swept between cycles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IncrementalChoice {
+    /// It is: cycles are rare.
+    On,
+    /// It is not: only cycles delete.
+    Off,
 }
 
 /// How log lines look.
@@ -118,6 +128,8 @@ pub struct PrunerSection {
     pub max_snapshot_age: Duration,
     /// Most created nodes remembered during one cycle.
     pub barrier_limit: NonZeroUsize,
+    /// Whether the commit journal is swept between cycles.
+    pub incremental: IncrementalChoice,
     /// Most nodes of unsettled journal entries remembered.
     pub pending_limit: NonZeroUsize,
 }
@@ -174,7 +186,7 @@ impl Default for Config {
             pruner: PrunerSection {
                 enabled: true,
                 keep_last: number(128),
-                every_orders: number(50),
+                every_orders: number(100_000),
                 every: None,
                 jitter: Share::TENTH,
                 garbage_ratio: None,
@@ -189,6 +201,7 @@ impl Default for Config {
                 lock_timeout: Duration::from_millis(snapshots.lock_timeout_ms),
                 max_snapshot_age: Duration::from_millis(snapshots.max_snapshot_age_ms),
                 barrier_limit: count(10_000_000),
+                incremental: IncrementalChoice::On,
                 pending_limit: count(10_000_000),
             },
             log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
@@ -251,6 +264,7 @@ impl Config {
         source.take_duration("pruner.lock_timeout", &mut pruner.lock_timeout);
         source.take_duration("pruner.max_snapshot_age", &mut pruner.max_snapshot_age);
         source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
+        source.take("pruner.incremental", &mut pruner.incremental);
         source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
         source.take("log.filter", &mut log.filter);
         source.take("log.format", &mut log.format);
@@ -309,11 +323,16 @@ impl Config {
             lock_timeout,
             max_snapshot_age,
             barrier_limit: _, // of the store
+            incremental,
             pending_limit: _, // of the store
         } = self.pruner;
         enabled.then(|| PrunerConfig {
             keep_last,
             every_orders,
+            incremental: match incremental {
+                IncrementalChoice::On => Some(IncrementalConfig::for_window(keep_last)),
+                IncrementalChoice::Off => None,
+            },
             triggers: TriggerConfig {
                 node: self.node.id.clone(),
                 every,

@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 29] = [
+const OTHER: [(&str, &str); 31] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -45,6 +45,7 @@ const OTHER: [(&str, &str); 29] = [
     ("chain.keep_blocks", "500"),
     ("pruner.enabled", "false"),
     ("pruner.keep_last", "7"),
+    ("pruner.incremental", "off"),
     ("pruner.every_orders", "3"),
     ("pruner.every", "6h"),
     ("pruner.jitter", "25 %"),
@@ -60,6 +61,7 @@ const OTHER: [(&str, &str); 29] = [
     ("pruner.lock_timeout", "10s"),
     ("pruner.max_snapshot_age", "3h"),
     ("pruner.barrier_limit", "1000"),
+    ("pruner.pending_limit", "1000"),
     ("log.filter", "debug"),
     ("log.format", "json"),
 ];

@@ -12,6 +12,7 @@
 //! walk of their states each time another one is.
 
 mod held;
+mod load;
 mod pace;
 
 use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
@@ -26,6 +27,7 @@ use crate::{
     snapshot::SnapshotGuard,
 };
 use held::HeldStates;
+pub use load::Load;
 pub use pace::SlicePace;
 
 /// What one slice did.

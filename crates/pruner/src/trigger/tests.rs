@@ -28,7 +28,15 @@ fn coordinator(config: TriggerConfig) -> Coordinator {
 }
 
 fn facts() -> Facts {
-    Facts { now: Duration::ZERO, head: 50, nodes_put: Some(0), synced: None, asked: Asked::No, held: None }
+    Facts {
+        now: Duration::ZERO,
+        head: 50,
+        nodes_put: Some(0),
+        synced: None,
+        asked: Asked::No,
+        counts: None,
+        held: None,
+    }
 }
 
 fn run(coordinator: &mut Coordinator, trigger: Trigger, facts: &Facts) {

@@ -16,19 +16,22 @@ use std::{
 use super::{
     Inner, Message, Watch,
     shared::{Life, Shared},
+    steady::Steady,
 };
 use crate::{
     certificate::Trigger,
     control::Control,
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
-    trigger::{Asked, Beginning, Facts, HeldBy, Ledger},
+    trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger},
 };
 
 /// What the worker does next. Whatever else it will do between cycles has its place here.
 enum Next {
     /// A whole cycle.
     Cycle(Trigger, Arc<Control>),
+    /// A round of the sweep between cycles.
+    Sweep(Arc<Control>),
     /// Nothing, until this moment by the monotonic clock or for good, unless a message comes.
     Wait(Option<Duration>),
     /// The pruner is being dropped.
@@ -55,6 +58,14 @@ pub(super) struct Outside {
     pub(super) now: Duration,
     synced: Option<bool>,
     nodes_put: Option<u64>,
+    counts: Option<Counts>,
+}
+
+impl Outside {
+    /// Whether commits are counted as the sweep between cycles needs it.
+    pub(super) fn is_settled(&self) -> bool {
+        self.counts == Some(Counts::Settled)
+    }
 }
 
 impl Inner {
@@ -66,9 +77,12 @@ impl Inner {
         if let Some(control) = begin.look {
             self.go_on(control);
         }
+        let mut steady = Steady::default();
+        self.prepare(&mut steady);
         loop {
             match self.next() {
                 Next::Cycle(trigger, control) => self.run(trigger, control),
+                Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Wait(until) => match self.wait(messages, until) {
                     Woken::ToLook => {}
                     Woken::ToEnd => return,
@@ -87,7 +101,13 @@ impl Inner {
             return Next::End;
         }
         let look = shared.coordinator.look(&shared.facts(&outside));
-        let Some(trigger) = look.begin else { return Next::Wait(look.again) };
+        let Some(trigger) = look.begin else {
+            let round = if outside.is_settled() { shared.begin_round(outside.now) } else { Err(None) };
+            return match round {
+                Ok(control) => Next::Sweep(control),
+                Err(again) => Next::Wait([look.again, again].into_iter().flatten().min()),
+            };
+        };
         let beginning = Beginning {
             trigger,
             at: self.parts.clock.unix_ms(),
@@ -172,6 +192,10 @@ impl Inner {
             now: self.parts.clock.monotonic(),
             synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
             nodes_put: self.nodes_put(),
+            counts: self.config.incremental.map(|_| match self.parts.store.counts_are_settled() {
+                true => Counts::Settled,
+                false => Counts::Owed,
+            }),
         }
     }
 
@@ -193,6 +217,7 @@ impl Shared {
             head: self.head,
             nodes_put: outside.nodes_put,
             synced: outside.synced,
+            counts: outside.counts,
             asked: if self.asked.is_some() { Asked::Yes } else { Asked::No },
             held: held.into_iter().flatten().next(),
         }

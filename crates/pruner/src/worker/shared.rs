@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::PrunerParts;
+use super::{PrunerParts, steady::SteadyShared};
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) deleted: u64,
     /// Says when the next cycle begins.
     pub(super) coordinator: Coordinator,
+    /// The sweep between cycles.
+    pub(super) steady: SteadyShared,
     pub(super) head: u64,
     pub(super) life: Life,
     /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
@@ -39,7 +41,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(recalled: Recalled, coordinator: Coordinator, head: u64) -> Self {
+    pub(super) fn new(recalled: Recalled, coordinator: Coordinator, steady: SteadyShared, head: u64) -> Self {
         let Recalled { last, freeze, poisoned, .. } = recalled;
         Self {
             running: None,
@@ -56,6 +58,7 @@ impl Shared {
             cancelled: 0,
             deleted: 0,
             coordinator,
+            steady,
             head,
             life: Life::Serving,
             asked: None,

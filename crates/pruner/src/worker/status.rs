@@ -10,6 +10,7 @@ use crate::{
     phase::PrunePhase,
     snapshot::SnapshotLock,
     trigger::TriggersStatus,
+    worker::IncrementalStatus,
 };
 
 /// What an operator may ask of a running pruner.
@@ -105,6 +106,8 @@ pub struct PrunerStatus {
     pub next_at_order: u64,
     /// What else makes one begin, what holds it back, and the last runs.
     pub triggers: TriggersStatus,
+    /// The sweep between cycles, if there is one.
+    pub incremental: Option<IncrementalStatus>,
     /// Why deletes are frozen, while they are.
     pub frozen: Option<String>,
     /// Why the worker ended, if it did.

@@ -81,9 +81,11 @@ impl<'a> Tuning<'a> {
         options
     }
 
-    /// A family of rows.
+    /// A family of rows. Its values stay in the tables: rows of the journal are long and live for a window only, and
+    /// blob files would keep them for longer.
     pub(super) fn rows(&self) -> Options {
         let mut options = self.family();
+        options.set_enable_blob_files(false);
         options.set_write_buffer_size(ROW_WRITE_BUFFER_BYTES);
         options.set_level_compaction_dynamic_level_bytes(true);
         options
@@ -105,6 +107,7 @@ impl<'a> Tuning<'a> {
     /// A family of a Rooch store other than the one of nodes. Nothing is compacted unless we ask for it.
     pub(super) fn rooch_rows(&self) -> Options {
         let mut options = self.rows();
+        options.set_enable_blob_files(true);
         options.set_disable_auto_compactions(true);
         options
     }

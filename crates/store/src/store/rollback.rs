@@ -65,6 +65,7 @@ impl Store {
             gate.pending = None;
         }
         gate.settled += 1;
+        self.note(&gate);
         if let Some(pending) = &mut gate.pending {
             pending.forget_orders(|order| order > to);
         }

@@ -182,6 +182,7 @@ impl Store {
             gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
         }
         gate.mode = Mode::Exact(record);
+        self.note(&gate);
         Ok(())
     }
 
@@ -216,6 +217,7 @@ impl Store {
             CountsRecord::forget(&mut batch);
             self.backend().write(&batch, Durability::Logged)?;
             gate.mode = Mode::Off;
+            self.note(&gate);
             return Ok(Indexed::Gap(gap));
         }
         gate.pending = Some(pending);
