@@ -561,12 +561,13 @@ fn config_change_in_each_phase() {
             let (dying, seen) = (faulty.clone(), Arc::new(Mutex::new(0)));
             let count = Arc::clone(&seen);
             let pruner = Setup::new(&rig, 1_000_000).start_with(move |moment| {
-                if !matches!(moment, Moment::Progress(_)) {
-                    if *count.lock() == deaths {
-                        dying.freeze_after(0);
-                    }
-                    *count.lock() += 1;
+                if matches!(moment, Moment::Progress(_)) {
+                    return; // how many there are depends on threads
                 }
+                if *count.lock() == deaths {
+                    dying.freeze_after(0);
+                }
+                *count.lock() += 1;
             });
             assert_eq!(pruner.command(Command::Run), Reply::Accepted);
             settle(&pruner);

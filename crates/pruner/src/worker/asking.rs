@@ -10,14 +10,14 @@ use crate::{certificate::Trigger, outcome::Freeze, trigger::KEPT_REQUESTS};
 impl Pruner {
     /// Does what an operator asks, and answers at once.
     pub fn command(&self, command: Command) -> Reply {
-        let (running, looking) = {
+        let running = {
             let shared = self.inner.shared.lock();
-            (shared.running.clone(), shared.is_looking())
+            shared.running.clone().filter(|_| !shared.is_looking())
         };
         match (command, running) {
             (Command::Run, _) => self.ask(None),
-            (Command::Unfreeze, Some(_)) if !looking => Reply::Refused { why: "a cycle is running".to_owned() },
-            (Command::Unfreeze, _) => self.unfreeze(),
+            (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
+            (Command::Unfreeze, None) => self.unfreeze(),
             (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
             (Command::Pause, Some(control)) => {
                 control.pause();
@@ -81,7 +81,7 @@ impl Pruner {
 }
 
 impl Shared {
-    /// Whether what runs only looks for an interrupted cycle, which is no cycle to follow.
+    /// Whether what runs only looks for an interrupted cycle, which is no cycle to follow, hold or end.
     fn is_looking(&self) -> bool {
         self.trigger == Some(Trigger::Resumed) && self.cycle.is_none()
     }
