@@ -274,7 +274,7 @@ fn value(dice: &mut ChaCha8Rng) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use state_store::{Durability, RocksConfig};
+    use state_store::{Durability, RocksConfig, StoreConfig};
 
     use super::*;
     use crate::chain::Chain;
@@ -285,7 +285,8 @@ mod tests {
         for profile in Profile::ALL {
             let [one, other, third] = [7, 7, 8].map(|seed| {
                 let dir = tempfile::tempdir().unwrap();
-                let mut chain = Chain::create(dir.path(), &RocksConfig::default(), Durability::Logged);
+                let mut chain =
+                    Chain::create(dir.path(), &RocksConfig::default(), StoreConfig::new(Durability::Logged));
                 let mut workload = Workload::new(profile, seed, 3_000);
                 while let Some(changes) = workload.fill() {
                     chain.commit(&changes);

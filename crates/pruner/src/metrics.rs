@@ -56,7 +56,7 @@ pub(crate) fn describe() {
     COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
     GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
     describe_histogram!("state_pruner_phase_seconds", "Seconds that each phase of finished cycles took");
-    let slice = "Seconds that the longest slice of each round took to be taken: no commit waited longer for one";
+    let slice = "Seconds for which the longest slice of each round held the commit gate";
     describe_histogram!("state_pruner_incremental_slice_seconds", slice);
     for outcome in ["finished", "cancelled"] {
         counter!("state_pruner_cycles_total", "outcome" => outcome).increment(0);

@@ -2,8 +2,9 @@
 //!
 //! An [`Expiry`] is the work that is left of one or more entries. Each step names a bounded number of nodes, which are read
 //! without any lock ([`Found`]), and is then taken: what is stored and free is condemned and replaced in the work by the
-//! children that go with it. A node that is not free (*many*, created since, or held by an older pin) or not stored is
-//! passed over, and nothing below it is looked at.
+//! children that go with it. A node that is not free (*many*, created since, or held by an older pin) is passed over, and
+//! nothing below it is looked at; so is one of a tree that is not stored. A node that goes alone is not read: it was stored
+//! when it lost its last place, and only a tree of the same entries can have taken it along.
 //!
 //! Ordering: taking a step, the delete of what it condemned and the save of [`Expiry::left`] are one stay under the commit
 //! gate and one batch (I9, I10): a commit in between may have created a node, and a cursor saved apart forgets the
@@ -29,6 +30,8 @@ pub struct Expiry {
     trees: Vec<NodeHash>,
     /// How many of `trees` are named by the entries and were not taken yet.
     named: usize,
+    /// Whether it was begun by somebody else: what goes alone may have gone with a tree already.
+    resumed: bool,
 }
 
 /// What is left of entries, in the form to be saved beside them.
@@ -47,17 +50,28 @@ pub struct Left {
 pub struct ExpiryStep {
     /// The nodes, sorted and unique.
     pub hashes: Vec<NodeHash>,
-    /// Whether what lies below them goes too.
-    pub is_deep: bool,
+    /// What has to be read of them.
+    read: Read,
     /// How long the work is once they are taken.
     rest: usize,
 }
 
-/// What was found of the nodes of a step.
+/// What has to be known of the nodes of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Read {
+    /// They go alone, and are there.
+    Nothing,
+    /// They go alone, if they are there.
+    Presence,
+    /// What lies below them goes too.
+    Children,
+}
+
+/// What was found below the nodes of a step.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// The stored ones, each with its bytes' length and, for a deep step, its children.
-    nodes: BTreeMap<NodeHash, (u64, Vec<NodeHash>)>,
+    /// The stored ones, for a deep step each with its children.
+    nodes: BTreeMap<NodeHash, Vec<NodeHash>>,
     /// Nodes whose children cannot be told: kept, with everything below them (I8).
     pub set_aside: Vec<TreeError>,
 }
@@ -67,8 +81,6 @@ pub struct Found {
 pub struct Taken {
     /// Nodes to delete, sorted.
     pub condemned: Vec<NodeHash>,
-    /// Bytes of their values.
-    pub bytes: u64,
     /// Children that are work now: pending from here on.
     pub below: Vec<NodeHash>,
 }
@@ -77,7 +89,12 @@ impl Expiry {
     /// All of some entries.
     pub fn new(entries: &Expiring) -> Self {
         let list = |hashes: &BTreeSet<NodeHash>| hashes.iter().copied().collect();
-        Self { alone: list(&entries.stale), trees: list(&entries.dropped), named: entries.dropped.len() }
+        Self {
+            alone: list(&entries.stale),
+            trees: list(&entries.dropped),
+            named: entries.dropped.len(),
+            resumed: false,
+        }
     }
 
     /// What was left of the same entries, or nothing if it cannot have been.
@@ -88,7 +105,7 @@ impl Expiry {
         }
         all.alone.truncate(left.alone);
         all.trees.truncate(left.trees);
-        all.named = left.trees;
+        (all.named, all.resumed) = (left.trees, true);
         all.trees.extend(&left.below);
         Some(all)
     }
@@ -110,24 +127,28 @@ impl Expiry {
 
     /// The next nodes, at most so many; the work is as it was until they are taken.
     pub fn step(&self, most: NonZeroUsize) -> ExpiryStep {
-        let is_deep = !self.trees.is_empty();
-        let work = if is_deep { &self.trees } else { &self.alone };
+        let (read, work) = match (self.trees.is_empty(), self.resumed) {
+            (false, _) => (Read::Children, &self.trees),
+            (true, true) => (Read::Presence, &self.alone),
+            (true, false) => (Read::Nothing, &self.alone),
+        };
         let rest = work.len().saturating_sub(most.get());
         let hashes: BTreeSet<NodeHash> = work.iter().skip(rest).copied().collect();
-        ExpiryStep { hashes: hashes.into_iter().collect(), is_deep, rest }
+        ExpiryStep { hashes: hashes.into_iter().collect(), read, rest }
     }
 
     /// Takes a step: condemns what was found of it and is free. None condemned does not mean that nothing is left.
     pub fn take(&mut self, step: &ExpiryStep, found: &Found, is_free: &dyn Fn(&NodeHash) -> bool) -> Taken {
         let mut taken = Taken::default();
         for hash in step.hashes.iter().filter(|hash| is_free(hash)) {
-            if let Some((bytes, children)) = found.nodes.get(hash) {
-                taken.condemned.push(*hash);
-                taken.bytes += bytes;
-                taken.below.extend(children);
+            match found.nodes.get(hash) {
+                Some(children) => taken.below.extend(children),
+                None if step.read == Read::Nothing => {}
+                None => continue,
             }
+            taken.condemned.push(*hash);
         }
-        if step.is_deep {
+        if step.read == Read::Children {
             self.trees.truncate(step.rest);
             self.named = self.named.min(step.rest);
             self.trees.extend(&taken.below);
@@ -139,17 +160,21 @@ impl Expiry {
 }
 
 impl Found {
-    /// Reads the nodes of a step. Those that are not stored are not found; those that do not decode, or are not what their
-    /// hash says, are set aside.
+    /// Reads the nodes of a step, unless they go alone and the work is our own from its beginning. Those that are not stored are not found;
+    /// those that do not decode, or are not what their hash says, are set aside.
     ///
     /// Errors: a failed read.
     pub fn read(step: &ExpiryStep, source: &dyn NodeSource, layout: &dyn NodeLayout) -> Result<Self, TreeError> {
         let mut found = Self::default();
+        if step.read == Read::Nothing {
+            return Ok(found);
+        }
         source.read(&step.hashes, &mut |index, bytes| {
             let (Some(hash), Some(bytes)) = (step.hashes.get(index), bytes) else { return };
-            let children = if step.is_deep { children(layout, hash, bytes) } else { Ok(Vec::new()) };
+            let deep = step.read == Read::Children;
+            let children = if deep { children(layout, hash, bytes) } else { Ok(Vec::new()) };
             match children {
-                Ok(children) => drop(found.nodes.insert(*hash, (bytes.len() as u64, children))),
+                Ok(children) => drop(found.nodes.insert(*hash, children)),
                 Err(error) => found.set_aside.push(error),
             }
         })?;
@@ -240,7 +265,7 @@ mod tests {
     #[test]
     fn a_tree_goes_with_everything_below_it_that_nothing_holds() {
         let mut nodes = nodes(&[&[1, 2, 3], &[2, 4], &[3, 5], &[4], &[5], &[6, 4]]);
-        assert_eq!(run(&entry(&[6, 7], &[1]), &mut nodes, &[3]), [1, 2, 4, 6].map(hash).into());
+        assert_eq!(run(&entry(&[6], &[1, 7]), &mut nodes, &[3]), [1, 2, 4, 6].map(hash).into());
         assert!(nodes.0.contains_key(&hash(5)), "it lies below a node that is held");
     }
 
@@ -266,7 +291,7 @@ mod tests {
         let entry = entry(&[], &[1, 2, 3, 4, 5, 6]);
         let mut expiry = Expiry::new(&entry);
         let (step, found) = read(&expiry, &nodes(&[&[6, 8, 9]]));
-        assert_eq!(expiry.take(&step, &found, &free_but(&[])).bytes, 3);
+        assert_eq!(expiry.take(&step, &found, &free_but(&[])).condemned, [hash(6)]);
         assert_eq!(expiry.left(), Left { alone: 0, trees: 5, below: vec![hash(8), hash(9)] });
         let too_much = Left { alone: 1, trees: 5, below: vec![] };
         assert_eq!(Expiry::resume(&entry, &too_much), None, "it is of other entries");

@@ -35,13 +35,11 @@ pub use pace::SlicePace;
 pub struct SliceReport {
     /// Nodes deleted.
     pub nodes: u64,
-    /// Bytes of their values.
-    pub bytes: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed: u64,
     /// Time to read it, without any lock.
     pub reading: Duration,
-    /// Time to take it, waiting for the gate included: a commit waited for no more than this (I12).
+    /// Time for which it held the commit gate: no commit waited longer for it (I12).
     pub taking: Duration,
 }
 
@@ -73,15 +71,13 @@ pub struct Round {
     pub slices: u64,
     /// Nodes deleted.
     pub nodes: u64,
-    /// Bytes of their values.
-    pub bytes: u64,
     /// Nodes passed over.
     pub passed: u64,
     /// Nodes and journal rows that could not be read, left to a major cycle (P2).
     pub set_aside: u64,
     /// Time at work, reading and taking.
     pub working: Duration,
-    /// The longest time to take a slice.
+    /// The longest time for which a slice held the commit gate.
     pub longest: Duration,
     /// Why it ended.
     pub end: RoundEnd,
@@ -90,13 +86,12 @@ pub struct Round {
 impl Round {
     fn begun() -> Self {
         let (working, longest) = (Duration::ZERO, Duration::ZERO);
-        Self { slices: 0, nodes: 0, bytes: 0, passed: 0, set_aside: 0, working, longest, end: RoundEnd::Done }
+        Self { slices: 0, nodes: 0, passed: 0, set_aside: 0, working, longest, end: RoundEnd::Done }
     }
 
     fn count(&mut self, slice: &SliceReport) {
         self.slices += 1;
         self.nodes += slice.nodes;
-        self.bytes += slice.bytes;
         self.passed += slice.passed;
         self.working += slice.reading + slice.taking;
         self.longest = self.longest.max(slice.taking);
@@ -218,12 +213,10 @@ impl Working<'_> {
 
     fn take(&mut self, guard: &SnapshotGuard<'_>, read: &Read) -> Result<Taken, PruneError> {
         let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
-        let begun = clock.monotonic();
         let IncrementalSweep { backlog, held } = self.sweep;
-        match store.expire(guard.permit(), backlog, &read.slice, held) {
-            Ok(Expired { nodes, bytes, passed, .. }) => {
-                let taking = clock.monotonic().saturating_sub(begun);
-                Ok(Taken::Slice(SliceReport { nodes, bytes, passed, reading: read.reading, taking }))
+        match store.expire(guard.permit(), backlog, &read.slice, held, &|| clock.monotonic()) {
+            Ok(Expired { nodes, passed, held: taking, .. }) => {
+                Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading, taking }))
             }
             Err(StoreError::Superseded) => Ok(Taken::Nothing),
             Err(StoreError::HeldByReader { order, .. }) if held.learn(self.env, self.order, order)? => {

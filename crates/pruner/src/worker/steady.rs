@@ -53,8 +53,6 @@ pub struct IncrementalStatus {
     pub lag_ms: Option<u64>,
     /// Nodes deleted since the process began.
     pub deleted_total: u64,
-    /// Bytes of their values.
-    pub bytes_total: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed_total: u64,
     /// Nodes and journal rows that could not be read, left to a major cycle.
@@ -65,7 +63,7 @@ pub struct IncrementalStatus {
     pub slices_total: u64,
     /// Nodes in the next slice, at most.
     pub slice_nodes: u64,
-    /// The longest time to take a slice, in milliseconds: no commit waited longer for one.
+    /// The longest time for which a slice held the commit gate, in milliseconds: no commit waited longer for one.
     pub longest_slice_ms: f64,
     /// Time at work, in seconds.
     pub working_seconds: f64,
@@ -103,7 +101,6 @@ impl SteadyShared {
             lag_nodes: None,
             lag_ms: None,
             deleted_total: 0,
-            bytes_total: 0,
             passed_total: 0,
             set_aside_total: 0,
             unindexed_total: 0,
@@ -175,7 +172,6 @@ impl SteadyShared {
         }
         let status = &mut self.status;
         status.deleted_total += round.nodes;
-        status.bytes_total += round.bytes;
         status.passed_total += round.passed;
         status.set_aside_total += round.set_aside;
         status.slices_total += round.slices;

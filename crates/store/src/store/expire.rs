@@ -7,7 +7,7 @@
 //!
 //! Costs: the gate is held for one read of marks and one unsynced write, of at most as many nodes as were asked for.
 
-use std::{collections::BTreeSet, num::NonZeroUsize};
+use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
 
 use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
@@ -129,12 +129,12 @@ pub trait Held {
 pub struct Expired {
     /// Nodes deleted.
     pub nodes: u64,
-    /// Bytes of their values.
-    pub bytes: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed: u64,
     /// The newest order whose entry is dealt with.
     pub done: Option<Order>,
+    /// How long the gate was held.
+    pub held: Duration,
 }
 
 /// Why nothing can be taken from the journal now.
@@ -183,7 +183,7 @@ impl Store {
         Ok(Ok(Slice { step, found }))
     }
 
-    /// Takes a slice: deletes what is free of it.
+    /// Takes a slice: deletes what is free of it. `now` is a clock that never goes back.
     ///
     /// Errors: a revoked permit, a reader that pins an older state which `held` does not answer for, a failed read or
     /// write. After an error nothing was deleted.
@@ -193,11 +193,13 @@ impl Store {
         backlog: &mut Backlog,
         slice: &Slice,
         held: &dyn Held,
+        now: &dyn Fn() -> Duration,
     ) -> Result<Expired, StoreError> {
         if !permit.belongs_to(&self.fence) {
             return Err(StoreError::Invariant("permit of another store".to_owned()));
         }
         let mut gate = self.gate.lock(); // same critical section as commit
+        let begun = now();
         if !permit.is_current() {
             return Err(StoreError::PermitRevoked); // I10
         }
@@ -232,9 +234,10 @@ impl Store {
         slice.step.hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
         backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });
+        let held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
         let nodes = taken.condemned.len() as u64;
-        Ok(Expired { nodes, bytes: taken.bytes, passed: slice.step.hashes.len() as u64 - nodes, done })
+        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, done, held })
     }
 }
 
