@@ -108,7 +108,7 @@ fn a_hole_in_history_is_reported_and_never_shrinks_the_window() {
     assert_eq!(check::present(&rig.chain.store), before);
 
     let mut parts = rig.parts(plan.keep_last, &Hooks::none());
-    parts.policy = Arc::new(RestWindow { keep_last: plan.keep_last, allowed_holes: [hole].into() });
+    parts.policy = Arc::new(RestWindow { keep_last: plan.keep_last, allowed_holes: [hole].into(), below: Vec::new() });
     let retained = plan.run(&env(parts, &Hooks::none())).unwrap().certificate.retained;
     assert_eq!((retained.first_order, retained.last_order, retained.roots), (20, 29, 9), "the floor has moved already");
     assert!(retained.shorter_than_asked, "and it says so");

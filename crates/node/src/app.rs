@@ -13,7 +13,9 @@ use std::{
 
 use anyhow::Context as _;
 use metrics::{counter, histogram};
-use state_pruner::{Clock, FloorRows, Pruner, PrunerParts, StoreRecords, snapshot::NodeFacts};
+use state_pruner::{
+    Clock, FloorRows, LiveRetention, Pruner, PrunerParts, RetentionParts, StoreRecords, snapshot::NodeFacts,
+};
 use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table};
 use state_tree::{Order, RoochLayout};
 use tokio::{net::TcpListener, task::JoinHandle};
@@ -61,8 +63,9 @@ impl App {
         let address = listener.local_addr()?;
         let (config, id, patience) = (config.clone(), config.node.id.clone(), config.node.request_timeout);
         let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
-        let Core { chain, pruner, producer } = opened;
-        let parts = NodeParts { chain: Arc::clone(&chain), pruner: pruner.clone(), metrics: metrics.clone() };
+        let Core { chain, pruner, retention, producer } = opened;
+        let parts =
+            NodeParts { chain: Arc::clone(&chain), pruner: pruner.clone(), retention, metrics: metrics.clone() };
         let node = Arc::new(Node::new(id, parts, patience));
         let stop = CancellationToken::new();
         let server = axum::serve(listener, http::router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -127,6 +130,7 @@ impl App {
 struct Core {
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
+    retention: Arc<LiveRetention>,
     producer: Producer,
 }
 
@@ -138,19 +142,35 @@ impl Core {
         let backend = RocksBackend::open(&path, &RocksConfig::default())?;
         let store = Arc::new(Store::open(Arc::new(backend), config.store())?);
         let facts = Arc::new(Facts::default());
-        let pruner = start_pruner(config, &store, &clock, &facts)?;
+        let retention = Arc::new(retention(config, &store, &clock));
+        let pruner = start_pruner(config, &retention, &clock, &facts)?;
         let chain = Chain::open(store, config.chain(), clock)?;
         // The cell is filled once: it was made above.
         let chain = Arc::clone(facts.0.get_or_init(|| chain));
+        match retention.status() {
+            Ok(status) => tracing::info!("{status}"),
+            Err(error) => tracing::error!(%error, "what is retained cannot be told; nothing is let go"),
+        }
         let feed = Feed { pruner: pruner.clone(), failures: 0.into() };
         let producer = Producer::start(Arc::clone(&chain), Box::new(feed)).context("starting block production")?;
-        Ok(Self { chain, pruner, producer })
+        Ok(Self { chain, pruner, retention, producer })
     }
+}
+
+/// What stays readable. Without a pruner there are no bounds and nothing goes; pins are kept all the same.
+fn retention(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> LiveRetention {
+    LiveRetention::new(RetentionParts {
+        store: Arc::clone(store),
+        records: Arc::new(StoreRecords(Arc::clone(store))),
+        clock: Arc::clone(clock),
+        keep: config.keep(),
+        floor_rows: config.chain.keep_blocks.map(|keep| block_rows(keep, config.pruner.keep_last)),
+    })
 }
 
 fn start_pruner(
     config: &Config,
-    store: &Arc<Store>,
+    retention: &Arc<LiveRetention>,
     clock: &Arc<dyn Clock>,
     facts: &Arc<Facts>,
 ) -> anyhow::Result<Option<Arc<Pruner>>> {
@@ -158,13 +178,15 @@ fn start_pruner(
         tracing::info!("the pruner is disabled: every state is kept");
         return Ok(None);
     };
-    let floor_rows = config.chain.keep_blocks.map(|keep| block_rows(keep, pruning.keep_last));
     tracing::info!(
         keep_last = pruning.keep_last,
+        keep_time = config.pruner.keep_time.map(|time| humantime::format_duration(time).to_string()),
+        keep_every = config.pruner.keep_every,
         every_orders = pruning.every_orders,
         keep_blocks = config.chain.keep_blocks,
         "the pruner is enabled"
     );
+    let store = retention.store();
     let parts = PrunerParts {
         store: Arc::clone(store),
         chain: Arc::new(NativeChain),
@@ -172,9 +194,10 @@ fn start_pruner(
         records: Arc::new(StoreRecords(Arc::clone(store))),
         clock: Arc::clone(clock),
         facts: Some(Arc::clone(facts) as Arc<dyn NodeFacts>),
-        floor_rows,
+        floor_rows: None, // the policy has them
     };
-    Ok(Some(Arc::new(Pruner::start(parts, pruning).context("starting the pruner")?)))
+    let pruner = Pruner::start_under(parts, pruning, Arc::clone(retention) as _);
+    Ok(Some(Arc::new(pruner.context("starting the pruner")?)))
 }
 
 /// Blocks go with the readable range, which ends `keep_last` orders before the head: so many more are kept below it.

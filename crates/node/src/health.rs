@@ -1,13 +1,30 @@
 //! The verdict on the whole node: the pruner's, and that on block production. Pure, reads nothing, waits for nothing.
 
-use state_pruner::{Health, Reason, Verdict};
+use state_pruner::{Health, PruneError, Reason, Verdict};
 use state_store::Disposition;
 
 use crate::chain::{ChainStatus, Production};
 
+/// Judges what is retained, by the consumers that are silent.
+pub(crate) fn of_retention(silent: Result<Vec<String>, PruneError>) -> Option<Reason> {
+    match silent {
+        Ok(silent) if silent.is_empty() => None,
+        Ok(silent) => {
+            let names = silent.join(", ");
+            let message = format!("not heard of for longer than they said, so not waited for: {names}");
+            Some(reason(Verdict::Degraded, "consumer_silent", message))
+        }
+        Err(error) => {
+            let message = format!("pins and consumers cannot be read, so nothing is let go: {error}");
+            Some(reason(Verdict::Degraded, "retention_unreadable", message))
+        }
+    }
+}
+
 /// Judges the node.
-pub(crate) fn assess(chain: &ChainStatus, pruner: Option<Health>) -> Health {
+pub(crate) fn assess(chain: &ChainStatus, pruner: Option<Health>, retention: Option<Reason>) -> Health {
     let mut reasons = pruner.map_or_else(Vec::new, |health| health.reasons);
+    reasons.extend(retention);
     if chain.production == Production::Dead {
         let message =
             "block production panicked, which is a bug of ours; reads are served, restart to take transactions";
@@ -88,9 +105,21 @@ mod tests {
             (failing(Disposition::Corrupt), None, Verdict::Critical, &["commits_failing"]),
         ];
         for (chain, pruner, verdict, codes) in rows {
-            let health = assess(&chain, pruner);
+            let health = assess(&chain, pruner, None);
             let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
             assert_eq!((health.verdict, found.as_slice()), (verdict, codes), "{chain:?}");
         }
+    }
+
+    #[test]
+    fn a_silent_consumer_and_unreadable_pins_degrade_a_node() {
+        let judged = |silent| {
+            let health = assess(&status(), None, of_retention(silent));
+            (health.verdict, health.reasons.first().map(|reason| reason.code.clone()))
+        };
+        let degraded = |code: &str| (Verdict::Degraded, Some(code.to_owned()));
+        assert_eq!(judged(Ok(Vec::new())), (Verdict::Healthy, None));
+        assert_eq!(judged(Ok(vec!["indexer".to_owned()])), degraded("consumer_silent"));
+        assert_eq!(judged(Err(PruneError::NoHead)), degraded("retention_unreadable"));
     }
 }

@@ -372,3 +372,125 @@ async fn a_second_node_on_the_same_data_is_refused_and_names_the_first() {
     assert!(format!("{refused:#}").contains(&std::process::id().to_string()), "{refused:#}");
     tokio::time::timeout(Duration::from_secs(60), node.stop()).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_below_the_floor() {
+    let settings = ["pruner.keep_last=3", "pruner.keep_every=4", "pruner.every_orders=1000000"];
+    let node = Running::start(&settings).await;
+    node.submit(&create(1, "00")).await;
+    for round in 1..12_u8 {
+        node.submit(&set(1, &hex::encode([round]))).await;
+    }
+    let added = node.post("v1/pins/audit", &json!({ "order": 6, "ttl_ms": 3_600_000, "owner": "ann" })).await;
+    assert_eq!(added.status(), StatusCode::OK);
+    let consumer = node.post("v1/consumers/indexer", &json!({ "order": 9 })).await;
+    assert_eq!(consumer.status(), StatusCode::OK);
+    assert_eq!(node.prune().await, 9, "of orders 0 to 12 the consumer needs one more than the last three");
+    for (order, value) in [(4, 3), (6, 5), (8, 7), (9, 8), (12, 11)] {
+        let url = format!("v1/objects/{}?order={order}&proof=true", path(1));
+        let answer: WireAnswer = node.get(&url).await.json().await.unwrap();
+        assert_eq!(answer.proof.unwrap().verify(&path(1)).unwrap().unwrap().value, [value], "order {order}");
+    }
+    assert_eq!(node.get(&format!("v1/objects/{}?order=5", path(1))).await.status(), StatusCode::GONE);
+
+    let status: Value = node.get("v1/status").await.json().await.unwrap();
+    let retention = &status["retention"];
+    assert_eq!((retention["keep_last"].as_u64(), retention["keep_every"].as_u64()), (Some(3), Some(4)), "{retention}");
+    assert_eq!(retention["winner"]["name"], "indexer", "{retention}");
+    assert_eq!((retention["pins"][0]["owner"].as_str(), retention["floor"].as_u64()), (Some("ann"), Some(9)));
+    assert_eq!(retention["consumers"][0]["silent"], false, "{retention}");
+
+    let metrics = node.get("metrics").await.text().await.unwrap();
+    for line in ["state_node_kept_orders 4", "state_node_pins 1", "state_node_consumers{state=\"heard\"} 1"] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+
+    let why: Value = node.get("v1/explain?order=6").await.json().await.unwrap();
+    assert_eq!((why["about"].as_str(), why["standing"].as_str()), (Some("order"), Some("kept")), "{why}");
+    assert_eq!(why["reasons"], json!([{ "why": "pin", "name": "audit", "owner": "ann" }]));
+    let root = why["root"].as_str().unwrap();
+    let hash: Value = node.get(&format!("v1/explain?hash={root}")).await.json().await.unwrap();
+    assert_eq!((hash["root_of"][0]["order"].as_u64(), hash["node"].as_str()), (Some(6), Some("reached")), "{hash}");
+    let gone: Value = node.get("v1/explain?order=5").await.json().await.unwrap();
+    assert_eq!((gone["standing"].as_str(), gone["gone"]["head"].as_u64()), (Some("pruned"), Some(12)), "{gone}");
+
+    let refused = [
+        ("v1/pins/late", json!({ "order": 5 }), StatusCode::GONE, "pruned"),
+        ("v1/pins/early", json!({ "order": 500 }), StatusCode::NOT_FOUND, "never_existed"),
+        ("v1/pins/audit", json!({ "order": 10 }), StatusCode::CONFLICT, "name_taken"),
+        ("v1/pins/a%20b", json!({ "order": 10 }), StatusCode::BAD_REQUEST, "bad_name"),
+        ("v1/pins/x", json!({ "oder": 10 }), StatusCode::BAD_REQUEST, "json"),
+        ("v1/consumers/late", json!({ "order": 5 }), StatusCode::GONE, "pruned"),
+    ];
+    for (path, body, status, code) in refused {
+        let answer = node.post(path, &body).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let told = error(answer).await;
+        assert_eq!(told["code"], code, "{path}");
+        assert!(code != "pruned" || told["floor"] == 9, "{told}");
+    }
+    let long = node.client.post(node.url("v1/pins/x")).body(vec![b' '; 5 << 10]).send().await.unwrap();
+    assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    for wrong in ["v1/explain", "v1/explain?order=x", "v1/explain?hash=00", "v1/explain?order=1&limit=0"] {
+        assert_eq!(node.get(wrong).await.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
+    for name in ["v1/pins/audit", "v1/consumers/indexer"] {
+        let browser = node.client.delete(node.url(name)).header("origin", "http://evil").send().await.unwrap();
+        assert_eq!(browser.status(), StatusCode::FORBIDDEN, "{name}");
+        assert_eq!(node.client.delete(node.url(name)).send().await.unwrap().status(), StatusCode::OK, "{name}");
+        let again = node.client.delete(node.url(name)).send().await.unwrap();
+        assert_eq!(error(again).await["code"], "unknown_name", "{name}");
+    }
+    let listed: Value = node.get("v1/pins").await.json().await.unwrap();
+    assert_eq!(listed["pins"], json!([]));
+    node.stop().await;
+}
+
+/// Runs a command of the binary, and returns its exit code and what it said.
+async fn command(arguments: &[&str]) -> (i32, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_state-node"));
+    command.args(arguments).env("USER", "ann");
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    (output.status.code().unwrap(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_rest() {
+    let node = Running::start(&["pruner.keep_last=3", "pruner.every_orders=1000000"]).await;
+    node.submit(&create(1, "00")).await;
+    for round in 1..12_u8 {
+        node.submit(&set(1, &hex::encode([round]))).await;
+    }
+    let url = node.url("");
+    let said = async |arguments: &[&str], code: i32, words: &str| {
+        let (exit, said) = command(arguments).await;
+        assert!(exit == code && said.contains(words), "{arguments:?} exits {exit}: {said}");
+    };
+    said(&["pin", "add", "audit", "--order", "5", "--ttl", "30d", "--url", &url], 0, "order 5 is kept by pin audit")
+        .await;
+    said(&["consumer", "set", "indexer", "--order", "8", "--url", &url], 0, "every order from 8 on").await;
+    assert_eq!(node.prune().await, 8);
+    said(&["pin", "list", "--url", &url], 0, "audit  order 5  by ann").await;
+    said(&["consumer", "list", "--url", &url], 0, "indexer  from order 8  4 behind").await;
+    said(&["explain", "5", "--url", &url], 0, "pin `audit` of ann").await;
+    said(&["explain", "8", "--url", &url, "--json"], 0, r#""name":"indexer""#).await;
+    said(&["explain", "4", "--url", &url], 0, "pruned").await;
+    said(&["pin", "add", "late", "--order", "4", "--url", &url], 1, "the oldest readable order is 8").await;
+    said(&["pin", "add", "late", "--order", "4", "--url", &url, "--json"], 1, r#""code":"pruned""#).await;
+    said(&["pin", "remove", "other", "--url", &url], 1, "no pin named").await;
+    said(&["pin", "list", "--url", "http://127.0.0.1:9", "--json"], 1, r#""code":"unreachable""#).await;
+    said(&["explain", "nothing", "--url", &url], 2, "64 hex digits").await;
+    said(&["consumer", "remove", "indexer", "--url", &url], 0, "forgotten").await;
+    let status: Value = node.get("v1/status").await.json().await.unwrap();
+    let root = status["head"]["root"].as_str().unwrap().to_owned();
+
+    let folder = node.stop().await;
+    let db = folder.path().join("store").display().to_string();
+    let at_rest = ["--db", &db, "--layout", "native"];
+    said(&[&["explain", "5"], &at_rest[..]].concat(), 0, "pin `audit` of ann").await;
+    said(&[&["explain", "4"], &at_rest[..]].concat(), 0, "when the head was order 12").await;
+    said(&[&["explain", "12"], &at_rest[..]].concat(), 0, "keep_last (3 orders) reaches down to order 10").await;
+    said(&[&["explain", "9", "--json"], &at_rest[..]].concat(), 0, r#""why":"leaving""#).await;
+    said(&[&["explain", &root], &at_rest[..]].concat(), 0, "it is a root: order 12 is kept").await;
+    said(&["explain", "5", "--db", &db, "--layout", "rooch"], 2, "only native is explained").await;
+}

@@ -144,8 +144,11 @@ impl Offline<'_> {
     }
 
     fn env(&self, store: Store) -> Result<CycleEnv, PruneError> {
-        let policy =
-            RestWindow { keep_last: self.request.keep_last, allowed_holes: self.request.allowed_holes.clone() };
+        let policy = RestWindow {
+            keep_last: self.request.keep_last,
+            allowed_holes: self.request.allowed_holes.clone(),
+            below: self.request.layout.below(&*store.view()?)?,
+        };
         let parts = SnapshotParts {
             store: Arc::new(store),
             chain: self.request.layout.chain(),

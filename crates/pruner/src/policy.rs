@@ -71,6 +71,8 @@ pub struct RestWindow {
     pub keep_last: NonZeroU64,
     /// Orders known to have no root.
     pub allowed_holes: BTreeSet<Order>,
+    /// Single orders below the window that somebody keeps.
+    pub below: Vec<RetainedRoot>,
 }
 
 impl RetentionPolicy for RestWindow {
@@ -81,7 +83,7 @@ impl RetentionPolicy for RestWindow {
     fn retention(&self) -> Result<Retention, PruneError> {
         Ok(Retention {
             window: Window::Last(self.keep_last),
-            pins: Vec::new(),
+            pins: self.below.clone(),
             allowed_holes: self.allowed_holes.clone(),
         })
     }

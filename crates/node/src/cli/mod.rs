@@ -9,6 +9,7 @@ mod offline;
 mod progress;
 mod render;
 mod request;
+mod retain;
 mod run;
 mod values;
 mod work;
@@ -30,6 +31,7 @@ use crate::{
     telemetry,
 };
 use render::{Failure, Output};
+use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
 
 /// Bad usage.
@@ -37,6 +39,7 @@ const USAGE: u8 = 2;
 
 const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage.";
 const LOAD_CODES: &str = "Exit codes: 0 done, 1 error, or a proof was wrong, 2 bad usage.";
+const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
 const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";
 const REQUEST_CODES: &str =
     "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
@@ -74,6 +77,15 @@ enum Command {
     /// Ask a node or a store how it is: exit 0 healthy, 1 degraded, 2 critical, 3 cannot tell.
     #[command(after_help = HEALTH_CODES)]
     HealthCheck(HealthArgs),
+    /// Keep single orders by name, in a running node.
+    #[command(after_help = ASK_CODES)]
+    Pin(PinArgs),
+    /// Say which orders somebody outside still needs, to a running node.
+    #[command(after_help = ASK_CODES)]
+    Consumer(ConsumerArgs),
+    /// Say why an order, a root or a node is kept, or since when it is not.
+    #[command(after_help = ASK_CODES)]
+    Explain(ExplainArgs),
     /// Print or check a configuration.
     #[command(after_help = CONFIG_CODES)]
     Config(ConfigArgs),
@@ -327,6 +339,9 @@ fn dispatch(command: Command) -> ExitCode {
         Command::PruneRun(args) => args.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
+        Command::Pin(args) => args.output().choice(),
+        Command::Consumer(args) => args.output().choice(),
+        Command::Explain(args) => args.output().choice(),
         Command::Config(args) => match &args.command {
             ConfigCommand::PrintDefault { output } | ConfigCommand::Check { output, .. } => output.choice(),
         },
@@ -338,6 +353,9 @@ fn dispatch(command: Command) -> ExitCode {
         Command::PruneRun(args) => request::prune(&args, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
+        Command::Pin(args) => retain::pin(&args, output),
+        Command::Consumer(args) => retain::consumer(&args, output),
+        Command::Explain(args) => retain::explain(&args, output),
         Command::Config(args) => config(&args.command, output),
     }
 }

@@ -1,6 +1,9 @@
 //! Values of the command line that need more than their type: what is wrong with one is said in words of the command.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    time::Duration,
+};
 
 use bytesize::ByteSize;
 use clap::ValueEnum as _;
@@ -50,6 +53,12 @@ pub(super) fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N
 /// A number that is not zero.
 pub(super) fn positive(text: &str) -> Result<NonZeroU64, String> {
     text.parse().map_err(|_| "a whole number of at least 1 is expected".to_owned())
+}
+
+/// A time with its unit.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|_| "a time such as 12h or 30d is expected".to_owned())?;
+    if time < Duration::from_millis(1) { Err("it would be over at once".to_owned()) } else { Ok(time) }
 }
 
 /// A name for a request.

@@ -84,6 +84,13 @@ fn chain(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
 
 fn pruner(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let pruner = &config.pruner;
+    if pruner.keep_time.is_some_and(|time| time < Duration::from_millis(1)) {
+        wrong("pruner.keep_time", "no order would be younger; write \"none\" for no such bound".to_owned());
+    }
+    if pruner.keep_every.is_some_and(|every| every.get() == 1) {
+        let message = "every order would stay for ever; set pruner.enabled = false to keep all of them";
+        wrong("pruner.keep_every", message.to_owned());
+    }
     if pruner.io_limit == Some(0) {
         wrong("pruner.io_limit", "nothing could move; write \"none\" for no brake".to_owned());
     }

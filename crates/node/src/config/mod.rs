@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use state_pruner::{
-    CycleConfig, IncrementalConfig, PrunerConfig, Share, SweepChoice, TriggerConfig,
+    CycleConfig, IncrementalConfig, KeepPolicy, PrunerConfig, Share, SweepChoice, TriggerConfig,
     mark::{MarkChoice, RehashChoice},
     snapshot::SnapshotManagerConfig,
 };
@@ -98,6 +98,10 @@ pub struct PrunerSection {
     pub enabled: bool,
     /// Orders retained, head included.
     pub keep_last: NonZeroU64,
+    /// Orders not older than this at the head, by the chain's clock, are retained too; absent means no such bound.
+    pub keep_time: Option<Duration>,
+    /// Every order that is a multiple of this is retained below the window; absent means none.
+    pub keep_every: Option<NonZeroU64>,
     /// Orders between two cycles.
     pub every_orders: NonZeroU64,
     /// Most time between the beginnings of two cycles; absent means no schedule.
@@ -186,6 +190,8 @@ impl Default for Config {
             pruner: PrunerSection {
                 enabled: true,
                 keep_last: number(128),
+                keep_time: None,
+                keep_every: None,
                 every_orders: number(100_000),
                 every: None,
                 jitter: Share::TENTH,
@@ -249,6 +255,8 @@ impl Config {
         source.take_optional_count("chain.keep_blocks", &mut chain.keep_blocks);
         source.take("pruner.enabled", &mut pruner.enabled);
         source.take_count("pruner.keep_last", &mut pruner.keep_last);
+        source.take_optional_duration("pruner.keep_time", &mut pruner.keep_time);
+        source.take_optional_count("pruner.keep_every", &mut pruner.keep_every);
         source.take_count("pruner.every_orders", &mut pruner.every_orders);
         source.take_optional_duration("pruner.every", &mut pruner.every);
         source.take_share("pruner.jitter", &mut pruner.jitter);
@@ -303,11 +311,19 @@ impl Config {
         }
     }
 
+    /// What is retained, or nothing if nothing goes.
+    pub fn keep(&self) -> Option<KeepPolicy> {
+        let PrunerSection { enabled, keep_last, keep_time, keep_every, .. } = self.pruner;
+        enabled.then_some(KeepPolicy { last: keep_last, time: keep_time, every: keep_every })
+    }
+
     /// How the pruner works, or nothing if it does not.
     pub fn pruner(&self) -> Option<PrunerConfig> {
         let PrunerSection {
             enabled,
             keep_last,
+            keep_time: _,  // of the policy
+            keep_every: _, // of the policy
             every_orders,
             every,
             jitter,

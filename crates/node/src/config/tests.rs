@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 31] = [
+const OTHER: [(&str, &str); 33] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -45,6 +45,8 @@ const OTHER: [(&str, &str); 31] = [
     ("chain.keep_blocks", "500"),
     ("pruner.enabled", "false"),
     ("pruner.keep_last", "7"),
+    ("pruner.keep_time", "7d"),
+    ("pruner.keep_every", "1000"),
     ("pruner.incremental", "off"),
     ("pruner.every_orders", "3"),
     ("pruner.every", "6h"),
@@ -68,7 +70,7 @@ const OTHER: [(&str, &str); 31] = [
 
 /// What the parts of the node are built from.
 fn effect(config: &Config) -> String {
-    let parts = (config.store(), config.chain(), config.pruner(), config.chain.keep_blocks);
+    let parts = (config.store(), config.chain(), config.pruner(), config.keep(), config.chain.keep_blocks);
     let places = (&config.node, config.store_dir(), config.pruner_dir());
     format!("{parts:?} {places:?} {:?}", config.log)
 }
@@ -100,6 +102,8 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         [pruner]
         keep_lst = 5
         keep_last = 0
+        keep_time = "long"
+        keep_every = 0
         io_limit = 0
         memory_budget = "lots"
         verify_sample = 0
@@ -124,6 +128,8 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         "my.toml: chain.keep_blocks: ",
         "my.toml: pruner.keep_lst: unknown key; the nearest known key is pruner.keep_last",
         "my.toml: pruner.keep_last: must be at least 1",
+        "my.toml: pruner.keep_time: a time such as \"200ms\" is expected",
+        "my.toml: pruner.keep_every: must be at least 1",
         "my.toml: pruner.io_limit: ",
         "my.toml: pruner.memory_budget: ",
         "my.toml: pruner.verify_sample: must be at least 1",
@@ -146,13 +152,15 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 10] = [
+    let rows: [(&[&str], &str); 12] = [
         (&["node.request_timeout=100ms"], "chain.block_interval"),
         (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
         (&["pruner.enabled=false", "chain.keep_blocks=1000"], "chain.keep_blocks"),
         (&["pruner.keep_last=100", "chain.keep_blocks=99"], "chain.keep_blocks"),
         (&["pruner.lock_timeout=3h"], "pruner.max_snapshot_age"),
+        (&["pruner.keep_time=0s"], "pruner.keep_time"),
+        (&["pruner.keep_every=1"], "pruner.keep_every"),
         (&["pruner.every=10s", "pruner.cooldown=11s"], "pruner.every"),
         (&["pruner.every=10ms", "pruner.cooldown=0s"], "pruner.every"),
         (&["pruner.cooldown=25h"], "pruner.cooldown"),

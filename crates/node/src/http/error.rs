@@ -9,7 +9,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
-use state_store::Disposition;
+use state_pruner::PruneError;
+use state_store::{Disposition, StoreError};
+use state_tree::Order;
 
 use crate::chain::{ChainError, ReadError, Refusal, SubmitError};
 
@@ -104,6 +106,27 @@ impl From<ReadError> for ApiError {
                 .with("head", head.get()),
             ReadError::Chain(error) => error.into(),
         }
+    }
+}
+
+impl From<PruneError> for ApiError {
+    fn from(error: PruneError) -> Self {
+        let told = |status| Self::new(status, error.code(), error.to_string());
+        if let PruneError::Store(StoreError::Pruned { order, floor }) = &error {
+            return told(StatusCode::GONE).with("order", order.get()).with("floor", floor.get());
+        }
+        if let PruneError::Store(StoreError::NoSuchOrder { order, head }) = &error {
+            return told(StatusCode::NOT_FOUND).with("order", order.get()).with("head", head.0.map(Order::get));
+        }
+        told(if matches!(error, PruneError::BadName { .. }) {
+            StatusCode::BAD_REQUEST
+        } else if matches!(error, PruneError::UnknownName { .. }) {
+            StatusCode::NOT_FOUND
+        } else if matches!(error, PruneError::NameTaken { .. } | PruneError::TooManyNames { .. }) {
+            StatusCode::CONFLICT
+        } else {
+            status_of(error.disposition())
+        })
     }
 }
 

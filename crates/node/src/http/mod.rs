@@ -8,6 +8,7 @@ mod operate;
 mod prometheus;
 mod query;
 mod read;
+mod retain;
 mod submit;
 mod wire;
 
@@ -22,7 +23,7 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use state_pruner::{Health, Pruner};
+use state_pruner::{Health, LiveRetention, Pruner};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -46,6 +47,7 @@ pub struct Node {
     id: String,
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
+    retention: Arc<LiveRetention>,
     metrics: PrometheusHandle,
     /// The longest time one request may take.
     patience: Duration,
@@ -60,6 +62,8 @@ pub struct NodeParts {
     pub chain: Arc<Chain>,
     /// The pruner, if it is enabled.
     pub pruner: Option<Arc<Pruner>>,
+    /// What stays readable.
+    pub retention: Arc<LiveRetention>,
     /// The metrics of this process.
     pub metrics: PrometheusHandle,
 }
@@ -73,15 +77,16 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, metrics } = parts;
+        let NodeParts { chain, pruner, retention, metrics } = parts;
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
-        Self { id, chain, pruner, metrics, patience, reads, bodies }
+        Self { id, chain, pruner, retention, metrics, patience, reads, bodies }
     }
 
     /// The verdict on the node; may wait for the pruner.
     fn health(&self) -> Result<Health, ApiError> {
         let pruner = self.pruner.as_ref().map(|pruner| pruner.health());
-        Ok(health::assess(&self.chain.status()?, pruner))
+        let retention = health::of_retention(self.retention.silent());
+        Ok(health::assess(&self.chain.status()?, pruner, retention))
     }
 
     /// Runs one read of the chain on the blocking threads.
@@ -136,6 +141,11 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/blocks/{order}", get(read::block))
         .route("/v1/status", get(operate::status))
         .route("/v1/prune/{command}", post(operate::prune))
+        .route("/v1/pins", get(retain::pins))
+        .route("/v1/pins/{name}", retain::short(post(retain::add_pin).delete(retain::remove_pin)))
+        .route("/v1/consumers", get(retain::consumers))
+        .route("/v1/consumers/{name}", retain::short(post(retain::set_consumer).delete(retain::remove_consumer)))
+        .route("/v1/explain", get(retain::explain))
         .route("/metrics", get(prometheus::metrics))
         .route("/healthz", get(operate::healthz))
         .route("/readyz", get(operate::readyz))
@@ -153,7 +163,7 @@ pub fn router(node: Arc<Node>) -> Router {
 mod tests {
     use std::sync::mpsc;
 
-    use state_pruner::SystemClock;
+    use state_pruner::{RetentionParts, StoreRecords, SystemClock};
     use state_store::{Durability, MemoryBackend, Store, StoreConfig};
 
     use super::*;
@@ -162,8 +172,12 @@ mod tests {
     fn node() -> Node {
         let config = StoreConfig { barrier_limit: 1_000, ..StoreConfig::new(Durability::Logged) };
         let store = Arc::new(Store::open(Arc::new(MemoryBackend::new()), config).unwrap());
-        let chain = Chain::open(store, Config::default().chain(), Arc::new(SystemClock::new())).unwrap();
-        let parts = NodeParts { chain, pruner: None, metrics: telemetry::metrics().unwrap() };
+        let clock = Arc::new(SystemClock::new());
+        let chain = Chain::open(Arc::clone(&store), Config::default().chain(), Arc::clone(&clock) as _).unwrap();
+        let records = Arc::new(StoreRecords(Arc::clone(&store)));
+        let retention = LiveRetention::new(RetentionParts { store, records, clock, keep: None, floor_rows: None });
+        let parts =
+            NodeParts { chain, pruner: None, retention: Arc::new(retention), metrics: telemetry::metrics().unwrap() };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

@@ -44,6 +44,7 @@ fn status_of(node: &Node) -> Result<Value, ApiError> {
             "bytes_put": status.head.bytes_put,
         },
         "pins": pins(node.chain.store()),
+        "retention": retention(node),
         "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
         "space": {
             "tables": space.tables,
@@ -53,6 +54,14 @@ fn status_of(node: &Node) -> Result<Value, ApiError> {
             "total": space.total(),
         },
     }))
+}
+
+/// What is retained and by whom; records that cannot be read are no reason to tell nothing at all.
+fn retention(node: &Node) -> Value {
+    match node.retention.status() {
+        Ok(status) => json!(status),
+        Err(error) => json!({ "error": { "code": error.code(), "message": error.to_string() } }),
+    }
 }
 
 fn head(status: &ChainStatus) -> Value {

@@ -21,9 +21,12 @@ const COUNTERS: [(&str, &str); 5] = [
     ("state_node_failed_blocks_total", "Blocks that could not be committed, by the code of the error"),
 ];
 
-const GAUGES: [(&str, &str); 7] = [
+const GAUGES: [(&str, &str); 10] = [
     ("state_node_head_order", "The newest order"),
     ("state_node_floor_order", "The oldest readable order"),
+    ("state_node_kept_orders", "Single orders below the floor that stay readable; NaN where that cannot be read"),
+    ("state_node_pins", "Named pins; NaN where they cannot be read"),
+    ("state_node_consumers", "Consumers, by state: heard or silent; NaN where they cannot be read"),
     ("state_node_mempool_transactions", "Transactions that wait for a block"),
     ("state_node_mempool_limit", "Transactions that may wait"),
     ("state_node_mempool_bytes", "Bytes of the transactions that wait"),
@@ -59,6 +62,7 @@ fn measure(node: &Node) -> Result<(), ApiError> {
     gauge!("state_node_mempool_transactions").set(status.mempool as f64);
     gauge!("state_node_mempool_limit").set(status.mempool_limit as f64);
     gauge!("state_node_mempool_bytes").set(status.mempool_bytes as f64);
+    retention(node);
     let space = space(node.chain.store())?;
     for (kind, bytes) in
         [("tables", space.tables), ("blobs", space.blobs), ("logs", space.logs), ("other", space.other)]
@@ -74,4 +78,18 @@ fn measure(node: &Node) -> Result<(), ApiError> {
         pruner.status().export(Order::new(status.head.order));
     }
     Ok(())
+}
+
+/// What is retained beside the window.
+fn retention(node: &Node) {
+    let [kept, pins, heard, silent] = node.retention.status().map_or([f64::NAN; 4], |status| {
+        let silent = status.consumers.iter().filter(|consumer| consumer.silent).count();
+        let heard = status.consumers.len() - silent;
+        [status.kept_below as f64, status.pins.len() as f64, heard as f64, silent as f64]
+    });
+    gauge!("state_node_kept_orders").set(kept);
+    gauge!("state_node_pins").set(pins);
+    for (state, number) in [("heard", heard), ("silent", silent)] {
+        gauge!("state_node_consumers", "state" => state).set(number);
+    }
 }

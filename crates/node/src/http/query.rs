@@ -39,6 +39,11 @@ impl Query {
         self.0.remove("order").map_or(Ok(At::Head), |text| position(&text))
     }
 
+    /// One parameter as it stands.
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        self.0.remove(key)
+    }
+
     /// The name that a caller gives to its request, so that asking again does nothing twice.
     pub(super) fn id(&mut self) -> Result<Option<String>, ApiError> {
         let id = self.0.remove("id");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Response, StatusCode, Url, header::RETRY_AFTER};
+use reqwest::{Method, Response, StatusCode, Url, header::RETRY_AFTER};
 use serde::Deserialize;
 use state_pruner::Reply;
 use thiserror::Error;
@@ -141,6 +141,26 @@ impl Client {
     /// Errors: no connection, no JSON.
     pub async fn json(&self, path: &str) -> Result<serde_json::Value, ClientError> {
         Ok(self.http.get(self.url(path)?).send().await?.json().await?)
+    }
+}
+
+impl Client {
+    /// Asks for anything, with a body or without, and returns the JSON of the answer, whatever the status.
+    ///
+    /// Errors: no connection, no JSON.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(StatusCode, serde_json::Value), ClientError> {
+        let request = self.http.request(method, self.url(path)?);
+        let request = match body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        let response = request.send().await?;
+        Ok((response.status(), response.json().await?))
     }
 }
 

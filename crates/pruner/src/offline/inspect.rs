@@ -61,7 +61,11 @@ fn verify_opened(
     refuse_unreadable(&request.db, request.layout, &backend)?;
     let store = Store::foreign(backend, AT_REST)?;
     let (view, chain) = (store.view()?, request.layout.chain());
-    let policy = RestWindow { keep_last: request.keep_last, allowed_holes: request.allowed_holes.clone() };
+    let policy = RestWindow {
+        keep_last: request.keep_last,
+        allowed_holes: request.allowed_holes.clone(),
+        below: request.layout.below(&*view)?,
+    };
     let roots = RetainedRoots::resolve(&*chain, &*view, &policy.retention()?)?;
     let floor = pruned_floor(request, chain.floor(&*view)?.get())?;
     let report = verify_view(request, steering, &Window { view: &*view, roots: &roots, dir })?;

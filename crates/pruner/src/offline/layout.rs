@@ -4,7 +4,10 @@ use std::{path::Path, sync::Arc};
 
 use state_store::{ChainView, NativeChain, RoochChain, Table, View};
 
-use crate::error::PruneError;
+use crate::{
+    error::PruneError,
+    roots::{KeptBy, RetainedRoot},
+};
 
 /// Whose records lead from an order to a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +43,16 @@ impl StoreLayout {
             Self::Rooch => Arc::new(RoochChain),
             Self::Native => Arc::new(NativeChain),
         }
+    }
+
+    /// The single orders that a policy keeps below the window.
+    pub(super) fn below(self, view: &dyn View) -> Result<Vec<RetainedRoot>, PruneError> {
+        let kept = match self {
+            Self::Rooch => Vec::new(),
+            Self::Native => NativeChain.kept(view)?,
+        };
+        let kept_by = KeptBy::Pin("the node, below its floor".to_owned());
+        Ok(kept.into_iter().map(|(order, root)| RetainedRoot { order, root, kept_by: kept_by.clone() }).collect())
     }
 
     /// Refuses a store that has no family of this layout, and names the layout whose families it has.

@@ -230,9 +230,10 @@ mod tests {
             assert!(Holds::default().with_consumer(consumer(bad, 1)).is_err(), "{bad:?}");
         }
         let names = |count: usize| (0..count).map(|n| format!("n{n:05}"));
-        let mut holds = Holds::default();
-        holds.pins = names(MAX_HOLDS).map(|name| pin(&name, 1, None)).collect();
-        holds.consumers = names(MAX_HOLDS).map(|name| consumer(&name, 1)).collect();
+        let holds = Holds {
+            pins: names(MAX_HOLDS).map(|name| pin(&name, 1, None)).collect(),
+            consumers: names(MAX_HOLDS).map(|name| consumer(&name, 1)).collect(),
+        };
         assert!(matches!(holds.with_pin(pin("z", 1, None)), Err(PruneError::TooManyNames { .. })));
         assert!(matches!(holds.with_consumer(consumer("z", 1)), Err(PruneError::TooManyNames { .. })));
         assert!(holds.with_consumer(consumer("n00003", 9)).is_ok(), "one that is there may go on");

@@ -10,7 +10,8 @@ use state_tree::Order;
 pub struct KeepPolicy {
     /// The last so many orders, head included.
     pub last: NonZeroU64,
-    /// Orders whose block is not older than this, by the chain's clock, at the head.
+    /// Orders whose block is not older than this, by the chain's clock, at the head. The times of a chain never go back;
+    /// if those of another one do, the search for the first such order ends at one of several.
     pub time: Option<Duration>,
     /// Every order that is a multiple of this, genesis included.
     pub every: Option<NonZeroU64>,

@@ -105,6 +105,11 @@ impl LiveRetention {
         Self { parts, state: Mutex::new(None) }
     }
 
+    /// The store whose floor it moves.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.parts.store
+    }
+
     /// The same with the bounds that were in force when the records were written last: for looking at a store at rest.
     pub(crate) fn as_recorded(parts: RetentionParts) -> Result<Self, PruneError> {
         let keep = RetentionLog::load(&*parts.records)?.policy.and_then(|policy| policy.policy());

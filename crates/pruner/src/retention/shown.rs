@@ -48,6 +48,15 @@ impl LiveRetention {
         self.parts.store.kept().into_iter().map(root).collect()
     }
 
+    /// The consumers that are not waited for.
+    ///
+    /// Errors: records that cannot be read.
+    pub fn silent(&self) -> Result<Vec<String>, PruneError> {
+        let (state, now_ms) = (self.state()?, self.parts.clock.unix_ms());
+        let silent = state.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms));
+        Ok(silent.map(|consumer| consumer.name.clone()).collect())
+    }
+
     /// What is in force, and who asks for what.
     ///
     /// Errors: records that cannot be read, no commit yet.

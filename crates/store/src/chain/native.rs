@@ -8,6 +8,7 @@ use super::{ChainView, Head, Hole, RootAt};
 use crate::{
     backend::{KeyRange, View, visit_rows},
     error::StoreError,
+    kept,
     record::{self, Record},
     schema::Table,
 };
@@ -128,6 +129,13 @@ impl NativeChain {
     /// Errors: a failed read, a record that is unusable.
     pub fn record(&self, view: &dyn View, order: Order) -> Result<Option<RootRecord>, StoreError> {
         read_root(view, order)
+    }
+
+    /// The single orders below the floor of the view that stay readable, with their roots.
+    ///
+    /// Errors: a failed read, a record that is unusable.
+    pub fn kept(&self, view: &dyn View) -> Result<Vec<(Order, StateRoot)>, StoreError> {
+        Ok(kept::load(view)?.into_iter().collect())
     }
 }
 

@@ -1,0 +1,316 @@
+//! `pin`, `consumer` and `explain`: what stays readable, asked of a running node, and the last one of a store too.
+
+use std::{num::NonZeroU64, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::{ArgGroup, Args, Subcommand};
+use reqwest::Method;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use state_pruner::{
+    Asked, Consumer, ConsumerStatus, Explanation, LOOK_LIMIT, NamedPin, PinState, PinStatus, SystemClock,
+    offline::{self, StoreLayout},
+};
+
+use super::{
+    OutputArgs,
+    render::{Failure, Output},
+    values::{layout, positive, time},
+    work,
+};
+use crate::load::Client;
+
+/// A node that does not answer within this time is not waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `pin`.
+#[derive(Debug, Args)]
+pub(super) struct PinArgs {
+    #[command(subcommand)]
+    command: PinCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum PinCommand {
+    /// Keep an order, which must still be readable; the same name on the same order begins its time anew.
+    Add {
+        /// Name of the pin: letters, digits, dots, dashes, underscores.
+        name: String,
+        /// The order.
+        #[arg(long, value_name = "ORDER")]
+        order: u64,
+        /// How long, such as 12h or 30d; without it until the pin is removed.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        ttl: Option<Duration>,
+        /// Who asks; without it the user who runs the command.
+        #[arg(long, value_name = "WHO")]
+        owner: Option<String>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// List the pins, each with its owner and its age.
+    List {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Let an order go: it stays until the floor moves next, unless somebody else keeps it.
+    Remove {
+        /// Name of the pin.
+        name: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+/// `consumer`.
+#[derive(Debug, Args)]
+pub(super) struct ConsumerArgs {
+    #[command(subcommand)]
+    command: ConsumerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConsumerCommand {
+    /// Say the oldest order that a consumer still needs, and that it is alive.
+    Set {
+        /// Name of the consumer: letters, digits, dots, dashes, underscores.
+        name: String,
+        /// The oldest order it needs.
+        #[arg(long, value_name = "ORDER")]
+        order: u64,
+        /// After so long without another word, such as 10m, it is not waited for; without it after a day.
+        #[arg(long, value_name = "TIME", value_parser = time)]
+        ttl: Option<Duration>,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// List the consumers, each with its watermark and whether it is silent.
+    List {
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+    /// Forget a consumer.
+    Remove {
+        /// Name of the consumer.
+        name: String,
+        #[command(flatten)]
+        node: NodeArgs,
+    },
+}
+
+/// `explain`.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
+pub(super) struct ExplainArgs {
+    /// An order, or the hash of a state root or of a node.
+    #[arg(value_name = "ORDER|HASH")]
+    what: Asked,
+    /// Address of a running node.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Folder of a node's database, in use or not.
+    #[arg(long, value_name = "DIR", requires = "layout")]
+    db: Option<PathBuf>,
+    /// Whose records it holds: native. A Rooch store has no policy of its own, its window is given to each prune.
+    #[arg(long, value_parser = native, requires = "db")]
+    layout: Option<StoreLayout>,
+    /// Most nodes to look at for the hash of a node.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    limit: Option<NonZeroU64>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// Which node is asked, and how to answer.
+#[derive(Debug, Clone, Args)]
+struct NodeArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl PinArgs {
+    pub(super) fn output(&self) -> OutputArgs {
+        match &self.command {
+            PinCommand::Add { node, .. } | PinCommand::List { node } | PinCommand::Remove { node, .. } => node.output,
+        }
+    }
+}
+
+impl ConsumerArgs {
+    pub(super) fn output(&self) -> OutputArgs {
+        match &self.command {
+            ConsumerCommand::Set { node, .. }
+            | ConsumerCommand::List { node }
+            | ConsumerCommand::Remove { node, .. } => node.output,
+        }
+    }
+}
+
+impl ExplainArgs {
+    pub(super) fn output(&self) -> OutputArgs {
+        self.output
+    }
+}
+
+fn native(name: &str) -> Result<StoreLayout, String> {
+    match layout(name)? {
+        StoreLayout::Native => Ok(StoreLayout::Native),
+        StoreLayout::Rooch => Err("a Rooch store has no policy of its own: only native is explained".to_owned()),
+    }
+}
+
+/// What is asked of a node.
+struct Request<'a> {
+    method: Method,
+    path: String,
+    body: Option<&'a Value>,
+}
+
+impl Request<'_> {
+    fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: None }
+    }
+
+    /// Asks, and takes the error that the node answers as it is.
+    fn ask<T: DeserializeOwned>(self, url: &str) -> Result<T, Failure> {
+        let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
+        let runtime = work::runtime().map_err(|error| unreachable(&error))?;
+        let client = Client::new(url).map_err(|error| unreachable(&error))?;
+        let asked = client.call(self.method, &self.path, self.body);
+        let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
+        let answer = answer.map_err(|_| unreachable(&format!("no answer within {PATIENCE:?}")))?;
+        let (status, answer) = answer.map_err(|error| unreachable(&error))?;
+        if !status.is_success() {
+            let told = |name: &str| answer.get("error").and_then(|error| error.get(name)).and_then(Value::as_str);
+            let code = told("code").map_or("unreachable", |code| code);
+            return Err(Failure::new(code, told("message").map_or_else(|| answer.to_string(), str::to_owned)));
+        }
+        let strange = |error| Failure::new("unreachable", format!("not an answer of a node: {error}"));
+        serde_json::from_value(answer).map_err(strange)
+    }
+}
+
+fn told<T: serde::Serialize>(output: Output, answer: Result<T, Failure>, human: impl FnOnce(&T) -> String) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            output.answer(&answer, || human(&answer));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => output.failed(&failure),
+    }
+}
+
+fn millis(time: Option<Duration>) -> Option<u64> {
+    time.map(|time| u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms))
+}
+
+/// A time as people read it, to the second.
+fn readable(ms: u64) -> String {
+    humantime::format_duration(Duration::from_secs(ms / 1000)).to_string()
+}
+
+#[derive(Deserialize, serde::Serialize)]
+struct Pins {
+    floor: u64,
+    pins: Vec<PinStatus>,
+}
+
+#[derive(Deserialize, serde::Serialize)]
+struct Consumers {
+    head: u64,
+    consumers: Vec<ConsumerStatus>,
+}
+
+/// Adds, lists or removes pins.
+pub(super) fn pin(args: &PinArgs, output: Output) -> ExitCode {
+    match &args.command {
+        PinCommand::Add { name, order, ttl, owner, node } => {
+            let user = std::env::var_os("USER").map(|user| user.to_string_lossy().into_owned());
+            let owner = owner.clone().or(user);
+            let body = json!({ "order": order, "ttl_ms": millis(*ttl), "owner": owner });
+            let path = format!("v1/pins/{name}");
+            let answer = Request { method: Method::POST, path, body: Some(&body) }.ask(&node.url);
+            told(output, answer, |pin: &NamedPin| format!("order {} is kept by pin {}", pin.order, pin.name))
+        }
+        PinCommand::List { node } => told(output, Request::get("v1/pins").ask(&node.url), list_pins),
+        PinCommand::Remove { name, node } => {
+            let answer = Request { method: Method::DELETE, ..Request::get(format!("v1/pins/{name}")) }.ask(&node.url);
+            told(output, answer, |pin: &NamedPin| {
+                format!("pin {} is removed; order {} goes when the floor moves next", pin.name, pin.order)
+            })
+        }
+    }
+}
+
+fn list_pins(listed: &Pins) -> String {
+    let pin = |listed: &PinStatus| {
+        let (pin, age) = (&listed.pin, readable(listed.age_ms));
+        let left = pin.ttl_ms.map_or_else(String::new, |ttl_ms| format!(", of {}", readable(ttl_ms)));
+        let state = match listed.state {
+            PinState::Kept => "",
+            PinState::Expired => ", expired",
+            PinState::Gone => ", GONE",
+        };
+        format!("{}  order {}  by {}  since {age}{left}{state}", pin.name, pin.order, pin.owner)
+    };
+    if listed.pins.is_empty() {
+        "no pins".to_owned()
+    } else {
+        listed.pins.iter().map(pin).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Sets, lists or removes consumers.
+pub(super) fn consumer(args: &ConsumerArgs, output: Output) -> ExitCode {
+    match &args.command {
+        ConsumerCommand::Set { name, order, ttl, node } => {
+            let body = json!({ "order": order, "ttl_ms": millis(*ttl) });
+            let path = format!("v1/consumers/{name}");
+            let answer = Request { method: Method::POST, path, body: Some(&body) }.ask(&node.url);
+            told(output, answer, |consumer: &Consumer| {
+                format!("consumer {} needs every order from {} on", consumer.name, consumer.order)
+            })
+        }
+        ConsumerCommand::List { node } => told(output, Request::get("v1/consumers").ask(&node.url), list_consumers),
+        ConsumerCommand::Remove { name, node } => {
+            let path = format!("v1/consumers/{name}");
+            let answer = Request { method: Method::DELETE, ..Request::get(path) }.ask(&node.url);
+            told(output, answer, |consumer: &Consumer| format!("consumer {} is forgotten", consumer.name))
+        }
+    }
+}
+
+fn list_consumers(listed: &Consumers) -> String {
+    let consumer = |listed: &ConsumerStatus| {
+        let (consumer, age) = (&listed.consumer, readable(listed.age_ms));
+        let silent = if listed.silent { ", SILENT: not waited for" } else { "" };
+        let behind = listed.behind;
+        format!("{}  from order {}  {behind} behind  heard {age} ago{silent}", consumer.name, consumer.order)
+    };
+    let lines: Vec<String> = listed.consumers.iter().map(consumer).collect();
+    if lines.is_empty() { "no consumers".to_owned() } else { lines.join("\n") }
+}
+
+/// Explains.
+pub(super) fn explain(args: &ExplainArgs, output: Output) -> ExitCode {
+    let explained = match (&args.url, &args.db) {
+        (Some(url), _) => {
+            let asked = match args.what {
+                Asked::Order(order) => format!("order={order}"),
+                Asked::Hash(hash) => format!("hash={hash}"),
+            };
+            let limit = args.limit.map_or_else(String::new, |limit| format!("&limit={limit}"));
+            Request::get(format!("v1/explain?{asked}{limit}")).ask(url)
+        }
+        (None, Some(db)) => {
+            let limit = args.limit.map_or(LOOK_LIMIT, NonZeroU64::get);
+            let explained = offline::explain(db, args.what, limit, Arc::new(SystemClock::new()));
+            explained.map_err(|error| Failure::new(error.code(), &error))
+        }
+        (None, None) => Err(Failure::new("usage", "give --url or --db")),
+    };
+    told(output, explained, Explanation::to_string)
+}

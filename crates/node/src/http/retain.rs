@@ -1,0 +1,156 @@
+//! What stays readable: named pins, consumers with their watermarks, and why something is kept.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{
+        DefaultBodyLimit, Path, State,
+        rejection::{BytesRejection, PathRejection},
+    },
+    http::{HeaderMap, StatusCode, Uri},
+    routing::MethodRouter,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin};
+use state_tree::{Order, RoochLayout};
+
+use super::{Node, error::ApiError, query::Query, submit::refuse_browsers};
+
+/// The most nodes that one question may look at.
+const MAX_LOOK: u64 = 1_000_000;
+
+/// The body of a pin.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PinBody {
+    order: u64,
+    ttl_ms: Option<u64>,
+    owner: Option<String>,
+}
+
+/// The body of a consumer.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsumerBody {
+    order: u64,
+    ttl_ms: Option<u64>,
+}
+
+/// The longest body of these requests, in bytes.
+const MAX_HOLD_BODY: usize = 4 << 10;
+
+/// Routes whose bodies are short.
+pub(super) fn short(routes: MethodRouter<Arc<Node>>) -> MethodRouter<Arc<Node>> {
+    routes.layer(DefaultBodyLimit::max(MAX_HOLD_BODY))
+}
+
+/// Who asked for a pin, if nobody says so.
+const UNNAMED: &str = "unnamed";
+
+impl Node {
+    /// Asks or changes what stays, on the blocking threads.
+    async fn retain<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&LiveRetention) -> Result<T, state_pruner::PruneError> + Send + 'static,
+    ) -> Result<Json<T>, ApiError> {
+        let node = Arc::clone(self);
+        self.blocking(move || work(&node.retention).map_err(ApiError::from)).await.map(Json)
+    }
+}
+
+type Named = Result<Path<String>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+
+/// The body as it must be.
+fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+    let wrong = |error| ApiError::new(StatusCode::BAD_REQUEST, "json", format!("the body is not as expected: {error}"));
+    serde_json::from_slice(&body?).map_err(wrong)
+}
+
+/// `GET /v1/pins`.
+pub(super) async fn pins(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    node.retain(|retention| retention.status().map(|status| json!({ "floor": status.floor, "pins": status.pins })))
+        .await
+}
+
+/// `POST /v1/pins/{name}`.
+pub(super) async fn add_pin(
+    State(node): State<Arc<Node>>,
+    name: Named,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Json<NamedPin>, ApiError> {
+    refuse_browsers(&headers)?;
+    let Path(name) = name?;
+    let PinBody { order, ttl_ms, owner } = read(bytes)?;
+    let owner = owner.unwrap_or_else(|| UNNAMED.to_owned());
+    let pin = NewPin { name, owner, order: Order::new(order), ttl: ttl_ms.map(Duration::from_millis) };
+    node.retain(move |retention| retention.add_pin(pin)).await
+}
+
+/// `DELETE /v1/pins/{name}`.
+pub(super) async fn remove_pin(
+    State(node): State<Arc<Node>>,
+    name: Named,
+    headers: HeaderMap,
+) -> Result<Json<NamedPin>, ApiError> {
+    refuse_browsers(&headers)?;
+    let Path(name) = name?;
+    node.retain(move |retention| retention.remove_pin(&name)).await
+}
+
+/// `GET /v1/consumers`.
+pub(super) async fn consumers(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
+    let listed = |retention: &LiveRetention| {
+        retention.status().map(|status| json!({ "head": status.head, "consumers": status.consumers }))
+    };
+    node.retain(listed).await
+}
+
+/// `POST /v1/consumers/{name}`.
+pub(super) async fn set_consumer(
+    State(node): State<Arc<Node>>,
+    name: Named,
+    headers: HeaderMap,
+    bytes: Body,
+) -> Result<Json<Consumer>, ApiError> {
+    refuse_browsers(&headers)?;
+    let Path(name) = name?;
+    let ConsumerBody { order, ttl_ms } = read(bytes)?;
+    let ttl = ttl_ms.map(Duration::from_millis);
+    node.retain(move |retention| retention.set_consumer(&name, Order::new(order), ttl)).await
+}
+
+/// `DELETE /v1/consumers/{name}`.
+pub(super) async fn remove_consumer(
+    State(node): State<Arc<Node>>,
+    name: Named,
+    headers: HeaderMap,
+) -> Result<Json<Consumer>, ApiError> {
+    refuse_browsers(&headers)?;
+    let Path(name) = name?;
+    node.retain(move |retention| retention.remove_consumer(&name)).await
+}
+
+/// `GET /v1/explain?order=..` or `?hash=..`.
+pub(super) async fn explain(State(node): State<Arc<Node>>, uri: Uri) -> Result<Json<Explanation>, ApiError> {
+    let mut query = Query::parse(&uri)?;
+    let (order, hash, limit) = (query.text("order"), query.text("hash"), query.text("limit"));
+    query.finish()?;
+    let asked = match (order, hash) {
+        (Some(order), None) => order.parse::<u64>().map(|order| Asked::Order(Order::new(order))).map_err(|_| "order"),
+        (None, Some(hash)) => state_tree::NodeHash::from_hex(&hash).map(Asked::Hash).map_err(|_| "hash"),
+        (Some(_), Some(_)) | (None, None) => Err("order or hash"),
+    };
+    let asked = asked.map_err(|what| {
+        ApiError::bad_request(format!("either an order or a hash of 64 hex digits is asked about: no {what} is given"))
+    })?;
+    let limit = limit.map_or(Ok(LOOK_LIMIT), |limit| limit.parse());
+    let limit =
+        limit.map_err(|_| ()).and_then(|limit| if (1..=MAX_LOOK).contains(&limit) { Ok(limit) } else { Err(()) });
+    let limit = limit.map_err(|()| ApiError::bad_request(format!("limit is a number from 1 to {MAX_LOOK}")))?;
+    node.retain(move |retention| retention.explain(asked, &RoochLayout, limit)).await
+}
