@@ -1,0 +1,128 @@
+//! What counting costs a commit: two stores that go through the same history side by side, one that journals and counts
+//! and one that does neither, commit by commit in turn.
+//!
+//!     ./scripts/bench --bench counting -- [--objects N] [--commits N] [--logged]
+//!
+//! Time is that of whole commits, update of the tree included. Bytes are those of the rows as they are written, before
+//! compression: what a commit adds beside its nodes, over what the journal needs at least (8 per created node, 32 per node
+//! that it names), against the nodes.
+
+#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
+
+use std::{
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use state_benches::{
+    Bound, Error, Table, args,
+    chain::{Chain, percentile},
+    workload::{Profile, Workload},
+};
+use state_store::{Durability, Flow, JournalRecord, KeyRange, RocksConfig, Store, StoreConfig, Table as Rows, record};
+
+const CHANGES: u64 = 100;
+
+/// One of the two stores.
+struct Side {
+    chain: Chain,
+    workload: Workload,
+    commits: Vec<Duration>,
+}
+
+impl Side {
+    fn new(dir: &Path, config: StoreConfig, profile: Profile, objects: u64) -> Self {
+        let mut chain = Chain::create(dir, &RocksConfig::default(), config);
+        let mut workload = Workload::new(profile, 1, objects);
+        while let Some(changes) = workload.fill() {
+            chain.commit(&changes);
+        }
+        Self { chain, workload, commits: Vec::new() }
+    }
+
+    fn step(&mut self) {
+        let changes = self.workload.changes(CHANGES);
+        let start = Instant::now();
+        self.chain.commit(&changes);
+        self.commits.push(start.elapsed());
+    }
+
+    fn total(&self) -> Duration {
+        self.commits.iter().sum()
+    }
+
+    fn median(&mut self) -> Duration {
+        self.commits.sort();
+        percentile(&self.commits, 0.5)
+    }
+}
+
+/// Bytes of rows that counting adds, and the least a journal needs.
+#[derive(Default)]
+struct Added {
+    rows: u64,
+    least: u64,
+}
+
+impl Added {
+    fn to(store: &Store) -> Result<Self, Error> {
+        let mut added = Self::default();
+        let (view, mut broken) = (store.view()?, Ok(()));
+        view.scan(&Rows::JOURNAL, &KeyRange::ALL, &mut |key, value| {
+            added.rows += (key.len() + value.len()) as u64;
+            match record::decode::<JournalRecord>("journal", value) {
+                Ok(row) => added.least += (row.created.len() * 8 + (row.stale.len() + row.dropped.len()) * 32) as u64,
+                Err(error) => broken = Err(error),
+            }
+            Flow::Continue(())
+        })?;
+        broken?;
+        view.scan(&Rows::MANY, &KeyRange::ALL, &mut |key, value| {
+            added.rows += (key.len() + value.len()) as u64;
+            Flow::Continue(())
+        })?;
+        Ok(added)
+    }
+}
+
+fn main() -> Result<ExitCode, Error> {
+    let objects = args::number("--objects").unwrap_or(80_000);
+    let commits = args::number("--commits").unwrap_or(600);
+    let durability = if args::flag("--logged") { Durability::Logged } else { Durability::Synced };
+    let mut table = Table::default();
+    for profile in Profile::ALL {
+        let [counted, plain] = [tempfile::tempdir()?, tempfile::tempdir()?];
+        let config = StoreConfig::new(durability);
+        let mut with = Side::new(counted.path(), config, profile, objects);
+        let mut without = Side::new(plain.path(), StoreConfig { journal: false, ..config }, profile, objects);
+        for turn in 0..commits {
+            let (first, second) = if turn % 2 == 0 { (&mut with, &mut without) } else { (&mut without, &mut with) };
+            first.step();
+            second.step();
+        }
+        report(&mut table, profile, &mut with, &mut without)?;
+    }
+    Ok(table.finish())
+}
+
+fn report(table: &mut Table, profile: Profile, with: &mut Side, without: &mut Side) -> Result<(), Error> {
+    let (added, head) = (Added::to(&with.chain.store)?, with.chain.store.head().ok_or("no head")?);
+    let mut line = |name: &str, figure: f64, unit: &str, bound: Bound| {
+        table.number(&format!("{}: {name}", profile.name()), (figure, unit), bound);
+    };
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    line("median commit, counted", ms(with.median()), "ms", Bound::None);
+    line("median commit, not counted", ms(without.median()), "ms", Bound::None);
+    line("median, counted / not", ms(with.median()) / ms(without.median()), "times", Bound::AtMost(1.05));
+    line("all commits, counted / not", ms(with.total()) / ms(without.total()), "times", Bound::None);
+    let beyond = added.rows.saturating_sub(added.least) as f64;
+    line(
+        "rows beyond the journal's least / bytes of nodes",
+        beyond / head.bytes_put as f64,
+        "times",
+        Bound::AtMost(0.03),
+    );
+    line("all rows / bytes of nodes", added.rows as f64 / head.bytes_put as f64, "times", Bound::None);
+    Ok(())
+}
