@@ -7,12 +7,13 @@
 //! once a major cycle has finished under it. A commit on an older state than the newest ends it: that state may need marks
 //! that are gone, and may have what the orders in between lost.
 //!
-//! Costs: a commit adds one batched read of marks and one of the nodes that it creates, both under the gate.
+//! Costs: a commit adds one batched read of marks and one of the lowest nodes that it creates, both under the gate; where
+//! some of those are stored already, one more of the nodes above them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use state_tree::{Counted, Delta, Expiring, Known, NodeHash, Order, Questions, Standing, count};
+use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Order, Questions, Standing, count};
 
 use crate::{
     backend::{Batch, View},
@@ -165,13 +166,7 @@ impl Counting {
             }
             Mode::Blind | Mode::Off => None,
         };
-        let created: Vec<NodeHash> = questions.standings.into_iter().collect();
-        let mut present = BTreeSet::new();
-        if !created.is_empty() {
-            view.nodes(&created, &mut |index, bytes| {
-                present.extend(created.get(index).filter(|_| bytes.is_some()));
-            })?;
-        }
+        let present = Presence::of(delta).read(view)?;
         Ok(count(delta, &Answers { many, present, index: self.pending.as_ref() }))
     }
 
@@ -189,6 +184,47 @@ impl Counting {
         plan.delta.created.keys().for_each(|hash| pending.forget(hash.fingerprint())); // S21
         let Expiring { stale, dropped } = &booked.expiring;
         pending.insert(plan.order, Some(plan.timestamp_ms), stale.iter().chain(dropped));
+    }
+}
+
+/// Which created nodes are stored, or may be.
+///
+/// Only nodes with nothing created below are read at first, which in most commits are the changed leaves: above one that is
+/// not stored no node is in any state. The rest is read together.
+struct Presence<'a> {
+    created: &'a BTreeMap<NodeHash, Created>,
+    present: BTreeSet<NodeHash>,
+}
+
+impl<'a> Presence<'a> {
+    fn of(delta: &'a Delta) -> Self {
+        Self { created: &delta.created, present: BTreeSet::new() }
+    }
+
+    /// Two batched reads at most.
+    fn read(mut self, view: &dyn View) -> Result<BTreeSet<NodeHash>, StoreError> {
+        let is_lowest = |hash: &NodeHash| self.lowest(hash) == *hash;
+        let (lowest, above): (Vec<NodeHash>, Vec<NodeHash>) = self.created.keys().partition(|hash| is_lowest(hash));
+        self.ask(view, &lowest)?;
+        let above: Vec<NodeHash> = above.into_iter().filter(|hash| self.present.contains(&self.lowest(hash))).collect();
+        self.ask(view, &above)?;
+        Ok(self.present)
+    }
+
+    /// Down from a created node, as far as created nodes are known.
+    fn lowest(&self, hash: &NodeHash) -> NodeHash {
+        let below = |hash: &NodeHash| self.created.get(hash)?.below.filter(|below| self.created.contains_key(below));
+        std::iter::successors(Some(*hash), below).last().map_or(*hash, |lowest| lowest)
+    }
+
+    fn ask(&mut self, view: &dyn View, hashes: &[NodeHash]) -> Result<(), StoreError> {
+        if hashes.is_empty() {
+            return Ok(());
+        }
+        let present = &mut self.present;
+        view.nodes(hashes, &mut |index, bytes| {
+            present.extend(hashes.get(index).filter(|_| bytes.is_some()));
+        })
     }
 }
 

@@ -27,9 +27,27 @@ pub struct JournalRecord {
     /// Fingerprints of every node the commit emitted (I4).
     pub created: Vec<u64>,
     /// Nodes that left their last place in this order: it is the first one whose state lacks them (S31).
+    #[serde(with = "in_words")]
     pub stale: Vec<[u8; 32]>,
     /// Roots of trees that left their last place in this order.
+    #[serde(with = "in_words")]
     pub dropped: Vec<[u8; 32]>,
+}
+
+/// Hashes as little-endian words: the same bytes in BCS, in two steps each where single bytes take thirty-two.
+mod in_words {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::chain::{to_hash, to_words};
+
+    pub(super) fn serialize<S: Serializer>(hashes: &[[u8; 32]], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(hashes.iter().map(|hash| to_words(*hash)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<[u8; 32]>, D::Error> {
+        let words: Vec<[u128; 2]> = Vec::deserialize(from)?;
+        Ok(words.into_iter().map(to_hash).collect())
+    }
 }
 
 impl Record for JournalRecord {

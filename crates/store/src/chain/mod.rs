@@ -6,7 +6,7 @@ mod rooch;
 use state_tree::{Order, StateRoot};
 
 use crate::{backend::View, error::StoreError};
-pub(crate) use native::FloorRecord;
+pub(crate) use native::{FloorRecord, to_hash, to_words};
 pub use native::{HeadRecord, NativeChain, RootRecord};
 pub use rooch::RoochChain;
 

@@ -68,7 +68,7 @@ impl From<InWords> for RootRecord {
     }
 }
 
-fn to_words(hash: [u8; 32]) -> [u128; 2] {
+pub(crate) fn to_words(hash: [u8; 32]) -> [u128; 2] {
     let mut words = [0; 2];
     for (word, bytes) in words.iter_mut().zip(hash.as_chunks::<16>().0) {
         *word = u128::from_le_bytes(*bytes);
@@ -76,7 +76,7 @@ fn to_words(hash: [u8; 32]) -> [u128; 2] {
     words
 }
 
-fn to_hash(words: [u128; 2]) -> [u8; 32] {
+pub(crate) fn to_hash(words: [u128; 2]) -> [u8; 32] {
     let mut hash = [0; 32];
     for (bytes, word) in hash.as_chunks_mut::<16>().0.iter_mut().zip(words) {
         *bytes = word.to_le_bytes();

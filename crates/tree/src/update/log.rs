@@ -62,9 +62,10 @@ impl Log {
         self.adopted.truncate(moment.adopted);
     }
 
-    /// Notes an emitted node, present on disk or not (I4).
-    pub(super) fn create(&mut self, hash: NodeHash, bytes: Vec<u8>) {
-        self.created.entry(hash).or_insert(Created { bytes, places: 0 }).places += 1;
+    /// Notes an emitted node, present on disk or not (I4). Whatever was emitted since the moment lies below it.
+    pub(super) fn create(&mut self, hash: NodeHash, bytes: Vec<u8>, since: Moment) {
+        let below = self.places.last().filter(|_| self.places.len() > since.places).copied();
+        self.created.entry(hash).or_insert(Created { bytes, places: 0, below }).places += 1;
         self.places.push(hash);
     }
 
@@ -115,11 +116,11 @@ mod tests {
     fn a_node_created_at_many_places_is_held_once_and_rewound_place_by_place() {
         let (big, small) = (NodeHash::new([1; 32]), NodeHash::new([2; 32]));
         let mut log = Log::default();
-        log.create(big, vec![7; 1 << 20]);
+        log.create(big, vec![7; 1 << 20], log.now());
         let one = log.now();
         for _ in 0..100 {
-            log.create(big, vec![7; 1 << 20]);
-            log.create(small, vec![8]);
+            log.create(big, vec![7; 1 << 20], log.now());
+            log.create(small, vec![8], one);
         }
         let held: usize = log.created.values().map(|node| node.bytes.len()).sum();
         assert_eq!((held, log.created[&big].places), ((1 << 20) + 1, 101));

@@ -93,7 +93,7 @@ impl TreePass<'_, '_> {
             self.session.log.rewind(before);
             return Ok(Stands { now: Some(child), old: Fate::Stays });
         }
-        self.session.log.create(child.hash, bytes);
+        self.session.log.create(child.hash, bytes, before);
         match (index, own) {
             (Some(index), Some(root)) if after.old_root == Fate::Stays => self.session.log.unchanged(index, root),
             (Some(_), _) => {}

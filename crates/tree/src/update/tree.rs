@@ -204,7 +204,7 @@ impl<'s, 'a> TreePass<'s, 'a> {
                     log.rewind(was.before);
                     return stays(child);
                 }
-                log.create(child.hash, built.encode());
+                log.create(child.hash, built.encode(), was.before);
                 Some(child)
             }
         };
@@ -219,6 +219,7 @@ impl<'s, 'a> TreePass<'s, 'a> {
         let [(_, first), _, ..] = leaves else {
             return Ok(leaves.first().map(|(_, child)| *child));
         };
+        let before = self.session.log.now(); // the leaves were emitted earlier
         let mut slots = empty_slots();
         for group in leaves.chunk_by(|(a, _), (b, _)| a.nibble(depth) == b.nibble(depth)) {
             let nibble = group.first().and_then(|(key, _)| key.nibble(depth));
@@ -230,7 +231,7 @@ impl<'s, 'a> TreePass<'s, 'a> {
             Joined::Lone(leaf) => Some(leaf),
             Joined::Node(built) => {
                 let child = Child { hash: built.view().hash(), kind: ChildKind::Internal };
-                self.session.log.create(child.hash, built.encode());
+                self.session.log.create(child.hash, built.encode(), before);
                 Some(child)
             }
         })
