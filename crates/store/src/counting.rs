@@ -203,18 +203,20 @@ impl<'a> Presence<'a> {
 
     /// Two batched reads at most.
     fn read(mut self, view: &dyn View) -> Result<BTreeSet<NodeHash>, StoreError> {
-        let is_lowest = |hash: &NodeHash| self.lowest(hash) == *hash;
-        let (lowest, above): (Vec<NodeHash>, Vec<NodeHash>) = self.created.keys().partition(|hash| is_lowest(hash));
+        let (mut lowest, mut above) = (Vec::new(), Vec::new());
+        for (hash, created) in self.created {
+            match created.lowest.filter(|lowest| self.created.contains_key(lowest)) {
+                Some(below) => above.push((*hash, below)),
+                None => lowest.push(*hash),
+            }
+        }
         self.ask(view, &lowest)?;
-        let above: Vec<NodeHash> = above.into_iter().filter(|hash| self.present.contains(&self.lowest(hash))).collect();
-        self.ask(view, &above)?;
+        if !self.present.is_empty() {
+            let doubtful = above.into_iter().filter(|(_, lowest)| self.present.contains(lowest));
+            let doubtful: Vec<NodeHash> = doubtful.map(|(hash, _)| hash).collect();
+            self.ask(view, &doubtful)?;
+        }
         Ok(self.present)
-    }
-
-    /// Down from a created node, as far as created nodes are known.
-    fn lowest(&self, hash: &NodeHash) -> NodeHash {
-        let below = |hash: &NodeHash| self.created.get(hash)?.below.filter(|below| self.created.contains_key(below));
-        std::iter::successors(Some(*hash), below).last().map_or(*hash, |lowest| lowest)
     }
 
     fn ask(&mut self, view: &dyn View, hashes: &[NodeHash]) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@
 //!
 //! Costs: about 90 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
 use state_tree::{NodeHash, Order};
 
@@ -73,23 +73,37 @@ impl Pending {
         timestamp_ms: Option<u64>,
         hashes: impl IntoIterator<Item = &'a NodeHash>,
     ) {
+        let mut nodes = 0;
         for hash in hashes {
             self.named += 1;
-            if self.nodes.contains_key(&hash.fingerprint()) {
-                self.forget(hash.fingerprint()); // which of the two is meant cannot be told any more
-                self.unindexed += 2;
-            } else if self.nodes.len() >= self.limit {
-                self.unindexed += 1;
-            } else {
-                self.nodes.insert(hash.fingerprint(), (*hash, order));
-                self.orders.entry(order).or_insert(Named { nodes: 0, timestamp_ms }).nodes += 1;
+            let room = self.nodes.len() < self.limit;
+            match self.nodes.entry(hash.fingerprint()) {
+                Entry::Occupied(other) => {
+                    // Which of the two is meant cannot be told any more.
+                    let (_, of) = other.remove();
+                    self.unindexed += 2;
+                    if of == order { nodes -= 1 } else { self.one_less(of) }
+                }
+                Entry::Vacant(place) if room => {
+                    place.insert((*hash, order));
+                    nodes += 1;
+                }
+                Entry::Vacant(_) => self.unindexed += 1,
             }
+        }
+        if nodes > 0 {
+            self.orders.entry(order).or_insert(Named { nodes: 0, timestamp_ms }).nodes += nodes;
         }
     }
 
     /// A node with this fingerprint was created, or is dealt with.
     pub(crate) fn forget(&mut self, fingerprint: u64) {
-        let Some((_, order)) = self.nodes.remove(&fingerprint) else { return };
+        if let Some((_, order)) = self.nodes.remove(&fingerprint) {
+            self.one_less(order);
+        }
+    }
+
+    fn one_less(&mut self, order: Order) {
         let Some(named) = self.orders.get_mut(&order) else { return };
         named.nodes -= 1;
         if named.nodes == 0 {

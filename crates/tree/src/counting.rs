@@ -151,7 +151,7 @@ impl Counting<'_> {
     }
 
     /// Rule 4: created at two places or while present is *many*; while pending, the entry is cancelled instead.
-    fn create(&mut self, gained: &Places) -> BTreeMap<NodeHash, Order> {
+    fn create(&mut self, gained: &[(NodeHash, u32)]) -> BTreeMap<NodeHash, Order> {
         let mut cancelled = BTreeMap::new();
         for (hash, places) in gained {
             let standing = self.known.standing(hash);
@@ -184,16 +184,19 @@ fn is_below(shared: &[bool], dropped: &Dropped) -> bool {
 }
 
 /// Rule 3: gains and losses count places and cancel per hash. Returns the gains that are left.
-fn net(delta: &Delta, lost: &mut Places) -> Places {
-    let mut gained: Places = delta.created.iter().map(|(hash, created)| (*hash, created.places)).collect();
-    for (hash, gains) in &mut gained {
+fn net(delta: &Delta, lost: &mut Places) -> Vec<(NodeHash, u32)> {
+    let mut gained: Vec<(NodeHash, u32)> = Vec::with_capacity(delta.created.len());
+    for (hash, created) in &delta.created {
+        let mut gains = created.places;
         if let Some(losses) = lost.get_mut(hash) {
-            let both = (*gains).min(*losses);
-            *gains -= both;
+            let both = gains.min(*losses);
+            gains -= both;
             *losses -= both;
         }
+        if gains > 0 {
+            gained.push((*hash, gains));
+        }
     }
-    gained.retain(|_, places| *places > 0);
     lost.retain(|_, places| *places > 0);
     gained
 }
@@ -236,7 +239,7 @@ mod tests {
         Delta {
             parent: StateRoot::EMPTY,
             root: StateRoot::new(hash(9)),
-            created: [(hash(9), Created { bytes: Vec::new(), places: 1, below: None })].into(),
+            created: [(hash(9), Created { bytes: Vec::new(), places: 1, lowest: None })].into(),
             replaced: vec![place(1, None, &[]), place(2, Some(0), &[3]), place(3, Some(0), &[])],
             dropped: vec![Dropped { root: hash(7), above: Some(1) }],
             adopted: Vec::new(),
