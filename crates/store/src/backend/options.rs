@@ -56,6 +56,8 @@ const NODE_FILE_BYTES: u64 = 32 << 20;
 const NODE_LEVEL_BASE_BYTES: u64 = 128 << 20;
 const ROOCH_FILE_BYTES: u64 = 128 << 20;
 const ROOCH_LEVEL_BASE_BYTES: u64 = 2 << 30;
+/// Share of a memtable that its filter takes.
+const MEMTABLE_BLOOM: f64 = 0.02;
 const LEVEL_MULTIPLIER: f64 = 8.0;
 
 /// Builds the options of one open; the cache is shared by all its families.
@@ -87,6 +89,7 @@ impl<'a> Tuning<'a> {
         let mut options = self.family();
         options.set_enable_blob_files(false);
         options.set_write_buffer_size(ROW_WRITE_BUFFER_BYTES);
+        filtered(&mut options);
         options.set_level_compaction_dynamic_level_bytes(true);
         options
     }
@@ -96,6 +99,7 @@ impl<'a> Tuning<'a> {
         let mut options = self.family();
         options.set_write_buffer_size(self.config.write_buffer_bytes);
         options.set_max_write_buffer_number(3);
+        filtered(&mut options);
         options.set_target_file_size_base(NODE_FILE_BYTES);
         options.set_max_bytes_for_level_base(NODE_LEVEL_BASE_BYTES);
         options.set_max_bytes_for_level_multiplier(LEVEL_MULTIPLIER);
@@ -148,6 +152,12 @@ impl<'a> Tuning<'a> {
         table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         table
     }
+}
+
+/// Memtables with a filter: most keys that a commit looks for are not in memory, or nowhere.
+fn filtered(options: &mut Options) {
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM);
 }
 
 /// The name by which an OPTIONS file tells that our filter was installed.
