@@ -61,7 +61,7 @@ impl Swept {
         round
     }
 
-    fn to_the_end(&mut self) -> Round {
+    fn drain(&mut self) -> Round {
         self.round(u64::MAX, 64)
     }
 
@@ -107,12 +107,12 @@ fn the_disk_stays_flat_between_cycles() {
     for engine in Engine::ALL {
         let mut swept = Swept::new(Rig::new(engine), 6);
         swept.rig.chain.grow(Profile::Uniform, 41, 12);
-        assert_eq!(swept.to_the_end().end, RoundEnd::Uncounted);
+        assert_eq!(swept.drain().end, RoundEnd::Uncounted);
         swept.cycle();
         let mut workload = Workload::new(Profile::Uniform, 42);
         for step in 0..40 {
             swept.rig.chain.run(&mut workload, 1);
-            let round = swept.to_the_end();
+            let round = swept.drain();
             assert_eq!(round.end, RoundEnd::Done, "step {step}");
             check::exact(&swept.rig.chain, &format!("{engine:?} step {step}")); // nothing is ever shared here
         }
@@ -127,11 +127,11 @@ fn incremental_waits_for_a_cycle_to_seed_the_shared_marks() {
     let mut swept = Swept::new(Rig::new(Engine::Memory), 4);
     swept.rig.chain.grow(Profile::Tables, 43, 30);
     let before = check::present(&swept.rig.chain.store);
-    assert_eq!(swept.to_the_end().end, RoundEnd::Uncounted);
+    assert_eq!(swept.drain().end, RoundEnd::Uncounted);
     assert_eq!(check::present(&swept.rig.chain.store), before);
     swept.cycle();
     swept.rig.chain.grow(Profile::Tables, 44, 30);
-    assert!(swept.to_the_end().nodes > 0);
+    assert!(swept.drain().nodes > 0);
     swept.check(&[], "after the first sweep");
 }
 
@@ -168,7 +168,7 @@ fn history(seed: u64, profile: Profile) -> u64 {
         match rng.random_range(0..100) {
             0..50 => swept.rig.chain.run(&mut workload, 1),
             50..70 => nodes += swept.round(rng.random_range(1..=4), rng.random_range(1..=8)).nodes,
-            70..78 => nodes += swept.to_the_end().nodes,
+            70..78 => nodes += swept.drain().nodes,
             78..84 => {
                 (swept.plan.config.mark, swept.plan.config.sweep) = *WAYS.choose(rng).unwrap();
                 swept.cycle();
@@ -228,7 +228,7 @@ fn a_slice_that_is_killed_at_any_write_loses_nothing_and_forgets_nothing() {
             let mut swept = Swept::reopened(rig, 4);
             let context = format!("{tail:?} at write {write}");
             swept.check(&[], &context);
-            swept.to_the_end();
+            swept.drain();
             swept.check(&[], &context);
             swept.cycle();
             assert_eq!(swept.leaks(&[]), 0, "{context}");
@@ -269,7 +269,7 @@ fn one_bad_journal_entry_is_passed_counted_and_alerted() {
     let key = [bad.to_key(), (commits - 7).to_be_bytes()].concat();
     batch.put(state_store::Table::JOURNAL, key, *b"torn");
     swept.rig.chain.store.write_rows(&batch, state_store::Durability::Logged).unwrap();
-    let round = swept.to_the_end();
+    let round = swept.drain();
     assert_eq!((round.set_aside, round.end.clone()), (1, RoundEnd::Done));
     assert!(round.nodes > 0, "it does not block what comes behind it");
     swept.check(&[], "past the bad row");
@@ -293,10 +293,10 @@ fn entries_before_a_gap_in_the_journal_are_never_trusted() {
     assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted);
     let mut swept = Swept::new(rig, 3);
     swept.rig.chain.grow(Profile::Tables, 74, 8);
-    assert_eq!(swept.to_the_end().end, RoundEnd::Uncounted);
+    assert_eq!(swept.drain().end, RoundEnd::Uncounted);
     swept.cycle();
     swept.rig.chain.grow(Profile::Tables, 75, 12);
-    assert_eq!(swept.to_the_end().end, RoundEnd::Done);
+    assert_eq!(swept.drain().end, RoundEnd::Done);
     swept.check(&[], "after the journal began again");
     swept.cycle();
     assert_eq!(swept.leaks(&[]), 0);
@@ -357,7 +357,7 @@ fn fail(base: &Rig, fault: impl Fn(&FaultyBackend)) -> (bool, BTreeSet<NodeHash>
     let failed = swept.sweep.round(&swept.env, &order, few, &mut |_| ControlFlow::Continue(few)).is_err();
     faulty.fail_read(u64::MAX >> 1, Fault::Transient);
     faulty.fail_write(u64::MAX >> 1, Fault::Transient);
-    swept.to_the_end();
+    swept.drain();
     swept.check(&[], "after a failure");
     (failed, check::present(&swept.rig.chain.store))
 }

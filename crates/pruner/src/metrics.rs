@@ -64,8 +64,12 @@ pub(crate) fn describe() {
     for trigger in Trigger::ALL {
         counter!("state_pruner_runs_total", "trigger" => trigger.label()).increment(0);
     }
-    let nodes = ["deleted_nodes", "spared_nodes", "incremental_deleted_nodes", "incremental_set_aside"];
-    for name in nodes.map(|name| format!("state_pruner_{name}_total")) {
+    for name in [
+        "state_pruner_deleted_nodes_total",
+        "state_pruner_spared_nodes_total",
+        "state_pruner_incremental_deleted_nodes_total",
+        "state_pruner_incremental_set_aside_total",
+    ] {
         counter!(name).increment(0);
     }
     counter!("state_pruner_freed_bytes_total").increment(0);

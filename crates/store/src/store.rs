@@ -5,6 +5,7 @@
 
 mod expire;
 mod floor;
+mod pin;
 mod rollback;
 mod settle;
 
@@ -14,7 +15,7 @@ use std::sync::{
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use state_tree::{NodeHash, Order, StateRoot};
+use state_tree::{NodeHash, Order};
 
 use crate::{
     backend::{Backend, Batch, Durability, KeyRange, View},
@@ -23,14 +24,15 @@ use crate::{
     counting::{Counting, Plan},
     error::{HeadOrder, StoreError},
     filter::{LiveSet, Pace, Sweep, SweepSlot, SweepTally},
-    gate::{ChainState, Commit, Committed, PinOwner, Writer},
+    gate::{ChainState, Commit, Committed, Writer},
     journal,
     permit::{Fence, Permit},
     record,
     schema::Table,
 };
-pub use expire::{Backlog, Expired, Held, Idle, Slice};
+pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice};
 pub use floor::FloorMove;
+pub use pin::Pin;
 pub use rollback::RolledBack;
 pub use settle::{Corrected, Indexed, Traced};
 
@@ -321,23 +323,6 @@ impl Store {
         self.change(|chain| chain.raise(to)) // BEFORE this returns, so before anything below the floor may go
     }
 
-    /// The root of a retained order; distinguishes pruned from never committed (O19). Does not wait for a commit.
-    pub fn root(&self, order: Order) -> Result<StateRoot, StoreError> {
-        self.look(|chain| chain.root(order))?
-    }
-
-    /// Pins a retained order for reading: its root stays retained until the pin is dropped (S41). Does not wait for a
-    /// commit.
-    pub fn pin(&self, order: Order, owner: &str) -> Result<Pin, StoreError> {
-        let (root, id) = self.change(|chain| chain.pin(order, owner))??;
-        Ok(Pin { chain: Arc::clone(&self.chain), order, root, id })
-    }
-
-    /// Orders that readers hold, with their owners. Read it AFTER the floor was raised: no pin below it can appear.
-    pub fn pins(&self) -> Vec<(Order, Vec<PinOwner>)> {
-        self.chain.read().as_ref().map_or_else(Vec::new, ChainState::pins)
-    }
-
     /// Writes rows of the pruner; nodes cannot be named by them.
     pub fn write_rows(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         self.backend().write(batch, durability)
@@ -347,35 +332,6 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.backend().unclaim();
-    }
-}
-
-/// A pin on one order; dropping it lets the order go.
-#[derive(Debug)]
-pub struct Pin {
-    chain: Arc<RwLock<Option<ChainState>>>,
-    order: Order,
-    root: StateRoot,
-    id: u64,
-}
-
-impl Pin {
-    /// The pinned order.
-    pub fn order(&self) -> Order {
-        self.order
-    }
-
-    /// Its root.
-    pub fn root(&self) -> StateRoot {
-        self.root
-    }
-}
-
-impl Drop for Pin {
-    fn drop(&mut self) {
-        if let Some(chain) = self.chain.write().as_mut() {
-            chain.unpin(self.order, self.id);
-        }
     }
 }
 

@@ -18,7 +18,7 @@ mod pace;
 use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
 
 use serde::Serialize;
-use state_store::{Backlog, Durability, Expired, Idle, Slice, StoreError};
+use state_store::{Backlog, Durability, Expired, Idle, Judging, Slice, StoreError};
 
 use crate::{
     cycle::{CycleEnv, CycleOrder, refuse_if_frozen},
@@ -214,7 +214,8 @@ impl Working<'_> {
     fn take(&mut self, guard: &SnapshotGuard<'_>, read: &Read) -> Result<Taken, PruneError> {
         let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
         let IncrementalSweep { backlog, held } = self.sweep;
-        match store.expire(guard.permit(), backlog, &read.slice, held, &|| clock.monotonic()) {
+        let by = Judging { held, now: &|| clock.monotonic() };
+        match store.expire(guard.permit(), backlog, &read.slice, by) {
             Ok(Expired { nodes, passed, held: taking, .. }) => {
                 Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading, taking }))
             }

@@ -124,6 +124,15 @@ pub trait Held {
     fn holds(&self, hash: &NodeHash) -> bool;
 }
 
+/// What a slice is judged and measured by.
+#[derive(Clone, Copy)]
+pub struct Judging<'a> {
+    /// What older states may have.
+    pub held: &'a dyn Held,
+    /// A clock that never goes back.
+    pub now: &'a dyn Fn() -> Duration,
+}
+
 /// What a slice came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Expired {
@@ -183,7 +192,7 @@ impl Store {
         Ok(Ok(Slice { step, found }))
     }
 
-    /// Takes a slice: deletes what is free of it. `now` is a clock that never goes back.
+    /// Takes a slice: deletes what is free of it.
     ///
     /// Errors: a revoked permit, a reader that pins an older state which `held` does not answer for, a failed read or
     /// write. After an error nothing was deleted.
@@ -192,9 +201,9 @@ impl Store {
         permit: &Permit,
         backlog: &mut Backlog,
         slice: &Slice,
-        held: &dyn Held,
-        now: &dyn Fn() -> Duration,
+        by: Judging<'_>,
     ) -> Result<Expired, StoreError> {
+        let Judging { held, now } = by;
         if !permit.belongs_to(&self.fence) {
             return Err(StoreError::Invariant("permit of another store".to_owned()));
         }
@@ -234,10 +243,10 @@ impl Store {
         slice.step.hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
         backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });
-        let held = now().saturating_sub(begun);
+        let gate_held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
         let nodes = taken.condemned.len() as u64;
-        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, done, held })
+        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, done, held: gate_held })
     }
 }
 
