@@ -95,9 +95,10 @@ impl HeldStates {
             observer: &*env.observer,
         })?;
         tracing::info!(nodes = report.live_nodes, seconds = report.seconds, "what they hold is known");
-        (self.covered, self.mark) = (covered, Some(sealed));
+        self.covered = covered;
         self.waiting.clear();
-        Ok(())
+        let before = self.mark.replace(sealed).map(|mark| mark.path().to_owned());
+        before.map_or(Ok(()), |path| files::remove(&path)) // else the next cycle does
     }
 }
 
