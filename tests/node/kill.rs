@@ -19,7 +19,8 @@ use state_tests::{
     node::{self, Node},
 };
 
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
+    "pruner.incremental=off",
     "chain.block_interval=10ms",
     "chain.durability=logged",
     "pruner.keep_last=20",
@@ -164,6 +165,28 @@ fn kill_nine_while_marking() {
 fn kill_nine_while_sweeping() {
     kill_in("sweep_expired", "toggle", "3");
     kill_in("sweep_expired", "tables", "5");
+}
+
+/// IncrementalSweep at work, killed at some moment, three times in a row: nothing is lost, and a cycle finds all it left.
+#[test]
+fn kill_nine_while_slices_are_taken() {
+    let data = tempfile::tempdir().unwrap();
+    let settings: Vec<&str> = SETTINGS.into_iter().filter(|setting| *setting != "pruner.incremental=off").collect();
+    let deleted = |status: &Value| status["pruner"]["incremental"]["deleted_total"].as_u64().unwrap();
+    for seed in ["6", "7", "8"] {
+        let node = Node::start(data.path(), &settings);
+        let load = Load::on(&node, "tables", seed);
+        node.until("slices", |status| deleted(status) >= 50);
+        node.kill();
+        drop(load);
+        verified(data.path());
+    }
+    let node = Node::start(data.path(), &settings);
+    let status = node.cycle();
+    assert_eq!((status["verdict"].as_str(), status["pruner"]["cycles_failed"].as_u64()), (Some("healthy"), Some(0)));
+    let (ended, log) = node.stop(Signal::TERM);
+    assert!(ended.success(), "{log}");
+    assert_eq!(verified(data.path())["leaked_nodes"], 0);
 }
 
 #[test]

@@ -26,31 +26,27 @@ pub(crate) fn delete(batch: &mut Batch, fingerprint: u64) {
 
 /// Which of some fingerprints, sorted and unique, are marked, and as of when.
 ///
-/// Errors: a failed read, a row that is no mark.
+/// Errors: a failed read.
 pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64, Order>, StoreError> {
     let mut marked = BTreeMap::new();
     if fingerprints.is_empty() {
         return Ok(marked);
     }
     let keys: Vec<[u8; 8]> = fingerprints.iter().map(|fingerprint| fingerprint.to_be_bytes()).collect();
-    let mut outcome = Ok(());
     view.rows(&Table::MANY, &keys, &mut |index, value| {
-        let (Some(fingerprint), Some(value)) = (fingerprints.get(index), value) else { return };
-        match order_of(value) {
-            Ok(order) => drop(marked.insert(*fingerprint, order)),
-            Err(error) => outcome = Err(error),
+        if let (Some(fingerprint), Some(value)) = (fingerprints.get(index), value) {
+            marked.insert(*fingerprint, order_of(value));
         }
     })?;
-    outcome.map(|()| marked)
+    Ok(marked)
 }
 
-/// The order that a value stands for.
-pub(crate) fn order_of(value: &[u8]) -> Result<Order, StoreError> {
-    Ok(Order::new(number(value)?))
+/// The order that a value stands for; one that is none is a mark that never gets old (I8).
+pub(crate) fn order_of(value: &[u8]) -> Order {
+    Order::new(number(value).map_or(u64::MAX, |order| order))
 }
 
-/// The eight bytes of a key or value of the table.
-pub(crate) fn number(bytes: &[u8]) -> Result<u64, StoreError> {
-    let bad = |_| StoreError::Record { name: "many".to_owned(), why: format!("{} bytes, not 8", bytes.len()) };
-    Ok(u64::from_be_bytes(bytes.try_into().map_err(bad)?))
+/// The eight bytes of a key or value of the table, if they are.
+pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
+    bytes.first_chunk().filter(|_| bytes.len() == 8).map(|bytes| u64::from_be_bytes(*bytes))
 }

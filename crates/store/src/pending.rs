@@ -78,11 +78,12 @@ impl Pending {
             self.named += 1;
             let room = self.nodes.len() < self.limit;
             match self.nodes.entry(hash.fingerprint()) {
+                Entry::Occupied(known) if known.get().0 == *hash => {} // below a tree, and named by itself
                 Entry::Occupied(other) => {
                     // Which of the two is meant cannot be told any more.
                     let (_, of) = other.remove();
                     self.unindexed += 2;
-                    if of == order { nodes -= 1 } else { self.one_less(of) }
+                    if of == order && nodes > 0 { nodes -= 1 } else { self.one_less(of) }
                 }
                 Entry::Vacant(place) if room => {
                     place.insert((*hash, order));
@@ -166,6 +167,16 @@ mod tests {
         pending.insert(order(2), Some(6), &[hash(1, 2)]);
         assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(1, 2))), (None, None));
         assert_eq!((pending.order(&hash(2, 1)), pending.counts().unindexed), (Some(order(1)), 2));
+    }
+
+    #[test]
+    fn a_node_that_is_named_again_keeps_the_order_in_which_it_was_lost() {
+        let mut pending = Pending::new(9);
+        pending.insert(order(2), Some(5), &[hash(1, 1)]);
+        pending.insert(order(1), None, &[hash(1, 1), hash(2, 1)]);
+        pending.insert(order(1), None, &[hash(2, 1), hash(2, 2)]);
+        assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(2, 1))), (Some(order(2)), None));
+        assert_eq!(pending.lag(order(9)), Lag { orders: 1, nodes: 1, chain_ms: 0 });
     }
 
     #[test]

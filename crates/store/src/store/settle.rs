@@ -91,7 +91,11 @@ impl Store {
         let mut gate = self.gate.lock();
         self.admit(permit)?;
         let Some(end) = cutoff.next() else { return Ok(()) };
-        let done = ExpiryRecord::load(&*self.view()?)?.done.max(Some(cutoff.get()));
+        let saved = match ExpiryRecord::load(&*self.view()?) {
+            Err(StoreError::Record { .. }) => None, // what it said is settled now
+            other => other?.done,
+        };
+        let done = saved.max(Some(cutoff.get()));
         let mut batch = Batch::new();
         batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
         ExpiryRecord { done, group: None }.put(&mut batch)?;
@@ -243,26 +247,17 @@ fn unneeded(
     (shared, traced): (&[u64], Order),
     most: NonZeroUsize,
 ) -> Result<(Vec<u64>, Option<Vec<u8>>), StoreError> {
-    let (mut found, mut outcome, mut next) = (Vec::new(), Ok(()), None);
+    let (mut found, mut next) = (Vec::new(), None);
     view.scan(&Table::MANY, range, &mut |key, value| {
         if found.len() >= most.get() {
             next = Some(key.to_vec());
             return Flow::Break(());
         }
-        match many::number(key).and_then(|fingerprint| Ok((fingerprint, many::order_of(value)?))) {
-            Ok((fingerprint, order)) => {
-                if order <= traced && shared.binary_search(&fingerprint).is_err() {
-                    found.push(fingerprint);
-                }
-                Flow::Continue(())
-            }
-            Err(error) => {
-                outcome = Err(error);
-                Flow::Break(())
-            }
-        }
+        let old = many::number(key).filter(|_| many::order_of(value) <= traced);
+        found.extend(old.filter(|fingerprint| shared.binary_search(fingerprint).is_err()));
+        Flow::Continue(())
     })?;
-    outcome.map(|()| (found, next))
+    Ok((found, next))
 }
 
 /// Reading the journal from the first entry that may be trusted on.
