@@ -67,7 +67,7 @@ impl Counted {
     }
 
     /// Slices to the end: nodes deleted, nodes passed.
-    fn to_the_end(&mut self, most: usize, older: &Older) -> (u64, u64) {
+    fn sweep(&mut self, most: usize, older: &Older) -> (u64, u64) {
         let (mut nodes, mut passed) = (0, 0);
         loop {
             match self.slice(most, older) {
@@ -110,10 +110,10 @@ fn hashes(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<NodeHash> {
 #[test]
 fn incremental_never_passes_the_policy_cutoff() {
     let mut counted = chain_of(30);
-    assert_eq!(counted.to_the_end(100, &nobody()), (0, 0), "the floor has not moved");
+    assert_eq!(counted.sweep(100, &nobody()), (0, 0), "the floor has not moved");
     for floor in [1, 2, 7, 8, 20, 29] {
         counted.raise_floor(floor);
-        counted.to_the_end(3, &nobody());
+        counted.sweep(3, &nobody());
         // The state of order n has node n alone, and node n - 1 was lost in order n: the floor's own state keeps its node.
         assert_eq!(present(&counted.store), hashes(floor..30), "floor {floor}");
         assert_eq!(counted.slice(100, &nobody()), Err(Idle::Done));
@@ -147,9 +147,9 @@ fn kept_entries_never_block_those_behind_them() {
         let mut counted = chain_of(30);
         counted.raise_floor(29);
         let older = Older(hashes(kept));
-        assert_eq!(counted.to_the_end(most, &older), (23, 6), "slices of {most}");
+        assert_eq!(counted.sweep(most, &older), (23, 6), "slices of {most}");
         assert_eq!(present(&counted.store), hashes(kept.into_iter().chain([29])));
-        assert_eq!(counted.to_the_end(most, &nobody()), (0, 0), "a major cycle finds them");
+        assert_eq!(counted.sweep(most, &nobody()), (0, 0), "a major cycle finds them");
     }
 }
 
@@ -160,11 +160,11 @@ fn a_reinserted_node_cancels_its_stale_entry() {
     counted.commit(&[(3, 1), (10, 1)], &[9]);
     counted.commit(&[(11, 1)], &[10]);
     counted.raise_floor(11);
-    counted.to_the_end(2, &nobody());
+    counted.sweep(2, &nobody());
     assert_eq!(present(&counted.store), hashes([3, 11]), "its entry had fallen to the floor");
     counted.commit(&[(12, 1)], &[11, 3]);
     counted.raise_floor(12);
-    counted.to_the_end(2, &nobody());
+    counted.sweep(2, &nobody());
     assert_eq!(present(&counted.store), hashes([12]), "it was not taken for shared");
 }
 
@@ -192,7 +192,7 @@ fn a_hash_created_twice_in_one_commit_is_shared() {
         counted.commit(&[(1, places)], &[0]);
         counted.commit(&[(2, 1)], &[1]); // one place of it is lost
         counted.raise_floor(2);
-        counted.to_the_end(10, &nobody());
+        counted.sweep(10, &nobody());
         assert_eq!(present(&counted.store), left, "created at {places} places");
     }
 }
@@ -203,7 +203,7 @@ fn a_node_without_bookkeeping_is_kept() {
     let mut counted = chain_of(10);
     counted.backend.plant(hash(500).as_bytes(), b"of nobody's");
     counted.raise_floor(9);
-    counted.to_the_end(3, &nobody());
+    counted.sweep(3, &nobody());
     assert_eq!(present(&counted.store), hashes([9, 500]));
 
     let Counted { backend, store, .. } = chain_of(10);
