@@ -2,6 +2,7 @@
 
 mod certificate;
 mod crash;
+mod entries;
 mod incremental;
 mod locks;
 mod race;
@@ -9,6 +10,7 @@ mod resume;
 mod retention;
 mod roots;
 mod shared;
+mod steady;
 mod triggers;
 mod window;
 mod worker;

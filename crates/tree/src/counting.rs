@@ -1,8 +1,8 @@
 //! One-bit reference counts: what a commit must write so that IncrementalSweep may delete without walking a state.
 //!
-//! Rules 1 to 5 of design section 5, in two pure steps. [`Questions`] says what must be known of which nodes, sorted,
-//! so that one batched read under the commit gate can answer all of it; [`count`] turns delta and answers into what
-//! belongs in the batch of the commit. The count of a node is *one*, which is stored nowhere, or *many*, a mark that
+//! Rules 1 to 5 of docs/design.md, section 7, in two pure steps. [`Questions`] says what must be known of which nodes,
+//! sorted, so that one batched read under the commit gate can answer all of it; [`count`] turns delta and answers into
+//! what belongs in the batch of the commit. The count of a node is *one*, which is stored nowhere, or *many*, a mark that
 //! only a major cycle takes away: a count that is never decremented cannot drift (S32, S34).
 //!
 //! Promise: if every node that a state refers to twice is marked *many*, the same holds for the new state once the marks

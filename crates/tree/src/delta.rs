@@ -3,7 +3,7 @@
 //! A *place* is a position in one object's tree, or the position where an object's value embeds a fields root.
 //! `created` and `replaced` count places, not hashes: the same hash may be created twice, or replaced here and created
 //! there. Since every node above a replaced place is itself replaced, the replaced places form a forest and each names
-//! its parent; that forest is "the path above" of design section 5.
+//! its parent; that forest is the path along which sharing is judged (docs/design.md, section 7).
 
 use std::collections::BTreeMap;
 

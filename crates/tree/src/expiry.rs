@@ -1,4 +1,4 @@
-//! Rule 6 of design section 5: which nodes go when journal entries have fallen to the cutoff.
+//! Rule 6 of docs/design.md, section 7: which nodes go once journal entries have fallen to the cutoff.
 //!
 //! An [`Expiry`] is the work that is left of one or more entries. Each step names a bounded number of nodes, which are read
 //! without any lock ([`Found`]), and is then taken: what is stored and free is condemned and replaced in the work by the

@@ -1,0 +1,253 @@
+//! S21, S33, S35, S57, L11, P1: what the journal lets go, on deltas whose nodes are made up, against plain sets.
+
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use state_store::{Backlog, Base, Batch, Expired, Held, Idle, Indexed, MemoryBackend, Store, StoreError};
+use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
+
+use crate::support::{CONFIG, commit_on, delta, hash, order, present, root, value};
+
+/// A store that counts, as if a major cycle had just finished.
+struct Counted {
+    backend: MemoryBackend,
+    store: Store,
+    backlog: Backlog,
+}
+
+/// What older states have.
+struct Older(BTreeSet<NodeHash>);
+
+impl Held for Older {
+    fn covers(&self, _: &StateRoot) -> bool {
+        true
+    }
+
+    fn holds(&self, hash: &NodeHash) -> bool {
+        self.0.contains(hash)
+    }
+}
+
+impl Counted {
+    fn new() -> Self {
+        let backend = MemoryBackend::new();
+        let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        Self { backend, store, backlog: Backlog::default() }
+    }
+
+    /// What a cycle at the head leaves: nothing is shared, and entries may expire.
+    fn cycle(&self) {
+        let head = order(self.store.head().unwrap().order);
+        self.store.correct_marks(&self.store.issue_permit(), (head, 1), &[], NonZeroUsize::MIN).unwrap();
+    }
+
+    /// The next order creates some nodes, each at so many places, and others lose one place each.
+    fn commit(&self, created: &[(u64, u32)], lost: &[u64]) {
+        let (base, parent, next) = match self.store.head() {
+            None => (Base::Genesis, StateRoot::EMPTY, 0),
+            Some(head) => (Base::Head(root(head.order)), root(head.order), head.order + 1),
+        };
+        let mut delta = delta(parent, root(next), created.iter().map(|(n, _)| (hash(*n), value(*n, 10))));
+        for (n, places) in created {
+            delta.created.get_mut(&hash(*n)).unwrap().places = *places;
+        }
+        let replaced = |n: &u64| Replaced { hash: hash(*n), above: None, below_adoption: false, unchanged: Vec::new() };
+        delta.replaced = lost.iter().map(replaced).collect();
+        commit_on(&self.store, base, &delta).unwrap();
+    }
+
+    fn raise_floor(&self, to: u64) {
+        self.store.raise_floor(order(to), Batch::new()).unwrap();
+    }
+
+    fn slice(&mut self, most: usize, older: &Older) -> Result<Expired, Idle> {
+        let Self { store, backlog, .. } = self;
+        let most = NonZeroUsize::new(most).unwrap();
+        let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap()?;
+        Ok(store.expire(&store.issue_permit(), backlog, &slice, older, &|| Duration::ZERO).unwrap())
+    }
+
+    /// Slices to the end: nodes deleted, nodes passed.
+    fn sweep(&mut self, most: usize, older: &Older) -> (u64, u64) {
+        let (mut nodes, mut passed) = (0, 0);
+        loop {
+            match self.slice(most, older) {
+                Ok(slice) => (nodes, passed) = (nodes + slice.nodes, passed + slice.passed),
+                Err(idle) => {
+                    assert_eq!(idle, Idle::Done);
+                    return (nodes, passed);
+                }
+            }
+        }
+    }
+
+    fn restart(self) -> Self {
+        let Self { backend, store, .. } = self;
+        drop(store);
+        let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
+        Self { backend, store, backlog: Backlog::default() }
+    }
+}
+
+fn nobody() -> Older {
+    Older(BTreeSet::new())
+}
+
+/// Order 0 has node 0; each later order n creates node n and loses node n - 1.
+fn chain_of(orders: u64) -> Counted {
+    let counted = Counted::new();
+    counted.commit(&[(0, 1)], &[]);
+    counted.cycle();
+    (1..orders).for_each(|n| counted.commit(&[(n, 1)], &[n - 1]));
+    counted
+}
+
+fn hashes(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<NodeHash> {
+    numbers.into_iter().map(hash).collect()
+}
+
+/// The floor is the policy's cutoff: nothing that an order above it lost goes, however often somebody asks.
+#[test]
+fn incremental_never_passes_the_policy_cutoff() {
+    let mut counted = chain_of(30);
+    assert_eq!(counted.sweep(100, &nobody()), (0, 0), "the floor has not moved");
+    for floor in [1, 2, 7, 8, 20, 29] {
+        counted.raise_floor(floor);
+        counted.sweep(3, &nobody());
+        // The state of order n has node n alone, and node n - 1 was lost in order n: the floor's own state keeps its node.
+        assert_eq!(present(&counted.store), hashes(floor..30), "floor {floor}");
+        assert_eq!(counted.slice(100, &nobody()), Err(Idle::Done));
+    }
+}
+
+#[test]
+fn every_expired_root_is_visited_exactly_once() {
+    for most in [1, 2, 5, 100] {
+        let mut counted = chain_of(40);
+        let (mut nodes, mut passed) = (0, 0);
+        for floor in [9, 10, 25, 39] {
+            counted.raise_floor(floor);
+            while let Ok(slice) = counted.slice(most, &nobody()) {
+                (nodes, passed) = (nodes + slice.nodes, passed + slice.passed);
+                if nodes % 4 == 3 {
+                    counted = counted.restart(); // the cursor is on disk, not in the process
+                }
+            }
+        }
+        assert_eq!((nodes, passed), (39, 0), "slices of {most}: each entry names one node");
+        assert_eq!(present(&counted.store), hashes([39]));
+    }
+}
+
+/// What is kept is passed for good: what lies behind it goes, and nobody comes back to it.
+#[test]
+fn kept_entries_never_block_those_behind_them() {
+    let kept = [0, 1, 2, 3, 10, 11];
+    for most in [1, 3, 100] {
+        let mut counted = chain_of(30);
+        counted.raise_floor(29);
+        let older = Older(hashes(kept));
+        assert_eq!(counted.sweep(most, &older), (23, 6), "slices of {most}");
+        assert_eq!(present(&counted.store), hashes(kept.into_iter().chain([29])));
+        assert_eq!(counted.sweep(most, &nobody()), (0, 0), "a major cycle finds them");
+    }
+}
+
+/// S21: the entry of a node that is created again is void, and the next loss of it is an entry like any other.
+#[test]
+fn a_reinserted_node_cancels_its_stale_entry() {
+    let mut counted = chain_of(10); // order 4 lost node 3
+    counted.commit(&[(3, 1), (10, 1)], &[9]);
+    counted.commit(&[(11, 1)], &[10]);
+    counted.raise_floor(11);
+    counted.sweep(2, &nobody());
+    assert_eq!(present(&counted.store), hashes([3, 11]), "its entry had fallen to the floor");
+    counted.commit(&[(12, 1)], &[11, 3]);
+    counted.raise_floor(12);
+    counted.sweep(2, &nobody());
+    assert_eq!(present(&counted.store), hashes([12]), "it was not taken for shared");
+}
+
+/// S21: the same where the node comes back between the reading of a slice and its taking.
+#[test]
+fn a_node_that_comes_back_while_its_slice_is_at_work_is_kept() {
+    let mut counted = chain_of(6);
+    counted.raise_floor(5);
+    let most = NonZeroUsize::new(100).unwrap();
+    let Counted { store, backlog, .. } = &mut counted;
+    let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    counted.commit(&[(6, 1), (2, 1)], &[5]);
+    let Counted { store, backlog, .. } = &mut counted;
+    let taken = store.expire(&store.issue_permit(), backlog, &slice, &nobody(), &|| Duration::ZERO).unwrap();
+    assert_eq!((taken.nodes, taken.passed), (4, 1));
+    assert_eq!(present(store), hashes([2, 5, 6]));
+}
+
+#[test]
+fn a_hash_created_twice_in_one_commit_is_shared() {
+    for (places, left) in [(1, hashes([2])), (2, hashes([1, 2]))] {
+        let mut counted = Counted::new();
+        counted.commit(&[(0, 1)], &[]);
+        counted.cycle();
+        counted.commit(&[(1, places)], &[0]);
+        counted.commit(&[(2, 1)], &[1]); // one place of it is lost
+        counted.raise_floor(2);
+        counted.sweep(10, &nobody());
+        assert_eq!(present(&counted.store), left, "created at {places} places");
+    }
+}
+
+/// S33: nodes that no entry names, and nodes of a time when nobody counted.
+#[test]
+fn a_node_without_bookkeeping_is_kept() {
+    let mut counted = chain_of(10);
+    counted.backend.plant(hash(500).as_bytes(), b"of nobody's");
+    counted.raise_floor(9);
+    counted.sweep(3, &nobody());
+    assert_eq!(present(&counted.store), hashes([9, 500]));
+
+    let Counted { backend, store, .. } = chain_of(10);
+    drop(store);
+    let uncounted = state_store::StoreConfig { journal: false, ..CONFIG };
+    let store = Store::open(Arc::new(backend.clone()), uncounted).unwrap();
+    let mut counted = Counted { backend, store, backlog: Backlog::default() };
+    counted.commit(&[(10, 1)], &[9]);
+    let Counted { backend, store, .. } = counted;
+    drop(store);
+    let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+    counted = Counted { backend, store, backlog: Backlog::default() };
+    counted.commit(&[(11, 1)], &[10]);
+    counted.raise_floor(11);
+    assert_eq!(counted.store.index_journal().unwrap(), Indexed::Uncounted);
+    assert_eq!(counted.slice(100, &nobody()), Err(Idle::Uncounted), "a gap lies before what is counted now");
+    assert_eq!(present(&counted.store), hashes(0..12));
+}
+
+/// S41, S58: a reader below the floor whose state nobody answers for stops the slice, which then goes on where it was.
+#[test]
+fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
+    struct Unknown;
+    impl Held for Unknown {
+        fn covers(&self, _: &StateRoot) -> bool {
+            false
+        }
+
+        fn holds(&self, _: &NodeHash) -> bool {
+            false
+        }
+    }
+
+    let mut counted = chain_of(8);
+    let pin = counted.store.pin(order(2), "a reader").unwrap();
+    counted.raise_floor(7);
+    let Counted { store, backlog, .. } = &mut counted;
+    let most = NonZeroUsize::new(100).unwrap();
+    let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let refused = store.expire(&store.issue_permit(), backlog, &slice, &Unknown, &|| Duration::ZERO).unwrap_err();
+    let StoreError::HeldByReader { order: at, owner } = &refused else { panic!("{refused}") };
+    assert_eq!((*at, owner.as_str()), (order(2), "a reader"));
+    assert_eq!(present(store), hashes(0..8));
+    drop(pin);
+    let taken = store.expire(&store.issue_permit(), backlog, &slice, &nobody(), &|| Duration::ZERO).unwrap();
+    assert_eq!((taken.nodes, present(store)), (7, hashes([7])));
+}

@@ -1,0 +1,267 @@
+//! P3, P4, I11: the sweep between cycles in the worker, by itself: when it begins, when it must not, and what it leaves to
+//! the next process.
+
+use std::{
+    num::NonZeroU64,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Clock, Command, Facts, Freeze, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, PrunerParts, RecordKey,
+    Records, Reply, StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd,
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{Fault, NativeChain, record};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::Profile,
+};
+use state_tree::RoochLayout;
+
+const WINDOW: u64 = 5;
+
+/// A pruner whose cycles come when counts need one, or when somebody asks.
+fn start(rig: &Rig, incremental: Option<IncrementalConfig>, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
+    let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&rig.chain.store)));
+    let parts = PrunerParts {
+        store: Arc::clone(&rig.chain.store),
+        chain: Arc::new(NativeChain),
+        layout: Arc::new(RoochLayout),
+        records: Hooks::new(act).over(records),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        facts: None,
+        floor_rows: None,
+    };
+    let plan = rig.plan(WINDOW);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+    };
+    Pruner::start(parts, config).unwrap()
+}
+
+/// One order per round while commits come.
+fn each_order() -> Option<IncrementalConfig> {
+    Some(IncrementalConfig { stride: NonZeroU64::MIN })
+}
+
+/// Waits for a state that the worker reaches by itself; time goes on meanwhile, as it does.
+fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
+    while !reached(pruner) {
+        rig.clock.advance(Duration::from_millis(10));
+        thread::yield_now();
+    }
+}
+
+/// Whether the floor is where the window wants it, and nothing that has fallen to it waits; and the status says so.
+fn is_swept(rig: &Rig, pruner: &Pruner) -> bool {
+    let is_done = rig.chain.floor().get() == rig.chain.head().get() + 1 - WINDOW
+        && rig.chain.store.lag().is_some_and(|lag| lag.nodes == 0);
+    let incremental = pruner.status().incremental.unwrap();
+    let is_told = incremental.failure.is_none() && incremental.lag_nodes == Some(0);
+    is_done && is_told && incremental.last == Some(RoundEnd::Done)
+}
+
+/// A chain that is longer than its window, whose counts are exact, at rest.
+fn settled() -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 401, 9);
+    rig.cycle(&rig.plan(WINDOW));
+    rig
+}
+
+#[test]
+fn commits_alone_keep_the_disk_flat() {
+    for engine in Engine::ALL {
+        let rig = Rig::new(engine);
+        let pruner = start(&rig, each_order(), |_| ());
+        for step in 0..30 {
+            rig.chain.grow(Profile::Uniform, 410 + step, 1);
+            pruner.committed(rig.chain.head());
+            if rig.chain.head().get() < WINDOW {
+                assert_eq!(pruner.status().cycles_finished, 0, "the window is not full");
+                continue;
+            }
+            until(&rig, &pruner, |pruner| !pruner.status().running && is_swept(&rig, pruner));
+            check::exact(&rig.chain, &format!("{engine:?} step {step}"));
+        }
+        let status = pruner.status();
+        assert_eq!(status.cycles_finished, 1, "the one that counts are owed, and no other");
+        let incremental = status.incremental.unwrap();
+        assert!(incremental.deleted_total > 0 && incremental.slices_total > 0, "{incremental:?}");
+        assert_eq!((incremental.set_aside_total, incremental.unindexed_total), (0, 0));
+        assert_eq!((incremental.lag_orders, incremental.lag_ms, incremental.failure), (Some(0), Some(0), None));
+        assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    }
+}
+
+#[test]
+fn no_round_begins_where_there_is_no_sweep_between_cycles() {
+    let rig = settled();
+    let pruner = start(&rig, None, |_| ());
+    let floor = rig.chain.floor();
+    rig.chain.grow(Profile::Uniform, 420, 30);
+    pruner.committed(rig.chain.head());
+    rig.clock.advance(Duration::from_secs(3600));
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.status().incremental, None);
+    let before = check::present(&rig.chain.store);
+    drop(pruner); // the worker has seen every message
+    assert_eq!((check::present(&rig.chain.store), rig.chain.floor()), (before, floor));
+}
+
+#[test]
+fn no_round_begins_while_deletes_are_frozen() {
+    let rig = settled();
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
+    records.save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    let floor = rig.chain.floor();
+    rig.chain.grow(Profile::Uniform, 430, 20);
+    let before = check::present(&rig.chain.store);
+    for _ in 0..20 {
+        pruner.committed(rig.chain.head());
+        rig.clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(pruner.health().reasons[0].code, "frozen");
+    assert_eq!((check::present(&rig.chain.store), rig.chain.floor()), (before, floor));
+    assert_eq!(pruner.status().incremental.unwrap().last, None, "no round has begun");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::exact(&rig.chain, "after the freeze");
+}
+
+/// What one process leaves of the journal the next one works off, without a commit and without a cycle.
+#[test]
+fn a_restart_goes_on_with_what_waits() {
+    let rig = settled();
+    rig.chain.grow(Profile::Uniform, 440, 40);
+    let rig = rig.restart();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::exact(&rig.chain, "the second process");
+    assert_eq!(pruner.status().cycles_finished, 0);
+    rig.chain.grow(Profile::Uniform, 441, 3);
+    pruner.committed(rig.chain.head());
+    drop(pruner); // perhaps in the middle of a round
+    check::complete(&rig.chain, "stopped");
+    let rig = rig.restart();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::exact(&rig.chain, "the third process");
+}
+
+/// P4: a round ends when its share is done, so a cycle that somebody asks for begins although much is left to sweep, and the
+/// sweep goes on after it.
+#[test]
+fn no_task_starves_while_another_has_backlog() {
+    let rig = settled();
+    rig.chain.grow(Profile::Uniform, 450, 400); // much more than a round takes
+    let (told, at_round) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let moments = Arc::new(Mutex::new(Vec::new()));
+    let (seen, store, mut held) = (Arc::clone(&moments), Arc::clone(&rig.chain.store), false);
+    let pruner = start(&rig, each_order(), move |moment| {
+        seen.lock().push((moment, store.lag().map_or(0, |lag| lag.nodes)));
+        if moment == Moment::Captured && !held {
+            held = true;
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+    });
+    rig.clock.advance(Duration::from_secs(2)); // an idle chain
+    pruner.committed(rig.chain.head());
+    at_round.recv().unwrap(); // the first round has taken its snapshot
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    moments.lock().clear();
+    drop(release);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    let (first, waited) = moments.lock()[0];
+    assert_eq!(first, Moment::RunSaved, "no further round comes before the run");
+    assert!(waited > 0, "the round did all there was: the test tells nothing");
+    check::exact(&rig.chain, "the cycle took all that was left");
+    rig.chain.grow(Profile::Uniform, 451, 20);
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::exact(&rig.chain, "the sweep goes on");
+    assert_eq!(pruner.status().cycles_finished, 1);
+}
+
+/// A reader below the floor is named in health, which is no fault, and nothing that it may have goes while it is waited for.
+#[test]
+fn a_reader_that_is_waited_for_is_named_and_no_fault() {
+    let rig = settled();
+    let pin = rig.chain.store.pin(rig.chain.floor(), "a slow reader").unwrap();
+    let (from, pinned) = (rig.chain.floor(), rig.chain.archive.live([rig.chain.floor()]));
+    let pruner = start(&rig, each_order(), |_| ());
+    rig.chain.grow(Profile::Uniform, 460, 10);
+    pruner.committed(rig.chain.head());
+    let waits = RoundEnd::Waits { order: from.get(), owner: "a slow reader".to_owned() };
+    while pruner.status().incremental.unwrap().last.as_ref() != Some(&waits) {
+        thread::yield_now(); // no time passes: its patience does not end
+    }
+    let health = pruner.health();
+    assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Healthy, "incremental_waits"));
+    assert!(health.reasons[0].message.contains("a slow reader"), "{health:?}");
+    assert!(pinned.is_subset(&check::present(&rig.chain.store)));
+    // It stays: what it holds is learnt, and the sweep goes on around it.
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    assert!(pinned.is_subset(&check::present(&rig.chain.store)));
+    assert!(pruner.health().reasons.is_empty());
+    drop(pin);
+    check::complete(&rig.chain, "around the reader");
+}
+
+/// What fails is tried again, later each time; health says so until a round has ended.
+#[test]
+fn a_round_that_fails_is_told_and_tried_again() {
+    let (rig, faulty) = settled().faulty();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    rig.chain.grow(Profile::Uniform, 470, 10);
+    faulty.fail_write(0, Fault::Transient);
+    pruner.committed(rig.chain.head());
+    while pruner.status().incremental.unwrap().failure.is_none() {
+        thread::yield_now(); // no time passes: it is not tried again yet
+    }
+    let health = pruner.health();
+    assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Degraded, "incremental_failed"));
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    assert_eq!((pruner.health().verdict, pruner.status().incremental.unwrap().failure), (Verdict::Healthy, None));
+    check::exact(&rig.chain, "tried again");
+}
+
+/// P3: production near capacity for long is a reason of health, with both figures, and only where both are measured.
+#[test]
+fn commits_that_outrun_the_sweep_turn_health_degraded() {
+    let rig = settled();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    let status = IncrementalStatus {
+        production_per_second: Some(900.0),
+        capacity_per_second: Some(1000.0),
+        ..pruner.status().incremental.unwrap()
+    };
+    let unmeasured = IncrementalStatus { capacity_per_second: None, ..status.clone() };
+    for (status, too_much, codes) in
+        [(&status, true, vec!["incremental_behind"]), (&status, false, vec![]), (&unmeasured, true, vec![])]
+    {
+        let health = assess(&Facts { incremental: Some(status.clone()), too_much, ..Facts::default() });
+        let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!(found, codes, "{status:?}");
+        assert!(health.reasons.iter().all(|reason| reason.message.contains("drop 900 nodes per second")), "{health:?}");
+    }
+}
