@@ -246,7 +246,6 @@ fn a_dead_tree_that_cannot_be_read_is_set_aside() {
 
 /// I8, I11: a mark that is unusable is a mark whose order nobody knows, so the node is shared and the chain goes on.
 #[test]
-#[ignore = "a commit that replaces a node whose mark is torn is refused with the code `record`"]
 fn a_torn_mark_counts_as_shared_and_holds_up_no_commit() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 341, 8);

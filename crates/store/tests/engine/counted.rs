@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use state_store::{Backlog, Base, Batch, Expired, Held, Idle, Indexed, MemoryBackend, Store, StoreError};
+use state_store::{Backlog, Base, Batch, Expired, Held, Idle, Indexed, Judging, MemoryBackend, Store, StoreError};
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
 use crate::support::{CONFIG, commit_on, delta, hash, order, present, root, value};
@@ -63,7 +63,9 @@ impl Counted {
         let Self { store, backlog, .. } = self;
         let most = NonZeroUsize::new(most).unwrap();
         let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap()?;
-        Ok(store.expire(&store.issue_permit(), backlog, &slice, older, &|| Duration::ZERO).unwrap())
+        Ok(store
+            .expire(&store.issue_permit(), backlog, &slice, Judging { held: older, now: &|| Duration::ZERO })
+            .unwrap())
     }
 
     /// Slices to the end: nodes deleted, nodes passed.
@@ -178,7 +180,9 @@ fn a_node_that_comes_back_while_its_slice_is_at_work_is_kept() {
     let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
     counted.commit(&[(6, 1), (2, 1)], &[5]);
     let Counted { store, backlog, .. } = &mut counted;
-    let taken = store.expire(&store.issue_permit(), backlog, &slice, &nobody(), &|| Duration::ZERO).unwrap();
+    let taken = store
+        .expire(&store.issue_permit(), backlog, &slice, Judging { held: &nobody(), now: &|| Duration::ZERO })
+        .unwrap();
     assert_eq!((taken.nodes, taken.passed), (4, 1));
     assert_eq!(present(store), hashes([2, 5, 6]));
 }
@@ -243,11 +247,15 @@ fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
     let Counted { store, backlog, .. } = &mut counted;
     let most = NonZeroUsize::new(100).unwrap();
     let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
-    let refused = store.expire(&store.issue_permit(), backlog, &slice, &Unknown, &|| Duration::ZERO).unwrap_err();
+    let refused = store
+        .expire(&store.issue_permit(), backlog, &slice, Judging { held: &Unknown, now: &|| Duration::ZERO })
+        .unwrap_err();
     let StoreError::HeldByReader { order: at, owner } = &refused else { panic!("{refused}") };
     assert_eq!((*at, owner.as_str()), (order(2), "a reader"));
     assert_eq!(present(store), hashes(0..8));
     drop(pin);
-    let taken = store.expire(&store.issue_permit(), backlog, &slice, &nobody(), &|| Duration::ZERO).unwrap();
+    let taken = store
+        .expire(&store.issue_permit(), backlog, &slice, Judging { held: &nobody(), now: &|| Duration::ZERO })
+        .unwrap();
     assert_eq!((taken.nodes, present(store)), (7, hashes([7])));
 }
