@@ -7,6 +7,7 @@ mod locks;
 mod race;
 mod resume;
 mod retention;
+mod rollback;
 mod roots;
 mod shared;
 mod triggers;
