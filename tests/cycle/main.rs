@@ -8,6 +8,7 @@ mod locks;
 mod race;
 mod resume;
 mod retention;
+mod rollback;
 mod roots;
 mod shared;
 mod steady;

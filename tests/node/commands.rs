@@ -313,3 +313,70 @@ fn a_cycle_that_was_given_up_turns_health_degraded_until_one_finishes() {
     node.cycle();
     assert_eq!(node::json(&["health-check", "--url", node.url()]).0, 0);
 }
+
+/// L9, S37: the chain goes back in a running node and in its store at rest, and goes on from there.
+#[test]
+fn the_chain_goes_back_in_a_running_node_and_at_rest() {
+    let data = tempfile::tempdir().unwrap();
+    let settings = ["chain.block_interval=1ms", "pruner.keep_last=10", "pruner.every_orders=1000000"];
+    let node = Node::start(data.path(), &settings);
+    let db = data.path().join("store").display().to_string();
+    let id = |n: u8| hex::encode([n; 32]);
+    let create =
+        |n: u8| json!({ "create_object": { "id": id(n), "owner": "00".repeat(32), "value": hex::encode([n]) } });
+    let go_back = |asked: [&str; 2], to: &str| node::json(&[&["rollback", "--to", to], &asked[..]].concat());
+    let is = |answer: &(i32, Value), code: &str| (answer.0, answer.1["error"]["code"].as_str()) == (1, Some(code));
+    let is_owed = |status: &Value| {
+        let runs = status["pruner"]["triggers"]["runs"].as_array().unwrap();
+        runs.iter().any(|run| run["trigger"] == "rollback" && run["outcome"]["ended"]["finished"].is_object())
+    };
+    let fill = |node: &Node, objects: std::ops::RangeInclusive<u8>| objects.fold(0, |_, n| node.submit(&create(n)));
+    assert_eq!(fill(&node, 1..=12), 12);
+    let url = ["--url", node.url()];
+    let done = go_back(url, "8");
+    assert_eq!(done, (0, json!({ "to": 8, "from": 12 })));
+    assert_eq!(node.ask(&format!("/v1/objects/{}", id(8))).status(), 200);
+    assert_eq!(node.ask(&format!("/v1/objects/{}", id(9))).status(), 404);
+    let gone: Value = node.ask("/v1/blocks/12").json().unwrap();
+    assert_eq!(gone["error"]["code"], "never_existed");
+    assert_eq!(node.submit(&create(13)), 9);
+    let (before, after) = (node.get("/v1/blocks/8"), node.get("/v1/blocks/9"));
+    assert_eq!(after["parent_hash"], before["hash"], "{after}");
+    assert!(after["timestamp_ms"].as_u64() >= before["timestamp_ms"].as_u64());
+    node.until("the cycle that is owed", is_owed);
+    assert_eq!(go_back(url, "9"), (0, json!({ "to": 9, "from": 9 })));
+
+    assert!(node.post("/v1/pins/audit", &json!({ "order": 9 })).status().is_success());
+    let held = go_back(url, "8");
+    assert!(is(&held, "held_above") && held.1.to_string().contains("audit"), "{held:?}");
+    assert_eq!(node.post("/v1/rollback?to=8", &Value::Null).status(), 409);
+    assert!(is(&go_back(url, "99"), "never_existed"));
+    assert_eq!(node.post("/v1/rollback", &Value::Null).status(), 400);
+    let locked = go_back(["--db", &db], "8");
+    assert!(is(&locked, "locked") && locked.1.to_string().contains("state-node"), "{locked:?}");
+    let head = fill(&node, 14..=40);
+    node.cycle();
+    assert!(is(&go_back(url, "20"), "pruned"));
+    assert!(node.stop(Signal::TERM).0.success());
+
+    let at_rest = ["--db", db.as_str()];
+    assert!(is(&go_back(at_rest, "20"), "pruned"));
+    assert!(is(&go_back(at_rest, "99"), "never_existed"));
+    let to = head - 3;
+    assert_eq!(go_back(at_rest, &to.to_string()), (0, json!({ "to": to, "from": head })));
+    let told = node::run(&["rollback", "--to", &to.to_string(), "--db", &db]);
+    assert_eq!(String::from_utf8(told.stdout).unwrap().trim(), format!("order {to} is the newest one already"));
+    let empty = data.path().join("nothing").display().to_string();
+    assert!(is(&go_back(["--db", &empty], "1"), "not_a_database") && !fs::exists(&empty).unwrap());
+
+    let node = Node::start(data.path(), &settings);
+    node.until("the cycle that is owed to the store at rest", |status| {
+        let runs = status["pruner"]["triggers"]["runs"].as_array().unwrap();
+        runs.last().is_some_and(|run| run["trigger"] == "rollback") && status["pruner"]["running"] == false
+    });
+    assert_eq!(node.submit(&create(99)), to + 1);
+    assert!(node.stop(Signal::TERM).0.success());
+    let keep = ["--db", &db, "--layout", "native", "--keep-last", "8", "--leaks"];
+    let (code, report) = node::json(&[&["verify"], &keep[..]].concat());
+    assert_eq!((code, &report["missing_nodes"], &report["corrupt_nodes"]), (0, &json!(0), &json!(0)), "{report}");
+}

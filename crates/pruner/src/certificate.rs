@@ -33,12 +33,22 @@ pub enum Trigger {
     LowDisk,
     /// The schedule.
     Schedule,
+    /// A rollback: what its branch had created is in no list.
+    Rollback,
 }
 
 impl Trigger {
     /// Each of them.
-    pub const ALL: [Self; 7] =
-        [Self::Orders, Self::Operator, Self::Resumed, Self::Counts, Self::Garbage, Self::LowDisk, Self::Schedule];
+    pub const ALL: [Self; 8] = [
+        Self::Orders,
+        Self::Operator,
+        Self::Resumed,
+        Self::Counts,
+        Self::Garbage,
+        Self::LowDisk,
+        Self::Schedule,
+        Self::Rollback,
+    ];
 
     /// The word shown for it.
     pub fn label(self) -> &'static str {
@@ -50,6 +60,7 @@ impl Trigger {
             Self::Garbage => "garbage",
             Self::LowDisk => "low_disk",
             Self::Schedule => "schedule",
+            Self::Rollback => "rollback",
         }
     }
 }

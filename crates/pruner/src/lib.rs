@@ -23,6 +23,7 @@ pub mod phase;
 mod policy;
 mod records;
 mod retention;
+mod rollback;
 mod roots;
 pub mod snapshot;
 pub mod sweep;

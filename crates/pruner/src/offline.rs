@@ -10,6 +10,7 @@ mod inspect;
 mod layout;
 mod outcome;
 mod request;
+mod rollback;
 
 use std::{path::Path, sync::Arc};
 
@@ -38,6 +39,7 @@ pub use inspect::{health_of_store, verify};
 pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};
 pub use request::{Frozen, PruneMode, PruneRequest, VerifyRequest};
+pub use rollback::rollback;
 
 /// What the work is watched and steered by.
 #[derive(Clone)]

@@ -86,6 +86,8 @@ impl Turnover {
 pub enum HeldBy {
     /// A run is at work; what it does not count makes at most one more due.
     Running,
+    /// The chain goes back to an older order.
+    RollingBack,
     /// Deletes are frozen.
     Frozen,
     /// The worker has ended.
@@ -158,7 +160,7 @@ pub(crate) struct Look {
     /// When to look again if nobody wakes the worker before; later than the look.
     pub(crate) again: Option<Duration>,
     /// Each trigger, in the order in which they are asked.
-    pub(crate) standings: [(Trigger, TriggerState); 6],
+    pub(crate) standings: [(Trigger, TriggerState); 7],
 }
 
 /// An event by the monotonic clock, perhaps of an earlier process.
@@ -288,8 +290,8 @@ impl Coordinator {
     /// Says of each trigger how it stands, and what to do now. The first one that is due sets the cycle off, in an order
     /// that answers whoever waits first; one cycle serves all of them.
     pub(crate) fn look(&self, facts: &Facts) -> Look {
-        use Trigger::{Counts, Garbage, LowDisk, Operator, Orders, Schedule};
-        let asked = [Operator, LowDisk, Orders, Counts, Garbage, Schedule];
+        use Trigger::{Counts, Garbage, LowDisk, Operator, Orders, Rollback, Schedule};
+        let asked = [Operator, LowDisk, Rollback, Orders, Counts, Garbage, Schedule];
         let standings = asked.map(|trigger| (trigger, self.standing(trigger, facts)));
         let begin = standings.iter().find(|(_, standing)| *standing == TriggerState::Due).map(|(trigger, _)| *trigger);
         let held = |by| standings.iter().any(|(_, standing)| *standing == TriggerState::Held { by });
@@ -306,6 +308,7 @@ impl Coordinator {
         let met = match trigger {
             Trigger::Operator => Some(facts.asked == Asked::Yes),
             Trigger::Orders => Some(facts.head >= self.next_at()),
+            Trigger::Rollback => Some(self.ledger.owed_from.is_some_and(|from| facts.head >= from)),
             Trigger::Counts => match facts.counts {
                 None => return TriggerState::Off,
                 // After one that failed the next comes a window later, not at once.
@@ -336,8 +339,9 @@ impl Coordinator {
     fn held(&self, trigger: Trigger, facts: &Facts) -> Option<HeldBy> {
         let automatic = trigger != Trigger::Operator;
         let patient = automatic && trigger != Trigger::LowDisk;
+        let by_orders = automatic && trigger != Trigger::Rollback; // what is owed to one is no order of the chain
         let reasons = [
-            (automatic && facts.head < self.rules.keep_last).then_some(HeldBy::ShortChain),
+            (by_orders && facts.head < self.rules.keep_last).then_some(HeldBy::ShortChain),
             (patient && facts.synced == Some(false)).then_some(HeldBy::CatchingUp),
             self.cooling_until(facts.now).filter(|_| patient).map(|_| HeldBy::Cooldown),
         ];
@@ -359,8 +363,17 @@ impl Coordinator {
     pub(crate) fn end(&mut self, ending: Ending) -> Option<&Run> {
         if let Some(last) = self.last.filter(|_| self.ledger.open().is_some()) {
             self.scheduled_from = last;
+            // After one that failed the next comes a window later, not at once.
+            let again =
+                ending.snapshot_head.map_or(self.ledger.counted, |head| head).saturating_add(self.rules.keep_last);
+            self.ledger.owed_from = self.ledger.owed_from.filter(|_| ending.live.is_none()).map(|_| again);
         }
         self.ledger.end(ending)
+    }
+
+    /// The chain went back to an order. The ledger that says so was saved with it.
+    pub(crate) fn rolled_back(&mut self, to: u64) {
+        self.ledger.rolled_back(to);
     }
 
     /// The run that an earlier process left open cannot go on: what it was to count makes the next one due. Nothing if

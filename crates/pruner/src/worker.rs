@@ -6,6 +6,7 @@
 
 mod asking;
 mod ending;
+mod rollback;
 mod serving;
 mod shared;
 mod status;
@@ -20,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use state_store::Store;
 use state_tree::{NodeLayout, Order};
 
@@ -69,6 +70,10 @@ struct Inner {
     snapshots: Arc<AtomicSnapshotManager>,
     snapshot_parts: SnapshotParts,
     shared: Mutex<Shared>,
+    /// Told whenever a cycle or a round has ended.
+    rested: Condvar,
+    /// One rollback at a time.
+    rolling_back: Mutex<()>,
 }
 
 /// Niceness of the worker and of the threads it starts, which inherit it.
@@ -139,7 +144,15 @@ impl Pruner {
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
         let look = shared.poisoned.is_none().then(|| shared.hold(Trigger::Resumed));
-        let inner = Arc::new(Inner { parts, config, snapshots, snapshot_parts, shared: Mutex::new(shared) });
+        let inner = Arc::new(Inner {
+            parts,
+            config,
+            snapshots,
+            snapshot_parts,
+            shared: Mutex::new(shared),
+            rested: Condvar::new(),
+            rolling_back: Mutex::new(()),
+        });
         let (inbox, messages) = mpsc::sync_channel(16);
         let worker = Arc::clone(&inner);
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
@@ -161,7 +174,7 @@ impl Pruner {
         let outside = self.inner.outside();
         let due = {
             let mut shared = self.inner.shared.lock();
-            shared.head = shared.head.max(order.get()); // several committers may tell in any order
+            shared.head = self.inner.head_after(order);
             self.inner.end_a_paused_cycle_that_is_lost(&shared);
             let look = shared.coordinator.look(&shared.facts(&outside));
             shared.steady.committed(outside.now, took);
@@ -264,6 +277,11 @@ impl Observer for Watch {
 impl Inner {
     fn due_after(&self) -> u64 {
         self.config.every_orders.get()
+    }
+
+    /// The newest order, by the store: committers tell theirs in any order, and a rollback may have come between.
+    fn head_after(&self, committed: Order) -> u64 {
+        self.parts.store.head().map_or(committed.get(), |head| head.order)
     }
 
     /// An engine that cannot even tell says so wherever else it is used.

@@ -14,6 +14,7 @@ mod produce;
 mod producer;
 mod read;
 mod reader;
+mod rollback;
 mod transaction;
 
 use std::{
@@ -41,6 +42,7 @@ pub use path::{MAX_PATH, ObjectPath, PathError, key_of};
 pub use produce::Produced;
 pub use producer::{BlockObserver, Producer};
 pub use read::{Answer, At};
+pub(crate) use rollback::rows_above;
 pub use transaction::{MAX_FIELDS, MAX_VALUE, Malformed, Outcome, Reason, Receipt, Transaction};
 
 use mempool::{Limit, Mempool};
@@ -116,6 +118,8 @@ pub struct Chain {
     config: ChainConfig,
     mempool: Mempool,
     failure: Mutex<Option<Failure>>,
+    /// Held while a block is made.
+    producing: Mutex<()>,
     poisoned: AtomicBool,
 }
 
@@ -134,6 +138,7 @@ impl Chain {
             clock,
             config,
             failure: Mutex::new(None),
+            producing: Mutex::new(()),
             poisoned: AtomicBool::new(false),
         }))
     }

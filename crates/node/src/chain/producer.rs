@@ -75,7 +75,10 @@ fn run(chain: &Chain, observer: &dyn BlockObserver) {
             return;
         };
         opens = chain.clock.monotonic() + chain.config.block_interval;
-        let attempt = produce(&chain.store, &chain.clock, batch);
+        let attempt = {
+            let _block = chain.producing.lock(); // a rollback comes before it or after it
+            produce(&chain.store, &chain.clock, batch)
+        };
         chain.mempool.put_back(attempt.left);
         match attempt.result {
             Ok(produced) => {

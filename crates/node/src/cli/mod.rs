@@ -4,12 +4,14 @@
 //! anything. Exit codes: 0 done; 1 failed, or a verification found faults; 2 bad usage; 130 stopped by a signal;
 //! `health-check` has its own.
 
+mod config;
 mod health;
 mod offline;
 mod progress;
 mod render;
 mod request;
 mod retain;
+mod rollback;
 mod run;
 mod values;
 mod work;
@@ -26,12 +28,14 @@ use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use state_pruner::offline::StoreLayout;
 
 use crate::{
-    config::{Config, LogSection, Problem, SHIPPED},
+    config::{Config, LogSection},
     load::{Profile, Rate},
     telemetry,
 };
+use config::ConfigArgs;
 use render::{Failure, Output};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
+use rollback::RollbackArgs;
 use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
 
 /// Bad usage.
@@ -86,6 +90,9 @@ enum Command {
     /// Say why an order, a root or a node is kept, or since when it is not.
     #[command(after_help = ASK_CODES)]
     Explain(ExplainArgs),
+    /// Go back to an older order that is retained, in a running node or a node's store at rest: what came after it is gone.
+    #[command(after_help = ASK_CODES)]
+    Rollback(RollbackArgs),
     /// Print or check a configuration.
     #[command(after_help = CONFIG_CODES)]
     Config(ConfigArgs),
@@ -241,29 +248,6 @@ pub struct HealthArgs {
     output: OutputArgs,
 }
 
-/// `config`.
-#[derive(Debug, Args)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    command: ConfigCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Print the shipped configuration: every key with its default.
-    PrintDefault {
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-    /// List everything that is wrong with a file.
-    Check {
-        /// The file.
-        file: PathBuf,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
-}
-
 /// How to answer.
 #[derive(Debug, Clone, Copy, Args)]
 struct OutputArgs {
@@ -342,9 +326,8 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Pin(args) => args.output().choice(),
         Command::Consumer(args) => args.output().choice(),
         Command::Explain(args) => args.output().choice(),
-        Command::Config(args) => match &args.command {
-            ConfigCommand::PrintDefault { output } | ConfigCommand::Check { output, .. } => output.choice(),
-        },
+        Command::Rollback(args) => args.output().choice(),
+        Command::Config(args) => args.output().choice(),
     };
     match command {
         Command::Start(args) => run::start(&args, output),
@@ -356,7 +339,8 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Pin(args) => retain::pin(&args, output),
         Command::Consumer(args) => retain::consumer(&args, output),
         Command::Explain(args) => retain::explain(&args, output),
-        Command::Config(args) => config(&args.command, output),
+        Command::Rollback(args) => logged(output, || rollback::rollback(&args, output)),
+        Command::Config(args) => config::config(&args, output),
     }
 }
 
@@ -367,32 +351,6 @@ fn logged(output: Output, command: impl FnOnce() -> ExitCode) -> ExitCode {
         Ok(()) => command(),
         Err(error) => output.failed(&Failure::new("log", error)),
     }
-}
-
-fn config(command: &ConfigCommand, output: Output) -> ExitCode {
-    match command {
-        ConfigCommand::PrintDefault { .. } => {
-            output.answer(&serde_json::json!({ "config": SHIPPED }), || SHIPPED.trim_end().to_owned());
-            ExitCode::SUCCESS
-        }
-        ConfigCommand::Check { file, .. } => match Config::load(file, &[]) {
-            Ok(_) => {
-                let file = file.display();
-                output.answer(&serde_json::json!({ "ok": true }), || format!("{file}: no problem found"));
-                ExitCode::SUCCESS
-            }
-            Err(problems) => output.failed(&bad_config(&problems)),
-        },
-    }
-}
-
-/// Every problem of a configuration as one failure: a line for each, below a heading if there are several.
-fn bad_config(problems: &[Problem]) -> Failure {
-    if let [problem] = problems {
-        return Failure::new("config", problem);
-    }
-    let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-    Failure::new("config", format!("{} problems in the configuration{}", problems.len(), lines.concat()))
 }
 
 #[cfg(test)]

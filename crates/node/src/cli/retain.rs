@@ -163,10 +163,10 @@ fn native(name: &str) -> Result<StoreLayout, String> {
 }
 
 /// What is asked of a node.
-struct Request<'a> {
-    method: Method,
-    path: String,
-    body: Option<&'a Value>,
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Option<&'a Value>,
 }
 
 impl Request<'_> {
@@ -175,7 +175,7 @@ impl Request<'_> {
     }
 
     /// Asks, and takes the error that the node answers as it is.
-    fn ask<T: DeserializeOwned>(self, url: &str) -> Result<T, Failure> {
+    pub(super) fn ask<T: DeserializeOwned>(self, url: &str) -> Result<T, Failure> {
         let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
         let runtime = work::runtime().map_err(|error| unreachable(&error))?;
         let client = Client::new(url).map_err(|error| unreachable(&error))?;
@@ -193,7 +193,11 @@ impl Request<'_> {
     }
 }
 
-fn told<T: serde::Serialize>(output: Output, answer: Result<T, Failure>, human: impl FnOnce(&T) -> String) -> ExitCode {
+pub(super) fn told<T: serde::Serialize>(
+    output: Output,
+    answer: Result<T, Failure>,
+    human: impl FnOnce(&T) -> String,
+) -> ExitCode {
     match answer {
         Ok(answer) => {
             output.answer(&answer, || human(&answer));

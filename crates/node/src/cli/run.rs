@@ -9,7 +9,8 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    LoadArgs, OwnLoad, StartArgs, bad_config,
+    LoadArgs, OwnLoad, StartArgs,
+    config::bad_config,
     render::{Failure, Output, bytes, number},
     work,
 };

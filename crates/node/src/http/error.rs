@@ -118,6 +118,9 @@ impl From<PruneError> for ApiError {
         if let PruneError::Store(StoreError::NoSuchOrder { order, head }) = &error {
             return told(StatusCode::NOT_FOUND).with("order", order.get()).with("head", head.0.map(Order::get));
         }
+        if let PruneError::Store(StoreError::HeldAbove { order, .. }) = &error {
+            return told(StatusCode::CONFLICT).with("order", order.get());
+        }
         told(if matches!(error, PruneError::BadName { .. }) {
             StatusCode::BAD_REQUEST
         } else if matches!(error, PruneError::UnknownName { .. }) {

@@ -1,4 +1,4 @@
-//! The HTTP interface, on loopback: submit, read, status, probes, metrics and commands to the pruner.
+//! The HTTP interface, on loopback: submit, read, status, probes, metrics, commands to the pruner, and going back.
 //!
 //! Promises: the async threads never touch the disk and wait for no lock of the pruner; bodies, concurrent reads and
 //! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
@@ -9,6 +9,7 @@ mod prometheus;
 mod query;
 mod read;
 mod retain;
+mod rollback;
 mod submit;
 mod wire;
 
@@ -141,6 +142,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/blocks/{order}", get(read::block))
         .route("/v1/status", get(operate::status))
         .route("/v1/prune/{command}", post(operate::prune))
+        .route("/v1/rollback", post(rollback::rollback))
         .route("/v1/pins", get(retain::pins))
         .route("/v1/pins/{name}", retain::short(post(retain::add_pin).delete(retain::remove_pin)))
         .route("/v1/consumers", get(retain::consumers))

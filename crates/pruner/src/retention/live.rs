@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use state_store::{Durability, FloorMove, HeadRecord, Hole, NativeChain, Store, StoreError, View};
+use state_store::{Batch, Durability, FloorMove, HeadRecord, Hole, NativeChain, RolledBack, Store, StoreError, View};
 use state_tree::Order;
 
 use super::{
@@ -340,5 +340,14 @@ impl RetentionPolicy for LiveRetention {
         let kept = self.kept(&state.holds);
         let pins = with_reader_pins(kept, &self.parts.store);
         Ok(Retention { window: Window::From(floor), pins, allowed_holes: BTreeSet::new() })
+    }
+
+    fn check_rollback(&self, store: &Store, to: Order) -> Result<RolledBack, PruneError> {
+        self.refuse_if_pinned(&*self.state()?, to)?;
+        Ok(store.check_rollback(to)?)
+    }
+
+    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
+        self.rolled_back(store, to, rows)
     }
 }

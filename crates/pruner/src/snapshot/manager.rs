@@ -9,7 +9,8 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use primitive_types::H256;
-use state_store::{BarrierHold, ChainView, Durability, Head, Permit, Store, StoreError, View};
+use state_store::{BarrierHold, Batch, ChainView, Durability, Head, Permit, RolledBack, Store, StoreError, View};
+use state_tree::Order;
 
 use super::{
     guard::SnapshotGuard,
@@ -52,6 +53,20 @@ pub trait RetentionPolicy: Send + Sync {
 
     /// What to retain now, pins included. Called AFTER `advance`: no pin below the floor can appear any more.
     fn retention(&self) -> Result<Retention, PruneError>;
+
+    /// What a rollback of the store would do as things stand, without doing it.
+    ///
+    /// Errors: an order that cannot be gone back to, somebody who keeps a later one.
+    fn check_rollback(&self, store: &Store, to: Order) -> Result<RolledBack, PruneError> {
+        Ok(store.check_rollback(to)?)
+    }
+
+    /// Goes back to an order in the lock in which orders are kept: none that somebody keeps is taken away.
+    ///
+    /// Errors: those of [`RetentionPolicy::check_rollback`], a failed write; then nothing has changed.
+    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
+        Ok(store.rollback(to, rows)?)
+    }
 }
 
 /// Everything the manager works with.

@@ -4,6 +4,10 @@
 //! Promises: the counts of all runs and what none has counted add up to the orders committed, whatever fails or dies in
 //! between, because the end of a run moves `counted` in the write that records its count; an interrupted run counts
 //! nothing, so that its orders make the next one due; a request that began a run is not served again (C14).
+//!
+//! A rollback takes orders away, counted or not: what runs have counted of the abandoned branch stays theirs, and the
+//! orders that take the place of those are counted anew. So each commit is counted once at most, and each of the branch
+//! that is left by a run or by none yet.
 
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
@@ -99,6 +103,8 @@ pub(crate) struct Ledger {
     pub(super) spread: Option<u64>,
     /// Free bytes at which the low-disk trigger fired, while it is not armed.
     pub(super) low_disk: Option<u64>,
+    /// The head from which a cycle is due that a rollback left owed, until one that began since has finished (L9).
+    pub(super) owed_from: Option<u64>,
     open: Option<OpenRun>,
     runs: Vec<Run>,
     served: Vec<Served>,
@@ -106,7 +112,7 @@ pub(crate) struct Ledger {
 
 impl Record for Ledger {
     const KIND: [u8; 4] = *b"TRIG";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2;
 }
 
 impl Ledger {
@@ -121,6 +127,7 @@ impl Ledger {
             live: None,
             spread: None,
             low_disk: None,
+            owed_from: None,
             open: None,
             runs: Vec::new(),
             served: Vec::new(),
@@ -134,7 +141,12 @@ impl Ledger {
     }
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
-        records.save(RecordKey::Triggers, &record::encode(self)?)
+        records.save(RecordKey::Triggers, &self.encode()?)
+    }
+
+    /// The bytes of the record.
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, PruneError> {
+        Ok(record::encode(self)?)
     }
 
     /// A run begins. Save it BEFORE the run does anything.
@@ -173,6 +185,14 @@ impl Ledger {
         let OpenRun { number, trigger, began_at, .. } = self.open.take()?;
         self.low_disk = None;
         self.keep(Run { number, trigger, began_at, duration_ms: None, counted: 0, outcome: None })
+    }
+
+    /// Orders after `to` are taken away, and a cycle is owed to what they had created. A run that an earlier process left
+    /// open does not go on.
+    pub(crate) fn rolled_back(&mut self, to: u64) {
+        self.interrupt();
+        self.counted = self.counted.min(to);
+        self.owed_from = Some(to);
     }
 
     fn keep(&mut self, run: Run) -> Option<&Run> {
@@ -245,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn what_takes_the_place_of_an_abandoned_branch_is_counted_anew() {
+        let mut ledger = Ledger::new(0, 0);
+        begin(&mut ledger, 100, &[]);
+        end(&mut ledger, Some(100));
+        begin(&mut ledger, 150, &[]);
+        ledger.rolled_back(80);
+        assert!(ledger.open().is_none(), "a run that was left open does not go on");
+        assert_eq!((ledger.counted, ledger.owed_from), (80, Some(80)));
+        begin(&mut ledger, 120, &[]);
+        assert_eq!(end(&mut ledger, Some(120)), 40);
+        ledger.rolled_back(130);
+        assert_eq!((ledger.counted, ledger.owed_from), (120, Some(130)), "above what was counted");
+    }
+
+    #[test]
     fn runs_and_requests_are_remembered_up_to_their_bounds() {
         let mut ledger = Ledger::new(0, 0);
         for run in 1..=200u64 {
@@ -262,14 +297,15 @@ mod tests {
         begin(&mut ledger, 3, &["id"]);
         end(&mut ledger, Some(4));
         begin(&mut ledger, 5, &[]);
-        (ledger.live, ledger.spread, ledger.low_disk) = (Some(6), Some(7), Some(8));
+        (ledger.live, ledger.spread, ledger.low_disk, ledger.owed_from) = (Some(6), Some(7), Some(8), Some(9));
         let bytes = record::encode(&ledger).unwrap();
         assert_eq!(record::decode::<Ledger>("triggers", &bytes).unwrap(), ledger);
         let pinned = concat!(
-            "53505231545249470100a90000000200000000000000010700000000000000070000000000000004000000000000001e",
-            "000000000000000106000000000000000107000000000000000108000000000000000102000000000000000107000000",
-            "000000000500000000000000320000000000000001010000000000000001070000000000000001030000000000000002",
-            "00000000000000010101000000000000000200000000000000000201026964010000000000000007e956d6",
+            "53505231545249470200b20000000200000000000000010700000000000000070000000000000004000000000000001e",
+            "000000000000000106000000000000000107000000000000000108000000000000000109000000000000000102000000",
+            "000000000107000000000000000500000000000000320000000000000001010000000000000001070000000000000001",
+            "030000000000000002000000000000000101010000000000000002000000000000000002010269640100000000000000",
+            "de94a5a8",
         );
         assert_eq!(hex::encode(bytes), pinned);
     }

@@ -274,3 +274,27 @@ fn an_interrupted_run_leaves_every_trigger_as_it_found_it() {
         assert_eq!(after.look(&next).begin, None, "{trigger:?} is not owed twice");
     }
 }
+
+/// L9: at the next opportunity, whatever else is due when; once a cycle that began since has finished, no more.
+#[test]
+fn a_rollback_owes_one_cycle_that_finishes() {
+    let mut coordinator = coordinator(TriggerConfig { cooldown: Duration::ZERO, ..config() });
+    run(&mut coordinator, Trigger::Operator, &facts());
+    end(&mut coordinator, 50, Some(1));
+    assert_eq!(standing(&coordinator, Trigger::Rollback, &facts()), TriggerState::Armed);
+    coordinator.rolled_back(40);
+    let back = Facts { head: 40, ..facts() };
+    assert_eq!(coordinator.look(&back).begin, Some(Trigger::Rollback), "no order was committed since");
+    let mut short = coordinator.clone();
+    short.rolled_back(3);
+    assert_eq!(short.look(&Facts { head: 3, ..facts() }).begin, Some(Trigger::Rollback), "a window is not asked for");
+    let held = Facts { held: Some(HeldBy::RollingBack), ..back };
+    assert_eq!(standing(&coordinator, Trigger::Rollback, &held), TriggerState::Held { by: HeldBy::RollingBack });
+    run(&mut coordinator, Trigger::Rollback, &back);
+    end(&mut coordinator, 40, None);
+    assert_eq!(coordinator.look(&back).begin, None, "after one that failed not at once");
+    assert_eq!(coordinator.look(&Facts { head: 50, ..back }).begin, Some(Trigger::Rollback), "but a window later");
+    run(&mut coordinator, Trigger::Operator, &Facts { head: 50, ..back });
+    end(&mut coordinator, 50, Some(1));
+    assert_eq!(standing(&coordinator, Trigger::Rollback, &Facts { head: 70, ..back }), TriggerState::Armed);
+}

@@ -168,6 +168,7 @@ impl Inner {
             Ok(Err(error)) => self.close(began, self.failed(&error)),
             Err(_) => self.close(began, self.panicked()),
         }
+        self.rested.notify_all();
     }
 
     /// Asks the device for its free space, where a trigger wants to know.
@@ -208,6 +209,7 @@ impl Shared {
     /// What the coordinator judges by.
     pub(super) fn facts(&self, outside: &Outside) -> Facts {
         let held = [
+            (self.life == Life::RollingBack).then_some(HeldBy::RollingBack),
             self.running.as_ref().map(|_| HeldBy::Running),
             self.poisoned.as_ref().map(|_| HeldBy::WorkerGone),
             self.freeze.as_ref().map(|_| HeldBy::Frozen),

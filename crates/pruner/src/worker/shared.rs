@@ -70,6 +70,8 @@ impl Shared {
 #[derive(PartialEq, Eq)]
 pub(super) enum Life {
     Serving,
+    /// A rollback is under way: nothing begins.
+    RollingBack,
     Stopping,
 }
 

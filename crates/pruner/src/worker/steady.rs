@@ -180,6 +180,11 @@ impl SteadyShared {
         status.last = Some(round.end.clone());
     }
 
+    /// The chain went back to an order: what was swept above it comes anew.
+    pub(super) fn rolled_back(&mut self, to: u64) {
+        (self.swept, self.next_at) = (self.swept.min(to), self.next_at.min(to));
+    }
+
     fn failed(&mut self, now: Duration, error: &PruneError) -> u32 {
         self.failures += 1;
         let wait = LOOK_AGAIN.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
@@ -231,6 +236,8 @@ impl Inner {
         }
         shared.freeze = freeze.or(shared.freeze.take());
         shared.measure(now, lag, pending);
+        drop(shared);
+        self.rested.notify_all();
     }
 
     /// A fault that may lie in live data freezes deletes, as one that a cycle meets does (I11).
@@ -305,7 +312,7 @@ impl Inner {
 impl Shared {
     /// Begins a round, unless one is not wanted.
     pub(super) fn begin_round(&mut self, now: Duration) -> Result<Arc<Control>, Option<Duration>> {
-        if self.life == Life::Stopping || self.poisoned.is_some() || self.freeze.is_some() {
+        if self.life != Life::Serving || self.poisoned.is_some() || self.freeze.is_some() {
             return Err(None);
         }
         self.steady.look(self.head, now)?;

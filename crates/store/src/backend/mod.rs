@@ -118,7 +118,8 @@ impl Batch {
         self.ops.push(Op::DeleteNode(hash));
     }
 
-    pub(crate) fn append(&mut self, mut other: Self) {
+    /// Does what another batch does, after what this one does already.
+    pub fn append(&mut self, mut other: Self) {
         self.ops.append(&mut other.ops);
     }
 

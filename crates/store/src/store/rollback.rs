@@ -26,22 +26,34 @@ pub struct RolledBack {
 }
 
 impl Store {
+    /// What a rollback to this order would do as things stand, without doing it. Does not wait for a commit.
+    ///
+    /// Errors: an order that is pruned or does not exist, a reader that holds a later one.
+    pub fn check_rollback(&self, to: Order) -> Result<RolledBack, StoreError> {
+        let head = self.admit_rollback(to)?;
+        Ok(RolledBack { to, from: Order::new(head.order) })
+    }
+
+    fn admit_rollback(&self, to: Order) -> Result<HeadRecord, StoreError> {
+        let (head, floor, known) = self.look(|chain| (chain.head(), chain.floor(), chain.root(to)))?;
+        known?;
+        if to < floor {
+            return Err(StoreError::Pruned { order: to, floor }); // kept, and nothing can be built on it
+        }
+        if let Some((order, owner)) = self.look(|chain| chain.held_above(to))? {
+            return Err(StoreError::HeldAbove { order, owner });
+        }
+        head.ok_or(StoreError::NoSuchOrder { order: to, head: HeadOrder(None) })
+    }
+
     /// Makes a retained order the newest one, durably. `rows` are further rows of the chain in the same batch.
     ///
     /// Errors: an order that is pruned or does not exist, a reader that holds a later one, a failed write. After an error
     /// nothing has changed.
     pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, StoreError> {
         let mut gate = self.gate.lock();
-        let (head, floor, known) = self.look(|chain| (chain.head(), chain.floor(), chain.root(to)))?;
-        known?;
-        if to < floor {
-            return Err(StoreError::Pruned { order: to, floor }); // kept, and nothing can be built on it
-        }
-        let head = head.ok_or(StoreError::NoSuchOrder { order: to, head: HeadOrder(None) })?;
+        let head = self.admit_rollback(to)?;
         let from = Order::new(head.order);
-        if let Some((order, owner)) = self.look(|chain| chain.held_above(to))? {
-            return Err(StoreError::HeldAbove { order, owner });
-        }
         if to == from {
             return Ok(RolledBack { to, from });
         }

@@ -1,0 +1,30 @@
+//! Going back to an older order in a store of the reference node at rest.
+
+use std::{path::Path, sync::Arc};
+
+use state_store::{Batch, RocksBackend, RocksConfig, RolledBack, Store};
+use state_tree::Order;
+
+use super::{AT_REST, StoreLayout, folder::canonical, inspect::refuse_unreadable, refuse_if_held};
+use crate::{
+    clock::Clock,
+    error::PruneError,
+    records::StoreRecords,
+    retention::{LiveRetention, RetentionParts},
+};
+
+/// Makes a retained order the newest one. A cycle that the node left is given up, and the node owes one when it starts
+/// next. `rows` are further rows of the chain in the same batch.
+///
+/// Errors: no store of the reference node, one that is in use, an order that cannot be gone back to, a pin on a later one.
+/// After an error the history is what it was.
+pub fn rollback(db: &Path, to: Order, rows: Batch, clock: Arc<dyn Clock>) -> Result<RolledBack, PruneError> {
+    let db = canonical(db);
+    refuse_if_held(&db)?;
+    let reading = RocksBackend::open_read_only(&db, &RocksConfig::default())?;
+    refuse_unreadable(&db, StoreLayout::Native, &reading)?; // BEFORE anything is opened for writing
+    drop(reading);
+    let store = Arc::new(Store::open(Arc::new(RocksBackend::open(&db, &RocksConfig::default())?), AT_REST)?);
+    let records = Arc::new(StoreRecords(Arc::clone(&store)));
+    LiveRetention::new(RetentionParts { store, records, clock, keep: None, floor_rows: None }).rollback(to, rows)
+}

@@ -1,0 +1,44 @@
+//! Going back to a retained order, once nothing is at work: what is given up before, and what is owed afterwards.
+//!
+//! Order that must not change: the record of a cycle that an earlier process left goes BEFORE the history that its mark
+//! was made from (S37); that a cycle is owed to the nodes of the abandoned branch, which are in no list (L9), is saved in
+//! the batch of the rollback, or BEFORE it where records live outside the store: a cycle too many loses nothing.
+
+use state_store::{Batch, RolledBack, Store};
+use state_tree::Order;
+
+use crate::{
+    error::PruneError,
+    phase::PhaseRecord,
+    records::{RecordKey, Records},
+    snapshot::RetentionPolicy,
+    trigger::Ledger,
+};
+
+/// What a rollback works with.
+pub(crate) struct Rollback<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) records: &'a dyn Records,
+    pub(crate) policy: &'a dyn RetentionPolicy,
+}
+
+impl Rollback<'_> {
+    /// Goes back to an order; `ledger` is what the triggers count from then on. Nobody may work on the store meanwhile.
+    ///
+    /// Errors: an order that cannot be gone back to, somebody who keeps a later one, a failed read or write. After an
+    /// error the history is what it was.
+    pub(crate) fn run(&self, to: Order, mut rows: Batch, ledger: &Ledger) -> Result<RolledBack, PruneError> {
+        if let Some(record) = PhaseRecord::load(self.records)? {
+            self.records.remove(RecordKey::Phase)?;
+            tracing::warn!(cycle = record.cycle, head = record.head_order, %to, "a rollback abandons an interrupted cycle");
+        }
+        let bytes = ledger.encode()?;
+        match self.records.batch(RecordKey::Triggers, &bytes) {
+            Some(row) => rows.append(row),
+            None => self.records.save(RecordKey::Triggers, &bytes)?,
+        }
+        let rolled = self.policy.roll_back(self.store, to, rows)?;
+        tracing::warn!(to = rolled.to.get(), from = rolled.from.get(), "the chain went back to an older order");
+        Ok(rolled)
+    }
+}

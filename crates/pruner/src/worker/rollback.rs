@@ -1,0 +1,67 @@
+//! Going back to an older order beside a worker: whatever works is abandoned first, and nothing begins meanwhile (S37).
+
+use state_store::{Batch, RolledBack};
+use state_tree::Order;
+
+use super::{Pruner, shared::Life};
+use crate::{error::PruneError, rollback::Rollback, trigger::Ledger};
+
+impl Pruner {
+    /// Makes a retained order the newest one, durably. A cycle that runs, or that an earlier process left, is abandoned,
+    /// and one is owed afterwards. `rows` are further rows of the chain in the same batch. Waits for what is at work to
+    /// reach its next checkpoint.
+    ///
+    /// Errors: an order that is pruned or does not exist, a pin or a reader on a later one, records that cannot be read, a
+    /// failed write. After an error the history is what it was; a refusal that is known before abandons nothing.
+    pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
+        let inner = &*self.inner;
+        let _single = inner.rolling_back.lock();
+        let (store, records) = (&*inner.parts.store, &*inner.parts.records);
+        let policy = &*inner.snapshot_parts.policy;
+        let planned = policy.check_rollback(store, to)?;
+        if planned.to == planned.from {
+            return Ok(planned);
+        }
+        Ledger::load(records)?; // one that is unusable is not written over
+        let _alone = self.alone();
+        let ledger = {
+            let mut ledger = inner.shared.lock().coordinator.ledger().clone();
+            ledger.rolled_back(to.get());
+            ledger
+        };
+        let rolled = Rollback { store, records, policy }.run(to, rows, &ledger)?;
+        let mut shared = inner.shared.lock();
+        shared.coordinator.rolled_back(to.get());
+        shared.steady.rolled_back(to.get());
+        shared.head = inner.head_after(to); // somebody may have committed already
+        Ok(rolled)
+    }
+
+    /// Ends what is at work, waits until it has ended, and lets nothing begin before the returned value is dropped.
+    fn alone(&self) -> Alone<'_> {
+        let inner = &*self.inner;
+        let at_work = {
+            let mut shared = inner.shared.lock();
+            shared.life = Life::RollingBack; // what begins does so under the same lock, so nothing can begin unseen
+            [shared.running.clone(), shared.steady.control.clone()]
+        };
+        let alone = Alone(self);
+        at_work.iter().flatten().for_each(|control| control.cancel());
+        let mut shared = inner.shared.lock();
+        while shared.running.is_some() || shared.steady.control.is_some() {
+            inner.rested.wait(&mut shared);
+        }
+        drop(shared);
+        alone
+    }
+}
+
+/// The time of a rollback.
+struct Alone<'a>(&'a Pruner);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.inner.shared.lock().life = Life::Serving;
+        self.0.wake();
+    }
+}

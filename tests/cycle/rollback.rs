@@ -1,0 +1,413 @@
+//! L9, S36, S37, life cycle 9: the chain goes back to an older order, at rest and while the pruner works.
+//!
+//! The oracle is the archive, which forgets the branch: what its orders need is there, and once the cycle has finished that
+//! a rollback owes, nothing else is.
+
+use std::{
+    collections::BTreeSet,
+    num::{NonZeroU64, NonZeroUsize},
+    ops::ControlFlow,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use state_pruner::{
+    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner,
+    PrunerConfig, PrunerParts, Records, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
+    cycle::CycleOrder,
+    incremental::IncrementalSweep,
+    phase::{PhaseRecord, PrunePhase},
+    snapshot::{RetentionPolicy, SnapshotManagerConfig},
+};
+use state_store::{Batch, CrashTail, NativeChain, RolledBack, StoreError, Table};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::{Profile, Workload},
+};
+use state_tree::{NodeHash, Order, RoochLayout};
+
+const KEEP: NonZeroU64 = NonZeroU64::new(5).unwrap();
+
+fn retention(rig: &Rig) -> LiveRetention {
+    LiveRetention::new(RetentionParts {
+        store: Arc::clone(&rig.chain.store),
+        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        keep: Some(KeepPolicy::last(KEEP)),
+        floor_rows: None,
+    })
+}
+
+/// Starts a pruner that has reason for a cycle when asked, when counts need one, and when one is owed.
+fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
+    let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&rig.chain.store)));
+    let parts = PrunerParts {
+        store: Arc::clone(&rig.chain.store),
+        chain: Arc::new(NativeChain),
+        layout: Arc::new(RoochLayout),
+        records: Hooks::new(act).over(records),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        facts: None,
+        floor_rows: None,
+    };
+    let config = PrunerConfig {
+        keep_last: KEEP,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
+        triggers: TriggerConfig::default(),
+        cycle: rig.plan(KEEP.get()).config,
+        snapshots: SnapshotManagerConfig::default(),
+    };
+    Pruner::start_under(parts, config, Arc::new(retention(rig))).unwrap()
+}
+
+/// Waits until no cycle is at work and none is due.
+fn settle(pruner: &Pruner) {
+    loop {
+        let status = pruner.status();
+        if !status.running && status.triggers.triggers.iter().all(|of| of.standing != TriggerState::Due) {
+            return;
+        }
+        thread::yield_now();
+    }
+}
+
+fn commit(rig: &Rig, pruner: &Pruner, workload: &mut Workload, count: u64) {
+    for _ in 0..count {
+        rig.chain.run(workload, 1);
+        pruner.committed(rig.chain.head());
+    }
+}
+
+/// Asks for a cycle and waits for its end.
+fn cycle(pruner: &Pruner) {
+    settle(pruner);
+    while pruner.command(Command::Run) == Reply::AlreadyRunning {
+        thread::yield_now();
+    }
+    settle(pruner);
+}
+
+fn back(rig: &Rig, orders: u64) -> Order {
+    rig.chain.head().minus(orders).unwrap()
+}
+
+/// S36: what the branch had declared dead is live again, and no later sweep believes the branch.
+#[test]
+fn a_rollback_cancels_the_stale_entries_of_its_branch() {
+    let mut swept = 0;
+    for (profile, seed) in Profile::ALL.into_iter().flat_map(|profile| (0..6).map(move |seed| (profile, seed))) {
+        let mut rig = Rig::new(Engine::Memory);
+        let mut workload = Workload::new(profile, seed);
+        rig.chain.run(&mut workload, 8);
+        rig.cycle(&rig.plan(KEEP.get()));
+        rig.chain.run(&mut workload, 6);
+        let to = back(&rig, 1 + seed % 4);
+        retention(&rig).rollback(to, Batch::new()).unwrap();
+        rig.chain.archive.forget_after(to);
+        if seed % 2 == 0 {
+            rig = rig.restart(); // the index comes from the journal
+            rig.chain.store.index_journal().unwrap();
+        }
+        let (plan, mut sweep) = (rig.plan(KEEP.get()), IncrementalSweep::default());
+        let env = rig.env(&plan, &Hooks::none());
+        let order = CycleOrder { keep_last: KEEP, config: &plan.config, trigger: Trigger::Operator };
+        for step in 0..14 {
+            rig.chain.run(&mut workload, 1);
+            let few = NonZeroUsize::new(8).unwrap();
+            swept += sweep.round(&env, &order, few, &mut |_| ControlFlow::Continue(few)).unwrap().nodes;
+            check::complete(&rig.chain, &format!("{profile:?} seed {seed} step {step}"));
+        }
+    }
+    assert!(swept > 100, "only {swept} nodes were swept: the test tells nothing");
+}
+
+/// A pruner whose work is held when a moment has come so often since it was armed.
+struct Held {
+    release: mpsc::Sender<()>, // goes BEFORE the pruner, which waits for its thread
+    pruner: Pruner,
+    countdown: Arc<AtomicU32>,
+    reached: mpsc::Receiver<()>,
+}
+
+impl Held {
+    /// A settled pruner that is held at moments of this kind.
+    fn start(rig: &Rig, at: Moment) -> Self {
+        let countdown = Arc::new(AtomicU32::new(0));
+        let ((told, reached), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+        let counts = Arc::clone(&countdown);
+        let pruner = start(rig, move |moment| {
+            let armed = moment == at && counts.load(Ordering::Acquire) > 0;
+            if armed && counts.fetch_sub(1, Ordering::AcqRel) == 1 {
+                told.send(()).unwrap();
+                assert!(released.recv().is_ok(), "the test ends the hold");
+            }
+        });
+        settle(&pruner);
+        Self { release, pruner, countdown, reached }
+    }
+
+    fn arm(&self, count: u32) {
+        self.countdown.store(count, Ordering::Release);
+    }
+
+    /// Goes back while the work is held, which it is until it was told to end.
+    fn rollback(&self, to: Order) -> Result<RolledBack, PruneError> {
+        let pruner = &self.pruner;
+        let paused = pruner.command(Command::Pause) == Reply::Accepted;
+        thread::scope(|scope| {
+            let rollback = scope.spawn(|| pruner.rollback(to, Batch::new()));
+            while paused && pruner.status().pause != Pause::No {
+                thread::yield_now();
+            }
+            assert!(!paused || !rollback.is_finished(), "it waits for what it has ended");
+            self.release.send(()).unwrap();
+            rollback.join().unwrap()
+        })
+    }
+}
+
+/// S37: the open cycle has marked a root above the target, and never the one that the next commit builds on.
+#[test]
+fn a_rollback_below_the_captured_root_abandons_the_cycle() {
+    for record in 1..=2 {
+        let rig = Rig::new(Engine::Memory);
+        let mut workload = Workload::new(Profile::Toggle, 201);
+        rig.chain.run(&mut workload, 12);
+        let held = Held::start(&rig, Moment::PhaseSaved);
+        rig.chain.run(&mut workload, 8); // not told, so no round comes first
+        held.arm(record);
+        assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
+        held.reached.recv().unwrap();
+        let (to, from) = (back(&rig, 3), rig.chain.head());
+        assert_eq!(held.rollback(to).unwrap(), RolledBack { to, from });
+        rig.chain.archive.forget_after(to);
+        let abandoned =
+            held.pruner.status().triggers.runs.into_iter().rev().find(|run| run.trigger == Trigger::Operator);
+        assert_eq!(abandoned.unwrap().outcome.unwrap().ended, Ended::Cancelled, "at record {record}");
+        commit(&rig, &held.pruner, &mut workload, 4);
+        cycle(&held.pruner);
+        check::exact(&rig.chain, &format!("abandoned at record {record}"));
+    }
+}
+
+/// S37: of a cycle that an earlier process left, nothing goes on.
+#[test]
+fn a_rollback_gives_up_what_an_interrupted_cycle_left() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 202, 12);
+    rig.cycle(&rig.plan(KEEP.get()));
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    interrupted(&rig).save(&records).unwrap();
+    let to = back(&rig, 2);
+    retention(&rig).rollback(to, Batch::new()).unwrap();
+    rig.chain.archive.forget_after(to);
+    assert!(PhaseRecord::load(&records).unwrap().is_none());
+    let rig = rig.restart();
+    let pruner = start(&rig, |_| ());
+    settle(&pruner);
+    check::exact(&rig.chain, "after the cycle that was owed");
+}
+
+/// A sweep that its process did not end.
+fn interrupted(rig: &Rig) -> PhaseRecord {
+    PhaseRecord {
+        cycle: 1,
+        phase: PrunePhase::SweepExpired,
+        snapshot_id: 1,
+        head_order: rig.chain.head().get(),
+        first_order: rig.chain.floor().get(),
+        roots_digest: [0; 32],
+        mark_digest: None,
+        config: [0; 32],
+        cursor: None,
+        swept_by: None,
+        deleted: 0,
+    }
+}
+
+/// L9: by a cycle that comes without another commit, also in the next process, and once.
+#[test]
+fn nodes_of_an_abandoned_branch_are_deleted_in_time() {
+    for with_restart in [false, true] {
+        let mut rig = Rig::new(Engine::Memory);
+        let mut workload = Workload::new(Profile::Uniform, 203);
+        rig.chain.run(&mut workload, 12);
+        let mut pruner = start(&rig, |_| ());
+        commit(&rig, &pruner, &mut workload, 6);
+        cycle(&pruner);
+        let (to, from) = (back(&rig, 3), rig.chain.head());
+        let branch: BTreeSet<NodeHash> = check::present(&rig.chain.store);
+        if with_restart {
+            drop(pruner);
+            assert_eq!(retention(&rig).rollback(to, Batch::new()).unwrap(), RolledBack { to, from });
+            rig = rig.restart();
+            pruner = start(&rig, |_| ());
+        } else {
+            assert_eq!(pruner.rollback(to, Batch::new()).unwrap(), RolledBack { to, from });
+        }
+        rig.chain.archive.forget_after(to);
+        settle(&pruner);
+        let runs = pruner.status().triggers.runs;
+        assert_eq!(runs.iter().filter(|run| run.trigger == Trigger::Rollback).count(), 1, "{runs:#?}");
+        check::exact(&rig.chain, "after the cycle that was owed");
+        assert!(check::present(&rig.chain.store).len() < branch.len(), "the branch had nodes of its own");
+        assert_eq!(pruner.rollback(to, Batch::new()).unwrap(), RolledBack { to, from: to }, "to where it is");
+        settle(&pruner);
+        assert_eq!(pruner.status().triggers.runs.len(), runs.len(), "owes nothing");
+    }
+}
+
+/// What is at work when the chain goes back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum During {
+    Idle,
+    BuildReach,
+    SweepExpired,
+    IncrementalSweep,
+}
+
+impl During {
+    /// Stops at this moment when it has come so often.
+    fn moment(self) -> (Moment, u32) {
+        match self {
+            Self::Idle | Self::BuildReach => (Moment::PhaseSaved, 1),
+            Self::SweepExpired => (Moment::PhaseSaved, 2),
+            Self::IncrementalSweep => (Moment::Captured, 1),
+        }
+    }
+}
+
+#[test]
+fn rollback_in_each_phase() {
+    for during in [During::Idle, During::BuildReach, During::SweepExpired, During::IncrementalSweep] {
+        for profile in Profile::ALL {
+            for depth in [1, 2, 4, 6] {
+                goes_back(during, profile, depth);
+            }
+        }
+    }
+}
+
+/// Goes back from three orders after the capture by `depth`, then once more, and on from there.
+fn goes_back(during: During, profile: Profile, depth: u64) {
+    let context = format!("{during:?} {profile:?} by {depth}");
+    let rig = Rig::new(Engine::Memory);
+    let mut workload = Workload::new(profile, depth);
+    rig.chain.run(&mut workload, 12);
+    let (moment, count) = during.moment();
+    let held = Held::start(&rig, moment);
+    let pruner = &held.pruner;
+    commit(&rig, pruner, &mut workload, 6);
+    cycle(pruner);
+    if during == During::Idle {
+        rig.chain.run(&mut workload, 3);
+        pruner.rollback(back(&rig, depth), Batch::new()).unwrap();
+    } else {
+        held.arm(count);
+        if during == During::IncrementalSweep {
+            commit(&rig, pruner, &mut workload, 1);
+        } else {
+            rig.chain.run(&mut workload, 4); // not told, so no round comes first
+            assert_eq!(pruner.command(Command::Run), Reply::Accepted, "{context}");
+        }
+        held.reached.recv().unwrap();
+        rig.chain.run(&mut workload, 3);
+        held.rollback(back(&rig, depth)).unwrap();
+    }
+    rig.chain.archive.forget_after(rig.chain.head());
+    let again = back(&rig, 1);
+    if again >= rig.chain.floor() {
+        pruner.rollback(again, Batch::new()).unwrap();
+        rig.chain.archive.forget_after(again);
+    }
+    settle(pruner);
+    check::exact(&rig.chain, &format!("{context}: the owed cycle"));
+    commit(&rig, pruner, &mut workload, 12);
+    cycle(pruner);
+    check::exact(&rig.chain, &format!("{context}: later"));
+    let (health, status) = (pruner.health(), pruner.status());
+    assert!(status.frozen.is_none() && status.poisoned.is_none(), "{context}: {health:?}");
+}
+
+/// Nothing is given up for a rollback that is refused.
+#[test]
+fn a_rollback_that_would_take_a_kept_order_away_is_refused_by_name() {
+    let rig = Rig::new(Engine::Memory);
+    let mut workload = Workload::new(Profile::Uniform, 204);
+    rig.chain.run(&mut workload, 12);
+    let held = Held::start(&rig, Moment::PhaseSaved);
+    commit(&rig, &held.pruner, &mut workload, 6);
+    held.arm(1);
+    assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
+    held.reached.recv().unwrap();
+    let (head, floor) = (rig.chain.head(), rig.chain.floor());
+    let refused = |to: Order| match held.pruner.rollback(to, Batch::new()) {
+        Err(PruneError::Store(error)) => error,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(refused(floor.minus(1).unwrap()), StoreError::Pruned { .. }));
+    assert!(matches!(refused(head.next().unwrap()), StoreError::NoSuchOrder { .. }));
+    let pin = rig.chain.store.pin(head, "an export").unwrap();
+    assert!(matches!(refused(back(&rig, 1)), StoreError::HeldAbove { owner, .. } if owner == "an export"));
+    drop(pin);
+    assert!(held.pruner.status().running, "and the cycle goes on");
+    held.release.send(()).unwrap();
+    settle(&held.pruner);
+    drop(held);
+
+    let retention = retention(&rig);
+    let new = |name: &str, order| NewPin { name: name.to_owned(), owner: "audit".to_owned(), order, ttl: None };
+    retention.add_pin(new("a", head)).unwrap();
+    retention.set_consumer("indexer", head, None).unwrap();
+    let error = retention.rollback(back(&rig, 1), Batch::new()).unwrap_err();
+    assert_eq!(error.code(), "held_above");
+    assert!(error.to_string().contains("pin `a` of audit"), "{error}");
+    assert_eq!(rig.chain.head(), head);
+    retention.remove_pin("a").unwrap();
+    retention.rollback(back(&rig, 1), Batch::new()).unwrap();
+    retention.advance().unwrap(); // the consumer is ahead, and asks for nothing
+}
+
+/// S36, C2: whatever a crash leaves is the history before or the one after, never half of either.
+#[test]
+fn a_crash_during_a_rollback_leaves_the_history_before_or_after_it() {
+    let base = Rig::new(Engine::Memory);
+    base.chain.grow(Profile::Tables, 205, 14);
+    base.cycle(&base.plan(KEEP.get()));
+    base.chain.grow(Profile::Tables, 206, 4);
+    let (from, to) = (base.chain.head(), back(&base, 3));
+    for tail in [CrashTail::Kept, CrashTail::Lost] {
+        let mut found = BTreeSet::new();
+        for write in 0..6 {
+            let (rig, faulty) = base.faulty();
+            interrupted(&rig).save(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
+            let mut rows = Batch::new();
+            rows.put(Table::BLOCK, to.to_key(), *b"the chain went back");
+            faulty.freeze_after(write);
+            let survived = retention(&rig).rollback(to, rows).is_ok();
+            let rig = rig.crashed(faulty.crash_image(tail).unwrap());
+            let (head, view) = (rig.chain.head(), rig.chain.store.view().unwrap());
+            let context = format!("{tail:?} at write {write}");
+            assert!(head == to || (head == from && !survived), "{context}: {head}");
+            let row = view.row(&Table::BLOCK, &to.to_key()).unwrap();
+            assert_eq!(row.is_some(), head == to, "{context}: the row of the chain");
+            drop(view);
+            found.insert(head);
+            rig.chain.archive.forget_after(head);
+            let pruner = start(&rig, |_| ());
+            settle(&pruner);
+            let owed = pruner.status().triggers.runs.iter().any(|run| run.trigger == Trigger::Rollback);
+            assert_eq!(owed, head == to, "{context}: what is owed");
+            cycle(&pruner);
+            check::exact(&rig.chain, &context);
+        }
+        assert_eq!(found, [to, from].into(), "{tail:?}");
+    }
+}
