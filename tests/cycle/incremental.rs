@@ -5,13 +5,17 @@ use std::{
     collections::BTreeSet,
     num::{NonZeroU64, NonZeroUsize},
     ops::ControlFlow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    CycleConfig, Trigger,
+    Control, CycleConfig, PruneError, Trigger,
     cycle::{CycleEnv, CycleOrder},
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
@@ -20,7 +24,7 @@ use state_tests::{
     archive::orders,
     chain::STORE,
     check,
-    hooks::Hooks,
+    hooks::{Hooks, Moment},
     rig::{Engine, Plan, Rig, WAYS},
     workload::{Profile, Workload},
 };
@@ -79,6 +83,22 @@ impl Swept {
 
     fn cycle(&self) {
         self.plan.run(&self.env).unwrap();
+    }
+
+    /// A cycle that is cancelled at one of its batches, or finishes before.
+    fn cancelled_cycle(&self, batch: usize) {
+        let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+        let (seen, to_cancel) = (AtomicUsize::new(0), Arc::clone(&control));
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::Deleting && seen.fetch_add(1, Ordering::Relaxed) == batch {
+                to_cancel.get().unwrap().cancel();
+            }
+        });
+        let plan = self.rig.plan(self.plan.keep_last.get()).batches(3);
+        let env = self.rig.env(&plan, &hooks);
+        assert!(control.set(Arc::clone(&env.control)).is_ok());
+        let ended = plan.run(&env);
+        assert!(matches!(ended, Ok(_) | Err(PruneError::Cancelled)), "{ended:?}");
     }
 
     /// Everything readable is whole, and so is what readers hold.
@@ -185,7 +205,8 @@ fn history(seed: u64, profile: Profile) -> u64 {
                     Err(error) => panic!("{context}: {error}"),
                 }
             }
-            97..98 => {
+            97 => swept.cancelled_cycle(rng.random_range(0..6)),
+            98 if rng.random_bool(0.5) => {
                 let base = *readable.choose(rng).unwrap();
                 swept.rig.chain.fork_at(base, |root, reader| workload.changes(root, reader));
             }
@@ -317,7 +338,7 @@ fn a_round_whose_lock_was_taken_deletes_nothing_more() {
         left = Some(check::present(&store));
         ControlFlow::Continue(few)
     });
-    assert!(matches!(round, Err(state_pruner::PruneError::Store(StoreError::PermitRevoked))), "{round:?}");
+    assert!(matches!(round, Err(PruneError::Store(StoreError::PermitRevoked))), "{round:?}");
     assert_eq!(Some(check::present(&swept.rig.chain.store)), left);
 }
 

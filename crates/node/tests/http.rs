@@ -37,6 +37,7 @@ impl Running {
             format!("node.data_dir={}", folder.path().display()),
             "chain.block_interval=1ms".to_owned(),
             "chain.durability=logged".to_owned(),
+            "pruner.incremental=off".to_owned(), // what goes, and when, is for the tests to say
         ];
         set.extend(settings.iter().map(|text| (*text).to_owned()));
         let mut config = Config::parse("test", "", &set).unwrap();

@@ -241,6 +241,7 @@ pub(crate) fn build_reach(
     warn_of_foreign_rows(report.foreign_rows);
     let retained = RetainedReport::of(&snapshot, &*guard.roots()?);
     guard.let_go_of_view(); // L4
+    counts::settle(env, &guard, &record)?;
     drop(guard);
     let reports = Reports { retained, mark: report, bytes_before, snapshot_seconds };
     record.phase = step(PrunePhase::BuildReach, PhaseEvent::Sealed)?;
@@ -333,7 +334,7 @@ pub(crate) fn sweep_expired(
     let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
     let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
-    counts::settle(env, order, &guard, (&marked, &cursor.record))?;
+    counts::correct(env, order, &guard, (&marked, &cursor.record))?;
     let snapshot = AtomicFields::of(&guard);
     drop(guard);
     env.snapshots.end_cycle(); // AFTER the last delete (I5)

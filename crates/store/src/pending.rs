@@ -5,18 +5,23 @@
 //! It is rebuilt from the journal alone: nothing of it is written. Keyed by fingerprint, because that is what the journal
 //! keeps of created nodes; two nodes that share one are both forgotten, which only keeps more.
 //!
-//! Costs: about 90 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
+//! Costs: about 100 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
 
-use std::collections::{BTreeMap, HashMap, hash_map::Entry};
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::Entry},
+    ops::RangeBounds,
+};
 
 use state_tree::{NodeHash, Order};
 
 use crate::barrier::ByFingerprint;
 
 /// What an order's entry still has in the index.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Named {
     nodes: u64,
+    /// Everything that was put in for the order, gone since or not.
+    fingerprints: Vec<u64>,
     /// Nothing where only nodes below trees are left.
     timestamp_ms: Option<u64>,
 }
@@ -73,7 +78,7 @@ impl Pending {
         timestamp_ms: Option<u64>,
         hashes: impl IntoIterator<Item = &'a NodeHash>,
     ) {
-        let mut nodes = 0;
+        let (mut nodes, mut fingerprints) = (0, Vec::new());
         for hash in hashes {
             self.named += 1;
             let room = self.nodes.len() < self.limit;
@@ -87,13 +92,17 @@ impl Pending {
                 }
                 Entry::Vacant(place) if room => {
                     place.insert((*hash, order));
+                    fingerprints.push(hash.fingerprint());
                     nodes += 1;
                 }
                 Entry::Vacant(_) => self.unindexed += 1,
             }
         }
         if nodes > 0 {
-            self.orders.entry(order).or_insert(Named { nodes: 0, timestamp_ms }).nodes += nodes;
+            let none = Named { nodes: 0, fingerprints: Vec::new(), timestamp_ms };
+            let named = self.orders.entry(order).or_insert(none);
+            named.nodes += nodes;
+            named.fingerprints.append(&mut fingerprints);
         }
     }
 
@@ -119,11 +128,18 @@ impl Pending {
         }
     }
 
-    /// Forgets what the entries of some orders name: all of them looks at the whole index.
-    pub(crate) fn forget_orders(&mut self, of: impl Fn(Order) -> bool) {
-        if self.orders.keys().any(|order| of(*order)) {
-            self.nodes.retain(|_, (_, order)| !of(*order));
-            self.orders.retain(|order, _| !of(*order));
+    /// Forgets what the entries of some orders name.
+    pub(crate) fn forget_orders(&mut self, orders: impl RangeBounds<Order>) {
+        let gone: Vec<Order> = self.orders.range(orders).map(|(order, _)| *order).collect();
+        for order in gone {
+            let Some(named) = self.orders.remove(&order) else { continue };
+            for fingerprint in named.fingerprints {
+                if let Entry::Occupied(node) = self.nodes.entry(fingerprint)
+                    && node.get().1 == order
+                {
+                    node.remove();
+                }
+            }
         }
     }
 
@@ -131,7 +147,7 @@ impl Pending {
     pub(crate) fn lag(&self, cutoff: Order) -> Lag {
         let mut lag = Lag::default();
         let (mut first, mut last) = (None, None);
-        for named in self.orders.range(..=cutoff).map(|(_, named)| named) {
+        for (_, named) in self.orders.range(..=cutoff) {
             lag.orders += 1;
             lag.nodes += named.nodes;
             first = first.or(named.timestamp_ms);
@@ -148,6 +164,8 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Bound;
+
     use super::*;
 
     fn hash(fingerprint: u8, rest: u8) -> NodeHash {
@@ -197,7 +215,7 @@ mod tests {
         pending.settle(&hash(4, 1), order(3));
         pending.settle(&hash(3, 1), order(3));
         assert_eq!(pending.lag(order(9)), Lag { orders: 2, nodes: 2, chain_ms: 8000 });
-        pending.forget_orders(|at| at > order(1));
+        pending.forget_orders((Bound::Excluded(order(1)), Bound::Unbounded));
         assert_eq!(pending.lag(order(9)), Lag { orders: 1, nodes: 1, chain_ms: 0 });
     }
 }

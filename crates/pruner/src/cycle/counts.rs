@@ -15,19 +15,25 @@ pub(super) fn traced(roots: &RetainedRoots, counted: Option<Traced>) -> Option<(
     roots.roots.iter().find(|kept| kept.order == order).map(|kept| (order, kept.root))
 }
 
-/// The entries of the journal that the sweep has made up for go, and then the marks that nothing needs any more.
-pub(super) fn settle(
+/// The entries at or below the window go: what they name is for the sweep. Call BEFORE the first delete, with a synced write
+/// after it: a sweep goes by keys and may end early, and an entry whose tree it has thinned out names what may come back
+/// without being marked (S21).
+pub(super) fn settle(env: &CycleEnv, guard: &SnapshotGuard<'_>, record: &PhaseRecord) -> Result<(), PruneError> {
+    match env.parts.store.head() {
+        Some(_) => Ok(env.parts.store.settle_journal(guard.permit(), Order::new(record.first_order))?),
+        None => Ok(()), // a store at rest has no journal
+    }
+}
+
+/// The marks that nothing needs any more go, AFTER the entries that stood on them.
+pub(super) fn correct(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     guard: &SnapshotGuard<'_>,
     (marked, record): (&Marked, &PhaseRecord),
 ) -> Result<(), PruneError> {
-    let store = &env.parts.store;
-    if store.head().is_none() {
-        return Ok(()); // a store at rest has no journal
-    }
-    store.settle_journal(guard.permit(), Order::new(record.first_order))?;
     let Some((traced, shared)) = marked.traced.zip(marked.mark.shared()) else { return Ok(()) };
+    let store = &env.parts.store;
     let corrected = store.correct_marks(guard.permit(), (traced, record.cycle), shared, order.config.delete_batch)?;
     tracing::debug!(set = corrected.set, removed = corrected.removed, "shared nodes are marked exactly");
     Ok(())

@@ -4,6 +4,8 @@
 //! nodes of the branch that is left are in no list and wait for a major cycle, which the caller owes (L9).
 //! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it.
 
+use std::ops::Bound;
+
 use state_tree::Order;
 
 use super::Store;
@@ -79,7 +81,7 @@ impl Store {
         gate.settled += 1;
         self.note(&gate);
         if let Some(pending) = &mut gate.pending {
-            pending.forget_orders(|order| order > to);
+            pending.forget_orders((Bound::Excluded(to), Bound::Unbounded));
         }
         self.change(|chain| chain.rolled_back(rolled))?;
         Ok(RolledBack { to, from })

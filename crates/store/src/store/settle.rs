@@ -1,8 +1,9 @@
 //! What a major cycle does for the counts, and the index of the journal (rule 7).
 //!
-//! Ordering, at the end of a cycle: its entries are settled BEFORE any mark goes, for the expansion of a dropped tree
-//! stops at marks; missing marks are set BEFORE others go; the record that counts are exact comes last. Whatever a crash
-//! leaves in between has more marks than it needs.
+//! Ordering: a cycle settles its entries, durably, BEFORE its first delete, for a sweep that ends early leaves trees that lack
+//! nodes, and what comes back of those is not known to be named; and so BEFORE any mark goes, for the expansion of a
+//! dropped tree stops at marks. Missing marks are set BEFORE others go; the record that counts are exact comes last.
+//! Whatever a crash leaves in between has more marks than it needs.
 //!
 //! Which marks are needed: those of the state that was traced, by two references to a node, and those that commits after
 //! it made. The state to trace is the oldest of the window that was counted exactly, because entries of the window were
@@ -84,7 +85,7 @@ impl Store {
         }
     }
 
-    /// Settles the entries up to and including `cutoff`: a cycle has removed what they name.
+    /// Settles the entries up to and including `cutoff`: what they name is a cycle's to remove.
     ///
     /// Errors: a revoked permit, a failed write.
     pub fn settle_journal(&self, permit: &Permit, cutoff: Order) -> Result<(), StoreError> {
@@ -102,7 +103,7 @@ impl Store {
         self.backend().write(&batch, Durability::Logged)?;
         gate.settled += 1;
         if let Some(pending) = &mut gate.pending {
-            pending.forget_orders(|order| order <= cutoff);
+            pending.forget_orders(..=cutoff);
         }
         Ok(())
     }
@@ -205,10 +206,12 @@ impl Store {
         };
         let mut indexing = Indexing { counts, last: None, bad_rows: 0, saved: ExpiryRecord::load(&*self.view()?)? };
         loop {
-            let head = self.look(|chain| chain.head_order())?;
+            let before = indexing.last;
             indexing.read(&*self.view()?, &mut pending)?;
-            if head.is_none_or(|head| indexing.last.is_some_and(|last| head.minus(LAST_ORDERS) <= Some(last))) {
-                break;
+            let head = self.look(|chain| chain.head_order())?; // AFTER the pass: the rest is read under the gate
+            let is_near = |head: Order| indexing.last.is_some_and(|last| head.minus(LAST_ORDERS) <= Some(last));
+            if head.is_none_or(is_near) || indexing.last == before {
+                break; // a pass that got no further has met a gap
             }
         }
         let mut gate = self.gate.lock();
@@ -289,7 +292,7 @@ impl Indexing {
                 Err(_) => {
                     // What it created is unknown, so earlier entries may name what is alive (I8).
                     self.bad_rows += 1;
-                    pending.forget_orders(|at| at <= order);
+                    pending.forget_orders(..=order);
                 }
             }
             self.last = Some(order);
