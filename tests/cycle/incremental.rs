@@ -382,3 +382,17 @@ fn fail(base: &Rig, fault: impl Fn(&FaultyBackend)) -> (bool, BTreeSet<NodeHash>
     swept.check(&[], "after a failure");
     (failed, check::present(&swept.rig.chain.store))
 }
+
+/// C11: wherever a row is missing, reading the journal comes to an end and says where.
+#[test]
+fn a_gap_far_below_the_head_ends_the_reading_of_the_journal() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 95, 300);
+    let missing = Order::new(40);
+    let mut batch = state_store::Batch::new();
+    batch.delete_range(state_store::Table::JOURNAL, missing.to_key(), missing.next().unwrap().to_key());
+    rig.chain.store.write_rows(&batch, state_store::Durability::Logged).unwrap();
+    let rig = rig.restart();
+    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Gap(missing));
+    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted, "and nothing is trusted any more");
+}

@@ -295,6 +295,14 @@ fn rollback_in_each_phase() {
     }
 }
 
+/// Rolls back, unless a round or the owed cycle has just moved the floor over the order.
+fn goes(pruner: &Pruner, to: Order) -> bool {
+    match pruner.rollback(to, Batch::new()) {
+        Err(PruneError::Store(StoreError::Pruned { .. })) => false,
+        other => other.map(|_| true).unwrap(),
+    }
+}
+
 /// Goes back from three orders after the capture by `depth`, then once more, and on from there.
 fn goes_back(during: During, profile: Profile, depth: u64) {
     let context = format!("{during:?} {profile:?} by {depth}");
@@ -308,7 +316,7 @@ fn goes_back(during: During, profile: Profile, depth: u64) {
     cycle(pruner);
     if during == During::Idle {
         rig.chain.run(&mut workload, 3);
-        pruner.rollback(back(&rig, depth), Batch::new()).unwrap();
+        while !goes(pruner, back(&rig, depth)) {}
     } else {
         held.arm(count);
         if during == During::IncrementalSweep {
@@ -323,8 +331,7 @@ fn goes_back(during: During, profile: Profile, depth: u64) {
     }
     rig.chain.archive.forget_after(rig.chain.head());
     let again = back(&rig, 1);
-    if again >= rig.chain.floor() {
-        pruner.rollback(again, Batch::new()).unwrap();
+    if again >= rig.chain.floor() && goes(pruner, again) {
         rig.chain.archive.forget_after(again);
     }
     settle(pruner);

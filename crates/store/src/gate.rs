@@ -78,6 +78,8 @@ pub(crate) struct ChainState {
     pub(crate) kept: Kept,
     pins: BTreeMap<Order, Vec<PinOwner>>,
     next_pin: u64,
+    /// While a rollback is written: what lies above it can be neither read nor pinned any more (S41).
+    ceiling: Option<Order>,
 }
 
 impl ChainState {
@@ -85,7 +87,8 @@ impl ChainState {
     pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
         let (head, floor) = (native::read_head(view)?, NativeChain.floor(view)?);
         let kept = kept::load(view)?;
-        let mut state = Self { head, roots: VecDeque::new(), floor, kept, pins: BTreeMap::new(), next_pin: 0 };
+        let mut state =
+            Self { head, roots: VecDeque::new(), floor, kept, pins: BTreeMap::new(), next_pin: 0, ceiling: None };
         let range = KeyRange { start: Some(floor.to_key().to_vec()), end: None };
         visit_rows(view, &Table::ROOT, &range, &mut |key, value| state.load_root(key, value))?;
         Ok(state)
@@ -188,7 +191,8 @@ impl ChainState {
         if order < self.floor && head.is_some() {
             return Err(StoreError::Pruned { order, floor: self.floor });
         }
-        self.retained(order).ok_or(StoreError::NoSuchOrder { order, head: HeadOrder(head) })
+        let there = self.retained(order).filter(|_| self.ceiling.is_none_or(|ceiling| order <= ceiling));
+        there.ok_or(StoreError::NoSuchOrder { order, head: HeadOrder(head) })
     }
 
     /// Readable orders with this root, newest first.
@@ -240,9 +244,21 @@ impl ChainState {
         owners.first().map(|owner| (*order, owner.owner.clone()))
     }
 
+    /// Closes what lies above an order, unless a reader holds some of it: then who.
+    pub(crate) fn close_above(&mut self, order: Order) -> Option<(Order, String)> {
+        let held = self.held_above(order);
+        self.ceiling = held.is_none().then_some(order);
+        held
+    }
+
+    /// Opens it again: there was no rollback.
+    pub(crate) fn open_above(&mut self) {
+        self.ceiling = None;
+    }
+
     /// Takes the orders after `head` away.
     pub(crate) fn rolled_back(&mut self, head: HeadRecord) {
-        self.head = Some(head);
+        (self.head, self.ceiling) = (Some(head), None);
         while self.roots.back().is_some_and(|(order, _)| order.get() > head.order) {
             self.roots.pop_back();
         }

@@ -130,8 +130,9 @@ impl IncrementalSweep {
         let mut working = Working { sweep: self, env, order, round: &mut round };
         let Some(read) = working.read(first)? else { return Ok(round) };
         env.snapshots.create_snapshot(PrunePhase::IncrementalSweep)?;
-        let guard = env.snapshots.lock_snapshot(PrunePhase::IncrementalSweep)?;
+        let guard = env.snapshots.lock_snapshot(PrunePhase::IncrementalSweep);
         env.snapshots.end_cycle(); // the index stands for view and barrier: neither is held (L4)
+        let guard = guard?;
         working.slices(&guard, (read, first), between)?;
         Ok(round)
     }

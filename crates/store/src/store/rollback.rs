@@ -14,9 +14,18 @@ use crate::{
     chain::{HeadRecord, native},
     counting::{CountsRecord, Mode},
     error::{HeadOrder, StoreError},
+    gate::ChainState,
     record,
     schema::Table,
 };
+
+/// What goes with the history.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Forget {
+    /// Counts were not exact as far back.
+    Counts,
+    Nothing,
+}
 
 /// What a rollback did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,21 +68,18 @@ impl Store {
         if to == from {
             return Ok(RolledBack { to, from });
         }
-        let record = native::read_root(&*self.view()?, to)?;
-        let at = record.ok_or_else(|| StoreError::Invariant(format!("order {to} is retained without a record")))?;
-        let rolled = HeadRecord { order: to.get(), at, ..head }; // commit ids and totals go on: they are never reused
-        let mut batch = rows;
-        batch.put(Table::CHAIN, native::HEAD_KEY, record::encode(&rolled)?);
-        for table in [Table::ROOT, Table::JOURNAL] {
-            let (first, behind) = (to.next(), from.next());
-            let (Some(first), Some(behind)) = (first, behind) else { continue };
-            batch.delete_range(table, first.to_key(), behind.to_key());
+        if let Some((order, owner)) = self.change(|chain| chain.close_above(to))? {
+            return Err(StoreError::HeldAbove { order, owner }); // it came since
         }
         let inexact = matches!(gate.mode, Mode::Exact(counts) if counts.since > to.get());
-        if inexact {
-            CountsRecord::forget(&mut batch);
-        }
-        self.backend().write(&batch, Durability::Synced)?; // everything together (S36)
+        let counts = if inexact { Forget::Counts } else { Forget::Nothing };
+        let rolled = match self.write_rollback((to, head), rows, counts) {
+            Ok(rolled) => rolled,
+            Err(error) => {
+                self.change(ChainState::open_above)?;
+                return Err(error);
+            }
+        };
         if inexact || gate.mode == Mode::Blind {
             gate.mode = Mode::Off;
             gate.pending = None;
@@ -85,5 +91,29 @@ impl Store {
         }
         self.change(|chain| chain.rolled_back(rolled))?;
         Ok(RolledBack { to, from })
+    }
+
+    /// Everything a rollback writes, in one batch (S36).
+    fn write_rollback(
+        &self,
+        (to, head): (Order, HeadRecord),
+        rows: Batch,
+        counts: Forget,
+    ) -> Result<HeadRecord, StoreError> {
+        let record = native::read_root(&*self.view()?, to)?;
+        let at = record.ok_or_else(|| StoreError::Invariant(format!("order {to} is retained without a record")))?;
+        let rolled = HeadRecord { order: to.get(), at, ..head }; // commit ids and totals go on: they are never reused
+        let mut batch = rows;
+        batch.put(Table::CHAIN, native::HEAD_KEY, record::encode(&rolled)?);
+        for table in [Table::ROOT, Table::JOURNAL] {
+            let (first, behind) = (to.next(), Order::new(head.order).next());
+            let (Some(first), Some(behind)) = (first, behind) else { continue };
+            batch.delete_range(table, first.to_key(), behind.to_key());
+        }
+        if counts == Forget::Counts {
+            CountsRecord::forget(&mut batch);
+        }
+        self.backend().write(&batch, Durability::Synced)?;
+        Ok(rolled)
     }
 }
