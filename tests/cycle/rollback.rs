@@ -95,7 +95,7 @@ fn cycle(pruner: &Pruner) {
 }
 
 fn back(rig: &Rig, orders: u64) -> Order {
-    rig.chain.head().minus(orders).unwrap()
+    rig.chain.head().minus(orders).unwrap().max(rig.chain.floor()) // which rounds move, between two looks too
 }
 
 /// S36: what the branch had declared dead is live again, and no later sweep believes the branch.
