@@ -212,9 +212,10 @@ async fn summary(app: &App) -> anyhow::Result<String> {
     let Figures { chain, space, pruner } = Figures::of(app).await?;
     let pruned = match pruner {
         Some(pruner) => {
-            let deleted = number(pruner.deleted_total);
+            let between = pruner.incremental.as_ref().map_or(0, |incremental| incremental.deleted_total);
+            let (by_cycles, between) = (number(pruner.deleted_total), number(between));
             let did = describe_pruner(&pruner).join(", ");
-            format!("{did}, {deleted} nodes deleted; cycles and deleted nodes count since the start")
+            format!("{did}, {by_cycles} nodes deleted by cycles and {between} between them, since the start")
         }
         None => "not pruning".to_owned(),
     };
