@@ -190,7 +190,8 @@ impl Counting {
 /// Which created nodes are stored, or may be.
 ///
 /// Only nodes with nothing created below are read at first, which in most commits are the changed leaves: above one that is
-/// not stored no node is in any state. The rest is read together.
+/// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
+/// keys, settles those first. The rest is read together.
 struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
     present: BTreeSet<NodeHash>,

@@ -46,7 +46,7 @@ pub struct StoreConfig {
     /// Whether commits are journalled and counted. Without, nothing is deleted between cycles, and an interrupted cycle
     /// begins anew.
     pub journal: bool,
-    /// The most nodes of unsettled journal entries that are remembered, at about 90 bytes each; what comes after them is
+    /// The most nodes of unsettled journal entries that are remembered, at about 100 bytes each; what comes after them is
     /// left to a major cycle.
     pub pending_limit: usize,
 }
