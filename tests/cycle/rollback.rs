@@ -17,20 +17,20 @@ use std::{
 
 use state_pruner::{
     Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner,
-    PrunerConfig, PrunerParts, Records, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
+    PrunerConfig, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
     cycle::CycleOrder,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
 };
-use state_store::{Batch, CrashTail, NativeChain, RolledBack, StoreError, Table};
+use state_store::{Batch, CrashTail, RolledBack, StoreError, Table};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
     workload::{Profile, Workload},
 };
-use state_tree::{NodeHash, Order, RoochLayout};
+use state_tree::{NodeHash, Order};
 
 const KEEP: NonZeroU64 = NonZeroU64::new(5).unwrap();
 
@@ -46,16 +46,7 @@ fn retention(rig: &Rig) -> LiveRetention {
 
 /// Starts a pruner that has reason for a cycle when asked, when counts need one, and when one is owed.
 fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
-    let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&rig.chain.store)));
-    let parts = PrunerParts {
-        store: Arc::clone(&rig.chain.store),
-        chain: Arc::new(NativeChain),
-        layout: Arc::new(RoochLayout),
-        records: Hooks::new(act).over(records),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        facts: None,
-        floor_rows: None,
-    };
+    let parts = rig.pruner_parts(&Hooks::new(act));
     let config = PrunerConfig {
         keep_last: KEEP,
         every_orders: NonZeroU64::new(1_000_000).unwrap(),

@@ -10,33 +10,22 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Facts, Freeze, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, PrunerParts, RecordKey,
-    Records, Reply, StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd,
-    snapshot::SnapshotManagerConfig,
+    Command, Facts, Freeze, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey, Records, Reply,
+    StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd, snapshot::SnapshotManagerConfig,
 };
-use state_store::{Fault, NativeChain, record};
+use state_store::{Fault, record};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
     workload::Profile,
 };
-use state_tree::RoochLayout;
 
 const WINDOW: u64 = 5;
 
 /// A pruner whose cycles come when counts need one, or when somebody asks.
 fn start(rig: &Rig, incremental: Option<IncrementalConfig>, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
-    let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&rig.chain.store)));
-    let parts = PrunerParts {
-        store: Arc::clone(&rig.chain.store),
-        chain: Arc::new(NativeChain),
-        layout: Arc::new(RoochLayout),
-        records: Hooks::new(act).over(records),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        facts: None,
-        floor_rows: None,
-    };
+    let parts = rig.pruner_parts(&Hooks::new(act));
     let plan = rig.plan(WINDOW);
     let config = PrunerConfig {
         keep_last: plan.keep_last,

@@ -13,18 +13,17 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Ended, HeldBy, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Records, Reply, Run, Share,
-    StoreRecords, Trigger, TriggerConfig, TriggerState,
+    Command, Ended, HeldBy, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, Run, Share, Trigger, TriggerConfig,
+    TriggerState,
     snapshot::{NodeFacts, SnapshotManagerConfig},
 };
-use state_store::{CrashTail, Fault, NativeChain};
+use state_store::{CrashTail, Fault};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
     workload::{Profile, Workload},
 };
-use state_tree::RoochLayout;
 
 /// A pruner to be started on a rig.
 struct Setup<'a> {
@@ -53,16 +52,7 @@ impl<'a> Setup<'a> {
     /// Starts it with something that happens at moments of its cycles.
     fn start_with(self, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
         let rig = self.rig;
-        let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&rig.chain.store)));
-        let parts = PrunerParts {
-            store: Arc::clone(&rig.chain.store),
-            chain: Arc::new(NativeChain),
-            layout: Arc::new(RoochLayout),
-            records: Hooks::new(act).over(records),
-            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-            facts: self.facts,
-            floor_rows: None,
-        };
+        let parts = PrunerParts { facts: self.facts, ..rig.pruner_parts(&Hooks::new(act)) };
         let plan = rig.plan(self.keep_last).batches(self.delete_batch);
         let config = PrunerConfig {
             keep_last: plan.keep_last,

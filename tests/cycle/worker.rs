@@ -9,10 +9,10 @@ use std::{
 };
 
 use state_pruner::{
-    Certificate, Clock, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Records, Reply, StoreRecords,
-    TriggerConfig, Verdict, Verification, snapshot::SnapshotManagerConfig,
+    Certificate, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, TriggerConfig,
+    Verdict, Verification, snapshot::SnapshotManagerConfig,
 };
-use state_store::{Backend, FaultyBackend, MemoryBackend, NativeChain};
+use state_store::{Backend, FaultyBackend, MemoryBackend};
 use state_tests::{
     chain::Chain,
     check,
@@ -40,16 +40,7 @@ fn start_with(
             told.send(()).unwrap();
         }
     });
-    let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&rig.chain.store)));
-    let parts = PrunerParts {
-        store: Arc::clone(&rig.chain.store),
-        chain: Arc::new(NativeChain),
-        layout,
-        records: hooks.over(records),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        facts: None,
-        floor_rows: None,
-    };
+    let parts = PrunerParts { layout, ..rig.pruner_parts(&hooks) };
     let plan = rig.plan(5);
     let config = PrunerConfig {
         keep_last: plan.keep_last,

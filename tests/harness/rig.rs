@@ -7,7 +7,7 @@ use std::{
 };
 
 use state_pruner::{
-    Clock, CycleConfig, LiveWindow, ManualClock, PruneError, Records, StoreRecords, SweepChoice, Trigger,
+    Clock, CycleConfig, LiveWindow, ManualClock, PruneError, PrunerParts, Records, StoreRecords, SweepChoice, Trigger,
     cycle::{self, CycleEnv, CycleOrder, Finished},
     mark::MarkChoice,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
@@ -203,6 +203,20 @@ impl Rig {
             policy: Arc::new(LiveWindow { store: Arc::clone(&self.chain.store), keep_last, floor_rows: None }),
             facts: None,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+        }
+    }
+
+    /// What a node hands to its pruner.
+    pub fn pruner_parts(&self, hooks: &Hooks) -> PrunerParts {
+        let records: Arc<dyn Records> = Arc::new(StoreRecords(Arc::clone(&self.chain.store)));
+        PrunerParts {
+            store: Arc::clone(&self.chain.store),
+            chain: Arc::new(NativeChain),
+            layout: Arc::new(RoochLayout),
+            records: hooks.over(records),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            facts: None,
+            floor_rows: None,
         }
     }
 

@@ -178,11 +178,8 @@ pub(crate) fn settle(
         env.snapshots.end_cycle();
         return Err(error);
     }
-    if error.is_live_fault() {
-        let freeze = Freeze { cycle, at: env.parts.clock.unix_ms(), why: error.to_string() };
-        if let Err(unsaved) = freeze.save(&*env.parts.records) {
-            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
-        }
+    if let Some(freeze) = Freeze::by(&error, Some(cycle), env.parts.clock.unix_ms()) {
+        freeze.save_or_tell(&*env.parts.records);
     }
     let event = if matches!(error, PruneError::Cancelled) { PhaseEvent::Cancelled } else { PhaseEvent::Failed };
     if let Err(left) = end(env, order, event) {

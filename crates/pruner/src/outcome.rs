@@ -158,6 +158,19 @@ impl Freeze {
         Ok(bytes.map(|bytes| record::decode("freeze", &bytes)).transpose()?)
     }
 
+    /// What an error asks for that may lie in live data (I11); nothing for any other.
+    pub(crate) fn by(error: &PruneError, cycle: Option<u64>, at: u64) -> Option<Self> {
+        let cycle = cycle.map_or(0, |cycle| cycle); // zero: it had no id yet
+        error.is_live_fault().then(|| Self { cycle, at, why: error.to_string() })
+    }
+
+    /// Saves it, and says so if it holds in memory only.
+    pub(crate) fn save_or_tell(&self, records: &dyn Records) {
+        if let Err(unsaved) = self.save(records) {
+            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+        }
+    }
+
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Freeze, &record::encode(self)?)
     }

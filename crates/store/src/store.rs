@@ -9,9 +9,12 @@ mod pin;
 mod rollback;
 mod settle;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -20,15 +23,13 @@ use state_tree::{NodeHash, Order};
 use crate::{
     backend::{Backend, Batch, Durability, KeyRange, View},
     barrier::{Barrier, BarrierHold},
-    chain::{FloorRecord, HeadRecord, native},
+    chain::HeadRecord,
     counting::{Counting, Plan},
-    error::{HeadOrder, StoreError},
+    error::StoreError,
     filter::{LiveSet, Pace, Sweep, SweepSlot, SweepTally},
     gate::{ChainState, Commit, Committed, Writer},
     journal,
     permit::{Fence, Permit},
-    record,
-    schema::Table,
 };
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice};
 pub use floor::FloorMove;
@@ -311,16 +312,8 @@ impl Store {
     /// Moves the oldest readable order, durably, and drops the root records below it; nodes may go only afterwards
     /// (S27, S41). `rows` are further rows of the chain in the same batch. Lowering is refused.
     pub fn raise_floor(&self, to: Order, rows: Batch) -> Result<(), StoreError> {
-        let _gate = self.gate.lock();
-        let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
-        if to < floor || head.is_none_or(|head| to > head) {
-            return Err(StoreError::NoSuchOrder { order: to, head: HeadOrder(head) });
-        }
-        let mut batch = rows;
-        batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
-        batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
-        self.backend().write(&batch, Durability::Synced)?;
-        self.change(|chain| chain.raise(to)) // BEFORE this returns, so before anything below the floor may go
+        let (keep, let_go) = (BTreeSet::new(), BTreeSet::new());
+        self.move_floor(FloorMove { to, keep, let_go, rows: vec![rows] }, Durability::Synced)
     }
 
     /// Writes rows of the pruner; nodes cannot be named by them.

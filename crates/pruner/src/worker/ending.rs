@@ -68,11 +68,7 @@ impl Inner {
         }
         let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
-        let freeze = error.is_live_fault().then(|| Freeze {
-            cycle: outcome.cycle.map_or(0, |cycle| cycle), // zero: it had no id yet
-            at: outcome.at,
-            why: error.to_string(),
-        });
+        let freeze = Freeze::by(error, outcome.cycle, outcome.at);
         Ended { outcome, change: Change { failed: 1, freeze, ..Change::default() } }
     }
 

@@ -215,7 +215,10 @@ impl Inner {
                 metrics::round_ended(round);
                 None
             }
-            Ok(Err(error)) => self.freeze_by(error),
+            Ok(Err(error)) => {
+                let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
+                freeze.inspect(|freeze| freeze.save_or_tell(&*self.parts.records))
+            }
             Err(_) => None,
         };
         let mut shared = self.shared.lock();
@@ -238,18 +241,6 @@ impl Inner {
         shared.measure(now, lag, pending);
         drop(shared);
         self.rested.notify_all();
-    }
-
-    /// A fault that may lie in live data freezes deletes, as one that a cycle meets does (I11).
-    fn freeze_by(&self, error: &PruneError) -> Option<Freeze> {
-        if !error.is_live_fault() {
-            return None;
-        }
-        let freeze = Freeze { cycle: 0, at: self.parts.clock.unix_ms(), why: error.to_string() };
-        if let Err(unsaved) = freeze.save(&*self.parts.records) {
-            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
-        }
-        Some(freeze)
     }
 
     fn round(self: &Arc<Self>, steady: &mut Steady, control: &Arc<Control>) -> Result<Round, PruneError> {

@@ -61,6 +61,9 @@ impl Store {
     }
 
     fn records_to_keep(&self, keep: &BTreeSet<Order>) -> Result<Vec<(Order, RootRecord)>, StoreError> {
+        if keep.is_empty() {
+            return Ok(Vec::new());
+        }
         let view = self.view()?;
         let record = |order: &Order| match NativeChain.record(&*view, *order)? {
             Some(record) => Ok((*order, record)),
