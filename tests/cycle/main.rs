@@ -1,5 +1,6 @@
 //! Store and pruner together, in one process: what a cycle keeps, deletes, survives and says.
 
+mod aged;
 mod certificate;
 mod crash;
 mod entries;

@@ -3,6 +3,7 @@
 
 mod damage;
 mod history;
+mod late;
 mod runs;
 mod surroundings;
 
