@@ -194,6 +194,17 @@ impl SteadyShared {
     }
 }
 
+/// A round that walks an older state asks between its batches whether a cycle is due, which time alone may have made so.
+struct GiveWay(Arc<Inner>);
+
+impl Observer for GiveWay {
+    fn progress(&self, _progress: Progress) {
+        self.0.measure_disk();
+        let outside = self.0.outside();
+        self.0.shared.lock().give_way(&outside);
+    }
+}
+
 /// What the worker keeps of it from round to round.
 #[derive(Default)]
 pub(super) struct Steady {
