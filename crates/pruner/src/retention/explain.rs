@@ -226,13 +226,14 @@ impl LiveRetention {
 
     fn explain_order(&self, order: Order) -> Result<OrderExplained, PruneError> {
         let state = self.state()?;
-        let record = NativeChain.record(&*self.parts.store.view()?, order)?;
-        let standing = stand(order.get(), &self.known(&state, order)?);
+        let view = self.parts.store.view()?;
+        let record = NativeChain.record(&*view, order)?;
+        let standing = stand(order.get(), &self.known(&*view, &state, order)?);
         let timestamp_ms = record.map(|RootRecord { timestamp_ms, .. }| timestamp_ms);
         Ok(OrderExplained { order: order.get(), timestamp_ms, standing })
     }
 
-    fn known(&self, state: &State, order: Order) -> Result<Known, PruneError> {
+    fn known(&self, view: &dyn View, state: &State, order: Order) -> Result<Known, PruneError> {
         let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
         let keep = self.parts.keep;
         let pins = state.holds.pins.iter().filter(|pin| pin.order == order.get());
@@ -243,7 +244,7 @@ impl LiveRetention {
             floor: floor.get(),
             root: self.parts.store.root(order).map_or(None, |root| Some(root.to_string())),
             policy: keep.is_some(),
-            asks: self.asks(&state.holds, (head, floor))?,
+            asks: self.asks(view, &state.holds, (head, floor))?,
             every: every.map(std::num::NonZeroU64::get),
             pins: pins.map(|pin| (pin.name.clone(), pin.owner.clone())).collect(),
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),
