@@ -274,7 +274,8 @@ impl LiveRetention {
         let range = (floor.get()..=head.order).rev().map(Order::new);
         // One that the floor passes meanwhile is in the view still, and no longer retained.
         let range = range.filter_map(|order| store.root(order).map_or(None, |root| Some((order, root))));
-        let held = store.pins().into_iter().filter_map(|(order, owners)| Some((order, owners.first()?.root)));
+        let readers = store.pins().into_iter();
+        let held = readers.flat_map(|(order, owners)| owners.into_iter().map(move |owner| (order, owner.root)));
         let roots = range.chain(store.kept().into_iter().rev()).chain(held);
         let looked = look(view, layout, roots, target)?;
         Ok(match looked.found {
