@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
 
 use state_pruner::{
-    Trigger,
-    cycle::{CycleEnv, CycleOrder},
+    cycle::CycleEnv,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
 use state_store::{Batch, CrashTail, Durability, Flow, Indexed, JournalRecord, KeyRange, Store, Table, record};
@@ -20,8 +19,7 @@ use state_tree::{Change, Changes, FieldsBase, Key, NodeHash, Order, Put};
 /// One round to the end, in slices of so many nodes.
 fn round(rig: &Rig, plan: &Plan, env: &CycleEnv, sweep: &mut IncrementalSweep, nodes: usize) -> Round {
     let nodes = NonZeroUsize::new(nodes).unwrap();
-    let order = CycleOrder { keep_last: plan.keep_last, config: &plan.config, trigger: Trigger::Operator };
-    let round = sweep.round(env, &order, nodes, &mut |_| ControlFlow::Continue(nodes)).unwrap();
+    let round = sweep.round(env, &plan.config.state_dir, nodes, &mut |_| ControlFlow::Continue(nodes)).unwrap();
     check::complete(&rig.chain, "after a round");
     round
 }
@@ -195,10 +193,9 @@ fn bookkeeping_that_does_not_fit_deletes_nothing() {
     rig.cycle(&plan);
     rig.chain.grow(Profile::Uniform, 332, 12);
     let env = rig.env(&plan, &Hooks::none());
-    let order = CycleOrder { keep_last: plan.keep_last, config: &plan.config, trigger: Trigger::Operator };
     let one = NonZeroUsize::MIN;
     // A cursor in the middle of its entries, which come to their end before it is put back.
-    IncrementalSweep::default().round(&env, &order, one, &mut |_| ControlFlow::Break(())).unwrap();
+    IncrementalSweep::default().round(&env, &plan.config.state_dir, one, &mut |_| ControlFlow::Break(())).unwrap();
     let cursor = rig.chain.store.view().unwrap().row(&Table::META, b"expiry").unwrap().unwrap();
     assert_eq!(one_round(&rig, &plan).end, RoundEnd::Done);
     let mut batch = Batch::new();

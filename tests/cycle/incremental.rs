@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    num::{NonZeroU64, NonZeroUsize},
+    num::NonZeroUsize,
     ops::ControlFlow,
     sync::{
         Arc, OnceLock,
@@ -15,8 +15,8 @@ use std::{
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Control, CycleConfig, PruneError, Trigger,
-    cycle::{CycleEnv, CycleOrder},
+    Control, PruneError,
+    cycle::CycleEnv,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
 use state_store::{CrashTail, Fault, FaultyBackend, Indexed, Pin, StoreConfig, StoreError};
@@ -45,17 +45,12 @@ impl Swept {
         Self { rig, plan, env, sweep: IncrementalSweep::default() }
     }
 
-    fn order(config: &CycleConfig, keep_last: NonZeroU64) -> CycleOrder<'_> {
-        CycleOrder { keep_last, config, trigger: Trigger::Operator }
-    }
-
     /// A round of at most so many slices of at most so many nodes.
     fn round(&mut self, slices: u64, nodes: usize) -> Round {
         let nodes = NonZeroUsize::new(nodes).unwrap();
         let mut left = slices;
-        let order = Self::order(&self.plan.config, self.plan.keep_last);
         let before = check::present(&self.rig.chain.store).len() as u64;
-        let round = self.sweep.round(&self.env, &order, nodes, &mut |_| {
+        let round = self.sweep.round(&self.env, &self.plan.config.state_dir, nodes, &mut |_| {
             left -= 1;
             if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(nodes) }
         });
@@ -266,9 +261,9 @@ fn live_for_a_while(swept: &mut Swept) -> bool {
     let mut workload = Workload::new(Profile::Tables, 53);
     for _ in 0..4 {
         let committed = swept.rig.chain.try_commit(|root, reader| workload.changes(root, reader));
-        let order = Swept::order(&swept.plan.config, swept.plan.keep_last);
         let few = NonZeroUsize::new(3).unwrap();
-        let round = swept.sweep.round(&swept.env, &order, few, &mut |_| ControlFlow::Continue(few));
+        let round =
+            swept.sweep.round(&swept.env, &swept.plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few));
         if committed.is_err() || round.is_err() {
             return false;
         }
@@ -323,6 +318,89 @@ fn entries_before_a_gap_in_the_journal_are_never_trusted() {
     assert_eq!(swept.leaks(&[]), 0);
 }
 
+/// P4: a cancel reaches the walk of an older state between two batches, and the next round goes on.
+#[test]
+fn a_cancel_ends_the_walk_of_an_older_state_at_its_next_batch() {
+    let (rig, faulty) = Rig::new(Engine::Memory).faulty();
+    let mut swept = Swept::new(rig, 3);
+    swept.rig.chain.grow(Profile::Uniform, 83, 8);
+    swept.cycle();
+    let pin = swept.rig.chain.store.pin(swept.rig.chain.floor(), "a reader that stays").unwrap();
+    swept.rig.chain.grow(Profile::Uniform, 84, 12);
+    let waits = RoundEnd::Waits { order: pin.order().get(), owner: "a reader that stays".to_owned() };
+    assert_eq!(swept.drain().end, waits);
+    swept.rig.clock.advance(Duration::from_secs(20));
+    let few = NonZeroUsize::new(5).unwrap();
+    for read in 0.. {
+        let control = Arc::new(Control::default());
+        let left = AtomicUsize::new(read);
+        let (to_cancel, counted) = (Arc::clone(&control), faulty.clone());
+        let cancelled_at = Arc::new(OnceLock::new());
+        let at = Arc::clone(&cancelled_at);
+        faulty.before_read(move || {
+            if left.fetch_sub(1, Ordering::Relaxed) == 0 {
+                at.set(counted.reads()).unwrap();
+                to_cancel.cancel();
+            }
+        });
+        let env = CycleEnv { control, ..swept.env.clone() };
+        let round = swept.sweep.round(&env, &swept.plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few));
+        let round = round.unwrap();
+        let reads = faulty.reads();
+        faulty.before_read(|| ());
+        swept.check(std::slice::from_ref(&pin), &format!("cancelled at read {read}"));
+        if round.end == RoundEnd::Done {
+            assert!(read > 10, "the test tells nothing: {read} reads");
+            break;
+        }
+        let cancelled_at = cancelled_at.get().unwrap();
+        assert_eq!(round.end, RoundEnd::Paused, "at read {read}");
+        assert!(reads - cancelled_at <= 8, "at read {read}: {} more", reads - cancelled_at);
+        swept.sweep = IncrementalSweep::default(); // nothing is known yet of what the reader holds
+        assert_eq!(swept.drain().end, waits);
+        swept.rig.clock.advance(Duration::from_secs(20));
+    }
+    drop(pin);
+}
+
+/// C20: a cancel is seen between two batches of marks, and the next cycle makes them exact.
+#[test]
+fn a_cancel_while_marks_are_made_exact_is_seen_at_the_next_batch() {
+    let grown = Rig::new(Engine::Memory);
+    grown.chain.grow(Profile::Tables, 85, 24);
+    for write in 0.. {
+        let (rig, faulty) = grown.faulty();
+        rig.chain.store.index_journal().unwrap();
+        let swept = Swept::new(rig, 4);
+        let plan = swept.rig.plan(4).batches(2);
+        let (left, counted) = (AtomicUsize::new(write), faulty.clone());
+        let (to_cancel, cancelled_at) = (Arc::clone(&swept.env.control), Arc::new(OnceLock::new()));
+        let at = Arc::clone(&cancelled_at);
+        faulty.before_write(move || {
+            if left.fetch_sub(1, Ordering::Relaxed) == 0 {
+                at.set(counted.writes()).unwrap();
+                to_cancel.cancel();
+            }
+        });
+        let ended = plan.run(&swept.env);
+        let writes = faulty.writes();
+        faulty.before_write(|| ());
+        let context = format!("cancelled at write {write}");
+        swept.check(&[], &context);
+        let Some(cancelled_at) = cancelled_at.get() else {
+            assert!(write > 30, "the test tells nothing: {write} writes");
+            break;
+        };
+        assert!(matches!(ended, Ok(_) | Err(PruneError::Cancelled)), "{context}: {ended:?}");
+        assert!(writes - cancelled_at <= 6, "{context}: {} more writes", writes - cancelled_at);
+        let mut swept = Swept::new(swept.rig, 4);
+        swept.cycle();
+        swept.rig.chain.grow(Profile::Tables, 86, 6);
+        assert_eq!(swept.drain().end, RoundEnd::Done, "{context}");
+        swept.check(&[], &context);
+    }
+}
+
 /// I10: a phase that lost its lock takes no slice.
 #[test]
 fn a_round_whose_lock_was_taken_deletes_nothing_more() {
@@ -330,10 +408,9 @@ fn a_round_whose_lock_was_taken_deletes_nothing_more() {
     swept.rig.chain.grow(Profile::Uniform, 81, 8);
     swept.cycle();
     swept.rig.chain.grow(Profile::Uniform, 82, 12);
-    let order = Swept::order(&swept.plan.config, swept.plan.keep_last);
     let (store, few) = (swept.rig.chain.store.clone(), NonZeroUsize::new(2).unwrap());
     let mut left = None;
-    let round = swept.sweep.round(&swept.env, &order, few, &mut |_| {
+    let round = swept.sweep.round(&swept.env, &swept.plan.config.state_dir, few, &mut |_| {
         drop(store.issue_permit());
         left = Some(check::present(&store));
         ControlFlow::Continue(few)
@@ -373,9 +450,9 @@ fn fail(base: &Rig, fault: impl Fn(&FaultyBackend)) -> (bool, BTreeSet<NodeHash>
     rig.chain.store.index_journal().unwrap();
     let mut swept = Swept::new(rig, 3);
     fault(&faulty);
-    let order = Swept::order(&swept.plan.config, swept.plan.keep_last);
     let few = NonZeroUsize::new(5).unwrap();
-    let failed = swept.sweep.round(&swept.env, &order, few, &mut |_| ControlFlow::Continue(few)).is_err();
+    let failed =
+        swept.sweep.round(&swept.env, &swept.plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few)).is_err();
     faulty.fail_read(u64::MAX >> 1, Fault::Transient);
     faulty.fail_write(u64::MAX >> 1, Fault::Transient);
     swept.drain();

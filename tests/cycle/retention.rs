@@ -147,6 +147,73 @@ fn kept_orders_and_pins_survive_restarts_and_a_policy_that_stops_keeping_lets_th
     exactly(&rig, [13].into_iter().chain(25..30), "no kth order is kept any more");
 }
 
+/// O14: health and status ask for what is kept while the floor is being moved by a write that does not end.
+#[test]
+fn what_is_kept_is_told_while_the_floor_moves() {
+    let (rig, faulty) = grown(30).faulty();
+    let kept = policy(&rig, keep(5));
+    kept.add_pin(pin("audit", 13, None)).unwrap();
+    kept.set_consumer("indexer", order(20), Some(Duration::from_secs(60))).unwrap();
+    rig.clock.set_unix_ms(rig.clock.unix_ms() + 61_000); // it is silent
+    let (told, writing) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let hold = Mutex::new(Some((told, released)));
+    faulty.before_write(move || {
+        if let Some((told, released)) = hold.lock().take() {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+    });
+    let (mover, asker) = (Arc::clone(&kept), Arc::clone(&kept));
+    let moving = std::thread::Builder::new().spawn(move || mover.advance()).unwrap();
+    writing.recv().unwrap();
+    let (answer, answers) = mpsc::channel();
+    let asking = std::thread::Builder::new().spawn(move || answer.send((asker.silent(), asker.status())).unwrap());
+    let answered = answers.recv_timeout(Duration::from_secs(60)); // only one that waits takes longer
+    drop(release);
+    moving.join().unwrap().unwrap();
+    asking.unwrap().join().unwrap();
+    let (silent, status) = answered.expect("an answer before the floor has moved");
+    assert_eq!(silent.unwrap(), ["indexer"]);
+    let status = status.unwrap();
+    assert_eq!((status.floor, status.pins.len(), status.consumers.len()), (0, 1, 1));
+    assert_eq!((status.head, rig.chain.floor()), (29, order(25)));
+    kept.remove_consumer("indexer").unwrap();
+    kept.remove_pin("audit").unwrap();
+    let status = kept.status().unwrap();
+    assert_eq!((status.floor, status.pins.len(), status.consumers.len()), (25, 0, 0), "what changed is shown");
+    assert!(kept.silent().unwrap().is_empty());
+}
+
+/// Whoever keeps an order is told with it, readers beside a pin by name included.
+#[test]
+fn everybody_who_keeps_an_order_is_named() {
+    let rig = grown(30);
+    let kept = policy(&rig, every(5, 10));
+    kept.add_pin(pin("audit", 13, None)).unwrap();
+    let pins = [12, 13, 20, 13].map(|at| rig.chain.store.pin(order(at), &format!("reader {at}")).unwrap());
+    kept.advance().unwrap();
+    let named: Vec<(u64, KeptBy)> =
+        kept.retention().unwrap().pins.into_iter().map(|root| (root.order.get(), root.kept_by)).collect();
+    let by = |names: &str| KeptBy::Pin(names.to_owned());
+    let audit = "audit of a test, reader 13 since order 29, reader 13 since order 29";
+    let expected = [
+        (0, KeptBy::Every),
+        (10, KeptBy::Every),
+        (12, by("reader 12 since order 29")),
+        (13, by(audit)),
+        (20, KeptBy::Every),
+    ];
+    assert_eq!(named, expected);
+    let Explanation::Order(told) = kept.explain(Asked::Order(order(13)), &RoochLayout, 1).unwrap() else { panic!() };
+    assert_eq!(told.to_string().matches("reader 13").count(), 2, "{told}");
+    kept.remove_pin("audit").unwrap();
+    let leaving = kept.retention().unwrap().pins;
+    let readers = "reader 13 since order 29, reader 13 since order 29";
+    assert!(leaving.iter().any(|root| root.kept_by == by(readers)), "{leaving:?}");
+    drop(pins);
+}
+
 /// Where a rig stands when its policy changes, and the moments at which the change comes.
 fn at_each_moment(last: KeepPolicy, mut then: impl FnMut(Rig, &str)) {
     let base = grown(30);

@@ -18,7 +18,6 @@ use std::{
 use state_pruner::{
     Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner,
     PrunerConfig, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
-    cycle::CycleOrder,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
@@ -108,11 +107,10 @@ fn a_rollback_cancels_the_stale_entries_of_its_branch() {
         }
         let (plan, mut sweep) = (rig.plan(KEEP.get()), IncrementalSweep::default());
         let env = rig.env(&plan, &Hooks::none());
-        let order = CycleOrder { keep_last: KEEP, config: &plan.config, trigger: Trigger::Operator };
         for step in 0..14 {
             rig.chain.run(&mut workload, 1);
             let few = NonZeroUsize::new(8).unwrap();
-            swept += sweep.round(&env, &order, few, &mut |_| ControlFlow::Continue(few)).unwrap().nodes;
+            swept += sweep.round(&env, &plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few)).unwrap().nodes;
             check::complete(&rig.chain, &format!("{profile:?} seed {seed} step {step}"));
         }
     }

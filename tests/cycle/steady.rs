@@ -189,6 +189,51 @@ fn no_task_starves_while_another_has_backlog() {
     assert_eq!(pruner.status().cycles_finished, 1);
 }
 
+/// P4: a cycle that somebody asks for does not wait for the walk of what an older state holds, nor for what comes after it.
+#[test]
+fn a_cycle_that_is_due_ends_the_walk_of_an_older_state() {
+    let (rig, faulty) = settled().faulty();
+    let left_at_runs = Arc::new(Mutex::new(Vec::new()));
+    let (left, store) = (Arc::clone(&left_at_runs), Arc::clone(&rig.chain.store));
+    let pruner = start(&rig, each_order(), move |moment| {
+        if moment == Moment::RunSaved {
+            left.lock().push(store.lag().map_or(0, |lag| lag.nodes));
+        }
+    });
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    left_at_runs.lock().clear();
+    let pin = rig.chain.store.pin(rig.chain.floor(), "a reader that stays").unwrap();
+    rig.chain.grow(Profile::Uniform, 455, 40);
+    pruner.committed(rig.chain.head());
+    let waits = RoundEnd::Waits { order: pin.order().get(), owner: "a reader that stays".to_owned() };
+    while pruner.status().incremental.unwrap().last.as_ref() != Some(&waits) {
+        thread::yield_now(); // no time passes: its patience does not end
+    }
+    let (told, walking) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let hold = Mutex::new(Some((told, released)));
+    let marks = rig.state_dir();
+    faulty.before_read(move || {
+        if let Some((told, released)) = marks.exists().then(|| hold.lock().take()).flatten() {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+    });
+    rig.clock.advance(Duration::from_secs(20));
+    until(&rig, &pruner, |_| walking.try_recv().is_ok()); // the walk begins: its folder is there
+    let left = rig.chain.store.lag().unwrap().nodes;
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    drop(release);
+    while pruner.status().cycles_finished == 0 {
+        thread::yield_now();
+    }
+    assert_eq!(left_at_runs.lock().first(), Some(&left), "the round ended for the cycle, without a slice");
+    assert_eq!(pruner.status().incremental.unwrap().failure, None);
+    drop(pin);
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::complete(&rig.chain, "afterwards");
+}
+
 /// A reader below the floor is named in health, which is no fault, and nothing that it may have goes while it is waited for.
 #[test]
 fn a_reader_that_is_waited_for_is_named_and_no_fault() {

@@ -38,7 +38,7 @@ use crate::{
 };
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
-use renewing::Renewing;
+pub(crate) use renewing::Renewing;
 use reports::Reports;
 
 /// Everything cycles work with.

@@ -1,13 +1,13 @@
 //! What to retain, for a store with a chain and for a store at rest.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     num::NonZeroU64,
     sync::Arc,
 };
 
 use state_store::{Batch, PinOwner, Store};
-use state_tree::Order;
+use state_tree::{Order, StateRoot};
 
 use crate::{
     error::PruneError,
@@ -18,16 +18,36 @@ use crate::{
 /// Rows of the chain that go when the floor moves to an order, in the same batch.
 pub type FloorRows = Arc<dyn Fn(Order) -> Batch + Send + Sync>;
 
-/// These roots below the floor, and those that readers hold: each order once, since keeping it twice keeps no more.
+/// These roots below the floor, and those that readers hold: each root of an order once, with everybody who keeps it.
 pub(crate) fn with_reader_pins(kept: Vec<RetainedRoot>, store: &Store) -> Vec<RetainedRoot> {
-    let mut roots: BTreeMap<Order, RetainedRoot> = kept.into_iter().map(|root| (root.order, root)).collect();
+    let mut roots: BTreeMap<(Order, StateRoot), RetainedRoot> =
+        kept.into_iter().map(|kept| ((kept.order, kept.root), kept)).collect();
     for (order, owners) in store.pins() {
-        let Some(root) = owners.first().map(|owner| owner.root) else { continue };
-        let name = |owner: &PinOwner| format!("{} since order {}", owner.owner, owner.since);
-        let names: Vec<String> = owners.iter().map(name).collect();
-        roots.entry(order).or_insert(RetainedRoot { order, root, kept_by: KeptBy::Pin(names.join(", ")) });
+        for PinOwner { root, owner, since, .. } in owners {
+            let reader = format!("{owner} since order {since}");
+            match roots.entry((order, root)) {
+                Entry::Vacant(place) => {
+                    place.insert(RetainedRoot { order, root, kept_by: KeptBy::Pin(reader) });
+                }
+                Entry::Occupied(mut kept) => kept.get_mut().kept_by.joined_by(reader),
+            }
+        }
     }
     roots.into_values().collect()
+}
+
+impl KeptBy {
+    /// A reader keeps it, too. What a bound keeps is kept by that as long as the bound is in force.
+    fn joined_by(&mut self, reader: String) {
+        match self {
+            Self::Pin(names) => {
+                names.push_str(", ");
+                names.push_str(&reader);
+            }
+            Self::Leaving => *self = Self::Pin(reader),
+            Self::Head | Self::Window | Self::Candidate | Self::Every => {}
+        }
+    }
 }
 
 /// The last orders of a live chain, and whatever readers pin. A node has [`LiveRetention`](crate::LiveRetention), which

@@ -178,6 +178,7 @@ impl Pruner {
             self.inner.end_a_paused_cycle_that_is_lost(&shared);
             let look = shared.coordinator.look(&shared.facts(&outside));
             shared.steady.committed(outside.now, took);
+            shared.give_way(&outside);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
             let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.is_settled();
             idle && (look.begin.is_some() || sweeps || shared.coordinator.wants_disk(outside.now))

@@ -38,6 +38,6 @@ pub use pending::{Lag, PendingCounts};
 pub use permit::Permit;
 pub use schema::Table;
 pub use store::{
-    ActiveSweep, Backlog, Capture, Condemned, Corrected, Deleted, Expired, FloorMove, Held, Idle, Indexed, Judging,
-    Pin, RolledBack, Slice, Store, StoreConfig, Traced,
+    ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,
+    Judging, Pin, RolledBack, Slice, Store, StoreConfig, Traced,
 };

@@ -35,7 +35,7 @@ pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice};
 pub use floor::FloorMove;
 pub use pin::Pin;
 pub use rollback::RolledBack;
-pub use settle::{Corrected, Indexed, Traced};
+pub use settle::{Corrected, Correction, Indexed, Traced};
 
 /// How a store behaves; safety is not among the choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -45,6 +45,13 @@ pub struct Left {
     pub below: Vec<NodeHash>,
 }
 
+impl Left {
+    /// What the entries name and was dealt with already.
+    pub fn dealt_with<'a>(&self, entries: &'a Expiring) -> impl Iterator<Item = &'a NodeHash> {
+        entries.stale.iter().skip(self.alone).chain(entries.dropped.iter().skip(self.trees))
+    }
+}
+
 /// The next nodes of an expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpiryStep {
@@ -293,6 +300,7 @@ mod tests {
         let (step, found) = read(&expiry, &nodes(&[&[6, 8, 9]]));
         assert_eq!(expiry.take(&step, &found, &free_but(&[])).condemned, [hash(6)]);
         assert_eq!(expiry.left(), Left { alone: 0, trees: 5, below: vec![hash(8), hash(9)] });
+        assert_eq!(expiry.left().dealt_with(&entry).collect::<Vec<_>>(), [&hash(6)]);
         let too_much = Left { alone: 1, trees: 5, below: vec![] };
         assert_eq!(Expiry::resume(&entry, &too_much), None, "it is of other entries");
     }

@@ -1,6 +1,8 @@
 //! What a cycle does for the counts of commits (rule 7): which state it traces, and what it leaves exact.
 
-use state_store::Traced;
+use std::ops::ControlFlow;
+
+use state_store::{Correction, Traced};
 use state_tree::{Order, StateRoot};
 
 use super::{CycleEnv, CycleOrder, Marked};
@@ -33,8 +35,15 @@ pub(super) fn correct(
     (marked, record): (&Marked, &PhaseRecord),
 ) -> Result<(), PruneError> {
     let Some((traced, shared)) = marked.traced.zip(marked.mark.shared()) else { return Ok(()) };
-    let store = &env.parts.store;
-    let corrected = store.correct_marks(guard.permit(), (traced, record.cycle), shared, order.config.delete_batch)?;
+    let mut correction = Correction::new((traced, record.cycle), shared);
+    let corrected = loop {
+        env.control.checkpoint()?;
+        guard.renew()?; // P12
+        let step = env.parts.store.correct_marks(guard.permit(), &mut correction, order.config.delete_batch)?;
+        if let ControlFlow::Break(corrected) = step {
+            break corrected;
+        }
+    };
     tracing::debug!(set = corrected.set, removed = corrected.removed, "shared nodes are marked exactly");
     Ok(())
 }

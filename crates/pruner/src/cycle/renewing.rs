@@ -6,9 +6,9 @@ use crate::{
 };
 
 /// Progress is what renews a lock (P12).
-pub(super) struct Renewing<'a> {
-    pub(super) guard: &'a SnapshotGuard<'a>,
-    pub(super) observer: &'a dyn Observer,
+pub(crate) struct Renewing<'a> {
+    pub(crate) guard: &'a SnapshotGuard<'a>,
+    pub(crate) observer: &'a dyn Observer,
 }
 
 impl Observer for Renewing<'_> {

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -13,12 +14,13 @@ use state_store::{Head, Held, LiveSet};
 use state_tree::{NodeHash, Order, StateRoot};
 
 use crate::{
-    cycle::{CycleEnv, CycleOrder},
+    cycle::{CycleEnv, Renewing},
     error::PruneError,
     files,
     mark::{self, MarkChoice, MarkJob, RehashChoice, SealedMark},
     phase,
     roots::{RetainedRoot, RetainedRoots},
+    snapshot::SnapshotGuard,
 };
 
 /// How long a state is waited for before it is walked.
@@ -47,7 +49,13 @@ impl Held for HeldStates {
 
 impl HeldStates {
     /// Learns what the states below the floor hold, once `order` has been in the way for long enough; false until then.
-    pub(super) fn learn(&mut self, env: &CycleEnv, how: &CycleOrder<'_>, order: Order) -> Result<bool, PruneError> {
+    ///
+    /// Errors: a state that cannot be read, a cancel or stop; nothing more is known than before.
+    pub(super) fn learn(
+        &mut self,
+        (env, dir): (&CycleEnv, &Path),
+        (guard, order): (&SnapshotGuard<'_>, Order),
+    ) -> Result<bool, PruneError> {
         let now = env.parts.clock.monotonic();
         let since = *self.waiting.entry(order).or_insert(now);
         let below = env.parts.policy.retention()?.pins;
@@ -58,11 +66,17 @@ impl HeldStates {
         if is_reader && now.saturating_sub(since) < PATIENCE {
             return Ok(false);
         }
-        self.walk(env, how, below)?;
+        self.walk((env, dir), guard, below)?;
         Ok(true)
     }
 
-    fn walk(&mut self, env: &CycleEnv, how: &CycleOrder<'_>, below: Vec<RetainedRoot>) -> Result<(), PruneError> {
+    /// The lock is renewed by progress, and a cancel ends the walk between two batches of nodes (P4, P12).
+    fn walk(
+        &mut self,
+        (env, dir): (&CycleEnv, &Path),
+        guard: &SnapshotGuard<'_>,
+        below: Vec<RetainedRoot>,
+    ) -> Result<(), PruneError> {
         let Some(last) = below.last() else { return Ok(()) };
         let covered: BTreeSet<StateRoot> = below.iter().map(|kept| kept.root).collect();
         tracing::info!(states = covered.len(), newest = last.order.get(), "states below the floor are walked");
@@ -76,7 +90,7 @@ impl HeldStates {
             unexecuted: 0,
             shorter_than_asked: false,
         };
-        files::create_dir(&how.config.state_dir)?;
+        files::create_dir(dir)?;
         let store = &env.parts.store;
         let (sealed, report) = mark::build_reach(&MarkJob {
             view: &*store.view()?,
@@ -84,7 +98,7 @@ impl HeldStates {
             roots: &roots,
             traced: None,
             cycle: phase::new_cycle(&*env.parts.records)?,
-            dir: how.config.state_dir.clone(),
+            dir: dir.to_owned(),
             choice: MarkChoice::Walk,
             rehash: RehashChoice::Sample,
             memory_budget: WALK_BYTES,
@@ -92,7 +106,7 @@ impl HeldStates {
             threads: 1,
             clock: &*env.parts.clock,
             control: &env.control,
-            observer: &*env.observer,
+            observer: &Renewing { guard, observer: &*env.observer },
         })?;
         tracing::info!(nodes = report.live_nodes, seconds = report.seconds, "what they hold is known");
         self.covered = covered;

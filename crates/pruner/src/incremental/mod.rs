@@ -15,13 +15,13 @@ mod held;
 mod load;
 mod pace;
 
-use std::{num::NonZeroUsize, ops::ControlFlow, time::Duration};
+use std::{num::NonZeroUsize, ops::ControlFlow, path::Path, time::Duration};
 
 use serde::Serialize;
 use state_store::{Backlog, Durability, Expired, Idle, Judging, Slice, StoreError};
 
 use crate::{
-    cycle::{CycleEnv, CycleOrder, refuse_if_frozen},
+    cycle::{CycleEnv, refuse_if_frozen},
     error::PruneError,
     phase::{PhaseRecord, PrunePhase},
     snapshot::SnapshotGuard,
@@ -109,14 +109,15 @@ pub struct IncrementalSweep {
 }
 
 impl IncrementalSweep {
-    /// One round, beginning with a slice of at most `first` nodes.
+    /// One round, beginning with a slice of at most `first` nodes; `dir` is the folder of mark files. A cancel or stop ends
+    /// it at the next slice, or in a walk of older states at the next batch of nodes.
     ///
-    /// Errors: frozen deletes, a lock that another phase holds, a failed read or write, a cancel or stop. What was deleted
-    /// until then was dead.
+    /// Errors: frozen deletes, a lock that another phase holds, a failed read or write. What was deleted until then was
+    /// dead.
     pub fn round(
         &mut self,
         env: &CycleEnv,
-        order: &CycleOrder<'_>,
+        dir: &Path,
         first: NonZeroUsize,
         between: &mut Between<'_>,
     ) -> Result<Round, PruneError> {
@@ -127,7 +128,7 @@ impl IncrementalSweep {
             return Ok(round);
         }
         env.parts.policy.advance_under(Durability::Logged)?;
-        let mut working = Working { sweep: self, env, order, round: &mut round };
+        let mut working = Working { sweep: self, env, dir, round: &mut round };
         let Some(read) = working.read(first)? else { return Ok(round) };
         env.snapshots.create_snapshot(PrunePhase::IncrementalSweep)?;
         let guard = env.snapshots.lock_snapshot(PrunePhase::IncrementalSweep);
@@ -148,7 +149,7 @@ struct Read {
 struct Working<'a> {
     sweep: &'a mut IncrementalSweep,
     env: &'a CycleEnv,
-    order: &'a CycleOrder<'a>,
+    dir: &'a Path,
     round: &'a mut Round,
 }
 
@@ -160,7 +161,7 @@ impl Working<'_> {
         let mut bad_rows = 0;
         let next = store.next_slice(&mut self.sweep.backlog, most, &*self.env.layout, &mut |error| {
             bad_rows += 1;
-            tracing::error!(%error, "a journal row is passed over; the next major cycle finds what it named");
+            tracing::error!(%error, "a row of the journal is passed over; the next major cycle finds what it named");
         })?;
         self.round.set_aside += bad_rows;
         let slice = match next {
@@ -188,9 +189,8 @@ impl Working<'_> {
     ) -> Result<(), PruneError> {
         let mut next = Some(first);
         while let Some(read) = next {
-            self.env.control.checkpoint()?;
             guard.renew()?;
-            match self.take(guard, &read)? {
+            match self.take_or_end(guard, &read)? {
                 Taken::Slice(report) => {
                     self.round.count(&report);
                     match between(&report) {
@@ -212,16 +212,23 @@ impl Working<'_> {
         Ok(())
     }
 
+    fn take_or_end(&mut self, guard: &SnapshotGuard<'_>, read: &Read) -> Result<Taken, PruneError> {
+        match self.env.control.checkpoint().and_then(|()| self.take(guard, read)) {
+            Err(PruneError::Cancelled | PruneError::Stopped) => Ok(Taken::Ended(RoundEnd::Paused)),
+            taken => taken,
+        }
+    }
+
     fn take(&mut self, guard: &SnapshotGuard<'_>, read: &Read) -> Result<Taken, PruneError> {
         let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
         let IncrementalSweep { backlog, held } = self.sweep;
         let by = Judging { held, now: &|| clock.monotonic() };
         match store.expire(guard.permit(), backlog, &read.slice, by) {
-            Ok(Expired { nodes, passed, held: taking, .. }) => {
+            Ok(Expired { nodes, passed, held: taking }) => {
                 Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading, taking }))
             }
             Err(StoreError::Superseded) => Ok(Taken::Nothing),
-            Err(StoreError::HeldByReader { order, .. }) if held.learn(self.env, self.order, order)? => {
+            Err(StoreError::HeldByReader { order, .. }) if held.learn((self.env, self.dir), (guard, order))? => {
                 Ok(Taken::Nothing)
             }
             Err(StoreError::HeldByReader { order, owner }) => {

@@ -14,6 +14,7 @@ use super::{
     live::{LiveRetention, State},
     log::Gone,
     look::look,
+    when::When,
 };
 use crate::error::PruneError;
 
@@ -226,13 +227,14 @@ impl LiveRetention {
 
     fn explain_order(&self, order: Order) -> Result<OrderExplained, PruneError> {
         let state = self.state()?;
-        let record = NativeChain.record(&*self.parts.store.view()?, order)?;
-        let standing = stand(order.get(), &self.known(&state, order)?);
+        let view = self.parts.store.view()?;
+        let record = NativeChain.record(&*view, order)?;
+        let standing = stand(order.get(), &self.known(&*view, &state, order)?);
         let timestamp_ms = record.map(|RootRecord { timestamp_ms, .. }| timestamp_ms);
         Ok(OrderExplained { order: order.get(), timestamp_ms, standing })
     }
 
-    fn known(&self, state: &State, order: Order) -> Result<Known, PruneError> {
+    fn known(&self, view: &dyn View, state: &State, order: Order) -> Result<Known, PruneError> {
         let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
         let keep = self.parts.keep;
         let pins = state.holds.pins.iter().filter(|pin| pin.order == order.get());
@@ -243,7 +245,7 @@ impl LiveRetention {
             floor: floor.get(),
             root: self.parts.store.root(order).map_or(None, |root| Some(root.to_string())),
             policy: keep.is_some(),
-            asks: self.asks(&state.holds, (head, floor))?,
+            asks: self.asks(view, &state.holds, (head, floor))?,
             every: every.map(std::num::NonZeroU64::get),
             pins: pins.map(|pin| (pin.name.clone(), pin.owner.clone())).collect(),
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),
@@ -273,7 +275,8 @@ impl LiveRetention {
         let range = (floor.get()..=head.order).rev().map(Order::new);
         // One that the floor passes meanwhile is in the view still, and no longer retained.
         let range = range.filter_map(|order| store.root(order).map_or(None, |root| Some((order, root))));
-        let held = store.pins().into_iter().filter_map(|(order, owners)| Some((order, owners.first()?.root)));
+        let readers = store.pins().into_iter();
+        let held = readers.flat_map(|(order, owners)| owners.into_iter().map(move |owner| (order, owner.root)));
         let roots = range.chain(store.kept().into_iter().rev()).chain(held);
         let looked = look(view, layout, roots, target)?;
         Ok(match looked.found {
@@ -306,11 +309,11 @@ impl std::fmt::Display for Why {
 impl std::fmt::Display for Gone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.after_ms {
-            Some(after) if after == self.by_ms => write!(f, "it was let go at {} ms", self.by_ms)?,
-            Some(after) => write!(f, "it went between {after} ms and {} ms", self.by_ms)?,
-            None => write!(f, "it was gone by {} ms", self.by_ms)?,
+            Some(after) if after == self.by_ms => write!(f, "it was let go at {}", When(self.by_ms))?,
+            Some(after) => write!(f, "it went between {} and {}", When(after), When(self.by_ms))?,
+            None => write!(f, "it was gone by {}", When(self.by_ms))?,
         }
-        write!(f, " since 1970, when the head was order {}", self.head)
+        write!(f, ", when the head was order {}", self.head)
     }
 }
 
@@ -328,6 +331,9 @@ impl std::fmt::Display for OrderExplained {
             }
             Standing::Kept { root, reasons } => {
                 write!(f, "order {order} is kept")?;
+                if let Some(timestamp_ms) = self.timestamp_ms {
+                    write!(f, ", of {} by the chain's clock", When(timestamp_ms))?;
+                }
                 if let Some(root) = root {
                     write!(f, ", with root {root}")?;
                 }
@@ -432,16 +438,23 @@ mod tests {
     #[test]
     fn explanations_survive_the_wire_and_read_as_sentences() {
         let told = [100, 81, 60, 20, 101].map(|order| {
-            let explained = OrderExplained { order, timestamp_ms: None, standing: stand(order, &known(order)) };
+            let explained = OrderExplained { order, timestamp_ms: Some(60_000), standing: stand(order, &known(order)) };
             let explained = Explanation::Order(explained);
             let json = serde_json::to_string(&explained).unwrap();
             assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explained, "{json}");
             explained.to_string()
         });
-        let words = ["it is the head", "nobody asks", "pin `audit` of ann", "gone by 1 ms", "never committed"];
+        let words = [
+            "it is the head",
+            "nobody asks",
+            "pin `audit` of ann",
+            "gone by 1970-01-01T00:00:00.001Z, when the head was order 99",
+            "never committed",
+        ];
         for (told, words) in told.iter().zip(words) {
             assert!(told.contains(words), "{told}");
         }
+        assert!(told[0].contains("of 1970-01-01T00:01:00.000Z by the chain's clock"), "{}", told[0]);
         let nodes = [
             (NodeStanding::Absent, "not in the store"),
             (NodeStanding::Garbage { looked_at: 9 }, "garbage"),

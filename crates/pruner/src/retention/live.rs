@@ -82,10 +82,19 @@ pub(super) struct State {
     pub(super) expired: VecDeque<NamedPin>,
 }
 
+/// What is shown of the state: whoever shows it waits for nobody who changes it, and so for no write (O14).
+#[derive(Debug)]
+pub(super) struct Published {
+    pub(super) holds: Holds,
+    pub(super) expired: VecDeque<NamedPin>,
+}
+
 /// What a live chain keeps.
 pub struct LiveRetention {
     pub(super) parts: RetentionParts,
     state: Mutex<Option<State>>,
+    /// Taken after the state, for as long as it takes to copy a pointer.
+    published: Mutex<Option<Arc<Published>>>,
 }
 
 impl std::fmt::Debug for LiveRetention {
@@ -102,7 +111,7 @@ fn millis(time: Duration) -> u64 {
 impl LiveRetention {
     /// The policy over these parts. Its records are read when they are needed first.
     pub fn new(parts: RetentionParts) -> Self {
-        Self { parts, state: Mutex::new(None) }
+        Self { parts, state: Mutex::default(), published: Mutex::default() }
     }
 
     /// The store whose floor it moves.
@@ -120,17 +129,33 @@ impl LiveRetention {
     pub(super) fn state(&self) -> Result<MappedMutexGuard<'_, State>, PruneError> {
         let mut state = self.state.lock();
         if state.is_none() {
-            let records = &*self.parts.records;
-            *state = Some(State {
-                holds: Holds::load(records)?,
-                log: RetentionLog::load(records)?,
-                below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
-                silent: BTreeSet::new(),
-                expired: VecDeque::new(),
-            });
+            let loaded = State::load(&*self.parts.records)?;
+            self.publish(&loaded);
+            *state = Some(loaded);
         }
         let loaded = MutexGuard::try_map(state, Option::as_mut);
         loaded.map_err(|_| PruneError::Invariant("the state of the retention was not loaded".to_owned()))
+    }
+
+    /// What was published last, read from the records where nothing was yet.
+    pub(super) fn published(&self) -> Result<Arc<Published>, PruneError> {
+        if let Some(published) = &*self.published.lock() {
+            return Ok(Arc::clone(published));
+        }
+        let read = State::load(&*self.parts.records)?.to_publish();
+        Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
+    }
+
+    fn publish(&self, state: &State) {
+        *self.published.lock() = Some(state.to_publish());
+    }
+
+    /// Other pins and consumers: durable, then in force, then shown.
+    fn hold(&self, state: &mut State, holds: Holds) -> Result<(), PruneError> {
+        holds.save(&*self.parts.records)?;
+        state.holds = holds;
+        self.publish(state);
+        Ok(())
     }
 
     /// Keeps an order by name. The pin is durable when this returns.
@@ -143,8 +168,7 @@ impl LiveRetention {
         let since_ms = self.parts.clock.unix_ms();
         let pin = NamedPin { name, owner, order: order.get(), since_ms, ttl_ms: ttl.map(millis) };
         let holds = state.holds.with_pin(pin.clone())?;
-        holds.save(&*self.parts.records)?;
-        state.holds = holds;
+        self.hold(&mut state, holds)?;
         tracing::info!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin was added");
         Ok(pin)
     }
@@ -155,8 +179,8 @@ impl LiveRetention {
     pub fn remove_pin(&self, name: &str) -> Result<NamedPin, PruneError> {
         let mut state = self.state()?;
         let (holds, pin) = state.holds.without_pin(name)?;
-        holds.save(&*self.parts.records)?;
-        (state.holds, state.below) = (holds, Below::ToBeLookedAt);
+        self.hold(&mut state, holds)?;
+        state.below = Below::ToBeLookedAt;
         tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
         Ok(pin)
     }
@@ -172,8 +196,7 @@ impl LiveRetention {
         let (heard_ms, ttl) = (self.parts.clock.unix_ms(), ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl));
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms, ttl_ms: millis(ttl) };
         let holds = state.holds.with_consumer(consumer.clone())?;
-        holds.save(&*self.parts.records)?;
-        state.holds = holds;
+        self.hold(&mut state, holds)?;
         state.silent.remove(name);
         Ok(consumer)
     }
@@ -184,8 +207,7 @@ impl LiveRetention {
     pub fn remove_consumer(&self, name: &str) -> Result<Consumer, PruneError> {
         let mut state = self.state()?;
         let (holds, consumer) = state.holds.without_consumer(name)?;
-        holds.save(&*self.parts.records)?;
-        state.holds = holds;
+        self.hold(&mut state, holds)?;
         state.silent.remove(name);
         tracing::info!(name, order = consumer.order, "a consumer was removed");
         Ok(consumer)
@@ -250,14 +272,15 @@ impl LiveRetention {
     /// An expired pin is dropped here and nowhere else, so that it is told.
     fn drop_expired(&self, state: &mut State, now_ms: u64) -> Result<(), PruneError> {
         let Some((holds, expired)) = state.holds.without_expired(now_ms) else { return Ok(()) };
-        holds.save(&*self.parts.records)?;
-        (state.holds, state.below) = (holds, Below::ToBeLookedAt);
+        self.hold(state, holds)?;
+        state.below = Below::ToBeLookedAt;
         for pin in expired {
             tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
             state.expired.push_back(pin);
         }
         let surplus = state.expired.len().saturating_sub(REMEMBERED);
         state.expired.drain(..surplus);
+        self.publish(state);
         Ok(())
     }
 
@@ -273,20 +296,9 @@ impl LiveRetention {
         let consumers = self.asks_of_consumers(holds, top).map(|ask| Order::new(ask.from));
         let first = consumers.fold(keep.first_of_last(top), Order::min);
         match keep.time_ms() {
-            Some(time_ms) if first > floor => self.first_of_time(time_ms, (floor, first), &head),
+            Some(time_ms) if first > floor => first_of_time(&*self.parts.store.view()?, time_ms, (floor, first), &head),
             Some(_) | None => Ok(first),
         }
-    }
-
-    /// The first order of the range that is not older than the head by more than this; the last if none before it is.
-    pub(super) fn first_of_time(
-        &self,
-        time_ms: u64,
-        range: (Order, Order),
-        head: &HeadRecord,
-    ) -> Result<Order, PruneError> {
-        let (view, oldest) = (self.parts.store.view()?, head.at.timestamp_ms.saturating_sub(time_ms));
-        first_within(range, &mut |order| Ok(timestamp(&*view, order)? >= oldest))
     }
 
     pub(super) fn asks_of_consumers(&self, holds: &Holds, head: Order) -> impl Iterator<Item = Ask> {
@@ -302,6 +314,33 @@ impl LiveRetention {
         let kept = self.parts.store.kept().into_iter().map(|(order, _)| order);
         kept.filter(|order| !keep.is_one_of_every(*order) && !pinned.contains(&order.get())).collect()
     }
+}
+
+impl State {
+    fn load(records: &dyn Records) -> Result<Self, PruneError> {
+        Ok(Self {
+            holds: Holds::load(records)?,
+            log: RetentionLog::load(records)?,
+            below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
+            silent: BTreeSet::new(),
+            expired: VecDeque::new(),
+        })
+    }
+
+    fn to_publish(&self) -> Arc<Published> {
+        Arc::new(Published { holds: self.holds.clone(), expired: self.expired.clone() })
+    }
+}
+
+/// The first order of the range that is not older than the head by more than this; the last if none before it is.
+pub(super) fn first_of_time(
+    view: &dyn View,
+    time_ms: u64,
+    range: (Order, Order),
+    head: &HeadRecord,
+) -> Result<Order, PruneError> {
+    let oldest = head.at.timestamp_ms.saturating_sub(time_ms);
+    first_within(range, &mut |order| Ok(timestamp(view, order)? >= oldest))
 }
 
 /// Says once that a consumer is not obeyed any more.

@@ -17,6 +17,7 @@ mod look;
 mod rollback;
 mod shown;
 mod status;
+mod when;
 mod within;
 
 pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, Why};

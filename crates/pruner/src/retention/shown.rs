@@ -2,13 +2,13 @@
 
 use std::num::NonZeroU64;
 
-use state_store::HeadRecord;
+use state_store::{ChainView as _, HeadRecord, NativeChain, View};
 use state_tree::{Order, StateRoot};
 
 use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound},
-    live::LiveRetention,
+    live::{LiveRetention, first_of_time},
     status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
 };
 use crate::{
@@ -17,15 +17,21 @@ use crate::{
 };
 
 impl LiveRetention {
-    /// What every bound asks for. Time is told down to the floor only: what is below it is gone.
-    pub(super) fn asks(&self, holds: &Holds, (head, floor): (HeadRecord, Order)) -> Result<Vec<Ask>, PruneError> {
+    /// What every bound asks for. Time is told down to the floor only: what is below it is gone. The view is not older
+    /// than the head, and has every order from the floor on.
+    pub(super) fn asks(
+        &self,
+        view: &dyn View,
+        holds: &Holds,
+        (head, floor): (HeadRecord, Order),
+    ) -> Result<Vec<Ask>, PruneError> {
         let top = Order::new(head.order);
         let mut asks = Vec::new();
         if let Some(keep) = self.parts.keep {
             let from = keep.first_of_last(top).get();
             asks.push(Ask { by: Bound::Last { orders: keep.last.get() }, from });
             if let Some(time_ms) = keep.time_ms() {
-                let from = self.first_of_time(time_ms, (floor, top), &head)?.get();
+                let from = first_of_time(view, time_ms, (floor, top), &head)?.get();
                 asks.push(Ask { by: Bound::Time { time_ms }, from });
             }
         }
@@ -48,21 +54,23 @@ impl LiveRetention {
         self.parts.store.kept().into_iter().map(root).collect()
     }
 
-    /// The consumers that are not waited for.
+    /// The consumers that are not waited for. Waits for nobody who changes what is kept.
     ///
     /// Errors: records that cannot be read.
     pub fn silent(&self) -> Result<Vec<String>, PruneError> {
-        let (state, now_ms) = (self.state()?, self.parts.clock.unix_ms());
-        let silent = state.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms));
+        let (shown, now_ms) = (self.published()?, self.parts.clock.unix_ms());
+        let silent = shown.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms));
         Ok(silent.map(|consumer| consumer.name.clone()).collect())
     }
 
-    /// What is in force, and who asks for what.
+    /// What is in force, and who asks for what. Waits for nobody who changes it.
     ///
     /// Errors: records that cannot be read, no commit yet.
     pub fn status(&self) -> Result<RetentionStatus, PruneError> {
-        let state = self.state()?;
-        let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
+        let shown = self.published()?;
+        let head = self.parts.store.head().ok_or(PruneError::NoHead)?;
+        let view = self.parts.store.view()?; // AFTER the head; the floor may move meanwhile, not that of the view
+        let floor = NativeChain.floor(&*view)?;
         let (now_ms, keep) = (self.parts.clock.unix_ms(), self.parts.keep);
         let pin = |pin: &NamedPin| PinStatus {
             pin: pin.clone(),
@@ -85,13 +93,13 @@ impl LiveRetention {
             keep_every: keep.and_then(|keep| keep.every).map(NonZeroU64::get),
             head: head.order,
             floor: floor.get(),
-            asks: self.asks(&state.holds, (head, floor))?,
+            asks: self.asks(&*view, &shown.holds, (head, floor))?,
             winner: None,
             gone_already: 0,
             kept_below: self.parts.store.kept().len() as u64,
-            pins: state.holds.pins.iter().map(pin).collect(),
-            consumers: state.holds.consumers.iter().map(consumer).collect(),
-            expired_pins: state.expired.iter().cloned().collect(),
+            pins: shown.holds.pins.iter().map(pin).collect(),
+            consumers: shown.holds.consumers.iter().map(consumer).collect(),
+            expired_pins: shown.expired.iter().cloned().collect(),
         }
         .decided())
     }

@@ -115,6 +115,40 @@ impl Record for Ledger {
     const VERSION: u16 = 2;
 }
 
+/// The name of the record in messages.
+const NAME: &str = "triggers";
+
+/// Version 1 of the record. It had two lists of triggers under that one number, so what it says of a trigger is not told.
+#[derive(Debug, Serialize, Deserialize)]
+struct FirstLedger {
+    begun: u64,
+    last_at: Option<u64>,
+    scheduled_from: u64,
+    counted: u64,
+    nodes_put: u64,
+    live: Option<u64>,
+    spread: Option<u64>,
+    low_disk: Option<u64>,
+    open: Option<OpenRun>,
+    runs: Vec<Run>,
+    served: Vec<Served>,
+}
+
+impl Record for FirstLedger {
+    const KIND: [u8; 4] = Ledger::KIND;
+    const VERSION: u16 = 1;
+}
+
+impl From<FirstLedger> for Ledger {
+    /// A run that was open counts as interrupted: what it was to count makes the next one due.
+    fn from(first: FirstLedger) -> Self {
+        let FirstLedger { begun, last_at, scheduled_from, counted, nodes_put, live, spread, served, .. } = first;
+        let low_disk = first.low_disk.filter(|_| first.open.is_none());
+        let new = Self::new(scheduled_from, counted);
+        Self { begun, last_at, nodes_put, live, spread, low_disk, served, ..new }
+    }
+}
+
 impl Ledger {
     /// A ledger that begins at a time, behind an order that was counted before there was one.
     pub(crate) fn new(unix_ms: u64, counted: u64) -> Self {
@@ -137,7 +171,18 @@ impl Ledger {
     /// The ledger of this store, if it has one.
     pub(crate) fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
         let bytes = records.load(RecordKey::Triggers)?;
-        Ok(bytes.map(|bytes| record::decode("triggers", &bytes)).transpose()?)
+        bytes.map(|bytes| Self::decode(&bytes)).transpose()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
+        match record::decode::<Self>(NAME, bytes) {
+            Ok(ledger) => Ok(ledger),
+            Err(error) => {
+                let Ok(first) = record::decode::<FirstLedger>(NAME, bytes) else { return Err(error.into()) };
+                tracing::info!("the ledger of the triggers has version 1: what it counted and served goes on from it");
+                Ok(first.into())
+            }
+        }
     }
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
@@ -289,6 +334,27 @@ mod tests {
         assert_eq!((ledger.runs().len(), ledger.runs().last().map(|run| run.number)), (KEPT_RUNS, Some(200)));
         assert_eq!(ledger.served.len(), KEPT_REQUESTS);
         assert_eq!((ledger.served("request 137"), ledger.served("request 136")), (Some(137), None));
+    }
+
+    /// The bytes that the code of version 1 was pinned to: an open run behind one that ended.
+    #[test]
+    fn a_ledger_of_version_1_goes_on_with_what_it_counted_and_served() {
+        let first = concat!(
+            "53505231545249470100a90000000200000000000000010700000000000000070000000000000004000000000000001e",
+            "000000000000000106000000000000000107000000000000000108000000000000000102000000000000000107000000",
+            "000000000500000000000000320000000000000001010000000000000001070000000000000001030000000000000002",
+            "00000000000000010101000000000000000200000000000000000201026964010000000000000007e956d6",
+        );
+        let mut ledger = Ledger::decode(&hex::decode(first).unwrap()).unwrap();
+        assert_eq!((ledger.newest(), ledger.counted, ledger.nodes_put, ledger.live), (2, 4, 30, Some(6)));
+        assert_eq!((ledger.last_at, ledger.scheduled_from, ledger.spread), (Some(7), 7, Some(7)));
+        assert_eq!((ledger.served("id"), ledger.low_disk, ledger.owed_from), (Some(1), None, None));
+        assert!(ledger.open().is_none() && ledger.runs().is_empty(), "what set them off is not known");
+        begin(&mut ledger, 9, &[]);
+        assert_eq!((end(&mut ledger, Some(9)), ledger.newest()), (5, 3), "what the open run was to count is counted");
+        let bytes = ledger.encode().unwrap();
+        assert_eq!(Ledger::decode(&bytes).unwrap(), ledger, "and it is saved as every other");
+        assert!(Ledger::decode(&bytes[1..]).is_err());
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl Pruner {
 
     /// One request may wait at a time; others join it.
     fn ask(&self, id: Option<&str>) -> Reply {
+        let outside = self.inner.outside();
         let mut shared = self.inner.shared.lock();
         if let Some(run) = id.and_then(|id| shared.coordinator.ledger().served(id)) {
             return Reply::AlreadyServed { run };
@@ -62,6 +63,7 @@ impl Pruner {
             (false, true) => Reply::FollowUp,
             (false, false) => Reply::Accepted,
         };
+        shared.give_way(&outside);
         drop(shared);
         self.wake();
         reply

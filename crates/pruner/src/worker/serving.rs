@@ -172,7 +172,7 @@ impl Inner {
     }
 
     /// Asks the device for its free space, where a trigger wants to know.
-    fn measure_disk(&self) {
+    pub(super) fn measure_disk(&self) {
         let now = self.parts.clock.monotonic();
         if !self.shared.lock().coordinator.wants_disk(now) {
             return;

@@ -16,13 +16,13 @@ use state_store::{Indexed, Lag};
 
 use super::{
     Inner,
+    serving::Outside,
     shared::{Life, Shared},
 };
 use crate::{
-    certificate::Trigger,
     config::IncrementalConfig,
-    control::{Control, Unobserved},
-    cycle::{CycleEnv, CycleOrder},
+    control::{Control, Observer, Progress},
+    cycle::CycleEnv,
     error::PruneError,
     incremental::{IncrementalSweep, Load, Round, RoundEnd, SlicePace},
     metrics,
@@ -194,6 +194,17 @@ impl SteadyShared {
     }
 }
 
+/// A round that walks an older state asks between its batches whether a cycle is due, which time alone may have made so.
+struct GiveWay(Arc<Inner>);
+
+impl Observer for GiveWay {
+    fn progress(&self, _progress: Progress) {
+        self.0.measure_disk();
+        let outside = self.0.outside();
+        self.0.shared.lock().give_way(&outside);
+    }
+}
+
 /// What the worker keeps of it from round to round.
 #[derive(Default)]
 pub(super) struct Steady {
@@ -225,7 +236,6 @@ impl Inner {
         shared.steady.control = None;
         match ended {
             Ok(Ok(round)) => shared.steady.ended(head, now, &round),
-            Ok(Err(PruneError::Stopped | PruneError::Cancelled)) => {}
             Ok(Err(error)) => {
                 let failures = shared.steady.failed(now, &error);
                 if failures.is_power_of_two() {
@@ -252,17 +262,15 @@ impl Inner {
             snapshots: Arc::clone(&self.snapshots),
             layout: Arc::clone(&self.parts.layout),
             control: Arc::clone(control),
-            observer: Arc::new(Unobserved),
+            observer: Arc::new(GiveWay(Arc::clone(self))),
         };
-        let (keep_last, config) = (self.config.keep_last, &self.config.cycle);
-        let order = CycleOrder { keep_last, config, trigger: Trigger::Orders };
         let waiting = self.parts.store.lag().map_or(0, |lag| lag.nodes);
         let (first, quota) = {
             let pace = &self.shared.lock().steady.pace;
             (pace.size(), pace.quota(waiting))
         };
         let mut handled = 0;
-        steady.sweep.round(&env, &order, first, &mut |slice| {
+        steady.sweep.round(&env, &self.config.cycle.state_dir, first, &mut |slice| {
             handled += slice.nodes + slice.passed;
             let mut shared = self.shared.lock();
             let pace = &mut shared.steady.pace;
@@ -296,6 +304,14 @@ impl Inner {
                 tracing::warn!(%order, "the journal has no row of an order; a major cycle has to come first");
                 Ok(false)
             }
+            Indexed::BadCursor { why } => {
+                tracing::error!(
+                    why,
+                    "how far the sweep of the journal is cannot be read; a major cycle has to come first"
+                );
+                self.shared.lock().steady.status.set_aside_total += 1;
+                Ok(false)
+            }
         }
     }
 }
@@ -308,6 +324,15 @@ impl Shared {
         }
         self.steady.look(self.head, now)?;
         Ok(Arc::clone(self.steady.control.insert(Arc::default())))
+    }
+
+    /// A round at work ends at its next step if a cycle is due (P4).
+    pub(super) fn give_way(&self, outside: &Outside) {
+        if let Some(round) = &self.steady.control
+            && self.coordinator.look(&self.facts(outside)).begin.is_some()
+        {
+            round.cancel();
+        }
     }
 
     fn measure(&mut self, now: Duration, lag: Option<Lag>, pending: Option<state_store::PendingCounts>) {

@@ -83,6 +83,7 @@ impl Counter {
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
 struct Faults {
+    before_read: Mutex<Option<Hook>>,
     before_write: Mutex<Option<Hook>>,
     reads: Counter,
     writes: Counter,
@@ -129,6 +130,7 @@ impl FaultyBackend {
             inner,
             memory,
             faults: Arc::new(Faults {
+                before_read: Mutex::default(),
                 before_write: Mutex::default(),
                 reads: Counter::default(),
                 writes: Counter::default(),
@@ -148,6 +150,11 @@ impl FaultyBackend {
     /// Reads attempted so far: one per call on a view, however many keys it names.
     pub fn reads(&self) -> u64 {
         self.faults.reads.done.load(Ordering::Acquire)
+    }
+
+    /// Calls this before each read, on the thread that reads.
+    pub fn before_read(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.faults.before_read.lock() = Some(Arc::new(hook));
     }
 
     /// Calls this before each write, on the thread that writes.
@@ -194,6 +201,16 @@ impl FaultyBackend {
 
     fn note_synced(&self) {
         *self.faults.synced.lock() = self.memory.as_ref().map(MemoryBackend::image);
+    }
+}
+
+impl Faults {
+    fn read(&self, what: &str) -> Result<(), StoreError> {
+        let hook = self.before_read.lock().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.reads.step(what)
     }
 }
 
@@ -274,22 +291,22 @@ impl View for FaultyView {
     }
 
     fn node(&self, hash: &NodeHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.faults.reads.step("reading a node")?;
+        self.faults.read("reading a node")?;
         self.inner.node(hash)
     }
 
     fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
-        self.faults.reads.step("reading nodes")?;
+        self.faults.read("reading nodes")?;
         self.inner.nodes(hashes, each)
     }
 
     fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
-        self.faults.reads.step("scanning nodes")?;
+        self.faults.read("scanning nodes")?;
         self.inner.scan_nodes(range, each)
     }
 
     fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.faults.reads.step("reading a row")?;
+        self.faults.read("reading a row")?;
         self.inner.row(table, key)
     }
 
@@ -299,7 +316,7 @@ impl View for FaultyView {
         keys: &[[u8; 8]],
         each: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), StoreError> {
-        self.faults.reads.step("reading rows")?;
+        self.faults.read("reading rows")?;
         self.inner.rows(table, keys, each)
     }
 
@@ -309,7 +326,7 @@ impl View for FaultyView {
         range: &KeyRange,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Result<(), StoreError> {
-        self.faults.reads.step("scanning rows")?;
+        self.faults.read("scanning rows")?;
         self.inner.scan(table, range, each)
     }
 

@@ -47,7 +47,7 @@ pub(crate) struct GroupRecord {
     pub(crate) last: u64,
     alone: u64,
     trees: u64,
-    pub(crate) below: Vec<[u8; 32]>,
+    below: Vec<[u8; 32]>,
 }
 
 impl Record for ExpiryRecord {
@@ -73,7 +73,7 @@ impl GroupRecord {
         Self { last: last.get(), alone: left.alone as u64, trees: left.trees as u64, below }
     }
 
-    fn left(&self) -> Option<Left> {
+    pub(crate) fn left(&self) -> Option<Left> {
         let (Ok(alone), Ok(trees)) = (usize::try_from(self.alone), usize::try_from(self.trees)) else { return None };
         Some(Left { alone, trees, below: self.below.iter().copied().map(NodeHash::new).collect() })
     }
@@ -140,8 +140,6 @@ pub struct Expired {
     pub nodes: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed: u64,
-    /// The newest order whose entry is dealt with.
-    pub done: Option<Order>,
     /// How long the gate was held.
     pub held: Duration,
 }
@@ -158,8 +156,9 @@ pub enum Idle {
 impl Store {
     /// Reads the next slice of at most `most` nodes.
     ///
-    /// Errors: a failed read, a record that is unusable. A journal row that is unusable is passed over and left to the
-    /// next major cycle: `bad_row` is told of it (P2).
+    /// Errors: a failed read. A journal row that is unusable is passed over and left to the next major cycle: `bad_row` is
+    /// told of it (P2). It is told, too, of a cursor that is unusable or of other entries, which ends exact counting like
+    /// a gap in the journal: nothing expires before a major cycle has settled the entries.
     pub fn next_slice(
         &self,
         backlog: &mut Backlog,
@@ -180,7 +179,14 @@ impl Store {
         backlog.at.take_if(|at| at.settled != settled);
         let at = match backlog.at.take() {
             Some(at) => at,
-            None => At::read(&*view, settled, cutoff, bad_row)?,
+            None => match At::read(&*view, settled, bad_row) {
+                Err(error @ StoreError::Record { .. }) => {
+                    bad_row(&error);
+                    self.give_counts_up(settled)?;
+                    return Ok(Err(Idle::Uncounted));
+                }
+                read => read?,
+            },
         };
         let at = backlog.at.insert(at);
         if at.group.is_none() {
@@ -246,21 +252,17 @@ impl Store {
         let gate_held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
         let nodes = taken.condemned.len() as u64;
-        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, done, held: gate_held })
+        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, held: gate_held })
     }
 }
 
 impl At {
-    fn read(
-        view: &dyn View,
-        settled: u64,
-        cutoff: Order,
-        bad_row: &mut dyn FnMut(&StoreError),
-    ) -> Result<Self, StoreError> {
+    /// Errors: a failed read, a cursor that is unusable or of other entries.
+    fn read(view: &dyn View, settled: u64, bad_row: &mut dyn FnMut(&StoreError)) -> Result<Self, StoreError> {
         let record = ExpiryRecord::load(view)?;
         let done = record.done.map(Order::new);
         let Some(saved) = record.group else { return Ok(Self { done, group: None, settled }) };
-        let last = Order::new(saved.last).min(cutoff);
+        let last = Order::new(saved.last);
         let unusable = || StoreError::Record { name: "expiry".to_owned(), why: "it is of other entries".to_owned() };
         let (rows, entries) = read_rows(view, done, last, (usize::MAX, usize::MAX), bad_row)?;
         let expiry = saved.left().and_then(|left| Expiry::resume(&entries, &left)).ok_or_else(unusable)?;

@@ -42,17 +42,18 @@ impl Store {
     /// Errors: an order that is pruned or does not exist, a reader that holds a later one.
     pub fn check_rollback(&self, to: Order) -> Result<RolledBack, StoreError> {
         let head = self.admit_rollback(to)?;
-        Ok(RolledBack { to, from: Order::new(head.order) })
+        match self.look(|chain| chain.held_above(to))? {
+            Some((order, owner)) => Err(StoreError::HeldAbove { order, owner }),
+            None => Ok(RolledBack { to, from: Order::new(head.order) }),
+        }
     }
 
+    /// The head, if the chain can go back to this order as far as the order itself goes.
     fn admit_rollback(&self, to: Order) -> Result<HeadRecord, StoreError> {
         let (head, floor, known) = self.look(|chain| (chain.head(), chain.floor(), chain.root(to)))?;
         known?;
         if to < floor {
             return Err(StoreError::Pruned { order: to, floor }); // kept, and nothing can be built on it
-        }
-        if let Some((order, owner)) = self.look(|chain| chain.held_above(to))? {
-            return Err(StoreError::HeldAbove { order, owner });
         }
         head.ok_or(StoreError::NoSuchOrder { order: to, head: HeadOrder(None) })
     }
@@ -69,7 +70,7 @@ impl Store {
             return Ok(RolledBack { to, from });
         }
         if let Some((order, owner)) = self.change(|chain| chain.close_above(to))? {
-            return Err(StoreError::HeldAbove { order, owner }); // it came since
+            return Err(StoreError::HeldAbove { order, owner });
         }
         let inexact = matches!(gate.mode, Mode::Exact(counts) if counts.since > to.get());
         let counts = if inexact { Forget::Counts } else { Forget::Nothing };

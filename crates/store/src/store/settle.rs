@@ -9,15 +9,15 @@
 //! it made. The state to trace is the oldest of the window that was counted exactly, because entries of the window were
 //! judged by its marks, and the newest where a cycle makes counts exact: see [`Store::begin_counting`].
 
-use std::num::NonZeroUsize;
+use std::{num::NonZeroUsize, ops::ControlFlow};
 
 use parking_lot::MutexGuard;
-use state_tree::{NodeHash, Order};
+use state_tree::{Expiring, NodeHash, Order};
 
 use super::{Store, expire::ExpiryRecord};
 use crate::{
     backend::{Batch, Durability, Flow, KeyRange, View, visit_rows},
-    counting::{CountsRecord, Mode},
+    counting::{Counting, CountsRecord, Mode},
     error::StoreError,
     journal::{self, JournalRecord},
     many,
@@ -37,7 +37,7 @@ pub enum Traced {
 }
 
 /// What was found of the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Indexed {
     /// Every entry is in the index, as far as it has room.
     Whole {
@@ -48,6 +48,11 @@ pub enum Indexed {
     Uncounted,
     /// An order has no row: a major cycle must make counts exact again (C11).
     Gap(Order),
+    /// How far the sweep is cannot be read: the same.
+    BadCursor {
+        /// What is wrong with the record.
+        why: String,
+    },
 }
 
 /// How marks were made exact.
@@ -57,6 +62,28 @@ pub struct Corrected {
     pub set: u64,
     /// Marks taken away.
     pub removed: u64,
+}
+
+/// Marks on their way to being exact.
+#[derive(Debug)]
+pub struct Correction<'a> {
+    /// The state they are for.
+    traced: Order,
+    cycle: u64,
+    /// The fingerprints, sorted, of the nodes that two references of the state lead to.
+    shared: &'a [u64],
+    /// How many of them are marked.
+    set: usize,
+    /// Where to go on among the marks that are there; nothing at their end.
+    from: Option<Vec<u8>>,
+    corrected: Corrected,
+}
+
+impl<'a> Correction<'a> {
+    /// What a cycle found of a state: `shared` are the fingerprints, sorted, of the nodes that two references of it lead to.
+    pub fn new((traced, cycle): (Order, u64), shared: &'a [u64]) -> Self {
+        Self { traced, cycle, shared, set: 0, from: Some(Vec::new()), corrected: Corrected::default() }
+    }
 }
 
 /// Orders that are read under the gate at most, at the end of indexing.
@@ -115,31 +142,32 @@ impl Store {
         if permit.is_current() { Ok(()) } else { Err(StoreError::PermitRevoked) } // I10
     }
 
-    /// Makes the marks exact: `shared` are the fingerprints, sorted, of the nodes that two references of the state of
-    /// `traced` lead to. In batches of at most `most` marks, each under the gate. From then on entries may expire.
+    /// Takes the correction of marks one batch further, of at most `most` marks, under the gate; once it is over, what it
+    /// came to is told, and from then on entries may expire.
     ///
     /// Errors: a revoked permit, a failed read or write; marks may then be more than are needed, never fewer.
     pub fn correct_marks(
         &self,
         permit: &Permit,
-        (traced, cycle): (Order, u64),
-        shared: &[u64],
+        correction: &mut Correction<'_>,
         most: NonZeroUsize,
-    ) -> Result<Corrected, StoreError> {
-        let mut corrected = Corrected::default();
-        for chunk in shared.chunks(most.get()) {
-            corrected.set += self.mark(permit, chunk, traced)?;
+    ) -> Result<ControlFlow<Corrected>, StoreError> {
+        let Correction { traced, cycle, shared, set, from, corrected } = correction;
+        if let Some(missing) = shared.get(*set..).filter(|missing| !missing.is_empty()) {
+            let chunk = missing.get(..most.get()).map_or(missing, |chunk| chunk);
+            corrected.set += self.mark(permit, chunk, *traced)?;
+            *set += chunk.len();
+            return Ok(ControlFlow::Continue(()));
         }
-        let view = self.view()?;
-        let mut range = KeyRange::ALL;
-        loop {
-            let (stale, next) = unneeded(&*view, &range, (shared, traced), most)?;
-            corrected.removed += self.unmark(permit, &stale, traced)?;
-            let Some(next) = next else { break };
-            range.start = Some(next);
+        if let Some(start) = from {
+            let range = KeyRange { start: Some(start.clone()), end: None };
+            let (stale, next) = unneeded(&*self.view()?, &range, (shared, *traced), most)?;
+            corrected.removed += self.unmark(permit, &stale, *traced)?;
+            *from = next;
+            return Ok(ControlFlow::Continue(()));
         }
-        self.confirm(permit, traced, cycle)?;
-        Ok(corrected)
+        self.confirm(permit, *traced, *cycle)?;
+        Ok(ControlFlow::Break(*corrected))
     }
 
     fn mark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
@@ -154,6 +182,9 @@ impl Store {
     }
 
     fn unmark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
+        if fingerprints.is_empty() {
+            return Ok(0);
+        }
         let gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
@@ -204,7 +235,14 @@ impl Store {
                 (Mode::Off | Mode::Blind, _) => return Ok(Indexed::Uncounted),
             }
         };
-        let mut indexing = Indexing { counts, last: None, bad_rows: 0, saved: ExpiryRecord::load(&*self.view()?)? };
+        let saved = match ExpiryRecord::load(&*self.view()?) {
+            Err(error @ StoreError::Record { .. }) => {
+                self.give_counts_up(settled)?;
+                return Ok(Indexed::BadCursor { why: error.to_string() });
+            }
+            saved => saved?,
+        };
+        let mut indexing = Indexing { counts, last: None, bad_rows: 0, saved, begun: Expiring::default() };
         loop {
             let before = indexing.last;
             indexing.read(&*self.view()?, &mut pending)?;
@@ -220,15 +258,27 @@ impl Store {
         }
         indexing.read(&*self.view()?, &mut pending)?;
         if let Some(gap) = indexing.gap(self.look(|chain| chain.head_order())?) {
-            let mut batch = Batch::new();
-            CountsRecord::forget(&mut batch);
-            self.backend().write(&batch, Durability::Logged)?;
-            gate.mode = Mode::Off;
-            self.note(&gate);
+            self.end_counts(&mut gate)?;
             return Ok(Indexed::Gap(gap));
         }
         gate.pending = Some(pending);
         Ok(Indexed::Whole { bad_rows: indexing.bad_rows })
+    }
+
+    /// Ends exact counting, unless a cycle or a rollback came since: entries are settled anew then.
+    pub(super) fn give_counts_up(&self, settled: u64) -> Result<(), StoreError> {
+        let mut gate = self.gate.lock();
+        if gate.settled != settled { Ok(()) } else { self.end_counts(&mut gate) }
+    }
+
+    /// Nothing expires any more before a major cycle has made counts exact again.
+    fn end_counts(&self, gate: &mut Counting) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        CountsRecord::forget(&mut batch);
+        self.backend().write(&batch, Durability::Logged)?;
+        (gate.mode, gate.pending) = (Mode::Off, None);
+        self.note(gate);
+        Ok(())
     }
 
     /// How far the journal is ahead of the sweep of it; nothing while counts are not exact or the index is not read.
@@ -243,16 +293,17 @@ impl Store {
     }
 }
 
-/// Marks that nothing needs, at most `most` of them, and where to go on.
+/// Marks that nothing needs, among `most` of those that are there, and where to go on.
 fn unneeded(
     view: &dyn View,
     range: &KeyRange,
     (shared, traced): (&[u64], Order),
     most: NonZeroUsize,
 ) -> Result<(Vec<u64>, Option<Vec<u8>>), StoreError> {
-    let (mut found, mut next) = (Vec::new(), None);
+    let (mut found, mut seen, mut next) = (Vec::new(), 0, None);
     view.scan(&Table::MANY, range, &mut |key, value| {
-        if found.len() >= most.get() {
+        seen += 1;
+        if seen > most.get() {
             next = Some(key.to_vec());
             return Flow::Break(());
         }
@@ -269,6 +320,8 @@ struct Indexing {
     last: Option<Order>,
     bad_rows: u64,
     saved: ExpiryRecord,
+    /// What the entries name that an earlier process had begun with.
+    begun: Expiring,
 }
 
 impl Indexing {
@@ -300,15 +353,21 @@ impl Indexing {
         })
     }
 
-    fn take(&self, order: Order, row: &JournalRecord, pending: &mut Pending) {
+    fn take(&mut self, order: Order, row: &JournalRecord, pending: &mut Pending) {
         row.created.iter().for_each(|fingerprint| pending.forget(*fingerprint));
         let expiring = row.expiring();
         pending.insert(order, Some(row.timestamp_ms), expiring.stale.iter().chain(&expiring.dropped));
-        if let Some(group) = self.saved.group.as_ref().filter(|group| group.last == order.get()) {
-            let below: Vec<NodeHash> = group.below.iter().copied().map(NodeHash::new).collect();
-            let new: Vec<&NodeHash> = below.iter().filter(|hash| pending.order(hash).is_none()).collect();
-            pending.insert(order, None, new);
+        let Some(group) = self.saved.group.as_ref().filter(|group| order.get() <= group.last) else { return };
+        self.begun.stale.extend(expiring.stale);
+        self.begun.dropped.extend(expiring.dropped);
+        if order.get() < group.last {
+            return;
         }
+        let Some(left) = group.left() else { return }; // whoever goes on with the entries finds out
+        left.dealt_with(&self.begun).for_each(|hash| pending.settle(hash, order));
+        let new: Vec<&NodeHash> = left.below.iter().filter(|hash| pending.order(hash).is_none()).collect();
+        pending.insert(order, None, new);
+        self.begun = Expiring::default();
     }
 
     /// The first order without a row, up to the head.

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use state_store::{Backlog, Base, Batch, Expired, Held, Idle, Indexed, Judging, MemoryBackend, Store, StoreError};
+use state_store::{
+    Backlog, Base, Batch, Correction, Durability, Expired, Held, Idle, Indexed, Judging, Lag, MemoryBackend, Store,
+    StoreError, Table,
+};
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
 use crate::support::{CONFIG, commit_on, delta, hash, order, present, root, value};
@@ -37,7 +40,8 @@ impl Counted {
     /// What a cycle at the head leaves: nothing is shared, and entries may expire.
     fn cycle(&self) {
         let head = order(self.store.head().unwrap().order);
-        self.store.correct_marks(&self.store.issue_permit(), (head, 1), &[], NonZeroUsize::MIN).unwrap();
+        let (permit, mut correction) = (self.store.issue_permit(), Correction::new((head, 1), &[]));
+        while self.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
     }
 
     /// The next order creates some nodes, each at so many places, and others lose one place each.
@@ -139,6 +143,75 @@ fn every_expired_root_is_visited_exactly_once() {
         assert_eq!((nodes, passed), (39, 0), "slices of {most}: each entry names one node");
         assert_eq!(present(&counted.store), hashes([39]));
     }
+}
+
+/// What was dealt with of entries that were begun is not named again by the journal of the next process.
+#[test]
+fn a_restart_in_the_middle_of_entries_leaves_nothing_that_waits_for_ever() {
+    for kept in [vec![], vec![35, 36]] {
+        for slices in 1..=6 {
+            let mut counted = chain_of(40);
+            counted.raise_floor(39);
+            let older = Older(hashes(kept.iter().copied()));
+            for _ in 0..slices {
+                counted.slice(7, &older).unwrap();
+            }
+            let lag = counted.store.lag().unwrap();
+            let mut counted = counted.restart();
+            assert_eq!(counted.store.lag().unwrap(), lag, "after {slices} slices, {kept:?} kept");
+            counted.sweep(7, &older);
+            assert_eq!(counted.store.lag().unwrap(), Lag::default(), "after {slices} slices, {kept:?} kept");
+            assert_eq!(present(&counted.store), hashes(kept.iter().copied().chain([39])));
+        }
+    }
+}
+
+/// A cursor that is torn, or of other entries, is told once and ends exact counting like a gap; a cycle begins anew.
+#[test]
+fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
+    for torn in [false, true] {
+        let mut counted = chain_of(40);
+        counted.raise_floor(39);
+        counted.slice(2, &nobody()).unwrap(); // 37 of 39 are left
+        let mut batch = Batch::new();
+        if torn {
+            batch.put(Table::META, *b"expiry", *b"torn");
+        } else {
+            batch.delete_range(Table::JOURNAL, order(9).to_key(), order(30).to_key());
+        }
+        counted.store.write_rows(&batch, Durability::Logged).unwrap();
+        let before = present(&counted.store);
+        counted.backlog = Backlog::default(); // as after a slice that failed
+        let mut told = 0;
+        for _ in 0..3 {
+            let Counted { store, backlog, .. } = &mut counted;
+            let next = store.next_slice(backlog, NonZeroUsize::MIN, &RoochLayout, &mut |_| told += 1).unwrap();
+            assert_eq!(next.unwrap_err(), Idle::Uncounted, "torn {torn}");
+        }
+        assert_eq!((told, counted.store.counts_are_settled()), (1, false), "torn {torn}");
+        assert_eq!(present(&counted.store), before, "torn {torn}");
+        let Counted { backend, store, .. } = counted;
+        drop(store);
+        let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted, "torn {torn}: also after a restart");
+        let mut counted = Counted { backend, store, backlog: Backlog::default() };
+        counted.store.begin_counting();
+        counted.store.settle_journal(&counted.store.issue_permit(), order(39)).unwrap();
+        counted.cycle();
+        counted.commit(&[(40, 1)], &[39]);
+        counted.commit(&[(41, 1)], &[40]);
+        counted.raise_floor(41);
+        assert_eq!(counted.sweep(5, &nobody()), (2, 0), "torn {torn}: a cycle has begun anew");
+    }
+    let counted = chain_of(3);
+    let mut batch = Batch::new();
+    batch.put(Table::META, *b"expiry", *b"torn");
+    counted.store.write_rows(&batch, Durability::Logged).unwrap();
+    let Counted { backend, store, .. } = counted;
+    drop(store);
+    let store = Store::open(Arc::new(backend), CONFIG).unwrap();
+    assert!(matches!(store.index_journal().unwrap(), Indexed::BadCursor { .. }));
+    assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
 }
 
 /// What is kept is passed for good: what lies behind it goes, and nobody comes back to it.

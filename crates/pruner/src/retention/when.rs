@@ -1,0 +1,42 @@
+//! A moment of the wall clock or of a chain's clock, as people read it: RFC 3339. Data keeps milliseconds.
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+/// The last millisecond that RFC 3339 can tell, at the end of the year 9999.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// Milliseconds since 1970.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct When(pub(super) u64);
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(ms) = self;
+        match SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(*ms)).filter(|_| *ms <= LAST_MS) {
+            Some(time) => humantime::format_rfc3339_millis(time).fmt(f),
+            None => write!(f, "{ms} ms after 1970"), // of a chain that counts time otherwise
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_reads_as_a_date_and_a_time() {
+        let rows = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_764_158_400_123, "2025-11-26T12:00:00.123Z"),
+            (LAST_MS, "9999-12-31T23:59:59.999Z"),
+            (LAST_MS + 1, "253402300800000 ms after 1970"),
+            (u64::MAX, "18446744073709551615 ms after 1970"),
+        ];
+        for (ms, expected) in rows {
+            assert_eq!(When(ms).to_string(), expected);
+        }
+    }
+}
