@@ -3,6 +3,7 @@
 mod certificate;
 mod crash;
 mod entries;
+mod events;
 mod incremental;
 mod locks;
 mod race;

@@ -19,6 +19,7 @@ use state_pruner::{
     Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner,
     PrunerConfig, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
     cycle::CycleOrder,
+    events::NoEvents,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
@@ -41,6 +42,7 @@ fn retention(rig: &Rig) -> LiveRetention {
         clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
         keep: Some(KeepPolicy::last(KEEP)),
         floor_rows: None,
+        events: Arc::new(NoEvents),
     })
 }
 

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::PruneError,
+    events::{Event, EventSink},
     policy::{FloorRows, with_reader_pins},
     records::{RecordKey, Records},
     roots::{Retention, Window},
@@ -49,6 +50,8 @@ pub struct RetentionParts {
     pub keep: Option<KeepPolicy>,
     /// Rows of the chain that go when the floor moves.
     pub floor_rows: Option<FloorRows>,
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
 }
 
 /// A pin as it is asked for.
@@ -80,6 +83,8 @@ pub(super) struct State {
     silent: BTreeSet<String>,
     /// Pins that were dropped, the last few.
     pub(super) expired: VecDeque<NamedPin>,
+    /// Told once the lock is let go: whoever tells may wait, and health must not wait with it.
+    untold: Vec<Event>,
 }
 
 /// What a live chain keeps.
@@ -127,6 +132,7 @@ impl LiveRetention {
                 below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
                 silent: BTreeSet::new(),
                 expired: VecDeque::new(),
+                untold: Vec::new(),
             });
         }
         let loaded = MutexGuard::try_map(state, Option::as_mut);
@@ -145,7 +151,10 @@ impl LiveRetention {
         let holds = state.holds.with_pin(pin.clone())?;
         holds.save(&*self.parts.records)?;
         state.holds = holds;
+        drop(state);
         tracing::info!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin was added");
+        let NamedPin { name, owner, order, ttl_ms, .. } = pin.clone();
+        self.parts.events.emit(Event::PinAdded { name, owner, order, ttl_ms });
         Ok(pin)
     }
 
@@ -157,7 +166,9 @@ impl LiveRetention {
         let (holds, pin) = state.holds.without_pin(name)?;
         holds.save(&*self.parts.records)?;
         (state.holds, state.below) = (holds, Below::ToBeLookedAt);
+        drop(state);
         tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
+        self.parts.events.emit(Event::PinRemoved { name: pin.name.clone(), order: pin.order });
         Ok(pin)
     }
 
@@ -173,8 +184,14 @@ impl LiveRetention {
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms, ttl_ms: millis(ttl) };
         let holds = state.holds.with_consumer(consumer.clone())?;
         holds.save(&*self.parts.records)?;
+        let known = state.holds.consumers.iter().any(|known| known.name == name);
         state.holds = holds;
-        state.silent.remove(name);
+        let returns = state.silent.remove(name);
+        drop(state);
+        if !known || returns {
+            let Consumer { name, order, ttl_ms, .. } = consumer.clone(); // its further words are no news
+            self.parts.events.emit(Event::ConsumerAdded { name, order, ttl_ms });
+        }
         Ok(consumer)
     }
 
@@ -187,7 +204,9 @@ impl LiveRetention {
         holds.save(&*self.parts.records)?;
         state.holds = holds;
         state.silent.remove(name);
+        drop(state);
         tracing::info!(name, order = consumer.order, "a consumer was removed");
+        self.parts.events.emit(Event::ConsumerRemoved { name: name.to_owned(), order: consumer.order });
         Ok(consumer)
     }
 
@@ -201,16 +220,31 @@ impl LiveRetention {
     /// Errors: records that cannot be read or written; then nothing moved.
     pub fn advance_under(&self, durability: Durability) -> Result<(), PruneError> {
         let Some(keep) = self.parts.keep else { return Ok(()) };
-        let Some((head, floor)) = self.ends() else { return Ok(()) };
-        let (mut state, now_ms) = (self.state()?, self.parts.clock.unix_ms());
-        self.drop_expired(&mut state, now_ms)?;
-        tell_silence(&mut state, now_ms);
-        let to = self.first_asked_for(&keep, &state.holds, (floor, head))?.max(floor);
+        let Some(ends) = self.ends() else { return Ok(()) };
+        let mut state = self.state()?;
+        let advanced = self.advance_in(&mut state, &keep, ends, durability);
+        let untold = std::mem::take(&mut state.untold);
+        drop(state);
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
+        advanced
+    }
+
+    fn advance_in(
+        &self,
+        state: &mut State,
+        keep: &KeepPolicy,
+        (head, floor): (HeadRecord, Order),
+        durability: Durability,
+    ) -> Result<(), PruneError> {
+        let now_ms = self.parts.clock.unix_ms();
+        self.drop_expired(state, now_ms)?;
+        tell_silence(state, now_ms);
+        let to = self.first_asked_for(keep, &state.holds, (floor, head))?.max(floor);
         let let_go = match state.below {
             Below::Settled => BTreeSet::new(),
-            Below::ToBeLookedAt => self.unasked_for(&keep, &state.holds),
+            Below::ToBeLookedAt => self.unasked_for(keep, &state.holds),
         };
-        if to == floor && let_go.is_empty() && state.log.is_in_force(&keep) {
+        if to == floor && let_go.is_empty() && state.log.is_in_force(keep) {
             state.below = Below::Settled;
             return Ok(());
         }
@@ -218,7 +252,7 @@ impl LiveRetention {
         let pinned = pinned.filter(|order| (floor..to).contains(order));
         let change =
             FloorMove { to, keep: keep.every_between(floor, to).chain(pinned).collect(), let_go, rows: vec![] };
-        self.apply(&mut state, &keep, (change, Order::new(head.order)), durability)
+        self.apply(state, keep, (change, Order::new(head.order)), durability)
     }
 
     /// Floor, kept orders and log in one batch (I9).
@@ -243,6 +277,9 @@ impl LiveRetention {
         if outside {
             records.stage(RecordKey::RetentionLog, &bytes)?;
         }
+        if !state.log.is_in_force(keep) {
+            state.untold.push(Event::ConfigChanged { what: format!("retention: {keep}") });
+        }
         (state.log, state.below) = (log, Below::Settled);
         Ok(())
     }
@@ -254,6 +291,8 @@ impl LiveRetention {
         (state.holds, state.below) = (holds, Below::ToBeLookedAt);
         for pin in expired {
             tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
+            let (name, owner) = (pin.name.clone(), pin.owner.clone());
+            state.untold.push(Event::PinExpired { name, owner, order: pin.order });
             state.expired.push_back(pin);
         }
         let surplus = state.expired.len().saturating_sub(REMEMBERED);
@@ -310,6 +349,7 @@ fn tell_silence(state: &mut State, now_ms: u64) {
         if state.silent.insert(consumer.name.clone()) {
             let (name, order, ttl_ms) = (&consumer.name, consumer.order, consumer.ttl_ms);
             tracing::warn!(name, order, ttl_ms, "a consumer is silent: it is not waited for");
+            state.untold.push(Event::ConsumerWentSilent { name: name.clone(), order });
         }
     }
 }
