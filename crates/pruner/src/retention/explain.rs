@@ -11,9 +11,10 @@ use state_tree::{NodeHash, NodeLayout, Order, StateRoot};
 
 use super::{
     keep::{Ask, Bound},
-    live::{LiveRetention, State},
+    live::LiveRetention,
     log::Gone,
     look::look,
+    state::State,
     when::When,
 };
 use crate::error::PruneError;

@@ -5,11 +5,7 @@
 //!
 //! Records that cannot be read keep everything: nothing moves until they can (I8).
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use state_store::{Batch, Durability, FloorMove, HeadRecord, Hole, NativeChain, RolledBack, Store, StoreError, View};
@@ -19,11 +15,13 @@ use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound, KeepPolicy},
     log::RetentionLog,
+    state::{Below, Published, State},
     within::first_within,
 };
 use crate::{
     clock::Clock,
     error::PruneError,
+    events::{Event, EventSink},
     policy::{FloorRows, with_reader_pins},
     records::{RecordKey, Records},
     roots::{Retention, Window},
@@ -49,6 +47,8 @@ pub struct RetentionParts {
     pub keep: Option<KeepPolicy>,
     /// Rows of the chain that go when the floor moves.
     pub floor_rows: Option<FloorRows>,
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
 }
 
 /// A pin as it is asked for.
@@ -62,31 +62,6 @@ pub struct NewPin {
     pub order: Order,
     /// How long; absent means until it is removed.
     pub ttl: Option<Duration>,
-}
-
-/// Whether the kept orders are those that somebody asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Below {
-    Settled,
-    ToBeLookedAt,
-}
-
-#[derive(Debug)]
-pub(super) struct State {
-    pub(super) holds: Holds,
-    pub(super) log: RetentionLog,
-    below: Below,
-    /// Consumers whose silence was told.
-    silent: BTreeSet<String>,
-    /// Pins that were dropped, the last few.
-    pub(super) expired: VecDeque<NamedPin>,
-}
-
-/// What is shown of the state: whoever shows it waits for nobody who changes it, and so for no write (O14).
-#[derive(Debug)]
-pub(super) struct Published {
-    pub(super) holds: Holds,
-    pub(super) expired: VecDeque<NamedPin>,
 }
 
 /// What a live chain keeps.
@@ -169,7 +144,10 @@ impl LiveRetention {
         let pin = NamedPin { name, owner, order: order.get(), since_ms, ttl_ms: ttl.map(millis) };
         let holds = state.holds.with_pin(pin.clone())?;
         self.hold(&mut state, holds)?;
+        drop(state);
         tracing::info!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin was added");
+        let NamedPin { name, owner, order, ttl_ms, .. } = pin.clone();
+        self.parts.events.emit(Event::PinAdded { name, owner, order, ttl_ms });
         Ok(pin)
     }
 
@@ -181,7 +159,9 @@ impl LiveRetention {
         let (holds, pin) = state.holds.without_pin(name)?;
         self.hold(&mut state, holds)?;
         state.below = Below::ToBeLookedAt;
+        drop(state);
         tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
+        self.parts.events.emit(Event::PinRemoved { name: pin.name.clone(), order: pin.order });
         Ok(pin)
     }
 
@@ -196,8 +176,14 @@ impl LiveRetention {
         let (heard_ms, ttl) = (self.parts.clock.unix_ms(), ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl));
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms, ttl_ms: millis(ttl) };
         let holds = state.holds.with_consumer(consumer.clone())?;
+        let known = state.holds.consumers.iter().any(|known| known.name == name);
         self.hold(&mut state, holds)?;
-        state.silent.remove(name);
+        let returns = state.silent.remove(name);
+        drop(state);
+        if !known || returns {
+            let Consumer { name, order, ttl_ms, .. } = consumer.clone(); // its further words are no news
+            self.parts.events.emit(Event::ConsumerAdded { name, order, ttl_ms });
+        }
         Ok(consumer)
     }
 
@@ -209,7 +195,9 @@ impl LiveRetention {
         let (holds, consumer) = state.holds.without_consumer(name)?;
         self.hold(&mut state, holds)?;
         state.silent.remove(name);
+        drop(state);
         tracing::info!(name, order = consumer.order, "a consumer was removed");
+        self.parts.events.emit(Event::ConsumerRemoved { name: name.to_owned(), order: consumer.order });
         Ok(consumer)
     }
 
@@ -223,16 +211,31 @@ impl LiveRetention {
     /// Errors: records that cannot be read or written; then nothing moved.
     pub fn advance_under(&self, durability: Durability) -> Result<(), PruneError> {
         let Some(keep) = self.parts.keep else { return Ok(()) };
-        let Some((head, floor)) = self.ends() else { return Ok(()) };
-        let (mut state, now_ms) = (self.state()?, self.parts.clock.unix_ms());
-        self.drop_expired(&mut state, now_ms)?;
-        tell_silence(&mut state, now_ms);
-        let to = self.first_asked_for(&keep, &state.holds, (floor, head))?.max(floor);
+        let Some(ends) = self.ends() else { return Ok(()) };
+        let mut state = self.state()?;
+        let advanced = self.advance_in(&mut state, &keep, ends, durability);
+        let untold = std::mem::take(&mut state.untold);
+        drop(state);
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
+        advanced
+    }
+
+    fn advance_in(
+        &self,
+        state: &mut State,
+        keep: &KeepPolicy,
+        (head, floor): (HeadRecord, Order),
+        durability: Durability,
+    ) -> Result<(), PruneError> {
+        let now_ms = self.parts.clock.unix_ms();
+        self.drop_expired(state, now_ms)?;
+        state.tell_silence(now_ms);
+        let to = self.first_asked_for(keep, &state.holds, (floor, head))?.max(floor);
         let let_go = match state.below {
             Below::Settled => BTreeSet::new(),
-            Below::ToBeLookedAt => self.unasked_for(&keep, &state.holds),
+            Below::ToBeLookedAt => self.unasked_for(keep, &state.holds),
         };
-        if to == floor && let_go.is_empty() && state.log.is_in_force(&keep) {
+        if to == floor && let_go.is_empty() && state.log.is_in_force(keep) {
             state.below = Below::Settled;
             return Ok(());
         }
@@ -240,7 +243,7 @@ impl LiveRetention {
         let pinned = pinned.filter(|order| (floor..to).contains(order));
         let change =
             FloorMove { to, keep: keep.every_between(floor, to).chain(pinned).collect(), let_go, rows: vec![] };
-        self.apply(&mut state, &keep, (change, Order::new(head.order)), durability)
+        self.apply(state, keep, (change, Order::new(head.order)), durability)
     }
 
     /// Floor, kept orders and log in one batch (I9).
@@ -265,6 +268,9 @@ impl LiveRetention {
         if outside {
             records.stage(RecordKey::RetentionLog, &bytes)?;
         }
+        if !state.log.is_in_force(keep) {
+            state.untold.push(Event::ConfigChanged { what: format!("retention: {keep}") });
+        }
         (state.log, state.below) = (log, Below::Settled);
         Ok(())
     }
@@ -276,6 +282,8 @@ impl LiveRetention {
         state.below = Below::ToBeLookedAt;
         for pin in expired {
             tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
+            let (name, owner) = (pin.name.clone(), pin.owner.clone());
+            state.untold.push(Event::PinExpired { name, owner, order: pin.order });
             state.expired.push_back(pin);
         }
         let surplus = state.expired.len().saturating_sub(REMEMBERED);
@@ -316,22 +324,6 @@ impl LiveRetention {
     }
 }
 
-impl State {
-    fn load(records: &dyn Records) -> Result<Self, PruneError> {
-        Ok(Self {
-            holds: Holds::load(records)?,
-            log: RetentionLog::load(records)?,
-            below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
-            silent: BTreeSet::new(),
-            expired: VecDeque::new(),
-        })
-    }
-
-    fn to_publish(&self) -> Arc<Published> {
-        Arc::new(Published { holds: self.holds.clone(), expired: self.expired.clone() })
-    }
-}
-
 /// The first order of the range that is not older than the head by more than this; the last if none before it is.
 pub(super) fn first_of_time(
     view: &dyn View,
@@ -341,16 +333,6 @@ pub(super) fn first_of_time(
 ) -> Result<Order, PruneError> {
     let oldest = head.at.timestamp_ms.saturating_sub(time_ms);
     first_within(range, &mut |order| Ok(timestamp(view, order)? >= oldest))
-}
-
-/// Says once that a consumer is not obeyed any more.
-fn tell_silence(state: &mut State, now_ms: u64) {
-    for consumer in state.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms)) {
-        if state.silent.insert(consumer.name.clone()) {
-            let (name, order, ttl_ms) = (&consumer.name, consumer.order, consumer.ttl_ms);
-            tracing::warn!(name, order, ttl_ms, "a consumer is silent: it is not waited for");
-        }
-    }
 }
 
 /// When the block of an order was made, by the chain's clock.

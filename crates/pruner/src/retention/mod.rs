@@ -16,6 +16,7 @@ mod log;
 mod look;
 mod rollback;
 mod shown;
+mod state;
 mod status;
 mod when;
 mod within;

@@ -6,7 +6,7 @@
 use state_store::{Batch, RolledBack, Store, StoreError};
 use state_tree::Order;
 
-use super::live::{LiveRetention, State};
+use super::{live::LiveRetention, state::State};
 use crate::{error::PruneError, rollback::Rollback, snapshot::RetentionPolicy as _, trigger::Ledger};
 
 impl LiveRetention {
