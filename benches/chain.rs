@@ -12,7 +12,7 @@ use std::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig,
+    CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig, events::NoEvents,
     snapshot::SnapshotManagerConfig,
 };
 use state_store::{
@@ -105,6 +105,7 @@ impl Chain {
             clock: Arc::new(SystemClock::new()),
             facts: None,
             floor_rows: None,
+            events: Arc::new(NoEvents),
         };
         Pruner::start(parts, config).expect("pruner")
     }

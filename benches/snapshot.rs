@@ -20,6 +20,7 @@ use state_benches::{
 };
 use state_pruner::{
     LiveWindow, RecordKey, Records, RetainedRoots, StoreRecords, SystemClock,
+    events::NoEvents,
     phase::PrunePhase,
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         policy: Arc::clone(&policy),
         facts: None,
         clock: Arc::new(SystemClock::new()),
+        events: Arc::new(NoEvents),
     };
     let manager = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
     let (create, lock, commits) = measure(&mut flat, &manager, (&*policy, rounds));

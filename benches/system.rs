@@ -42,6 +42,11 @@ pub fn resident_peak<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<(u64,
     Ok((status("VmHWM:")?.saturating_sub(before), done))
 }
 
+/// Resident bytes of memory now.
+pub fn resident() -> Result<u64, Error> {
+    status("VmRSS:")
+}
+
 fn status(field: &str) -> Result<u64, Error> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(field)).ok_or("no such field")?;

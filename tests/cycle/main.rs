@@ -4,6 +4,7 @@ mod aged;
 mod certificate;
 mod crash;
 mod entries;
+mod events;
 mod incremental;
 mod locks;
 mod race;

@@ -13,6 +13,7 @@ use state_pruner::{
     Asked, Bound, Clock, Explanation, Freeze, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding, PinState,
     PruneError, RetentionParts, Standing, StoreRecords, Why,
     cycle::{CycleEnv, Finished},
+    events::NoEvents,
     offline::StoreLayout,
     snapshot::RetentionPolicy,
 };
@@ -48,6 +49,7 @@ fn policy(rig: &Rig, keep: KeepPolicy) -> Arc<LiveRetention> {
         clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
         keep: Some(keep),
         floor_rows: None,
+        events: Arc::new(NoEvents),
     }))
 }
 
@@ -330,6 +332,7 @@ fn disabling_and_enabling_in_each_phase() {
             clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
             keep: None,
             floor_rows: None,
+            events: Arc::new(NoEvents),
         });
         idle.add_pin(pin("audit", 41, None)).unwrap();
         rig.chain.grow(Profile::Tables, 68, 20);

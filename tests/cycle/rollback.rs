@@ -18,6 +18,7 @@ use std::{
 use state_pruner::{
     Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner,
     PrunerConfig, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
+    events::NoEvents,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
@@ -40,6 +41,7 @@ fn retention(rig: &Rig) -> LiveRetention {
         clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
         keep: Some(KeepPolicy::last(KEEP)),
         floor_rows: None,
+        events: Arc::new(NoEvents),
     })
 }
 

@@ -9,6 +9,7 @@ use std::{
 use state_pruner::{
     Clock, CycleConfig, LiveWindow, ManualClock, PruneError, PrunerParts, Records, StoreRecords, SweepChoice, Trigger,
     cycle::{self, CycleEnv, CycleOrder, Finished},
+    events::NoEvents,
     mark::MarkChoice,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
@@ -203,6 +204,7 @@ impl Rig {
             policy: Arc::new(LiveWindow { store: Arc::clone(&self.chain.store), keep_last, floor_rows: None }),
             facts: None,
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            events: Arc::new(NoEvents),
         }
     }
 
@@ -217,6 +219,7 @@ impl Rig {
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             facts: None,
             floor_rows: None,
+            events: Arc::new(NoEvents),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The real binary: under load, killed, stopped, asked from outside.
 
 mod commands;
+mod journal;
 mod kill;
 mod load;

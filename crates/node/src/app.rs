@@ -1,7 +1,8 @@
 //! A running node: what is built in which order, and what is torn down in which.
 //!
-//! Build: store, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting, the
-//! mempool drains into last blocks, the pruner stops, the store closes. Dropping the node without stopping it is
+//! Build: store, events, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting,
+//! the mempool drains into last blocks, the pruner stops and lets go of its locks, what happened is written down and
+//! synced, the store closes. Dropping the node without stopping it is
 //! like a kill: safe, and what waited is lost.
 
 use std::{
@@ -14,7 +15,9 @@ use std::{
 use anyhow::Context as _;
 use metrics::{counter, histogram};
 use state_pruner::{
-    Clock, FloorRows, LiveRetention, Pruner, PrunerParts, RetentionParts, StoreRecords, snapshot::NodeFacts,
+    Clock, FloorRows, LiveRetention, Pruner, PrunerParts, RetentionParts, StoreRecords,
+    events::{EventJournal, Stopping},
+    snapshot::NodeFacts,
 };
 use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table};
 use state_tree::{Order, RoochLayout};
@@ -30,6 +33,8 @@ use crate::{
 
 /// How long open connections may take to end once the node stops.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the disk may take to write down what happened.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// How often the recorder of metrics tidies up.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -38,6 +43,7 @@ pub struct App {
     address: SocketAddr,
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
+    events: Arc<EventJournal>,
     producer: Producer,
     server: JoinHandle<std::io::Result<()>>,
     upkeep: JoinHandle<()>,
@@ -63,11 +69,17 @@ impl App {
         let address = listener.local_addr()?;
         let (config, id, patience) = (config.clone(), config.node.id.clone(), config.node.request_timeout);
         let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
-        let Core { chain, pruner, retention, producer } = opened;
-        let parts =
-            NodeParts { chain: Arc::clone(&chain), pruner: pruner.clone(), retention, metrics: metrics.clone() };
-        let node = Arc::new(Node::new(id, parts, patience));
+        let Core { chain, pruner, retention, events, producer } = opened;
         let stop = CancellationToken::new();
+        let parts = NodeParts {
+            chain: Arc::clone(&chain),
+            pruner: pruner.clone(),
+            retention,
+            events: Arc::clone(&events),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        };
+        let node = Arc::new(Node::new(id, parts, patience));
         let server = axum::serve(listener, http::router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
         let upkeep = tokio::spawn(async move {
             let mut timer = tokio::time::interval(UPKEEP);
@@ -76,7 +88,8 @@ impl App {
                 metrics.run_upkeep();
             }
         });
-        Ok(Self { address, chain, pruner, producer, server: tokio::spawn(async move { server.await }), upkeep, stop })
+        let server = tokio::spawn(async move { server.await });
+        Ok(Self { address, chain, pruner, events, producer, server, upkeep, stop })
     }
 
     /// Where requests are taken.
@@ -98,7 +111,7 @@ impl App {
     ///
     /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let Self { chain, pruner, mut producer, mut server, upkeep, stop, .. } = self;
+        let Self { chain, pruner, events, mut producer, mut server, upkeep, stop, .. } = self;
         stop.cancel(); // no new connections; requests that wait for a block get it
         let drained = tokio::task::spawn_blocking(move || {
             producer.finish();
@@ -114,7 +127,10 @@ impl App {
         }
         upkeep.abort();
         tokio::task::spawn_blocking(move || {
-            drop(pruner); // stops the running cycle between two slices and joins its thread
+            drop(pruner); // stops the running cycle between two slices, joins its thread, lets go of its locks
+            match events.stop(LAST_EVENTS) {
+                Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
+            }
             let flushed = chain.store().backend().flush();
             drop(chain);
             flushed
@@ -131,6 +147,7 @@ struct Core {
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
     retention: Arc<LiveRetention>,
+    events: Arc<EventJournal>,
     producer: Producer,
 }
 
@@ -142,8 +159,9 @@ impl Core {
         let backend = RocksBackend::open(&path, &RocksConfig::default())?;
         let store = Arc::new(Store::open(Arc::new(backend), config.store())?);
         let facts = Arc::new(Facts::default());
-        let retention = Arc::new(retention(config, &store, &clock));
-        let pruner = start_pruner(config, &retention, &clock, &facts)?;
+        let events = Arc::new(journal(config, &clock)?);
+        let retention = Arc::new(retention(config, &store, (&clock, &events)));
+        let pruner = start_pruner(config, &retention, (&clock, &events), &facts)?;
         let chain = Chain::open(store, config.chain(), clock)?;
         // The cell is filled once: it was made above.
         let chain = Arc::clone(facts.0.get_or_init(|| chain));
@@ -153,25 +171,39 @@ impl Core {
         }
         let feed = Feed { pruner: pruner.clone(), failures: 0.into() };
         let producer = Producer::start(Arc::clone(&chain), Box::new(feed)).context("starting block production")?;
-        Ok(Self { chain, pruner, retention, producer })
+        Ok(Self { chain, pruner, retention, events, producer })
     }
 }
 
+/// Where what happens is written down. A journal that cannot be written is a reason of health, not one to serve nobody.
+fn journal(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<EventJournal> {
+    let (dir, events) = (config.events_dir(), config.events());
+    let opened = EventJournal::open(&dir, events.clone(), Arc::clone(clock)).or_else(|error| {
+        tracing::error!(%error, "what happens is not written down");
+        EventJournal::unwritten(&dir, &error, events, Arc::clone(clock))
+    });
+    opened.context("starting the journal of events")
+}
+
+/// Time and events.
+type Surroundings<'a> = (&'a Arc<dyn Clock>, &'a Arc<EventJournal>);
+
 /// What stays readable. Without a pruner there are no bounds and nothing goes; pins are kept all the same.
-fn retention(config: &Config, store: &Arc<Store>, clock: &Arc<dyn Clock>) -> LiveRetention {
+fn retention(config: &Config, store: &Arc<Store>, (clock, events): Surroundings<'_>) -> LiveRetention {
     LiveRetention::new(RetentionParts {
         store: Arc::clone(store),
         records: Arc::new(StoreRecords(Arc::clone(store))),
         clock: Arc::clone(clock),
         keep: config.keep(),
         floor_rows: config.chain.keep_blocks.map(|keep| block_rows(keep, config.pruner.keep_last)),
+        events: Arc::clone(events) as _,
     })
 }
 
 fn start_pruner(
     config: &Config,
     retention: &Arc<LiveRetention>,
-    clock: &Arc<dyn Clock>,
+    (clock, events): Surroundings<'_>,
     facts: &Arc<Facts>,
 ) -> anyhow::Result<Option<Arc<Pruner>>> {
     let Some(pruning) = config.pruner() else {
@@ -195,6 +227,7 @@ fn start_pruner(
         clock: Arc::clone(clock),
         facts: Some(Arc::clone(facts) as Arc<dyn NodeFacts>),
         floor_rows: None, // the policy has them
+        events: Arc::clone(events) as _,
     };
     let pruner = Pruner::start_under(parts, pruning, Arc::clone(retention) as _);
     Ok(Some(Arc::new(pruner.context("starting the pruner")?)))

@@ -1,6 +1,6 @@
 //! The verdict on the whole node: the pruner's, and that on block production. Pure, reads nothing, waits for nothing.
 
-use state_pruner::{Health, PruneError, Reason, Verdict};
+use state_pruner::{Health, PruneError, Reason, Verdict, events::WriteFailure};
 use state_store::Disposition;
 
 use crate::chain::{ChainStatus, Production};
@@ -21,10 +21,21 @@ pub(crate) fn of_retention(silent: Result<Vec<String>, PruneError>) -> Option<Re
     }
 }
 
+/// Judges the journal of events.
+pub(crate) fn of_events(failure: Option<WriteFailure>) -> Option<Reason> {
+    let WriteFailure { code, message, .. } = failure?;
+    let message = format!("what happens is not written down ({code}), pruning goes on: {message}");
+    Some(reason(Verdict::Degraded, "events_unwritten", message))
+}
+
 /// Judges the node.
-pub(crate) fn assess(chain: &ChainStatus, pruner: Option<Health>, retention: Option<Reason>) -> Health {
+pub(crate) fn assess(
+    chain: &ChainStatus,
+    pruner: Option<Health>,
+    further: impl IntoIterator<Item = Option<Reason>>,
+) -> Health {
     let mut reasons = pruner.map_or_else(Vec::new, |health| health.reasons);
-    reasons.extend(retention);
+    reasons.extend(further.into_iter().flatten());
     if chain.production == Production::Dead {
         let message =
             "block production panicked, which is a bug of ours; reads are served, restart to take transactions";
@@ -105,7 +116,7 @@ mod tests {
             (failing(Disposition::Corrupt), None, Verdict::Critical, &["commits_failing"]),
         ];
         for (chain, pruner, verdict, codes) in rows {
-            let health = assess(&chain, pruner, None);
+            let health = assess(&chain, pruner, []);
             let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
             assert_eq!((health.verdict, found.as_slice()), (verdict, codes), "{chain:?}");
         }
@@ -114,12 +125,21 @@ mod tests {
     #[test]
     fn a_silent_consumer_and_unreadable_pins_degrade_a_node() {
         let judged = |silent| {
-            let health = assess(&status(), None, of_retention(silent));
+            let health = assess(&status(), None, [of_retention(silent)]);
             (health.verdict, health.reasons.first().map(|reason| reason.code.clone()))
         };
         let degraded = |code: &str| (Verdict::Degraded, Some(code.to_owned()));
         assert_eq!(judged(Ok(Vec::new())), (Verdict::Healthy, None));
         assert_eq!(judged(Ok(vec!["indexer".to_owned()])), degraded("consumer_silent"));
         assert_eq!(judged(Err(PruneError::NoHead)), degraded("retention_unreadable"));
+    }
+
+    #[test]
+    fn events_that_cannot_be_written_degrade_a_node() {
+        let failure = WriteFailure { code: "disk_full".to_owned(), message: "full".to_owned(), times: 3 };
+        let health = assess(&status(), None, [of_events(Some(failure))]);
+        assert_eq!(health.verdict, Verdict::Degraded);
+        assert_eq!(health.reasons.first().map(|reason| reason.code.as_str()), Some("events_unwritten"));
+        assert!(of_events(None).is_none());
     }
 }

@@ -14,6 +14,7 @@ mod counts;
 mod cursor;
 mod renewing;
 mod reports;
+mod telling;
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
 
@@ -40,6 +41,7 @@ use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
 pub(crate) use renewing::Renewing;
 use reports::Reports;
+pub(crate) use telling::{begun, build_reach, ended_early, settle, sweep_expired};
 
 /// Everything cycles work with.
 #[derive(Clone)]
@@ -124,7 +126,7 @@ pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneErro
     refuse_if_frozen(&*env.parts.records)?;
     files::create_dir(&order.config.state_dir)?;
     let cycle = phase::new_cycle(&*env.parts.records)?;
-    env.observer.began(cycle);
+    begun(env, order, cycle);
     mark::remove_leftovers(&order.config.state_dir, None)?;
     settle(
         env,
@@ -144,7 +146,7 @@ pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>
     if Freeze::load(records)?.is_some() {
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
-    env.observer.began(record.cycle);
+    begun(env, order, record.cycle);
     env.observer.captured(record.head_order);
     let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
     let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
@@ -164,7 +166,7 @@ pub(crate) fn refuse_if_frozen(records: &dyn Records) -> Result<(), PruneError> 
 
 /// Ends the cycle one way or the other; only a stop leaves its record behind. What stopped the cycle is what is
 /// returned: a failure to clean up after it is logged, and the next start cleans up.
-pub(crate) fn settle(
+fn settled(
     env: &CycleEnv,
     cycle: u64,
     order: &CycleOrder<'_>,
@@ -205,11 +207,7 @@ pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> 
     mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
 }
 
-pub(crate) fn build_reach(
-    env: &CycleEnv,
-    order: &CycleOrder<'_>,
-    cycle: u64,
-) -> Result<(PhaseRecord, Marked), PruneError> {
+fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(PhaseRecord, Marked), PruneError> {
     let (clock, backend) = (&env.parts.clock, env.parts.store.backend());
     let bytes_before = FileBytes::from(backend.space()?);
     let start = clock.monotonic();
@@ -317,7 +315,7 @@ pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecor
     Ok(Marked { mark: Arc::new(mark), reports, traced: None, resumed: true })
 }
 
-pub(crate) fn sweep_expired(
+fn sweep_marked(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     record: PhaseRecord,

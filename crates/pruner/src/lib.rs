@@ -11,6 +11,7 @@ mod config;
 mod control;
 pub mod cycle;
 mod error;
+pub mod events;
 mod files;
 mod health;
 pub mod incremental;

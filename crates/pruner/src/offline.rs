@@ -24,11 +24,12 @@ use crate::{
     control::{Control, Observer},
     cycle::{self, CycleEnv, CycleOrder, Finished},
     error::PruneError,
+    events::{Event, EventJournal, EventSink, EventsConfig, NoEvents, journal_dir},
     mark,
     outcome::{Freeze, Outcome, RestFloor},
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     policy::RestWindow,
-    records::{FolderRecords, Records},
+    records::FolderRecords,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
     sweep::{self, SweepReport},
 };
@@ -70,13 +71,14 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     }
     let folder = Folder::of(request)?; // AFTER what refuses: nothing is left beside a store that is none
     let config = cycle_config(request, folder.path());
-    let job = Offline { request, steering, config: &config };
     let _single = folder::lock(folder.path())?;
+    let events = events(request.mode, folder.path(), &steering.clock);
+    let job = Offline { request, steering, config: &config, events };
     let bytes_before = job.space(&reading)?;
     let env = job.env(Store::foreign(reading, AT_REST)?)?;
     match request.frozen {
         Frozen::Refuse => cycle::refuse_if_frozen(&*env.parts.records)?,
-        Frozen::Lift => lift(&*env.parts.records)?,
+        Frozen::Lift => lift(&env.parts)?,
     }
     let (record, marked) = job.mark(&env)?;
     if request.mode == PruneMode::Plan {
@@ -102,12 +104,31 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
 }
 
 /// The operator has looked.
-fn lift(records: &dyn Records) -> Result<(), PruneError> {
+fn lift(parts: &SnapshotParts) -> Result<(), PruneError> {
+    let records = &*parts.records;
     if let Some(freeze) = Freeze::load(records)? {
         tracing::warn!(why = freeze.why, "deletes are unfrozen by the operator");
         Freeze::lift(records)?;
+        parts.events.emit(Event::DeletesUnfrozen);
     }
     Ok(())
+}
+
+/// The journal beside the records. Without it a prune works all the same; a plan leaves nothing, not even that.
+fn events(mode: PruneMode, state_dir: &Path, clock: &Arc<dyn Clock>) -> Arc<dyn EventSink> {
+    match mode {
+        PruneMode::Plan => Arc::new(NoEvents),
+        PruneMode::Apply => {
+            let opened = EventJournal::open(&journal_dir(state_dir), EventsConfig::default(), Arc::clone(clock));
+            opened.map_or_else(
+                |error| {
+                    tracing::warn!(%error, "the event journal cannot be written; this prune is not told in it");
+                    Arc::new(NoEvents) as Arc<dyn EventSink>
+                },
+                |journal| Arc::new(journal),
+            )
+        }
+    }
 }
 
 fn cycle_config(request: &PruneRequest, state_dir: &Path) -> CycleConfig {
@@ -134,6 +155,7 @@ struct Offline<'a> {
     request: &'a PruneRequest,
     steering: &'a Steering,
     config: &'a CycleConfig,
+    events: Arc<dyn EventSink>,
 }
 
 impl Offline<'_> {
@@ -158,6 +180,7 @@ impl Offline<'_> {
             policy: Arc::new(policy),
             facts: None,
             clock: Arc::clone(&self.steering.clock),
+            events: Arc::clone(&self.events),
         };
         let snapshots = AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default());
         snapshots.initialize()?;
@@ -177,14 +200,17 @@ impl Offline<'_> {
         }
         let cycle = phase::new_cycle(&*env.parts.records)?;
         mark::remove_leftovers(&self.config.state_dir, None)?;
+        cycle::begun(env, &self.order(), cycle);
         let built = cycle::build_reach(env, &self.order(), cycle);
         let Err(error) = built else { return built };
         if matches!(error, PruneError::Stopped) {
             env.snapshots.end_cycle();
+            cycle::ended_early(env, cycle, &error);
             return Err(error); // its record says so until the same command runs again
         }
         cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         let error = self.explained(env, error)?;
+        cycle::ended_early(env, cycle, &error);
         // A window that was too wide says nothing about the store: what the last cycle came to still holds.
         let refused = matches!(error, PruneError::PrunedBefore { .. });
         if self.request.mode == PruneMode::Apply && !refused {
@@ -224,6 +250,7 @@ impl Offline<'_> {
             match cycle::reopen(env, &self.order(), &record) {
                 Ok(marked) => {
                     tracing::info!(cycle = record.cycle, "an interrupted sweep goes on where it was");
+                    cycle::begun(env, &self.order(), record.cycle);
                     return Ok(Some((record, marked)));
                 }
                 Err(error) => tracing::info!(%error, "marking again"),

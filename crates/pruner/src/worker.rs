@@ -31,6 +31,7 @@ use crate::{
     config::PrunerConfig,
     control::{Observer, Pause, Progress},
     error::PruneError,
+    events::EventSink,
     health::{self, Facts, Health},
     metrics,
     phase::PrunePhase,
@@ -62,6 +63,8 @@ pub struct PrunerParts {
     pub facts: Option<Arc<dyn NodeFacts>>,
     /// Rows of the chain that go when the floor moves.
     pub floor_rows: Option<FloorRows>,
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
 }
 
 struct Inner {
@@ -137,6 +140,7 @@ impl Pruner {
             policy,
             facts: parts.facts.clone(),
             clock: Arc::clone(&parts.clock),
+            events: Arc::clone(&parts.events),
         };
         let snapshots = Arc::new(AtomicSnapshotManager::new(snapshot_parts.clone(), config.snapshots.clone()));
         let recalled = recall(&parts, &snapshots);

@@ -5,7 +5,9 @@
 //! `health-check` has its own.
 
 mod config;
+mod follow;
 mod health;
+mod journal;
 mod offline;
 mod progress;
 mod render;
@@ -33,6 +35,7 @@ use crate::{
     telemetry,
 };
 use config::ConfigArgs;
+use journal::JournalArgs;
 use render::{Failure, Output};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
@@ -44,6 +47,7 @@ const USAGE: u8 = 2;
 const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage.";
 const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 it gave up after failures in a row, or a proof was wrong; 2 bad usage.";
 const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
+const JOURNAL_CODES: &str = "Exit codes: 0 done, 1 error, or a journal with damage, 2 bad usage.";
 const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";
 const REQUEST_CODES: &str =
     "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
@@ -93,6 +97,9 @@ enum Command {
     /// Go back to an older order that is retained, in a running node or a node's store at rest: what came after it is gone.
     #[command(after_help = ASK_CODES)]
     Rollback(RollbackArgs),
+    /// Print or check the journal of what happened, of a running node or beside a store, in use or not.
+    #[command(after_help = JOURNAL_CODES)]
+    Journal(JournalArgs),
     /// Print or check a configuration.
     #[command(after_help = CONFIG_CODES)]
     Config(ConfigArgs),
@@ -327,6 +334,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Consumer(args) => args.output().choice(),
         Command::Explain(args) => args.output().choice(),
         Command::Rollback(args) => args.output().choice(),
+        Command::Journal(args) => args.output().choice(),
         Command::Config(args) => args.output().choice(),
     };
     match command {
@@ -340,6 +348,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Consumer(args) => retain::consumer(&args, output),
         Command::Explain(args) => retain::explain(&args, output),
         Command::Rollback(args) => logged(output, || rollback::rollback(&args, output)),
+        Command::Journal(args) => journal::journal(&args, output),
         Command::Config(args) => config::config(&args, output),
     }
 }

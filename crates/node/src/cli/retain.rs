@@ -170,7 +170,7 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    fn get(path: impl Into<String>) -> Self {
+    pub(super) fn get(path: impl Into<String>) -> Self {
         Self { method: Method::GET, path: path.into(), body: None }
     }
 

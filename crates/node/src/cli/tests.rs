@@ -138,6 +138,8 @@ fn what_is_wrong_with_a_value_is_said_in_words_of_the_command() {
         (format!("{store} --keep-last 0"), "at least 1"),
         (format!("{store} --keep-last 5 --memory-budget lots"), "512MiB"),
         (format!("{store} --keep-last 5 --io-limit lots"), "512MiB"),
+        ("state-node journal show --url http://x --since yesterday".to_owned(), "2h"),
+        ("state-node journal show --url http://x --code Cycle".to_owned(), "cycle_ended"),
         ("state-node start --config c --load psycho".to_owned(), "mixed, toggle, tables"),
         ("state-node load --url http://x --profile psycho".to_owned(), "mixed, toggle, tables"),
     ];

@@ -27,6 +27,7 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     chain(config, &mut wrong);
     pruner(config, &mut wrong);
     triggers(config, &mut wrong);
+    config.events.check(&mut wrong);
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.filter) {
         wrong("log.filter", format!("{error}"));
     }

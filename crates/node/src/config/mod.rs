@@ -3,6 +3,7 @@
 //! The shipped `config/node.toml` names every key and parses to [`Config::default`]. Safety is never a key.
 
 mod check;
+mod events;
 mod source;
 
 use std::{
@@ -21,6 +22,7 @@ use state_pruner::{
 use state_store::{Durability, StoreConfig};
 
 use crate::chain::ChainConfig;
+pub use events::EventsSection;
 pub use source::Problem;
 use source::Source;
 
@@ -156,6 +158,8 @@ pub struct Config {
     pub chain: ChainSection,
     /// Section `[pruner]`.
     pub pruner: PrunerSection,
+    /// Section `[events]`.
+    pub events: EventsSection,
     /// Section `[log]`.
     pub log: LogSection,
 }
@@ -210,6 +214,7 @@ impl Default for Config {
                 incremental: IncrementalChoice::On,
                 pending_limit: count(10_000_000),
             },
+            events: EventsSection::default(),
             log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
         }
     }
@@ -242,7 +247,7 @@ impl Config {
 
     /// Takes every key there is.
     fn read(&mut self, source: &mut Source) {
-        let Self { node, chain, pruner, log } = self;
+        let Self { node, chain, pruner, events, log } = self;
         source.take("node.id", &mut node.id);
         source.take("node.data_dir", &mut node.data_dir);
         source.take("node.listen", &mut node.listen);
@@ -274,6 +279,7 @@ impl Config {
         source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
         source.take("pruner.incremental", &mut pruner.incremental);
         source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
+        events.read(source);
         source.take("log.filter", &mut log.filter);
         source.take("log.format", &mut log.format);
     }

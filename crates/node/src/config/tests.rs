@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 33] = [
+const OTHER: [(&str, &str); 37] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -64,13 +64,18 @@ const OTHER: [(&str, &str); 33] = [
     ("pruner.max_snapshot_age", "3h"),
     ("pruner.barrier_limit", "1000"),
     ("pruner.pending_limit", "1000"),
+    ("events.flush_every", "5s"),
+    ("events.sync", "each"),
+    ("events.max_bytes", "2 MiB"),
+    ("events.keep", "7d"),
     ("log.filter", "debug"),
     ("log.format", "json"),
 ];
 
 /// What the parts of the node are built from.
 fn effect(config: &Config) -> String {
-    let parts = (config.store(), config.chain(), config.pruner(), config.keep(), config.chain.keep_blocks);
+    let parts =
+        (config.store(), config.chain(), config.pruner(), config.keep(), config.chain.keep_blocks, config.events());
     let places = (&config.node, config.store_dir(), config.pruner_dir());
     format!("{parts:?} {places:?} {:?}", config.log)
 }
@@ -152,7 +157,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 12] = [
+    let rows: [(&[&str], &str); 16] = [
         (&["node.request_timeout=100ms"], "chain.block_interval"),
         (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
@@ -165,6 +170,10 @@ fn contradictions_that_no_single_value_shows_are_refused() {
         (&["pruner.every=10ms", "pruner.cooldown=0s"], "pruner.every"),
         (&["pruner.cooldown=25h"], "pruner.cooldown"),
         (&["pruner.garbage_ratio=100 %"], "pruner.garbage_ratio"),
+        (&["events.flush_every=0s"], "events.flush_every"),
+        (&["events.flush_every=2m"], "events.flush_every"),
+        (&["events.max_bytes=1048575"], "events.max_bytes"),
+        (&["events.keep=59s"], "events.keep"),
     ];
     for (set, key) in rows {
         let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();

@@ -4,6 +4,7 @@
 //! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
 
 mod error;
+mod events;
 mod operate;
 mod prometheus;
 mod query;
@@ -24,8 +25,9 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use state_pruner::{Health, LiveRetention, Pruner};
+use state_pruner::{Health, LiveRetention, Pruner, events::EventJournal};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{Chain, ReadError},
@@ -49,11 +51,15 @@ pub struct Node {
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
     retention: Arc<LiveRetention>,
+    events: Arc<EventJournal>,
     metrics: PrometheusHandle,
+    /// Ends what would go on for ever.
+    stop: CancellationToken,
     /// The longest time one request may take.
     patience: Duration,
     reads: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
 }
 
 /// What a node serves from.
@@ -65,8 +71,12 @@ pub struct NodeParts {
     pub pruner: Option<Arc<Pruner>>,
     /// What stays readable.
     pub retention: Arc<LiveRetention>,
+    /// What happens.
+    pub events: Arc<EventJournal>,
     /// The metrics of this process.
     pub metrics: PrometheusHandle,
+    /// Told when the node stops.
+    pub stop: CancellationToken,
 }
 
 impl std::fmt::Debug for Node {
@@ -78,16 +88,17 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, retention, metrics } = parts;
+        let NodeParts { chain, pruner, retention, events, metrics, stop } = parts;
+        let watchers = Arc::new(Semaphore::new(events::MAX_WATCHERS));
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
-        Self { id, chain, pruner, retention, metrics, patience, reads, bodies }
+        Self { id, chain, pruner, retention, events, metrics, stop, patience, reads, bodies, watchers }
     }
 
     /// The verdict on the node; may wait for the pruner.
     fn health(&self) -> Result<Health, ApiError> {
         let pruner = self.pruner.as_ref().map(|pruner| pruner.health());
-        let retention = health::of_retention(self.retention.silent());
-        Ok(health::assess(&self.chain.status()?, pruner, retention))
+        let further = [health::of_retention(self.retention.silent()), health::of_events(self.events.status().failure)];
+        Ok(health::assess(&self.chain.status()?, pruner, further))
     }
 
     /// Runs one read of the chain on the blocking threads.
@@ -148,6 +159,9 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/consumers", get(retain::consumers))
         .route("/v1/consumers/{name}", retain::short(post(retain::set_consumer).delete(retain::remove_consumer)))
         .route("/v1/explain", get(retain::explain))
+        .route("/v1/events", get(events::page))
+        .route("/v1/events/verify", get(events::verify))
+        .route("/v1/events/stream", get(events::stream))
         .route("/metrics", get(prometheus::metrics))
         .route("/healthz", get(operate::healthz))
         .route("/readyz", get(operate::readyz))
@@ -165,7 +179,10 @@ pub fn router(node: Arc<Node>) -> Router {
 mod tests {
     use std::sync::mpsc;
 
-    use state_pruner::{RetentionParts, StoreRecords, SystemClock};
+    use state_pruner::{
+        RetentionParts, StoreRecords, SystemClock,
+        events::{EventsConfig, NoEvents},
+    };
     use state_store::{Durability, MemoryBackend, Store, StoreConfig};
 
     use super::*;
@@ -177,9 +194,12 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let chain = Chain::open(Arc::clone(&store), Config::default().chain(), Arc::clone(&clock) as _).unwrap();
         let records = Arc::new(StoreRecords(Arc::clone(&store)));
-        let retention = LiveRetention::new(RetentionParts { store, records, clock, keep: None, floor_rows: None });
-        let parts =
-            NodeParts { chain, pruner: None, retention: Arc::new(retention), metrics: telemetry::metrics().unwrap() };
+        let (dir, config) = (tempfile::tempdir().unwrap(), EventsConfig::default());
+        let events = Arc::new(EventJournal::open(dir.path(), config, Arc::clone(&clock) as _).unwrap());
+        let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::new(NoEvents) };
+        let retention = Arc::new(LiveRetention::new(parts));
+        let (metrics, stop) = (telemetry::metrics().unwrap(), CancellationToken::new());
+        let parts = NodeParts { chain, pruner: None, retention, events, metrics, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

@@ -46,6 +46,7 @@ fn status_of(node: &Node) -> Result<Value, ApiError> {
         "pins": pins(node.chain.store()),
         "retention": retention(node),
         "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
+        "events": node.events.status(),
         "space": {
             "tables": space.tables,
             "blobs": space.blobs,

@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, Uri},
 };
 use serde_json::{Value, json};
+use state_pruner::events::{Event, EventSink as _};
 use state_store::RolledBack;
 use state_tree::Order;
 
@@ -20,6 +21,9 @@ impl Node {
             Some(pruner) => pruner.rollback(to, rows),
             None => self.retention.rollback(to, rows),
         })?;
+        if self.pruner.is_none() && rolled.to != rolled.from {
+            self.events.emit(Event::RolledBack { from: rolled.from.get(), to: rolled.to.get() }); // a pruner tells itself
+        }
         Ok(rolled)
     }
 }

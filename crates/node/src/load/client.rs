@@ -14,6 +14,8 @@ use crate::{
 
 /// The longest a request may take before it counts as an error.
 const PATIENCE: Duration = Duration::from_secs(70);
+/// The longest that a stream may take.
+const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Where a busy node does not say when to come back.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -145,6 +147,13 @@ impl Client {
 }
 
 impl Client {
+    /// Opens a stream that goes on until the node ends it.
+    ///
+    /// Errors: a refusal, no connection.
+    pub async fn stream(&self, path: &str) -> Result<Response, ClientError> {
+        accepted(self.http.get(self.url(path)?).timeout(FOR_EVER).send().await?).await
+    }
+
     /// Asks for anything, with a body or without, and returns the JSON of the answer, whatever the status.
     ///
     /// Errors: no connection, no JSON.

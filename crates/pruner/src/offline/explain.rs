@@ -9,6 +9,7 @@ use super::{AT_REST, StoreLayout, folder::canonical, inspect::refuse_unreadable}
 use crate::{
     clock::Clock,
     error::PruneError,
+    events::NoEvents,
     records::StoreRecords,
     retention::{Asked, Explanation, LiveRetention, RetentionParts},
 };
@@ -23,6 +24,6 @@ pub fn explain(db: &Path, asked: Asked, limit: u64, clock: Arc<dyn Clock>) -> Re
     refuse_unreadable(&db, StoreLayout::Native, &backend)?;
     let store = Arc::new(Store::open(backend, AT_REST)?);
     let records = Arc::new(StoreRecords(Arc::clone(&store)));
-    let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None };
+    let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::new(NoEvents) };
     LiveRetention::as_recorded(parts)?.explain(asked, &RoochLayout, limit)
 }

@@ -9,6 +9,7 @@ use super::{AT_REST, StoreLayout, folder::canonical, inspect::refuse_unreadable,
 use crate::{
     clock::Clock,
     error::PruneError,
+    events::{Event, EventJournal, EventSink, EventsConfig, NoEvents, find_journal},
     records::StoreRecords,
     retention::{LiveRetention, RetentionParts},
 };
@@ -26,5 +27,21 @@ pub fn rollback(db: &Path, to: Order, rows: Batch, clock: Arc<dyn Clock>) -> Res
     drop(reading);
     let store = Arc::new(Store::open(Arc::new(RocksBackend::open(&db, &RocksConfig::default())?), AT_REST)?);
     let records = Arc::new(StoreRecords(Arc::clone(&store)));
-    LiveRetention::new(RetentionParts { store, records, clock, keep: None, floor_rows: None }).rollback(to, rows)
+    let events = events_of_node(&db, &clock);
+    let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::clone(&events) };
+    let rolled = LiveRetention::new(parts).rollback(to, rows)?;
+    events.emit(Event::RolledBack { from: rolled.from.get(), to: rolled.to.get() });
+    Ok(rolled)
+}
+
+/// The journal that the node left beside its store.
+fn events_of_node(db: &Path, clock: &Arc<dyn Clock>) -> Arc<dyn EventSink> {
+    let Some(dir) = find_journal(db) else { return Arc::new(NoEvents) };
+    match EventJournal::open(&dir, EventsConfig::default(), Arc::clone(clock)) {
+        Ok(journal) => Arc::new(journal),
+        Err(error) => {
+            tracing::warn!(%error, "the event journal cannot be written; this rollback is not told in it");
+            Arc::new(NoEvents)
+        }
+    }
 }

@@ -47,6 +47,16 @@ impl KeepPolicy {
     }
 }
 
+impl std::fmt::Display for KeepPolicy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the last {} orders", self.last)?;
+        if let Some(ms) = self.time_ms() {
+            write!(f, ", the last {ms} ms")?;
+        }
+        self.every.map_or(Ok(()), |every| write!(f, ", every {every} orders"))
+    }
+}
+
 /// One who asks for every order from some order on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "bound")]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use state_store::{Batch, Durability, FloorMove, HeadRecord, Hole, NativeChain, RolledBack, Store, StoreError, View};
+use state_store::{Batch, Durability, FloorMove, HeadRecord, Hole, NativeChain, RolledBack, Store, View};
 use state_tree::Order;
 
 use super::{
@@ -24,6 +24,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::PruneError,
+    events::{Event, EventSink},
     policy::{FloorRows, with_reader_pins},
     records::{RecordKey, Records},
     roots::{Retention, Window},
@@ -49,6 +50,8 @@ pub struct RetentionParts {
     pub keep: Option<KeepPolicy>,
     /// Rows of the chain that go when the floor moves.
     pub floor_rows: Option<FloorRows>,
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
 }
 
 /// A pin as it is asked for.
@@ -66,7 +69,7 @@ pub struct NewPin {
 
 /// Whether the kept orders are those that somebody asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Below {
+pub(super) enum Below {
     Settled,
     ToBeLookedAt,
 }
@@ -75,11 +78,13 @@ enum Below {
 pub(super) struct State {
     pub(super) holds: Holds,
     pub(super) log: RetentionLog,
-    below: Below,
+    pub(super) below: Below,
     /// Consumers whose silence was told.
-    silent: BTreeSet<String>,
+    pub(super) silent: BTreeSet<String>,
     /// Pins that were dropped, the last few.
     pub(super) expired: VecDeque<NamedPin>,
+    /// Told once the lock is let go: whoever tells may wait, and health must not wait with it.
+    untold: Vec<Event>,
 }
 
 /// What is shown of the state: whoever shows it waits for nobody who changes it, and so for no write (O14).
@@ -104,7 +109,7 @@ impl std::fmt::Debug for LiveRetention {
 }
 
 /// A duration in the unit of records.
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms)
 }
 
@@ -151,66 +156,11 @@ impl LiveRetention {
     }
 
     /// Other pins and consumers: durable, then in force, then shown.
-    fn hold(&self, state: &mut State, holds: Holds) -> Result<(), PruneError> {
+    pub(super) fn hold(&self, state: &mut State, holds: Holds) -> Result<(), PruneError> {
         holds.save(&*self.parts.records)?;
         state.holds = holds;
         self.publish(state);
         Ok(())
-    }
-
-    /// Keeps an order by name. The pin is durable when this returns.
-    ///
-    /// Errors: an order that is gone or never was, a name that is no name or belongs to another order, a failed write.
-    pub fn add_pin(&self, pin: NewPin) -> Result<NamedPin, PruneError> {
-        let mut state = self.state()?;
-        self.parts.store.root(pin.order)?;
-        let NewPin { name, owner, order, ttl } = pin;
-        let since_ms = self.parts.clock.unix_ms();
-        let pin = NamedPin { name, owner, order: order.get(), since_ms, ttl_ms: ttl.map(millis) };
-        let holds = state.holds.with_pin(pin.clone())?;
-        self.hold(&mut state, holds)?;
-        tracing::info!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin was added");
-        Ok(pin)
-    }
-
-    /// Ends a pin; its order goes when the floor moves next, unless somebody else keeps it.
-    ///
-    /// Errors: no such pin, a failed write.
-    pub fn remove_pin(&self, name: &str) -> Result<NamedPin, PruneError> {
-        let mut state = self.state()?;
-        let (holds, pin) = state.holds.without_pin(name)?;
-        self.hold(&mut state, holds)?;
-        state.below = Below::ToBeLookedAt;
-        tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
-        Ok(pin)
-    }
-
-    /// Says which order a consumer needs from now on, and that it is alive.
-    ///
-    /// Errors: an order that is gone, a name that is no name, a failed write.
-    pub fn set_consumer(&self, name: &str, order: Order, ttl: Option<Duration>) -> Result<Consumer, PruneError> {
-        let mut state = self.state()?;
-        if let Some(floor) = self.parts.store.floor().filter(|floor| order < *floor) {
-            return Err(StoreError::Pruned { order, floor }.into());
-        }
-        let (heard_ms, ttl) = (self.parts.clock.unix_ms(), ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl));
-        let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms, ttl_ms: millis(ttl) };
-        let holds = state.holds.with_consumer(consumer.clone())?;
-        self.hold(&mut state, holds)?;
-        state.silent.remove(name);
-        Ok(consumer)
-    }
-
-    /// Forgets a consumer.
-    ///
-    /// Errors: no such consumer, a failed write.
-    pub fn remove_consumer(&self, name: &str) -> Result<Consumer, PruneError> {
-        let mut state = self.state()?;
-        let (holds, consumer) = state.holds.without_consumer(name)?;
-        self.hold(&mut state, holds)?;
-        state.silent.remove(name);
-        tracing::info!(name, order = consumer.order, "a consumer was removed");
-        Ok(consumer)
     }
 
     /// The head and the floor; nothing before the first commit.
@@ -223,16 +173,31 @@ impl LiveRetention {
     /// Errors: records that cannot be read or written; then nothing moved.
     pub fn advance_under(&self, durability: Durability) -> Result<(), PruneError> {
         let Some(keep) = self.parts.keep else { return Ok(()) };
-        let Some((head, floor)) = self.ends() else { return Ok(()) };
-        let (mut state, now_ms) = (self.state()?, self.parts.clock.unix_ms());
-        self.drop_expired(&mut state, now_ms)?;
-        tell_silence(&mut state, now_ms);
-        let to = self.first_asked_for(&keep, &state.holds, (floor, head))?.max(floor);
+        let Some(ends) = self.ends() else { return Ok(()) };
+        let mut state = self.state()?;
+        let advanced = self.advance_in(&mut state, &keep, ends, durability);
+        let untold = std::mem::take(&mut state.untold);
+        drop(state);
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
+        advanced
+    }
+
+    fn advance_in(
+        &self,
+        state: &mut State,
+        keep: &KeepPolicy,
+        (head, floor): (HeadRecord, Order),
+        durability: Durability,
+    ) -> Result<(), PruneError> {
+        let now_ms = self.parts.clock.unix_ms();
+        self.drop_expired(state, now_ms)?;
+        tell_silence(state, now_ms);
+        let to = self.first_asked_for(keep, &state.holds, (floor, head))?.max(floor);
         let let_go = match state.below {
             Below::Settled => BTreeSet::new(),
-            Below::ToBeLookedAt => self.unasked_for(&keep, &state.holds),
+            Below::ToBeLookedAt => self.unasked_for(keep, &state.holds),
         };
-        if to == floor && let_go.is_empty() && state.log.is_in_force(&keep) {
+        if to == floor && let_go.is_empty() && state.log.is_in_force(keep) {
             state.below = Below::Settled;
             return Ok(());
         }
@@ -240,7 +205,7 @@ impl LiveRetention {
         let pinned = pinned.filter(|order| (floor..to).contains(order));
         let change =
             FloorMove { to, keep: keep.every_between(floor, to).chain(pinned).collect(), let_go, rows: vec![] };
-        self.apply(&mut state, &keep, (change, Order::new(head.order)), durability)
+        self.apply(state, keep, (change, Order::new(head.order)), durability)
     }
 
     /// Floor, kept orders and log in one batch (I9).
@@ -265,6 +230,9 @@ impl LiveRetention {
         if outside {
             records.stage(RecordKey::RetentionLog, &bytes)?;
         }
+        if !state.log.is_in_force(keep) {
+            state.untold.push(Event::ConfigChanged { what: format!("retention: {keep}") });
+        }
         (state.log, state.below) = (log, Below::Settled);
         Ok(())
     }
@@ -276,6 +244,8 @@ impl LiveRetention {
         state.below = Below::ToBeLookedAt;
         for pin in expired {
             tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
+            let (name, owner) = (pin.name.clone(), pin.owner.clone());
+            state.untold.push(Event::PinExpired { name, owner, order: pin.order });
             state.expired.push_back(pin);
         }
         let surplus = state.expired.len().saturating_sub(REMEMBERED);
@@ -324,6 +294,7 @@ impl State {
             below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
             silent: BTreeSet::new(),
             expired: VecDeque::new(),
+            untold: Vec::new(),
         })
     }
 
@@ -349,6 +320,7 @@ fn tell_silence(state: &mut State, now_ms: u64) {
         if state.silent.insert(consumer.name.clone()) {
             let (name, order, ttl_ms) = (&consumer.name, consumer.order, consumer.ttl_ms);
             tracing::warn!(name, order, ttl_ms, "a consumer is silent: it is not waited for");
+            state.untold.push(Event::ConsumerWentSilent { name: name.clone(), order });
         }
     }
 }

@@ -14,6 +14,7 @@ mod keep;
 mod live;
 mod log;
 mod look;
+mod named;
 mod rollback;
 mod shown;
 mod status;

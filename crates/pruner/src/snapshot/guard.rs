@@ -144,6 +144,6 @@ impl SnapshotGuard<'_> {
 
 impl Drop for SnapshotGuard<'_> {
     fn drop(&mut self) {
-        self.manager.release(&self.permit);
+        self.manager.release(self.phase, &self.permit);
     }
 }

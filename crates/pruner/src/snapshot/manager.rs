@@ -22,6 +22,7 @@ use super::{
 use crate::{
     clock::Clock,
     error::PruneError,
+    events::EventSink,
     phase::PrunePhase,
     records::{RecordKey, Records},
     retention::KeepPolicy,
@@ -84,6 +85,8 @@ pub struct SnapshotParts {
     pub facts: Option<Arc<dyn NodeFacts>>,
     /// Reads time.
     pub clock: Arc<dyn Clock>,
+    /// Takes what happens.
+    pub events: Arc<dyn EventSink>,
 }
 
 /// The retained roots of a snapshot.
@@ -107,7 +110,7 @@ pub(super) struct Held {
 }
 
 pub(super) struct Lock {
-    phase: PrunePhase,
+    pub(super) phase: PrunePhase,
     permit: Permit,
     pub(super) taken: Duration,
     pub(super) taken_unix_ms: u64,
@@ -180,6 +183,10 @@ impl AtomicSnapshotManager {
     /// Errors: a lock that is held on the current one, records that cannot be read, holes, a failed write. After an
     /// error the current snapshot is what it was.
     pub fn create_snapshot(&self, phase: PrunePhase) -> Result<Arc<AtomicSnapshot>, PruneError> {
+        self.telling_created(phase, self.create(phase))
+    }
+
+    fn create(&self, phase: PrunePhase) -> Result<Arc<AtomicSnapshot>, PruneError> {
         let id = {
             let mut state = self.state.lock();
             self.refuse_if_locked(&state)?;
@@ -258,6 +265,10 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: [`Blocked`] while another phase holds it; a snapshot that is too old or fails its integrity hash.
     pub fn lock_snapshot(&self, phase: PrunePhase) -> Result<SnapshotGuard<'_>, PruneError> {
+        self.telling_refused(phase, self.take(phase))
+    }
+
+    fn take(&self, phase: PrunePhase) -> Result<SnapshotGuard<'_>, PruneError> {
         self.end_expired()?;
         let mut state = self.state.lock();
         self.refuse_if_locked(&state)?;
@@ -267,7 +278,9 @@ impl AtomicSnapshotManager {
             self.validate(held)?;
         }
         let permit = self.parts.store.issue_permit();
-        state.lock = Some(self.lock(phase, &permit));
+        let before = state.lock.replace(self.lock(phase, &permit));
+        drop(state);
+        self.tell_taken(phase, snapshot.snapshot_id, before);
         Ok(SnapshotGuard::new(self, snapshot, phase, permit))
     }
 
@@ -316,16 +329,18 @@ impl AtomicSnapshotManager {
             Some(lock) => return self.blocked_by(lock).map_or(Ok(()), |blocked| Err(PruneError::Blocked(blocked))),
             None => return Ok(()),
         };
-        self.release(&permit);
+        self.release(phase, &permit);
         Ok(())
     }
 
     /// Ends one lock. Its permit dies first, outside the state: that waits for a commit.
-    pub(super) fn release(&self, permit: &Permit) {
+    pub(super) fn release(&self, phase: PrunePhase, permit: &Permit) {
         self.parts.store.revoke(permit);
         let mut state = self.state.lock();
         if state.lock.as_ref().is_some_and(|lock| lock.permit.generation() == permit.generation()) {
             state.lock = None;
+            drop(state);
+            self.tell_released(phase);
         }
     }
 

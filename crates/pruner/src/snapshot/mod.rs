@@ -8,6 +8,7 @@
 mod guard;
 mod manager;
 mod outline;
+mod telling;
 mod types;
 
 pub use guard::SnapshotGuard;

@@ -5,7 +5,12 @@ use super::{
     shared::Shared,
     status::{Command, Reply},
 };
-use crate::{certificate::Trigger, outcome::Freeze, trigger::KEPT_REQUESTS};
+use crate::{
+    certificate::Trigger,
+    events::{Event, Joined},
+    outcome::Freeze,
+    trigger::KEPT_REQUESTS,
+};
 
 impl Pruner {
     /// Does what an operator asks, and answers at once.
@@ -66,6 +71,14 @@ impl Pruner {
         shared.give_way(&outside);
         drop(shared);
         self.wake();
+        let joined = match reply {
+            Reply::AlreadyRunning => Some(Joined::Request),
+            Reply::FollowUp => Some(Joined::Cycle),
+            Reply::Accepted | Reply::AlreadyServed { .. } | Reply::NotRunning | Reply::Refused { .. } => None,
+        };
+        if let Some(joined) = joined {
+            self.inner.parts.events.emit(Event::TriggerCoalesced { joined });
+        }
         reply
     }
 
@@ -74,6 +87,7 @@ impl Pruner {
             Ok(()) => {
                 self.inner.shared.lock().freeze = None;
                 tracing::warn!("deletes were unfrozen by an operator");
+                self.inner.parts.events.emit(Event::DeletesUnfrozen);
                 self.wake(); // what was held back by the freeze may be due
                 Reply::Accepted
             }

@@ -12,6 +12,7 @@ use crate::{
     certificate::Trigger,
     cycle::Finished,
     error::PruneError,
+    events::Event,
     metrics,
     outcome::{Freeze, Outcome},
     trigger::{Beginning, Ending, Ledger, Run},
@@ -76,6 +77,7 @@ impl Inner {
         self.snapshots.end_cycle();
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
         let why = "a cycle panicked; see the log".to_owned();
+        self.parts.events.emit(Event::WorkerPanicked { why: why.clone() });
         let outcome = self.early(&PruneError::Invariant(why.clone()));
         Ended { outcome, change: Change { failed: 1, poisoned: Some(why), ..Change::default() } }
     }

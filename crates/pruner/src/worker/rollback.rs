@@ -4,7 +4,7 @@ use state_store::{Batch, RolledBack};
 use state_tree::Order;
 
 use super::{Pruner, shared::Life};
-use crate::{error::PruneError, rollback::Rollback, trigger::Ledger};
+use crate::{error::PruneError, events::Event, rollback::Rollback, trigger::Ledger};
 
 impl Pruner {
     /// Makes a retained order the newest one, durably. A cycle that runs, or that an earlier process left, is abandoned,
@@ -33,6 +33,8 @@ impl Pruner {
         let mut shared = inner.shared.lock();
         shared.coordinator.rolled_back(to.get());
         shared.steady.rolled_back(to.get());
+        // By the worker: whoever goes back may hold what commits wait for.
+        shared.untold.push(Event::RolledBack { from: rolled.from.get(), to: rolled.to.get() });
         shared.head = inner.head_after(to); // somebody may have committed already
         Ok(rolled)
     }

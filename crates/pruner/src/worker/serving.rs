@@ -23,6 +23,7 @@ use crate::{
     control::Control,
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
+    events::Event,
     trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger},
 };
 
@@ -80,16 +81,26 @@ impl Inner {
         let mut steady = Steady::default();
         self.prepare(&mut steady);
         loop {
+            self.tell_untold();
             match self.next() {
                 Next::Cycle(trigger, control) => self.run(trigger, control),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Wait(until) => match self.wait(messages, until) {
                     Woken::ToLook => {}
-                    Woken::ToEnd => return,
+                    Woken::ToEnd => break,
                 },
-                Next::End => return,
+                Next::End => break,
             }
         }
+        self.tell_untold();
+        let rest = steady.tally.rest(self.parts.clock.monotonic());
+        rest.into_iter().for_each(|event| self.parts.events.emit(event));
+    }
+
+    /// What was found out under a lock that commits take is told here.
+    fn tell_untold(&self) {
+        let untold = std::mem::take(&mut self.shared.lock().untold);
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
     }
 
     /// Decides, and begins in the same scope.
@@ -134,6 +145,8 @@ impl Inner {
     fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>) {
         let ledger = self.shared.lock().coordinator.ledger().clone();
         tracing::info!(run = ledger.newest(), trigger = trigger.label(), "pruning run begins");
+        let head_order = self.shared.lock().head;
+        self.parts.events.emit(Event::TriggerFired { trigger, run: ledger.newest(), head_order });
         self.work(trigger, control, |env, order| {
             ledger.save(&*self.parts.records)?; // BEFORE anything is done: a request is served once (C14)
             cycle::run(env, order).map(Some)

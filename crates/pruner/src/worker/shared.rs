@@ -7,6 +7,7 @@ use crate::{
     certificate::Trigger,
     control::{Control, Progress},
     error::PruneError,
+    events::Event,
     outcome::{Freeze, Outcome},
     snapshot::AtomicSnapshotManager,
     trigger::{Coordinator, Ledger},
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     pub(super) life: Life,
     /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
     pub(super) asked: Option<Vec<String>>,
+    /// Events for the worker to tell.
+    pub(super) untold: Vec<Event>,
 }
 
 impl Shared {
@@ -62,6 +65,7 @@ impl Shared {
             head,
             life: Life::Serving,
             asked: None,
+            untold: Vec::new(),
         }
     }
 }

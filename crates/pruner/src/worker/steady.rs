@@ -24,6 +24,7 @@ use crate::{
     control::{Control, Observer, Progress},
     cycle::CycleEnv,
     error::PruneError,
+    events::{Event, RoundTally, RoundTold},
     incremental::{IncrementalSweep, Load, Round, RoundEnd, SlicePace},
     metrics,
     outcome::Freeze,
@@ -209,6 +210,8 @@ impl Observer for GiveWay {
 #[derive(Default)]
 pub(super) struct Steady {
     sweep: IncrementalSweep,
+    /// Rounds that were not told yet.
+    pub(super) tally: RoundTally,
     /// Whether the journal of an earlier process was read.
     is_indexed: bool,
 }
@@ -221,6 +224,7 @@ impl Inner {
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
         let pending = self.parts.store.pending();
         let now = self.parts.clock.monotonic();
+        let told = RoundTold::of(&ended);
         let freeze = match &ended {
             Ok(Ok(round)) => {
                 metrics::round_ended(round);
@@ -249,8 +253,10 @@ impl Inner {
         }
         shared.freeze = freeze.or(shared.freeze.take());
         shared.measure(now, lag, pending);
+        let failures = shared.steady.failures;
         drop(shared);
         self.rested.notify_all();
+        told.tell(&*self.parts.events, (&mut steady.tally, now), failures);
     }
 
     fn round(self: &Arc<Self>, steady: &mut Steady, control: &Arc<Control>) -> Result<Round, PruneError> {
@@ -296,6 +302,8 @@ impl Inner {
             Indexed::Whole { bad_rows } => {
                 if bad_rows > 0 {
                     tracing::error!(bad_rows, "journal rows cannot be read; a major cycle finds what they named");
+                    let what = "rows of the commit journal".to_owned();
+                    self.parts.events.emit(Event::PoisonItem { what, count: bad_rows });
                 }
                 Ok(true)
             }

@@ -1,0 +1,247 @@
+//! `journal`: what happened, from a running node or from the file beside a store, in use or not. Nothing is written.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::{Duration, SystemTime},
+};
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde_json::{Value, json};
+use state_pruner::{
+    Clock, SystemClock,
+    events::{Entry, Filter, JournalRead, find_journal, journal_dir, read_journal, verify_journal},
+};
+
+use super::{
+    OutputArgs,
+    follow::follow,
+    render::{Failure, Output},
+    retain::{Request, told},
+    values::at_most,
+};
+
+/// `journal`.
+#[derive(Debug, Args)]
+pub(super) struct JournalArgs {
+    #[command(subcommand)]
+    command: JournalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum JournalCommand {
+    /// Print the newest events, and with --follow those that come.
+    Tail {
+        #[command(flatten)]
+        source: SourceArgs,
+        #[command(flatten)]
+        filter: FilterArgs,
+        /// Events to begin with.
+        #[arg(long, value_name = "N", default_value = "20", value_parser = |text: &str| at_most::<std::num::NonZeroUsize>(text, 10_000))]
+        lines: std::num::NonZeroUsize,
+        /// Go on until a signal; with --json one object per line.
+        #[arg(long)]
+        follow: bool,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Print what the journal has, the oldest first, at most the newest 10,000.
+    Show {
+        #[command(flatten)]
+        source: SourceArgs,
+        #[command(flatten)]
+        filter: FilterArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Read every record and tell what is damaged.
+    Verify {
+        #[command(flatten)]
+        source: SourceArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+}
+
+/// Whose journal.
+#[derive(Debug, Clone, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("journal").required(true).args(["url", "db", "state_dir"])))]
+pub(super) struct SourceArgs {
+    /// Address of a running node.
+    #[arg(long, value_name = "URL")]
+    pub(super) url: Option<String>,
+    /// Folder of a database, in use or not: a node's, or one that was pruned at rest.
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// The folder that was given to `prune`, or the data folder of a node.
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+}
+
+/// Which events.
+#[derive(Debug, Clone, Args)]
+pub(super) struct FilterArgs {
+    /// Only events of this code. May be given again.
+    #[arg(long = "code", value_name = "CODE", value_parser = code)]
+    pub(super) codes: Vec<String>,
+    /// Only events since then: a time back such as 2h, or a moment such as 2026-11-26T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = moment)]
+    since: Option<Since>,
+    /// Only events after this number.
+    #[arg(long, value_name = "SEQ")]
+    pub(super) after: Option<u64>,
+}
+
+/// A moment, or how long ago it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Since {
+    Ago(Duration),
+    At(SystemTime),
+}
+
+fn moment(text: &str) -> Result<Since, String> {
+    let ago = humantime::parse_duration(text).map(Since::Ago);
+    let wrong = |_| "a time back such as 2h or a moment such as 2026-11-26T12:00:00Z is expected".to_owned();
+    ago.or_else(|_| humantime::parse_rfc3339_weak(text).map(Since::At)).map_err(wrong)
+}
+
+fn code(text: &str) -> Result<String, String> {
+    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    is_word.then(|| text.to_owned()).ok_or_else(|| "a word such as cycle_ended is expected".to_owned())
+}
+
+impl FilterArgs {
+    pub(super) fn since_ms(&self) -> Option<u64> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms);
+        self.since.map(|since| match since {
+            Since::Ago(ago) => SystemClock::new().unix_ms().saturating_sub(millis(ago)),
+            Since::At(at) => at.duration_since(SystemTime::UNIX_EPOCH).map_or(0, millis),
+        })
+    }
+
+    fn filter(&self, last: usize) -> Filter {
+        Filter {
+            after: self.after,
+            since_ms: self.since_ms(),
+            codes: self.codes.clone(),
+            first: None,
+            last: Some(last),
+        }
+    }
+}
+
+impl JournalArgs {
+    pub(super) fn output(&self) -> OutputArgs {
+        match &self.command {
+            JournalCommand::Tail { output, .. }
+            | JournalCommand::Show { output, .. }
+            | JournalCommand::Verify { output, .. } => *output,
+        }
+    }
+}
+
+/// The most events that are printed at once.
+const MOST: usize = 10_000;
+
+/// Prints or checks a journal.
+pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
+    match &args.command {
+        JournalCommand::Show { source, filter, .. } => told(output, source.read(&filter.filter(MOST)), lines),
+        JournalCommand::Tail { source, filter, lines: newest, follow: false, .. } => {
+            told(output, source.read(&filter.filter(newest.get())), lines)
+        }
+        JournalCommand::Tail { source, filter, lines: newest, follow: true, .. } => {
+            match source.read(&filter.filter(newest.get())).and_then(|read| follow(source, filter, &read, output)) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => output.failed(&failure),
+            }
+        }
+        JournalCommand::Verify { source, .. } => verify(source, output),
+    }
+}
+
+fn verify(source: &SourceArgs, output: Output) -> ExitCode {
+    let read = match source.verify() {
+        Ok(read) => read,
+        Err(failure) => return output.failed(&failure),
+    };
+    output.answer(&read, || {
+        let JournalRead { path, records, unknown, damaged, torn_bytes, missing, range, .. } = &read;
+        let numbers = range.map_or_else(|| "no events".to_owned(), |(first, last)| format!("events {first} to {last}"));
+        format!(
+            "{}: {numbers}, {records} whole, {unknown} of a newer program, {missing} missing; {damaged} damaged places, \
+             {torn_bytes} bytes torn at the end",
+            path.display()
+        )
+    });
+    if read.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+impl SourceArgs {
+    /// The folder of the journal, where no node is asked.
+    pub(super) fn dir(&self) -> Result<PathBuf, Failure> {
+        match (&self.db, &self.state_dir) {
+            (Some(db), _) => find_journal(db).ok_or_else(|| absent(db)),
+            (None, Some(dir)) => Ok(journal_dir(dir)),
+            (None, None) => Err(Failure::new("usage", "give --url, --db or --state-dir")),
+        }
+    }
+
+    fn read(&self, filter: &Filter) -> Result<JournalRead, Failure> {
+        match &self.url {
+            Some(url) => Request::get(format!("v1/events?{}", query(filter))).ask(url),
+            None => read_journal(&self.dir()?, filter).map_err(|error| Failure::new(error.code(), &error)),
+        }
+    }
+
+    fn verify(&self) -> Result<JournalRead, Failure> {
+        match &self.url {
+            Some(url) => Request::get("v1/events/verify").ask(url),
+            None => verify_journal(&self.dir()?).map_err(|error| Failure::new(error.code(), &error)),
+        }
+    }
+}
+
+fn absent(db: &Path) -> Failure {
+    let message = format!("there is no event journal beside {}: give its folder with --state-dir", db.display());
+    Failure::new("file", message)
+}
+
+fn query(filter: &Filter) -> String {
+    let Filter { after, since_ms, codes, first, last } = filter;
+    let mut parts = Vec::new();
+    parts.extend(after.map(|after| format!("after={after}")));
+    parts.extend(since_ms.map(|since| format!("since_ms={since}")));
+    parts.extend(first.map(|first| format!("limit={first}")));
+    parts.extend(last.map(|last| format!("last={last}")));
+    if !codes.is_empty() {
+        parts.push(format!("code={}", codes.join(",")));
+    }
+    parts.join("&")
+}
+
+fn lines(read: &JournalRead) -> String {
+    if read.events.is_empty() {
+        return "no events".to_owned();
+    }
+    read.events.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// One event for people.
+pub(super) fn line(entry: &Entry) -> String {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(entry.at_ms);
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let field = |(name, value): (&String, &Value)| format!("  {name}={}", text(value));
+    let known = entry.data.iter().filter(|(_, value)| !value.is_null());
+    let fields: String = known.map(field).collect();
+    format!("{}  {}  {}{fields}", entry.seq, humantime::format_rfc3339_millis(at), entry.code)
+}
+
+/// What a watcher missed.
+pub(super) fn missed(count: u64, output: Output) {
+    match output {
+        Output::Human => output.text(&format!("({count} events were missed)")),
+        Output::Json => output.text(&json!({ "missed": count }).to_string()),
+    }
+}

@@ -1,0 +1,97 @@
+//! What is told of a cycle: its beginning, its phases, its end with the totals, and the freeze that it leaves.
+
+use super::{CycleEnv, CycleOrder, Finished, Marked};
+use crate::{
+    error::PruneError,
+    events::{CycleEnd, Event},
+    outcome::Freeze,
+    phase::{PhaseRecord, PrunePhase},
+};
+
+const FINISHED: &str = "finished";
+const DONE: &str = "done";
+
+/// A cycle begins, or goes on after a restart.
+pub(crate) fn begun(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) {
+    env.observer.began(cycle);
+    env.parts.events.emit(Event::CycleBegun { cycle, trigger: order.trigger });
+}
+
+/// Works within a phase, and tells when it is entered and left.
+fn within<T>(
+    env: &CycleEnv,
+    (cycle, phase): (u64, PrunePhase),
+    work: impl FnOnce() -> Result<T, PruneError>,
+) -> Result<T, PruneError> {
+    let (events, begun) = (&env.parts.events, env.parts.clock.monotonic());
+    events.emit(Event::PhaseEntered { cycle, phase });
+    let done = work();
+    let took = env.parts.clock.monotonic().saturating_sub(begun);
+    let outcome = done.as_ref().map_or_else(PruneError::code, |_| DONE).to_owned();
+    let millis = u64::try_from(took.as_millis()).map_or(u64::MAX, |ms| ms);
+    events.emit(Event::PhaseLeft { cycle, phase, outcome, millis });
+    done
+}
+
+pub(crate) fn build_reach(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    cycle: u64,
+) -> Result<(PhaseRecord, Marked), PruneError> {
+    within(env, (cycle, PrunePhase::BuildReach), || super::mark_anew(env, order, cycle))
+}
+
+pub(crate) fn sweep_expired(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    record: PhaseRecord,
+    marked: Marked,
+) -> Result<Finished, PruneError> {
+    let cycle = record.cycle;
+    within(env, (cycle, PrunePhase::SweepExpired), || super::sweep_marked(env, order, record, marked))
+}
+
+/// Ends the cycle one way or the other, and tells how.
+pub(crate) fn settle(
+    env: &CycleEnv,
+    cycle: u64,
+    order: &CycleOrder<'_>,
+    result: Result<Finished, PruneError>,
+) -> Result<Finished, PruneError> {
+    let settled = super::settled(env, cycle, order, result);
+    match &settled {
+        Ok(finished) => env.parts.events.emit(Event::CycleEnded(totals(finished))),
+        Err(error) => ended_early(env, cycle, error),
+    }
+    settled
+}
+
+/// Tells that a cycle did not finish.
+pub(crate) fn ended_early(env: &CycleEnv, cycle: u64, error: &PruneError) {
+    let events = &env.parts.events;
+    events.emit(Event::CycleEnded(CycleEnd {
+        cycle,
+        outcome: error.code().to_owned(),
+        message: Some(error.to_string()),
+        deleted: None,
+        live: None,
+        bytes_before: None,
+        bytes_after: None,
+    }));
+    if let Some(Freeze { why, .. }) = Freeze::by(error, Some(cycle), 0) {
+        events.emit(Event::DeletesFrozen { cycle: Some(cycle), why });
+    }
+}
+
+fn totals(finished: &Finished) -> CycleEnd {
+    let certificate = &finished.certificate;
+    CycleEnd {
+        cycle: certificate.cycle,
+        outcome: FINISHED.to_owned(),
+        message: None,
+        deleted: Some(certificate.deleted),
+        live: Some(certificate.live_nodes),
+        bytes_before: certificate.bytes_before.map(|bytes| bytes.total),
+        bytes_after: Some(certificate.bytes_after.total),
+    }
+}

@@ -1,0 +1,205 @@
+//! The file of a journal: made whole, read at its opening, appended to by one process.
+//!
+//! Its lock is held while records are written and while a compaction swaps the file, never while the disk syncs.
+
+use std::{
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read as _, Seek as _, SeekFrom},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use state_store::{Holder, StoreError};
+
+use super::{
+    frame::{Beginning, Counts, HEADER, JournalHeader, Scanner},
+    medium::{Medium, Mount},
+};
+use crate::{error::PruneError, files};
+
+/// The name of the file in the folder of a journal.
+pub(super) const FILE: &str = "journal.events";
+/// Whoever writes holds a lock on this one: the journal itself is exchanged by compaction.
+const LOCK: &str = "writer.lock";
+
+/// What a compaction exchanges.
+pub(super) struct Active {
+    pub(super) medium: Arc<dyn Medium>,
+    /// Bytes that were written whole.
+    pub(super) bytes: u64,
+}
+
+/// A journal that is open for writing.
+pub(super) struct EventFile {
+    pub(super) path: PathBuf,
+    pub(super) header: JournalHeader,
+    pub(super) mount: Mount,
+    pub(super) active: Mutex<Active>,
+    /// Nobody else writes while this is open.
+    _lock: File,
+}
+
+/// What an opening found.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Found {
+    pub(super) counts: Counts,
+    pub(super) last_seq: u64,
+    /// When the oldest event happened.
+    pub(super) oldest_ms: Option<u64>,
+    /// Whether the file has to be written anew before anything is appended to it.
+    pub(super) headless: bool,
+}
+
+/// What is wrong with a journal as a whole.
+fn refused(path: &Path, why: impl Into<String>) -> PruneError {
+    StoreError::Record { name: format!("event journal {}", path.display()), why: why.into() }.into()
+}
+
+fn newer(path: &Path, version: u32) -> PruneError {
+    let known = super::frame::VERSION;
+    refused(path, format!("it has version {version}, this program reads up to {known}: use the newer program"))
+}
+
+/// Opens a journal for reading and tells what it says of itself; nothing if there is none.
+///
+/// Errors: a failed read, a newer version.
+pub(super) fn open_to_read(path: &Path) -> Result<Option<(File, Option<JournalHeader>)>, PruneError> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(files::failed(path)(error)),
+    };
+    let mut first = Vec::with_capacity(HEADER);
+    file.by_ref().take(HEADER as u64).read_to_end(&mut first).map_err(files::failed(path))?;
+    match JournalHeader::decode(&first) {
+        Beginning::Newer(version) => Err(newer(path, version)),
+        Beginning::Whole(header) => Ok(Some((file, Some(header)))),
+        Beginning::Unusable => {
+            file.seek(SeekFrom::Start(0)).map_err(files::failed(path))?;
+            Ok(Some((file, None)))
+        }
+    }
+}
+
+/// Where the records of a journal begin; one without a header is looked through from its first byte.
+pub(super) fn records_begin(header: Option<JournalHeader>) -> u64 {
+    header.map_or(0, |_| HEADER as u64)
+}
+
+impl EventFile {
+    /// Opens the journal of a folder, or makes one. A torn tail is cut off.
+    ///
+    /// Errors: a newer version or a file that is none, before anything is written; another process that writes to it; a
+    /// failed read or write.
+    pub(super) fn open(dir: &Path, mount: Mount, now_ms: u64) -> Result<(Self, Found), PruneError> {
+        let path = dir.join(FILE);
+        open_to_read(&path)?; // BEFORE any write: a newer program's journal is left as it is (C17)
+        files::create_dir(dir)?;
+        let lock = lock(dir)?;
+        files::remove(&files::aside(&path))?;
+        let opened = open_to_read(&path)?;
+        let new = JournalHeader { id: new_id(now_ms), created_ms: now_ms };
+        let (header, found) = match opened {
+            None => {
+                files::replace(&path, &new.encode())?;
+                (new, Found::default())
+            }
+            Some((file, header)) => {
+                let found = replay(&path, file, header)?;
+                (header.map_or(new, |header| header), found)
+            }
+        };
+        let file = append_to(&path)?;
+        let bytes = file.metadata().map_err(files::failed(&path))?.len();
+        let active = Mutex::new(Active { medium: mount(file), bytes });
+        let opened = Self { path, header, mount, active, _lock: lock };
+        if found.counts.torn_bytes > 0 && !found.headless {
+            opened.cut_tail(bytes.saturating_sub(found.counts.torn_bytes))?;
+        }
+        Ok((opened, found))
+    }
+
+    fn cut_tail(&self, bytes: u64) -> Result<(), PruneError> {
+        let mut active = self.active.lock();
+        active.medium.cut(bytes).map_err(files::failed(&self.path))?;
+        active.bytes = bytes;
+        Ok(())
+    }
+
+    /// Bytes of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.active.lock().bytes
+    }
+
+    /// Writes records at the end. After an error none of them is there, or a reader passes over what is.
+    ///
+    /// Errors: a failed write.
+    pub(super) fn append(&self, records: &[u8]) -> Result<(), PruneError> {
+        let mut active = self.active.lock();
+        if let Err(error) = active.medium.append(records) {
+            if let Err(left) = active.medium.cut(active.bytes) {
+                tracing::debug!(%left, "what a failed write left in the event journal stays, and is passed over");
+            }
+            return Err(files::failed(&self.path)(error));
+        }
+        active.bytes += records.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what was appended durable.
+    ///
+    /// Errors: a failed sync; what was appended since the last one may be gone, so the file has to be written anew.
+    pub(super) fn sync(&self) -> Result<(), PruneError> {
+        let medium = Arc::clone(&self.active.lock().medium);
+        medium.sync().map_err(files::failed(&self.path))
+    }
+}
+
+/// Opens a file of ours at its end.
+pub(super) fn append_to(path: &Path) -> Result<File, PruneError> {
+    OpenOptions::new().append(true).open(path).map_err(files::failed(path))
+}
+
+/// Reads every record once.
+fn replay(path: &Path, file: File, header: Option<JournalHeader>) -> Result<Found, PruneError> {
+    let length = file.metadata().map_err(files::failed(path))?.len();
+    let mut scanner = Scanner::new(file, records_begin(header));
+    let mut found = Found { headless: header.is_none(), ..Found::default() };
+    while let Some(frame) = scanner.next().map_err(files::failed(path))? {
+        found.last_seq = frame.seq;
+        found.oldest_ms = Some(found.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
+    }
+    found.counts = scanner.counts();
+    if found.headless {
+        found.counts.damaged = found.counts.damaged.max(1); // the header, if nothing else
+        if found.counts.records == 0 && length > HEADER as u64 {
+            return Err(refused(path, "it is no event journal: move it away"));
+        }
+    }
+    Ok(found)
+}
+
+/// Different for each journal of each process; chance is not needed for that.
+fn new_id(now_ms: u64) -> [u8; 16] {
+    use std::hash::{BuildHasher as _, RandomState};
+    let chance = RandomState::new().hash_one((now_ms, std::process::id()));
+    let mut id = [0; 16];
+    let parts = now_ms.to_be_bytes().into_iter().chain(chance.to_be_bytes());
+    id.iter_mut().zip(parts).for_each(|(to, from)| *to = from);
+    id
+}
+
+/// One process writes at a time; the lock goes with it.
+fn lock(dir: &Path) -> Result<File, PruneError> {
+    let path = dir.join(LOCK);
+    let options = OpenOptions::new().create(true).truncate(false).write(true).clone();
+    let file = options.open(&path).map_err(files::failed(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::Locked { path, holder: Holder { pid: None, command: None } }.into())
+        }
+        Err(TryLockError::Error(error)) => Err(files::failed(&path)(error)),
+    }
+}

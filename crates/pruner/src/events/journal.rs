@@ -1,0 +1,246 @@
+//! The journal as producers and watchers see it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
+
+use super::{
+    EventSink,
+    event::{Event, Happened},
+    file::{EventFile, FILE, Found},
+    frame::Counts,
+    medium::{Mount, plain},
+    queue::{Closed, InTime, Queue, Sent},
+    read::{Filter, JournalRead, read_journal},
+    status::{EventsConfig, JournalStatus, Replay, Told, WriteFailure},
+    writer::{Need, Writer, WriterParts},
+};
+use crate::{clock::Clock, error::PruneError};
+
+/// Events that a watcher may be behind before it loses the oldest.
+const WATCHED: usize = 1024;
+/// How long a journal that is dropped waits for its disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How a journal ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopping {
+    /// Everything that was taken is on disk, or was counted as lost before.
+    Whole,
+    /// The disk did not answer in time, and so many events are given up.
+    GivenUp {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// What a watcher hears.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// The next event.
+    Event(Arc<Happened>),
+    /// It was too slow: so many events are lost to it.
+    Missed(u64),
+    /// The journal has ended.
+    Ended,
+}
+
+/// Watches a journal live. Nobody waits for it.
+#[derive(Debug)]
+pub struct Subscription(broadcast::Receiver<Arc<Happened>>);
+
+impl Subscription {
+    /// Waits for the next event.
+    pub async fn next(&mut self) -> Heard {
+        match self.0.recv().await {
+            Ok(happened) => Heard::Event(happened),
+            Err(RecvError::Lagged(missed)) => Heard::Missed(missed),
+            Err(RecvError::Closed) => Heard::Ended,
+        }
+    }
+
+    /// What is there to hear now, if anything.
+    pub fn try_next(&mut self) -> Option<Heard> {
+        match self.0.try_recv() {
+            Ok(happened) => Some(Heard::Event(happened)),
+            Err(TryRecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
+            Err(TryRecvError::Closed) => Some(Heard::Ended),
+            Err(TryRecvError::Empty) => None,
+        }
+    }
+}
+
+/// The journal of one process. Dropping it stops it; stopping is better, because it tells how it went.
+pub struct EventJournal {
+    queue: Arc<Queue>,
+    clock: Arc<dyn Clock>,
+    live: broadcast::Sender<Arc<Happened>>,
+    told: Arc<Mutex<Told>>,
+    path: PathBuf,
+    replay: Replay,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for EventJournal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventJournal").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl EventJournal {
+    /// Opens the journal of a folder, or makes one, and starts its writer.
+    ///
+    /// Errors: a journal of a newer program or a file that is none, before anything is written; another process that writes
+    /// to it; a failed read or write; a thread that cannot be started.
+    pub fn open(dir: &Path, config: EventsConfig, clock: Arc<dyn Clock>) -> Result<Self, PruneError> {
+        Self::mounted(dir, config, clock, plain())
+    }
+
+    pub(super) fn mounted(
+        dir: &Path,
+        config: EventsConfig,
+        clock: Arc<dyn Clock>,
+        mount: Mount,
+    ) -> Result<Self, PruneError> {
+        let (file, found) = EventFile::open(dir, mount, clock.unix_ms())?;
+        let Found { counts: Counts { records, damaged, torn_bytes, missing }, .. } = found;
+        let replay = Replay { records, damaged, torn_bytes, missing };
+        if damaged > 0 || torn_bytes > 0 {
+            tracing::warn!(damaged, torn_bytes, missing, "the event journal has damage; what is whole is kept");
+        }
+        let told = Told { last_seq: found.last_seq, bytes: file.bytes(), ..Told::default() };
+        let journal = Self::start((config, clock), (dir, replay), told, (Some(file), found))?;
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        journal.emit(Event::Started { version, pid: std::process::id(), damaged, torn_bytes });
+        Ok(journal)
+    }
+
+    /// A journal that cannot be written, because of this error: whoever watches hears events, the disk does not.
+    ///
+    /// Errors: a thread that cannot be started.
+    pub fn unwritten(
+        dir: &Path,
+        error: &PruneError,
+        config: EventsConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, PruneError> {
+        let told = Told { failure: Some(WriteFailure::of(error, 1)), ..Told::default() };
+        Self::start((config, clock), (dir, Replay::default()), told, (None, Found::default()))
+    }
+
+    fn start(
+        (config, clock): (EventsConfig, Arc<dyn Clock>),
+        (dir, replay): (&Path, Replay),
+        told: Told,
+        (file, found): (Option<EventFile>, Found),
+    ) -> Result<Self, PruneError> {
+        let (queue, told) = (Arc::new(Queue::default()), Arc::new(Mutex::new(told)));
+        let (live, _) = broadcast::channel(WATCHED);
+        let parts = WriterParts {
+            queue: Arc::clone(&queue),
+            clock: Arc::clone(&clock),
+            config,
+            live: live.clone(),
+            told: Arc::clone(&told),
+            file,
+        };
+        let need = if found.headless { Need::Rewriting } else { Need::Nothing };
+        let writer = Writer::new(parts, found.last_seq, found.oldest_ms, need);
+        let spawned = Builder::new().name("events".to_owned()).spawn(move || writer.run());
+        let thread =
+            spawned.map_err(|error| PruneError::Invariant(format!("the event writer cannot start: {error}")))?;
+        let path = dir.join(FILE);
+        Ok(Self { queue, clock, live, told, path, replay, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Watches what happens from now on.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription(self.live.subscribe())
+    }
+
+    /// Waits until everything that was emitted before is written; not longer than this.
+    ///
+    /// Errors: it took longer.
+    pub fn flush(&self, patience: Duration) -> Result<(), PruneError> {
+        match self.queue.flush(patience) {
+            InTime::Yes => Ok(()),
+            InTime::No => Err(self.late()),
+        }
+    }
+
+    fn late(&self) -> PruneError {
+        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "the disk does not answer in time");
+        PruneError::File { path: self.path.clone(), source }
+    }
+
+    /// Reads what was written.
+    ///
+    /// Errors: a failed read.
+    pub fn read(&self, filter: &Filter) -> Result<JournalRead, PruneError> {
+        match self.path.parent() {
+            Some(dir) => read_journal(dir, filter),
+            None => Err(PruneError::Invariant("a journal lies in no folder".to_owned())),
+        }
+    }
+
+    /// What it tells of itself. Waits for nothing.
+    pub fn status(&self) -> JournalStatus {
+        let told = self.told.lock().clone();
+        JournalStatus {
+            path: self.path.clone(),
+            last_seq: told.last_seq,
+            written_total: told.written,
+            lost_total: told.lost,
+            waiting: self.queue.waiting(),
+            bytes: told.bytes,
+            failure: told.failure,
+            replay: self.replay,
+            compactions_total: told.compactions,
+            longest_swap_us: u64::try_from(told.longest_swap.as_micros()).map_or(u64::MAX, |us| us),
+            subscribers: self.live.receiver_count() as u64,
+        }
+    }
+
+    /// Takes nothing more, writes what waits, makes it durable and ends the writer. A disk that does not answer within
+    /// `patience` is left alone with what it has in hand. Stopped before, there is nothing to do.
+    pub fn stop(&self, patience: Duration) -> Stopping {
+        let mut thread = self.thread.lock();
+        let Some(writer) = thread.take() else { return Stopping::Whole };
+        let lost = self.told.lock().lost;
+        self.queue.close(Some(Sent { at_ms: self.clock.unix_ms(), event: Event::Stopped { lost } }));
+        if let Err(events) = self.queue.wait_for_end(patience) {
+            self.told.lock().lost += events;
+            tracing::error!(events, "the disk of the event journal does not answer: these events are given up");
+            return Stopping::GivenUp { events }; // the thread ends when the disk answers
+        }
+        if writer.join().is_err() {
+            tracing::error!("the writer of the event journal panicked");
+        }
+        Stopping::Whole
+    }
+}
+
+impl EventSink for EventJournal {
+    /// Waits while 2,048 events wait. One that comes after the end is counted as lost.
+    fn emit(&self, event: Event) {
+        let code = event.code();
+        if let Err(Closed) = self.queue.send(Sent { at_ms: self.clock.unix_ms(), event }) {
+            self.told.lock().lost += 1;
+            tracing::debug!(event = code, "an event came after the end of the journal");
+        }
+    }
+}
+
+impl Drop for EventJournal {
+    fn drop(&mut self) {
+        match self.stop(PATIENCE) {
+            Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the stop itself
+        }
+    }
+}

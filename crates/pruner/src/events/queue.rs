@@ -1,0 +1,201 @@
+//! What waits to be written: bounded, first come first served, and it can be closed while producers wait in it.
+//!
+//! A channel of the standard library cannot do the last: a producer that waits for a hung disk would hang with it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::event::Event;
+
+/// Events that wait or are being written, at most.
+pub(super) const CAPACITY: usize = 2048;
+
+/// An event and when it happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sent {
+    pub(super) at_ms: u64,
+    pub(super) event: Event,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Open,
+    /// Nothing more is taken in; what waits is written.
+    Closed,
+    /// What waits is given up.
+    GivenUp,
+    /// The writer has ended.
+    Ended,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: VecDeque<Sent>,
+    /// Events that the writer has in hand.
+    in_hand: usize,
+    life: Life,
+    /// Flushes asked for, and done.
+    asked: u64,
+    flushed: u64,
+}
+
+/// What the writer is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// To write these.
+    Events(Vec<Sent>),
+    /// Nothing came in time.
+    Nothing,
+    /// To flush, for whoever waits for it.
+    Flush(u64),
+    /// To end.
+    End,
+}
+
+/// Nothing is taken in any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Closed;
+
+/// Whether something happened in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InTime {
+    Yes,
+    No,
+}
+
+/// The queue between producers and writer.
+#[derive(Debug)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    /// Told when there is room, or never will be.
+    room: Condvar,
+    /// Told when there is work.
+    work: Condvar,
+    /// Told when a flush is done or the writer has ended.
+    done: Condvar,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        let state = State { waiting: VecDeque::new(), in_hand: 0, life: Life::Open, asked: 0, flushed: 0 };
+        Self { state: Mutex::new(state), room: Condvar::new(), work: Condvar::new(), done: Condvar::new() }
+    }
+}
+
+impl Queue {
+    /// Puts an event at the end; waits while the queue is full.
+    ///
+    /// Errors: the queue was closed.
+    pub(super) fn send(&self, sent: Sent) -> Result<(), Closed> {
+        let mut state = self.state.lock();
+        while state.life == Life::Open && state.waiting.len() + state.in_hand >= CAPACITY {
+            self.room.wait(&mut state);
+        }
+        if state.life != Life::Open {
+            return Err(Closed);
+        }
+        state.waiting.push_back(sent);
+        drop(state);
+        self.work.notify_one();
+        Ok(())
+    }
+
+    /// The next work of the writer, which has dealt with what it took before; waits for `patience`, or for good.
+    pub(super) fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
+        let mut state = self.state.lock();
+        if state.in_hand > 0 {
+            state.in_hand = 0;
+            self.room.notify_all();
+        }
+        loop {
+            match state.life {
+                Life::GivenUp | Life::Ended => return Taken::End,
+                Life::Closed if state.waiting.is_empty() => return Taken::End,
+                Life::Open | Life::Closed => {}
+            }
+            if !state.waiting.is_empty() {
+                let count = most.min(state.waiting.len());
+                state.in_hand = count;
+                return Taken::Events(state.waiting.drain(..count).collect());
+            }
+            if state.asked > state.flushed {
+                return Taken::Flush(state.asked);
+            }
+            match patience {
+                None => self.work.wait(&mut state),
+                Some(patience) if self.work.wait_for(&mut state, patience).timed_out() => return Taken::Nothing,
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Waits until everything that was sent before is flushed.
+    pub(super) fn flush(&self, patience: Duration) -> InTime {
+        let mut state = self.state.lock();
+        state.asked += 1;
+        let ticket = state.asked;
+        self.work.notify_one();
+        while state.flushed < ticket && state.life != Life::Ended {
+            if self.done.wait_for(&mut state, patience).timed_out() {
+                return InTime::No;
+            }
+        }
+        InTime::Yes
+    }
+
+    /// Tells that everything up to this ticket is flushed.
+    pub(super) fn flushed(&self, ticket: u64) {
+        let mut state = self.state.lock();
+        state.flushed = state.flushed.max(ticket);
+        drop(state);
+        self.done.notify_all();
+    }
+
+    /// Takes nothing more in, but for the last words; producers that wait are told so.
+    pub(super) fn close(&self, last_words: Option<Sent>) {
+        let mut state = self.state.lock();
+        if state.life == Life::Open {
+            state.life = Life::Closed;
+            state.waiting.extend(last_words);
+        }
+        drop(state);
+        self.room.notify_all();
+        self.work.notify_one();
+    }
+
+    /// Waits until the writer has ended; else what waits is given up, and told.
+    pub(super) fn wait_for_end(&self, patience: Duration) -> Result<(), u64> {
+        let mut state = self.state.lock();
+        while state.life != Life::Ended {
+            if self.done.wait_for(&mut state, patience).timed_out() {
+                state.life = Life::GivenUp;
+                let left = state.waiting.len() + state.in_hand;
+                state.waiting.clear();
+                drop(state);
+                self.work.notify_one();
+                return Err(left as u64);
+            }
+        }
+        Ok(())
+    }
+
+    /// The writer has ended, by itself or because it was told to; what still waits is given back as a number.
+    pub(super) fn ended(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.life = Life::Ended;
+        (state.in_hand, state.flushed) = (0, state.asked);
+        let left = state.waiting.len() as u64;
+        state.waiting.clear();
+        drop(state);
+        self.room.notify_all();
+        self.done.notify_all();
+        left
+    }
+
+    /// Events that wait or are being written.
+    pub(super) fn waiting(&self) -> u64 {
+        let state = self.state.lock();
+        (state.waiting.len() + state.in_hand) as u64
+    }
+}

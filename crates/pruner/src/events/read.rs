@@ -1,0 +1,131 @@
+//! Looking at a journal from outside: while its process runs, and when it does not. Nothing is written.
+
+use std::{
+    collections::VecDeque,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    event::{Entry, Happened, UNKNOWN},
+    file::{FILE, open_to_read, records_begin},
+    frame::{Frame, Scanner},
+};
+use crate::{error::PruneError, files};
+
+/// Which events to read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    /// Those with a higher number; absent means from the first one.
+    pub after: Option<u64>,
+    /// Those that did not happen before, in milliseconds since 1970.
+    pub since_ms: Option<u64>,
+    /// Those of these words; none means of any.
+    pub codes: Vec<String>,
+    /// At most so many of the oldest of them; absent means all.
+    pub first: Option<usize>,
+    /// At most so many of the newest of them; absent means all.
+    pub last: Option<usize>,
+}
+
+impl Filter {
+    fn takes(&self, entry: &Entry) -> bool {
+        self.after.is_none_or(|after| entry.seq > after)
+            && self.since_ms.is_none_or(|since| entry.at_ms >= since)
+            && (self.codes.is_empty() || self.codes.contains(&entry.code))
+    }
+
+    fn is_full(&self, found: usize) -> bool {
+        self.first.is_some_and(|first| found >= first)
+    }
+}
+
+/// What a reading found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JournalRead {
+    /// The file.
+    pub path: PathBuf,
+    /// The id of the journal in hex; absent if its header cannot be read.
+    pub id: Option<String>,
+    /// Whole records.
+    pub records: u64,
+    /// Records that a newer program wrote and this one does not know.
+    pub unknown: u64,
+    /// Places with bytes that are no records, a header that cannot be read among them.
+    pub damaged: u64,
+    /// Bytes behind the last record: of a record that is being written, or that was torn.
+    pub torn_bytes: u64,
+    /// Numbers between two records that no record has.
+    pub missing: u64,
+    /// The numbers of the oldest and of the newest record.
+    pub range: Option<(u64, u64)>,
+    /// The events asked for, the oldest first.
+    pub events: Vec<Entry>,
+}
+
+/// The folder of the journal that belongs to a state folder or to the data folder of a node.
+pub fn journal_dir(of: &Path) -> PathBuf {
+    of.join("events")
+}
+
+/// The folder of the journal of a database: that of a prune at rest, or that of the node whose database it is.
+pub fn find_journal(db: &Path) -> Option<PathBuf> {
+    let at_rest = journal_dir(&crate::offline::default_state_dir(db));
+    let of_node = db.parent().map(journal_dir);
+    [Some(at_rest), of_node].into_iter().flatten().find(|dir| dir.join(FILE).is_file())
+}
+
+/// The file of the journal in its folder.
+pub fn journal_file(dir: &Path) -> PathBuf {
+    dir.join(FILE)
+}
+
+fn entry(frame: &Frame) -> Entry {
+    match frame.event() {
+        Some(event) => Entry::from(&Happened { seq: frame.seq, at_ms: frame.at_ms, event }),
+        None => Entry::unknown(frame.seq, frame.at_ms),
+    }
+}
+
+/// Reads the journal in a folder. One that asks for the first few stops there, and counts only up to them.
+///
+/// Errors: there is none, it is of a newer program, a failed read.
+pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneError> {
+    let path = dir.join(FILE);
+    let absent = || files::failed(&path)(std::io::Error::from(std::io::ErrorKind::NotFound));
+    let (file, header) = open_to_read(&path)?.ok_or_else(absent)?;
+    let mut scanner = Scanner::new(file, records_begin(header));
+    let (mut events, mut unknown, mut range) = (VecDeque::new(), 0, None);
+    while !filter.is_full(events.len()) {
+        let Some(frame) = scanner.next().map_err(files::failed(&path))? else { break };
+        range = Some(range.map_or((frame.seq, frame.seq), |(first, _)| (first, frame.seq)));
+        let entry = entry(&frame);
+        unknown += u64::from(entry.code == UNKNOWN);
+        if filter.takes(&entry) {
+            events.push_back(entry);
+        }
+        if filter.last.is_some_and(|last| events.len() > last) {
+            events.pop_front();
+        }
+    }
+    let counts = scanner.counts();
+    Ok(JournalRead {
+        id: header.map(|header| hex::encode(header.id)),
+        records: counts.records,
+        unknown,
+        damaged: counts.damaged + u64::from(header.is_none()),
+        torn_bytes: counts.torn_bytes,
+        missing: counts.missing,
+        range,
+        events: events.into(),
+        path,
+    })
+}
+
+/// Reads every record and tells what is whole and what is not.
+///
+/// Errors: there is none, it is of a newer program, a failed read.
+pub fn verify_journal(dir: &Path) -> Result<JournalRead, PruneError> {
+    read_journal(dir, &Filter { last: Some(0), ..Filter::default() })
+}

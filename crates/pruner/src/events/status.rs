@@ -1,0 +1,112 @@
+//! How a journal behaves, and what it tells of itself.
+
+use std::{num::NonZeroU64, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::PruneError;
+
+/// When written events are made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventsSync {
+    /// At once: what is written together is synced together.
+    Each,
+    /// With each flush.
+    Interval,
+    /// When the system wants to, and at the end.
+    Never,
+}
+
+/// How a journal behaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventsConfig {
+    /// How long an event may wait in memory before it is written.
+    pub flush_every: Duration,
+    /// When it is made durable.
+    pub sync: EventsSync,
+    /// Beyond so many bytes the older half goes.
+    pub max_bytes: NonZeroU64,
+    /// Events older than this go.
+    pub keep: Duration,
+}
+
+impl Default for EventsConfig {
+    fn default() -> Self {
+        Self {
+            flush_every: Duration::from_secs(1),
+            sync: EventsSync::Interval,
+            max_bytes: NonZeroU64::MIN.saturating_add((16 << 20) - 1),
+            keep: Duration::from_secs(90 * 24 * 60 * 60),
+        }
+    }
+}
+
+/// Why events could not be written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteFailure {
+    /// The stable word of the error.
+    pub code: String,
+    /// The error.
+    pub message: String,
+    /// How often in a row.
+    pub times: u64,
+}
+
+impl WriteFailure {
+    pub(super) fn of(error: &PruneError, times: u64) -> Self {
+        Self { code: error.code().to_owned(), message: error.to_string(), times }
+    }
+}
+
+/// What the opening of a journal found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Replay {
+    /// Whole records.
+    pub records: u64,
+    /// Places with bytes that are no records, passed over.
+    pub damaged: u64,
+    /// Bytes behind the last record, cut off.
+    pub torn_bytes: u64,
+    /// Numbers between two records that no record has.
+    pub missing: u64,
+}
+
+/// What a journal tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// Its file.
+    pub path: PathBuf,
+    /// The number of the newest event.
+    pub last_seq: u64,
+    /// Events written since the process began.
+    pub written_total: u64,
+    /// Events lost since the process began: they could not be written, or came after the end.
+    pub lost_total: u64,
+    /// Events that wait.
+    pub waiting: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Why events are not written, while they are not.
+    pub failure: Option<WriteFailure>,
+    /// What its opening found.
+    pub replay: Replay,
+    /// How often it was made smaller since the process began.
+    pub compactions_total: u64,
+    /// The longest time for which that kept others waiting, in microseconds.
+    pub longest_swap_us: u64,
+    /// Who watches live.
+    pub subscribers: u64,
+}
+
+/// What the writer tells as it goes.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Told {
+    pub(super) last_seq: u64,
+    pub(super) written: u64,
+    pub(super) lost: u64,
+    pub(super) bytes: u64,
+    pub(super) failure: Option<WriteFailure>,
+    pub(super) compactions: u64,
+    pub(super) longest_swap: Duration,
+}

@@ -1,0 +1,96 @@
+//! Rounds of the sweep between cycles come after each commit: they are told together, not one by one.
+
+use std::{any::Any, time::Duration};
+
+use super::{
+    EventSink,
+    event::{Event, RoundTotals},
+};
+use crate::{error::PruneError, incremental::Round, outcome::Freeze};
+
+/// Rounds are told after so long.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// What rounds did since they were told last.
+#[derive(Debug, Default)]
+pub(crate) struct RoundTally {
+    totals: RoundTotals,
+    told: Duration,
+}
+
+impl RoundTally {
+    /// Adds a round; gives what is to be told, if it is time.
+    pub(crate) fn add(&mut self, round: &Round, now: Duration) -> Option<Event> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).map_or(u64::MAX, |us| us);
+        let totals = &mut self.totals;
+        totals.rounds += 1;
+        totals.slices += round.slices;
+        totals.deleted += round.nodes;
+        totals.passed += round.passed;
+        totals.working_ms += millis(round.working);
+        totals.longest_slice_us = totals.longest_slice_us.max(micros(round.longest));
+        if now.saturating_sub(self.told) < TELL_EVERY { None } else { self.rest(now) }
+    }
+
+    /// Gives what was not told yet, if it is anything: rounds that found nothing to do are nothing to tell.
+    pub(crate) fn rest(&mut self, now: Duration) -> Option<Event> {
+        self.told = now;
+        let totals = std::mem::take(&mut self.totals);
+        (totals.slices > 0).then_some(Event::RoundsSwept(totals))
+    }
+}
+
+/// How one round ended, as far as it is told.
+pub(crate) enum RoundTold {
+    /// By itself.
+    Ended(Round),
+    /// With an error, and perhaps a freeze.
+    Failed {
+        error: String,
+        message: String,
+        frozen: Option<String>,
+    },
+    Panicked,
+    /// Somebody wanted it to end.
+    Interrupted,
+}
+
+impl RoundTold {
+    pub(crate) fn of(ended: &Result<Result<Round, PruneError>, Box<dyn Any + Send>>) -> Self {
+        match ended {
+            Ok(Ok(round)) => Self::Ended(round.clone()),
+            Ok(Err(PruneError::Stopped | PruneError::Cancelled)) => Self::Interrupted,
+            Ok(Err(error)) => {
+                let frozen = Freeze::by(error, None, 0).map(|freeze| freeze.why);
+                Self::Failed { error: error.code().to_owned(), message: error.to_string(), frozen }
+            }
+            Err(_) => Self::Panicked,
+        }
+    }
+
+    /// Tells it; failures in a row are told at growing distances.
+    pub(crate) fn tell(self, events: &dyn EventSink, (tally, now): (&mut RoundTally, Duration), failures: u32) {
+        match self {
+            Self::Ended(round) => {
+                if round.set_aside > 0 {
+                    let what = "nodes and rows that the sweep between cycles could not read".to_owned();
+                    events.emit(Event::PoisonItem { what, count: round.set_aside });
+                }
+                tally.add(&round, now).into_iter().for_each(|event| events.emit(event));
+            }
+            Self::Failed { error, message, frozen } => {
+                if failures.is_power_of_two() {
+                    events.emit(Event::RoundFailed { error, message, failures }); // O15
+                }
+                if let Some(why) = frozen {
+                    events.emit(Event::DeletesFrozen { cycle: None, why });
+                }
+            }
+            Self::Panicked => {
+                events.emit(Event::WorkerPanicked { why: "the incremental sweep panicked; see the log".to_owned() });
+            }
+            Self::Interrupted => {}
+        }
+    }
+}

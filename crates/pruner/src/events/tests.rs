@@ -1,0 +1,649 @@
+//! What a journal promises to producers, watchers and readers, and what damage and crashes leave of it.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::{Condvar, Mutex};
+use tempfile::TempDir;
+
+use super::{
+    compact::{Compaction, Keep, Step},
+    file::{EventFile, FILE},
+    frame::{HEADER, JournalHeader, Scanner},
+    medium::{Medium, Mount, plain},
+    queue::{CAPACITY, Closed, Queue, Sent, Taken},
+    *,
+};
+use crate::{
+    clock::{Clock, ManualClock, SystemClock},
+    error::PruneError,
+};
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn pin(producer: u64, number: u64) -> Event {
+    Event::PinRemoved { name: format!("producer-{producer}"), order: number }
+}
+
+fn quiet() -> EventsConfig {
+    EventsConfig { sync: EventsSync::Never, ..EventsConfig::default() }
+}
+
+fn open(dir: &Path, config: EventsConfig) -> EventJournal {
+    EventJournal::open(dir, config, Arc::new(ManualClock::default())).unwrap()
+}
+
+fn all(dir: &Path) -> JournalRead {
+    read_journal(dir, &Filter::default()).unwrap()
+}
+
+fn orders(read: &JournalRead) -> Vec<u64> {
+    let pins = read.events.iter().filter(|entry| entry.code == "pin_removed");
+    pins.map(|entry| entry.data["order"].as_u64().unwrap()).collect()
+}
+
+/// A journal of these many pins on disk, as bytes.
+fn small_journal(pins: u64) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), quiet());
+    (1..=pins).for_each(|number| journal.emit(pin(0, number)));
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    fs::read(dir.path().join(FILE)).unwrap()
+}
+
+/// A folder with a journal of these bytes.
+fn folder_with(bytes: &[u8]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join(FILE), bytes).unwrap();
+    dir
+}
+
+/// A disk that fails or hangs when it is told to.
+#[derive(Default)]
+struct Disk {
+    full: Mutex<bool>,
+    hangs: Mutex<bool>,
+    answers: Condvar,
+    /// Syncs to fail.
+    bad_syncs: AtomicU64,
+    appended: AtomicU64,
+}
+
+struct OnDisk {
+    file: File,
+    disk: Arc<Disk>,
+}
+
+impl Disk {
+    fn mount(self: &Arc<Self>) -> Mount {
+        let disk = Arc::clone(self);
+        Arc::new(move |file| Arc::new(OnDisk { file, disk: Arc::clone(&disk) }))
+    }
+
+    fn open(self: &Arc<Self>, dir: &Path, config: EventsConfig) -> EventJournal {
+        EventJournal::mounted(dir, config, Arc::new(ManualClock::default()), self.mount()).unwrap()
+    }
+
+    fn answer(&self) {
+        *self.hangs.lock() = false;
+        self.answers.notify_all();
+    }
+}
+
+impl Medium for OnDisk {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.disk.appended.fetch_add(1, Ordering::SeqCst);
+        let mut hangs = self.disk.hangs.lock();
+        while *hangs {
+            self.disk.answers.wait(&mut hangs);
+        }
+        if *self.disk.full.lock() {
+            self.file.append(&bytes[..bytes.len() / 2])?; // as a real one does
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.file.append(bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let less = |left: u64| left.checked_sub(1);
+        match self.disk.bad_syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
+            Ok(_) => Err(io::Error::other("injected")),
+            Err(_) => self.file.sync(),
+        }
+    }
+
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.file.cut(bytes)
+    }
+}
+
+#[test]
+fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
+    let phase = crate::phase::PrunePhase::BuildReach;
+    let trigger = crate::Trigger::Orders;
+    let text = String::new;
+    let events = [
+        Event::Started { version: text(), pid: 1, damaged: 0, torn_bytes: 0 },
+        Event::Stopped { lost: 0 },
+        Event::CycleBegun { cycle: 1, trigger },
+        Event::CycleEnded(super::event::CycleEnd {
+            cycle: 1,
+            outcome: text(),
+            message: None,
+            deleted: None,
+            live: None,
+            bytes_before: None,
+            bytes_after: None,
+        }),
+        Event::PhaseEntered { cycle: 1, phase },
+        Event::PhaseLeft { cycle: 1, phase, outcome: text(), millis: 0 },
+        Event::LockTaken { phase, snapshot: 1 },
+        Event::LockTakenOver { phase, from: phase, unrenewed_ms: 1 },
+        Event::LockWaited { phase, holder: phase, waited_ms: 1 },
+        Event::LockRefused { phase, holder: phase, held_ms: 1 },
+        Event::LockReleased { phase },
+        Event::SnapshotCreated { snapshot: 1, phase, first_order: 1, head_order: 1 },
+        Event::SnapshotFailed { phase, error: text(), message: text() },
+        Event::DeletesFrozen { cycle: None, why: text() },
+        Event::DeletesUnfrozen,
+        Event::PinAdded { name: text(), owner: text(), order: 1, ttl_ms: None },
+        Event::PinRemoved { name: text(), order: 1 },
+        Event::PinExpired { name: text(), owner: text(), order: 1 },
+        Event::ConsumerAdded { name: text(), order: 1, ttl_ms: 1 },
+        Event::ConsumerRemoved { name: text(), order: 1 },
+        Event::ConsumerWentSilent { name: text(), order: 1 },
+        Event::TriggerFired { trigger, run: 1, head_order: 1 },
+        Event::TriggerCoalesced { joined: Joined::Cycle },
+        Event::RoundsSwept(super::event::RoundTotals::default()),
+        Event::RoundFailed { error: text(), message: text(), failures: 1 },
+        Event::RolledBack { from: 2, to: 1 },
+        Event::ConfigChanged { what: text() },
+        Event::PoisonItem { what: text(), count: 1 },
+        Event::WorkerPanicked { why: text() },
+        Event::RetryAttempted { what: text(), attempt: 1, delay_ms: 1, error: text() },
+        Event::RetryGivenUp { what: text(), attempts: 1, error: text() },
+        Event::BreakerChanged { state: Breaker::Open },
+        Event::PhaseRolledBack { cycle: 1, from: phase, to: phase, error: text() },
+        Event::EventsLost { count: 1 },
+        Event::JournalCompacted { dropped: 1, bytes_before: 1, bytes_after: 1 },
+    ];
+    for (number, event) in events.iter().enumerate() {
+        let json = serde_json::to_value(event).unwrap();
+        let word = json.as_str().or_else(|| json.as_object()?.keys().next().map(String::as_str));
+        assert_eq!(word, Some(event.code()));
+        let bytes = bcs::to_bytes(event).unwrap();
+        assert_eq!(usize::from(bytes[0]), number, "{} has another number in records", event.code());
+        assert_eq!(bcs::from_bytes::<Event>(&bytes).unwrap(), *event);
+    }
+    assert!(bcs::from_bytes::<Event>(&[events.len() as u8]).is_err(), "an event is missing in this list");
+}
+
+#[test]
+fn the_bytes_of_a_journal_are_pinned() {
+    let header = JournalHeader { id: [7; 16], created_ms: 8 };
+    let mut bytes = header.encode().to_vec();
+    frame::encode(&Happened { seq: 1, at_ms: 2, event: pin(3, 4) }, &mut bytes).unwrap();
+    let pinned = concat!(
+        "5350524e455654530100000007070707070707070707070707070707080000000000000049c7712e",
+        "e54556f824000000ad66e23501000000000000000200000000000000100a70726f64756365722d33040000000000000091423206",
+    );
+    assert_eq!(hex::encode(bytes), pinned);
+}
+
+#[test]
+fn a_flood_from_several_threads_is_on_disk_in_order_after_a_stop_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = EventJournal::open(dir.path(), EventsConfig::default(), Arc::new(SystemClock::new())).unwrap();
+    std::thread::scope(|scope| {
+        for producer in 0..4 {
+            let journal = &journal;
+            scope.spawn(move || (0..2_500).for_each(|number| journal.emit(pin(producer, number))));
+        }
+    });
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let read = all(dir.path());
+    assert_eq!((read.damaged, read.torn_bytes, read.missing), (0, 0, 0));
+    for producer in 0..4 {
+        let name = format!("producer-{producer}");
+        let of = read.events.iter().filter(|entry| entry.data.get("name").is_some_and(|given| *given == name));
+        let numbers: Vec<u64> = of.map(|entry| entry.data["order"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (0..2_500).collect::<Vec<_>>(), "{name}");
+    }
+    let sequence: Vec<u64> = read.events.iter().map(|entry| entry.seq).collect();
+    assert_eq!(sequence, (1..=10_002).collect::<Vec<_>>(), "the beginning and the end are told, too");
+    assert_eq!(read.events.last().unwrap().code, "stopped");
+    assert_eq!(journal.status().lost_total, 0);
+}
+
+#[test]
+fn a_full_queue_makes_its_producer_wait_until_there_is_room_and_a_close_lets_it_go() {
+    let queue = Queue::default();
+    let sent = |number| Sent { at_ms: 0, event: pin(0, number) };
+    (0..CAPACITY as u64).for_each(|number| queue.send(sent(number)).unwrap());
+    std::thread::scope(|scope| {
+        let waits = scope.spawn(|| queue.send(sent(5_000)));
+        let Taken::Events(taken) = queue.take(1, None) else { panic!("nothing to take") };
+        assert_eq!(taken, [sent(0)]);
+        assert!(!waits.is_finished(), "what is in hand takes room until it is dealt with");
+        assert!(matches!(queue.take(1, None), Taken::Events(_)), "and then the producer goes on");
+        assert_eq!(waits.join().unwrap(), Ok(()));
+        let waits = scope.spawn(|| queue.send(sent(6_000)));
+        queue.close(Some(sent(7_000)));
+        assert_eq!(waits.join().unwrap(), Err(Closed), "whoever waits is let go");
+    });
+    let mut rest = Vec::new();
+    while let Taken::Events(taken) = queue.take(CAPACITY, None) {
+        rest.extend(taken);
+    }
+    let expected: Vec<Sent> = (2..CAPACITY as u64).chain([5_000, 7_000]).map(sent).collect();
+    assert_eq!(rest, expected, "what was taken in is written, the last words at the end");
+}
+
+#[test]
+fn a_disk_that_hangs_holds_producers_back_and_a_stop_returns_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+    journal.flush(LONG).unwrap();
+    *disk.hangs.lock() = true;
+    (0..CAPACITY as u64).for_each(|number| journal.emit(pin(0, number)));
+    std::thread::scope(|scope| {
+        let one_more = scope.spawn(|| journal.emit(pin(0, CAPACITY as u64)));
+        while journal.status().waiting < CAPACITY as u64 || disk.appended.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        assert!(!one_more.is_finished(), "the 2,049th waits");
+        let stopped = journal.stop(Duration::from_millis(20));
+        assert_eq!(stopped, Stopping::GivenUp { events: CAPACITY as u64 + 1 }, "the last words among them");
+        one_more.join().unwrap();
+    });
+    assert_eq!(journal.status().lost_total, CAPACITY as u64 + 2);
+    disk.answer();
+}
+
+#[test]
+fn a_slow_watcher_loses_the_oldest_and_is_told_how_many_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), quiet());
+    journal.flush(LONG).unwrap();
+    let (mut slow, mut quick) = (journal.subscribe(), journal.subscribe());
+    for number in 0..3_000 {
+        journal.emit(pin(0, number));
+        if number % 500 == 499 {
+            journal.flush(LONG).unwrap();
+            let heard = std::iter::from_fn(|| quick.try_next());
+            assert_eq!(heard.filter(|heard| matches!(heard, Heard::Event(_))).count(), 500);
+        }
+    }
+    let Some(Heard::Missed(missed)) = slow.try_next() else { panic!("it was not told") };
+    let rest: Vec<u64> = std::iter::from_fn(|| slow.try_next())
+        .map(|heard| match heard {
+            Heard::Event(happened) => happened.seq,
+            Heard::Missed(_) | Heard::Ended => panic!("told twice"),
+        })
+        .collect();
+    assert_eq!(missed + rest.len() as u64, 3_000);
+    assert_eq!(*rest.last().unwrap(), 3_001, "the newest is there");
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    assert_eq!(orders(&all(dir.path())).len(), 3_000);
+}
+
+#[test]
+fn every_byte_of_damage_loses_the_record_it_hits_and_is_counted() {
+    let bytes = small_journal(6);
+    let whole = all(folder_with(&bytes).path());
+    assert_eq!(orders(&whole), [1, 2, 3, 4, 5, 6]);
+    for at in 0..bytes.len() {
+        for flip in [0x01, 0x80, 0xFF] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= flip;
+            let read = all(folder_with(&damaged).path());
+            let lost = whole.records - read.records;
+            assert!(lost <= 1, "{lost} records lost by one byte at {at}");
+            assert!(read.damaged + read.torn_bytes > 0, "damage at {at} is not told");
+            assert_eq!(lost == 0, at < HEADER, "byte {at}");
+            let kept = |entry: &&Entry| read.events.contains(entry);
+            assert_eq!(whole.events.iter().filter(kept).count() as u64, read.records, "nothing is made up at {at}");
+        }
+    }
+}
+
+#[test]
+fn every_damaged_or_cut_journal_opens_for_writing_and_goes_on() {
+    let bytes = small_journal(2);
+    let whole = all(folder_with(&bytes).path());
+    let cut = (0..=bytes.len()).map(|length| bytes[..length].to_vec());
+    let flipped = (0..bytes.len()).map(|at| {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x20;
+        damaged
+    });
+    for (case, damaged) in cut.chain(flipped).enumerate() {
+        let dir = folder_with(&damaged);
+        let before = all(dir.path());
+        let journal = open(dir.path(), quiet());
+        let replay = journal.status().replay;
+        assert_eq!(replay.records, before.records);
+        let is_whole = damaged == bytes;
+        assert_eq!(replay.damaged + replay.torn_bytes == 0, is_whole || before.damaged + before.torn_bytes == 0);
+        journal.emit(pin(0, 99));
+        assert_eq!(journal.stop(LONG), Stopping::Whole);
+        let after = all(dir.path());
+        assert_eq!(after.events[..before.events.len()], before.events, "case {case}");
+        assert_eq!(after.events.iter().filter(|entry| entry.data.get("order").is_some_and(|it| *it == 99)).count(), 1);
+        assert_eq!((after.torn_bytes, after.id.is_some()), (0, true), "case {case}: {after:?}");
+        assert!(before.records + 1 >= whole.records || damaged.len() < bytes.len(), "case {case}");
+    }
+}
+
+#[test]
+fn a_torn_tail_is_told_as_long_as_it_is_and_a_whole_journal_is_not_called_torn() {
+    let bytes = small_journal(3);
+    let whole = all(folder_with(&bytes).path());
+    for length in HEADER..=bytes.len() {
+        let read = all(folder_with(&bytes[..length]).path());
+        let mut scanner = Scanner::new(&bytes[HEADER..], HEADER as u64);
+        let mut end = HEADER;
+        while let Some(frame) = scanner.next().unwrap() {
+            let next = frame.at as usize + frame.bytes.len();
+            if next > length {
+                break;
+            }
+            end = next;
+        }
+        assert_eq!(read.torn_bytes as usize, length - end, "cut at {length}");
+        assert_eq!(read.damaged, 0);
+        assert_eq!(read.events[..], whole.events[..read.events.len()]);
+    }
+}
+
+#[test]
+fn a_journal_of_a_newer_program_is_refused_and_left_as_it_is() {
+    let mut bytes = small_journal(2);
+    bytes[8] = 2;
+    let sum = crc32fast::hash(&bytes[..HEADER - 4]).to_le_bytes();
+    bytes[HEADER - 4..HEADER].copy_from_slice(&sum);
+    let foreign = vec![b'x'; 100];
+    for (bytes, says) in [(bytes, "version 2"), (foreign, "no event journal")] {
+        let dir = folder_with(&bytes);
+        let refused = EventJournal::open(dir.path(), quiet(), Arc::new(ManualClock::default())).unwrap_err();
+        assert_eq!(refused.code(), "record");
+        assert!(refused.to_string().contains(says), "{refused}");
+        assert_eq!(fs::read(dir.path().join(FILE)).unwrap(), bytes);
+        assert!(!dir.path().join("journal.events.tmp").exists());
+    }
+}
+
+#[test]
+fn an_event_of_a_newer_program_is_kept_and_told_as_unknown() {
+    let dir = folder_with(&small_journal(2));
+    let path = dir.path().join(FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let known = bytes.len();
+    frame::encode(&Happened { seq: 9, at_ms: 5, event: pin(0, 3) }, &mut bytes).unwrap();
+    bytes[known + 12 + 16] = 127; // the number of the variant
+    let end = bytes.len() - 4;
+    let sum = crc32fast::hash(&bytes[known..end]).to_le_bytes();
+    bytes[end..].copy_from_slice(&sum);
+    fs::write(&path, &bytes).unwrap();
+    let file = EventFile::open(dir.path(), plain(), 0).unwrap().0;
+    compact(&file, Keep::ALL);
+    drop(file);
+    let read = all(dir.path());
+    assert_eq!((read.unknown, read.damaged), (1, 0));
+    assert_eq!(read.events.last().unwrap(), &Entry::unknown(9, 5));
+    let journal = open(dir.path(), quiet());
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    assert_eq!(all(dir.path()).events.last().unwrap().seq, 11, "numbers go on behind it");
+}
+
+#[test]
+fn a_second_writer_of_the_same_journal_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = open(dir.path(), quiet());
+    let second = EventJournal::open(dir.path(), quiet(), Arc::new(ManualClock::default())).unwrap_err();
+    assert_eq!(second.code(), "locked");
+    drop(journal);
+    drop(open(dir.path(), quiet()));
+}
+
+#[test]
+fn a_full_disk_reaches_the_status_loses_nothing_that_fits_and_tells_what_it_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), quiet());
+    journal.emit(pin(0, 1));
+    journal.flush(LONG).unwrap();
+    *disk.full.lock() = true;
+    journal.emit(pin(0, 2));
+    journal.flush(LONG).unwrap();
+    let status = journal.status();
+    assert_eq!(status.failure.as_ref().unwrap().code, "disk_full");
+    assert_eq!((status.lost_total, status.failure.unwrap().times), (0, 1), "it is kept, and tried again");
+    let why = "x".repeat(60_000);
+    (0..20).for_each(|_| journal.emit(Event::WorkerPanicked { why: why.clone() }));
+    journal.flush(LONG).unwrap();
+    let lost = journal.status().lost_total;
+    assert!(lost > 0, "more than is kept in memory is lost, and nobody waits");
+    *disk.full.lock() = false;
+    journal.emit(pin(0, 3));
+    journal.flush(LONG).unwrap();
+    assert_eq!(journal.status().failure, None, "it recovers");
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let read = all(dir.path());
+    let told: Vec<u64> =
+        read.events.iter().filter(|it| it.code == "events_lost").map(|it| it.data["count"].as_u64().unwrap()).collect();
+    assert_eq!(told, [lost]);
+    assert_eq!((read.damaged, read.missing), (0, lost), "no half of a record is left");
+    assert_eq!(orders(&read).last(), Some(&3));
+}
+
+#[test]
+fn after_a_failed_sync_the_journal_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+    journal.flush(LONG).unwrap();
+    let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(dir.path().join(FILE)).unwrap());
+    let old = inode();
+    disk.bad_syncs.store(1, Ordering::SeqCst);
+    journal.emit(pin(0, 1));
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let status = journal.status();
+    assert_eq!((status.compactions_total, status.failure), (1, None), "what was not synced is written again");
+    assert_ne!(inode(), old);
+    assert_eq!(orders(&all(dir.path())), [1]);
+}
+
+/// Runs a compaction to its end.
+fn compact(file: &EventFile, keep: Keep) {
+    let mut compaction = Compaction::begin(file, keep).unwrap();
+    while compaction.step().unwrap() == Step::More {}
+    compaction.swap(file, &ManualClock::default()).unwrap();
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_compaction_leaves_the_old_journal_or_the_new_one() {
+    let dir = folder_with(&small_journal(500));
+    let old = all(dir.path());
+    let copy = |name: &str| {
+        let crashed = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(dir.path()).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), crashed.path().join(entry.file_name())).unwrap();
+        }
+        (name.to_owned(), crashed)
+    };
+    let file = EventFile::open(dir.path(), plain(), 0).unwrap().0;
+    let from = file.bytes() / 2;
+    let mut compaction = Compaction::begin(&file, Keep { from, since_ms: 0 }).unwrap();
+    let mut crashes = vec![copy("begun")];
+    while compaction.step().unwrap() == Step::More {
+        crashes.push(copy("copying"));
+    }
+    crashes.push(copy("copied"));
+    let aside = dir.path().join("journal.events.tmp");
+    let copied = fs::read(&aside).unwrap();
+    for torn in [0, 10, copied.len() / 2, copied.len() - 1] {
+        fs::write(&aside, &copied[..torn]).unwrap();
+        crashes.push(copy("the copy is torn"));
+    }
+    fs::write(&aside, &copied).unwrap();
+    compaction.swap(&file, &ManualClock::default()).unwrap();
+    let new = all(dir.path());
+    assert!((1..old.records).contains(&new.records));
+    crashes.push(copy("swapped"));
+    drop(file);
+    for (name, crashed) in crashes {
+        let (file, found) = EventFile::open(crashed.path(), plain(), 0).unwrap();
+        drop(file);
+        let read = all(crashed.path());
+        assert_eq!(found.counts.records, read.records);
+        let expected = if name == "swapped" { &new } else { &old };
+        assert_eq!(read.events, expected.events, "{name}");
+        assert!(!crashed.path().join("journal.events.tmp").exists(), "{name}");
+    }
+}
+
+#[test]
+fn what_is_appended_while_a_journal_is_made_smaller_stays() {
+    let dir = folder_with(&small_journal(20));
+    let file = EventFile::open(dir.path(), plain(), 0).unwrap().0;
+    let mut compaction = Compaction::begin(&file, Keep { from: u64::MAX - 1, since_ms: 0 }).unwrap();
+    assert_eq!(compaction.step().unwrap(), Step::CaughtUp);
+    let mut later = Vec::new();
+    frame::encode(&Happened { seq: 100, at_ms: 0, event: pin(0, 100) }, &mut later).unwrap();
+    drop(compaction); // given up: nothing has changed
+    file.append(&later).unwrap();
+    let from = file.bytes() - later.len() as u64;
+    compact(&file, Keep { from, since_ms: 0 });
+    assert_eq!(orders(&all(dir.path())), [100]);
+    file.append(&{
+        let mut next = Vec::new();
+        frame::encode(&Happened { seq: 101, at_ms: 0, event: pin(0, 101) }, &mut next).unwrap();
+        next
+    })
+    .unwrap();
+    assert_eq!(orders(&all(dir.path())), [100, 101], "the handle is that of the new file");
+}
+
+/// Whatever writes or syncs finds the lock of the file free, but for the records themselves.
+#[test]
+fn nothing_but_a_rename_is_done_under_the_lock_of_a_compaction() {
+    struct Watched {
+        file: File,
+        journal: Arc<Mutex<Option<std::sync::Weak<EventFile>>>>,
+        seen: Arc<AtomicU64>,
+    }
+    impl Watched {
+        fn look(&self) {
+            if let Some(journal) = self.journal.lock().as_ref().and_then(std::sync::Weak::upgrade) {
+                assert!(journal.active.try_lock().is_some(), "the lock is held while the disk works");
+                self.seen.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+    impl Medium for Watched {
+        fn append(&self, bytes: &[u8]) -> io::Result<()> {
+            self.look();
+            self.file.append(bytes)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.look();
+            self.file.sync()
+        }
+        fn cut(&self, bytes: u64) -> io::Result<()> {
+            self.file.cut(bytes)
+        }
+    }
+    let dir = folder_with(&small_journal(50));
+    let (watched, seen) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU64::new(0)));
+    let mount: Mount = {
+        let (journal, seen) = (Arc::clone(&watched), Arc::clone(&seen));
+        Arc::new(move |file| Arc::new(Watched { file, journal: Arc::clone(&journal), seen: Arc::clone(&seen) }))
+    };
+    let file = Arc::new(EventFile::open(dir.path(), mount, 0).unwrap().0);
+    *watched.lock() = Some(Arc::downgrade(&file));
+    compact(&file, Keep::ALL);
+    assert!(seen.load(Ordering::SeqCst) >= 3, "header, records, sync");
+    file.sync().unwrap();
+}
+
+#[test]
+fn a_journal_keeps_its_size_and_the_newest_events() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = EventsConfig { max_bytes: 64_000.try_into().unwrap(), ..quiet() };
+    let journal = open(dir.path(), config);
+    for number in 0..20_000 {
+        journal.emit(pin(0, number));
+        if number % 100 == 0 {
+            journal.flush(LONG).unwrap();
+            assert!(journal.status().bytes < 64_000 + 40_000, "{:?}", journal.status());
+        }
+    }
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let (read, status) = (all(dir.path()), journal.status());
+    assert!(status.compactions_total > 5, "{status:?}");
+    assert_eq!((read.damaged, read.torn_bytes, read.missing, status.lost_total), (0, 0, 0, 0));
+    let orders = orders(&read);
+    let first = *orders.first().unwrap();
+    assert_eq!(orders, (first..20_000).collect::<Vec<_>>(), "the newest are there, without a hole");
+}
+
+#[test]
+fn events_older_than_the_journal_keeps_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let config = EventsConfig { keep: Duration::from_secs(100), ..quiet() };
+    let journal = EventJournal::open(dir.path(), config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    journal.emit(pin(0, 1));
+    journal.flush(LONG).unwrap();
+    clock.set_unix_ms(105_000);
+    journal.emit(pin(0, 2));
+    journal.flush(LONG).unwrap();
+    assert_eq!(orders(&all(dir.path())), [1, 2], "an eighth later");
+    clock.set_unix_ms(115_000);
+    journal.emit(pin(0, 3));
+    while journal.status().compactions_total == 0 {
+        journal.flush(LONG).unwrap();
+    }
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    assert_eq!(orders(&all(dir.path())), [2, 3]);
+}
+
+#[test]
+fn a_reader_takes_what_it_asks_for() {
+    let dir = folder_with(&small_journal(9));
+    let read = |filter: Filter| -> Vec<u64> { orders(&read_journal(dir.path(), &filter).unwrap()) };
+    assert_eq!(read(Filter { after: Some(4), first: Some(3), ..Filter::default() }), [4, 5, 6]);
+    assert_eq!(read(Filter { last: Some(3), codes: vec!["pin_removed".to_owned()], ..Filter::default() }), [7, 8, 9]);
+    assert_eq!(read(Filter { codes: vec!["stopped".to_owned()], ..Filter::default() }), [0_u64; 0]);
+    assert_eq!(read(Filter { since_ms: Some(1), ..Filter::default() }), [0_u64; 0]);
+    let verified = verify_journal(dir.path()).unwrap();
+    assert_eq!((verified.records, verified.range, verified.events.len()), (11, Some((1, 11)), 0));
+    let absent = verify_journal(&dir.path().join("absent")).unwrap_err();
+    assert!(matches!(absent, PruneError::File { .. }), "{absent}");
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_is_heard_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = PruneError::Invariant("injected".to_owned());
+    let journal = EventJournal::unwritten(dir.path(), &error, quiet(), Arc::new(ManualClock::default())).unwrap();
+    let mut watcher = journal.subscribe();
+    journal.emit(pin(0, 1));
+    journal.flush(LONG).unwrap();
+    assert!(matches!(watcher.try_next(), Some(Heard::Event(_))));
+    let status = journal.status();
+    assert_eq!((status.failure.unwrap().code.as_str(), status.lost_total, status.written_total), ("internal", 1, 0));
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,323 @@
+//! The thread that writes: it numbers events, tees them to whoever watches, and keeps the file in order.
+//!
+//! What could not be written is kept, up to a bound, and tried again with each flush; beyond the bound it is lost, which is
+//! counted and told in the journal itself once that can be written again. After a failed sync the file is written anew:
+//! what the system had not written yet may be gone from it (C4).
+
+use std::{sync::Arc, time::Duration};
+
+use metrics::counter;
+use parking_lot::Mutex;
+use state_store::StoreError;
+use tokio::sync::broadcast;
+
+use super::{
+    compact::{Compacted, Compaction, Keep, Step},
+    event::{Event, Happened},
+    file::EventFile,
+    frame,
+    queue::{Queue, Sent, Taken},
+    status::{EventsConfig, EventsSync, Told, WriteFailure},
+};
+use crate::{clock::Clock, error::PruneError};
+
+/// Events that are taken from the queue together, at most.
+const BATCH: usize = 256;
+/// Bytes that are written together.
+const BUFFER: usize = 64 << 10;
+/// Bytes that are kept while they cannot be written.
+const HELD: usize = 1 << 20;
+/// A compaction that failed is tried again after so long.
+const COMPACT_AGAIN: Duration = Duration::from_secs(60);
+
+/// What the writer works with.
+pub(super) struct WriterParts {
+    pub(super) queue: Arc<Queue>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) config: EventsConfig,
+    pub(super) live: broadcast::Sender<Arc<Happened>>,
+    pub(super) told: Arc<Mutex<Told>>,
+    /// Nothing where the journal cannot be written at all: then events are only told to whoever watches.
+    pub(super) file: Option<EventFile>,
+}
+
+/// What the file needs besides records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    /// To be written anew: its header or its last sync cannot be trusted.
+    Rewriting,
+}
+
+/// The writer.
+pub(super) struct Writer {
+    parts: WriterParts,
+    seq: u64,
+    oldest_ms: Option<u64>,
+    need: Need,
+    buffer: Vec<u8>,
+    buffered: u64,
+    /// When what came since the last flush is to be on disk.
+    due: Option<Duration>,
+    unsynced: bool,
+    compaction: Option<Compaction>,
+    compact_from: Duration,
+    /// Events that were lost since it was told.
+    lost: u64,
+    failures: u64,
+}
+
+impl Writer {
+    pub(super) fn new(parts: WriterParts, seq: u64, oldest_ms: Option<u64>, need: Need) -> Self {
+        Self {
+            parts,
+            seq,
+            oldest_ms,
+            need,
+            buffer: Vec::with_capacity(2 * BUFFER),
+            buffered: 0,
+            due: None,
+            unsynced: false,
+            compaction: None,
+            compact_from: Duration::ZERO,
+            lost: 0,
+            failures: 0,
+        }
+    }
+
+    /// Writes until the queue is closed and empty, then makes everything durable.
+    pub(super) fn run(mut self) {
+        let queue = Arc::clone(&self.parts.queue);
+        loop {
+            match queue.take(BATCH, self.patience()) {
+                Taken::Events(sent) => {
+                    sent.into_iter().for_each(|sent| self.record(sent));
+                    self.flush_if_due();
+                }
+                Taken::Nothing if self.compaction.is_some() => self.flush_if_due(),
+                Taken::Nothing => self.flush_and_sync(),
+                Taken::Flush(ticket) => {
+                    self.flush_and_sync();
+                    queue.flushed(ticket);
+                }
+                Taken::End => break,
+            }
+            self.compact();
+            self.tell();
+        }
+        self.finish();
+        let left = self.buffered.saturating_add(queue.ended());
+        self.lose(left);
+        self.tell();
+    }
+
+    /// Makes everything durable, whatever the configuration leaves to the system.
+    fn finish(&mut self) {
+        self.flush();
+        self.sync();
+        while self.need == Need::Rewriting || self.compaction.is_some() {
+            self.compact();
+            if self.compaction.is_none() {
+                break; // done, or it cannot be done
+            }
+        }
+        self.flush();
+        self.sync();
+    }
+
+    /// How long to wait for events: not at all while the file is made smaller, for good while nothing is in memory.
+    fn patience(&self) -> Option<Duration> {
+        if self.compaction.is_some() {
+            return Some(Duration::ZERO);
+        }
+        (self.due.is_some() || self.need == Need::Rewriting).then_some(self.parts.config.flush_every)
+    }
+
+    fn record(&mut self, sent: Sent) {
+        self.seq += 1;
+        let Sent { at_ms, event } = sent;
+        let happened = Arc::new(Happened { seq: self.seq, at_ms, event });
+        counter!("state_pruner_events_total", "code" => happened.event.code()).increment(1);
+        self.due.get_or_insert_with(|| self.parts.clock.monotonic().saturating_add(self.parts.config.flush_every));
+        match frame::encode(&happened, &mut self.buffer) {
+            Ok(()) => self.buffered += 1,
+            Err(error) => {
+                tracing::error!(%error, "an event cannot be written");
+                self.lose(1);
+            }
+        }
+        self.oldest_ms = self.oldest_ms.or(Some(at_ms));
+        // Nobody watches, or somebody does: both are fine, and neither waits.
+        match self.parts.live.send(happened) {
+            Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn flush_if_due(&mut self) {
+        let now = self.parts.clock.monotonic();
+        if self.parts.config.sync == EventsSync::Each || self.due.is_some_and(|due| now >= due) {
+            self.flush_and_sync();
+        } else if self.buffer.len() >= BUFFER {
+            self.flush();
+        }
+    }
+
+    fn flush_and_sync(&mut self) {
+        self.flush();
+        match self.parts.config.sync {
+            EventsSync::Each | EventsSync::Interval => self.sync(),
+            EventsSync::Never => {}
+        }
+        let again = self.parts.clock.monotonic().saturating_add(self.parts.config.flush_every);
+        self.due = (self.buffered > 0).then_some(again);
+    }
+
+    /// Writes what is in memory.
+    fn flush(&mut self) {
+        if self.buffer.is_empty() {
+            return;
+        }
+        let Some(file) = &self.parts.file else {
+            return self.discard(); // why was told when it was found out
+        };
+        match append(file, self.parts.config.max_bytes.get(), &self.buffer) {
+            Ok(()) => {
+                self.parts.told.lock().written += self.buffered;
+                (self.buffered, self.unsynced) = (0, true);
+                self.buffer.clear();
+                self.recovered();
+            }
+            Err(error) => {
+                self.failed(&error);
+                if self.buffer.len() > HELD {
+                    self.discard();
+                }
+            }
+        }
+    }
+
+    fn discard(&mut self) {
+        let lost = std::mem::take(&mut self.buffered);
+        self.buffer.clear();
+        self.lose(lost);
+    }
+
+    fn sync(&mut self) {
+        let Some(file) = self.parts.file.as_ref().filter(|_| self.unsynced) else { return };
+        self.unsynced = false;
+        if let Err(error) = file.sync() {
+            self.need = Need::Rewriting;
+            self.failed(&error);
+        }
+    }
+
+    fn failed(&mut self, error: &PruneError) {
+        self.failures += 1;
+        if self.failures.is_power_of_two() {
+            tracing::error!(%error, failures = self.failures, "events cannot be written; pruning goes on"); // O15
+        }
+        self.parts.told.lock().failure = Some(WriteFailure::of(error, self.failures));
+    }
+
+    /// The journal can be written: whatever was lost meanwhile is told in it.
+    fn recovered(&mut self) {
+        if self.need == Need::Rewriting {
+            return;
+        }
+        if self.failures > 0 {
+            tracing::info!(lost = self.lost, "events can be written again");
+            self.failures = 0;
+            self.parts.told.lock().failure = None;
+        }
+        if self.lost > 0 {
+            let event = Event::EventsLost { count: std::mem::take(&mut self.lost) };
+            self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
+        }
+    }
+
+    fn lose(&mut self, count: u64) {
+        self.lost += count;
+        self.parts.told.lock().lost += count;
+        counter!("state_pruner_events_lost_total").increment(count);
+    }
+
+    /// One step towards a smaller file, where it is too large, too old, or cannot be trusted.
+    fn compact(&mut self) {
+        let Some(file) = &self.parts.file else { return };
+        let now = self.parts.clock.monotonic();
+        let stepped = match self.compaction.take() {
+            Some(mut compaction) => match compaction.step() {
+                Ok(Step::More) => {
+                    self.compaction = Some(compaction);
+                    return;
+                }
+                Ok(Step::CaughtUp) => compaction.swap(file, &*self.parts.clock),
+                Err(error) => Err(error),
+            },
+            None => {
+                let Some(keep) = self.keep(file).filter(|_| now >= self.compact_from) else { return };
+                match Compaction::begin(file, keep) {
+                    Ok(begun) => {
+                        self.compaction = Some(begun);
+                        return;
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        match stepped {
+            Ok(compacted) => self.compacted(compacted),
+            Err(error) => {
+                self.compact_from = now.saturating_add(COMPACT_AGAIN);
+                self.failed(&error);
+            }
+        }
+    }
+
+    /// What is to stay of the file, if something is to go.
+    fn keep(&self, file: &EventFile) -> Option<Keep> {
+        if self.need == Need::Rewriting {
+            return Some(Keep::ALL);
+        }
+        let EventsConfig { max_bytes, keep, .. } = &self.parts.config;
+        let keep_ms = u64::try_from(keep.as_millis()).map_or(u64::MAX, |ms| ms);
+        let since_ms = self.parts.clock.unix_ms().saturating_sub(keep_ms);
+        let bytes = file.bytes();
+        if bytes > max_bytes.get() {
+            return Some(Keep { from: bytes.saturating_sub(max_bytes.get() / 2), since_ms });
+        }
+        // An eighth later, so that this is rare.
+        let old = self.oldest_ms.is_some_and(|oldest| oldest < since_ms.saturating_sub(keep_ms / 8));
+        old.then_some(Keep { from: 0, since_ms })
+    }
+
+    fn compacted(&mut self, compacted: Compacted) {
+        let Compacted { dropped, bytes_before, bytes_after, oldest_ms, locked } = compacted;
+        self.need = Need::Nothing;
+        self.unsynced = false;
+        self.oldest_ms = oldest_ms;
+        {
+            let mut told = self.parts.told.lock();
+            told.compactions += 1;
+            told.longest_swap = told.longest_swap.max(locked);
+        }
+        self.recovered();
+        let event = Event::JournalCompacted { dropped, bytes_before, bytes_after };
+        self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
+    }
+
+    fn tell(&self) {
+        let bytes = self.parts.file.as_ref().map_or(0, EventFile::bytes);
+        let mut told = self.parts.told.lock();
+        (told.last_seq, told.bytes) = (self.seq, bytes);
+    }
+}
+
+/// A file that cannot be made smaller must not fill the disk either.
+fn append(file: &EventFile, max_bytes: u64, records: &[u8]) -> Result<(), PruneError> {
+    if file.bytes() > max_bytes.saturating_mul(2) {
+        let what = format!("{} has twice its size and cannot be made smaller", file.path.display());
+        return Err(StoreError::DiskFull { what }.into());
+    }
+    file.append(records)
+}

@@ -1,0 +1,75 @@
+//! What is told of snapshots and their locks, never under the lock of the manager.
+//!
+//! A round of the sweep between cycles takes its snapshot and its lock after each commit: those are told with the rounds,
+//! and only what goes wrong with them is told here.
+
+use std::sync::Arc;
+
+use super::{
+    guard::SnapshotGuard,
+    manager::{AtomicSnapshotManager, Lock},
+    types::{AtomicSnapshot, Blocked},
+};
+use crate::{error::PruneError, events::Event, phase::PrunePhase};
+
+/// Whether a phase comes too often to tell of each of its locks.
+fn is_often(phase: PrunePhase) -> bool {
+    match phase {
+        PrunePhase::IncrementalSweep => true,
+        PrunePhase::Idle | PrunePhase::BuildReach | PrunePhase::SweepExpired => false,
+    }
+}
+
+impl AtomicSnapshotManager {
+    fn tell(&self, event: Event) {
+        self.parts.events.emit(event);
+    }
+
+    pub(super) fn telling_created(
+        &self,
+        phase: PrunePhase,
+        created: Result<Arc<AtomicSnapshot>, PruneError>,
+    ) -> Result<Arc<AtomicSnapshot>, PruneError> {
+        match &created {
+            Ok(_) if is_often(phase) => {}
+            Ok(made) => {
+                let (first_order, head_order) = (made.snapshot.first_order, made.snapshot.latest_order);
+                self.tell(Event::SnapshotCreated { snapshot: made.snapshot_id, phase, first_order, head_order });
+            }
+            Err(error) => {
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                self.tell(Event::SnapshotFailed { phase, error: code, message });
+            }
+        }
+        created
+    }
+
+    pub(super) fn telling_refused<'a>(
+        &self,
+        phase: PrunePhase,
+        taken: Result<SnapshotGuard<'a>, PruneError>,
+    ) -> Result<SnapshotGuard<'a>, PruneError> {
+        if let Err(PruneError::Blocked(Blocked::Held { by, held_for_ms, .. })) = &taken {
+            self.tell(Event::LockRefused { phase, holder: *by, held_ms: *held_for_ms });
+        }
+        taken
+    }
+
+    /// A lock that was there before had expired, and its permit is dead.
+    pub(super) fn tell_taken(&self, phase: PrunePhase, snapshot: u64, before: Option<Lock>) {
+        if let Some(before) = before {
+            let unrenewed = self.parts.clock.monotonic().saturating_sub(before.taken);
+            let unrenewed_ms = u64::try_from(unrenewed.as_millis()).map_or(u64::MAX, |ms| ms);
+            self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms });
+        }
+        if !is_often(phase) {
+            self.tell(Event::LockTaken { phase, snapshot });
+        }
+    }
+
+    pub(super) fn tell_released(&self, phase: PrunePhase) {
+        if !is_often(phase) {
+            self.tell(Event::LockReleased { phase });
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! What the journal tells of a pruner, and that nothing of either is left when they are dropped.
+
+use std::{
+    fs,
+    num::NonZeroU64,
+    path::Path,
+    process::Command as Child,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use state_pruner::{
+    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts,
+    Reply, RetentionParts, StoreRecords, TriggerConfig,
+    events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
+    phase::PrunePhase,
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
+};
+use state_tests::{
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::Profile,
+};
+use state_tree::Order;
+
+const LONG: Duration = Duration::from_secs(60);
+
+fn journal(rig: &Rig, dir: &Path) -> Arc<EventJournal> {
+    let config = EventsConfig { sync: EventsSync::Never, ..EventsConfig::default() };
+    Arc::new(EventJournal::open(dir, config, Arc::clone(&rig.clock) as Arc<dyn Clock>).unwrap())
+}
+
+/// A pruner that tells a journal, and a channel that tells each time a cycle has an outcome.
+fn start(
+    rig: &Rig,
+    events: &Arc<EventJournal>,
+    incremental: Option<IncrementalConfig>,
+) -> (Pruner, mpsc::Receiver<()>) {
+    let (told, outcomes) = mpsc::channel();
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::OutcomeSaved {
+            told.send(()).unwrap();
+        }
+    });
+    let parts = PrunerParts { events: Arc::clone(events) as _, ..rig.pruner_parts(&hooks) };
+    (Pruner::start(parts, config(rig, incremental)).unwrap(), outcomes)
+}
+
+fn config(rig: &Rig, incremental: Option<IncrementalConfig>) -> PrunerConfig {
+    let plan = rig.plan(5);
+    PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000).unwrap(),
+        incremental,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+    }
+}
+
+fn run(pruner: &Pruner) {
+    while pruner.command(Command::Run) != Reply::Accepted {
+        std::thread::yield_now();
+    }
+}
+
+fn all(dir: &Path) -> Vec<Entry> {
+    read_journal(dir, &Filter::default()).unwrap().events
+}
+
+fn codes(events: &[Entry]) -> Vec<&str> {
+    events.iter().map(|entry| entry.code.as_str()).collect()
+}
+
+fn one<'a>(events: &'a [Entry], code: &str) -> &'a Entry {
+    let found: Vec<&Entry> = events.iter().filter(|entry| entry.code == code).collect();
+    assert_eq!(found.len(), 1, "{code} in {:?}", codes(events));
+    found[0]
+}
+
+#[test]
+fn the_journal_tells_a_cycle_from_its_trigger_to_its_totals() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 300, 30);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    let (pruner, outcomes) = start(&rig, &events, None);
+    run(&pruner);
+    outcomes.recv().unwrap();
+    while pruner.status().cycles_finished == 0 {
+        std::thread::yield_now();
+    }
+    let Some(Ended::Finished { deleted, live_nodes, .. }) = pruner.status().last.map(|last| last.ended) else {
+        panic!("no cycle finished")
+    };
+    drop(pruner);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    let expected = [
+        "started",
+        "trigger_fired",
+        "cycle_begun",
+        "phase_entered",
+        "snapshot_created",
+        "lock_taken",
+        "lock_released",
+        "phase_left",
+        "phase_entered",
+        "lock_taken",
+        "lock_released",
+        "phase_left",
+        "cycle_ended",
+        "stopped",
+    ];
+    assert_eq!(codes(&events), expected);
+    let end = &one(&events, "cycle_ended").data;
+    assert_eq!((end["outcome"].as_str(), end["deleted"].as_u64()), (Some("finished"), Some(deleted)));
+    assert!(deleted > 0 && end["live"] == live_nodes);
+    assert_eq!(one(&events, "trigger_fired").data["trigger"], "operator");
+}
+
+#[test]
+fn a_freeze_its_end_and_requests_that_join_are_told() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 301, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    let head = rig.chain.archive.root(rig.chain.head());
+    let lost = *rig.chain.archive.live([rig.chain.head()]).iter().find(|hash| Some(**hash) != head.node()).unwrap();
+    rig.memory().uproot(lost.as_bytes());
+    let (pruner, outcomes) = start(&rig, &events, None);
+    run(&pruner);
+    outcomes.recv().unwrap();
+    while pruner.status().frozen.is_none() {
+        std::thread::yield_now();
+    }
+    while pruner.command(Command::Unfreeze) != Reply::Accepted {
+        std::thread::yield_now();
+    }
+    drop(pruner);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    assert_eq!(one(&events, "cycle_ended").data["outcome"], "missing_live_node");
+    assert!(one(&events, "deletes_frozen").data["why"].as_str().unwrap().contains("is missing"));
+    let place = |code: &str| events.iter().position(|entry| entry.code == code).unwrap();
+    assert!(place("deletes_frozen") < place("deletes_unfrozen"));
+}
+
+/// An event for each round would drown everything else.
+#[test]
+fn rounds_are_told_together_with_what_they_deleted() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 302, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    let incremental = Some(IncrementalConfig { stride: NonZeroU64::MIN });
+    let (pruner, outcomes) = start(&rig, &events, incremental);
+    run(&pruner);
+    outcomes.recv().unwrap();
+    for round in 0..30 {
+        rig.chain.grow(Profile::Uniform, 310 + round, 1);
+        pruner.committed(rig.chain.head());
+        let swept = |pruner: &Pruner| pruner.status().incremental.is_some_and(|it| it.lag_orders == Some(0));
+        while !swept(&pruner) {
+            std::thread::yield_now();
+        }
+    }
+    drop(pruner);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    let rounds = &one(&events, "rounds_swept").data; // the clock stands still, so they are told at the end
+    assert!(rounds["rounds"].as_u64().unwrap() >= 10, "{rounds:?}");
+    assert!(rounds["deleted"].as_u64().unwrap() > 0);
+    let locks = events.iter().filter(|entry| entry.code == "lock_taken");
+    assert_eq!(locks.count(), 2, "those of the cycle; a round's goes with the rounds");
+}
+
+#[test]
+fn what_is_kept_and_why_it_is_not_any_more_is_told() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 303, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    let keep = |last| Some(KeepPolicy::last(NonZeroU64::new(last).unwrap()));
+    let retention = |keep| {
+        LiveRetention::new(RetentionParts {
+            store: Arc::clone(&rig.chain.store),
+            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+            keep,
+            floor_rows: None,
+            events: Arc::clone(&events) as _,
+        })
+    };
+    let policy = retention(keep(10));
+    let pin = |name: &str, order, ttl| NewPin {
+        name: name.to_owned(),
+        owner: "who".to_owned(),
+        order: Order::new(order),
+        ttl,
+    };
+    let advance = |policy: &LiveRetention| state_pruner::snapshot::RetentionPolicy::advance(policy).unwrap();
+    policy.add_pin(pin("audit", 3, None)).unwrap();
+    policy.add_pin(pin("short", 4, Some(Duration::from_secs(5)))).unwrap();
+    advance(&policy);
+    policy.set_consumer("indexer", Order::new(12), Some(Duration::from_secs(5))).unwrap();
+    policy.set_consumer("indexer", Order::new(13), Some(Duration::from_secs(5))).unwrap();
+    rig.clock.set_unix_ms(60_000);
+    advance(&policy);
+    policy.remove_pin("audit").unwrap();
+    policy.remove_consumer("indexer").unwrap();
+    advance(&policy);
+    let policy = retention(keep(7));
+    advance(&policy);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    let expected = [
+        "started",
+        "pin_added",
+        "pin_added",
+        "config_changed",
+        "consumer_added",
+        "pin_expired",
+        "consumer_went_silent",
+        "pin_removed",
+        "consumer_removed",
+        "config_changed",
+        "stopped",
+    ];
+    assert_eq!(codes(&events), expected);
+    assert_eq!(events[9].data["what"], "retention: the last 7 orders");
+}
+
+#[test]
+fn locks_that_are_refused_expire_and_are_taken_over_are_told() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 304, 10);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    let parts =
+        SnapshotParts { events: Arc::clone(&events) as _, ..rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none()) };
+    let manager = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let old = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    rig.clock.advance(Duration::from_millis(7));
+    manager.lock_snapshot(PrunePhase::SweepExpired).unwrap_err();
+    rig.clock.advance(Duration::from_millis(SnapshotManagerConfig::default().lock_timeout_ms));
+    let new = manager.lock_snapshot(PrunePhase::SweepExpired).unwrap();
+    drop(old);
+    drop(new);
+    rig.clock.advance(LONG * 60 * 24);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    let expected = [
+        "started",
+        "snapshot_created",
+        "lock_taken",
+        "lock_refused",
+        "lock_taken_over",
+        "lock_taken",
+        "lock_released",
+        "stopped",
+    ];
+    assert_eq!(codes(&events), expected, "the one that was lost is not released");
+    assert_eq!(one(&events, "lock_refused").data["held_ms"], 7);
+    assert_eq!(one(&events, "lock_taken_over").data["from"], "build_reach");
+}
+
+#[test]
+fn a_rollback_is_told_by_the_worker() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 305, 8);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    let (pruner, _outcomes) = start(&rig, &events, None);
+    pruner.rollback(Order::new(6), state_store::Batch::new()).unwrap();
+    drop(pruner);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    assert_eq!(one(&events, "rolled_back").data["to"], 6);
+}
+
+const ALONE: &str = "STATE_TESTS_ALONE";
+
+fn entries(dir: &str) -> usize {
+    fs::read_dir(dir).unwrap().count()
+}
+
+/// Threads that were joined may be listed for a moment longer.
+fn settles(what: &str, before: usize, now: impl Fn() -> usize) {
+    for _ in 0..100_000 {
+        if now() <= before {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{what}: {before} before, {} after", now());
+}
+
+/// In a process of its own, where nothing else comes and goes.
+#[test]
+fn a_thousand_lives_leave_no_thread_no_file_and_no_lock() {
+    if std::env::var_os(ALONE).is_none() {
+        let mut child = Child::new(std::env::current_exe().unwrap());
+        child.args(["events::a_thousand_lives_leave_no_thread_no_file_and_no_lock", "--exact", "--test-threads=1"]);
+        let output = child.env(ALONE, "1").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+        return;
+    }
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 306, 10);
+    let dir = tempfile::tempdir().unwrap();
+    let quiet = || EventsConfig {
+        sync: EventsSync::Never,
+        max_bytes: NonZeroU64::new(4_096).unwrap(),
+        ..EventsConfig::default()
+    };
+    let clock = Arc::clone(&rig.clock) as Arc<dyn Clock>;
+    let parts = rig.pruner_parts(&Hooks::none());
+    let live = || {
+        let events = Arc::new(EventJournal::open(dir.path(), quiet(), Arc::clone(&clock)).unwrap());
+        events.emit(Event::PinRemoved { name: "x".to_owned(), order: 1 });
+        let told = PrunerParts { events: Arc::clone(&events) as _, ..parts.clone() };
+        let pruner = Pruner::start(told, config(&rig, Some(IncrementalConfig { stride: NonZeroU64::MIN }))).unwrap();
+        let told = SnapshotParts { events: events as _, ..rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none()) };
+        let manager = AtomicSnapshotManager::new(told, SnapshotManagerConfig::default());
+        manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+        let guard = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+        let permit = guard.permit().clone();
+        drop(guard);
+        assert!(!permit.is_current() && manager.status().lock.is_none());
+        drop((pruner, manager)); // the journal goes with the last one that tells it anything
+    };
+    live();
+    let before = [entries("/proc/self/task"), entries("/proc/self/fd")];
+    (0..1_000).for_each(|_| live());
+    settles("threads", before[0], || entries("/proc/self/task"));
+    settles("open files", before[1], || entries("/proc/self/fd"));
+    let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    files.sort();
+    assert_eq!(files, ["journal.events", "writer.lock"]);
+    let read = read_journal(dir.path(), &Filter::default()).unwrap();
+    assert_eq!((read.damaged, read.torn_bytes, read.missing), (0, 0, 0));
+    assert_eq!(read.events.last().unwrap().code, "stopped");
+    drop(EventJournal::open(dir.path(), quiet(), clock).unwrap());
+}

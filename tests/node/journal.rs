@@ -1,0 +1,107 @@
+//! `journal` on a running node, on its file beside it, after it was killed and after it has stopped in order.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use state_tests::node::{self, Node};
+
+fn codes(answer: &Value) -> Vec<&str> {
+    answer["events"].as_array().unwrap().iter().map(|entry| entry["code"].as_str().unwrap()).collect()
+}
+
+fn object(number: u8) -> Value {
+    json!({ "create_object": { "id": hex::encode([number; 32]), "owner": "00".repeat(32), "value": "01" } })
+}
+
+#[test]
+fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, db) = (dir.path().display().to_string(), dir.path().join("store").display().to_string());
+    let node = Node::start(dir.path(), &["pruner.keep_last=2", "chain.block_interval=10ms"]);
+    for number in 0..5u8 {
+        node.submit(&object(number));
+    }
+    let mut tail = Command::new(node::binary());
+    tail.args(["journal", "tail", "--follow", "--json", "--url", node.url(), "--code", "pin_added"]);
+    let mut tail = tail.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(tail.stdout.take().unwrap()).lines();
+    assert!(node.post("/v1/pins/audit", &json!({ "order": 4 })).status().is_success());
+    let live: Value = serde_json::from_str(&told.next().unwrap().unwrap()).unwrap();
+    assert_eq!((live["code"].as_str(), live["data"]["name"].as_str()), (Some("pin_added"), Some("audit")));
+    node.cycle();
+
+    let (code, by_node) = node::json(&["journal", "show", "--url", node.url()]);
+    assert_eq!(code, 0);
+    for expected in ["started", "pin_added", "trigger_fired", "cycle_begun", "cycle_ended"] {
+        assert!(codes(&by_node).contains(&expected), "{expected}: {by_node}");
+    }
+    let (code, by_file) = node::json(&["journal", "show", "--state-dir", &data, "--code", "cycle_ended"]);
+    assert_eq!((code, codes(&by_file).first().copied()), (0, Some("cycle_ended")), "{by_file}");
+    assert_eq!(node::json(&["journal", "verify", "--url", node.url()]).0, 0);
+    let page = node.get("/v1/events?after=1&limit=2");
+    assert_eq!(page["events"].as_array().unwrap().len(), 2);
+    assert_eq!(page["events"][0]["seq"], 2);
+    assert_eq!(node.ask("/v1/events?limit=0").status(), 400);
+    let status = node.status();
+    assert_eq!((status["events"]["lost_total"].as_u64(), &status["events"]["failure"]), (Some(0), &Value::Null));
+
+    let (exit, log) = node.stop(Signal::TERM);
+    assert!(exit.success(), "{log}");
+    let ended: Vec<String> = told.map(Result::unwrap).collect();
+    assert!(tail.wait().unwrap().success(), "the stream ends with the node: {ended:?}");
+    let (code, after) = node::json(&["journal", "tail", "--db", &db, "--lines", "3"]);
+    assert_eq!((code, codes(&after).last().copied()), (0, Some("stopped")), "{after}");
+    let (code, whole) = node::json(&["journal", "verify", "--db", &db]);
+    assert_eq!(
+        (code, &whole["damaged"], &whole["torn_bytes"], &whole["missing"]),
+        (0, &json!(0), &json!(0), &json!(0))
+    );
+
+    let file = dir.path().join("events/journal.events");
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let (code, damaged) = node::json(&["journal", "verify", "--db", &db]);
+    assert_eq!((code, &damaged["damaged"], &damaged["missing"]), (1, &json!(1), &json!(1)), "{damaged}");
+    let (code, since) = node::json(&["journal", "show", "--db", &db, "--since", "2h", "--after", "1"]);
+    assert_eq!((code, since["events"][0]["seq"].as_u64()), (0, Some(2)));
+    let (code, absent) = node::json(&["journal", "show", "--state-dir", &db]);
+    assert_eq!((code, absent["error"]["code"].as_str()), (1, Some("file")));
+}
+
+#[test]
+fn a_killed_node_leaves_a_journal_that_the_next_one_goes_on_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().display().to_string();
+    let node = Node::start(dir.path(), &["events.sync=each"]);
+    node.submit(&object(1));
+    assert!(node.post("/v1/pins/audit", &json!({ "order": 0 })).status().is_success());
+    node.until("a pin in the journal", |status| status["events"]["written_total"].as_u64().unwrap() >= 2);
+    node.kill();
+    let (code, read) = node::json(&["journal", "show", "--state-dir", &data]);
+    assert_eq!((code, codes(&read)), (0, vec!["started", "pin_added"]), "with sync = each nothing is lost");
+    let node = Node::start(dir.path(), &[]);
+    assert!(node.stop(Signal::TERM).0.success());
+    let (_, read) = node::json(&["journal", "show", "--state-dir", &data]);
+    assert_eq!(codes(&read).last(), Some(&"stopped"));
+    assert_eq!(codes(&read).iter().filter(|code| **code == "started").count(), 2);
+}
+
+#[test]
+fn a_journal_of_a_newer_program_degrades_the_node_and_is_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("events")).unwrap();
+    let file = dir.path().join("events/journal.events");
+    fs::write(&file, [b'x'; 100]).unwrap();
+    let node = Node::start(dir.path(), &[]);
+    let health: Value = node.get("/healthz");
+    assert_eq!(health["reasons"][0]["code"], "events_unwritten", "{health}");
+    assert!(node.stop(Signal::TERM).0.success());
+    assert_eq!(fs::read(&file).unwrap(), [b'x'; 100]);
+}
