@@ -64,7 +64,7 @@ fn run() -> Result<ExitCode, Error> {
         );
         compaction(&mut table, name, &flood.status);
 
-        let paced = measure(events.min(10 * PACE), sync, Rate::Paced)?;
+        let paced = measure(events.min(5 * PACE), sync, Rate::Paced)?;
         let ms = |share: f64| (percentile(&paced.waits, share).as_secs_f64() * 1e3, "ms");
         table.number(&format!("sync {name}: producer waits at 5,000 a second, p50"), ms(0.5), Bound::None);
         table.number(&format!("sync {name}: producer waits at 5,000 a second, p99"), ms(0.99), Bound::AtMost(10.0));

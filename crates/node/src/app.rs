@@ -127,6 +127,7 @@ impl App {
         }
         upkeep.abort();
         tokio::task::spawn_blocking(move || {
+            events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
             drop(pruner); // stops the running cycle between two slices, joins its thread, lets go of its locks
             match events.stop(LAST_EVENTS) {
                 Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same

@@ -55,8 +55,19 @@ fn every_code_and_every_reason_of_health_has_a_heading_for_operators() {
         names_in(text.split("#[cfg(test)]").next().unwrap())
     };
     let names: BTreeSet<String> = files.iter().flat_map(product).collect();
-    for known in ["frozen", "lagging", "commits_failing", "outcome_unknown", "too_many", "missing_live_node", "locked"]
-    {
+    for known in [
+        "frozen",
+        "cycle_ended",
+        "lock_taken_over",
+        "lagging",
+        "commits_failing",
+        "outcome_unknown",
+        "too_many",
+        "missing_live_node",
+        "locked",
+        "cycle_ended",
+        "lock_taken_over",
+    ] {
         assert!(names.contains(known), "{known} is not found in the sources: {names:?}");
     }
     assert!(names.len() > 70, "{}: {names:?}", names.len());

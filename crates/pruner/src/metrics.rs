@@ -11,7 +11,7 @@ use crate::{
     worker::{IncrementalStatus, PrunerStatus},
 };
 
-const COUNTERS: [(&str, &str); 7] = [
+const COUNTERS: [(&str, &str); 9] = [
     ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
     ("state_pruner_runs_total", "Runs that ended, by the trigger that set them off; interrupted ones are among them"),
     ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
@@ -19,6 +19,8 @@ const COUNTERS: [(&str, &str); 7] = [
     ("state_pruner_freed_bytes_total", "Bytes on disk that finished cycles gave back"),
     ("state_pruner_incremental_deleted_nodes_total", "Nodes deleted by the sweep between cycles"),
     ("state_pruner_incremental_set_aside_total", "Nodes and journal rows it could not read and left to a cycle"),
+    ("state_pruner_events_total", "Events, by their code"),
+    ("state_pruner_events_lost_total", "Events that could not be written to their journal"),
 ];
 
 const GAUGES: [(&str, &str); 22] = [
@@ -69,6 +71,7 @@ pub(crate) fn describe() {
         "state_pruner_spared_nodes_total",
         "state_pruner_incremental_deleted_nodes_total",
         "state_pruner_incremental_set_aside_total",
+        "state_pruner_events_lost_total",
     ] {
         counter!(name).increment(0);
     }

@@ -207,6 +207,12 @@ impl EventJournal {
         }
     }
 
+    /// From now on no producer waits for a disk that hangs: what finds the queue full is lost, and counted. Call BEFORE the
+    /// producers are stopped: one that waits could not be joined.
+    pub fn let_producers_go(&self) {
+        self.queue.let_go();
+    }
+
     /// Takes nothing more, writes what waits, makes it durable and ends the writer. A disk that does not answer within
     /// `patience` is left alone with what it has in hand. Stopped before, there is nothing to do.
     pub fn stop(&self, patience: Duration) -> Stopping {
@@ -227,12 +233,12 @@ impl EventJournal {
 }
 
 impl EventSink for EventJournal {
-    /// Waits while 2,048 events wait. One that comes after the end is counted as lost.
+    /// Waits while 2,048 events wait. One that comes after the end, or finds no room near it, is counted as lost.
     fn emit(&self, event: Event) {
         let code = event.code();
         if let Err(Closed) = self.queue.send(Sent { at_ms: self.clock.unix_ms(), event }) {
             self.told.lock().lost += 1;
-            tracing::debug!(event = code, "an event came after the end of the journal");
+            tracing::debug!(event = code, "an event found the journal full or at its end, and is lost");
         }
     }
 }

@@ -21,6 +21,8 @@ pub(super) struct Sent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Life {
     Open,
+    /// The end is near: nobody waits for room any more.
+    Ending,
     /// Nothing more is taken in; what waits is written.
     Closed,
     /// What waits is given up.
@@ -38,6 +40,12 @@ struct State {
     /// Flushes asked for, and done.
     asked: u64,
     flushed: u64,
+}
+
+impl State {
+    fn is_full(&self) -> bool {
+        self.waiting.len() + self.in_hand >= CAPACITY
+    }
 }
 
 /// What the writer is to do next.
@@ -86,14 +94,15 @@ impl Default for Queue {
 impl Queue {
     /// Puts an event at the end; waits while the queue is full.
     ///
-    /// Errors: the queue was closed.
+    /// Errors: the queue was closed, or it is full and nobody is to wait any more.
     pub(super) fn send(&self, sent: Sent) -> Result<(), Closed> {
         let mut state = self.state.lock();
-        while state.life == Life::Open && state.waiting.len() + state.in_hand >= CAPACITY {
+        while state.life == Life::Open && state.is_full() {
             self.room.wait(&mut state);
         }
-        if state.life != Life::Open {
-            return Err(Closed);
+        match state.life {
+            Life::Open | Life::Ending if !state.is_full() => {}
+            Life::Open | Life::Ending | Life::Closed | Life::GivenUp | Life::Ended => return Err(Closed),
         }
         state.waiting.push_back(sent);
         drop(state);
@@ -112,7 +121,7 @@ impl Queue {
             match state.life {
                 Life::GivenUp | Life::Ended => return Taken::End,
                 Life::Closed if state.waiting.is_empty() => return Taken::End,
-                Life::Open | Life::Closed => {}
+                Life::Open | Life::Ending | Life::Closed => {}
             }
             if !state.waiting.is_empty() {
                 let count = most.min(state.waiting.len());
@@ -152,10 +161,20 @@ impl Queue {
         self.done.notify_all();
     }
 
+    /// From now on nobody waits for room.
+    pub(super) fn let_go(&self) {
+        let mut state = self.state.lock();
+        if state.life == Life::Open {
+            state.life = Life::Ending;
+        }
+        drop(state);
+        self.room.notify_all();
+    }
+
     /// Takes nothing more in, but for the last words; producers that wait are told so.
     pub(super) fn close(&self, last_words: Option<Sent>) {
         let mut state = self.state.lock();
-        if state.life == Life::Open {
+        if matches!(state.life, Life::Open | Life::Ending) {
             state.life = Life::Closed;
             state.waiting.extend(last_words);
         }

@@ -269,6 +269,33 @@ fn a_disk_that_hangs_holds_producers_back_and_a_stop_returns_all_the_same() {
     disk.answer();
 }
 
+/// Whoever stops a pruner joins its thread, which must not hang in the journal.
+#[test]
+fn a_producer_that_waits_for_a_disk_that_hangs_can_be_let_go_and_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+    journal.flush(LONG).unwrap();
+    *disk.hangs.lock() = true;
+    (0..CAPACITY as u64).for_each(|number| journal.emit(pin(0, number)));
+    std::thread::scope(|scope| {
+        let worker = scope.spawn(|| (0..10).for_each(|number| journal.emit(pin(1, number))));
+        journal.let_producers_go();
+        worker.join().unwrap();
+    });
+    assert_eq!(journal.status().lost_total, 10);
+    disk.answer();
+    journal.flush(LONG).unwrap();
+    journal.emit(pin(2, 0));
+    assert_eq!(journal.stop(LONG), Stopping::Whole, "what there is room for is still taken");
+    let read = all(dir.path());
+    assert_eq!(
+        read.events.iter().filter(|entry| entry.data.get("name").is_some_and(|it| *it == "producer-2")).count(),
+        1
+    );
+    assert_eq!(orders(&read).len(), CAPACITY + 1);
+}
+
 #[test]
 fn a_slow_watcher_loses_the_oldest_and_is_told_how_many_and_nobody_waits_for_it() {
     let dir = tempfile::tempdir().unwrap();

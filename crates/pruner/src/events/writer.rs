@@ -97,7 +97,8 @@ impl Writer {
                 Taken::Nothing if self.compaction.is_some() => self.flush_if_due(),
                 Taken::Nothing => self.flush_and_sync(),
                 Taken::Flush(ticket) => {
-                    self.flush_and_sync();
+                    self.flush(); // whoever reads wants it written; durable it is when the configuration says
+                    self.flush_if_due();
                     queue.flushed(ticket);
                 }
                 Taken::End => break,
