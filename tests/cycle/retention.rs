@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Asked, Bound, Clock, Explanation, Freeze, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding, PinState,
-    PruneError, RetentionParts, Standing, StoreRecords, Why,
+    Asked, Bound, Clock, Explanation, Freeze, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding, OldReaders,
+    PinState, PruneError, ReaderLimit, ReaderState, RetentionParts, Standing, StoreRecords, Why,
     cycle::{CycleEnv, Finished},
     events::NoEvents,
     offline::StoreLayout,
@@ -185,6 +185,62 @@ fn what_is_kept_is_told_while_the_floor_moves() {
     let status = kept.status().unwrap();
     assert_eq!((status.floor, status.pins.len(), status.consumers.len()), (25, 0, 0), "what changed is shown");
     assert!(kept.silent().unwrap().is_empty());
+}
+
+/// L4: what a reader holds below the floor is shown with its owner and age, told when it is too old, and let go if that is
+/// wanted: it reads "pruned" then, and what it had read was right.
+#[test]
+fn a_long_lived_reader_is_named_and_bounded() {
+    for then in [OldReaders::Report, OldReaders::LetGo] {
+        let rig = grown(30);
+        let kept = LiveRetention::new(RetentionParts {
+            store: Arc::clone(&rig.chain.store),
+            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+            keep: Some(keep(5)),
+            floor_rows: None,
+            events: Arc::new(NoEvents),
+        });
+        let limit = ReaderLimit { max_age: Some(Duration::from_secs(60)), then };
+        let kept = Arc::new(kept.limiting_readers(limit));
+        let [old, new] = [13, 29].map(|at| rig.chain.store.pin(order(at), &format!("export {at}")).unwrap());
+        let states = || kept.readers().into_iter().map(|reader| (reader.order, reader.state)).collect::<Vec<_>>();
+        assert_eq!(states(), [(13, ReaderState::InWindow), (29, ReaderState::InWindow)]);
+        cycle(&rig, &kept);
+        assert_eq!(states(), [(13, ReaderState::Below), (29, ReaderState::InWindow)]);
+        rig.clock.advance(Duration::from_secs(61));
+        assert_eq!(states(), [(13, ReaderState::TooOld), (29, ReaderState::InWindow)]);
+        let shown = &kept.status().unwrap().readers[0];
+        assert_eq!((shown.owner.as_str(), shown.since_order, shown.age_ms), ("export 13", 29, 61_000));
+        assert_eq!(shown.to_string(), "export 13 holds order 13 since order 29, for 61 s");
+        let read = || {
+            let reader = ViewReader(rig.chain.store.view().unwrap());
+            let read = |path: &Vec<_>| get(old.root(), path, &reader).map(|found| (path.clone(), found));
+            paths(Profile::Tables).iter().map(read).collect::<Result<Vec<_>, _>>()
+        };
+        let before = read().unwrap();
+        cycle(&rig, &kept);
+        let window = rig.chain.archive.live((25..30).map(order));
+        let held = rig.chain.archive.live([order(13)]);
+        match then {
+            OldReaders::Report => {
+                assert_eq!(check::present(&rig.chain.store), &window | &held, "it stays, and is told");
+                old.check().unwrap();
+                assert_eq!(read().unwrap(), before);
+                assert_eq!(states()[0], (13, ReaderState::TooOld));
+            }
+            OldReaders::LetGo => {
+                assert_eq!(check::present(&rig.chain.store), window, "what only it held is gone");
+                assert!(read().is_err(), "what is gone is no absence");
+                let pruned = old.check().unwrap_err();
+                assert!(matches!(pruned, StoreError::Pruned { floor, .. } if floor == order(25)), "{pruned}");
+                assert_eq!(states(), [(29, ReaderState::InWindow)]);
+            }
+        }
+        new.check().unwrap();
+        drop((old, new));
+        assert!(kept.readers().is_empty());
+    }
 }
 
 /// Whoever keeps an order is told with it, readers beside a pin by name included.

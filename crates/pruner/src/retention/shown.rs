@@ -8,8 +8,10 @@ use state_tree::{Order, StateRoot};
 use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound},
-    live::{LiveRetention, first_of_time},
+    live::LiveRetention,
+    readers::{OldReaders, Reader, ReaderState, ReaderStatus},
     status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
+    within::first_of_time,
 };
 use crate::{
     error::PruneError,
@@ -63,6 +65,36 @@ impl LiveRetention {
         Ok(silent.map(|consumer| consumer.name.clone()).collect())
     }
 
+    /// Every reader that holds an order. Waits for nobody.
+    pub fn readers(&self) -> Vec<ReaderStatus> {
+        self.look_at_readers().into_iter().map(|reader| reader.status).collect()
+    }
+
+    fn look_at_readers(&self) -> Vec<Reader> {
+        let (store, now) = (&self.parts.store, self.parts.clock.monotonic());
+        let floor = store.floor().map_or(Order::GENESIS, |floor| floor); // BEFORE the pins: a later floor is no pin's
+        self.readers.lock().look(store.pins(), (floor, now), self.reader_limit.max_age)
+    }
+
+    /// Tells once of each reader that is too old, and lets it go if that is wanted.
+    pub(super) fn tell_old_readers(&self) -> Result<(), PruneError> {
+        let readers = self.look_at_readers().into_iter();
+        for Reader { id, status } in readers.filter(|reader| reader.status.state == ReaderState::TooOld) {
+            if self.readers.lock().tell(id) {
+                tracing::warn!(%status, "a reader keeps what nobody else does for longer than max_reader_age"); // O15
+            }
+            if self.reader_limit.then == OldReaders::LetGo {
+                self.parts.store.end_pin(Order::new(status.order), id)?;
+                tracing::warn!(
+                    owner = status.owner,
+                    order = status.order,
+                    "the reader was let go: it reads `pruned` now"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// What is in force, and who asks for what. Waits for nobody who changes it.
     ///
     /// Errors: records that cannot be read, no commit yet.
@@ -99,6 +131,7 @@ impl LiveRetention {
             kept_below: self.parts.store.kept().len() as u64,
             pins: shown.holds.pins.iter().map(pin).collect(),
             consumers: shown.holds.consumers.iter().map(consumer).collect(),
+            readers: self.readers(),
             expired_pins: shown.expired.iter().cloned().collect(),
         }
         .decided())
