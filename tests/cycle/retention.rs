@@ -10,12 +10,13 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Asked, Bound, Clock, Explanation, Freeze, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding, OldReaders,
-    PinState, PruneError, ReaderLimit, ReaderState, RetentionParts, Standing, StoreRecords, Why,
+    Asked, Bound, Clock, Explanation, Freeze, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding,
+    OldReaders, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState, RetentionParts, Standing,
+    StoreRecords, Trigger, TriggerConfig, TriggerState, Verdict, Why,
     cycle::{CycleEnv, Finished},
     events::NoEvents,
     offline::StoreLayout,
-    snapshot::RetentionPolicy,
+    snapshot::{RetentionPolicy, SnapshotManagerConfig},
 };
 use state_store::{CrashTail, Durability, Fault, StoreError};
 use state_tests::{
@@ -25,7 +26,7 @@ use state_tests::{
     hooks::{Hooks, Moment},
     offline,
     rig::{Engine, Plan, Rig, WAYS, env},
-    workload::{Profile, paths},
+    workload::{Profile, Workload, paths},
 };
 use state_tree::{NodeHash, Order, RoochLayout, get};
 
@@ -241,6 +242,41 @@ fn a_long_lived_reader_is_named_and_bounded() {
         drop((old, new));
         assert!(kept.readers().is_empty());
     }
+}
+
+/// S13: a chain younger than its window by time has nothing to delete, so no cycle begins by itself, and none is late.
+#[test]
+fn a_chain_younger_than_its_window_begins_no_cycle_by_itself() {
+    let rig = grown(8); // a second of chain time each
+    let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_secs(20)), ..keep(2) });
+    assert!(kept.is_filling() && !policy(&rig, keep(2)).is_filling());
+    let plan = rig.plan(2);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::MIN,
+        incremental: None,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+    };
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
+    let mut workload = Workload::new(Profile::Tables, 62);
+    while kept.is_filling() {
+        pruner.committed(rig.chain.head());
+        let orders = pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Orders).unwrap();
+        let held = [HeldBy::ShortChain, HeldBy::Running]; // the look at what an earlier process left
+        assert!(held.map(|by| TriggerState::Held { by }).contains(&orders.standing), "{:?}", orders.standing);
+        assert_eq!(pruner.health().verdict, Verdict::Healthy, "{:?}", pruner.health());
+        assert_eq!(pruner.status().cycles_finished, 0);
+        rig.chain.run(&mut workload, 1);
+    }
+    assert_eq!(rig.chain.head(), order(21), "one order is older than the window");
+    pruner.committed(rig.chain.head());
+    while pruner.status().cycles_finished == 0 {
+        std::thread::yield_now();
+    }
+    drop(pruner);
+    exactly(&rig, 1..22, "the first cycle came when there was something to delete");
 }
 
 /// Whoever keeps an order is told with it, readers beside a pin by name included.

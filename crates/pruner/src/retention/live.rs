@@ -5,7 +5,11 @@
 //!
 //! Records that cannot be read keep everything: nothing moves until they can (I8).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use state_store::{Batch, Durability, FloorMove, HeadRecord, RolledBack, Store, StoreError};
@@ -71,6 +75,8 @@ pub struct LiveRetention {
     state: Mutex<Option<State>>,
     /// Taken after the state, for as long as it takes to copy a pointer.
     published: Mutex<Option<Arc<Published>>>,
+    /// When the block of the first order was made, once it was asked for.
+    pub(super) first_ms: OnceLock<u64>,
     pub(super) reader_limit: ReaderLimit,
     /// Taken alone, and for a look.
     pub(super) readers: Mutex<Readers>,
@@ -92,7 +98,7 @@ impl LiveRetention {
     pub fn new(parts: RetentionParts) -> Self {
         let reader_limit = ReaderLimit { max_age: None, then: OldReaders::Report };
         let (state, published) = (Mutex::default(), Mutex::default());
-        Self { parts, state, published, reader_limit, readers: Mutex::default() }
+        Self { parts, state, published, first_ms: OnceLock::new(), reader_limit, readers: Mutex::default() }
     }
 
     /// The same with a limit on readers below the floor.
@@ -340,6 +346,10 @@ impl LiveRetention {
 impl RetentionPolicy for LiveRetention {
     fn keep(&self) -> Option<KeepPolicy> {
         self.parts.keep
+    }
+
+    fn is_filling(&self) -> bool {
+        self.is_younger_than_its_window()
     }
 
     fn advance(&self) -> Result<(), PruneError> {

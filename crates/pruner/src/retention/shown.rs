@@ -11,7 +11,7 @@ use super::{
     live::LiveRetention,
     readers::{OldReaders, Reader, ReaderState, ReaderStatus},
     status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
-    within::first_of_time,
+    within::{first_of_time, timestamp},
 };
 use crate::{
     error::PruneError,
@@ -39,6 +39,26 @@ impl LiveRetention {
         }
         asks.extend(self.asks_of_consumers(holds, top));
         Ok(asks)
+    }
+
+    /// Whether the whole chain is younger than the bound of time. Reads one record, once.
+    pub(super) fn is_younger_than_its_window(&self) -> bool {
+        let Some(time_ms) = self.parts.keep.and_then(|keep| keep.time_ms()) else { return false };
+        let Some((head, Order::GENESIS)) = self.ends() else { return false }; // a floor that has moved tells enough
+        let first_ms = match self.first_ms.get() {
+            Some(first_ms) => *first_ms,
+            None => match self
+                .parts
+                .store
+                .view()
+                .map_err(PruneError::from)
+                .and_then(|view| timestamp(&*view, Order::GENESIS))
+            {
+                Ok(first_ms) => *self.first_ms.get_or_init(|| first_ms),
+                Err(_) => return false, // not known: whoever reads it next says why
+            },
+        };
+        head.at.timestamp_ms.saturating_sub(first_ms) <= time_ms
     }
 
     /// The single orders below the floor, each with why it is kept.

@@ -8,7 +8,7 @@ use crate::error::PruneError;
 /// The first order of `first` to `last` that is `within`, if all that follow one that is are so too; `last` if no earlier
 /// one is. Looks near `first` first: a floor that moves often moves little. Costs about twice the logarithm of the
 /// distance in looks.
-pub(crate) fn first_within(
+pub(super) fn first_within(
     (first, last): (Order, Order),
     within: &mut dyn FnMut(Order) -> Result<bool, PruneError>,
 ) -> Result<Order, PruneError> {
@@ -47,7 +47,7 @@ pub(super) fn first_of_time(
 }
 
 /// When the block of an order was made, by the chain's clock.
-fn timestamp(view: &dyn View, order: Order) -> Result<u64, PruneError> {
+pub(super) fn timestamp(view: &dyn View, order: Order) -> Result<u64, PruneError> {
     let record = NativeChain.record(view, order)?;
     let hole = || PruneError::Holes { holes: vec![(order, Hole::NoRecord)] };
     record.map(|record| record.timestamp_ms).ok_or_else(hole)
