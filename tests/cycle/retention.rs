@@ -10,12 +10,13 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Asked, Bound, Clock, Explanation, Freeze, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding, PinState,
-    PruneError, RetentionParts, Standing, StoreRecords, Why,
+    Asked, Bound, Clock, Explanation, Freeze, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding,
+    OldReaders, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState, RetentionParts, Standing,
+    StoreRecords, Trigger, TriggerConfig, TriggerState, Verdict, Why,
     cycle::{CycleEnv, Finished},
     events::NoEvents,
     offline::StoreLayout,
-    snapshot::RetentionPolicy,
+    snapshot::{RetentionPolicy, SnapshotManagerConfig},
 };
 use state_store::{CrashTail, Durability, Fault, StoreError};
 use state_tests::{
@@ -25,7 +26,7 @@ use state_tests::{
     hooks::{Hooks, Moment},
     offline,
     rig::{Engine, Plan, Rig, WAYS, env},
-    workload::{Profile, paths},
+    workload::{Profile, Workload, paths},
 };
 use state_tree::{NodeHash, Order, RoochLayout, get};
 
@@ -185,6 +186,97 @@ fn what_is_kept_is_told_while_the_floor_moves() {
     let status = kept.status().unwrap();
     assert_eq!((status.floor, status.pins.len(), status.consumers.len()), (25, 0, 0), "what changed is shown");
     assert!(kept.silent().unwrap().is_empty());
+}
+
+/// L4: what a reader holds below the floor is shown with its owner and age, told when it is too old, and let go if that is
+/// wanted: it reads "pruned" then, and what it had read was right.
+#[test]
+fn a_long_lived_reader_is_named_and_bounded() {
+    for then in [OldReaders::Report, OldReaders::LetGo] {
+        let rig = grown(30);
+        let kept = LiveRetention::new(RetentionParts {
+            store: Arc::clone(&rig.chain.store),
+            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+            keep: Some(keep(5)),
+            floor_rows: None,
+            events: Arc::new(NoEvents),
+        });
+        let limit = ReaderLimit { max_age: Some(Duration::from_secs(60)), then };
+        let kept = Arc::new(kept.limiting_readers(limit));
+        let [old, new] = [13, 29].map(|at| rig.chain.store.pin(order(at), &format!("export {at}")).unwrap());
+        let states = || kept.readers().into_iter().map(|reader| (reader.order, reader.state)).collect::<Vec<_>>();
+        assert_eq!(states(), [(13, ReaderState::InWindow), (29, ReaderState::InWindow)]);
+        cycle(&rig, &kept);
+        assert_eq!(states(), [(13, ReaderState::Below), (29, ReaderState::InWindow)]);
+        rig.clock.advance(Duration::from_secs(61));
+        assert_eq!(states(), [(13, ReaderState::TooOld), (29, ReaderState::InWindow)]);
+        let shown = &kept.status().unwrap().readers[0];
+        assert_eq!((shown.owner.as_str(), shown.since_order, shown.age_ms), ("export 13", 29, 61_000));
+        assert_eq!(shown.to_string(), "export 13 holds order 13 since order 29, for 61 s");
+        let read = || {
+            let reader = ViewReader(rig.chain.store.view().unwrap());
+            let read = |path: &Vec<_>| get(old.root(), path, &reader).map(|found| (path.clone(), found));
+            paths(Profile::Tables).iter().map(read).collect::<Result<Vec<_>, _>>()
+        };
+        let before = read().unwrap();
+        cycle(&rig, &kept);
+        let window = rig.chain.archive.live((25..30).map(order));
+        let held = rig.chain.archive.live([order(13)]);
+        match then {
+            OldReaders::Report => {
+                assert_eq!(check::present(&rig.chain.store), &window | &held, "it stays, and is told");
+                old.check().unwrap();
+                assert_eq!(read().unwrap(), before);
+                assert_eq!(states()[0], (13, ReaderState::TooOld));
+            }
+            OldReaders::LetGo => {
+                assert_eq!(check::present(&rig.chain.store), window, "what only it held is gone");
+                assert!(read().is_err(), "what is gone is no absence");
+                let pruned = old.check().unwrap_err();
+                assert!(matches!(pruned, StoreError::Pruned { floor, .. } if floor == order(25)), "{pruned}");
+                assert_eq!(states(), [(29, ReaderState::InWindow)]);
+            }
+        }
+        new.check().unwrap();
+        drop((old, new));
+        assert!(kept.readers().is_empty());
+    }
+}
+
+/// S13: a chain younger than its window by time has nothing to delete, so no cycle begins by itself, and none is late.
+#[test]
+fn a_chain_younger_than_its_window_begins_no_cycle_by_itself() {
+    let rig = grown(8); // a second of chain time each
+    let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_secs(20)), ..keep(2) });
+    assert!(kept.is_filling() && !policy(&rig, keep(2)).is_filling());
+    let plan = rig.plan(2);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::MIN,
+        incremental: None,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+    };
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
+    let mut workload = Workload::new(Profile::Tables, 62);
+    while kept.is_filling() {
+        pruner.committed(rig.chain.head());
+        let orders = pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Orders).unwrap();
+        let held = [HeldBy::ShortChain, HeldBy::Running]; // the look at what an earlier process left
+        assert!(held.map(|by| TriggerState::Held { by }).contains(&orders.standing), "{:?}", orders.standing);
+        assert_eq!(pruner.health().verdict, Verdict::Healthy, "{:?}", pruner.health());
+        assert_eq!(pruner.status().cycles_finished, 0);
+        rig.chain.run(&mut workload, 1);
+    }
+    assert_eq!(rig.chain.head(), order(21), "one order is older than the window");
+    pruner.committed(rig.chain.head());
+    while pruner.status().cycles_finished == 0 {
+        std::thread::yield_now();
+    }
+    drop(pruner);
+    exactly(&rig, 1..22, "the first cycle came when there was something to delete");
 }
 
 /// Whoever keeps an order is told with it, readers beside a pin by name included.

@@ -191,14 +191,15 @@ type Surroundings<'a> = (&'a Arc<dyn Clock>, &'a Arc<EventJournal>);
 
 /// What stays readable. Without a pruner there are no bounds and nothing goes; pins are kept all the same.
 fn retention(config: &Config, store: &Arc<Store>, (clock, events): Surroundings<'_>) -> LiveRetention {
-    LiveRetention::new(RetentionParts {
+    let parts = RetentionParts {
         store: Arc::clone(store),
         records: Arc::new(StoreRecords(Arc::clone(store))),
         clock: Arc::clone(clock),
         keep: config.keep(),
         floor_rows: config.chain.keep_blocks.map(|keep| block_rows(keep, config.pruner.keep_last)),
         events: Arc::clone(events) as _,
-    })
+    };
+    LiveRetention::new(parts).limiting_readers(config.readers())
 }
 
 fn start_pruner(

@@ -1,6 +1,6 @@
 //! The verdict on the whole node: the pruner's, and that on block production. Pure, reads nothing, waits for nothing.
 
-use state_pruner::{Health, PruneError, Reason, Verdict, events::WriteFailure};
+use state_pruner::{Health, PruneError, ReaderState, ReaderStatus, Reason, Verdict, events::WriteFailure};
 use state_store::Disposition;
 
 use crate::chain::{ChainStatus, Production};
@@ -26,6 +26,14 @@ pub(crate) fn of_events(failure: Option<WriteFailure>) -> Option<Reason> {
     let WriteFailure { code, message, .. } = failure?;
     let message = format!("what happens is not written down ({code}), pruning goes on: {message}");
     Some(reason(Verdict::Degraded, "events_unwritten", message))
+}
+
+/// Judges the readers.
+pub(crate) fn of_readers(readers: &[ReaderStatus]) -> Option<Reason> {
+    let old = readers.iter().filter(|reader| reader.state == ReaderState::TooOld);
+    let old: Vec<String> = old.map(ReaderStatus::to_string).collect();
+    let message = format!("readers keep what nobody else does, for longer than max_reader_age: {}", old.join("; "));
+    (!old.is_empty()).then(|| reason(Verdict::Degraded, "old_reader", message))
 }
 
 /// Judges the node.

@@ -46,8 +46,8 @@ pub use policy::{FloorRows, LiveWindow, RestWindow};
 pub use records::{FolderRecords, RecordKey, Records, StoreRecords};
 pub use retention::{
     Ask, Asked, Bound, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Gone, HashExplained, KeepPolicy,
-    LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OrderExplained, PinState, PinStatus, RecordedPolicy,
-    RetentionParts, RetentionStatus, Standing, Why,
+    LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PinStatus,
+    ReaderLimit, ReaderState, ReaderStatus, RecordedPolicy, RetentionParts, RetentionStatus, Standing, Why,
 };
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{

@@ -148,6 +148,8 @@ pub(crate) struct Facts {
     pub(crate) asked: Asked,
     /// Whether a cycle is owed to the counts of commits; nothing where nobody sweeps by them.
     pub(crate) counts: Option<Counts>,
+    /// Whether no order has left the window yet for another reason than their number.
+    pub(crate) filling: bool,
     /// What holds every cycle back.
     pub(crate) held: Option<HeldBy>,
 }
@@ -341,7 +343,7 @@ impl Coordinator {
         let patient = automatic && trigger != Trigger::LowDisk;
         let by_orders = automatic && trigger != Trigger::Rollback; // what is owed to one is no order of the chain
         let reasons = [
-            (by_orders && facts.head < self.rules.keep_last).then_some(HeldBy::ShortChain),
+            (by_orders && (facts.filling || facts.head < self.rules.keep_last)).then_some(HeldBy::ShortChain),
             (patient && facts.synced == Some(false)).then_some(HeldBy::CatchingUp),
             self.cooling_until(facts.now).filter(|_| patient).map(|_| HeldBy::Cooldown),
         ];

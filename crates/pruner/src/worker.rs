@@ -207,13 +207,14 @@ impl Pruner {
     /// The verdict on it.
     pub fn health(&self) -> Health {
         let (background_errors, now) = (self.inner.background_errors(), self.inner.parts.clock.monotonic());
+        let filling = self.inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let shared = self.inner.shared.lock();
         health::assess(&Facts {
             freeze: shared.freeze.clone(),
             last: shared.last.clone(),
             unfinished: None, // the status shows it
             poisoned: shared.poisoned.clone(),
-            lag: Some((self.inner.behind(&shared), self.inner.due_after())),
+            lag: (!filling).then(|| (self.inner.behind(&shared), self.inner.due_after())),
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(),

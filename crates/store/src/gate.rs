@@ -221,6 +221,10 @@ impl ChainState {
         }
     }
 
+    pub(crate) fn is_pinned(&self, order: Order, id: u64) -> bool {
+        self.pins.get(&order).is_some_and(|owners| owners.iter().any(|owner| owner.id == id))
+    }
+
     pub(crate) fn pins(&self) -> Vec<(Order, Vec<PinOwner>)> {
         self.pins.iter().map(|(order, owners)| (*order, owners.clone())).collect()
     }
@@ -288,7 +292,8 @@ pub(crate) struct Planned {
 pub struct PinOwner {
     /// The root that is held; its record may be gone with the floor.
     pub root: StateRoot,
-    pub(crate) id: u64,
+    /// Its number: no other pin of this store has it.
+    pub id: u64,
     /// What the holder said of itself.
     pub owner: String,
     /// The head when it was pinned: how long it is held, told in orders.

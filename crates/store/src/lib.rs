@@ -39,5 +39,5 @@ pub use permit::Permit;
 pub use schema::Table;
 pub use store::{
     ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,
-    Judging, Pin, RolledBack, Slice, Store, StoreConfig, Traced,
+    Judging, Pin, RolledBack, Slice, SliceLimit, Store, StoreConfig, Traced,
 };

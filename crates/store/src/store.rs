@@ -31,7 +31,7 @@ use crate::{
     journal,
     permit::{Fence, Permit},
 };
-pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice};
+pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
 pub use pin::Pin;
 pub use rollback::RolledBack;

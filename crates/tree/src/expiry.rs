@@ -79,6 +79,8 @@ enum Read {
 pub struct Found {
     /// The stored ones, for a deep step each with its children.
     nodes: BTreeMap<NodeHash, Vec<NodeHash>>,
+    /// What was read, stored or not.
+    read: BTreeSet<NodeHash>,
     /// Nodes whose children cannot be told: kept, with everything below them (I8).
     pub set_aside: Vec<TreeError>,
 }
@@ -166,6 +168,18 @@ impl Expiry {
     }
 }
 
+impl ExpiryStep {
+    /// Whether nothing has to be read of its nodes.
+    pub fn reads_nothing(&self) -> bool {
+        self.read == Read::Nothing
+    }
+
+    /// Whether no longer step has more than this one.
+    pub fn is_whole(&self) -> bool {
+        self.rest == 0
+    }
+}
+
 impl Found {
     /// Reads the nodes of a step, unless they go alone and the work is our own from its beginning. Those that are not stored are not found;
     /// those that do not decode, or are not what their hash says, are set aside.
@@ -173,19 +187,34 @@ impl Found {
     /// Errors: a failed read.
     pub fn read(step: &ExpiryStep, source: &dyn NodeSource, layout: &dyn NodeLayout) -> Result<Self, TreeError> {
         let mut found = Self::default();
-        if step.read == Read::Nothing {
-            return Ok(found);
+        found.read_on(step, source, layout)?;
+        Ok(found)
+    }
+
+    /// Reads what a longer step has more than the one that was read.
+    ///
+    /// Errors: a failed read.
+    pub fn read_on(
+        &mut self,
+        step: &ExpiryStep,
+        source: &dyn NodeSource,
+        layout: &dyn NodeLayout,
+    ) -> Result<(), TreeError> {
+        if step.reads_nothing() {
+            return Ok(());
         }
-        source.read(&step.hashes, &mut |index, bytes| {
-            let (Some(hash), Some(bytes)) = (step.hashes.get(index), bytes) else { return };
+        let new: Vec<NodeHash> = step.hashes.iter().filter(|hash| !self.read.contains(hash)).copied().collect();
+        source.read(&new, &mut |index, bytes| {
+            let (Some(hash), Some(bytes)) = (new.get(index), bytes) else { return };
             let deep = step.read == Read::Children;
             let children = if deep { children(layout, hash, bytes) } else { Ok(Vec::new()) };
             match children {
-                Ok(children) => drop(found.nodes.insert(*hash, children)),
-                Err(error) => found.set_aside.push(error),
+                Ok(children) => drop(self.nodes.insert(*hash, children)),
+                Err(error) => self.set_aside.push(error),
             }
         })?;
-        Ok(found)
+        self.read.extend(new);
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //! The shipped `config/node.toml` names every key and parses to [`Config::default`]. Safety is never a key.
 
 mod check;
+mod choice;
 mod events;
 mod source;
 
@@ -13,15 +14,16 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
 use state_pruner::{
-    CycleConfig, IncrementalConfig, KeepPolicy, PrunerConfig, Share, SweepChoice, TriggerConfig,
+    CycleConfig, IncrementalConfig, KeepPolicy, OldReaders, PrunerConfig, ReaderLimit, Share, SweepChoice,
+    TriggerConfig,
     mark::{MarkChoice, RehashChoice},
     snapshot::SnapshotManagerConfig,
 };
 use state_store::{Durability, StoreConfig};
 
 use crate::chain::ChainConfig;
+pub use choice::{DurabilityChoice, IncrementalChoice, LogFormat};
 pub use events::EventsSection;
 pub use source::Problem;
 use source::Source;
@@ -32,36 +34,6 @@ pub const SHIPPED: &str = include_str!("../../../../config/node.toml");
 /// Bytes per range of a node's sweep: a pause holds before the next range, and by default the brake lets one pass in
 /// less than three seconds.
 const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
-
-/// When an acknowledged transaction survives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DurabilityChoice {
-    /// A power loss.
-    Synced,
-    /// A crash of the process.
-    Logged,
-}
-
-/// Whether the commit journal is swept between cycles.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum IncrementalChoice {
-    /// It is: cycles are rare.
-    On,
-    /// It is not: only cycles delete.
-    Off,
-}
-
-/// How log lines look.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One object per line.
-    Json,
-}
 
 /// Section `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +76,10 @@ pub struct PrunerSection {
     pub keep_time: Option<Duration>,
     /// Every order that is a multiple of this is retained below the window; absent means none.
     pub keep_every: Option<NonZeroU64>,
+    /// Longest time for which a reader holds an order below the window; absent means without end.
+    pub max_reader_age: Option<Duration>,
+    /// What happens to readers that hold one for longer.
+    pub old_readers: OldReaders,
     /// Orders between two cycles.
     pub every_orders: NonZeroU64,
     /// Most time between the beginnings of two cycles; absent means no schedule.
@@ -196,6 +172,8 @@ impl Default for Config {
                 keep_last: number(128),
                 keep_time: None,
                 keep_every: None,
+                max_reader_age: Some(Duration::from_secs(3600)),
+                old_readers: OldReaders::Report,
                 every_orders: number(100_000),
                 every: None,
                 jitter: Share::TENTH,
@@ -262,6 +240,8 @@ impl Config {
         source.take_count("pruner.keep_last", &mut pruner.keep_last);
         source.take_optional_duration("pruner.keep_time", &mut pruner.keep_time);
         source.take_optional_count("pruner.keep_every", &mut pruner.keep_every);
+        source.take_optional_duration("pruner.max_reader_age", &mut pruner.max_reader_age);
+        source.take("pruner.old_readers", &mut pruner.old_readers);
         source.take_count("pruner.every_orders", &mut pruner.every_orders);
         source.take_optional_duration("pruner.every", &mut pruner.every);
         source.take_share("pruner.jitter", &mut pruner.jitter);
@@ -323,6 +303,11 @@ impl Config {
         enabled.then_some(KeepPolicy { last: keep_last, time: keep_time, every: keep_every })
     }
 
+    /// How long readers may hold what has left the window.
+    pub fn readers(&self) -> ReaderLimit {
+        ReaderLimit { max_age: self.pruner.max_reader_age, then: self.pruner.old_readers }
+    }
+
     /// How the pruner works, or nothing if it does not.
     pub fn pruner(&self) -> Option<PrunerConfig> {
         let PrunerSection {
@@ -330,6 +315,8 @@ impl Config {
             keep_last,
             keep_time: _,  // of the policy
             keep_every: _, // of the policy
+            max_reader_age: _,
+            old_readers: _,
             every_orders,
             every,
             jitter,

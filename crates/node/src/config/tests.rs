@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 37] = [
+const OTHER: [(&str, &str); 39] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -48,6 +48,8 @@ const OTHER: [(&str, &str); 37] = [
     ("pruner.keep_time", "7d"),
     ("pruner.keep_every", "1000"),
     ("pruner.incremental", "off"),
+    ("pruner.max_reader_age", "5m"),
+    ("pruner.old_readers", "let_go"),
     ("pruner.every_orders", "3"),
     ("pruner.every", "6h"),
     ("pruner.jitter", "25 %"),
@@ -74,8 +76,8 @@ const OTHER: [(&str, &str); 37] = [
 
 /// What the parts of the node are built from.
 fn effect(config: &Config) -> String {
-    let parts =
-        (config.store(), config.chain(), config.pruner(), config.keep(), config.chain.keep_blocks, config.events());
+    let parts = (config.store(), config.chain(), config.pruner(), config.keep(), config.readers(), config.events());
+    let parts = (parts, config.chain.keep_blocks);
     let places = (&config.node, config.store_dir(), config.pruner_dir());
     format!("{parts:?} {places:?} {:?}", config.log)
 }

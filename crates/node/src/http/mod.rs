@@ -94,10 +94,14 @@ impl Node {
         Self { id, chain, pruner, retention, events, metrics, stop, patience, reads, bodies, watchers }
     }
 
-    /// The verdict on the node; may wait for the pruner.
+    /// The verdict on the node; waits for nobody who deletes or moves the floor.
     fn health(&self) -> Result<Health, ApiError> {
         let pruner = self.pruner.as_ref().map(|pruner| pruner.health());
-        let further = [health::of_retention(self.retention.silent()), health::of_events(self.events.status().failure)];
+        let further = [
+            health::of_retention(self.retention.silent()),
+            health::of_readers(&self.retention.readers()),
+            health::of_events(self.events.status().failure),
+        ];
         Ok(health::assess(&self.chain.status()?, pruner, further))
     }
 

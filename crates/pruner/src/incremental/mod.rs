@@ -18,7 +18,7 @@ mod pace;
 use std::{num::NonZeroUsize, ops::ControlFlow, path::Path, time::Duration};
 
 use serde::Serialize;
-use state_store::{Backlog, Durability, Expired, Idle, Judging, Slice, StoreError};
+use state_store::{Backlog, Durability, Expired, Idle, Judging, Slice, SliceLimit, StoreError};
 
 use crate::{
     cycle::{CycleEnv, refuse_if_frozen},
@@ -159,7 +159,9 @@ impl Working<'_> {
         let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
         let begun = clock.monotonic();
         let mut bad_rows = 0;
-        let next = store.next_slice(&mut self.sweep.backlog, most, &*self.env.layout, &mut |error| {
+        let goes_on = || clock.monotonic().saturating_sub(begun) <= SlicePace::MOST_READING / 2;
+        let limit = SliceLimit { most, goes_on: &goes_on };
+        let next = store.next_slice(&mut self.sweep.backlog, limit, &*self.env.layout, &mut |error| {
             bad_rows += 1;
             tracing::error!(%error, "a row of the journal is passed over; the next major cycle finds what it named");
         })?;

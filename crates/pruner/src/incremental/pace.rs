@@ -28,6 +28,8 @@ const COMMITS: u64 = 16;
 impl SlicePace {
     /// The longest that a commit may wait for a slice.
     pub const MOST_TAKING: Duration = Duration::from_millis(5);
+    /// The longest that the nodes of a slice are read, its first few aside: a slow disk makes slices short (P9).
+    pub const MOST_READING: Duration = Duration::from_millis(100);
     /// The smallest slice.
     pub const LEAST: usize = 32;
     /// The largest slice.

@@ -5,18 +5,23 @@
 //!
 //! Records that cannot be read keep everything: nothing moves until they can (I8).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use state_store::{Batch, Durability, FloorMove, HeadRecord, Hole, NativeChain, RolledBack, Store, StoreError, View};
+use state_store::{Batch, Durability, FloorMove, HeadRecord, RolledBack, Store, StoreError};
 use state_tree::Order;
 
 use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound, KeepPolicy},
     log::RetentionLog,
+    readers::{OldReaders, ReaderLimit, Readers},
     state::{Below, Published, State},
-    within::first_within,
+    within::first_of_time,
 };
 use crate::{
     clock::Clock,
@@ -70,6 +75,11 @@ pub struct LiveRetention {
     state: Mutex<Option<State>>,
     /// Taken after the state, for as long as it takes to copy a pointer.
     published: Mutex<Option<Arc<Published>>>,
+    /// When the block of the first order was made, once it was asked for.
+    pub(super) first_ms: OnceLock<u64>,
+    pub(super) reader_limit: ReaderLimit,
+    /// Taken alone, and for a look.
+    pub(super) readers: Mutex<Readers>,
 }
 
 impl std::fmt::Debug for LiveRetention {
@@ -86,7 +96,15 @@ fn millis(time: Duration) -> u64 {
 impl LiveRetention {
     /// The policy over these parts. Its records are read when they are needed first.
     pub fn new(parts: RetentionParts) -> Self {
-        Self { parts, state: Mutex::default(), published: Mutex::default() }
+        let reader_limit = ReaderLimit { max_age: None, then: OldReaders::Report };
+        let (state, published) = (Mutex::default(), Mutex::default());
+        Self { parts, state, published, first_ms: OnceLock::new(), reader_limit, readers: Mutex::default() }
+    }
+
+    /// The same with a limit on readers below the floor.
+    #[must_use]
+    pub fn limiting_readers(self, reader_limit: ReaderLimit) -> Self {
+        Self { reader_limit, ..self }
     }
 
     /// The store whose floor it moves.
@@ -228,6 +246,7 @@ impl LiveRetention {
         durability: Durability,
     ) -> Result<(), PruneError> {
         let now_ms = self.parts.clock.unix_ms();
+        self.tell_old_readers()?;
         self.drop_expired(state, now_ms)?;
         state.tell_silence(now_ms);
         let to = self.first_asked_for(keep, &state.holds, (floor, head))?.max(floor);
@@ -324,27 +343,13 @@ impl LiveRetention {
     }
 }
 
-/// The first order of the range that is not older than the head by more than this; the last if none before it is.
-pub(super) fn first_of_time(
-    view: &dyn View,
-    time_ms: u64,
-    range: (Order, Order),
-    head: &HeadRecord,
-) -> Result<Order, PruneError> {
-    let oldest = head.at.timestamp_ms.saturating_sub(time_ms);
-    first_within(range, &mut |order| Ok(timestamp(view, order)? >= oldest))
-}
-
-/// When the block of an order was made, by the chain's clock.
-fn timestamp(view: &dyn View, order: Order) -> Result<u64, PruneError> {
-    let record = NativeChain.record(view, order)?;
-    let hole = || PruneError::Holes { holes: vec![(order, Hole::NoRecord)] };
-    record.map(|record| record.timestamp_ms).ok_or_else(hole)
-}
-
 impl RetentionPolicy for LiveRetention {
     fn keep(&self) -> Option<KeepPolicy> {
         self.parts.keep
+    }
+
+    fn is_filling(&self) -> bool {
+        self.is_younger_than_its_window()
     }
 
     fn advance(&self) -> Result<(), PruneError> {

@@ -8,8 +8,10 @@ use state_tree::{Order, StateRoot};
 use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound},
-    live::{LiveRetention, first_of_time},
+    live::LiveRetention,
+    readers::{OldReaders, Reader, ReaderState, ReaderStatus},
     status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
+    within::{first_of_time, timestamp},
 };
 use crate::{
     error::PruneError,
@@ -39,6 +41,26 @@ impl LiveRetention {
         Ok(asks)
     }
 
+    /// Whether the whole chain is younger than the bound of time. Reads one record, once.
+    pub(super) fn is_younger_than_its_window(&self) -> bool {
+        let Some(time_ms) = self.parts.keep.and_then(|keep| keep.time_ms()) else { return false };
+        let Some((head, Order::GENESIS)) = self.ends() else { return false }; // a floor that has moved tells enough
+        let first_ms = match self.first_ms.get() {
+            Some(first_ms) => *first_ms,
+            None => match self
+                .parts
+                .store
+                .view()
+                .map_err(PruneError::from)
+                .and_then(|view| timestamp(&*view, Order::GENESIS))
+            {
+                Ok(first_ms) => *self.first_ms.get_or_init(|| first_ms),
+                Err(_) => return false, // not known: whoever reads it next says why
+            },
+        };
+        head.at.timestamp_ms.saturating_sub(first_ms) <= time_ms
+    }
+
     /// The single orders below the floor, each with why it is kept.
     pub(super) fn kept(&self, holds: &Holds) -> Vec<RetainedRoot> {
         let why = |order: Order| {
@@ -61,6 +83,36 @@ impl LiveRetention {
         let (shown, now_ms) = (self.published()?, self.parts.clock.unix_ms());
         let silent = shown.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms));
         Ok(silent.map(|consumer| consumer.name.clone()).collect())
+    }
+
+    /// Every reader that holds an order. Waits for nobody.
+    pub fn readers(&self) -> Vec<ReaderStatus> {
+        self.look_at_readers().into_iter().map(|reader| reader.status).collect()
+    }
+
+    fn look_at_readers(&self) -> Vec<Reader> {
+        let (store, now) = (&self.parts.store, self.parts.clock.monotonic());
+        let floor = store.floor().map_or(Order::GENESIS, |floor| floor); // BEFORE the pins: a later floor is no pin's
+        self.readers.lock().look(store.pins(), (floor, now), self.reader_limit.max_age)
+    }
+
+    /// Tells once of each reader that is too old, and lets it go if that is wanted.
+    pub(super) fn tell_old_readers(&self) -> Result<(), PruneError> {
+        let readers = self.look_at_readers().into_iter();
+        for Reader { id, status } in readers.filter(|reader| reader.status.state == ReaderState::TooOld) {
+            if self.readers.lock().tell(id) {
+                tracing::warn!(%status, "a reader keeps what nobody else does for longer than max_reader_age"); // O15
+            }
+            if self.reader_limit.then == OldReaders::LetGo {
+                self.parts.store.end_pin(Order::new(status.order), id)?;
+                tracing::warn!(
+                    owner = status.owner,
+                    order = status.order,
+                    "the reader was let go: it reads `pruned` now"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// What is in force, and who asks for what. Waits for nobody who changes it.
@@ -99,6 +151,7 @@ impl LiveRetention {
             kept_below: self.parts.store.kept().len() as u64,
             pins: shown.holds.pins.iter().map(pin).collect(),
             consumers: shown.holds.consumers.iter().map(consumer).collect(),
+            readers: self.readers(),
             expired_pins: shown.expired.iter().cloned().collect(),
         }
         .decided())

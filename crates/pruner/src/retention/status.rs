@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     holds::{Consumer, NamedPin},
     keep::{Ask, winner},
+    readers::ReaderStatus,
 };
 
 /// How a named pin is.
@@ -70,6 +71,8 @@ pub struct RetentionStatus {
     pub pins: Vec<PinStatus>,
     /// Consumers.
     pub consumers: Vec<ConsumerStatus>,
+    /// Readers, each with the order it holds.
+    pub readers: Vec<ReaderStatus>,
     /// Pins whose time was over and that were dropped since the process began, the last few.
     pub expired_pins: Vec<NamedPin>,
 }

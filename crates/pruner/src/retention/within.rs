@@ -1,5 +1,6 @@
 //! The first order of a range that lies within some bound, found without looking at all of them.
 
+use state_store::{HeadRecord, Hole, NativeChain, View};
 use state_tree::Order;
 
 use crate::error::PruneError;
@@ -7,7 +8,7 @@ use crate::error::PruneError;
 /// The first order of `first` to `last` that is `within`, if all that follow one that is are so too; `last` if no earlier
 /// one is. Looks near `first` first: a floor that moves often moves little. Costs about twice the logarithm of the
 /// distance in looks.
-pub(crate) fn first_within(
+pub(super) fn first_within(
     (first, last): (Order, Order),
     within: &mut dyn FnMut(Order) -> Result<bool, PruneError>,
 ) -> Result<Order, PruneError> {
@@ -32,6 +33,24 @@ pub(crate) fn first_within(
         }
     }
     Ok(inside)
+}
+
+/// The first order of the range that is not older than the head by more than this; the last if none before it is.
+pub(super) fn first_of_time(
+    view: &dyn View,
+    time_ms: u64,
+    range: (Order, Order),
+    head: &HeadRecord,
+) -> Result<Order, PruneError> {
+    let oldest = head.at.timestamp_ms.saturating_sub(time_ms);
+    first_within(range, &mut |order| Ok(timestamp(view, order)? >= oldest))
+}
+
+/// When the block of an order was made, by the chain's clock.
+pub(super) fn timestamp(view: &dyn View, order: Order) -> Result<u64, PruneError> {
+    let record = NativeChain.record(view, order)?;
+    let hole = || PruneError::Holes { holes: vec![(order, Hole::NoRecord)] };
+    record.map(|record| record.timestamp_ms).ok_or_else(hole)
 }
 
 #[cfg(test)]

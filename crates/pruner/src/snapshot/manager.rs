@@ -52,6 +52,12 @@ pub trait RetentionPolicy: Send + Sync {
         self.advance()
     }
 
+    /// Whether every order there is lies within the bounds, so that a cycle would delete nothing (S13), as far as the policy
+    /// knows more than a number of orders. Waits for nobody.
+    fn is_filling(&self) -> bool {
+        false
+    }
+
     /// What to retain now, pins included. Called AFTER `advance`: no pin below the floor can appear any more.
     fn retention(&self) -> Result<Retention, PruneError>;
 

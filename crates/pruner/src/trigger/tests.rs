@@ -35,6 +35,7 @@ fn facts() -> Facts {
         synced: None,
         asked: Asked::No,
         counts: None,
+        filling: false,
         held: None,
     }
 }
@@ -135,9 +136,11 @@ fn each_reason_holds_back_the_triggers_it_is_meant_for() {
     {
         assert_eq!(standing(&coordinator, trigger, &cooling), expected, "{trigger:?}");
     }
-    let short = Facts { head: 9, ..met };
-    for (trigger, expected) in [(Operator, TriggerState::Due), (LowDisk, TriggerState::Held { by: ShortChain })] {
-        assert_eq!(standing(&coordinator, trigger, &short), expected, "{trigger:?}");
+    for short in [Facts { head: 9, ..met }, Facts { filling: true, ..met }] {
+        for trigger in all {
+            let expected = if trigger == Operator { TriggerState::Due } else { TriggerState::Held { by: ShortChain } };
+            assert_eq!(standing(&coordinator, trigger, &short), expected, "{trigger:?}");
+        }
     }
 }
 

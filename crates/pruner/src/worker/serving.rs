@@ -60,6 +60,7 @@ pub(super) struct Outside {
     synced: Option<bool>,
     nodes_put: Option<u64>,
     counts: Option<Counts>,
+    pub(super) filling: bool,
 }
 
 impl Outside {
@@ -206,6 +207,7 @@ impl Inner {
             now: self.parts.clock.monotonic(),
             synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
             nodes_put: self.nodes_put(),
+            filling: self.snapshot_parts.policy.is_filling(),
             counts: self.config.incremental.map(|_| match self.parts.store.counts_are_settled() {
                 true => Counts::Settled,
                 false => Counts::Owed,
@@ -233,6 +235,7 @@ impl Shared {
             nodes_put: outside.nodes_put,
             synced: outside.synced,
             counts: outside.counts,
+            filling: outside.filling,
             asked: if self.asked.is_some() { Asked::Yes } else { Asked::No },
             held: held.into_iter().flatten().next(),
         }

@@ -115,6 +115,18 @@ impl Slice {
     }
 }
 
+/// How long a slice may get.
+#[derive(Clone, Copy)]
+pub struct SliceLimit<'a> {
+    /// Nodes, at most.
+    pub most: NonZeroUsize,
+    /// Whether there is time to read as many nodes again as were read (P9).
+    pub goes_on: &'a dyn Fn() -> bool,
+}
+
+/// Nodes that are read before anybody asks for the time.
+const FIRST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
+
 /// What older states than the entries may still have.
 pub trait Held {
     /// Whether these roots are among those that [`Held::holds`] answers for.
@@ -154,7 +166,7 @@ pub enum Idle {
 }
 
 impl Store {
-    /// Reads the next slice of at most `most` nodes.
+    /// Reads the next slice.
     ///
     /// Errors: a failed read. A journal row that is unusable is passed over and left to the next major cycle: `bad_row` is
     /// told of it (P2). It is told, too, of a cursor that is unusable or of other entries, which ends exact counting like
@@ -162,7 +174,7 @@ impl Store {
     pub fn next_slice(
         &self,
         backlog: &mut Backlog,
-        most: NonZeroUsize,
+        limit: SliceLimit<'_>,
         layout: &dyn NodeLayout,
         bad_row: &mut dyn FnMut(&StoreError),
     ) -> Result<Result<Slice, Idle>, StoreError> {
@@ -193,9 +205,7 @@ impl Store {
             at.group = Group::behind(&*view, at.done, cutoff, bad_row)?;
         }
         let Some(group) = &at.group else { return Ok(Err(Idle::Done)) };
-        let step = group.expiry.step(most);
-        let found = Found::read(&step, &Nodes(&*view), layout).map_err(unread)?;
-        Ok(Ok(Slice { step, found }))
+        Ok(Ok(group.read(limit, &*view, layout).map_err(unread)?))
     }
 
     /// Takes a slice: deletes what is free of it.
@@ -271,6 +281,20 @@ impl At {
 }
 
 impl Group {
+    /// Twice as many nodes each time, while there is room and time.
+    fn read(&self, limit: SliceLimit<'_>, view: &dyn View, layout: &dyn NodeLayout) -> Result<Slice, TreeError> {
+        let SliceLimit { most, goes_on } = limit;
+        let mut size = FIRST.min(most);
+        let (mut step, mut found) = (self.expiry.step(size), Found::default());
+        found.read_on(&step, &Nodes(view), layout)?;
+        while size < most && !step.is_whole() && (step.reads_nothing() || goes_on()) {
+            size = size.saturating_add(size.get()).min(most);
+            step = self.expiry.step(size);
+            found.read_on(&step, &Nodes(view), layout)?;
+        }
+        Ok(Slice { step, found })
+    }
+
     /// The next entries at or below the cutoff, or nothing if there are none.
     fn behind(
         view: &dyn View,

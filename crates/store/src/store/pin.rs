@@ -30,6 +30,14 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Takes a reader's pin away: its order is retained no longer for it, and [`Pin::check`] says so. Nothing happens if
+    /// the reader has let go.
+    pub fn end_pin(&self, order: Order, id: u64) -> Result<(), StoreError> {
+        self.change(|chain| chain.unpin(order, id))
+    }
+}
+
 /// A pin on one order; dropping it lets the order go.
 #[derive(Debug)]
 pub struct Pin {
@@ -48,6 +56,20 @@ impl Pin {
     /// Its root.
     pub fn root(&self) -> StateRoot {
         self.root
+    }
+
+    /// Whether it still holds its order. A reader that may take long asks when a read has failed: what it reads is there as
+    /// long as the pin is, and what it has read is right in any case, because nodes are found by their hash.
+    ///
+    /// Errors: [`StoreError::Pruned`] once the pin was taken away.
+    pub fn check(&self) -> Result<(), StoreError> {
+        let chain = self.chain.read();
+        match chain.as_ref() {
+            Some(chain) if !chain.is_pinned(self.order, self.id) => {
+                Err(StoreError::Pruned { order: self.order, floor: chain.floor() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 }
 

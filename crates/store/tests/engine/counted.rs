@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use state_store::{
-    Backlog, Base, Batch, Correction, Durability, Expired, Held, Idle, Indexed, Judging, Lag, MemoryBackend, Store,
-    StoreError, Table,
+    Backlog, Base, Batch, Correction, Durability, Expired, Held, Idle, Indexed, Judging, Lag, MemoryBackend,
+    SliceLimit, Store, StoreError, Table,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -66,7 +66,7 @@ impl Counted {
     fn slice(&mut self, most: usize, older: &Older) -> Result<Expired, Idle> {
         let Self { store, backlog, .. } = self;
         let most = NonZeroUsize::new(most).unwrap();
-        let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap()?;
+        let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap()?;
         Ok(store
             .expire(&store.issue_permit(), backlog, &slice, Judging { held: older, now: &|| Duration::ZERO })
             .unwrap())
@@ -93,6 +93,11 @@ impl Counted {
         assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
         Self { backend, store, backlog: Backlog::default() }
     }
+}
+
+/// Of so many nodes, with all the time there is.
+fn limit(most: NonZeroUsize) -> SliceLimit<'static> {
+    SliceLimit { most, goes_on: &|| true }
 }
 
 fn nobody() -> Older {
@@ -185,7 +190,7 @@ fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
         let mut told = 0;
         for _ in 0..3 {
             let Counted { store, backlog, .. } = &mut counted;
-            let next = store.next_slice(backlog, NonZeroUsize::MIN, &RoochLayout, &mut |_| told += 1).unwrap();
+            let next = store.next_slice(backlog, limit(NonZeroUsize::MIN), &RoochLayout, &mut |_| told += 1).unwrap();
             assert_eq!(next.unwrap_err(), Idle::Uncounted, "torn {torn}");
         }
         assert_eq!((told, counted.store.counts_are_settled()), (1, false), "torn {torn}");
@@ -250,7 +255,7 @@ fn a_node_that_comes_back_while_its_slice_is_at_work_is_kept() {
     counted.raise_floor(5);
     let most = NonZeroUsize::new(100).unwrap();
     let Counted { store, backlog, .. } = &mut counted;
-    let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
     counted.commit(&[(6, 1), (2, 1)], &[5]);
     let Counted { store, backlog, .. } = &mut counted;
     let taken = store
@@ -319,7 +324,7 @@ fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
     counted.raise_floor(7);
     let Counted { store, backlog, .. } = &mut counted;
     let most = NonZeroUsize::new(100).unwrap();
-    let slice = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
     let refused = store
         .expire(&store.issue_permit(), backlog, &slice, Judging { held: &Unknown, now: &|| Duration::ZERO })
         .unwrap_err();
