@@ -22,6 +22,7 @@ mod pace;
 pub mod phase;
 mod policy;
 mod records;
+pub mod recovery;
 mod retention;
 mod rollback;
 mod roots;
@@ -34,7 +35,7 @@ mod worker;
 pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, RootReport, Trigger, Verification};
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
 pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;

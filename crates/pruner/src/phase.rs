@@ -52,28 +52,33 @@ pub enum PhaseEvent {
     Failed,
     /// The operator ended the cycle.
     Cancelled,
+    /// The phase was given up: the one before it is safe.
+    RolledBack,
 }
 
 /// Every event there is, for exhaustive tests.
-pub const EVENTS: [PhaseEvent; 6] = [
+pub const EVENTS: [PhaseEvent; 7] = [
     PhaseEvent::Triggered,
     PhaseEvent::Sealed,
     PhaseEvent::Swept,
     PhaseEvent::Restarted,
     PhaseEvent::Failed,
     PhaseEvent::Cancelled,
+    PhaseEvent::RolledBack,
 ];
 
 /// The phase after an event, or nothing where the event cannot happen.
 pub fn next(phase: PrunePhase, event: PhaseEvent) -> Option<PrunePhase> {
-    use PhaseEvent::{Cancelled, Failed, Restarted, Sealed, Swept, Triggered};
+    use PhaseEvent::{Cancelled, Failed, Restarted, RolledBack, Sealed, Swept, Triggered};
     use PrunePhase::{BuildReach, Idle, IncrementalSweep, SweepExpired};
     match (phase, event) {
         (Idle | IncrementalSweep, Triggered) => Some(BuildReach),
         (BuildReach, Sealed) => Some(SweepExpired),
         // Its mark is sealed and its barrier comes back from the journal, so a sweep goes on where it was (C6).
         (SweepExpired, Restarted) => Some(SweepExpired),
-        (SweepExpired, Swept) | (_, Failed | Cancelled | Restarted) => Some(Idle),
+        // Back to marking, which deletes nothing: the mark or its snapshot is not to be trusted any more.
+        (SweepExpired, RolledBack) => Some(BuildReach),
+        (SweepExpired, Swept) | (_, Failed | Cancelled | Restarted) | (_, RolledBack) => Some(Idle),
         (BuildReach | SweepExpired, Triggered)
         | (Idle | SweepExpired | IncrementalSweep, Sealed)
         | (Idle | BuildReach | IncrementalSweep, Swept) => None,
@@ -125,6 +130,23 @@ impl PhaseRecord {
     }
 }
 
+/// Goes back to the last safe phase, durably: from a sweep to marking, with neither mark nor cursor, from marking to
+/// nothing. Says from where and to where; nothing where no cycle is under way.
+///
+/// Errors: a record that cannot be read or saved.
+pub(crate) fn roll_back(records: &dyn Records) -> Result<Option<(PrunePhase, PrunePhase)>, PruneError> {
+    let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
+    let from = record.phase;
+    let to = next(from, PhaseEvent::RolledBack)
+        .ok_or_else(|| PruneError::Invariant(format!("there is no way back from {from}")))?;
+    if to == PrunePhase::Idle {
+        records.remove(RecordKey::Phase)?;
+    } else {
+        PhaseRecord { phase: to, mark_digest: None, cursor: None, swept_by: None, ..record }.save(records)?;
+    }
+    Ok(Some((from, to)))
+}
+
 #[derive(Serialize, Deserialize)]
 struct LastCycle {
     id: u64,
@@ -157,6 +179,9 @@ mod tests {
             for event in [PhaseEvent::Failed, PhaseEvent::Cancelled] {
                 assert_eq!(next(phase, event), Some(PrunePhase::Idle), "{phase:?} {event:?}");
             }
+            let back = next(phase, PhaseEvent::RolledBack);
+            let expected = if phase == PrunePhase::SweepExpired { PrunePhase::BuildReach } else { PrunePhase::Idle };
+            assert_eq!(back, Some(expected), "{phase:?} rolls back");
         }
     }
 

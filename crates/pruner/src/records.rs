@@ -29,6 +29,14 @@ pub enum RecordKey {
     RetentionLog,
     /// What triggers counted, which run they began last, and how the last ones ended.
     Triggers,
+    /// The breaker, and what was given up.
+    Recovery,
+    /// Who holds the snapshot.
+    Lock,
+    /// Ids of snapshots that may have been given out.
+    SnapshotIds,
+    /// Whether an operator has switched pruning off.
+    Switch,
 }
 
 impl RecordKey {
@@ -44,6 +52,10 @@ impl RecordKey {
             Self::Holds => "holds",
             Self::RetentionLog => "retention",
             Self::Triggers => "triggers",
+            Self::Recovery => "recovery",
+            Self::Lock => "lock",
+            Self::SnapshotIds => "snapshot_ids",
+            Self::Switch => "switch",
         }
     }
 
@@ -58,7 +70,11 @@ impl RecordKey {
             | Self::Floor
             | Self::Holds
             | Self::RetentionLog
-            | Self::Triggers => Table::META,
+            | Self::Triggers
+            | Self::Recovery
+            | Self::Lock
+            | Self::SnapshotIds
+            | Self::Switch => Table::META,
         }
     }
 }

@@ -152,6 +152,11 @@ impl AtomicSnapshotManager {
         Self { parts, config, state: Mutex::default() }
     }
 
+    /// What it works with.
+    pub(crate) fn parts(&self) -> &SnapshotParts {
+        &self.parts
+    }
+
     /// Loads the snapshot that an earlier process persisted: same id, same time, same hash, but without its view.
     ///
     /// Errors: a record that is torn, foreign or fails its integrity hash.
