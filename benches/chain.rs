@@ -12,7 +12,7 @@ use std::{
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig,
+    CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig, recovery::RecoveryConfig,
     snapshot::SnapshotManagerConfig,
 };
 use state_store::{
@@ -148,6 +148,7 @@ impl Flat {
             triggers: TriggerConfig::default(),
             cycle,
             snapshots: SnapshotManagerConfig::default(),
+            recovery: RecoveryConfig::default(),
         })
     }
 }

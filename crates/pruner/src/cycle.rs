@@ -9,6 +9,8 @@
 //!
 //! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep.
 
+mod agree;
+mod attempts;
 mod certify;
 mod counts;
 mod cursor;
@@ -31,11 +33,13 @@ use crate::{
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     records::{RecordKey, Records},
+    recovery::PhaseRunner,
     roots,
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
     sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
     verify,
 };
+use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
 pub(crate) use renewing::Renewing;
@@ -77,6 +81,7 @@ pub struct Finished {
 }
 
 /// What BuildReach leaves to the sweep.
+#[derive(Clone)]
 pub(crate) struct Marked {
     mark: Arc<SealedMark>,
     reports: Reports,
@@ -117,21 +122,23 @@ impl Marked {
     }
 }
 
-/// Runs a whole cycle.
+/// Runs a whole cycle, each phase once.
 ///
 /// Errors: whatever stopped it. A fault in live data freezes deletes until an operator lifts it (I11).
 pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneError> {
+    run_by(env, order, &PhaseRunner::Once)
+}
+
+/// Runs a whole cycle, its phases by somebody who may try them again.
+///
+/// Errors: as above.
+pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) -> Result<Finished, PruneError> {
     refuse_if_frozen(&*env.parts.records)?;
     files::create_dir(&order.config.state_dir)?;
     let cycle = phase::new_cycle(&*env.parts.records)?;
     env.observer.began(cycle);
     mark::remove_leftovers(&order.config.state_dir, None)?;
-    settle(
-        env,
-        cycle,
-        order,
-        build_reach(env, order, cycle).and_then(|(record, marked)| sweep_expired(env, order, record, marked)),
-    )
+    settle(env, cycle, order, attempts::mark_and_sweep(env, order, cycle, runner))
 }
 
 /// Goes on with a sweep that a restart interrupted. Returns nothing if no cycle was interrupted in its sweep, or if it
@@ -139,6 +146,17 @@ pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneErro
 ///
 /// Errors: whatever stopped the sweep.
 pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>, PruneError> {
+    resume_by(env, order, &PhaseRunner::Once)
+}
+
+/// The same, by somebody who may try the sweep again.
+///
+/// Errors: as above.
+pub fn resume_by(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    runner: &PhaseRunner<'_>,
+) -> Result<Option<Finished>, PruneError> {
     let records = &*env.parts.records;
     let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
     if Freeze::load(records)?.is_some() {
@@ -149,7 +167,10 @@ pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>
     let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
     let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
     match reopened {
-        Some(Ok(marked)) => settle(env, record.cycle, order, sweep_expired(env, order, record, marked)).map(Some),
+        Some(Ok(marked)) => {
+            let cycle = record.cycle;
+            settle(env, cycle, order, attempts::sweep(env, order, (record, marked), runner)).map(Some)
+        }
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
             end(env, order, PhaseEvent::Failed).map(|()| None)
@@ -218,7 +239,7 @@ pub(crate) fn build_reach(
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
     env.observer.captured(snapshot.snapshot.latest_order);
     let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
-    let guard = env.snapshots.lock_snapshot(PrunePhase::BuildReach)?;
+    let guard = env.snapshots.lock_in_cycle(PrunePhase::BuildReach, &env.control)?;
     let mut record = PhaseRecord {
         cycle,
         phase: PrunePhase::BuildReach,
@@ -226,6 +247,7 @@ pub(crate) fn build_reach(
         head_order: snapshot.snapshot.latest_order,
         first_order: snapshot.snapshot.first_order,
         roots_digest: snapshot.snapshot.roots_digest.0,
+        integrity_hash: snapshot.integrity_hash.0,
         mark_digest: None,
         config: config::fingerprint(order.keep_last, &*env.parts.policy)?,
         cursor: None,
@@ -323,11 +345,8 @@ pub(crate) fn sweep_expired(
     record: PhaseRecord,
     marked: Marked,
 ) -> Result<Finished, PruneError> {
-    let guard = env.snapshots.lock_snapshot(PrunePhase::SweepExpired)?;
-    if guard.snapshot_id != record.snapshot_id {
-        // Its barrier began later than the view of the mark: what was created in between is in neither (I5).
-        return Err(not_resumable(record.cycle, "another snapshot took the place of its own"));
-    }
+    let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
+    agree(env, order, &guard, &record)?;
     let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
     let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none

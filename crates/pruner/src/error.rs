@@ -265,6 +265,11 @@ impl PruneError {
         )
     }
 
+    /// Whether a record or a file of ours is damaged while no live node is: it can be made anew.
+    pub(crate) fn is_damaged_artefact(&self) -> bool {
+        crate::recovery::remedy(self) == crate::recovery::Remedy::NewSnapshot
+    }
+
     /// A stable word for scripts, as printed with `--json`.
     pub fn code(&self) -> &'static str {
         match self {

@@ -53,4 +53,4 @@ pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
-pub use worker::{Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};
+pub use worker::{Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus, SwitchedOff};

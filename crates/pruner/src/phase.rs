@@ -100,6 +100,8 @@ pub struct PhaseRecord {
     pub first_order: u64,
     /// Digest of the roots of the window.
     pub roots_digest: [u8; 32],
+    /// Integrity hash of that snapshot: no phase works on another one of the same id.
+    pub integrity_hash: [u8; 32],
     /// Digest of the sealed mark, once there is one.
     pub mark_digest: Option<[u8; 32]>,
     /// Fingerprint of the configuration the cycle began under (C9).
@@ -114,7 +116,7 @@ pub struct PhaseRecord {
 
 impl Record for PhaseRecord {
     const KIND: [u8; 4] = *b"PHAS";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2; // 1 had no integrity hash
 }
 
 impl PhaseRecord {
@@ -130,13 +132,15 @@ impl PhaseRecord {
     }
 }
 
-/// Goes back to the last safe phase, durably: from a sweep to marking, with neither mark nor cursor, from marking to
-/// nothing. Says from where and to where; nothing where no cycle is under way.
+/// Goes back from a phase to the last safe one, durably: from a sweep to marking, with neither mark nor cursor, from
+/// marking to nothing. Says from where and to where; nothing where no cycle is in that phase.
 ///
 /// Errors: a record that cannot be read or saved.
-pub(crate) fn roll_back(records: &dyn Records) -> Result<Option<(PrunePhase, PrunePhase)>, PruneError> {
-    let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
-    let from = record.phase;
+pub(crate) fn roll_back(
+    from: PrunePhase,
+    records: &dyn Records,
+) -> Result<Option<(PrunePhase, PrunePhase)>, PruneError> {
+    let Some(record) = PhaseRecord::load(records)?.filter(|record| record.phase == from) else { return Ok(None) };
     let to = next(from, PhaseEvent::RolledBack)
         .ok_or_else(|| PruneError::Invariant(format!("there is no way back from {from}")))?;
     if to == PrunePhase::Idle {

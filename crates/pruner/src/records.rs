@@ -33,8 +33,6 @@ pub enum RecordKey {
     Recovery,
     /// Who holds the snapshot.
     Lock,
-    /// Ids of snapshots that may have been given out.
-    SnapshotIds,
     /// Whether an operator has switched pruning off.
     Switch,
 }
@@ -54,7 +52,6 @@ impl RecordKey {
             Self::Triggers => "triggers",
             Self::Recovery => "recovery",
             Self::Lock => "lock",
-            Self::SnapshotIds => "snapshot_ids",
             Self::Switch => "switch",
         }
     }
@@ -73,7 +70,6 @@ impl RecordKey {
             | Self::Triggers
             | Self::Recovery
             | Self::Lock
-            | Self::SnapshotIds
             | Self::Switch => Table::META,
         }
     }
@@ -187,6 +183,7 @@ mod tests {
             head_order: 3,
             first_order: 4,
             roots_digest: [5; 32],
+            integrity_hash: [11; 32],
             mark_digest: Some([6; 32]),
             config: [7; 32],
             cursor: Some(vec![8, 9]),

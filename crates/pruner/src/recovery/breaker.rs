@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::phase::PrunePhase;
+
 /// Executions in a row that have to fail before it opens.
 const OPENS_AFTER: u32 = 3;
 
@@ -32,6 +34,8 @@ pub(super) struct Counted {
     pub(super) failures: u32,
     /// Openings in a row; zero while closed.
     pub(super) openings: u32,
+    /// The phase that failed last: a cycle that marks well and cannot sweep has not recovered.
+    pub(super) failing: Option<PrunePhase>,
 }
 
 /// Whether the probe of an open breaker is under way.
@@ -108,8 +112,17 @@ impl Breaker {
         self.until = self.until.min(now);
     }
 
-    pub(super) fn succeeded(&mut self) {
-        (self.counted, self.probe) = (Counted::default(), Probe::None);
+    /// A phase ended well. It closes the breaker if it is the one that failed; the probe goes on with the next phase else.
+    pub(super) fn succeeded(&mut self, phase: PrunePhase) {
+        self.probe = Probe::None;
+        if self.counted.failing.is_none_or(|failing| failing == phase) {
+            self.counted = Counted::default();
+        }
+    }
+
+    /// Whether no failure is counted.
+    pub(super) fn is_clear(&self) -> bool {
+        self.counted == Counted::default()
     }
 
     /// What was let through ended without telling anything: it was stopped.
@@ -117,8 +130,8 @@ impl Breaker {
         self.probe = Probe::None;
     }
 
-    pub(super) fn failed(&mut self, now: Duration) -> Tripped {
-        self.probe = Probe::None;
+    pub(super) fn failed(&mut self, phase: PrunePhase, now: Duration) -> Tripped {
+        (self.probe, self.counted.failing) = (Probe::None, Some(phase));
         self.counted.failures = self.counted.failures.saturating_add(1);
         if self.counted.failures < OPENS_AFTER && self.counted.openings == 0 {
             return Tripped::No;
@@ -139,12 +152,13 @@ mod tests {
     use super::*;
 
     const REST: Duration = Duration::from_secs(30);
+    const SWEEP: PrunePhase = PrunePhase::SweepExpired;
 
     fn opened() -> Breaker {
         let mut breaker = Breaker::new(REST);
         for failure in 1..=OPENS_AFTER {
             assert_eq!(breaker.admit(Duration::ZERO), Ok(()), "failure {failure}");
-            let tripped = breaker.failed(Duration::ZERO);
+            let tripped = breaker.failed(SWEEP, Duration::ZERO);
             assert_eq!(tripped == Tripped::Opened, failure == OPENS_AFTER, "failure {failure}");
         }
         breaker
@@ -157,17 +171,28 @@ mod tests {
         assert_eq!(breaker.admit(REST), Ok(()));
         assert_eq!(breaker.state(REST), BreakerState::HalfOpen);
         assert!(breaker.admit(REST).is_err(), "one probe, not two");
-        breaker.succeeded();
+        breaker.succeeded(SWEEP);
         assert_eq!((breaker.state(REST), breaker.admit(REST)), (BreakerState::Closed, Ok(())));
+    }
+
+    #[test]
+    fn a_cycle_that_marks_well_and_cannot_sweep_has_not_recovered() {
+        let mut breaker = opened();
+        breaker.succeeded(PrunePhase::BuildReach);
+        assert_eq!(breaker.state(Duration::ZERO), BreakerState::Open);
+        assert_eq!(breaker.admit(REST), Ok(()));
+        breaker.succeeded(PrunePhase::BuildReach);
+        assert_eq!(breaker.admit(REST), Ok(()), "the sweep after it belongs to the probe");
+        assert_eq!(breaker.failed(SWEEP, REST), Tripped::Opened);
     }
 
     #[test]
     fn a_success_in_between_starts_the_count_anew() {
         let mut breaker = Breaker::new(REST);
         for _ in 0..10 {
-            assert_eq!(breaker.failed(Duration::ZERO), Tripped::No);
-            assert_eq!(breaker.failed(Duration::ZERO), Tripped::No);
-            breaker.succeeded();
+            assert_eq!(breaker.failed(SWEEP, Duration::ZERO), Tripped::No);
+            assert_eq!(breaker.failed(SWEEP, Duration::ZERO), Tripped::No);
+            breaker.succeeded(SWEEP);
         }
         assert_eq!(breaker.state(Duration::ZERO), BreakerState::Closed);
     }
@@ -178,7 +203,7 @@ mod tests {
         let mut now = REST;
         for doubling in 1..12u32 {
             assert_eq!(breaker.admit(now), Ok(()));
-            assert_eq!(breaker.failed(now), Tripped::Opened);
+            assert_eq!(breaker.failed(SWEEP, now), Tripped::Opened);
             let until = now + REST * (1 << doubling.min(MOST_DOUBLINGS));
             assert_eq!(breaker.admit(now), Err(until), "doubling {doubling}");
             now = until;

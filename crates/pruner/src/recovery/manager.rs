@@ -42,20 +42,23 @@ struct State {
     history: History,
     /// Executions that wait for their next attempt.
     retrying: u32,
+    /// The phase whose attempt is under way.
+    at_work: Option<PrunePhase>,
     retries: u64,
-    recovering: bool,
-    healthy_cycles: u32,
+    /// Cycles in a row that finished at once since something failed, until there are enough.
+    recovering: Option<u32>,
+    /// Whether anything failed since the last cycle ended.
+    is_marred: bool,
     exhausted_by: Option<String>,
 }
 
 impl State {
+    fn mar(&mut self) {
+        (self.recovering, self.is_marred) = (Some(0), true);
+    }
+
     fn saved(&self) -> Saved {
-        Saved {
-            breaker: self.breaker.counted(),
-            recovering: self.recovering,
-            healthy_cycles: self.healthy_cycles,
-            exhausted_by: self.exhausted_by.clone(),
-        }
+        Saved { breaker: self.breaker.counted(), recovering: self.recovering, exhausted_by: self.exhausted_by.clone() }
     }
 }
 
@@ -92,14 +95,15 @@ impl ErrorRecoveryManager {
         metrics: RecoveryMetrics,
         config: Option<RecoveryConfig>,
     ) -> Self {
-        let config = config.map_or_else(RecoveryConfig::default, |config| config);
+        let config = config.map_or_else(RecoveryConfig::default, told);
         let state = State {
             breaker: Breaker::new(config.max_delay()),
             history: History::default(),
             retrying: 0,
+            at_work: None,
             retries: 0,
-            recovering: false,
-            healthy_cycles: 0,
+            recovering: None,
+            is_marred: false,
             exhausted_by: None,
         };
         let state = Mutex::new(state);
@@ -113,8 +117,9 @@ impl ErrorRecoveryManager {
         let parts = self.snapshots.parts();
         let saved = Saved::load(&*parts.records)?;
         let mut state = self.state.lock();
+        state.is_marred = false;
         state.breaker.recall(saved.breaker, parts.clock.monotonic());
-        (state.recovering, state.healthy_cycles) = (saved.recovering, saved.healthy_cycles);
+        state.recovering = saved.recovering;
         state.exhausted_by = saved.exhausted_by;
         Ok(())
     }
@@ -133,8 +138,8 @@ impl ErrorRecoveryManager {
             state: match (state.retrying, &state.exhausted_by, state.recovering) {
                 (1.., _, _) => RecoveryState::Retrying,
                 (0, Some(_), _) => RecoveryState::Exhausted,
-                (0, None, true) => RecoveryState::Recovering,
-                (0, None, false) => RecoveryState::Healthy,
+                (0, None, Some(_)) => RecoveryState::Recovering,
+                (0, None, None) => RecoveryState::Healthy,
             },
             breaker: BreakerStatus {
                 state: breaker,
@@ -145,7 +150,7 @@ impl ErrorRecoveryManager {
                     .filter(|_| breaker == BreakerState::Open)
                     .map(|until| millis(until.saturating_sub(now))),
             },
-            healthy_cycles: state.healthy_cycles,
+            healthy_cycles: state.recovering.map_or(0, |cycles| cycles),
             min_healthy_cycles: self.config.min_healthy_cycles,
             exhausted_by: state.exhausted_by.clone(),
             retries_total: state.retries,
@@ -199,7 +204,10 @@ impl ErrorRecoveryManager {
         let waits = Waits::new(&self.config);
         let mut execution = Execution { phase, control, waits, failed: 0, damaged_since: None };
         loop {
-            let error = match operation().await {
+            self.state.lock().at_work = Some(phase);
+            let ended = operation().await;
+            self.state.lock().at_work = None;
+            let error = match ended {
                 Ok(done) => {
                     self.succeeded(phase, execution.failed);
                     return Ok(done);
@@ -212,6 +220,41 @@ impl ErrorRecoveryManager {
                 return Err(end.map_or(error, |end| end));
             }
         }
+    }
+
+    /// A cycle has finished: one of those in a row that it takes to count as recovered, if nothing failed in it.
+    pub fn cycle_finished(&self) {
+        let before_and_after = {
+            let mut state = self.state.lock();
+            let before = state.saved();
+            if !std::mem::take(&mut state.is_marred) {
+                let cycles = state.recovering.map(|cycles| cycles + 1);
+                state.recovering = cycles.filter(|cycles| *cycles < self.config.min_healthy_cycles);
+            }
+            (before, state.saved())
+        };
+        self.save_if_changed(before_and_after);
+    }
+
+    /// The record of a snapshot was damaged, and the next snapshot takes its place.
+    pub(crate) fn snapshot_given_up(&self, error: &PruneError) {
+        self.metrics.new_snapshots.increment(1);
+        let came = Came::NewSnapshot { wait_ms: 0 };
+        let attempt = self.attempt(PrunePhase::Idle, 1, Some(error), came);
+        self.state.lock().history.add(attempt);
+    }
+
+    /// A round of the sweep between cycles failed; it is tried again by its own schedule, so many times so far.
+    pub(crate) fn round_failed(&self, number: u32, error: &PruneError, wait: Duration) {
+        if remedy(error) != Remedy::Ended {
+            self.note_failure(PrunePhase::IncrementalSweep, number, error, Came::Retry { wait_ms: millis(wait) });
+        }
+    }
+
+    /// A phase panicked, and nothing is tried any more in this process.
+    pub(crate) fn panicked(&self, error: &PruneError) {
+        let phase = self.state.lock().at_work.take().map_or(PrunePhase::Idle, |phase| phase);
+        self.note_failure(phase, 1, error, Came::Panicked);
     }
 
     /// Says whether an attempt may be made now.
@@ -313,18 +356,19 @@ impl ErrorRecoveryManager {
         let mut state = self.state.lock();
         state.retries += 1;
         state.retrying += 1;
-        state.recovering = true;
-        state.healthy_cycles = 0;
+        state.mar();
         state.history.add(attempt);
     }
 
     /// Takes over that a phase ended well, after so many attempts that failed.
-    fn succeeded(&self, phase: PrunePhase, failed: u32) {
+    pub(crate) fn succeeded(&self, phase: PrunePhase, failed: u32) {
         let before_and_after = {
             let mut state = self.state.lock();
             let before = state.saved();
-            state.breaker.succeeded();
-            state.exhausted_by = None;
+            state.breaker.succeeded(phase);
+            if state.breaker.is_clear() {
+                state.exhausted_by = None;
+            }
             if failed > 0 {
                 state.history.add(self.attempt(phase, failed + 1, None, Came::Success));
             }
@@ -339,13 +383,13 @@ impl ErrorRecoveryManager {
         }
         self.note_failure(phase, number, error, came);
         if self.config.enable_phase_rollback {
-            self.roll_back();
+            self.roll_back(phase);
         }
     }
 
     /// Goes back to the last safe phase; never forward (S38).
-    fn roll_back(&self) {
-        match phase::roll_back(&*self.snapshots.parts().records) {
+    fn roll_back(&self, phase: PrunePhase) {
+        match phase::roll_back(phase, &*self.snapshots.parts().records) {
             Ok(None) => {}
             Ok(Some((from, to))) => {
                 self.metrics.rollbacks.increment(1);
@@ -364,9 +408,9 @@ impl ErrorRecoveryManager {
             let mut state = self.state.lock();
             let before = state.saved();
             state.history.add(self.attempt(phase, number, Some(error), came));
-            let tripped = if counts(error) { state.breaker.failed(now) } else { Tripped::No };
+            let tripped = if counts(error) { state.breaker.failed(phase, now) } else { Tripped::No };
             if counts(error) {
-                (state.recovering, state.healthy_cycles) = (true, 0);
+                state.mar();
                 state.exhausted_by = Some(error.code().to_owned());
             } else {
                 state.breaker.ended();
@@ -404,6 +448,14 @@ impl ErrorRecoveryManager {
     fn now(&self) -> Duration {
         self.snapshots.parts().clock.monotonic()
     }
+}
+
+/// An embedder that did not ask is told what is wrong with its configuration.
+fn told(config: RecoveryConfig) -> RecoveryConfig {
+    for (key, why) in config.problems() {
+        tracing::error!(key, why, "the configuration of recovery makes no sense");
+    }
+    config
 }
 
 /// Whether a failure says something about the store or the pruner: input that cannot be served says nothing, and a

@@ -14,6 +14,7 @@ mod manager;
 mod metrics;
 mod remedy;
 mod retry;
+mod runner;
 mod saved;
 mod status;
 
@@ -23,4 +24,5 @@ pub use config::RecoveryConfig;
 pub use manager::ErrorRecoveryManager;
 pub use metrics::RecoveryMetrics;
 pub use remedy::{Remedy, remedy};
+pub use runner::PhaseRunner;
 pub use status::{BreakerStatus, RecoveryState, RecoveryStatus};

@@ -13,10 +13,8 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Saved {
     pub(super) breaker: Counted,
-    /// Whether something was given up and not enough cycles have finished since.
-    pub(super) recovering: bool,
-    /// Cycles in a row that finished since.
-    pub(super) healthy_cycles: u32,
+    /// Cycles in a row that finished at once since something failed, until there are enough.
+    pub(super) recovering: Option<u32>,
     /// Stable word for what was given up last, until something ends well.
     pub(super) exhausted_by: Option<String>,
 }
@@ -42,13 +40,14 @@ impl Saved {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::phase::PrunePhase;
 
     #[test]
     fn the_bytes_of_the_recovery_record_are_pinned() {
-        let breaker = Counted { failures: 3, openings: 1 };
-        let saved = Saved { breaker, recovering: true, healthy_cycles: 2, exhausted_by: Some("io".to_owned()) };
+        let breaker = Counted { failures: 3, openings: 1, failing: Some(PrunePhase::SweepExpired) };
+        let saved = Saved { breaker, recovering: Some(2), exhausted_by: Some("io".to_owned()) };
         let bytes = record::encode(&saved).unwrap();
-        assert_eq!(hex::encode(&bytes[14..bytes.len() - 4]), "03000000010000000102000000010269 6f".replace(' ', ""));
+        assert_eq!(hex::encode(&bytes[14..bytes.len() - 4]), "0300000001000000010201020000000102696f");
         assert_eq!(record::decode::<Saved>("recovery", &bytes).unwrap(), saved);
     }
 }

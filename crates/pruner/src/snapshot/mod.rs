@@ -6,13 +6,15 @@
 //! its permit is dead (S39); a guard releases on drop.
 
 mod guard;
+mod holder;
+mod lock;
 mod manager;
 mod outline;
 mod types;
 
 pub use guard::SnapshotGuard;
+pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
 pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts};
 pub use types::{
-    AtomicSnapshot, Blocked, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotLock, SnapshotManagerConfig,
-    SnapshotStatus,
+    AtomicSnapshot, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotManagerConfig, SnapshotPath, SnapshotStatus,
 };

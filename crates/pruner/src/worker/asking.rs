@@ -16,6 +16,8 @@ impl Pruner {
         };
         match (command, running) {
             (Command::Run, _) => self.ask(None),
+            (Command::Disable, _) => self.disable(),
+            (Command::Enable, _) => self.enable(),
             (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
             (Command::Unfreeze, None) => self.unfreeze(),
             (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
@@ -50,6 +52,10 @@ impl Pruner {
         if let Some(why) = shared.poisoned.clone().or_else(|| shared.freeze.as_ref().map(|freeze| freeze.why.clone())) {
             return Reply::Refused { why };
         }
+        if shared.off.is_some() {
+            return Reply::Refused { why: "pruning is switched off; switch it on first (prune-enable)".to_owned() };
+        }
+        self.inner.recovery.allow_probe();
         let joins = shared.asked.is_some();
         let waiting = shared.asked.get_or_insert_default();
         if let Some(id) = id.filter(|id| !waiting.iter().any(|known| known == id)) {
@@ -84,7 +90,7 @@ impl Pruner {
 
 impl Shared {
     /// Whether what runs only looks for an interrupted cycle, which is no cycle to follow, hold or end.
-    fn is_looking(&self) -> bool {
+    pub(super) fn is_looking(&self) -> bool {
         self.trigger == Some(Trigger::Resumed) && self.cycle.is_none()
     }
 }

@@ -27,6 +27,7 @@ impl Inner {
     pub(super) fn finished(&self, finished: &Finished) -> Ended {
         let certificate = &finished.certificate;
         metrics::cycle_finished(certificate);
+        self.recovery.cycle_finished();
         tracing::info!(
             cycle = certificate.cycle,
             deleted = certificate.deleted,
@@ -76,7 +77,9 @@ impl Inner {
         self.snapshots.end_cycle();
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
         let why = "a cycle panicked; see the log".to_owned();
-        let outcome = self.early(&PruneError::Invariant(why.clone()));
+        let error = PruneError::Invariant(why.clone());
+        self.recovery.panicked(&error);
+        let outcome = self.early(&error);
         Ended { outcome, change: Change { failed: 1, poisoned: Some(why), ..Change::default() } }
     }
 

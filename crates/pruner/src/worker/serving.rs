@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime::Runtime;
+
 use super::{
     Inner, Message, Watch,
     shared::{Life, Shared},
@@ -23,6 +25,8 @@ use crate::{
     control::Control,
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
+    phase::PhaseEvent,
+    recovery::PhaseRunner,
     trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger},
 };
 
@@ -59,12 +63,14 @@ pub(super) struct Outside {
     synced: Option<bool>,
     nodes_put: Option<u64>,
     counts: Option<Counts>,
+    /// Until when the breaker lets nothing through.
+    held_until: Option<Duration>,
 }
 
 impl Outside {
-    /// Whether commits are counted as the sweep between cycles needs it.
-    pub(super) fn is_settled(&self) -> bool {
-        self.counts == Some(Counts::Settled)
+    /// Whether commits are counted as the sweep between cycles needs it, and the breaker lets a round through.
+    pub(super) fn lets_rounds_begin(&self) -> bool {
+        self.counts == Some(Counts::Settled) && self.held_until.is_none()
     }
 }
 
@@ -74,14 +80,18 @@ impl Inner {
         if let Some(Err(error)) = begin.new_ledger.map(|ledger| ledger.save(&*self.parts.records)) {
             tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
         }
-        if let Some(control) = begin.look {
-            self.go_on(control);
-        }
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return self.poison(format!("what waits between attempts cannot start: {error}")),
+        };
         let mut steady = Steady::default();
+        if let Some(control) = begin.look {
+            self.go_on(control, &runtime);
+        }
         self.prepare(&mut steady);
         loop {
             match self.next() {
-                Next::Cycle(trigger, control) => self.run(trigger, control),
+                Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Wait(until) => match self.wait(messages, until) {
                     Woken::ToLook => {}
@@ -102,10 +112,12 @@ impl Inner {
         }
         let look = shared.coordinator.look(&shared.facts(&outside));
         let Some(trigger) = look.begin else {
-            let round = if outside.is_settled() { shared.begin_round(outside.now) } else { Err(None) };
+            let look_again = [look.again, outside.held_until].into_iter().flatten().min();
+            let round =
+                if outside.lets_rounds_begin() { shared.begin_round(outside.now) } else { Err(outside.held_until) };
             return match round {
                 Ok(control) => Next::Sweep(control),
-                Err(again) => Next::Wait([look.again, again].into_iter().flatten().min()),
+                Err(again) => Next::Wait([look_again, again].into_iter().flatten().min()),
             };
         };
         let beginning = Beginning {
@@ -131,18 +143,37 @@ impl Inner {
     }
 
     /// Runs a cycle to its end.
-    fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>) {
+    fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>, runtime: &Runtime) {
         let ledger = self.shared.lock().coordinator.ledger().clone();
         tracing::info!(run = ledger.newest(), trigger = trigger.label(), "pruning run begins");
         self.work(trigger, control, |env, order| {
             ledger.save(&*self.parts.records)?; // BEFORE anything is done: a request is served once (C14)
-            cycle::run(env, order).map(Some)
+            cycle::run_by(env, order, &self.runner(runtime)).map(Some)
         });
     }
 
     /// Goes on with what an earlier process left in its sweep, if it left anything.
-    fn go_on(self: &Arc<Self>, control: Arc<Control>) {
-        self.work(Trigger::Resumed, control, cycle::resume);
+    fn go_on(self: &Arc<Self>, control: Arc<Control>, runtime: &Runtime) {
+        let is_off = self.shared.lock().off.is_some();
+        self.work(Trigger::Resumed, control, |env, order| {
+            if is_off {
+                return cycle::end(env, order, PhaseEvent::Cancelled).map(|()| None); // as if it ran when it was switched off
+            }
+            cycle::resume_by(env, order, &self.runner(runtime))
+        });
+    }
+
+    fn runner<'a>(&'a self, runtime: &'a Runtime) -> PhaseRunner<'a> {
+        PhaseRunner::Recovered { manager: &self.recovery, runtime }
+    }
+
+    fn poison(&self, why: String) {
+        tracing::error!(why, "the node serves, nothing is pruned");
+        let mut shared = self.shared.lock();
+        shared.poisoned = Some(why);
+        shared.rest();
+        drop(shared);
+        self.rested.notify_all();
     }
 
     fn work(
@@ -197,6 +228,7 @@ impl Inner {
                 true => Counts::Settled,
                 false => Counts::Owed,
             }),
+            held_until: self.recovery.holds_until(),
         }
     }
 
@@ -213,6 +245,8 @@ impl Shared {
             self.running.as_ref().map(|_| HeldBy::Running),
             self.poisoned.as_ref().map(|_| HeldBy::WorkerGone),
             self.freeze.as_ref().map(|_| HeldBy::Frozen),
+            self.off.map(|_| HeldBy::SwitchedOff),
+            outside.held_until.map(|_| HeldBy::Breaker),
         ];
         Facts {
             now: outside.now,
