@@ -7,6 +7,7 @@ mod entries;
 mod incremental;
 mod locks;
 mod race;
+mod recovery;
 mod resume;
 mod retention;
 mod rollback;

@@ -15,6 +15,7 @@ mod certify;
 mod counts;
 mod cursor;
 mod renewing;
+mod reopen;
 mod reports;
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
@@ -28,13 +29,12 @@ use crate::{
     control::{Control, Observer},
     error::PruneError,
     files,
-    mark::{self, MarkIdentity, MarkJob, MarkReport, SealedMark},
+    mark::{self, MarkJob, MarkReport, SealedMark},
     outcome::Freeze,
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     records::{RecordKey, Records},
     recovery::PhaseRunner,
-    roots,
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
     sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
     verify,
@@ -43,6 +43,7 @@ use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
 pub(crate) use renewing::Renewing;
+pub(crate) use reopen::reopen;
 use reports::Reports;
 
 /// Everything cycles work with.
@@ -312,31 +313,6 @@ fn mark_under(
 
 fn not_resumable(cycle: u64, why: &str) -> PruneError {
     PruneError::NotResumable { cycle, why: why.to_owned() }
-}
-
-/// Takes an interrupted sweep up again, if everything its mark was made from is still so.
-pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
-    let refuse = |why: &str| not_resumable(record.cycle, why);
-    if record.config != config::fingerprint(order.keep_last, &*env.parts.policy)? {
-        return Err(refuse("the retention was changed")); // C9
-    }
-    let status = env.snapshots.status();
-    let snapshot = status.snapshot.ok_or_else(|| refuse("its snapshot is gone"))?;
-    if snapshot.snapshot_id != record.snapshot_id {
-        return Err(refuse("another snapshot was taken since"));
-    }
-    let (first, head) = (Order::new(record.first_order), Order::new(record.head_order));
-    let view = env.parts.store.view()?;
-    if roots::digest_between(&*env.parts.chain, &*view, first, head)? != record.roots_digest {
-        return Err(refuse("the retained roots are not those it was marked from"));
-    }
-    let mark =
-        SealedMark::open(&order.config.state_dir, MarkIdentity { cycle: record.cycle, roots: record.roots_digest })?;
-    if Some(mark.live_digest()) != record.mark_digest {
-        return Err(refuse("the mark file is not the one it sealed")); // S18
-    }
-    let reports = Reports::load(record.cycle, &*env.parts.records)?;
-    Ok(Marked { mark: Arc::new(mark), reports, traced: None, resumed: true })
 }
 
 pub(crate) fn sweep_expired(

@@ -147,7 +147,7 @@ impl Pruner {
             Arc::clone(&snapshots),
             Arc::clone(&parts.store),
             RecoveryMetrics::new(),
-            Some(config.recovery.clone()),
+            Some(config.recovery),
         );
         let recalled = recall(&parts, &snapshots, &recovery);
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);

@@ -37,6 +37,8 @@ pub enum Came {
     Stopped,
     /// The breaker held it back.
     HeldBack,
+    /// It is no attempt: what it tells could not be saved, and holds in this process only.
+    Unsaved,
     /// It panicked.
     Panicked,
 }

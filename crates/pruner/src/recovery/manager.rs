@@ -10,25 +10,19 @@ use super::{
     attempt::History,
     breaker::{Breaker, BreakerState, Tripped},
     remedy,
-    retry::{self, Waits},
     saved::Saved,
 };
-use crate::{
-    control::Control,
-    error::PruneError,
-    phase::{self, PrunePhase},
-    snapshot::AtomicSnapshotManager,
-};
+use crate::{control::Control, error::PruneError, phase::PrunePhase, snapshot::AtomicSnapshotManager};
 
 /// Runs phases and meets their failures.
 pub struct ErrorRecoveryManager {
-    snapshots: Arc<AtomicSnapshotManager>,
-    store: Arc<Store>,
-    metrics: RecoveryMetrics,
-    config: RecoveryConfig,
+    pub(super) snapshots: Arc<AtomicSnapshotManager>,
+    pub(super) store: Arc<Store>,
+    pub(super) metrics: RecoveryMetrics,
+    pub(super) config: RecoveryConfig,
     /// Ends every wait of this manager.
-    life: Control,
-    state: Mutex<State>,
+    pub(super) life: Control,
+    pub(super) state: Mutex<State>,
 }
 
 impl std::fmt::Debug for ErrorRecoveryManager {
@@ -37,54 +31,31 @@ impl std::fmt::Debug for ErrorRecoveryManager {
     }
 }
 
-struct State {
-    breaker: Breaker,
-    history: History,
+pub(super) struct State {
+    pub(super) breaker: Breaker,
+    pub(super) history: History,
     /// Executions that wait for their next attempt.
-    retrying: u32,
+    pub(super) retrying: u32,
+    /// Attempts in a row that failed and were made again.
+    pub(super) streak: u64,
     /// The phase whose attempt is under way.
-    at_work: Option<PrunePhase>,
-    retries: u64,
+    pub(super) at_work: Option<PrunePhase>,
+    pub(super) retries: u64,
     /// Cycles in a row that finished at once since something failed, until there are enough.
-    recovering: Option<u32>,
+    pub(super) recovering: Option<u32>,
     /// Whether anything failed since the last cycle ended.
-    is_marred: bool,
-    exhausted_by: Option<String>,
+    pub(super) is_marred: bool,
+    pub(super) exhausted_by: Option<String>,
 }
 
 impl State {
-    fn mar(&mut self) {
+    pub(super) fn mar(&mut self) {
         (self.recovering, self.is_marred) = (Some(0), true);
     }
 
     fn saved(&self) -> Saved {
         Saved { breaker: self.breaker.counted(), recovering: self.recovering, exhausted_by: self.exhausted_by.clone() }
     }
-}
-
-/// One execution of a phase: its attempts so far.
-struct Execution<'a> {
-    phase: PrunePhase,
-    control: &'a Control,
-    waits: Waits,
-    /// Attempts that failed.
-    failed: u32,
-    /// When the first of those failed for damage that a new snapshot may end.
-    damaged_since: Option<Duration>,
-}
-
-/// What to do after a failed attempt.
-enum Then {
-    /// Wait, and try again on what is there.
-    Again(Duration),
-    /// Wait, and try again when there is room.
-    AwaitRoom(Duration, Option<u64>),
-    /// Wait, and try again on a new snapshot.
-    NewSnapshot(Duration),
-    /// Give up.
-    GiveUp(Came),
-    /// Nothing is wrong.
-    Ended,
 }
 
 impl ErrorRecoveryManager {
@@ -100,6 +71,7 @@ impl ErrorRecoveryManager {
             breaker: Breaker::new(config.max_delay()),
             history: History::default(),
             retrying: 0,
+            streak: 0,
             at_work: None,
             retries: 0,
             recovering: None,
@@ -175,51 +147,18 @@ impl ErrorRecoveryManager {
         self.state.lock().breaker.allow_probe(now);
     }
 
-    /// Runs a phase until it ends well, nothing can help it, or it was tried often enough.
-    ///
-    /// Errors: the last one of the phase; an open breaker; a cancel or a stop. After an error that gave the phase up it
-    /// is back at the last safe one, unless that is switched off.
-    pub async fn execute_phase_with_recovery<T, F, Fut>(&self, phase: PrunePhase, operation: F) -> Result<T, PruneError>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, PruneError>>,
-    {
-        self.execute(phase, &Control::default(), operation).await
+    /// A cycle failed. What failed before its phases, or between them, is taken over here.
+    pub fn cycle_failed(&self, error: &PruneError) {
+        if !std::mem::take(&mut self.state.lock().is_marred) && remedy(error) != Remedy::Ended {
+            self.note_failure(PrunePhase::Idle, 1, error, Came::Stopped);
+            self.state.lock().is_marred = false;
+        }
     }
 
-    /// The same; the end of the control ends it, too, also while it waits.
-    ///
-    /// Errors: as above.
-    pub async fn execute<T, F, Fut>(
-        &self,
-        phase: PrunePhase,
-        control: &Control,
-        mut operation: F,
-    ) -> Result<T, PruneError>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<T, PruneError>>,
-    {
-        self.admit(phase)?;
-        let waits = Waits::new(&self.config);
-        let mut execution = Execution { phase, control, waits, failed: 0, damaged_since: None };
-        loop {
-            self.state.lock().at_work = Some(phase);
-            let ended = operation().await;
-            self.state.lock().at_work = None;
-            let error = match ended {
-                Ok(done) => {
-                    self.succeeded(phase, execution.failed);
-                    return Ok(done);
-                }
-                Err(error) => error,
-            };
-            execution.failed += 1;
-            let then = self.judge(&mut execution, &error);
-            if let Some(end) = self.follow(&execution, then, &error).await {
-                return Err(end.map_or(error, |end| end));
-            }
-        }
+    /// Something that is no part of a phase could not be saved. It holds in this process, and is told.
+    pub(crate) fn unsaved(&self, error: &PruneError) {
+        let attempt = self.attempt(PrunePhase::Idle, 1, Some(error), Came::Unsaved);
+        self.state.lock().history.add(attempt);
     }
 
     /// A cycle has finished: one of those in a row that it takes to count as recovered, if nothing failed in it.
@@ -227,6 +166,10 @@ impl ErrorRecoveryManager {
         let before_and_after = {
             let mut state = self.state.lock();
             let before = state.saved();
+            state.breaker.succeeded(PrunePhase::Idle); // what failed before the phases is over
+            if state.breaker.is_clear() {
+                state.exhausted_by = None;
+            }
             if !std::mem::take(&mut state.is_marred) {
                 let cycles = state.recovering.map(|cycles| cycles + 1);
                 state.recovering = cycles.filter(|cycles| *cycles < self.config.min_healthy_cycles);
@@ -257,115 +200,13 @@ impl ErrorRecoveryManager {
         self.note_failure(phase, 1, error, Came::Panicked);
     }
 
-    /// Says whether an attempt may be made now.
-    fn admit(&self, phase: PrunePhase) -> Result<(), PruneError> {
-        let now = self.now();
-        let mut state = self.state.lock();
-        let Err(until) = state.breaker.admit(now) else { return Ok(()) };
-        let wait_ms = millis(until.saturating_sub(now));
-        let error = PruneError::BreakerOpen { failures: state.breaker.counted().failures, wait_ms };
-        state.history.add(self.attempt(phase, 1, Some(&error), Came::HeldBack));
-        Err(error)
-    }
-
-    /// What to do about an error. Changes nothing but the execution.
-    fn judge(&self, execution: &mut Execution<'_>, error: &PruneError) -> Then {
-        let remedy = remedy(error);
-        let is_left = execution.failed <= self.config.max_phase_retries;
-        match remedy {
-            Remedy::Ended => Then::Ended,
-            Remedy::Stop => Then::GiveUp(Came::Stopped),
-            Remedy::NewSnapshot if !self.may_renew(execution) => Then::GiveUp(Came::Stopped),
-            Remedy::Retry | Remedy::AwaitRoom { .. } | Remedy::NewSnapshot if !is_left => Then::GiveUp(Came::Exhausted),
-            Remedy::Retry => Then::Again(execution.waits.next()),
-            Remedy::AwaitRoom { need } => Then::AwaitRoom(execution.waits.next(), need),
-            Remedy::NewSnapshot => Then::NewSnapshot(execution.waits.next()),
-        }
-    }
-
-    /// A sweep goes by the mark of its own snapshot: it goes back to marking instead.
-    fn may_renew(&self, execution: &mut Execution<'_>) -> bool {
-        let now = self.now();
-        let since = *execution.damaged_since.get_or_insert(now);
-        let is_late = now.saturating_sub(since) > self.config.snapshot_recovery_timeout();
-        self.config.enable_snapshot_recovery && execution.phase != PrunePhase::SweepExpired && !is_late
-    }
-
-    /// Does it. Nothing to return: the next attempt follows. Else the end, with another error than the phase's where
-    /// something else ended it.
-    async fn follow(&self, execution: &Execution<'_>, then: Then, error: &PruneError) -> Option<Option<PruneError>> {
-        let (wait, came) = match then {
-            Then::Ended => {
-                self.state.lock().breaker.ended();
-                return Some(None);
-            }
-            Then::GiveUp(came) => {
-                self.gave_up(execution.phase, execution.failed, error, came);
-                return Some(None);
-            }
-            Then::Again(wait) => (wait, Came::Retry { wait_ms: millis(wait) }),
-            Then::AwaitRoom(wait, need) => (wait, Came::AwaitedRoom { need }),
-            Then::NewSnapshot(wait) => (wait, Came::NewSnapshot { wait_ms: millis(wait) }),
-        };
-        self.begin_retry(execution, error, came.clone());
-        let waited = self.wait(execution, wait, &came).await;
-        self.state.lock().retrying -= 1;
-        if let Err(ended) = waited {
-            self.state.lock().breaker.ended();
-            return Some(Some(ended));
-        }
-        if let Came::NewSnapshot { .. } = came {
-            self.renew_snapshot(execution.phase);
-        }
-        None
-    }
-
-    async fn wait(&self, execution: &Execution<'_>, wait: Duration, came: &Came) -> Result<(), PruneError> {
-        let clock = &*self.snapshots.parts().clock;
-        let controls = [execution.control, &self.life];
-        retry::wait(clock, wait, controls).await?;
-        let Came::AwaitedRoom { need: Some(need) } = came else { return Ok(()) };
-        let begun = clock.monotonic();
-        while self.is_short_of(*need) && clock.monotonic().saturating_sub(begun) < self.config.max_delay() {
-            retry::wait(clock, self.config.base_delay(), controls).await?;
-        }
-        Ok(())
-    }
-
-    /// A device that does not tell is asked by trying.
-    fn is_short_of(&self, need: u64) -> bool {
-        matches!(self.store.backend().free_bytes(), Ok(Some(free)) if free < need)
-    }
-
-    /// A failure to do so is met like any other of the phase: its next attempt finds it.
-    fn renew_snapshot(&self, phase: PrunePhase) {
-        match self.snapshots.create_snapshot(phase) {
-            Ok(snapshot) => {
-                self.metrics.new_snapshots.increment(1);
-                tracing::warn!(%phase, snapshot = snapshot.snapshot_id, "a new snapshot takes the place of a damaged one");
-            }
-            Err(error) => tracing::warn!(%phase, %error, "a damaged snapshot could not be replaced"),
-        }
-    }
-
-    fn begin_retry(&self, execution: &Execution<'_>, error: &PruneError, came: Came) {
-        let (phase, number) = (execution.phase, execution.failed);
-        self.metrics.retries.increment(1);
-        let attempt = self.attempt(phase, number, Some(error), came);
-        tracing::warn!(%phase, attempt = number, %error, came = ?attempt.came, "a phase failed and is tried again");
-        let mut state = self.state.lock();
-        state.retries += 1;
-        state.retrying += 1;
-        state.mar();
-        state.history.add(attempt);
-    }
-
     /// Takes over that a phase ended well, after so many attempts that failed.
     pub(crate) fn succeeded(&self, phase: PrunePhase, failed: u32) {
         let before_and_after = {
             let mut state = self.state.lock();
             let before = state.saved();
             state.breaker.succeeded(phase);
+            state.streak = 0;
             if state.breaker.is_clear() {
                 state.exhausted_by = None;
             }
@@ -377,34 +218,10 @@ impl ErrorRecoveryManager {
         self.save_if_changed(before_and_after);
     }
 
-    fn gave_up(&self, phase: PrunePhase, number: u32, error: &PruneError, came: Came) {
-        if came == Came::Exhausted {
-            self.metrics.exhausted.increment(1);
-        }
-        self.note_failure(phase, number, error, came);
-        if self.config.enable_phase_rollback {
-            self.roll_back(phase);
-        }
-    }
-
-    /// Goes back to the last safe phase; never forward (S38).
-    fn roll_back(&self, phase: PrunePhase) {
-        match phase::roll_back(phase, &*self.snapshots.parts().records) {
-            Ok(None) => {}
-            Ok(Some((from, to))) => {
-                self.metrics.rollbacks.increment(1);
-                tracing::warn!(%from, %to, "the phase was given up and went back");
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the phase could not go back; the end of its cycle, or a start, does it")
-            }
-        }
-    }
-
     /// Takes over that something failed that is not tried again here.
-    fn note_failure(&self, phase: PrunePhase, number: u32, error: &PruneError, came: Came) {
+    pub(super) fn note_failure(&self, phase: PrunePhase, number: u32, error: &PruneError, came: Came) {
         let now = self.now();
-        let (tripped, before_and_after) = {
+        let (opened, before_and_after) = {
             let mut state = self.state.lock();
             let before = state.saved();
             state.history.add(self.attempt(phase, number, Some(error), came));
@@ -415,11 +232,14 @@ impl ErrorRecoveryManager {
             } else {
                 state.breaker.ended();
             }
-            (tripped, (before, state.saved()))
+            let openings = (tripped == Tripped::Opened).then(|| state.breaker.counted().openings);
+            (openings, (before, state.saved()))
         };
-        if tripped == Tripped::Opened {
+        if let Some(openings) = opened {
             self.metrics.openings.increment(1);
-            tracing::error!(%phase, "failures follow each other: the breaker is open, nothing is tried for a while");
+            if openings.is_power_of_two() {
+                tracing::error!(%phase, openings, "failures follow each other: the breaker is open, nothing is tried for a while"); // O15
+            }
         }
         self.save_if_changed(before_and_after);
     }
@@ -433,7 +253,7 @@ impl ErrorRecoveryManager {
         }
     }
 
-    fn attempt(&self, phase: PrunePhase, number: u32, error: Option<&PruneError>, came: Came) -> Attempt {
+    pub(super) fn attempt(&self, phase: PrunePhase, number: u32, error: Option<&PruneError>, came: Came) -> Attempt {
         Attempt {
             at: self.snapshots.parts().clock.unix_ms(),
             phase,
@@ -445,7 +265,7 @@ impl ErrorRecoveryManager {
         }
     }
 
-    fn now(&self) -> Duration {
+    pub(super) fn now(&self) -> Duration {
         self.snapshots.parts().clock.monotonic()
     }
 }
@@ -463,12 +283,13 @@ fn told(config: RecoveryConfig) -> RecoveryConfig {
 fn counts(error: &PruneError) -> bool {
     use state_store::Disposition::{Bug, Corrupt, Input, Resource, Transient};
     match error.disposition() {
+        Resource if matches!(error, PruneError::BreakerOpen { .. }) => false,
         Transient | Resource | Bug => true,
         Corrupt => !error.is_live_fault() && !matches!(error, PruneError::Frozen { .. }),
         Input => false,
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
 }

@@ -10,6 +10,7 @@
 mod attempt;
 mod breaker;
 mod config;
+mod execute;
 mod manager;
 mod metrics;
 mod remedy;

@@ -247,6 +247,7 @@ impl AtomicSnapshotManager {
         self.released.notify_all();
         if let Err(error) = self.note_lock() {
             tracing::debug!(%error, "that the lock is free could not be written down; the next start tells of it");
+            self.state.lock().unnoted += 1;
         }
     }
 

@@ -115,6 +115,8 @@ pub(super) struct State {
     pub(super) last_id: u64,
     /// Captures in a row that failed.
     failures: u32,
+    /// Releases that could not be written down.
+    pub(super) unnoted: u64,
 }
 
 impl State {
@@ -320,6 +322,7 @@ impl AtomicSnapshotManager {
             lock: state.held.as_ref().zip(state.lock.as_ref()).map(|(held, lock)| self.shown(held, lock)),
             left: state.left.clone(),
             failures: state.failures,
+            unnoted: state.unnoted,
             holds_view: state.held.as_ref().is_some_and(|held| held.view.is_some()),
         }
     }

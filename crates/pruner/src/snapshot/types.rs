@@ -134,6 +134,9 @@ pub struct SnapshotStatus {
     pub left: Option<LockRecord>,
     /// Captures in a row that failed.
     pub failures: u32,
+    /// Releases of a lock, since the process began, that could not be written down: a restart would tell of a lock that was
+    /// left, and not obey it.
+    pub unnoted: u64,
     /// Whether a view is held open, which keeps bytes on disk.
     pub holds_view: bool,
 }

@@ -67,6 +67,7 @@ impl Inner {
                 tracing::warn!(%error, "pruning cycle failed");
             }
         }
+        self.recovery.cycle_failed(error);
         let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
         let freeze = Freeze::by(error, outcome.cycle, outcome.at);
@@ -104,6 +105,7 @@ impl Inner {
         self.keep(&ledger);
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
+            self.recovery.unsaved(&error);
         }
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
@@ -138,6 +140,7 @@ impl Inner {
     fn keep(&self, ledger: &Ledger) {
         if let Err(error) = ledger.save(&*self.parts.records) {
             tracing::error!(%error, "what the triggers counted could not be saved");
+            self.recovery.unsaved(&error);
         }
     }
 }

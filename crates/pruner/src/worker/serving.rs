@@ -79,6 +79,7 @@ impl Inner {
     pub(super) fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
         if let Some(Err(error)) = begin.new_ledger.map(|ledger| ledger.save(&*self.parts.records)) {
             tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
+            self.recovery.unsaved(&error);
         }
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
