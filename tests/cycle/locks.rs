@@ -13,8 +13,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Control, PruneError, RecordKey, Records, Retention, Stage, SweepChoice,
-    phase::PrunePhase,
+    Clock, Control, PruneError, RecordKey, Records, Retention, Stage, StoreRecords, SweepChoice,
+    phase::{PhaseRecord, PrunePhase},
     snapshot::{AtomicSnapshotManager, Blocked, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
 use state_store::{Batch, Condemned, StoreError};
@@ -470,5 +470,35 @@ impl RetentionPolicy for Changing {
 
     fn retention(&self) -> Result<Retention, PruneError> {
         Ok(Retention { allowed_holes: self.holes.lock().clone(), ..self.inner.retention()? })
+    }
+}
+
+/// The same id is not enough.
+#[test]
+fn an_interrupted_sweep_does_not_go_on_with_a_snapshot_of_another_content() {
+    for is_spoilt in [false, true] {
+        let rig = grown();
+        let plan = rig.plan(3).batches(10);
+        let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
+        let slot = Arc::clone(&control);
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::Deleting {
+                slot.lock().as_ref().unwrap().stop();
+            }
+        });
+        let env = rig.env(&plan, &hooks);
+        *control.lock() = Some(Arc::clone(&env.control));
+        assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
+        drop(env);
+        let records = StoreRecords(Arc::clone(&rig.chain.store));
+        let mut record = PhaseRecord::load(&records).unwrap().unwrap();
+        assert_eq!(record.phase, PrunePhase::SweepExpired);
+        if is_spoilt {
+            record.integrity_hash[0] ^= 1;
+            record.save(&records).unwrap();
+        }
+        let resumed = plan.resume(&rig.env(&plan, &Hooks::none())).unwrap();
+        assert_eq!(resumed.is_none(), is_spoilt);
+        check::complete(&rig.chain, "after the resume");
     }
 }

@@ -178,6 +178,28 @@ fn what_was_given_up_and_an_open_breaker_survive_a_restart() {
     assert_eq!(manager(&rig, None).status().state, RecoveryState::Healthy);
 }
 
+/// An embedder drops what it executes, in the middle of a wait: nothing is left of it.
+#[test]
+fn an_execution_that_is_dropped_leaves_neither_a_probe_nor_a_wait() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    for _ in 0..3 {
+        assert!(attempts(&subject, (0..4).map(|_| io()).collect()).1.is_err());
+    }
+    rig.clock.advance(Duration::from_secs(30));
+    rig.clock.hold_sleepers();
+    runtime().block_on(async {
+        let fails = subject.execute_phase_with_recovery(PrunePhase::BuildReach, || async { Err::<(), _>(io()) });
+        tokio::select! {
+            biased;
+            ended = fails => panic!("{ended:?}"),
+            () = std::future::ready(()) => {}
+        }
+    });
+    assert_eq!(subject.status().state, RecoveryState::Exhausted, "nobody waits");
+    assert!(attempts(&subject, Vec::new()).1.is_ok(), "the next one is the probe");
+}
+
 /// Counts what is logged as a warning or worse on this thread.
 struct Lines(Arc<AtomicU64>);
 
@@ -363,6 +385,37 @@ fn a_fault_that_passes_costs_a_wait_and_no_cycle() {
     let status = pruner.status();
     assert_eq!((status.cycles_finished, status.cycles_failed), (1, 0), "{:?}", status.recovery);
     check::exact(&rig.chain, "after the retry");
+}
+
+/// Life cycle 13: each write takes ten minutes of the clock, and one read or write of the cycle fails and passes. Whatever phase
+/// that hits, a cycle ends, exact.
+#[test]
+fn slow_and_flaky_disk_in_each_phase() {
+    let base = grown();
+    let (mut at_once, mut hit) = (0, 0);
+    for arm in [FaultyBackend::fail_read, FaultyBackend::fail_write] {
+        for distance in 0..60 {
+            let (rig, faulty) = base.faulty();
+            let clock = Arc::clone(&rig.clock);
+            faulty.before_write(move || clock.advance(Duration::from_secs(600)));
+            let pruner = start(&rig, |_| ());
+            until(&pruner, |pruner| !pruner.status().running);
+            arm(&faulty, distance, Fault::Transient);
+            run(&pruner);
+            if faulty.armed() == Armed::Yes {
+                break; // the cycle has fewer
+            }
+            hit += 1;
+            at_once += pruner.status().cycles_finished;
+            if pruner.status().cycles_finished == 0 {
+                run(&pruner); // it failed before its phases
+            }
+            assert_eq!(pruner.status().cycles_finished, 1, "{distance}: {:?}", pruner.status().last);
+            drop(pruner);
+            check::exact(&rig.chain, &format!("after a fault at {distance}"));
+        }
+    }
+    assert!(hit > 30 && at_once * 2 > hit, "{at_once} of {hit} cycles got over it by themselves");
 }
 
 /// Between the phases so much time passes that the snapshot is too old to sweep by.

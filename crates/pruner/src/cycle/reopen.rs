@@ -24,6 +24,9 @@ pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecor
     if snapshot.snapshot_id != record.snapshot_id {
         return Err(refuse("another snapshot was taken since"));
     }
+    if snapshot.integrity_hash.0 != record.integrity_hash {
+        return Err(refuse("its snapshot is not the one that it was marked from"));
+    }
     let (first, head) = (Order::new(record.first_order), Order::new(record.head_order));
     let view = env.parts.store.view()?;
     if roots::digest_between(&*env.parts.chain, &*view, first, head)? != record.roots_digest {

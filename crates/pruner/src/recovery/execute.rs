@@ -25,6 +25,24 @@ struct Execution<'a> {
     damaged_since: Option<Duration>,
 }
 
+/// An execution is under way. One that its caller drops, or that panics, was no probe and waits for nothing.
+struct UnderWay<'a>(&'a ErrorRecoveryManager);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().breaker.ended();
+    }
+}
+
+/// A wait for the next attempt is under way.
+struct Waiting<'a>(&'a ErrorRecoveryManager);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().retrying -= 1;
+    }
+}
+
 /// What to do after a failed attempt.
 enum Then {
     /// Wait, and try again on what is there.
@@ -66,6 +84,7 @@ impl ErrorRecoveryManager {
         Fut: Future<Output = Result<T, PruneError>>,
     {
         self.admit(phase)?;
+        let _under_way = UnderWay(self);
         let waits = Waits::new(&self.config);
         let mut execution = Execution { phase, control, waits, failed: 0, damaged_since: None };
         loop {
@@ -125,10 +144,7 @@ impl ErrorRecoveryManager {
     /// something else ended it.
     async fn follow(&self, execution: &Execution<'_>, then: Then, error: &PruneError) -> Option<Option<PruneError>> {
         let (wait, came) = match then {
-            Then::Ended => {
-                self.state.lock().breaker.ended();
-                return Some(None);
-            }
+            Then::Ended => return Some(None),
             Then::GiveUp(came) => {
                 self.gave_up(execution.phase, execution.failed, error, came);
                 return Some(None);
@@ -138,12 +154,11 @@ impl ErrorRecoveryManager {
             Then::NewSnapshot(wait) => (wait, Came::NewSnapshot { wait_ms: millis(wait) }),
         };
         self.begin_retry(execution, error, came.clone());
-        let waited = self.wait(execution, wait, &came).await;
-        self.state.lock().retrying -= 1;
-        if let Err(ended) = waited {
-            self.state.lock().breaker.ended();
+        let waiting = Waiting(self);
+        if let Err(ended) = self.wait(execution, wait, &came).await {
             return Some(Some(ended));
         }
+        drop(waiting);
         if let Came::NewSnapshot { .. } = came {
             self.renew_snapshot(execution.phase);
         }
