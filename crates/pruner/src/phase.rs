@@ -119,11 +119,66 @@ impl Record for PhaseRecord {
     const VERSION: u16 = 2; // 1 had no integrity hash
 }
 
+/// The name of the record in messages.
+const NAME: &str = "phase";
+
+/// Version 1 of the record. It does not say which content its snapshot had, so its cycle cannot go on, and is abandoned.
+#[derive(Serialize, Deserialize)]
+struct FirstRecord {
+    cycle: u64,
+    phase: PrunePhase,
+    snapshot_id: u64,
+    head_order: u64,
+    first_order: u64,
+    roots_digest: [u8; 32],
+    mark_digest: Option<[u8; 32]>,
+    config: [u8; 32],
+    cursor: Option<Vec<u8>>,
+    swept_by: Option<SweepStrategy>,
+    deleted: u64,
+}
+
+impl Record for FirstRecord {
+    const KIND: [u8; 4] = PhaseRecord::KIND;
+    const VERSION: u16 = 1;
+}
+
+impl From<FirstRecord> for PhaseRecord {
+    fn from(first: FirstRecord) -> Self {
+        let FirstRecord { cycle, phase, snapshot_id, head_order, first_order, roots_digest, .. } = first;
+        let FirstRecord { mark_digest, config, cursor, swept_by, deleted, .. } = first;
+        Self {
+            cycle,
+            phase,
+            snapshot_id,
+            head_order,
+            first_order,
+            roots_digest,
+            integrity_hash: [0; 32],
+            mark_digest,
+            config,
+            cursor,
+            swept_by,
+            deleted,
+        }
+    }
+}
+
 impl PhaseRecord {
     /// The record of an interrupted cycle, or nothing when the last one ended.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
         let bytes = records.load(RecordKey::Phase)?;
-        Ok(bytes.map(|bytes| record::decode("phase", &bytes)).transpose()?)
+        bytes.map(|bytes| Self::decode(&bytes)).transpose()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
+        match record::decode::<Self>(NAME, bytes) {
+            Ok(record) => Ok(record),
+            Err(error) => {
+                let Ok(first) = record::decode::<FirstRecord>(NAME, bytes) else { return Err(error.into()) };
+                Ok(first.into())
+            }
+        }
     }
 
     /// Saves the record.
@@ -201,6 +256,21 @@ mod tests {
                 assert_eq!(sweeps, allowed, "{phase:?} {event:?}");
             }
         }
+    }
+
+    /// The bytes that the code of version 1 was pinned to.
+    #[test]
+    fn a_phase_record_of_version_1_is_read_as_one_that_cannot_go_on() {
+        let first = concat!(
+            "535052315048415301009000000001000000000000000202000000000000000300000000000000040000000000000005",
+            "050505050505050505050505050505050505050505050505050505050505050106060606060606060606060606060606",
+            "060606060606060606060606060606060707070707070707070707070707070707070707070707070707070707070707",
+            "0102080901010a00000000000000d2c68eb0",
+        );
+        assert!(PhaseRecord::decode(&hex::decode(&first[2..]).unwrap()).is_err(), "a torn one is none");
+        let record = PhaseRecord::decode(&hex::decode(first).unwrap()).unwrap();
+        assert_eq!((record.cycle, record.phase, record.snapshot_id), (1, PrunePhase::SweepExpired, 2));
+        assert_eq!((record.integrity_hash, record.deleted), ([0; 32], 10));
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Inner {
         let freeze = match &ended {
             Ok(Ok(round)) => {
                 metrics::round_ended(round);
-                if matches!(round.end, RoundEnd::Done | RoundEnd::Paused) {
+                if round.end == RoundEnd::Done || round.slices > 0 {
                     self.recovery.succeeded(PrunePhase::IncrementalSweep, 0);
                 }
                 None
