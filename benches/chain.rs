@@ -13,7 +13,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
     CycleConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig, events::NoEvents,
-    snapshot::SnapshotManagerConfig,
+    recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
 };
 use state_store::{
     Base, Batch, Commit, Committed, Durability, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig, View,
@@ -149,6 +149,7 @@ impl Flat {
             triggers: TriggerConfig::default(),
             cycle,
             snapshots: SnapshotManagerConfig::default(),
+            recovery: RecoveryConfig::default(),
         })
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{num::NonZeroU64, path::Path};
 
-use state_pruner::{CycleConfig, IncrementalConfig, PrunerConfig, TriggerConfig, snapshot::SnapshotManagerConfig};
+use state_pruner::{
+    CycleConfig, IncrementalConfig, PrunerConfig, TriggerConfig, recovery::RecoveryConfig,
+    snapshot::SnapshotManagerConfig,
+};
 use state_store::{Durability, RocksConfig};
 
 use crate::{Error, args, chain::NODE_IO_LIMIT_MIB, workload::Profile};
@@ -82,6 +85,7 @@ impl Plan {
             triggers: TriggerConfig::default(),
             cycle: CycleConfig { range_bytes, io_limit: self.io_limit, ..CycleConfig::new(dir.to_owned()) },
             snapshots: SnapshotManagerConfig::default(),
+            recovery: RecoveryConfig::default(),
         }
     }
 }

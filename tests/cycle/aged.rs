@@ -3,7 +3,9 @@
 use std::{num::NonZeroU64, sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
-use state_pruner::{IncrementalConfig, Pruner, PrunerConfig, TriggerConfig, snapshot::SnapshotManagerConfig};
+use state_pruner::{
+    IncrementalConfig, Pruner, PrunerConfig, TriggerConfig, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
+};
 use state_store::{Durability, RocksBackend, StoreConfig, StoreError};
 use state_tests::{
     check,
@@ -24,6 +26,7 @@ fn start(rig: &Rig) -> Pruner {
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     };
     Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap()
 }

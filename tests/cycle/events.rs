@@ -14,6 +14,7 @@ use state_pruner::{
     Reply, RetentionParts, StoreRecords, TriggerConfig,
     events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
     phase::PrunePhase,
+    recovery::RecoveryConfig,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
 use state_tests::{
@@ -55,6 +56,7 @@ fn config(rig: &Rig, incremental: Option<IncrementalConfig>) -> PrunerConfig {
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     }
 }
 

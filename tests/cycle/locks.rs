@@ -13,9 +13,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, PruneError, RecordKey, Records, Retention, Stage, SweepChoice,
-    phase::PrunePhase,
-    snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
+    Clock, Control, PruneError, RecordKey, Records, Retention, Stage, StoreRecords, SweepChoice,
+    phase::{PhaseRecord, PrunePhase},
+    snapshot::{AtomicSnapshotManager, Blocked, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
 use state_store::{Batch, Condemned, StoreError};
 use state_tests::{
@@ -343,5 +343,162 @@ fn clock_jumps_change_no_decision() {
         let plan = rig.plan(5).batches(10);
         plan.run(&rig.env(&plan, &hooks)).unwrap();
         check::exact(&rig.chain, &format!("the wall clock jumps to {jump}"));
+    }
+}
+
+/// Who holds it, since when, for what: in the value, and in the words.
+#[test]
+fn a_phase_that_is_refused_is_told_who_holds_the_lock_since_when_and_for_what() {
+    let rig = grown();
+    rig.clock.set_unix_ms(1_700_000_000_000);
+    let manager = manager(&rig, &Hooks::none());
+    let snapshot = manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let holder = thread::scope(|scope| {
+        let named = thread::Builder::new().name("marker".to_owned());
+        named.spawn_scoped(scope, || manager.lock_snapshot(PrunePhase::BuildReach).unwrap()).unwrap().join().unwrap()
+    });
+    rig.clock.advance(Duration::from_millis(1500));
+    holder.renew().unwrap();
+    rig.clock.advance(Duration::from_millis(20));
+    let Err(PruneError::Blocked(Blocked::Held(lock))) = manager.lock_snapshot(PrunePhase::SweepExpired) else {
+        panic!("it is held");
+    };
+    assert_eq!((lock.owner.pid, lock.owner.role.as_str()), (std::process::id(), "marker"));
+    assert_eq!((lock.snapshot_id, lock.locked_by_phase), (snapshot.snapshot_id, PrunePhase::BuildReach));
+    assert_eq!((lock.locked_at, lock.held_for_ms, lock.unrenewed_ms), (1_700_000_000_000, 1520, 20));
+    assert_eq!(lock.generation, holder.permit().generation());
+    let said = Blocked::Held(lock).to_string();
+    let pid = std::process::id();
+    let expected =
+        format!("process {pid} (marker) holds the snapshot for build_reach, for 1520 ms, since 1700000000000");
+    assert!(said.starts_with(&expected), "{said}");
+}
+
+#[test]
+fn whoever_waits_for_a_lock_gets_it_when_it_is_let_go_or_is_told_who_holds_it() {
+    let rig = grown();
+    let manager = manager(&rig, &Hooks::none());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let control = Control::default();
+    let held = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    let refused = manager.lock_snapshot_within(PrunePhase::SweepExpired, Duration::from_millis(1), &control);
+    let Err(PruneError::LockTimeout { blocked: Blocked::Held(lock), .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(lock.locked_by_phase, PrunePhase::BuildReach);
+    let long = Duration::from_secs(600); // the test would not end
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| manager.lock_snapshot_within(PrunePhase::SweepExpired, long, &control).map(drop));
+        drop(held);
+        waits.join().unwrap().unwrap();
+    });
+    let held = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| manager.lock_snapshot_within(PrunePhase::SweepExpired, long, &control).map(drop));
+        control.stop();
+        assert!(matches!(waits.join().unwrap(), Err(PruneError::Stopped)));
+    });
+    assert!(held.permit().is_current(), "who gave up waiting took nothing");
+}
+
+/// The store is open in one process at a time: who left a lock is gone.
+#[test]
+fn a_lock_that_a_dead_process_left_is_told_and_not_obeyed() {
+    let rig = grown();
+    let first = manager(&rig, &Hooks::none());
+    let snapshot = first.create_snapshot(PrunePhase::BuildReach).unwrap();
+    std::mem::forget(first.lock_snapshot(PrunePhase::BuildReach).unwrap());
+    drop(first);
+    let rig = rig.restart();
+    let second = manager(&rig, &Hooks::none());
+    let left = second.status().left.unwrap();
+    assert_eq!((left.phase, left.snapshot_id), (PrunePhase::BuildReach, snapshot.snapshot_id));
+    assert_eq!(second.status().lock, None);
+    drop(second.lock_snapshot(PrunePhase::SweepExpired).unwrap());
+    assert_eq!(manager(&rig, &Hooks::none()).status().left, None, "one that was let go is not left");
+}
+
+/// The chain goes back below the head of a snapshot, and forward again on another branch: nobody works on it any more.
+#[test]
+fn a_snapshot_whose_head_left_the_history_of_the_chain_is_not_locked() {
+    let rig = grown();
+    let manager = manager(&rig, &Hooks::none());
+    let snapshot = manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    rig.chain.grow(Profile::Toggle, 105, 3);
+    drop(manager.lock_snapshot(PrunePhase::BuildReach).unwrap());
+    let below = Order::new(snapshot.snapshot.latest_order - 1);
+    rig.chain.store.rollback(below, Batch::new()).unwrap();
+    let refuse = || {
+        let refused = manager.lock_snapshot(PrunePhase::SweepExpired);
+        let named = matches!(&refused, Err(PruneError::BadSnapshot { why, .. }) if why.contains("not in the history"));
+        assert!(named, "{refused:?}");
+    };
+    refuse();
+    let fork = rig.chain.fork(Arc::clone(&rig.backend));
+    fork.grow(Profile::Uniform, 106, 3); // the same orders, other roots
+    refuse();
+}
+
+/// The retention is changed between the phases: the mark was made for another one (C9).
+#[test]
+fn a_sweep_is_refused_when_the_retention_was_changed_since_the_mark() {
+    let rig = grown();
+    let plan = rig.plan(3);
+    let mut env = rig.env(&plan, &Hooks::none());
+    let holes: Arc<Mutex<BTreeSet<Order>>> = Arc::default();
+    let policy = Changing { inner: Arc::clone(&env.parts.policy), holes: Arc::clone(&holes) };
+    env.parts.policy = Arc::new(policy);
+    let act = move || {
+        holes.lock().insert(Order::new(1));
+    };
+    let inner = Arc::clone(&env.parts.records);
+    env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act: Box::new(act) });
+    let before = check::present(&rig.chain.store);
+    let ended = plan.run(&env);
+    assert!(matches!(&ended, Err(PruneError::NotResumable { why, .. }) if why.contains("retention")), "{ended:?}");
+    assert_eq!(check::present(&rig.chain.store), before, "it stopped before its first delete");
+}
+
+/// A retention whose known holes somebody changes.
+struct Changing {
+    inner: Arc<dyn RetentionPolicy>,
+    holes: Arc<Mutex<BTreeSet<Order>>>,
+}
+
+impl RetentionPolicy for Changing {
+    fn advance(&self) -> Result<(), PruneError> {
+        self.inner.advance()
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        Ok(Retention { allowed_holes: self.holes.lock().clone(), ..self.inner.retention()? })
+    }
+}
+
+/// The same id is not enough.
+#[test]
+fn an_interrupted_sweep_does_not_go_on_with_a_snapshot_of_another_content() {
+    for is_spoilt in [false, true] {
+        let rig = grown();
+        let plan = rig.plan(3).batches(10);
+        let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
+        let slot = Arc::clone(&control);
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::Deleting {
+                slot.lock().as_ref().unwrap().stop();
+            }
+        });
+        let env = rig.env(&plan, &hooks);
+        *control.lock() = Some(Arc::clone(&env.control));
+        assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
+        drop(env);
+        let records = StoreRecords(Arc::clone(&rig.chain.store));
+        let mut record = PhaseRecord::load(&records).unwrap().unwrap();
+        assert_eq!(record.phase, PrunePhase::SweepExpired);
+        if is_spoilt {
+            record.integrity_hash[0] ^= 1;
+            record.save(&records).unwrap();
+        }
+        let resumed = plan.resume(&rig.env(&plan, &Hooks::none())).unwrap();
+        assert_eq!(resumed.is_none(), is_spoilt);
+        check::complete(&rig.chain, "after the resume");
     }
 }

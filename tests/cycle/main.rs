@@ -8,6 +8,7 @@ mod events;
 mod incremental;
 mod locks;
 mod race;
+mod recovery;
 mod resume;
 mod retention;
 mod rollback;

@@ -16,6 +16,7 @@ use state_pruner::{
     cycle::{CycleEnv, Finished},
     events::NoEvents,
     offline::StoreLayout,
+    recovery::RecoveryConfig,
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
 };
 use state_store::{CrashTail, Durability, Fault, StoreError};
@@ -258,6 +259,7 @@ fn a_chain_younger_than_its_window_begins_no_cycle_by_itself() {
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     };
     let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
     let mut workload = Workload::new(Profile::Tables, 62);

@@ -21,6 +21,7 @@ use state_pruner::{
     events::NoEvents,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
+    recovery::RecoveryConfig,
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
 };
 use state_store::{Batch, CrashTail, RolledBack, StoreError, Table};
@@ -55,6 +56,7 @@ fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
         triggers: TriggerConfig::default(),
         cycle: rig.plan(KEEP.get()).config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     };
     Pruner::start_under(parts, config, Arc::new(retention(rig))).unwrap()
 }
@@ -215,6 +217,7 @@ fn interrupted(rig: &Rig) -> PhaseRecord {
         head_order: rig.chain.head().get(),
         first_order: rig.chain.floor().get(),
         roots_digest: [0; 32],
+        integrity_hash: [0; 32],
         mark_digest: None,
         config: [0; 32],
         cursor: None,

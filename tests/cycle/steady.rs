@@ -11,7 +11,8 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Command, Facts, Freeze, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey, Records, Reply,
-    StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd, snapshot::SnapshotManagerConfig,
+    StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd, recovery::RecoveryConfig,
+    snapshot::SnapshotManagerConfig,
 };
 use state_store::{Fault, record};
 use state_tests::{
@@ -34,6 +35,7 @@ fn start(rig: &Rig, incremental: Option<IncrementalConfig>, act: impl FnMut(Mome
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     };
     Pruner::start(parts, config).unwrap()
 }

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use state_pruner::{
     Command, Ended, HeldBy, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, Run, Share, Trigger, TriggerConfig,
     TriggerState,
+    recovery::RecoveryConfig,
     snapshot::{NodeFacts, SnapshotManagerConfig},
 };
 use state_store::{CrashTail, Fault};
@@ -61,6 +62,7 @@ impl<'a> Setup<'a> {
             triggers: self.triggers,
             cycle: plan.config,
             snapshots: SnapshotManagerConfig::default(),
+            recovery: RecoveryConfig::default(),
         };
         Pruner::start(parts, config).unwrap()
     }

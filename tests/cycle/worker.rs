@@ -10,7 +10,7 @@ use std::{
 
 use state_pruner::{
     Certificate, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, TriggerConfig,
-    Verdict, Verification, snapshot::SnapshotManagerConfig,
+    Verdict, Verification, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
 };
 use state_store::{Backend, FaultyBackend, MemoryBackend};
 use state_tests::{
@@ -49,6 +49,7 @@ fn start_with(
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     };
     (Pruner::start(parts, config).unwrap(), outcomes)
 }

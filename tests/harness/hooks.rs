@@ -82,7 +82,10 @@ impl HookedRecords {
             | RecordKey::Reports
             | RecordKey::Floor
             | RecordKey::Holds
-            | RecordKey::RetentionLog => {}
+            | RecordKey::RetentionLog
+            | RecordKey::Recovery
+            | RecordKey::Lock
+            | RecordKey::Switch => {}
         }
     }
 }

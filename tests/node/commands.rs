@@ -203,6 +203,23 @@ fn a_run_is_asked_for_from_the_command_line_and_the_answer_says_what_follows() {
     assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("pruner_disabled")), "{refused}");
 }
 
+/// The switch survives a restart, and health tells of it.
+#[test]
+fn pruning_is_switched_off_and_on_from_the_command_line() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), &[]);
+    let accepted = json!({ "reply": "accepted" });
+    assert_eq!(node::json(&["prune-disable", "--url", node.url()]), (0, accepted.clone()));
+    let (code, refused) = node::json(&["prune-run", "--url", node.url()]);
+    assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("refused")), "{refused}");
+    assert!(node.stop(Signal::TERM).0.success());
+    let node = Node::start(data.path(), &[]);
+    let (code, health) = node::json(&["health-check", "--url", node.url()]);
+    assert_eq!((code, health["reasons"][0]["code"].as_str()), (1, Some("switched_off")), "{health}");
+    assert_eq!(node::json(&["prune-enable", "--url", node.url()]), (0, accepted));
+    assert_eq!(node::json(&["health-check", "--url", node.url()]).0, 0);
+}
+
 /// O13: every series is there once, however many cycles have reported into it.
 #[test]
 fn metrics_survive_many_cycles_without_duplicates() {

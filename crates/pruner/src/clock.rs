@@ -3,7 +3,10 @@
 
 #[cfg(any(test, feature = "test-util"))]
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
+
+/// A wait; dropping it ends it.
+pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Where a process reads time.
 pub trait Clock: Send + Sync + std::fmt::Debug {
@@ -13,6 +16,11 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Milliseconds since 1970 by the wall clock, which may step: for people, and for what must survive a restart (the time
     /// that a pin or a consumer was given, the last trigger).
     fn unix_ms(&self) -> u64;
+
+    /// Completes after a time by the monotonic reading. Await it inside a runtime of tokio.
+    fn sleep(&self, time: Duration) -> Sleep<'_> {
+        Box::pin(tokio::time::sleep(time))
+    }
 }
 
 /// The clocks of the machine.
@@ -48,12 +56,23 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves when a test says so; both readings apart.
+/// A clock that moves when a test says so; both readings apart. Whoever sleeps by it moves it on and goes on at once,
+/// unless the test holds sleepers.
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug, Default)]
 pub struct ManualClock {
     monotonic_ms: AtomicU64,
     unix_ms: AtomicU64,
+    sleepers: parking_lot::Mutex<Sleepers>,
+    asleep: parking_lot::Condvar,
+}
+
+/// Who has slept, and whether sleepers are held.
+#[cfg(any(test, feature = "test-util"))]
+#[derive(Debug, Default)]
+struct Sleepers {
+    slept: Vec<Duration>,
+    are_held: bool,
 }
 
 #[cfg(any(test, feature = "test-util"))]
@@ -61,6 +80,24 @@ impl ManualClock {
     /// Moves the monotonic reading forward.
     pub fn advance(&self, by: Duration) {
         self.monotonic_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
+
+    /// From now on nobody who sleeps wakes by himself.
+    pub fn hold_sleepers(&self) {
+        self.sleepers.lock().are_held = true;
+    }
+
+    /// How long each sleeper wanted to sleep, in order.
+    pub fn slept(&self) -> Vec<Duration> {
+        self.sleepers.lock().slept.clone()
+    }
+
+    /// Returns once so many have begun to sleep.
+    pub fn await_sleepers(&self, count: usize) {
+        let mut sleepers = self.sleepers.lock();
+        while sleepers.slept.len() < count {
+            self.asleep.wait(&mut sleepers);
+        }
     }
 
     /// Sets the wall clock, in either direction.
@@ -77,5 +114,16 @@ impl Clock for ManualClock {
 
     fn unix_ms(&self) -> u64 {
         self.unix_ms.load(Ordering::SeqCst)
+    }
+
+    fn sleep(&self, time: Duration) -> Sleep<'_> {
+        let mut sleepers = self.sleepers.lock();
+        sleepers.slept.push(time);
+        self.asleep.notify_all();
+        if sleepers.are_held {
+            return Box::pin(std::future::pending());
+        }
+        self.advance(time);
+        Box::pin(std::future::ready(()))
     }
 }

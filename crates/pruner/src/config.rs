@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     error::PruneError,
     mark::{MarkChoice, RehashChoice},
+    recovery::RecoveryConfig,
     retention::KeepPolicy,
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
     trigger::TriggerConfig,
@@ -86,7 +87,7 @@ impl IncrementalConfig {
 }
 
 /// How the background pruner of a node works.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PrunerConfig {
     /// The last so many orders are retained, head included.
     pub keep_last: NonZeroU64,
@@ -100,6 +101,8 @@ pub struct PrunerConfig {
     pub cycle: CycleConfig,
     /// How snapshots and locks behave.
     pub snapshots: SnapshotManagerConfig,
+    /// How failures are met.
+    pub recovery: RecoveryConfig,
 }
 
 /// SHA-256 over what decides which nodes may go: a cycle never mixes two of these (C9).

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::PruneError;
 
@@ -42,6 +43,8 @@ pub struct Control {
     changed: Condvar,
     /// Ends what no checkpoint reaches, such as a rewrite inside the engine.
     interrupt: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    /// Ends what awaits.
+    ended: CancellationToken,
 }
 
 impl std::fmt::Debug for Control {
@@ -53,7 +56,7 @@ impl std::fmt::Debug for Control {
 impl Default for Control {
     fn default() -> Self {
         let state = Mutex::new(State { wish: Wish::Run, holding: false });
-        Self { state, changed: Condvar::new(), interrupt: Mutex::new(None) }
+        Self { state, changed: Condvar::new(), interrupt: Mutex::new(None), ended: CancellationToken::new() }
     }
 }
 
@@ -101,10 +104,10 @@ impl Control {
 
     /// Why the work must end, once it must.
     pub fn ended(&self) -> Option<PruneError> {
-        Self::end(self.state.lock().wish)
+        Self::end_of(self.state.lock().wish)
     }
 
-    fn end(wish: Wish) -> Option<PruneError> {
+    fn end_of(wish: Wish) -> Option<PruneError> {
         match wish {
             Wish::Run | Wish::Pause => None,
             Wish::Cancel => Some(PruneError::Cancelled),
@@ -128,10 +131,19 @@ impl Control {
 
     fn set(&self, to: Wish) {
         let mut state = self.state.lock();
-        if Self::end(state.wish).is_none() {
+        if Self::end_of(state.wish).is_none() {
             state.wish = to;
         }
+        if Self::end_of(state.wish).is_some() {
+            self.ended.cancel();
+        }
         self.changed.notify_all();
+    }
+
+    /// Completes when the work must end, with the reason.
+    pub async fn end(&self) -> PruneError {
+        self.ended.cancelled().await;
+        self.ended().map_or(PruneError::Stopped, |why| why)
     }
 
     /// Waits while paused.
@@ -144,19 +156,19 @@ impl Control {
             self.changed.wait(&mut state);
         }
         state.holding = false;
-        Self::end(state.wish).map_or(Ok(()), Err)
+        Self::end_of(state.wish).map_or(Ok(()), Err)
     }
 
     /// Waits for `time`, or until told to end.
     pub fn rest(&self, time: Duration) -> Result<(), PruneError> {
         let mut state = self.state.lock();
-        while Self::end(state.wish).is_none() {
+        while Self::end_of(state.wish).is_none() {
             // A pause or resume in between starts the wait again: a brake may be too long, never too short.
             if self.changed.wait_for(&mut state, time).timed_out() {
                 break;
             }
         }
-        Self::end(state.wish).map_or(Ok(()), Err)
+        Self::end_of(state.wish).map_or(Ok(()), Err)
     }
 }
 

@@ -9,10 +9,13 @@
 //!
 //! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep.
 
+mod agree;
+mod attempts;
 mod certify;
 mod counts;
 mod cursor;
 mod renewing;
+mod reopen;
 mod reports;
 mod telling;
 
@@ -27,19 +30,21 @@ use crate::{
     control::{Control, Observer},
     error::PruneError,
     files,
-    mark::{self, MarkIdentity, MarkJob, MarkReport, SealedMark},
+    mark::{self, MarkJob, MarkReport, SealedMark},
     outcome::Freeze,
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     records::{RecordKey, Records},
-    roots,
+    recovery::PhaseRunner,
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
     sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
     verify,
 };
+use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
 pub(crate) use renewing::Renewing;
+pub(crate) use reopen::reopen;
 use reports::Reports;
 pub(crate) use telling::{begun, build_reach, ended_early, settle, sweep_expired};
 
@@ -79,6 +84,7 @@ pub struct Finished {
 }
 
 /// What BuildReach leaves to the sweep.
+#[derive(Clone)]
 pub(crate) struct Marked {
     mark: Arc<SealedMark>,
     reports: Reports,
@@ -119,21 +125,23 @@ impl Marked {
     }
 }
 
-/// Runs a whole cycle.
+/// Runs a whole cycle, each phase once.
 ///
 /// Errors: whatever stopped it. A fault in live data freezes deletes until an operator lifts it (I11).
 pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneError> {
+    run_by(env, order, &PhaseRunner::Once)
+}
+
+/// Runs a whole cycle, its phases by somebody who may try them again.
+///
+/// Errors: as above.
+pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) -> Result<Finished, PruneError> {
     refuse_if_frozen(&*env.parts.records)?;
     files::create_dir(&order.config.state_dir)?;
     let cycle = phase::new_cycle(&*env.parts.records)?;
     begun(env, order, cycle);
     mark::remove_leftovers(&order.config.state_dir, None)?;
-    settle(
-        env,
-        cycle,
-        order,
-        build_reach(env, order, cycle).and_then(|(record, marked)| sweep_expired(env, order, record, marked)),
-    )
+    settle(env, cycle, order, attempts::mark_and_sweep(env, order, cycle, runner))
 }
 
 /// Goes on with a sweep that a restart interrupted. Returns nothing if no cycle was interrupted in its sweep, or if it
@@ -141,6 +149,17 @@ pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneErro
 ///
 /// Errors: whatever stopped the sweep.
 pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>, PruneError> {
+    resume_by(env, order, &PhaseRunner::Once)
+}
+
+/// The same, by somebody who may try the sweep again.
+///
+/// Errors: as above.
+pub fn resume_by(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    runner: &PhaseRunner<'_>,
+) -> Result<Option<Finished>, PruneError> {
     let records = &*env.parts.records;
     let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
     if Freeze::load(records)?.is_some() {
@@ -151,12 +170,19 @@ pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>
     let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
     let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
     match reopened {
-        Some(Ok(marked)) => settle(env, record.cycle, order, sweep_expired(env, order, record, marked)).map(Some),
+        Some(Ok(marked)) => {
+            let cycle = record.cycle;
+            settle(env, cycle, order, attempts::sweep(env, order, (record, marked), runner)).map(Some)
+        }
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
+            ended_early(env, record.cycle, &error);
             end(env, order, PhaseEvent::Failed).map(|()| None)
         }
-        None => end(env, order, PhaseEvent::Restarted).map(|()| None),
+        None => {
+            ended_early(env, record.cycle, &not_resumable(record.cycle, "its mark was not sealed yet"));
+            end(env, order, PhaseEvent::Restarted).map(|()| None)
+        }
     }
 }
 
@@ -216,7 +242,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
     env.observer.captured(snapshot.snapshot.latest_order);
     let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
-    let guard = env.snapshots.lock_snapshot(PrunePhase::BuildReach)?;
+    let guard = env.snapshots.lock_in_cycle(PrunePhase::BuildReach, &env.control)?;
     let mut record = PhaseRecord {
         cycle,
         phase: PrunePhase::BuildReach,
@@ -224,6 +250,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
         head_order: snapshot.snapshot.latest_order,
         first_order: snapshot.snapshot.first_order,
         roots_digest: snapshot.snapshot.roots_digest.0,
+        integrity_hash: snapshot.integrity_hash.0,
         mark_digest: None,
         config: config::fingerprint(order.keep_last, &*env.parts.policy)?,
         cursor: None,
@@ -290,42 +317,14 @@ fn not_resumable(cycle: u64, why: &str) -> PruneError {
     PruneError::NotResumable { cycle, why: why.to_owned() }
 }
 
-/// Takes an interrupted sweep up again, if everything its mark was made from is still so.
-pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
-    let refuse = |why: &str| not_resumable(record.cycle, why);
-    if record.config != config::fingerprint(order.keep_last, &*env.parts.policy)? {
-        return Err(refuse("the retention was changed")); // C9
-    }
-    let status = env.snapshots.status();
-    let snapshot = status.snapshot.ok_or_else(|| refuse("its snapshot is gone"))?;
-    if snapshot.snapshot_id != record.snapshot_id {
-        return Err(refuse("another snapshot was taken since"));
-    }
-    let (first, head) = (Order::new(record.first_order), Order::new(record.head_order));
-    let view = env.parts.store.view()?;
-    if roots::digest_between(&*env.parts.chain, &*view, first, head)? != record.roots_digest {
-        return Err(refuse("the retained roots are not those it was marked from"));
-    }
-    let mark =
-        SealedMark::open(&order.config.state_dir, MarkIdentity { cycle: record.cycle, roots: record.roots_digest })?;
-    if Some(mark.live_digest()) != record.mark_digest {
-        return Err(refuse("the mark file is not the one it sealed")); // S18
-    }
-    let reports = Reports::load(record.cycle, &*env.parts.records)?;
-    Ok(Marked { mark: Arc::new(mark), reports, traced: None, resumed: true })
-}
-
 fn sweep_marked(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     record: PhaseRecord,
     marked: Marked,
 ) -> Result<Finished, PruneError> {
-    let guard = env.snapshots.lock_snapshot(PrunePhase::SweepExpired)?;
-    if guard.snapshot_id != record.snapshot_id {
-        // Its barrier began later than the view of the mark: what was created in between is in neither (I5).
-        return Err(not_resumable(record.cycle, "another snapshot took the place of its own"));
-    }
+    let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
+    agree(env, order, &guard, &record)?;
     let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
     let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none

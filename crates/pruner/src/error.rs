@@ -83,6 +83,24 @@ pub enum PruneError {
     /// Another phase holds the snapshot.
     #[error("{0}")]
     Blocked(crate::snapshot::Blocked),
+    /// Another phase held the snapshot for as long as this one was ready to wait.
+    #[error("waited {waited_ms} ms for the snapshot: {blocked}")]
+    LockTimeout {
+        /// How long it waited, in milliseconds.
+        waited_ms: u64,
+        /// Who held it at the end.
+        blocked: crate::snapshot::Blocked,
+    },
+    /// Failures followed each other, so nothing is tried for a while.
+    #[error(
+        "{failures} attempts in a row failed, so nothing is tried for another {wait_ms} ms; `prune-run` tries at once"
+    )]
+    BreakerOpen {
+        /// Executions in a row that failed.
+        failures: u32,
+        /// Milliseconds until one is let through.
+        wait_ms: u64,
+    },
     /// Deletes are frozen until an operator looks (I11).
     #[error("deletes are frozen: {why}. Run `verify`, repair the store, then unfreeze")]
     Frozen {
@@ -210,9 +228,12 @@ impl PruneError {
             | Self::BadMark { .. }
             | Self::BadSnapshot { .. }
             | Self::Frozen { .. } => Disposition::Corrupt,
-            Self::Tree(_) | Self::File { .. } | Self::Changed { .. } | Self::Moving { .. } | Self::Blocked(_) => {
-                Disposition::Transient
-            }
+            Self::File { source, .. } => of_file(source.kind()),
+            Self::Tree(_)
+            | Self::Changed { .. }
+            | Self::Moving { .. }
+            | Self::Blocked(_)
+            | Self::LockTimeout { .. } => Disposition::Transient,
             Self::NoHead
             | Self::OtherLayout { .. }
             | Self::NativeAtRest
@@ -226,6 +247,7 @@ impl PruneError {
             Self::MemoryBudget { .. }
             | Self::NoRoom { .. }
             | Self::TooManyNames { .. }
+            | Self::BreakerOpen { .. }
             | Self::Cancelled
             | Self::Stopped => Disposition::Resource,
             Self::Invariant(_) => Disposition::Bug,
@@ -243,6 +265,11 @@ impl PruneError {
         )
     }
 
+    /// Whether a record or a file of ours is damaged while no live node is: it can be made anew.
+    pub(crate) fn is_damaged_artefact(&self) -> bool {
+        crate::recovery::remedy(self) == crate::recovery::Remedy::NewSnapshot
+    }
+
     /// A stable word for scripts, as printed with `--json`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -257,6 +284,8 @@ impl PruneError {
             Self::BadMark { .. } => "bad_mark",
             Self::BadSnapshot { .. } => "bad_snapshot",
             Self::Blocked(_) => "blocked",
+            Self::LockTimeout { .. } => "lock_timeout",
+            Self::BreakerOpen { .. } => "breaker_open",
             Self::Frozen { .. } => "frozen",
             Self::MemoryBudget { .. } => "memory_budget",
             Self::NoRoom { .. } => "no_room",
@@ -275,6 +304,18 @@ impl PruneError {
             Self::NotResumable { .. } => "not_resumable",
             Self::Invariant(_) => "internal",
         }
+    }
+}
+
+/// What a failure of one of our files asks for: a full device and a refused access do not pass by waiting.
+fn of_file(kind: io::ErrorKind) -> Disposition {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    if [StorageFull, QuotaExceeded].contains(&kind) {
+        Disposition::Resource
+    } else if [PermissionDenied, ReadOnlyFilesystem].contains(&kind) {
+        Disposition::Input
+    } else {
+        Disposition::Transient
     }
 }
 

@@ -8,8 +8,10 @@ use crate::{
     incremental::RoundEnd,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
+    recovery::{BreakerState, RecoveryState, RecoveryStatus},
+    snapshot::{SnapshotLock, SnapshotPath},
     trigger::DiskStatus,
-    worker::IncrementalStatus,
+    worker::{IncrementalStatus, SwitchedOff},
 };
 
 /// The overall state.
@@ -109,7 +111,23 @@ pub struct Facts {
     pub incremental: Option<IncrementalStatus>,
     /// Whether commits make it do more than it can, and have for long.
     pub too_much: bool,
+    /// Since when an operator has switched pruning off, if one has.
+    pub off: Option<SwitchedOff>,
+    /// What has failed, and what comes of it.
+    pub recovery: Option<RecoveryStatus>,
+    /// The lock on the snapshot, while a phase holds it.
+    pub lock: Option<SnapshotLock>,
+    /// Snapshots in a row that could not be taken.
+    pub snapshot_failures: u32,
+    /// How snapshots are treated.
+    pub snapshot_path: SnapshotPath,
 }
+
+/// Snapshots in a row that may fail before somebody should look.
+const FEW_SNAPSHOT_FAILURES: u32 = 3;
+
+/// A lock is held too long when its phase has not said for this part of its timeout that it makes progress.
+const UNRENEWED_PART: u64 = 2;
 
 /// Lag beyond so many due cycles is worth a look.
 const LAG_FACTOR: u64 = 4;
@@ -130,6 +148,13 @@ pub fn assess(facts: &Facts) -> Health {
         incremental_failed(facts),
         incremental_behind(facts),
         incremental_waits(facts),
+        switched_off(facts),
+        breaker_open(facts),
+        recovery_exhausted(facts),
+        recovering(facts),
+        snapshots_failing(facts),
+        lock_held_long(facts),
+        basic_snapshots(facts),
     ]
     .into_iter()
     .flatten()
@@ -235,6 +260,69 @@ fn incremental_waits(facts: &Facts) -> Option<Reason> {
     let Some(RoundEnd::Waits { order, owner }) = &facts.incremental.as_ref()?.last else { return None };
     let message = format!("the sweep between cycles waits: {owner} holds order {order}");
     Some(reason(Verdict::Healthy, "incremental_waits", message))
+}
+
+fn switched_off(facts: &Facts) -> Option<Reason> {
+    let at = facts.off?.at;
+    let message = format!(
+        "pruning was switched off by an operator, at {at} (milliseconds since 1970), and garbage collects: switch it on \
+         with `prune-enable`"
+    );
+    Some(reason(Verdict::Degraded, "switched_off", message))
+}
+
+fn breaker_open(facts: &Facts) -> Option<Reason> {
+    let recovery = facts.recovery.as_ref()?;
+    let (failures, last) = (recovery.breaker.failures, recovery.attempts.last());
+    let why = last.and_then(|attempt| attempt.message.as_deref()).map_or("see the log", |message| message);
+    let next = match (recovery.breaker.state, recovery.breaker.probe_in_ms) {
+        (BreakerState::Closed, _) => return None,
+        (BreakerState::Open, Some(ms)) => format!("one is let through in {ms} ms"),
+        (BreakerState::Open | BreakerState::HalfOpen, _) => "the next one tells whether it is over".to_owned(),
+    };
+    let message =
+        format!("{failures} attempts in a row failed, so nothing is tried for a while; {next}. The last: {why}");
+    Some(reason(Verdict::Degraded, "breaker_open", message))
+}
+
+fn recovery_exhausted(facts: &Facts) -> Option<Reason> {
+    let recovery = facts.recovery.as_ref().filter(|_| facts.freeze.is_none())?;
+    let code = recovery.exhausted_by.as_ref()?;
+    let message = format!("a phase was given up ({code}); the next cycle, or the next round, begins anew");
+    Some(reason(Verdict::Degraded, "recovery_exhausted", message))
+}
+
+fn recovering(facts: &Facts) -> Option<Reason> {
+    let recovery = facts.recovery.as_ref()?;
+    let (healthy, needed) = (recovery.healthy_cycles, recovery.min_healthy_cycles);
+    let message = format!("something failed and was got over; {healthy} of {needed} cycles have finished since");
+    let is_it = recovery.state == RecoveryState::Recovering;
+    is_it.then(|| reason(Verdict::Healthy, "recovering", message))
+}
+
+fn snapshots_failing(facts: &Facts) -> Option<Reason> {
+    let failures = facts.snapshot_failures;
+    let message =
+        format!("{failures} snapshots in a row could not be taken, so nothing is pruned: see the last outcome");
+    (failures > FEW_SNAPSHOT_FAILURES).then(|| reason(Verdict::Degraded, "snapshots_failing", message))
+}
+
+fn lock_held_long(facts: &Facts) -> Option<Reason> {
+    let lock = facts.lock.as_ref().filter(|lock| lock.unrenewed_ms > lock.timeout_ms / UNRENEWED_PART)?;
+    let SnapshotLock { owner, locked_by_phase, unrenewed_ms, timeout_ms, .. } = lock;
+    let message = format!(
+        "{owner} holds the snapshot for {locked_by_phase} and has made no progress for {unrenewed_ms} ms; after \
+         {timeout_ms} ms another phase may take it. Look at the disk"
+    );
+    Some(reason(Verdict::Degraded, "lock_held_long", message))
+}
+
+fn basic_snapshots(facts: &Facts) -> Option<Reason> {
+    let message = "snapshots are basic: not kept over a restart, or not checked at each lock (pruner.snapshots)";
+    match facts.snapshot_path {
+        SnapshotPath::Full => None,
+        SnapshotPath::Basic => Some(reason(Verdict::Healthy, "basic_snapshots", message.to_owned())),
+    }
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod pace;
 pub mod phase;
 mod policy;
 mod records;
+pub mod recovery;
 mod retention;
 mod rollback;
 mod roots;
@@ -35,7 +36,7 @@ mod worker;
 pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, RootReport, Trigger, Verification};
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
-pub use clock::{Clock, SystemClock};
+pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
 pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;
@@ -53,4 +54,4 @@ pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
-pub use worker::{Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus};
+pub use worker::{Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus, SwitchedOff};

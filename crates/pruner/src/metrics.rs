@@ -1,5 +1,7 @@
 //! Metrics of the pruner: what cycles did, each taken from the report that one returned (O2), and what the status shows.
 
+use std::time::Duration;
+
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::{
@@ -7,11 +9,12 @@ use crate::{
     control::{Pause, Stage},
     incremental::Round,
     phase::PrunePhase,
+    recovery::{BreakerState, RecoveryStatus},
     trigger::Run,
     worker::{IncrementalStatus, PrunerStatus},
 };
 
-const COUNTERS: [(&str, &str); 9] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
     ("state_pruner_runs_total", "Runs that ended, by the trigger that set them off; interrupted ones are among them"),
     ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
@@ -21,9 +24,14 @@ const COUNTERS: [(&str, &str); 9] = [
     ("state_pruner_incremental_set_aside_total", "Nodes and journal rows it could not read and left to a cycle"),
     ("state_pruner_events_total", "Events, by their code"),
     ("state_pruner_events_lost_total", "Events that could not be written to their journal"),
+    ("state_pruner_phase_retries_total", "Attempts at phases that failed and are made again"),
+    ("state_pruner_recovery_exhausted_total", "Phases that were given up after all their retries"),
+    ("state_pruner_snapshot_recreations_total", "Snapshots made anew because of damage"),
+    ("state_pruner_phase_rollbacks_total", "Phases that went back to an earlier one"),
+    ("state_pruner_breaker_openings_total", "Times that the breaker opened"),
 ];
 
-const GAUGES: [(&str, &str); 22] = [
+const GAUGES: [(&str, &str); 26] = [
     ("state_pruner_live_nodes", "Live nodes that the last finished cycle marked"),
     ("state_pruner_store_bytes", "Bytes on disk after the last finished cycle"),
     ("state_pruner_retained_roots", "Roots that the last finished cycle retained"),
@@ -34,6 +42,10 @@ const GAUGES: [(&str, &str); 22] = [
     ("state_pruner_stage_share", "Share of the key space behind that stage, 0 to 1; NaN where it does not tell"),
     ("state_pruner_frozen", "1 while deletes are frozen"),
     ("state_pruner_worker_gone", "1 once the worker has ended by itself"),
+    ("state_pruner_switched_off", "1 while an operator has switched pruning off"),
+    ("state_pruner_breaker", "1 for the state of the breaker"),
+    ("state_pruner_healthy_cycles", "Cycles in a row that finished at once since something failed"),
+    ("state_pruner_snapshot_failures", "Snapshots in a row that could not be taken"),
     ("state_pruner_keep_last_orders", "Orders retained, head included"),
     ("state_pruner_next_cycle_order", "Order at which the next cycle begins"),
     ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
@@ -51,6 +63,9 @@ const GAUGES: [(&str, &str); 22] = [
 const PHASES: [PrunePhase; 4] =
     [PrunePhase::Idle, PrunePhase::BuildReach, PrunePhase::SweepExpired, PrunePhase::IncrementalSweep];
 
+const BREAKER: [(BreakerState, &str); 3] =
+    [(BreakerState::Closed, "closed"), (BreakerState::Open, "open"), (BreakerState::HalfOpen, "half_open")];
+
 const STAGES: [Stage; 5] = [Stage::Scan, Stage::Mark, Stage::Sweep, Stage::Reclaim, Stage::Verify];
 
 /// Tells the recorder what each metric means, and begins the counters whose labels are known at zero.
@@ -58,6 +73,8 @@ pub(crate) fn describe() {
     COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
     GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
     describe_histogram!("state_pruner_phase_seconds", "Seconds that each phase of finished cycles took");
+    let waits = "Seconds that a phase waited for the lock on its snapshot";
+    describe_histogram!("state_pruner_lock_wait_seconds", waits);
     let slice = "Seconds for which the longest slice of each round held the commit gate";
     describe_histogram!("state_pruner_incremental_slice_seconds", slice);
     for outcome in ["finished", "cancelled"] {
@@ -96,6 +113,9 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     if let Some(status) = &status.incremental {
         incremental(status);
     }
+    gauge!("state_pruner_switched_off").set(f64::from(status.off.is_some()));
+    recovery(&status.recovery);
+    gauge!("state_pruner_snapshot_failures").set(f64::from(status.snapshot_failures));
     gauge!("state_pruner_keep_last_orders").set(status.keep_last as f64);
     gauge!("state_pruner_next_cycle_order").set(status.next_at_order as f64);
     gauge!("state_pruner_orders_until_next_cycle").set(status.next_at_order.saturating_sub(head) as f64);
@@ -107,6 +127,18 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     if let Some(free) = triggers.disk.and_then(|disk| disk.free) {
         gauge!("state_pruner_free_bytes").set(free as f64);
     }
+}
+
+fn recovery(status: &RecoveryStatus) {
+    for (state, label) in BREAKER {
+        gauge!("state_pruner_breaker", "state" => label).set(f64::from(status.breaker.state == state));
+    }
+    gauge!("state_pruner_healthy_cycles").set(f64::from(status.healthy_cycles));
+}
+
+/// Records how long a phase waited for its lock.
+pub(crate) fn lock_waited(phase: PrunePhase, time: Duration) {
+    histogram!("state_pruner_lock_wait_seconds", "phase" => phase.to_string()).record(time.as_secs_f64());
 }
 
 /// Counts a run by what set it off.

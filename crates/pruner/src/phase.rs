@@ -52,28 +52,33 @@ pub enum PhaseEvent {
     Failed,
     /// The operator ended the cycle.
     Cancelled,
+    /// The phase was given up: the one before it is safe.
+    RolledBack,
 }
 
 /// Every event there is, for exhaustive tests.
-pub const EVENTS: [PhaseEvent; 6] = [
+pub const EVENTS: [PhaseEvent; 7] = [
     PhaseEvent::Triggered,
     PhaseEvent::Sealed,
     PhaseEvent::Swept,
     PhaseEvent::Restarted,
     PhaseEvent::Failed,
     PhaseEvent::Cancelled,
+    PhaseEvent::RolledBack,
 ];
 
 /// The phase after an event, or nothing where the event cannot happen.
 pub fn next(phase: PrunePhase, event: PhaseEvent) -> Option<PrunePhase> {
-    use PhaseEvent::{Cancelled, Failed, Restarted, Sealed, Swept, Triggered};
+    use PhaseEvent::{Cancelled, Failed, Restarted, RolledBack, Sealed, Swept, Triggered};
     use PrunePhase::{BuildReach, Idle, IncrementalSweep, SweepExpired};
     match (phase, event) {
         (Idle | IncrementalSweep, Triggered) => Some(BuildReach),
         (BuildReach, Sealed) => Some(SweepExpired),
         // Its mark is sealed and its barrier comes back from the journal, so a sweep goes on where it was (C6).
         (SweepExpired, Restarted) => Some(SweepExpired),
-        (SweepExpired, Swept) | (_, Failed | Cancelled | Restarted) => Some(Idle),
+        // Back to marking, which deletes nothing: the mark or its snapshot is not to be trusted any more.
+        (SweepExpired, RolledBack) => Some(BuildReach),
+        (SweepExpired, Swept) | (_, Failed | Cancelled | Restarted) | (_, RolledBack) => Some(Idle),
         (BuildReach | SweepExpired, Triggered)
         | (Idle | SweepExpired | IncrementalSweep, Sealed)
         | (Idle | BuildReach | IncrementalSweep, Swept) => None,
@@ -95,6 +100,8 @@ pub struct PhaseRecord {
     pub first_order: u64,
     /// Digest of the roots of the window.
     pub roots_digest: [u8; 32],
+    /// Integrity hash of that snapshot: no phase works on another one of the same id.
+    pub integrity_hash: [u8; 32],
     /// Digest of the sealed mark, once there is one.
     pub mark_digest: Option<[u8; 32]>,
     /// Fingerprint of the configuration the cycle began under (C9).
@@ -109,20 +116,94 @@ pub struct PhaseRecord {
 
 impl Record for PhaseRecord {
     const KIND: [u8; 4] = *b"PHAS";
+    const VERSION: u16 = 2; // 1 had no integrity hash
+}
+
+/// The name of the record in messages.
+const NAME: &str = "phase";
+
+/// Version 1 of the record. It does not say which content its snapshot had, so its cycle cannot go on, and is abandoned.
+#[derive(Serialize, Deserialize)]
+struct FirstRecord {
+    cycle: u64,
+    phase: PrunePhase,
+    snapshot_id: u64,
+    head_order: u64,
+    first_order: u64,
+    roots_digest: [u8; 32],
+    mark_digest: Option<[u8; 32]>,
+    config: [u8; 32],
+    cursor: Option<Vec<u8>>,
+    swept_by: Option<SweepStrategy>,
+    deleted: u64,
+}
+
+impl Record for FirstRecord {
+    const KIND: [u8; 4] = PhaseRecord::KIND;
     const VERSION: u16 = 1;
+}
+
+impl From<FirstRecord> for PhaseRecord {
+    fn from(first: FirstRecord) -> Self {
+        let FirstRecord { cycle, phase, snapshot_id, head_order, first_order, roots_digest, .. } = first;
+        let FirstRecord { mark_digest, config, cursor, swept_by, deleted, .. } = first;
+        Self {
+            cycle,
+            phase,
+            snapshot_id,
+            head_order,
+            first_order,
+            roots_digest,
+            integrity_hash: [0; 32],
+            mark_digest,
+            config,
+            cursor,
+            swept_by,
+            deleted,
+        }
+    }
 }
 
 impl PhaseRecord {
     /// The record of an interrupted cycle, or nothing when the last one ended.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
         let bytes = records.load(RecordKey::Phase)?;
-        Ok(bytes.map(|bytes| record::decode("phase", &bytes)).transpose()?)
+        bytes.map(|bytes| Self::decode(&bytes)).transpose()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
+        match record::decode::<Self>(NAME, bytes) {
+            Ok(record) => Ok(record),
+            Err(error) => {
+                let Ok(first) = record::decode::<FirstRecord>(NAME, bytes) else { return Err(error.into()) };
+                Ok(first.into())
+            }
+        }
     }
 
     /// Saves the record.
     pub fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Phase, &record::encode(self)?)
     }
+}
+
+/// Goes back from a phase to the last safe one, durably: from a sweep to marking, with neither mark nor cursor, from
+/// marking to nothing. Says from where and to where; nothing where no cycle is in that phase.
+///
+/// Errors: a record that cannot be read or saved.
+pub(crate) fn roll_back(
+    from: PrunePhase,
+    records: &dyn Records,
+) -> Result<Option<(PrunePhase, PrunePhase)>, PruneError> {
+    let Some(record) = PhaseRecord::load(records)?.filter(|record| record.phase == from) else { return Ok(None) };
+    let to = next(from, PhaseEvent::RolledBack)
+        .ok_or_else(|| PruneError::Invariant(format!("there is no way back from {from}")))?;
+    if to == PrunePhase::Idle {
+        records.remove(RecordKey::Phase)?;
+    } else {
+        PhaseRecord { phase: to, mark_digest: None, cursor: None, swept_by: None, ..record }.save(records)?;
+    }
+    Ok(Some((from, to)))
 }
 
 #[derive(Serialize, Deserialize)]
@@ -157,6 +238,9 @@ mod tests {
             for event in [PhaseEvent::Failed, PhaseEvent::Cancelled] {
                 assert_eq!(next(phase, event), Some(PrunePhase::Idle), "{phase:?} {event:?}");
             }
+            let back = next(phase, PhaseEvent::RolledBack);
+            let expected = if phase == PrunePhase::SweepExpired { PrunePhase::BuildReach } else { PrunePhase::Idle };
+            assert_eq!(back, Some(expected), "{phase:?} rolls back");
         }
     }
 
@@ -172,6 +256,21 @@ mod tests {
                 assert_eq!(sweeps, allowed, "{phase:?} {event:?}");
             }
         }
+    }
+
+    /// The bytes that the code of version 1 was pinned to.
+    #[test]
+    fn a_phase_record_of_version_1_is_read_as_one_that_cannot_go_on() {
+        let first = concat!(
+            "535052315048415301009000000001000000000000000202000000000000000300000000000000040000000000000005",
+            "050505050505050505050505050505050505050505050505050505050505050106060606060606060606060606060606",
+            "060606060606060606060606060606060707070707070707070707070707070707070707070707070707070707070707",
+            "0102080901010a00000000000000d2c68eb0",
+        );
+        assert!(PhaseRecord::decode(&hex::decode(&first[2..]).unwrap()).is_err(), "a torn one is none");
+        let record = PhaseRecord::decode(&hex::decode(first).unwrap()).unwrap();
+        assert_eq!((record.cycle, record.phase, record.snapshot_id), (1, PrunePhase::SweepExpired, 2));
+        assert_eq!((record.integrity_hash, record.deleted), ([0; 32], 10));
     }
 
     #[test]

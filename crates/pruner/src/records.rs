@@ -29,6 +29,12 @@ pub enum RecordKey {
     RetentionLog,
     /// What triggers counted, which run they began last, and how the last ones ended.
     Triggers,
+    /// The breaker, and what was given up.
+    Recovery,
+    /// Who holds the snapshot.
+    Lock,
+    /// Whether an operator has switched pruning off.
+    Switch,
 }
 
 impl RecordKey {
@@ -44,6 +50,9 @@ impl RecordKey {
             Self::Holds => "holds",
             Self::RetentionLog => "retention",
             Self::Triggers => "triggers",
+            Self::Recovery => "recovery",
+            Self::Lock => "lock",
+            Self::Switch => "switch",
         }
     }
 
@@ -58,7 +67,10 @@ impl RecordKey {
             | Self::Floor
             | Self::Holds
             | Self::RetentionLog
-            | Self::Triggers => Table::META,
+            | Self::Triggers
+            | Self::Recovery
+            | Self::Lock
+            | Self::Switch => Table::META,
         }
     }
 }
@@ -171,6 +183,7 @@ mod tests {
             head_order: 3,
             first_order: 4,
             roots_digest: [5; 32],
+            integrity_hash: [11; 32],
             mark_digest: Some([6; 32]),
             config: [7; 32],
             cursor: Some(vec![8, 9]),
@@ -202,10 +215,11 @@ mod tests {
         let pinned = [
             "535052314359434c010008000000010000000000000013488214",
             concat!(
-                "535052315048415301009000000001000000000000000202000000000000000300000000000000040000000000000005",
-                "050505050505050505050505050505050505050505050505050505050505050106060606060606060606060606060606",
+                "53505231504841530200b000000001000000000000000202000000000000000300000000000000040000000000000005",
+                "050505050505050505050505050505050505050505050505050505050505050b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b",
+                "0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0106060606060606060606060606060606",
                 "060606060606060606060606060606060707070707070707070707070707070707070707070707070707070707070707",
-                "0102080901010a00000000000000d2c68eb0",
+                "0102080901010a000000000000003f0f7bd5",
             ),
             "535052314652455a0100140000000100000000000000020000000000000003776879fd480fb1",
             "535052314f5554430200190000000101000000000000000200000000000000000102696f026e6fc6dd39ad",

@@ -92,6 +92,10 @@ pub enum HeldBy {
     Frozen,
     /// The worker has ended.
     WorkerGone,
+    /// An operator has switched pruning off.
+    SwitchedOff,
+    /// Failures followed each other, and nothing is tried for a while.
+    Breaker,
     /// No order is older than what is retained.
     ShortChain,
     /// The node follows its chain, and is not at its head.

@@ -11,6 +11,7 @@ mod serving;
 mod shared;
 mod status;
 mod steady;
+mod switch;
 
 use std::{
     sync::{
@@ -37,6 +38,7 @@ use crate::{
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
     records::Records,
+    recovery::{ErrorRecoveryManager, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
     trigger::{Coordinator, Ledger, Rules},
 };
@@ -45,6 +47,7 @@ use shared::{Life, Recalled, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
 pub use steady::IncrementalStatus;
 use steady::SteadyShared;
+pub use switch::SwitchedOff;
 
 /// What a node hands to its pruner.
 #[derive(Clone)]
@@ -72,6 +75,7 @@ struct Inner {
     config: PrunerConfig,
     snapshots: Arc<AtomicSnapshotManager>,
     snapshot_parts: SnapshotParts,
+    recovery: ErrorRecoveryManager,
     shared: Mutex<Shared>,
     /// Told whenever a cycle or a round has ended.
     rested: Condvar,
@@ -143,7 +147,13 @@ impl Pruner {
             events: Arc::clone(&parts.events),
         };
         let snapshots = Arc::new(AtomicSnapshotManager::new(snapshot_parts.clone(), config.snapshots.clone()));
-        let recalled = recall(&parts, &snapshots);
+        let recovery = ErrorRecoveryManager::new(
+            Arc::clone(&snapshots),
+            Arc::clone(&parts.store),
+            RecoveryMetrics::new(),
+            Some(config.recovery),
+        );
+        let recalled = recall(&parts, &snapshots, &recovery);
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
@@ -153,6 +163,7 @@ impl Pruner {
             config,
             snapshots,
             snapshot_parts,
+            recovery,
             shared: Mutex::new(shared),
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
@@ -184,7 +195,7 @@ impl Pruner {
             shared.steady.committed(outside.now, took);
             shared.give_way(&outside);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
-            let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.is_settled();
+            let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.lets_rounds_begin();
             idle && (look.begin.is_some() || sweeps || shared.coordinator.wants_disk(outside.now))
         };
         if due {
@@ -208,6 +219,7 @@ impl Pruner {
     pub fn health(&self) -> Health {
         let (background_errors, now) = (self.inner.background_errors(), self.inner.parts.clock.monotonic());
         let filling = self.inner.snapshot_parts.policy.is_filling(); // nothing is behind then
+        let (snapshots, recovery) = (self.inner.snapshots.status(), self.inner.recovery.status());
         let shared = self.inner.shared.lock();
         health::assess(&Facts {
             freeze: shared.freeze.clone(),
@@ -219,7 +231,17 @@ impl Pruner {
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(),
             too_much: shared.steady.is_too_much(now),
+            off: shared.off,
+            recovery: Some(recovery),
+            lock: snapshots.lock,
+            snapshot_failures: snapshots.failures,
+            snapshot_path: self.inner.config.snapshots.path(),
         })
+    }
+
+    /// Meets the failures of its phases.
+    pub fn recovery(&self) -> &ErrorRecoveryManager {
+        &self.inner.recovery
     }
 
     /// The snapshots it works on.
@@ -236,6 +258,7 @@ impl Drop for Pruner {
             [shared.running.clone(), shared.steady.control.clone()]
         };
         running.into_iter().flatten().for_each(|control| control.stop());
+        self.inner.recovery.stop();
         // A disconnected inbox means that the worker has ended already.
         match self.inbox.send(Message::Stop) {
             Ok(()) | Err(_) => {}
@@ -311,7 +334,7 @@ impl Inner {
     }
 
     fn status(&self) -> PrunerStatus {
-        let (snapshot, outside) = (self.snapshots.status(), self.outside());
+        let (snapshot, outside, recovery) = (self.snapshots.status(), self.outside(), self.recovery.status());
         let shared = self.shared.lock();
         let phase = snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase);
         PrunerStatus {
@@ -331,7 +354,12 @@ impl Inner {
             incremental: shared.steady.status(),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),
+            off: shared.off,
             lock: snapshot.lock,
+            lock_left: snapshot.left,
+            snapshot_failures: snapshot.failures,
+            snapshot_path: self.config.snapshots.path(),
+            recovery,
         }
     }
 }

@@ -43,7 +43,6 @@ impl std::fmt::Display for Holder {
 
 /// A failure of the store.
 #[derive(Debug, Error)]
-#[non_exhaustive]
 pub enum StoreError {
     /// The path holds no database.
     #[error("{path} is not a database: {why}. Give the folder that holds the file CURRENT")]

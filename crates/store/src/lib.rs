@@ -23,11 +23,11 @@ pub mod record;
 mod schema;
 mod store;
 
+#[cfg(any(test, feature = "test-util"))]
+pub use backend::{Armed, CrashTail, Fault, FaultyBackend, MemoryBackend};
 pub use backend::{
     Backend, Batch, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, lock_holder, space_of,
 };
-#[cfg(any(test, feature = "test-util"))]
-pub use backend::{CrashTail, Fault, FaultyBackend, MemoryBackend};
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
 pub use error::{Disposition, HeadOrder, Holder, StoreError};

@@ -37,6 +37,7 @@ use crate::{
 use config::ConfigArgs;
 use journal::JournalArgs;
 use render::{Failure, Output};
+use request::Switch;
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
@@ -78,6 +79,12 @@ enum Command {
     /// Ask a running node for a cycle now.
     #[command(after_help = REQUEST_CODES)]
     PruneRun(PruneRunArgs),
+    /// Switch pruning off in a running node, also for its later starts.
+    #[command(after_help = ASK_CODES)]
+    PruneDisable(PruneSwitchArgs),
+    /// Switch it on again.
+    #[command(after_help = ASK_CODES)]
+    PruneEnable(PruneSwitchArgs),
     /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;
     /// nothing in the store is written.
     #[command(after_help = VERIFY_CODES)]
@@ -222,6 +229,16 @@ pub struct PruneRunArgs {
     output: OutputArgs,
 }
 
+/// `prune-disable` and `prune-enable`.
+#[derive(Debug, Args)]
+pub struct PruneSwitchArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL")]
+    url: String,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
 /// `verify`.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
@@ -328,6 +345,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Load(args) => args.output.choice(),
         Command::Prune(args) => args.output.choice(),
         Command::PruneRun(args) => args.output.choice(),
+        Command::PruneDisable(args) | Command::PruneEnable(args) => args.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
         Command::Pin(args) => args.output().choice(),
@@ -342,6 +360,8 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Load(args) => logged(output, || run::load(&args, output)),
         Command::Prune(args) => logged(output, || offline::prune(&args, output)),
         Command::PruneRun(args) => request::prune(&args, output),
+        Command::PruneDisable(args) => request::switch(&args, Switch::Off, output),
+        Command::PruneEnable(args) => request::switch(&args, Switch::On, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
         Command::Pin(args) => retain::pin(&args, output),

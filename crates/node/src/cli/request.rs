@@ -1,4 +1,4 @@
-//! `prune-run`: an operator's request to a running node, and its answer.
+//! `prune-run`, `prune-disable`, `prune-enable`: an operator's request to a running node, and its answer.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use state_pruner::Reply;
 
 use super::{
-    PruneRunArgs,
+    PruneRunArgs, PruneSwitchArgs,
     render::{Failure, Output},
     work,
 };
@@ -26,11 +26,41 @@ pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
     }
 }
 
+/// Which way to switch.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Switch {
+    Off,
+    On,
+}
+
+/// Switches the pruner of a node and prints what the node said.
+pub(super) fn switch(args: &PruneSwitchArgs, to: Switch, output: Output) -> ExitCode {
+    let (word, done) = match to {
+        Switch::Off => ("disable", "pruning is switched off, also for later starts of the node"),
+        Switch::On => ("enable", "pruning is switched on"),
+    };
+    match ask_node(&args.url, |client| async move { client.switch(word).await }) {
+        Ok(reply) => {
+            output.answer(&reply, || done.to_owned());
+            ExitCode::SUCCESS
+        }
+        Err(failure) => output.failed(&failure),
+    }
+}
+
 fn ask(args: &PruneRunArgs) -> Result<Reply, Failure> {
+    let id = args.id.clone();
+    ask_node(&args.url, |client| async move { client.prune(id.as_deref()).await })
+}
+
+fn ask_node<Asked>(url: &str, ask: impl FnOnce(Client) -> Asked) -> Result<Reply, Failure>
+where
+    Asked: Future<Output = Result<Reply, ClientError>>,
+{
     let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
     let runtime = work::runtime().map_err(|error| unreachable(&error))?;
-    let client = Client::new(&args.url).map_err(|error| unreachable(&error))?;
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, client.prune(args.id.as_deref())).await });
+    let client = Client::new(url).map_err(|error| unreachable(&error))?;
+    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(client)).await });
     match answer {
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(ClientError::Refused { status, body })) => Err(refused(&body, status)),

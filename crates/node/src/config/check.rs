@@ -28,6 +28,9 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     pruner(config, &mut wrong);
     triggers(config, &mut wrong);
     config.events.check(&mut wrong);
+    for (key, message) in config.pruner.recovery.problems() {
+        wrong(&format!("pruner.recovery.{key}"), message);
+    }
     if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.filter) {
         wrong("log.filter", format!("{error}"));
     }

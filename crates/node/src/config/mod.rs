@@ -3,8 +3,9 @@
 //! The shipped `config/node.toml` names every key and parses to [`Config::default`]. Safety is never a key.
 
 mod check;
-mod choice;
+mod choices;
 mod events;
+mod recovery;
 mod source;
 
 use std::{
@@ -18,12 +19,13 @@ use state_pruner::{
     CycleConfig, IncrementalConfig, KeepPolicy, OldReaders, PrunerConfig, ReaderLimit, Share, SweepChoice,
     TriggerConfig,
     mark::{MarkChoice, RehashChoice},
-    snapshot::SnapshotManagerConfig,
+    recovery::RecoveryConfig,
+    snapshot::{SnapshotManagerConfig, SnapshotPath},
 };
 use state_store::{Durability, StoreConfig};
 
 use crate::chain::ChainConfig;
-pub use choice::{DurabilityChoice, IncrementalChoice, LogFormat};
+pub use choices::{DurabilityChoice, IncrementalChoice, LogFormat};
 pub use events::EventsSection;
 pub use source::Problem;
 use source::Source;
@@ -66,7 +68,7 @@ pub struct ChainSection {
 }
 
 /// Section `[pruner]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PrunerSection {
     /// Whether the node prunes itself.
     pub enabled: bool,
@@ -106,14 +108,20 @@ pub struct PrunerSection {
     pub verify_sample: NonZeroU64,
     /// After so long without renewal a lock may be taken over.
     pub lock_timeout: Duration,
+    /// So long a phase waits for a lock that another one holds.
+    pub lock_wait: Duration,
     /// A snapshot older than this is not used.
     pub max_snapshot_age: Duration,
+    /// Whether snapshots survive a restart and are checked at each lock.
+    pub snapshots: SnapshotPath,
     /// Most created nodes remembered during one cycle.
     pub barrier_limit: NonZeroUsize,
     /// Whether the commit journal is swept between cycles.
     pub incremental: IncrementalChoice,
     /// Most nodes of unsettled journal entries remembered.
     pub pending_limit: NonZeroUsize,
+    /// How failed phases are met.
+    pub recovery: RecoveryConfig,
 }
 
 /// Section `[log]`.
@@ -126,7 +134,7 @@ pub struct LogSection {
 }
 
 /// The configuration of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Section `[node]`.
     pub node: NodeSection,
@@ -187,10 +195,13 @@ impl Default for Config {
                 io_limit: Some(24 << 20), // commits keep their pace at this one: docs/performance.md
                 verify_sample: number(cycle.verify_sample),
                 lock_timeout: Duration::from_millis(snapshots.lock_timeout_ms),
+                lock_wait: Duration::from_millis(snapshots.lock_wait_ms),
                 max_snapshot_age: Duration::from_millis(snapshots.max_snapshot_age_ms),
+                snapshots: SnapshotPath::Full,
                 barrier_limit: count(10_000_000),
                 incremental: IncrementalChoice::On,
                 pending_limit: count(10_000_000),
+                recovery: RecoveryConfig::default(),
             },
             events: EventsSection::default(),
             log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
@@ -255,11 +266,14 @@ impl Config {
         source.take_optional_bytes("pruner.io_limit", &mut pruner.io_limit);
         source.take_count("pruner.verify_sample", &mut pruner.verify_sample);
         source.take_duration("pruner.lock_timeout", &mut pruner.lock_timeout);
+        source.take_duration("pruner.lock_wait", &mut pruner.lock_wait);
         source.take_duration("pruner.max_snapshot_age", &mut pruner.max_snapshot_age);
+        source.take("pruner.snapshots", &mut pruner.snapshots);
         source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
         source.take("pruner.incremental", &mut pruner.incremental);
         source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
         events.read(source);
+        recovery::read(&mut pruner.recovery, source);
         source.take("log.filter", &mut log.filter);
         source.take("log.format", &mut log.format);
     }
@@ -330,10 +344,13 @@ impl Config {
             io_limit,
             verify_sample,
             lock_timeout,
+            lock_wait,
             max_snapshot_age,
+            snapshots,
             barrier_limit: _, // of the store
             incremental,
             pending_limit: _, // of the store
+            recovery,
         } = self.pruner;
         enabled.then(|| PrunerConfig {
             keep_last,
@@ -362,9 +379,14 @@ impl Config {
             },
             snapshots: SnapshotManagerConfig {
                 lock_timeout_ms: millis(lock_timeout),
+                lock_wait_ms: millis(lock_wait),
                 max_snapshot_age_ms: millis(max_snapshot_age),
-                ..SnapshotManagerConfig::default()
+                ..match snapshots {
+                    SnapshotPath::Full => SnapshotManagerConfig::default(),
+                    SnapshotPath::Basic => SnapshotManagerConfig::basic(),
+                }
             },
+            recovery,
         })
     }
 }

@@ -68,7 +68,7 @@ impl Source {
             Value::Table(keys) if keys.is_empty() => self.empty_sections.push(name),
             Value::Table(keys) => {
                 for (key, value) in keys {
-                    self.insert(format!("{name}.{key}"), value, file.clone());
+                    self.section(format!("{name}.{key}"), value);
                 }
             }
             value @ (Value::String(_)
@@ -171,7 +171,7 @@ impl Source {
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         let known = self.known;
         let unknown =
-            |section: &String| !known.iter().any(|key| key.split_once('.').is_some_and(|(of, _)| of == section));
+            |section: &String| !known.iter().any(|key| key.rsplit_once('.').is_some_and(|(of, _)| of == section));
         for section in self.empty_sections.into_iter().filter(unknown) {
             let message = "unknown section".to_owned();
             self.problems.push(Problem { key: Some(section), origin: self.file.clone(), message });

@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 39] = [
+const OTHER: [(&str, &str); 49] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -63,13 +63,23 @@ const OTHER: [(&str, &str); 39] = [
     ("pruner.io_limit", "8 MiB"),
     ("pruner.verify_sample", "7"),
     ("pruner.lock_timeout", "10s"),
+    ("pruner.lock_wait", "1s"),
     ("pruner.max_snapshot_age", "3h"),
+    ("pruner.snapshots", "basic"),
     ("pruner.barrier_limit", "1000"),
     ("pruner.pending_limit", "1000"),
     ("events.flush_every", "5s"),
     ("events.sync", "each"),
     ("events.max_bytes", "2 MiB"),
     ("events.keep", "7d"),
+    ("pruner.recovery.max_phase_retries", "5"),
+    ("pruner.recovery.base_retry_delay_ms", "50"),
+    ("pruner.recovery.max_retry_delay_ms", "60000"),
+    ("pruner.recovery.backoff_multiplier", "3.0"),
+    ("pruner.recovery.enable_snapshot_recovery", "false"),
+    ("pruner.recovery.snapshot_recovery_timeout_secs", "60"),
+    ("pruner.recovery.enable_phase_rollback", "false"),
+    ("pruner.recovery.min_healthy_cycles", "1"),
     ("log.filter", "debug"),
     ("log.format", "json"),
 ];
@@ -121,6 +131,8 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         every = 7
         [prunr]
         mark = "scan"
+        [pruner.recovery]
+        max_phase_retires = 2
         [nothing]
         [log]
     "#;
@@ -146,6 +158,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         "my.toml: pruner.low_disk: ",
         "my.toml: pruner.every: a time such as \"200ms\" is expected",
         "my.toml: prunr.mark: unknown key; the nearest known key is pruner.mark",
+        "my.toml: pruner.recovery.max_phase_retires: unknown key; the nearest known key is pruner.recovery.max_phase_retries",
         "my.toml: nothing: unknown section",
         "--set: log.format: ",
         "--set: `nonsense`",
@@ -159,7 +172,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 16] = [
+    let rows: [(&[&str], &str); 18] = [
         (&["node.request_timeout=100ms"], "chain.block_interval"),
         (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
@@ -176,6 +189,8 @@ fn contradictions_that_no_single_value_shows_are_refused() {
         (&["events.flush_every=2m"], "events.flush_every"),
         (&["events.max_bytes=1048575"], "events.max_bytes"),
         (&["events.keep=59s"], "events.keep"),
+        (&["pruner.recovery.base_retry_delay_ms=40000"], "pruner.recovery.max_retry_delay_ms"),
+        (&["pruner.recovery.backoff_multiplier=0.5"], "pruner.recovery.backoff_multiplier"),
     ];
     for (set, key) in rows {
         let set: Vec<String> = set.iter().map(|text| (*text).to_owned()).collect();

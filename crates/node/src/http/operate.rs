@@ -124,8 +124,10 @@ pub(super) async fn prune(
         "resume" => Command::Resume,
         "cancel" => Command::Cancel,
         "unfreeze" => Command::Unfreeze,
+        "disable" => Command::Disable,
+        "enable" => Command::Enable,
         _ => {
-            let message = "the commands are run, pause, resume, cancel and unfreeze";
+            let message = "the commands are run, pause, resume, cancel, unfreeze, disable and enable";
             return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
         }
     };

@@ -138,6 +138,14 @@ impl Client {
         Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
     }
 
+    /// Switches the pruner of the node on or off: the word is that of the command.
+    ///
+    /// Errors: a refusal, no connection.
+    pub async fn switch(&self, word: &str) -> Result<Reply, ClientError> {
+        let url = self.url(&format!("v1/prune/{word}"))?;
+        Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
+    }
+
     /// Reads any JSON of the node, whatever the status.
     ///
     /// Errors: no connection, no JSON.

@@ -22,6 +22,7 @@ use crate::{
     roots::RetainedRoots,
     snapshot::RetentionPolicy,
     verify::{self, VerifyJob, VerifyReport},
+    worker::SwitchedOff,
 };
 
 /// Verifies a store without writing to it.
@@ -148,7 +149,8 @@ pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, Pr
     if !own && freeze.is_none() && last.is_none() && unfinished.is_none() {
         return Err(PruneError::NothingKnown { db: db.clone() }); // silence is not health (I13)
     }
-    Ok(health::assess(&Facts { freeze, last, unfinished, ..Facts::default() }))
+    let off = SwitchedOff::load(&*records)?;
+    Ok(health::assess(&Facts { freeze, last, unfinished, off, ..Facts::default() }))
 }
 
 /// A prune had begun to delete below its floor, and a run that was refused since gave its cycle up.

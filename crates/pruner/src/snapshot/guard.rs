@@ -67,9 +67,9 @@ impl SnapshotGuard<'_> {
         if !self.permit.is_current() {
             return Err(PruneError::Store(state_store::StoreError::PermitRevoked));
         }
-        let (now, unix_ms) = (self.manager.parts.clock.monotonic(), self.manager.parts.clock.unix_ms());
+        let now = self.manager.parts.clock.monotonic();
         if let Some(lock) = state.lock.as_mut() {
-            (lock.taken, lock.taken_unix_ms) = (now, unix_ms);
+            lock.renewed = now;
         }
         if let Some(held) = state.of(self.snapshot.snapshot_id) {
             held.renewed = now;

@@ -7,17 +7,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use primitive_types::H256;
-use state_store::{BarrierHold, Batch, ChainView, Durability, Head, Permit, RolledBack, Store, StoreError, View};
+use state_store::{BarrierHold, Batch, ChainView, Durability, Head, RolledBack, Store, StoreError, View};
 use state_tree::Order;
 
 use super::{
     guard::SnapshotGuard,
+    holder::{LockRecord, LockSlot},
+    lock::Lock,
     outline::Outline,
-    types::{
-        AtomicSnapshot, Blocked, ChainMetadata, PruneSnapshot, SnapshotLock, SnapshotManagerConfig, SnapshotStatus,
-    },
+    types::{AtomicSnapshot, ChainMetadata, PruneSnapshot, SnapshotManagerConfig, SnapshotStatus},
 };
 use crate::{
     clock::Clock,
@@ -115,18 +115,17 @@ pub(super) struct Held {
     pub(super) renewed: Duration,
 }
 
-pub(super) struct Lock {
-    pub(super) phase: PrunePhase,
-    permit: Permit,
-    pub(super) taken: Duration,
-    pub(super) taken_unix_ms: u64,
-}
-
 #[derive(Default)]
 pub(super) struct State {
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
     pub(super) lock: Option<Lock>,
-    last_id: u64,
+    /// The lock that an earlier process left.
+    left: Option<LockRecord>,
+    pub(super) last_id: u64,
+    /// Captures in a row that failed.
+    failures: u32,
+    /// Releases that could not be written down.
+    pub(super) unnoted: u64,
 }
 
 impl State {
@@ -145,8 +144,12 @@ impl State {
 /// Creates snapshots and lets one phase at a time work on the current one.
 pub struct AtomicSnapshotManager {
     pub(super) parts: SnapshotParts,
-    config: SnapshotManagerConfig,
-    pub(super) state: Mutex<State>,
+    pub(super) config: SnapshotManagerConfig,
+    pub(super) state: Arc<Mutex<State>>,
+    /// Told whenever a lock is let go.
+    pub(super) released: Arc<Condvar>,
+    /// Held while the lock is written down, so that what is written last is what is so.
+    pub(super) noting: Mutex<()>,
 }
 
 impl std::fmt::Debug for AtomicSnapshotManager {
@@ -158,22 +161,37 @@ impl std::fmt::Debug for AtomicSnapshotManager {
 impl AtomicSnapshotManager {
     /// A manager without a snapshot.
     pub fn new(parts: SnapshotParts, config: SnapshotManagerConfig) -> Self {
-        Self { parts, config, state: Mutex::default() }
+        let noting = Mutex::new(());
+        Self { parts, config, state: Arc::default(), released: Arc::default(), noting }
     }
 
-    /// Loads the snapshot that an earlier process persisted: same id, same time, same hash, but without its view.
+    /// What it works with.
+    pub(crate) fn parts(&self) -> &SnapshotParts {
+        &self.parts
+    }
+
+    /// Loads the snapshot that an earlier process persisted: same id, same time, same hash, but without its view. A lock
+    /// that it left is told and not obeyed: who held it has gone with the process.
     ///
     /// Errors: a record that is torn, foreign or fails its integrity hash.
     pub fn initialize(&self) -> Result<(), PruneError> {
         if !self.config.enable_persistence {
             return Ok(());
         }
+        let slot = LockSlot::load(&*self.parts.records)?;
+        if let Some(left) = &slot.held {
+            tracing::warn!("a lock was left: {left}; it is not obeyed");
+        }
+        {
+            let mut state = self.state.lock();
+            (state.left, state.last_id) = (slot.held, slot.last_snapshot);
+        }
         let Some(bytes) = self.parts.records.load(RecordKey::Snapshot)? else {
             return Ok(());
         };
         let snapshot = AtomicSnapshot::decode(&bytes)?;
         let mut state = self.state.lock();
-        state.last_id = snapshot.snapshot_id;
+        state.last_id = state.last_id.max(snapshot.snapshot_id);
         state.held = Some(Held {
             snapshot: Arc::new(snapshot),
             roots: Roots::Gone,
@@ -198,17 +216,22 @@ impl AtomicSnapshotManager {
             self.refuse_if_locked(&state)?;
             state.next_id()
         };
-        let held = self.capture(phase, id)?;
+        let held = self.capture(phase, id).inspect_err(|_| self.state.lock().failures += 1)?;
         let snapshot = Arc::clone(&held.snapshot);
         let mut state = self.state.lock();
+        state.failures = 0;
         self.refuse_if_locked(&state)?; // a phase that took the lock meanwhile works on the snapshot it found
         state.held = Some(held);
         Ok(snapshot)
     }
 
-    fn refuse_if_locked(&self, state: &State) -> Result<(), PruneError> {
-        let blocked = state.lock.as_ref().and_then(|lock| self.blocked_by(lock));
-        blocked.map_or(Ok(()), |blocked| Err(PruneError::Blocked(blocked)))
+    /// Gives up a record of a snapshot that cannot be read: the next snapshot takes its place, under an id that none had.
+    /// A cycle that was interrupted on it cannot go on.
+    ///
+    /// Errors: a failed write.
+    pub(crate) fn forget_damaged(&self) -> Result<(), PruneError> {
+        self.state.lock().held = None;
+        self.parts.records.remove(RecordKey::Snapshot)
     }
 
     /// Barrier, then view, then everything else out of that view (I5, I1).
@@ -266,90 +289,6 @@ impl AtomicSnapshotManager {
         }
     }
 
-    /// Lets the phase work on the current snapshot. Decided and taken in one scope (S39): an expired lock is taken
-    /// over, and its permit is dead before the new one exists.
-    ///
-    /// Errors: [`Blocked`] while another phase holds it; a snapshot that is too old or fails its integrity hash.
-    pub fn lock_snapshot(&self, phase: PrunePhase) -> Result<SnapshotGuard<'_>, PruneError> {
-        self.telling_refused(phase, self.take(phase))
-    }
-
-    fn take(&self, phase: PrunePhase) -> Result<SnapshotGuard<'_>, PruneError> {
-        self.end_expired()?;
-        let mut state = self.state.lock();
-        self.refuse_if_locked(&state)?;
-        let held = state.held.as_ref().ok_or(PruneError::Blocked(Blocked::NoSnapshot))?;
-        let snapshot = Arc::clone(&held.snapshot);
-        if self.config.enable_validation {
-            self.validate(held)?;
-        }
-        let permit = self.parts.store.issue_permit();
-        let before = state.lock.replace(self.lock(phase, &permit));
-        drop(state);
-        self.tell_taken(phase, snapshot.snapshot_id, before);
-        Ok(SnapshotGuard::new(self, snapshot, phase, permit))
-    }
-
-    fn lock(&self, phase: PrunePhase, permit: &Permit) -> Lock {
-        let (taken, taken_unix_ms) = (self.parts.clock.monotonic(), self.parts.clock.unix_ms());
-        Lock { phase, permit: permit.clone(), taken, taken_unix_ms }
-    }
-
-    /// Revokes the permit of an expired lock. This waits for a commit, so it is done BEFORE the state is locked:
-    /// whoever asks for the status does not wait for one.
-    fn end_expired(&self) -> Result<(), PruneError> {
-        let expired = {
-            let state = self.state.lock();
-            self.refuse_if_locked(&state)?;
-            state.lock.as_ref().map(|lock| lock.permit.clone())
-        };
-        if let Some(permit) = expired {
-            self.parts.store.revoke(&permit);
-        }
-        Ok(())
-    }
-
-    fn validate(&self, held: &Held) -> Result<(), PruneError> {
-        held.snapshot.verify_integrity()?;
-        let age = self.parts.clock.monotonic().saturating_sub(held.renewed);
-        if age > Duration::from_millis(self.config.max_snapshot_age_ms) {
-            let why = format!("it is {} ms old, {} are allowed", age.as_millis(), self.config.max_snapshot_age_ms);
-            return Err(PruneError::BadSnapshot { id: held.snapshot.snapshot_id, why });
-        }
-        Ok(())
-    }
-
-    fn blocked_by(&self, lock: &Lock) -> Option<Blocked> {
-        let held_for = self.parts.clock.monotonic().saturating_sub(lock.taken);
-        let held_for_ms = u64::try_from(held_for.as_millis()).map_or(u64::MAX, |ms| ms);
-        let valid = held_for_ms <= self.config.lock_timeout_ms && lock.permit.is_current();
-        valid.then_some(Blocked::Held { by: lock.phase, held_for_ms, timeout_ms: self.config.lock_timeout_ms })
-    }
-
-    /// Takes the lock away from the phase; its permit is dead when this returns. Nothing to do if it holds none.
-    ///
-    /// Errors: another phase holds the lock.
-    pub fn release_snapshot(&self, phase: PrunePhase) -> Result<(), PruneError> {
-        let permit = match &self.state.lock().lock {
-            Some(lock) if lock.phase == phase => lock.permit.clone(),
-            Some(lock) => return self.blocked_by(lock).map_or(Ok(()), |blocked| Err(PruneError::Blocked(blocked))),
-            None => return Ok(()),
-        };
-        self.release(phase, &permit);
-        Ok(())
-    }
-
-    /// Ends one lock. Its permit dies first, outside the state: that waits for a commit.
-    pub(super) fn release(&self, phase: PrunePhase, permit: &Permit) {
-        self.parts.store.revoke(permit);
-        let mut state = self.state.lock();
-        if state.lock.as_ref().is_some_and(|lock| lock.permit.generation() == permit.generation()) {
-            state.lock = None;
-            drop(state);
-            self.tell_released(phase);
-        }
-    }
-
     /// Replaces the snapshot under the guard by a new one without a gap: the old view and barrier are held until the
     /// new ones are, and the lock is never let go (S40). The old guard is consumed and its permit is dead, so neither
     /// can be used by mistake.
@@ -368,6 +307,7 @@ impl AtomicSnapshotManager {
         state.held = Some(held);
         state.lock = Some(self.lock(guard.phase, &guard.permit));
         drop(state);
+        self.note_lock()?;
         Ok(guard)
     }
 
@@ -392,13 +332,10 @@ impl AtomicSnapshotManager {
         let state = self.state.lock();
         SnapshotStatus {
             snapshot: state.held.as_ref().map(|held| AtomicSnapshot::clone(&held.snapshot)),
-            lock: state.held.as_ref().zip(state.lock.as_ref()).map(|(held, lock)| SnapshotLock {
-                snapshot_id: held.snapshot.snapshot_id,
-                locked_by_phase: lock.phase,
-                locked_at: lock.taken_unix_ms,
-                timeout_ms: self.config.lock_timeout_ms,
-                is_valid: self.blocked_by(lock).is_some(),
-            }),
+            lock: state.held.as_ref().zip(state.lock.as_ref()).map(|(held, lock)| self.shown(held, lock)),
+            left: state.left.clone(),
+            failures: state.failures,
+            unnoted: state.unnoted,
             holds_view: state.held.as_ref().is_some_and(|held| held.view.is_some()),
         }
     }

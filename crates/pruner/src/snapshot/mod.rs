@@ -6,14 +6,16 @@
 //! its permit is dead (S39); a guard releases on drop.
 
 mod guard;
+mod holder;
+mod lock;
 mod manager;
 mod outline;
 mod telling;
 mod types;
 
 pub use guard::SnapshotGuard;
+pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
 pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts};
 pub use types::{
-    AtomicSnapshot, Blocked, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotLock, SnapshotManagerConfig,
-    SnapshotStatus,
+    AtomicSnapshot, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotManagerConfig, SnapshotPath, SnapshotStatus,
 };

@@ -5,11 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    guard::SnapshotGuard,
-    manager::{AtomicSnapshotManager, Lock},
-    types::{AtomicSnapshot, Blocked},
-};
+use super::{guard::SnapshotGuard, holder::Blocked, lock::Lock, manager::AtomicSnapshotManager, types::AtomicSnapshot};
 use crate::{error::PruneError, events::Event, phase::PrunePhase};
 
 /// Whether a phase comes too often to tell of each of its locks.
@@ -49,8 +45,11 @@ impl AtomicSnapshotManager {
         phase: PrunePhase,
         taken: Result<SnapshotGuard<'a>, PruneError>,
     ) -> Result<SnapshotGuard<'a>, PruneError> {
-        if let Err(PruneError::Blocked(Blocked::Held { by, held_for_ms, .. })) = &taken {
-            self.tell(Event::LockRefused { phase, holder: *by, held_ms: *held_for_ms });
+        if let Err(
+            PruneError::Blocked(Blocked::Held(lock)) | PruneError::LockTimeout { blocked: Blocked::Held(lock), .. },
+        ) = &taken
+        {
+            self.tell(Event::LockRefused { phase, holder: lock.locked_by_phase, held_ms: lock.held_for_ms });
         }
         taken
     }
@@ -58,7 +57,7 @@ impl AtomicSnapshotManager {
     /// A lock that was there before had expired, and its permit is dead.
     pub(super) fn tell_taken(&self, phase: PrunePhase, snapshot: u64, before: Option<Lock>) {
         if let Some(before) = before {
-            let unrenewed = self.parts.clock.monotonic().saturating_sub(before.taken);
+            let unrenewed = self.parts.clock.monotonic().saturating_sub(before.renewed);
             let unrenewed_ms = u64::try_from(unrenewed.as_millis()).map_or(u64::MAX, |ms| ms);
             self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms });
         }

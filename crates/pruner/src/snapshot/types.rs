@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use state_store::record::{self, Record};
 
+use super::holder::{LockRecord, SnapshotLock};
 use crate::{error::PruneError, phase::PrunePhase, roots::KeptBy};
 
 /// A run of retained orders with one reason.
@@ -71,27 +72,14 @@ pub struct AtomicSnapshot {
     pub integrity_hash: H256,
 }
 
-/// The lock on a snapshot, as shown to people.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SnapshotLock {
-    /// The snapshot.
-    pub snapshot_id: u64,
-    /// The phase that holds it.
-    pub locked_by_phase: PrunePhase,
-    /// Milliseconds since 1970 when it was taken or last renewed.
-    pub locked_at: u64,
-    /// After so many milliseconds without renewal another phase may take it.
-    pub timeout_ms: u64,
-    /// Whether the timeout has not passed.
-    pub is_valid: bool,
-}
-
 /// How snapshots and their locks behave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "the names and types of the product's configuration")]
 pub struct SnapshotManagerConfig {
     /// After so many milliseconds without renewal a lock may be taken over.
     pub lock_timeout_ms: u64,
+    /// A phase waits so many milliseconds for a lock that another one holds.
+    pub lock_wait_ms: u64,
     /// A snapshot that was neither created nor renewed for so many milliseconds is not locked any more.
     pub max_snapshot_age_ms: u64,
     /// Whether age and integrity are checked at each lock.
@@ -100,10 +88,34 @@ pub struct SnapshotManagerConfig {
     pub enable_persistence: bool,
 }
 
+impl SnapshotManagerConfig {
+    /// Neither kept over a restart nor checked at each lock: an interrupted cycle begins anew.
+    pub fn basic() -> Self {
+        Self { enable_validation: false, enable_persistence: false, ..Self::default() }
+    }
+
+    /// Which of the two ways that is.
+    pub fn path(&self) -> SnapshotPath {
+        if self.enable_validation && self.enable_persistence { SnapshotPath::Full } else { SnapshotPath::Basic }
+    }
+}
+
+/// How snapshots are treated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SnapshotPath {
+    /// Kept over a restart, and checked at each lock.
+    #[default]
+    Full,
+    /// Not both: a cycle that is interrupted begins anew, or a snapshot is believed as it is.
+    Basic,
+}
+
 impl Default for SnapshotManagerConfig {
     fn default() -> Self {
         Self {
             lock_timeout_ms: 30 * 60 * 1000,
+            lock_wait_ms: 10_000,
             max_snapshot_age_ms: 2 * 60 * 60 * 1000,
             enable_validation: true,
             enable_persistence: true,
@@ -118,35 +130,15 @@ pub struct SnapshotStatus {
     pub snapshot: Option<AtomicSnapshot>,
     /// Its lock.
     pub lock: Option<SnapshotLock>,
+    /// The lock that an earlier process left when it died; nobody obeys it.
+    pub left: Option<LockRecord>,
+    /// Captures in a row that failed.
+    pub failures: u32,
+    /// Releases of a lock, since the process began, that could not be written down: a restart would tell of a lock that was
+    /// left, and not obey it.
+    pub unnoted: u64,
     /// Whether a view is held open, which keeps bytes on disk.
     pub holds_view: bool,
-}
-
-/// Why a phase may not enter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Blocked {
-    /// Another phase holds the lock.
-    Held {
-        /// The holder.
-        by: PrunePhase,
-        /// For how many milliseconds.
-        held_for_ms: u64,
-        /// Its timeout.
-        timeout_ms: u64,
-    },
-    /// There is no snapshot to lock.
-    NoSnapshot,
-}
-
-impl std::fmt::Display for Blocked {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Held { by, held_for_ms, timeout_ms } => {
-                write!(f, "the snapshot is held by phase {by} for {held_for_ms} ms (timeout {timeout_ms} ms)")
-            }
-            Self::NoSnapshot => f.write_str("there is no snapshot; create one first"),
-        }
-    }
 }
 
 /// The snapshot as it is stored: raw hashes, because H256 would be text in BCS.

@@ -21,6 +21,8 @@ impl Pruner {
         };
         match (command, running) {
             (Command::Run, _) => self.ask(None),
+            (Command::Disable, _) => self.disable(),
+            (Command::Enable, _) => self.enable(),
             (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
             (Command::Unfreeze, None) => self.unfreeze(),
             (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
@@ -55,14 +57,20 @@ impl Pruner {
         if let Some(why) = shared.poisoned.clone().or_else(|| shared.freeze.as_ref().map(|freeze| freeze.why.clone())) {
             return Reply::Refused { why };
         }
+        if shared.off.is_some() {
+            return Reply::Refused { why: "pruning is switched off; switch it on first (prune-enable)".to_owned() };
+        }
+        self.inner.recovery.allow_probe();
         let joins = shared.asked.is_some();
         let waiting = shared.asked.get_or_insert_default();
+        let known = waiting.len();
         if let Some(id) = id.filter(|id| !waiting.iter().any(|known| known == id)) {
             if waiting.len() >= KEPT_REQUESTS {
                 return Reply::Refused { why: format!("{KEPT_REQUESTS} requests wait for the same cycle already") };
             }
             waiting.push(id.to_owned());
         }
+        let is_new = waiting.len() > known;
         let reply = match (joins, shared.running.is_some() && !shared.is_looking()) {
             (true, _) => Reply::AlreadyRunning,
             (false, true) => Reply::FollowUp,
@@ -72,7 +80,7 @@ impl Pruner {
         drop(shared);
         self.wake();
         let joined = match reply {
-            Reply::AlreadyRunning => Some(Joined::Request),
+            Reply::AlreadyRunning => is_new.then_some(Joined::Request), // who asks again and again is told once
             Reply::FollowUp => Some(Joined::Cycle),
             Reply::Accepted | Reply::AlreadyServed { .. } | Reply::NotRunning | Reply::Refused { .. } => None,
         };
@@ -98,7 +106,7 @@ impl Pruner {
 
 impl Shared {
     /// Whether what runs only looks for an interrupted cycle, which is no cycle to follow, hold or end.
-    fn is_looking(&self) -> bool {
+    pub(super) fn is_looking(&self) -> bool {
         self.trigger == Some(Trigger::Resumed) && self.cycle.is_none()
     }
 }

@@ -28,6 +28,7 @@ impl Inner {
     pub(super) fn finished(&self, finished: &Finished) -> Ended {
         let certificate = &finished.certificate;
         metrics::cycle_finished(certificate);
+        self.recovery.cycle_finished();
         tracing::info!(
             cycle = certificate.cycle,
             deleted = certificate.deleted,
@@ -67,6 +68,7 @@ impl Inner {
                 tracing::warn!(%error, "pruning cycle failed");
             }
         }
+        self.recovery.cycle_failed(error);
         let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
         let freeze = Freeze::by(error, outcome.cycle, outcome.at);
@@ -78,7 +80,9 @@ impl Inner {
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
         let why = "a cycle panicked; see the log".to_owned();
         self.parts.events.emit(Event::WorkerPanicked { why: why.clone() });
-        let outcome = self.early(&PruneError::Invariant(why.clone()));
+        let error = PruneError::Invariant(why.clone());
+        self.recovery.panicked(&error);
+        let outcome = self.early(&error);
         Ended { outcome, change: Change { failed: 1, poisoned: Some(why), ..Change::default() } }
     }
 
@@ -103,6 +107,7 @@ impl Inner {
         self.keep(&ledger);
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
+            self.recovery.unsaved(&error);
         }
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
@@ -137,6 +142,7 @@ impl Inner {
     fn keep(&self, ledger: &Ledger) {
         if let Err(error) = ledger.save(&*self.parts.records) {
             tracing::error!(%error, "what the triggers counted could not be saved");
+            self.recovery.unsaved(&error);
         }
     }
 }

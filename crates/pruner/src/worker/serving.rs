@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::runtime::Runtime;
+
 use super::{
     Inner, Message, Watch,
     shared::{Life, Shared},
@@ -24,6 +26,8 @@ use crate::{
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
     events::Event,
+    phase::PhaseEvent,
+    recovery::PhaseRunner,
     trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger},
 };
 
@@ -61,12 +65,14 @@ pub(super) struct Outside {
     nodes_put: Option<u64>,
     counts: Option<Counts>,
     pub(super) filling: bool,
+    /// Until when the breaker lets nothing through.
+    held_until: Option<Duration>,
 }
 
 impl Outside {
-    /// Whether commits are counted as the sweep between cycles needs it.
-    pub(super) fn is_settled(&self) -> bool {
-        self.counts == Some(Counts::Settled)
+    /// Whether commits are counted as the sweep between cycles needs it, and the breaker lets a round through.
+    pub(super) fn lets_rounds_begin(&self) -> bool {
+        self.counts == Some(Counts::Settled) && self.held_until.is_none()
     }
 }
 
@@ -75,16 +81,21 @@ impl Inner {
     pub(super) fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
         if let Some(Err(error)) = begin.new_ledger.map(|ledger| ledger.save(&*self.parts.records)) {
             tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
+            self.recovery.unsaved(&error);
         }
-        if let Some(control) = begin.look {
-            self.go_on(control);
-        }
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return self.poison(format!("what waits between attempts cannot start: {error}")),
+        };
         let mut steady = Steady::default();
+        if let Some(control) = begin.look {
+            self.go_on(control, &runtime);
+        }
         self.prepare(&mut steady);
         loop {
             self.tell_untold();
             match self.next() {
-                Next::Cycle(trigger, control) => self.run(trigger, control),
+                Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Wait(until) => match self.wait(messages, until) {
                     Woken::ToLook => {}
@@ -114,10 +125,12 @@ impl Inner {
         }
         let look = shared.coordinator.look(&shared.facts(&outside));
         let Some(trigger) = look.begin else {
-            let round = if outside.is_settled() { shared.begin_round(outside.now) } else { Err(None) };
+            let look_again = [look.again, outside.held_until].into_iter().flatten().min();
+            let round =
+                if outside.lets_rounds_begin() { shared.begin_round(outside.now) } else { Err(outside.held_until) };
             return match round {
                 Ok(control) => Next::Sweep(control),
-                Err(again) => Next::Wait([look.again, again].into_iter().flatten().min()),
+                Err(again) => Next::Wait([look_again, again].into_iter().flatten().min()),
             };
         };
         let beginning = Beginning {
@@ -143,20 +156,39 @@ impl Inner {
     }
 
     /// Runs a cycle to its end.
-    fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>) {
+    fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>, runtime: &Runtime) {
         let ledger = self.shared.lock().coordinator.ledger().clone();
         tracing::info!(run = ledger.newest(), trigger = trigger.label(), "pruning run begins");
         let head_order = self.shared.lock().head;
         self.parts.events.emit(Event::TriggerFired { trigger, run: ledger.newest(), head_order });
         self.work(trigger, control, |env, order| {
             ledger.save(&*self.parts.records)?; // BEFORE anything is done: a request is served once (C14)
-            cycle::run(env, order).map(Some)
+            cycle::run_by(env, order, &self.runner(runtime)).map(Some)
         });
     }
 
     /// Goes on with what an earlier process left in its sweep, if it left anything.
-    fn go_on(self: &Arc<Self>, control: Arc<Control>) {
-        self.work(Trigger::Resumed, control, cycle::resume);
+    fn go_on(self: &Arc<Self>, control: Arc<Control>, runtime: &Runtime) {
+        let is_off = self.shared.lock().off.is_some();
+        self.work(Trigger::Resumed, control, |env, order| {
+            if is_off {
+                return cycle::end(env, order, PhaseEvent::Cancelled).map(|()| None); // as if it ran when it was switched off
+            }
+            cycle::resume_by(env, order, &self.runner(runtime))
+        });
+    }
+
+    fn runner<'a>(&'a self, runtime: &'a Runtime) -> PhaseRunner<'a> {
+        PhaseRunner::Recovered { manager: &self.recovery, runtime }
+    }
+
+    fn poison(&self, why: String) {
+        tracing::error!(why, "the node serves, nothing is pruned");
+        let mut shared = self.shared.lock();
+        shared.poisoned = Some(why);
+        shared.rest();
+        drop(shared);
+        self.rested.notify_all();
     }
 
     fn work(
@@ -212,6 +244,7 @@ impl Inner {
                 true => Counts::Settled,
                 false => Counts::Owed,
             }),
+            held_until: self.recovery.holds_until(),
         }
     }
 
@@ -228,6 +261,8 @@ impl Shared {
             self.running.as_ref().map(|_| HeldBy::Running),
             self.poisoned.as_ref().map(|_| HeldBy::WorkerGone),
             self.freeze.as_ref().map(|_| HeldBy::Frozen),
+            self.off.map(|_| HeldBy::SwitchedOff),
+            outside.held_until.map(|_| HeldBy::Breaker),
         ];
         Facts {
             now: outside.now,

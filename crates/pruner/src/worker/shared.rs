@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{PrunerParts, steady::SteadyShared};
+use super::{PrunerParts, steady::SteadyShared, switch::SwitchedOff};
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
     error::PruneError,
     events::Event,
     outcome::{Freeze, Outcome},
+    recovery::ErrorRecoveryManager,
     snapshot::AtomicSnapshotManager,
     trigger::{Coordinator, Ledger},
 };
@@ -27,6 +28,8 @@ pub(super) struct Shared {
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
+    /// An operator has switched pruning off.
+    pub(super) off: Option<SwitchedOff>,
     pub(super) finished: u64,
     pub(super) failed: u64,
     pub(super) cancelled: u64,
@@ -45,7 +48,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(recalled: Recalled, coordinator: Coordinator, steady: SteadyShared, head: u64) -> Self {
-        let Recalled { last, freeze, poisoned, .. } = recalled;
+        let Recalled { last, freeze, poisoned, off, .. } = recalled;
         Self {
             running: None,
             progress: None,
@@ -56,6 +59,7 @@ impl Shared {
             last,
             freeze,
             poisoned,
+            off,
             finished: 0,
             failed: 0,
             cancelled: 0,
@@ -111,23 +115,41 @@ pub(super) struct Recalled {
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
     pub(super) ledger: Option<Ledger>,
+    pub(super) off: Option<SwitchedOff>,
     /// Why nothing is pruned: records that are unusable are a reason.
     pub(super) poisoned: Option<String>,
 }
 
+/// Loads the snapshot of an earlier process, or gives up its record where that alone is damaged.
+fn recall_snapshot(snapshots: &AtomicSnapshotManager, recovery: &ErrorRecoveryManager) -> Result<(), PruneError> {
+    match snapshots.initialize() {
+        Err(error) if error.is_damaged_artefact() && recovery.config().enable_snapshot_recovery => {
+            tracing::error!(%error, "the record of the snapshot is damaged; the next one takes its place");
+            recovery.snapshot_given_up(&error);
+            snapshots.forget_damaged()
+        }
+        other => other,
+    }
+}
+
 /// Reads the records.
-pub(super) fn recall(parts: &PrunerParts, snapshots: &AtomicSnapshotManager) -> Recalled {
+pub(super) fn recall(
+    parts: &PrunerParts,
+    snapshots: &AtomicSnapshotManager,
+    recovery: &ErrorRecoveryManager,
+) -> Recalled {
     let read = || -> Result<Recalled, PruneError> {
-        snapshots.initialize()?;
+        recovery.initialize()?;
+        recall_snapshot(snapshots, recovery)?;
         let records = &*parts.records;
         let (last, freeze, ledger) = (Outcome::load(records)?, Freeze::load(records)?, Ledger::load(records)?);
-        Ok(Recalled { last, freeze, ledger, poisoned: None })
+        Ok(Recalled { last, freeze, ledger, off: SwitchedOff::load(records)?, poisoned: None })
     };
     match read() {
         Ok(recalled) => recalled,
         Err(error) => {
             tracing::error!(%error, "the records of the pruner are unusable; the node serves, nothing is pruned");
-            Recalled { last: None, freeze: None, ledger: None, poisoned: Some(error.to_string()) }
+            Recalled { last: None, freeze: None, ledger: None, off: None, poisoned: Some(error.to_string()) }
         }
     }
 }

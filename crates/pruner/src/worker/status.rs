@@ -8,9 +8,10 @@ use crate::{
     metrics,
     outcome::Outcome,
     phase::PrunePhase,
-    snapshot::SnapshotLock,
+    recovery::RecoveryStatus,
+    snapshot::{LockRecord, SnapshotLock, SnapshotPath},
     trigger::TriggersStatus,
-    worker::IncrementalStatus,
+    worker::{IncrementalStatus, SwitchedOff},
 };
 
 /// What an operator may ask of a running pruner.
@@ -26,6 +27,10 @@ pub enum Command {
     Cancel,
     /// Allow deletes again after a freeze.
     Unfreeze,
+    /// Switch pruning off, also for later processes.
+    Disable,
+    /// Switch it on again.
+    Enable,
 }
 
 /// The answer to a command.
@@ -112,8 +117,18 @@ pub struct PrunerStatus {
     pub frozen: Option<String>,
     /// Why the worker ended, if it did.
     pub poisoned: Option<String>,
+    /// Since when an operator has switched pruning off, if one has.
+    pub off: Option<SwitchedOff>,
     /// The lock on the current snapshot.
     pub lock: Option<SnapshotLock>,
+    /// The lock that an earlier process left when it died; nobody obeys it.
+    pub lock_left: Option<LockRecord>,
+    /// Snapshots in a row that could not be taken.
+    pub snapshot_failures: u32,
+    /// How snapshots are treated.
+    pub snapshot_path: SnapshotPath,
+    /// What has failed, and what comes of it.
+    pub recovery: RecoveryStatus,
 }
 
 impl PrunerStatus {

@@ -28,6 +28,7 @@ use crate::{
     incremental::{IncrementalSweep, Load, Round, RoundEnd, SlicePace},
     metrics,
     outcome::Freeze,
+    phase::PrunePhase,
 };
 
 /// A chain without commits for so long is idle.
@@ -186,12 +187,12 @@ impl SteadyShared {
         (self.swept, self.next_at) = (self.swept.min(to), self.next_at.min(to));
     }
 
-    fn failed(&mut self, now: Duration, error: &PruneError) -> u32 {
+    fn failed(&mut self, now: Duration, error: &PruneError) -> (u32, Duration) {
         self.failures += 1;
         let wait = LOOK_AGAIN.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
         self.not_before = now.saturating_add(wait);
         self.status.failure = Some(error.to_string());
-        self.failures
+        (self.failures, wait)
     }
 }
 
@@ -228,6 +229,9 @@ impl Inner {
         let freeze = match &ended {
             Ok(Ok(round)) => {
                 metrics::round_ended(round);
+                if round.end == RoundEnd::Done || round.slices > 0 {
+                    self.recovery.succeeded(PrunePhase::IncrementalSweep, 0);
+                }
                 None
             }
             Ok(Err(error)) => {
@@ -238,23 +242,30 @@ impl Inner {
         };
         let mut shared = self.shared.lock();
         shared.steady.control = None;
+        let mut failed = None;
         match ended {
             Ok(Ok(round)) => shared.steady.ended(head, now, &round),
             Ok(Err(error)) => {
-                let failures = shared.steady.failed(now, &error);
+                let (failures, wait) = shared.steady.failed(now, &error);
                 if failures.is_power_of_two() {
                     tracing::warn!(%error, failures, "a round of the incremental sweep failed; it is tried again"); // O15
                 }
+                failed = Some((failures, error, wait));
             }
             Err(_) => {
                 tracing::error!("the incremental sweep panicked; the node serves, pruning has ended");
-                shared.poisoned = Some("the incremental sweep panicked; see the log".to_owned());
+                let why = "the incremental sweep panicked; see the log".to_owned();
+                failed = Some((1, PruneError::Invariant(why.clone()), Duration::ZERO));
+                shared.poisoned = Some(why);
             }
         }
         shared.freeze = freeze.or(shared.freeze.take());
         shared.measure(now, lag, pending);
         let failures = shared.steady.failures;
         drop(shared);
+        if let Some((failures, error, wait)) = failed {
+            self.recovery.round_failed(failures, &error, wait);
+        }
         self.rested.notify_all();
         told.tell(&*self.parts.events, (&mut steady.tally, now), failures);
     }
@@ -327,7 +338,8 @@ impl Inner {
 impl Shared {
     /// Begins a round, unless one is not wanted.
     pub(super) fn begin_round(&mut self, now: Duration) -> Result<Arc<Control>, Option<Duration>> {
-        if self.life != Life::Serving || self.poisoned.is_some() || self.freeze.is_some() {
+        let may = self.poisoned.is_none() && self.freeze.is_none() && self.off.is_none();
+        if self.life != Life::Serving || !may {
             return Err(None);
         }
         self.steady.look(self.head, now)?;

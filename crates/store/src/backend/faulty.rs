@@ -55,6 +55,15 @@ struct Plan {
     fault: Fault,
 }
 
+/// Whether an injected failure is still to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Armed {
+    /// It is.
+    Yes,
+    /// It came, or none was injected.
+    No,
+}
+
 #[derive(Debug, Default)]
 struct Counter {
     done: AtomicU64,
@@ -160,6 +169,13 @@ impl FaultyBackend {
     /// Calls this before each write, on the thread that writes.
     pub fn before_write(&self, hook: impl Fn() + Send + Sync + 'static) {
         *self.faults.before_write.lock() = Some(Arc::new(hook));
+    }
+
+    /// Whether a failure that was injected is still to come.
+    pub fn armed(&self) -> Armed {
+        let counters = [&self.faults.reads, &self.faults.writes, &self.faults.rewrites];
+        let armed = counters.iter().any(|counter| counter.plan.lock().is_some());
+        if armed { Armed::Yes } else { Armed::No }
     }
 
     /// Fails the write after `distance` further ones, once.

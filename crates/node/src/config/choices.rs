@@ -1,4 +1,4 @@
-//! The words that a key may be.
+//! Words that a configuration chooses among.
 
 use serde::{Deserialize, Serialize};
 

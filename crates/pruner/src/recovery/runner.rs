@@ -1,0 +1,48 @@
+//! How a thread that is not asynchronous runs phases: once, or under a recovery manager.
+
+use tokio::runtime::Runtime;
+
+use super::ErrorRecoveryManager;
+use crate::{control::Control, error::PruneError, phase::PrunePhase};
+
+/// Runs the phases of a cycle.
+#[derive(Debug, Clone, Copy)]
+pub enum PhaseRunner<'a> {
+    /// Each once: the first error ends the cycle.
+    Once,
+    /// Each as often as the manager says; this thread waits in between.
+    Recovered {
+        /// Who decides.
+        manager: &'a ErrorRecoveryManager,
+        /// What waits.
+        runtime: &'a Runtime,
+    },
+}
+
+impl PhaseRunner<'_> {
+    /// Runs one phase to its end.
+    pub(crate) fn run<T>(
+        &self,
+        phase: PrunePhase,
+        control: &Control,
+        mut work: impl FnMut() -> Result<T, PruneError>,
+    ) -> Result<T, PruneError> {
+        match self {
+            Self::Once => work(),
+            Self::Recovered { manager, runtime } => {
+                runtime.block_on(manager.execute(phase, control, || std::future::ready(work())))
+            }
+        }
+    }
+
+    /// Whether a sweep whose mark or snapshot is damaged goes back to marking.
+    pub(crate) fn goes_back(&self) -> bool {
+        match self {
+            Self::Once => false,
+            Self::Recovered { manager, .. } => {
+                let config = manager.config();
+                config.enable_snapshot_recovery && config.enable_phase_rollback
+            }
+        }
+    }
+}

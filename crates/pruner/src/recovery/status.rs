@@ -1,0 +1,49 @@
+//! How recovery stands, for whoever asks.
+
+use serde::Serialize;
+
+use super::{Attempt, BreakerState};
+
+/// Whether what failed is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoveryState {
+    /// Nothing has failed, or enough cycles have finished since.
+    Healthy,
+    /// A phase is being tried again.
+    Retrying,
+    /// A phase was given up, and nothing has ended well since.
+    Exhausted,
+    /// Something ended well since; not enough cycles have finished yet.
+    Recovering,
+}
+
+/// How the breaker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct BreakerStatus {
+    /// Its state.
+    pub state: BreakerState,
+    /// Executions in a row that failed.
+    pub failures: u32,
+    /// Milliseconds until it lets one attempt through, while it is open.
+    pub probe_in_ms: Option<u64>,
+}
+
+/// How recovery stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RecoveryStatus {
+    /// Whether what failed is over.
+    pub state: RecoveryState,
+    /// How the breaker stands.
+    pub breaker: BreakerStatus,
+    /// Cycles in a row that finished at once since something failed; counted until there are enough.
+    pub healthy_cycles: u32,
+    /// How many have to.
+    pub min_healthy_cycles: u32,
+    /// Stable word for the error that made a phase be given up last, until a cycle or a round ends well.
+    pub exhausted_by: Option<String>,
+    /// Retries since the process began.
+    pub retries_total: u64,
+    /// The newest attempts that failed, or ended well after failures; newest last.
+    pub attempts: Vec<Attempt>,
+}

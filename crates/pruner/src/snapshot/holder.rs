@@ -1,0 +1,148 @@
+//! Who holds a lock: as it is shown, as it is written down, and as the reason why somebody else may not enter.
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use crate::{
+    error::PruneError,
+    phase::PrunePhase,
+    records::{RecordKey, Records},
+};
+
+/// Who holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockOwner {
+    /// The process.
+    pub pid: u32,
+    /// The name of its thread.
+    pub role: String,
+}
+
+impl LockOwner {
+    /// The thread that asks.
+    pub(super) fn here() -> Self {
+        let thread = std::thread::current();
+        let role = thread.name().map_or_else(|| "a thread without a name".to_owned(), ToOwned::to_owned);
+        Self { pid: std::process::id(), role }
+    }
+}
+
+impl std::fmt::Display for LockOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.role)
+    }
+}
+
+/// A lock as it is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRecord {
+    /// Who took it.
+    pub owner: LockOwner,
+    /// For what.
+    pub phase: PrunePhase,
+    /// On which snapshot.
+    pub snapshot_id: u64,
+    /// The generation of its permit, in its process.
+    pub generation: u64,
+    /// Milliseconds since 1970 when it was taken.
+    pub since: u64,
+}
+
+impl std::fmt::Display for LockRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { owner, phase, snapshot_id, since, .. } = self;
+        write!(f, "{owner} took snapshot {snapshot_id} for {phase} at {since} (milliseconds since 1970)")
+    }
+}
+
+/// The place of the one lock there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct LockSlot {
+    /// Whose it is, while it is somebody's.
+    pub(super) held: Option<LockRecord>,
+    /// The largest id of a snapshot that was ever locked.
+    pub(super) last_snapshot: u64,
+}
+
+impl Record for LockSlot {
+    const KIND: [u8; 4] = *b"LOCK";
+    const VERSION: u16 = 1;
+}
+
+impl LockSlot {
+    pub(super) fn load(records: &dyn Records) -> Result<Self, PruneError> {
+        let Some(bytes) = records.load(RecordKey::Lock)? else { return Ok(Self::default()) };
+        Ok(record::decode("lock", &bytes)?)
+    }
+}
+
+/// The lock on a snapshot, as shown to people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotLock {
+    /// The snapshot.
+    pub snapshot_id: u64,
+    /// The phase that holds it.
+    pub locked_by_phase: PrunePhase,
+    /// Who holds it.
+    pub owner: LockOwner,
+    /// The generation of its permit.
+    pub generation: u64,
+    /// Milliseconds since 1970 when it was taken.
+    pub locked_at: u64,
+    /// For how many milliseconds it has been held.
+    pub held_for_ms: u64,
+    /// Milliseconds since its phase said that it makes progress.
+    pub unrenewed_ms: u64,
+    /// After so many milliseconds without renewal another phase may take it.
+    pub timeout_ms: u64,
+    /// Whether the timeout has not passed.
+    pub is_valid: bool,
+}
+
+/// Why a phase may not enter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Blocked {
+    /// Another phase holds the lock.
+    Held(SnapshotLock),
+    /// There is no snapshot to lock.
+    NoSnapshot,
+}
+
+impl std::fmt::Display for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Held(SnapshotLock {
+                owner,
+                locked_by_phase,
+                locked_at,
+                held_for_ms,
+                unrenewed_ms,
+                timeout_ms,
+                ..
+            }) => {
+                write!(
+                    f,
+                    "{owner} holds the snapshot for {locked_by_phase}, for {held_for_ms} ms, since {locked_at} \
+                     (milliseconds since 1970); it was renewed {unrenewed_ms} ms ago and times out after {timeout_ms}"
+                )
+            }
+            Self::NoSnapshot => f.write_str("there is no snapshot; create one first"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_the_lock_record_are_pinned() {
+        let owner = LockOwner { pid: 7, role: "pruner".to_owned() };
+        let held = LockRecord { owner, phase: PrunePhase::SweepExpired, snapshot_id: 3, generation: 5, since: 9 };
+        let bytes = record::encode(&LockSlot { held: Some(held), last_snapshot: 4 }).unwrap();
+        let payload = hex::encode(&bytes[14..bytes.len() - 4]);
+        let expected =
+            concat!("0107000000067072756e657202", "0300000000000000", "0500000000000000", "0900000000000000");
+        assert_eq!(payload, [expected, "0400000000000000"].concat());
+    }
+}

@@ -1,0 +1,76 @@
+//! Whether an operator has switched pruning off: one durable record, so that a restart does not switch it on again.
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use super::{Pruner, status::Reply};
+use crate::{
+    error::PruneError,
+    records::{RecordKey, Records},
+};
+
+/// Pruning is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchedOff {
+    /// Milliseconds since 1970 when it was.
+    pub at: u64,
+}
+
+impl Record for SwitchedOff {
+    const KIND: [u8; 4] = *b"SWCH";
+    const VERSION: u16 = 1;
+}
+
+impl SwitchedOff {
+    /// The switch as an operator left it; absent means on. An unreadable record is an error: nothing is pruned then.
+    pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        let bytes = records.load(RecordKey::Switch)?;
+        Ok(bytes.map(|bytes| record::decode("switch", &bytes)).transpose()?)
+    }
+
+    fn save(self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::Switch, &record::encode(&self)?)
+    }
+}
+
+impl Pruner {
+    /// Switches pruning off, durably: what runs is abandoned at its next checkpoint, and nothing begins.
+    pub(super) fn disable(&self) -> Reply {
+        let off = SwitchedOff { at: self.inner.parts.clock.unix_ms() };
+        if let Err(error) = off.save(&*self.inner.parts.records) {
+            return Reply::Refused { why: error.to_string() };
+        }
+        let running = {
+            let mut shared = self.inner.shared.lock();
+            shared.off.get_or_insert(off);
+            shared.asked = None;
+            let cycle = shared.running.clone().filter(|_| !shared.is_looking());
+            [cycle, shared.steady.control.clone()]
+        };
+        running.into_iter().flatten().for_each(|control| control.cancel());
+        tracing::warn!("pruning was switched off by an operator; nothing is deleted until it is switched on");
+        Reply::Accepted
+    }
+
+    /// Switches it on again.
+    pub(super) fn enable(&self) -> Reply {
+        if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
+            return Reply::Refused { why: error.to_string() };
+        }
+        self.inner.shared.lock().off = None;
+        tracing::warn!("pruning was switched on by an operator");
+        self.wake(); // what was held back may be due
+        Reply::Accepted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bytes_of_the_switch_record_are_pinned() {
+        let bytes = record::encode(&SwitchedOff { at: 9 }).unwrap();
+        assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), "53505231535743480100080000000900000000000000");
+    }
+}

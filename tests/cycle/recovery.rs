@@ -1,0 +1,561 @@
+//! P13, P14, P15, P21, O10, O15: what is done about a phase that failed. By type, later each time, never for ever, and a stop
+//! ends it at once.
+
+use std::{
+    cell::Cell,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Clock, Command, Control, Ended, HeldBy, PruneError, Pruner, PrunerConfig, Reply, TriggerConfig, TriggerState,
+    Verdict,
+    phase::{PhaseRecord, PrunePhase},
+    recovery::{
+        BreakerState, Came, ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics, RecoveryState, Remedy, remedy,
+    },
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotPath},
+};
+use state_store::{Armed, Disposition, Fault, FaultyBackend, StoreError};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::Profile,
+};
+use tokio::runtime::{Builder, Runtime};
+
+const WINDOW: u64 = 5;
+
+fn grown() -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 700, 9);
+    rig
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_time().build().unwrap()
+}
+
+fn snapshots(rig: &Rig) -> Arc<AtomicSnapshotManager> {
+    let parts = rig.parts(NonZeroU64::new(WINDOW).unwrap(), &Hooks::none());
+    let snapshots = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
+    snapshots.initialize().unwrap();
+    Arc::new(snapshots)
+}
+
+fn manager(rig: &Rig, config: Option<RecoveryConfig>) -> ErrorRecoveryManager {
+    let manager =
+        ErrorRecoveryManager::new(snapshots(rig), Arc::clone(&rig.chain.store), RecoveryMetrics::new(), config);
+    manager.initialize().unwrap();
+    manager
+}
+
+fn io() -> PruneError {
+    StoreError::Io { what: "reading".to_owned(), source: std::io::Error::other("injected") }.into()
+}
+
+/// Runs a phase that fails as often as there are errors, then ends well. Says how often it was tried.
+fn attempts(manager: &ErrorRecoveryManager, errors: Vec<PruneError>) -> (usize, Result<(), PruneError>) {
+    let (tried, errors) = (Cell::new(0), std::cell::RefCell::new(errors.into_iter()));
+    let ended = runtime().block_on(manager.execute_phase_with_recovery(PrunePhase::BuildReach, || {
+        tried.set(tried.get() + 1);
+        let next = errors.borrow_mut().next();
+        async move { next.map_or(Ok(()), Err) }
+    }));
+    (tried.get(), ended)
+}
+
+#[test]
+fn transient_faults_back_off_and_permanent_faults_do_not_retry() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    let (tried, ended) = attempts(&subject, vec![io(), io(), io()]);
+    assert_eq!((tried, ended.is_ok()), (4, true));
+    let waits: Vec<u128> = rig.clock.slept().iter().map(Duration::as_millis).collect();
+    assert_eq!(waits.len(), 3, "{waits:?}");
+    for (wait, sum) in waits.iter().zip([1000, 2000, 4000]) {
+        assert!((sum / 2..=sum * 3 / 2).contains(wait), "{waits:?}");
+    }
+    let (tried, ended) = attempts(&subject, vec![io(), io(), io(), io(), io()]);
+    assert_eq!((tried, ended.is_err()), (4, true), "three retries, not four");
+
+    let node = *rig.chain.archive.live([rig.chain.head()]).first().unwrap();
+    let permanent = [
+        PruneError::Invariant("a bug of ours".to_owned()),
+        PruneError::NoHead,
+        PruneError::MissingLiveNode { hash: node, path: Vec::new() },
+        StoreError::Corrupt("a checksum".to_owned()).into(),
+        StoreError::Poisoned.into(),
+        PruneError::Cancelled,
+    ];
+    for error in permanent {
+        let subject = manager(&grown(), None);
+        let (code, slept) = (error.code(), rig.clock.slept().len());
+        let (tried, ended) = attempts(&subject, vec![error]);
+        assert_eq!((tried, ended.unwrap_err().code()), (1, code));
+        assert_eq!(rig.clock.slept().len(), slept, "{code}");
+    }
+}
+
+/// What helps follows from the type alone.
+#[test]
+fn the_remedy_follows_from_the_type_of_the_error() {
+    let file = |kind: std::io::ErrorKind| PruneError::File { path: "x".into(), source: kind.into() };
+    let record = StoreError::Record { name: "snapshot".to_owned(), why: "torn".to_owned() };
+    let rows = [
+        (io(), Disposition::Transient, Remedy::Retry),
+        (file(std::io::ErrorKind::Interrupted), Disposition::Transient, Remedy::Retry),
+        (file(std::io::ErrorKind::StorageFull), Disposition::Resource, Remedy::AwaitRoom { need: None }),
+        (file(std::io::ErrorKind::PermissionDenied), Disposition::Input, Remedy::Stop),
+        (PruneError::NoRoom { free: 1, need: 2 }, Disposition::Resource, Remedy::AwaitRoom { need: Some(2) }),
+        (StoreError::DiskFull { what: "x".to_owned() }.into(), Disposition::Resource, Remedy::AwaitRoom { need: None }),
+        (record.into(), Disposition::Corrupt, Remedy::NewSnapshot),
+        (PruneError::BadSnapshot { id: 1, why: "x".to_owned() }, Disposition::Corrupt, Remedy::NewSnapshot),
+        (StoreError::Corrupt("x".to_owned()).into(), Disposition::Corrupt, Remedy::Stop),
+        (PruneError::Invariant("x".to_owned()), Disposition::Bug, Remedy::Stop),
+        (StoreError::BarrierFull { limit: 1 }.into(), Disposition::Resource, Remedy::Stop),
+        (PruneError::Stopped, Disposition::Resource, Remedy::Ended),
+    ];
+    for (error, disposition, expected) in rows {
+        assert_eq!((error.disposition(), remedy(&error)), (disposition, expected), "{error:?}");
+    }
+}
+
+/// The chain went back below the head of the snapshot: a new one takes its place, and the phase is tried on that.
+#[test]
+fn a_damaged_snapshot_is_made_anew_and_the_phase_goes_on_with_it() {
+    let rig = grown();
+    let snapshots = snapshots(&rig);
+    let first = snapshots.create_snapshot(PrunePhase::BuildReach).unwrap();
+    snapshots.end_cycle();
+    rig.chain.store.rollback(state_tree::Order::new(7), state_store::Batch::new()).unwrap();
+    let (store, metrics) = (Arc::clone(&rig.chain.store), RecoveryMetrics::new());
+    let try_it = |config: RecoveryConfig| {
+        let subject =
+            ErrorRecoveryManager::new(Arc::clone(&snapshots), Arc::clone(&store), metrics.clone(), Some(config));
+        let locked = runtime().block_on(subject.execute_phase_with_recovery(PrunePhase::IncrementalSweep, || async {
+            snapshots.lock_snapshot(PrunePhase::IncrementalSweep).map(|guard| guard.snapshot_id)
+        }));
+        (locked, subject.status().attempts)
+    };
+    let (refused, _) = try_it(RecoveryConfig { enable_snapshot_recovery: false, ..RecoveryConfig::default() });
+    assert!(matches!(&refused, Err(PruneError::BadSnapshot { why, .. }) if why.contains("history")), "{refused:?}");
+    let (locked, attempts) = try_it(RecoveryConfig::default());
+    assert!(locked.unwrap() > first.snapshot_id);
+    let came: Vec<&Came> = attempts.iter().map(|attempt| &attempt.came).collect();
+    assert!(matches!(came.as_slice(), [Came::NewSnapshot { .. }, Came::Success]), "{came:?}");
+}
+
+#[test]
+fn what_was_given_up_and_an_open_breaker_survive_a_restart() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    for _ in 0..3 {
+        assert!(attempts(&subject, (0..4).map(|_| io()).collect()).1.is_err());
+    }
+    let (tried, ended) = attempts(&subject, Vec::new());
+    assert!(tried == 0 && matches!(ended, Err(PruneError::BreakerOpen { failures: 3, .. })), "{ended:?}");
+    let again = manager(&rig, None);
+    let status = again.status();
+    assert_eq!((status.breaker.state, status.breaker.failures), (BreakerState::Open, 3));
+    assert_eq!((status.state, status.exhausted_by.as_deref()), (RecoveryState::Exhausted, Some("io")));
+    rig.clock.advance(Duration::from_secs(30));
+    assert_eq!(again.status().breaker.state, BreakerState::HalfOpen);
+    assert!(attempts(&again, Vec::new()).1.is_ok());
+    assert_eq!(again.status().state, RecoveryState::Recovering);
+    again.cycle_finished();
+    let third = manager(&rig, None);
+    assert_eq!(third.status().healthy_cycles, 1, "it counts on where it was");
+    third.cycle_finished();
+    third.cycle_finished();
+    assert_eq!(manager(&rig, None).status().state, RecoveryState::Healthy);
+}
+
+/// An embedder drops what it executes, in the middle of a wait: nothing is left of it.
+#[test]
+fn an_execution_that_is_dropped_leaves_neither_a_probe_nor_a_wait() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    for _ in 0..3 {
+        assert!(attempts(&subject, (0..4).map(|_| io()).collect()).1.is_err());
+    }
+    rig.clock.advance(Duration::from_secs(30));
+    rig.clock.hold_sleepers();
+    runtime().block_on(async {
+        let fails = subject.execute_phase_with_recovery(PrunePhase::BuildReach, || async { Err::<(), _>(io()) });
+        tokio::select! {
+            biased;
+            ended = fails => panic!("{ended:?}"),
+            () = std::future::ready(()) => {}
+        }
+    });
+    assert_eq!(subject.status().state, RecoveryState::Exhausted, "nobody waits");
+    assert!(attempts(&subject, Vec::new()).1.is_ok(), "the next one is the probe");
+}
+
+/// Counts what is logged as a warning or worse on this thread.
+struct Lines(Arc<AtomicU64>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() <= tracing::Level::WARN
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// A day of it, tried whenever the breaker allows.
+#[test]
+fn a_persistent_fault_logs_a_bounded_number_of_lines() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    let (lines, mut tried) = (Arc::new(AtomicU64::new(0)), 0);
+    tracing::subscriber::with_default(Lines(Arc::clone(&lines)), || {
+        while rig.clock.monotonic() < Duration::from_secs(24 * 3600) {
+            tried += attempts(&subject, (0..4).map(|_| io()).collect()).0;
+            rig.clock.advance(Duration::from_secs(10));
+        }
+    });
+    assert!(tried > 100, "{tried}");
+    let lines = lines.load(Ordering::Acquire);
+    assert!((1..=20).contains(&lines), "{lines} lines for {tried} attempts");
+    assert!(subject.status().attempts.len() <= 64, "and the history is bounded");
+}
+
+/// A pruner whose cycles begin when somebody asks, or every ten orders.
+fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
+    let plan = rig.plan(WINDOW).in_order();
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(10).unwrap(),
+        incremental: None,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
+    };
+    Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
+}
+
+fn until(pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
+    while !reached(pruner) {
+        thread::yield_now();
+    }
+}
+
+fn ended(pruner: &Pruner) -> u64 {
+    let status = pruner.status();
+    status.cycles_finished + status.cycles_failed + status.cycles_cancelled
+}
+
+/// Asks for a cycle and waits for its end.
+fn run(pruner: &Pruner) {
+    until(pruner, |pruner| !pruner.status().running);
+    let before = ended(pruner);
+    let reply = pruner.command(Command::Run);
+    assert!(matches!(reply, Reply::Accepted | Reply::FollowUp), "{reply:?}");
+    until(pruner, |pruner| !pruner.status().running && ended(pruner) > before);
+}
+
+/// A pruner on a store that fails a read in each attempt at marking, while it is armed.
+fn failing(rig: &Rig, faulty: &FaultyBackend, armed: &Arc<AtomicBool>) -> Pruner {
+    let (faulty, armed) = (faulty.clone(), Arc::clone(armed));
+    start(rig, move |moment| {
+        if moment == Moment::Captured && armed.load(Ordering::Acquire) {
+            faulty.fail_read(0, Fault::Transient);
+        }
+    })
+}
+
+fn codes(pruner: &Pruner) -> Vec<String> {
+    pruner.health().reasons.into_iter().map(|reason| reason.code).collect()
+}
+
+#[test]
+fn stop_interrupts_a_backoff_at_once() {
+    let (rig, faulty) = grown().faulty();
+    rig.clock.hold_sleepers();
+    let pruner = failing(&rig, &faulty, &Arc::new(AtomicBool::new(true)));
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    rig.clock.await_sleepers(1);
+    assert_eq!(pruner.status().recovery.state, RecoveryState::Retrying);
+    drop(pruner); // a wait that it does not interrupt would never end
+    assert_eq!(rig.clock.slept().len(), 1);
+
+    // A cancel does, too, and a stop of the manager.
+    let pruner = failing(&rig, &faulty, &Arc::new(AtomicBool::new(true)));
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    rig.clock.await_sleepers(2);
+    assert_eq!(pruner.command(Command::Cancel), Reply::Accepted);
+    until(&pruner, |pruner| pruner.status().cycles_cancelled == 1);
+    let subject = manager(&rig, None);
+    thread::scope(|scope| {
+        let waits = scope.spawn(|| attempts(&subject, vec![io()]).1);
+        rig.clock.await_sleepers(3);
+        subject.stop();
+        assert!(matches!(waits.join().unwrap(), Err(PruneError::Stopped)));
+    });
+}
+
+#[test]
+fn the_breaker_opens_holds_cycles_back_lets_one_probe_through_and_closes() {
+    let (rig, faulty) = grown().faulty();
+    let armed = Arc::new(AtomicBool::new(true));
+    let pruner = failing(&rig, &faulty, &armed);
+    for failures in 1..=3 {
+        run(&pruner);
+        let status = pruner.status();
+        assert_eq!((status.cycles_failed, status.recovery.breaker.failures), (failures, failures as u32));
+        assert_eq!(status.recovery.retries_total, failures * 3);
+        assert!(codes(&pruner).contains(&"recovery_exhausted".to_owned()), "{:?}", codes(&pruner));
+    }
+    assert_eq!(pruner.status().recovery.breaker.state, BreakerState::Open);
+    assert!(codes(&pruner).contains(&"breaker_open".to_owned()));
+
+    // Enough orders for a cycle: the breaker holds it back.
+    rig.chain.grow(Profile::Uniform, 701, 20);
+    pruner.committed(rig.chain.head());
+    let triggers = pruner.status().triggers;
+    let held = TriggerState::Held { by: HeldBy::Breaker };
+    assert!(triggers.triggers.iter().any(|trigger| trigger.standing == held), "{triggers:?}");
+
+    // Its time is over: one attempt, which fails, and it rests for twice as long.
+    rig.clock.advance(Duration::from_secs(30));
+    pruner.committed(rig.chain.head());
+    until(&pruner, |pruner| pruner.status().cycles_failed == 4 && !pruner.status().running);
+    let status = pruner.status().recovery;
+    assert_eq!(status.breaker.state, BreakerState::Open);
+    assert!(status.breaker.probe_in_ms > Some(30_000), "{status:?}");
+
+    // An operator's request is a probe at once. The fault has passed: it closes.
+    armed.store(false, Ordering::Release);
+    run(&pruner);
+    let status = pruner.status();
+    assert_eq!((status.recovery.breaker.state, status.cycles_finished), (BreakerState::Closed, 1));
+    assert_eq!(status.recovery.state, RecoveryState::Recovering);
+    check::exact(&rig.chain, "after the breaker closed");
+}
+
+#[test]
+fn recovery_is_healthy_again_after_three_cycles() {
+    let (rig, faulty) = grown().faulty();
+    let armed = Arc::new(AtomicBool::new(true));
+    let pruner = failing(&rig, &faulty, &armed);
+    run(&pruner);
+    armed.store(false, Ordering::Release);
+    for cycles in 1..=3 {
+        assert_ne!(pruner.status().recovery.state, RecoveryState::Healthy, "before cycle {cycles}");
+        run(&pruner);
+        assert_eq!(pruner.health().verdict, Verdict::Healthy, "{:?}", pruner.health());
+    }
+    assert_eq!((pruner.status().recovery.state, codes(&pruner).len()), (RecoveryState::Healthy, 0));
+}
+
+/// P13: the worker that met failures does as much as before, and what it does is exact.
+#[test]
+fn a_fault_that_passes_costs_a_wait_and_no_cycle() {
+    let (rig, faulty) = grown().faulty();
+    let pruner = start(&rig, |_| ());
+    until(&pruner, |pruner| !pruner.status().running);
+    faulty.fail_write(3, Fault::Transient);
+    run(&pruner);
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.cycles_failed), (1, 0), "{:?}", status.recovery);
+    check::exact(&rig.chain, "after the retry");
+}
+
+/// Life cycle 13: each write takes ten minutes of the clock, and one read or write of the cycle fails and passes. Whatever phase
+/// that hits, a cycle ends, exact.
+#[test]
+fn slow_and_flaky_disk_in_each_phase() {
+    let base = grown();
+    let (mut at_once, mut hit) = (0, 0);
+    for arm in [FaultyBackend::fail_read, FaultyBackend::fail_write] {
+        for distance in 0..60 {
+            let (rig, faulty) = base.faulty();
+            let clock = Arc::clone(&rig.clock);
+            faulty.before_write(move || clock.advance(Duration::from_secs(600)));
+            let pruner = start(&rig, |_| ());
+            until(&pruner, |pruner| !pruner.status().running);
+            arm(&faulty, distance, Fault::Transient);
+            run(&pruner);
+            if faulty.armed() == Armed::Yes {
+                break; // the cycle has fewer
+            }
+            hit += 1;
+            at_once += pruner.status().cycles_finished;
+            if pruner.status().cycles_finished == 0 {
+                run(&pruner); // it failed before its phases
+            }
+            assert_eq!(pruner.status().cycles_finished, 1, "{distance}: {:?}", pruner.status().last);
+            drop(pruner);
+            check::exact(&rig.chain, &format!("after a fault at {distance}"));
+        }
+    }
+    assert!(hit > 30 && at_once * 2 > hit, "{at_once} of {hit} cycles got over it by themselves");
+}
+
+/// Between the phases so much time passes that the snapshot is too old to sweep by.
+#[test]
+fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
+    let rig = grown();
+    let (clock, store, phases) =
+        (Arc::clone(&rig.clock), Arc::clone(&rig.chain.store), Arc::new(Mutex::new(Vec::new())));
+    let (seen, aged) = (Arc::clone(&phases), AtomicBool::new(false));
+    let pruner = start(&rig, move |moment| {
+        if moment != Moment::PhaseSaved {
+            return;
+        }
+        let records = state_pruner::StoreRecords(Arc::clone(&store));
+        let phase = PhaseRecord::load(&records).unwrap().unwrap().phase;
+        seen.lock().push(phase);
+        if phase == PrunePhase::SweepExpired && !aged.swap(true, Ordering::AcqRel) {
+            clock.advance(Duration::from_secs(3 * 3600));
+        }
+    });
+    run(&pruner);
+    assert_eq!(pruner.status().cycles_finished, 1, "{:?}", pruner.status().last);
+    use PrunePhase::{BuildReach, SweepExpired};
+    let phases = phases.lock();
+    assert!(phases.starts_with(&[BuildReach, SweepExpired, BuildReach, BuildReach, SweepExpired]), "{phases:?}");
+    check::exact(&rig.chain, "after it marked anew");
+}
+
+/// O10: one fault of each kind at each read and write of a cycle is told somewhere an operator looks.
+#[test]
+fn every_injected_fault_is_seen_in_health_or_journal() {
+    let base = grown();
+    let seen = AtomicUsize::new(0);
+    for fault in [Fault::Transient, Fault::DiskFull, Fault::Corrupt] {
+        for distance in (0..60).step_by(3) {
+            for arm in [FaultyBackend::fail_read, FaultyBackend::fail_write] {
+                let (rig, faulty) = base.faulty();
+                let pruner = start(&rig, |_| ());
+                until(&pruner, |pruner| !pruner.status().running);
+                arm(&faulty, distance, fault);
+                run(&pruner);
+                if faulty.armed() == Armed::Yes {
+                    continue; // the cycle has fewer
+                }
+                seen.fetch_add(1, Ordering::AcqRel);
+                let status = pruner.status();
+                let failed = matches!(status.last.as_ref().map(|last| &last.ended), Some(Ended::Failed { .. }));
+                let told = failed
+                    || status.frozen.is_some()
+                    || !status.recovery.attempts.is_empty()
+                    || pruner.snapshots().status().unnoted > 0;
+                assert!(told, "{fault:?} after {distance}: {status:?}");
+                drop(pruner);
+                check::complete(&rig.chain, &format!("{fault:?} after {distance}"));
+            }
+        }
+    }
+    assert!(seen.load(Ordering::Acquire) > 30);
+}
+
+#[test]
+fn pruning_that_is_switched_off_stays_off_over_a_restart_until_it_is_switched_on() {
+    let rig = grown();
+    let pruner = start(&rig, |_| ());
+    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    assert!(matches!(pruner.command(Command::Run), Reply::Refused { .. }));
+    drop(pruner);
+    let before = check::present(&rig.chain.store);
+    let pruner = start(&rig, |_| ());
+    rig.chain.grow(Profile::Uniform, 702, 20);
+    pruner.committed(rig.chain.head());
+    until(&pruner, |pruner| !pruner.status().running);
+    let status = pruner.status();
+    assert!(status.off.is_some() && status.cycles_finished == 0);
+    let held = TriggerState::Held { by: HeldBy::SwitchedOff };
+    assert!(status.triggers.triggers.iter().any(|trigger| trigger.standing == held));
+    assert_eq!(codes(&pruner), ["switched_off"]);
+    assert!(before.is_subset(&check::present(&rig.chain.store)), "nothing was deleted");
+    assert_eq!(pruner.command(Command::Enable), Reply::Accepted);
+    until(&pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    assert!(pruner.status().off.is_none());
+    check::exact(&rig.chain, "after it was switched on");
+}
+
+#[test]
+fn a_cycle_is_abandoned_when_pruning_is_switched_off_under_it() {
+    let rig = grown();
+    let pruner: Arc<Mutex<Option<Pruner>>> = Arc::default();
+    let (slot, done) = (Arc::clone(&pruner), AtomicBool::new(false));
+    let started = start(&rig, move |moment| {
+        if moment == Moment::Captured && !done.swap(true, Ordering::AcqRel) {
+            let off = slot.lock().as_ref().map(|pruner| pruner.command(Command::Disable));
+            assert_eq!(off, Some(Reply::Accepted));
+        }
+    });
+    *pruner.lock() = Some(started);
+    let ask = |command| pruner.lock().as_ref().map(|pruner| pruner.command(command)).unwrap();
+    let status = || pruner.lock().as_ref().map(Pruner::status).unwrap();
+    while status().running {
+        thread::yield_now();
+    }
+    assert_eq!(ask(Command::Run), Reply::Accepted);
+    while status().cycles_cancelled == 0 || status().running {
+        thread::yield_now();
+    }
+    assert_eq!(status().cycles_finished, 0);
+    let last = pruner.lock().take();
+    drop(last);
+    check::complete(&rig.chain, "abandoned");
+}
+
+/// The basic path prunes as exactly, keeps nothing over a restart, and is told.
+#[test]
+fn basic_snapshots_prune_exactly_and_are_marked_as_such() {
+    let rig = grown();
+    let plan = rig.plan(WINDOW);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(10).unwrap(),
+        incremental: None,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::basic(),
+        recovery: RecoveryConfig::default(),
+    };
+    let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
+    run(&pruner);
+    assert_eq!(pruner.status().snapshot_path, SnapshotPath::Basic);
+    assert_eq!((pruner.health().verdict, codes(&pruner)), (Verdict::Healthy, vec!["basic_snapshots".to_owned()]));
+    check::exact(&rig.chain, "basic");
+    drop(pruner);
+    assert_eq!(snapshots(&rig).status().snapshot, None, "nothing was kept");
+}
+
+#[test]
+fn a_control_that_has_ended_lets_nobody_wait() {
+    let rig = grown();
+    rig.clock.hold_sleepers();
+    let (subject, control) = (manager(&rig, None), Control::default());
+    control.cancel();
+    let ended = runtime().block_on(subject.execute(PrunePhase::BuildReach, &control, || async { Err::<(), _>(io()) }));
+    assert!(matches!(ended, Err(PruneError::Cancelled)), "{ended:?}");
+}
