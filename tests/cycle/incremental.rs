@@ -519,7 +519,8 @@ fn a_cancel_while_marks_are_made_exact_is_seen_at_the_next_batch() {
             break;
         };
         assert!(matches!(ended, Ok(_) | Err(PruneError::Cancelled)), "{context}: {ended:?}");
-        assert!(writes - cancelled_at <= 6, "{context}: {} more writes", writes - cancelled_at);
+        // Among them that a lock was taken and let go, of which there are two.
+        assert!(writes - cancelled_at <= 8, "{context}: {} more writes", writes - cancelled_at);
         let mut swept = Swept::new(swept.rig, 4);
         swept.cycle();
         swept.rig.chain.grow(Profile::Tables, 86, 6);

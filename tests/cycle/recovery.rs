@@ -527,6 +527,29 @@ fn a_cycle_is_abandoned_when_pruning_is_switched_off_under_it() {
     check::complete(&rig.chain, "abandoned");
 }
 
+/// The record is torn while nobody runs: it alone is given up, and no id is given out twice.
+#[test]
+fn a_torn_snapshot_record_is_given_up_at_the_start_and_ids_go_on() {
+    let rig = grown();
+    let pruner = start(&rig, |_| ());
+    run(&pruner);
+    let before = pruner.snapshots().status().snapshot.unwrap().snapshot_id;
+    drop(pruner);
+    let records = state_pruner::StoreRecords(Arc::clone(&rig.chain.store));
+    state_pruner::Records::save(&records, state_pruner::RecordKey::Snapshot, b"torn").unwrap();
+    state_pruner::Records::save(&records, state_pruner::RecordKey::Recovery, b"torn").unwrap();
+    let pruner = start(&rig, |_| ());
+    let status = pruner.status();
+    assert_eq!(status.poisoned, None);
+    let came: Vec<&Came> = status.recovery.attempts.iter().map(|attempt| &attempt.came).collect();
+    assert_eq!(came, [&Came::Unsaved, &Came::NewSnapshot { wait_ms: 0 }]);
+    rig.chain.grow(Profile::Uniform, 703, 5);
+    run(&pruner);
+    assert_eq!(pruner.status().cycles_finished, 1);
+    assert!(pruner.snapshots().status().snapshot.unwrap().snapshot_id > before);
+    check::exact(&rig.chain, "after the record was given up");
+}
+
 /// The basic path prunes as exactly, keeps nothing over a restart, and is told.
 #[test]
 fn basic_snapshots_prune_exactly_and_are_marked_as_such() {

@@ -96,6 +96,18 @@ impl ErrorRecoveryManager {
         Ok(())
     }
 
+    /// The same; a damaged record tells nothing, which stops nobody from pruning.
+    pub(crate) fn initialize_or_tell(&self) -> Result<(), PruneError> {
+        match self.initialize() {
+            Err(error) if error.is_damaged_artefact() => {
+                tracing::warn!(%error, "how recovery stood is not known; it begins anew");
+                self.unsaved(&error);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// How failures are met.
     pub fn config(&self) -> &RecoveryConfig {
         &self.config

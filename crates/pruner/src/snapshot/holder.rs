@@ -74,6 +74,17 @@ impl LockSlot {
         let Some(bytes) = records.load(RecordKey::Lock)? else { return Ok(Self::default()) };
         Ok(record::decode("lock", &bytes)?)
     }
+
+    /// The same; a damaged record tells nothing, and nobody obeys it anyway.
+    pub(super) fn load_or_tell(records: &dyn Records) -> Result<Self, PruneError> {
+        match Self::load(records) {
+            Err(error) if error.is_damaged_artefact() => {
+                tracing::warn!(%error, "who held the snapshot last is not known");
+                Ok(Self::default())
+            }
+            other => other,
+        }
+    }
 }
 
 /// The lock on a snapshot, as shown to people.

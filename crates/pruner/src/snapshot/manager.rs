@@ -178,7 +178,7 @@ impl AtomicSnapshotManager {
         if !self.config.enable_persistence {
             return Ok(());
         }
-        let slot = LockSlot::load(&*self.parts.records)?;
+        let slot = LockSlot::load_or_tell(&*self.parts.records)?;
         if let Some(left) = &slot.held {
             tracing::warn!("a lock was left: {left}; it is not obeyed");
         }
@@ -228,9 +228,15 @@ impl AtomicSnapshotManager {
     /// Gives up a record of a snapshot that cannot be read: the next snapshot takes its place, under an id that none had.
     /// A cycle that was interrupted on it cannot go on.
     ///
-    /// Errors: a failed write.
+    /// Errors: nothing tells which ids were given out, so none can be given out that none had; a failed write.
     pub(crate) fn forget_damaged(&self) -> Result<(), PruneError> {
-        self.state.lock().held = None;
+        let mut state = self.state.lock();
+        if state.last_id == 0 {
+            let why = "it cannot be read, and no lock tells which ids were given out".to_owned();
+            return Err(StoreError::Record { name: "snapshot".to_owned(), why }.into());
+        }
+        state.held = None;
+        drop(state);
         self.parts.records.remove(RecordKey::Snapshot)
     }
 

@@ -174,6 +174,7 @@ impl Inner {
             if is_off {
                 return cycle::end(env, order, PhaseEvent::Cancelled).map(|()| None); // as if it ran when it was switched off
             }
+            self.recovery.allow_probe(); // a sweep that goes on tells at once whether what failed is over
             cycle::resume_by(env, order, &self.runner(runtime))
         });
     }

@@ -139,7 +139,7 @@ pub(super) fn recall(
     recovery: &ErrorRecoveryManager,
 ) -> Recalled {
     let read = || -> Result<Recalled, PruneError> {
-        recovery.initialize()?;
+        recovery.initialize_or_tell()?;
         recall_snapshot(snapshots, recovery)?;
         let records = &*parts.records;
         let (last, freeze, ledger) = (Outcome::load(records)?, Freeze::load(records)?, Ledger::load(records)?);
