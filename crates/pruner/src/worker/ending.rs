@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use state_store::Disposition;
+use state_store::{Disposition, Point, StoreError, reached};
 
 use super::{
     Inner,
@@ -67,6 +67,9 @@ impl Inner {
                 tracing::warn!(%error, "pruning cycle failed");
             }
         }
+        if let (PruneError::Store(StoreError::DiskFull { .. }), Some(reserve)) = (error, self.parts.store.reserve()) {
+            reserve.let_go_or_tell(); // the next run, and commits, have it
+        }
         let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
         let freeze = Freeze::by(error, outcome.cycle, outcome.at);
@@ -104,6 +107,8 @@ impl Inner {
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
         }
+        reached(Point::OutcomeSaved);
+        self.take_reserve();
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
         shared.rest();
