@@ -191,8 +191,9 @@ type Surroundings<'a> = (&'a Arc<dyn Clock>, &'a Arc<EventJournal>);
 
 /// Room for when the device is full. Too little of it today is no reason not to start: health tells.
 fn keep_room(config: &Config, store: &Store) -> anyhow::Result<()> {
-    let (path, Some(bytes)) = config.reserve() else {
-        return Reserve::remove(&config.reserve().0).context("removing the reserve of an earlier run");
+    let path = config.node.data_dir.join("reserve");
+    let Some(bytes) = config.pruner.reserve.and_then(NonZeroU64::new) else {
+        return Reserve::remove(&path).context("removing the reserve of an earlier run");
     };
     let room = store.keep_room(Reserve::new(path, bytes)).context("keeping room on the device")?;
     tracing::info!(?room, "reserve of the device");

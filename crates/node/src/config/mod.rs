@@ -311,11 +311,6 @@ impl Config {
         }
     }
 
-    /// Where room is kept on the device of the store, and how much, or nothing.
-    pub fn reserve(&self) -> (PathBuf, Option<NonZeroU64>) {
-        (self.node.data_dir.join("reserve"), self.pruner.reserve.and_then(NonZeroU64::new))
-    }
-
     /// How blocks are made.
     pub fn chain(&self) -> ChainConfig {
         ChainConfig {

@@ -77,7 +77,7 @@ const OTHER: [(&str, &str); 38] = [
 fn effect(config: &Config) -> String {
     let parts =
         (config.store(), config.chain(), config.pruner(), config.keep(), config.chain.keep_blocks, config.events());
-    let places = (&config.node, config.store_dir(), config.pruner_dir(), config.reserve());
+    let places = (&config.node, config.store_dir(), config.pruner_dir(), config.pruner.reserve);
     format!("{parts:?} {places:?} {:?}", config.log)
 }
 
