@@ -179,7 +179,7 @@ impl Cell {
     fn round(&mut self) -> Result<RoundEnd, PruneError> {
         let most = NonZeroUsize::new(10).unwrap();
         self.sweep
-            .round(&self.env, &self.plan.order(), most, &mut |_| ControlFlow::Continue(most))
+            .round(&self.env, &self.plan.config.state_dir, most, &mut |_| ControlFlow::Continue(most))
             .map(|round| round.end)
     }
 

@@ -131,7 +131,7 @@ fn history(rig: &Rig, sweep: SweepChoice) -> Result<(), PruneError> {
     }
     let most = NonZeroUsize::new(10).unwrap();
     let mut slices = IncrementalSweep::default();
-    let round = slices.round(&env, &plan.order(), most, &mut |_| ControlFlow::Continue(most))?;
+    let round = slices.round(&env, &plan.config.state_dir, most, &mut |_| ControlFlow::Continue(most))?;
     assert_eq!(round.end, RoundEnd::Done, "{round:?}");
     rig.chain.store.raise_floor(rig.chain.floor(), state_store::Batch::new())?; // synced: nothing of a whole life is lost
     Ok(())
