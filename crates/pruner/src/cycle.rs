@@ -215,6 +215,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
     env.parts.policy.advance()?;
     let counted = env.parts.store.head().map(|_| env.parts.store.begin_counting()); // BEFORE the capture
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
+    reached(Point::SnapshotSaved);
     env.observer.captured(snapshot.snapshot.latest_order);
     let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
     let guard = env.snapshots.lock_snapshot(PrunePhase::BuildReach)?;

@@ -9,9 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use primitive_types::H256;
-use state_store::{
-    BarrierHold, Batch, ChainView, Durability, Head, Permit, Point, RolledBack, Store, StoreError, View, reached,
-};
+use state_store::{BarrierHold, Batch, ChainView, Durability, Head, Permit, RolledBack, Store, StoreError, View};
 use state_tree::Order;
 
 use super::{
@@ -227,7 +225,6 @@ impl AtomicSnapshotManager {
             // Durable with the phase record that names it, before anything is deleted under it.
             parts.records.stage(RecordKey::Snapshot, &snapshot.encode()?)?;
         }
-        reached(Point::SnapshotSaved);
         Ok(Held {
             snapshot: Arc::new(snapshot),
             roots,
