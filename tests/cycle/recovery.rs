@@ -390,7 +390,7 @@ fn a_fault_that_passes_costs_a_wait_and_no_cycle() {
 /// Life cycle 13: each write takes ten minutes of the clock, and one read or write of the cycle fails and passes. Whatever phase
 /// that hits, a cycle ends, exact.
 #[test]
-fn slow_and_flaky_disk_in_each_phase() {
+fn a_slow_or_flaky_disk_costs_waits_and_no_cycle_in_each_phase() {
     let base = grown();
     let (mut at_once, mut hit) = (0, 0);
     for arm in [FaultyBackend::fail_read, FaultyBackend::fail_write] {
@@ -446,7 +446,7 @@ fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
 
 /// O10: one fault of each kind at each read and write of a cycle is told somewhere an operator looks.
 #[test]
-fn every_injected_fault_is_seen_in_health_or_journal() {
+fn what_fails_under_recovery_is_seen_in_health_or_history() {
     let base = grown();
     let seen = AtomicUsize::new(0);
     for fault in [Fault::Transient, Fault::DiskFull, Fault::Corrupt] {

@@ -99,6 +99,17 @@ impl Chain {
         }
     }
 
+    /// As [`Chain::try_commit`] with changes that are made from the archive: nothing but the commit touches the store.
+    pub fn try_commit_from_archive(
+        &self,
+        mut changes: impl FnMut(StateRoot, &dyn NodeReader) -> Changes,
+    ) -> Result<Committed, StoreError> {
+        let order = self.head();
+        let root = self.archive.root(order);
+        let delta = delta(root, &*self.archive, &mut changes);
+        self.write(Base::Head(root), order.get() + 1, &delta)
+    }
+
     fn attempt(
         &self,
         changes: &mut impl FnMut(StateRoot, &dyn NodeReader) -> Changes,

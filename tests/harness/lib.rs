@@ -7,6 +7,7 @@ pub mod archive;
 pub mod chain;
 pub mod check;
 pub mod damage;
+pub mod device;
 pub mod folder;
 pub mod hooks;
 pub mod node;

@@ -2,7 +2,7 @@
 
 use std::{
     num::{NonZeroU64, NonZeroUsize},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -55,7 +55,24 @@ pub struct Rig {
     /// Time as the test says.
     pub clock: Arc<ManualClock>,
     memory: Option<MemoryBackend>,
-    dir: Arc<TempDir>,
+    dir: Arc<Home>,
+}
+
+/// The folder of a rig; one that nobody else owns goes with it.
+struct Home {
+    path: PathBuf,
+    _own: Option<TempDir>,
+}
+
+impl Home {
+    fn new() -> Arc<Self> {
+        let own = tempfile::tempdir().unwrap();
+        Arc::new(Self { path: own.path().to_owned(), _own: Some(own) })
+    }
+
+    fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// What a cycle is to keep, and how it works.
@@ -87,7 +104,8 @@ impl Plan {
         self
     }
 
-    fn order(&self) -> CycleOrder<'_> {
+    /// What a cycle or a round is told.
+    pub fn order(&self) -> CycleOrder<'_> {
         CycleOrder { keep_last: self.keep_last, config: &self.config, trigger: Trigger::Operator }
     }
 
@@ -118,16 +136,30 @@ impl Rig {
 
     /// An empty chain whose store behaves in a given way.
     pub fn with(engine: Engine, config: StoreConfig) -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let dir = Home::new();
         let memory = (engine == Engine::Memory).then(MemoryBackend::new);
         let backend = open(&dir, memory.as_ref());
         let chain = Chain::open_with(Arc::clone(&backend), config);
         Self { chain, backend, clock: Arc::default(), memory, dir }
     }
 
+    /// The store on the real engine that a folder holds, or a new one; the folder stays. Another process may have made
+    /// it, so somebody has to say what its history was.
+    pub fn at(folder: &Path, archive: Arc<Archive>) -> Self {
+        let backend = Arc::new(RocksBackend::open(&folder.join("store"), &SMALL).unwrap());
+        Self::over(folder, backend, (archive, STORE))
+    }
+
+    /// The same on an engine that somebody has opened in the folder, under a store that behaves in a given way.
+    pub fn over(folder: &Path, backend: Arc<dyn Backend>, (archive, config): (Arc<Archive>, StoreConfig)) -> Self {
+        let dir = Arc::new(Home { path: folder.to_owned(), _own: None });
+        let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
+        Self { chain, backend, clock: Arc::default(), memory: None, dir }
+    }
+
     /// A chain of somebody's making on a backend in memory or around one, beside a folder of its own.
     pub fn on(chain: Chain, backend: Arc<dyn Backend>) -> Self {
-        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let dir = Home::new();
         Self { chain, backend, clock: Arc::default(), memory: None, dir }
     }
 
@@ -140,7 +172,7 @@ impl Rig {
 
     /// The same history in memory under a store that behaves in a given way.
     pub fn reopened_with(&self, config: StoreConfig) -> Self {
-        let (memory, dir) = (self.memory().copy(), Arc::new(tempfile::tempdir().unwrap()));
+        let (memory, dir) = (self.memory().copy(), Home::new());
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
         let chain = self.chain.fork_with(Arc::clone(&backend), config);
         Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir }
@@ -239,7 +271,7 @@ pub struct AtRest {
     archive: Arc<Archive>,
     clock: Arc<ManualClock>,
     memory: Option<MemoryBackend>,
-    dir: Arc<TempDir>,
+    dir: Arc<Home>,
 }
 
 impl AtRest {
@@ -270,7 +302,7 @@ pub fn env(parts: SnapshotParts, hooks: &Hooks) -> CycleEnv {
     }
 }
 
-fn open(dir: &TempDir, memory: Option<&MemoryBackend>) -> Arc<dyn Backend> {
+fn open(dir: &Home, memory: Option<&MemoryBackend>) -> Arc<dyn Backend> {
     match memory {
         Some(memory) => Arc::new(memory.clone()),
         None => Arc::new(RocksBackend::open(&dir.path().join("store"), &SMALL).unwrap()),

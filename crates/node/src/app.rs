@@ -19,7 +19,7 @@ use state_pruner::{
     events::{EventJournal, Stopping},
     snapshot::NodeFacts,
 };
-use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table};
+use state_store::{Batch, NativeChain, Reserve, RocksBackend, RocksConfig, Store, Table};
 use state_tree::{Order, RoochLayout};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -159,6 +159,7 @@ impl Core {
             .with_context(|| format!("creating {}", config.node.data_dir.display()))?;
         let backend = RocksBackend::open(&path, &RocksConfig::default())?;
         let store = Arc::new(Store::open(Arc::new(backend), config.store())?);
+        keep_room(config, &store)?;
         let facts = Arc::new(Facts::default());
         let events = Arc::new(journal(config, &clock)?);
         let retention = Arc::new(retention(config, &store, (&clock, &events)));
@@ -188,6 +189,17 @@ fn journal(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<EventJourn
 
 /// Time and events.
 type Surroundings<'a> = (&'a Arc<dyn Clock>, &'a Arc<EventJournal>);
+
+/// Room for when the device is full. Too little of it today is no reason not to start: health tells.
+fn keep_room(config: &Config, store: &Store) -> anyhow::Result<()> {
+    let path = config.node.data_dir.join("reserve");
+    let Some(bytes) = config.pruner.reserve.and_then(NonZeroU64::new) else {
+        return Reserve::remove(&path).context("removing the reserve of an earlier run");
+    };
+    let room = store.keep_room(Reserve::new(path, bytes)).context("keeping room on the device")?;
+    tracing::info!(?room, "reserve of the device");
+    Ok(())
+}
 
 /// What stays readable. Without a pruner there are no bounds and nothing goes; pins are kept all the same.
 fn retention(config: &Config, store: &Arc<Store>, (clock, events): Surroundings<'_>) -> LiveRetention {

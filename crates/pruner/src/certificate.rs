@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use state_store::Space;
+use state_store::{Point, Space, reached};
 
 use crate::{
     error::PruneError,
@@ -241,6 +241,7 @@ impl Certificate {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| PruneError::Invariant(format!("a certificate does not encode: {error}")))?;
         files::replace(&path, &text)?;
+        reached(Point::Certified);
         remove_old(&folder)?;
         Ok(path)
     }

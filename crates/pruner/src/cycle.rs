@@ -21,7 +21,7 @@ mod telling;
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
 
-use state_store::Pace;
+use state_store::{Pace, Point, reached};
 use state_tree::{NodeLayout, Order, StateRoot};
 
 use crate::{
@@ -230,6 +230,7 @@ pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> 
         }
     }
     env.parts.records.remove(RecordKey::Phase)?;
+    reached(Point::CycleEnded);
     mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
 }
 
@@ -240,6 +241,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
     env.parts.policy.advance()?;
     let counted = env.parts.store.head().map(|_| env.parts.store.begin_counting()); // BEFORE the capture
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
+    reached(Point::SnapshotSaved);
     env.observer.captured(snapshot.snapshot.latest_order);
     let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
     let guard = env.snapshots.lock_in_cycle(PrunePhase::BuildReach, &env.control)?;
@@ -258,6 +260,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
         deleted: 0,
     };
     record.save(&*env.parts.records)?;
+    reached(Point::MarkBegins);
     let traced = counts::traced(&*guard.roots()?, counted);
     let (mark, report) = mark_under(env, order, cycle, (&guard, traced.map(|(_, root)| root)))?;
     warn_of_foreign_rows(report.foreign_rows);
@@ -270,6 +273,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
     record.mark_digest = Some(mark.live_digest());
     reports.save(cycle, &*env.parts.records)?;
     record.save(&*env.parts.records)?; // BEFORE the first delete (S18)
+    reached(Point::SweepBegins);
     let traced = traced.map(|(order, _)| order);
     Ok((record, Marked { mark: Arc::new(mark), reports, traced, resumed: false }))
 }
@@ -332,6 +336,7 @@ fn sweep_marked(
     let snapshot = AtomicFields::of(&guard);
     drop(guard);
     env.snapshots.end_cycle(); // AFTER the last delete (I5)
+    reached(Point::BarrierLetGo);
     let start = env.parts.clock.monotonic();
     let sampled = verify::sample_live(
         &*env.parts.store.view()?,

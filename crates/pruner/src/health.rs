@@ -121,6 +121,8 @@ pub struct Facts {
     pub snapshot_failures: u32,
     /// How snapshots are treated.
     pub snapshot_path: SnapshotPath,
+    /// Bytes of the reserve, while it is let go.
+    pub reserve: Option<u64>,
 }
 
 /// Snapshots in a row that may fail before somebody should look.
@@ -145,6 +147,7 @@ pub fn assess(facts: &Facts) -> Health {
         lagging(facts),
         engine_errors(facts),
         low_disk(facts),
+        reserve_released(facts),
         incremental_failed(facts),
         incremental_behind(facts),
         incremental_waits(facts),
@@ -238,6 +241,16 @@ fn low_disk(facts: &Facts) -> Option<Reason> {
         iec(disk.room_from)
     );
     Some(reason(Verdict::Degraded, "low_disk", message))
+}
+
+fn reserve_released(facts: &Facts) -> Option<Reason> {
+    let bytes = facts.reserve?;
+    let message = format!(
+        "the device was full and the reserve of {} was let go: make room; it is taken again when {} are free",
+        iec(bytes),
+        iec(bytes.saturating_mul(2))
+    );
+    Some(reason(Verdict::Degraded, "reserve_released", message))
 }
 
 fn incremental_failed(facts: &Facts) -> Option<Reason> {
@@ -341,7 +354,7 @@ mod tests {
         let under_way = |unfinished| Facts { unfinished: Some(unfinished), ..Facts::default() };
         let by = Holder { pid: Some(7), command: None };
         let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
-        let rows: [(Facts, Verdict, &[&str]); 14] = [
+        let rows: [(Facts, Verdict, &[&str]); 15] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -356,6 +369,7 @@ mod tests {
             (Facts { background_errors: Some(1), ..Facts::default() }, Verdict::Degraded, &["engine_errors"]),
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
+            (Facts { reserve: Some(1), ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
         ];
         for (facts, verdict, codes) in rows {
             let health = assess(&facts);

@@ -23,7 +23,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use state_store::Store;
+use state_store::{Reserve, Room, Store};
 use state_tree::{NodeLayout, Order};
 
 use crate::{
@@ -172,7 +172,7 @@ impl Pruner {
         let worker = Arc::clone(&inner);
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
             yield_to_commits();
-            worker.serve(&messages, Begin { new_ledger, look });
+            worker.serve_or_tell(&messages, Begin { new_ledger, look });
         });
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the pruner thread cannot start: {error}")))?;
@@ -236,6 +236,7 @@ impl Pruner {
             lock: snapshots.lock,
             snapshot_failures: snapshots.failures,
             snapshot_path: self.inner.config.snapshots.path(),
+            reserve: self.inner.reserve_let_go(),
         })
     }
 
@@ -317,6 +318,19 @@ impl Inner {
     fn background_errors(&self) -> Option<u64> {
         let Ok(errors) = self.parts.store.backend().background_errors() else { return None };
         Some(errors)
+    }
+
+    /// Bytes of the reserve, while it is let go.
+    fn reserve_let_go(&self) -> Option<u64> {
+        let reserve = self.parts.store.reserve()?;
+        (reserve.room() == Room::LetGo).then(|| reserve.bytes())
+    }
+
+    /// Takes the reserve again, if there is room by now.
+    fn take_reserve(&self) {
+        if let Some(Err(error)) = self.parts.store.reserve().map(Reserve::take) {
+            tracing::warn!(%error, "the reserve could not be taken; it is tried again after the next run");
+        }
     }
 
     /// Orders since the last cycle, as if one had begun when the window filled.

@@ -19,12 +19,14 @@ mod kept;
 mod many;
 mod pending;
 mod permit;
+mod point;
 pub mod record;
+mod reserve;
 mod schema;
 mod store;
 
 #[cfg(any(test, feature = "test-util"))]
-pub use backend::{Armed, CrashTail, Fault, FaultyBackend, MemoryBackend};
+pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
     Backend, Batch, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, lock_holder, space_of,
 };
@@ -36,6 +38,10 @@ pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use pending::{Lag, PendingCounts};
 pub use permit::Permit;
+#[cfg(all(feature = "test-util", debug_assertions))]
+pub use point::{KILL_AT, Watching, watch};
+pub use point::{Point, reached};
+pub use reserve::{Reserve, Room};
 pub use schema::Table;
 pub use store::{
     ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,

@@ -12,7 +12,7 @@ mod settle;
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -30,6 +30,8 @@ use crate::{
     gate::{ChainState, Commit, Committed, Writer},
     journal,
     permit::{Fence, Permit},
+    point::{Point, reached},
+    reserve::{Reserve, Room},
 };
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
@@ -96,6 +98,8 @@ pub struct Store {
     fence: Arc<Fence>,
     /// Whether entries may expire as far as counts go; follows what the gate guards.
     counts_settled: AtomicBool,
+    /// Set once, by whoever opened the store.
+    reserve: OnceLock<Reserve>,
 }
 
 impl std::fmt::Debug for Store {
@@ -138,6 +142,7 @@ impl Store {
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),
             counts_settled: AtomicBool::new(false),
+            reserve: OnceLock::new(),
         })
     }
 
@@ -164,12 +169,35 @@ impl Store {
         let mut booked = gate.book(&*self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
         self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
-        self.backend().write(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
+        reached(Point::CommitRecorded);
+        self.write_or_make_room(&planned.batch)?; // nodes, journal and root together (I9)
+        reached(Point::CommitWritten);
         gate.keep(&plan, booked);
         self.note(&gate);
         self.change(|chain| chain.apply(&planned))?;
         MutexGuard::unlock_fair(gate); // a capture that waits goes before the next commit of a busy committer
         Ok(planned.committed)
+    }
+
+    /// A commit that finds no room lets the reserve go, so that those after it find some.
+    fn write_or_make_room(&self, batch: &Batch) -> Result<(), StoreError> {
+        let written = self.backend().write(batch, self.writer.durability);
+        if matches!(written, Err(StoreError::DiskFull { .. })) {
+            self.reserve().into_iter().for_each(Reserve::let_go_or_tell);
+        }
+        written
+    }
+
+    /// Gives the store a reserve of room, and takes it. The first one stays.
+    ///
+    /// Errors: a failed write other than for want of room.
+    pub fn keep_room(&self, reserve: Reserve) -> Result<Room, StoreError> {
+        self.reserve.get_or_init(|| reserve).take()
+    }
+
+    /// The reserve, if it was given one.
+    pub fn reserve(&self) -> Option<&Reserve> {
+        self.reserve.get()
     }
 
     fn note(&self, counting: &Counting) {
@@ -272,7 +300,9 @@ impl Store {
                 deleted.nodes += 1;
             }
         }
+        reached(Point::BatchJudged);
         self.backend().write(&batch, self.writer.durability)?; // deletes and cursor together (I9)
+        reached(Point::BatchWritten);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next delete batch (I12)
         Ok(deleted)
     }

@@ -134,6 +134,9 @@ fn triggers(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         let message = "a share above 0 and below 1 is expected; write \"none\" to look at no share";
         wrong("pruner.garbage_ratio", message.to_owned());
     }
+    if pruner.reserve == Some(0) {
+        wrong("pruner.reserve", "nothing would be kept; write \"none\" for no reserve".to_owned());
+    }
     if pruner.low_disk == Some(0) {
         wrong("pruner.low_disk", "no disk has less; write \"none\" to look at no disk".to_owned());
     }

@@ -92,6 +92,8 @@ pub struct PrunerSection {
     pub garbage_ratio: Option<Share>,
     /// Free bytes below which a cycle begins; absent means that they are not looked at.
     pub low_disk: Option<u64>,
+    /// Room kept on the device for when it is full, in bytes.
+    pub reserve: Option<u64>,
     /// Least time between the beginnings of two automatic cycles.
     pub cooldown: Duration,
     /// How to find what is live.
@@ -187,6 +189,7 @@ impl Default for Config {
                 jitter: Share::TENTH,
                 garbage_ratio: None,
                 low_disk: None,
+                reserve: Some(96 << 20), // a range, what it needs beside it, and some
                 cooldown: Duration::from_secs(1),
                 mark: cycle.mark,
                 sweep: cycle.sweep,
@@ -258,6 +261,7 @@ impl Config {
         source.take_share("pruner.jitter", &mut pruner.jitter);
         source.take_optional_share("pruner.garbage_ratio", &mut pruner.garbage_ratio);
         source.take_optional_bytes("pruner.low_disk", &mut pruner.low_disk);
+        source.take_optional_bytes("pruner.reserve", &mut pruner.reserve);
         source.take_duration("pruner.cooldown", &mut pruner.cooldown);
         source.take("pruner.mark", &mut pruner.mark);
         source.take("pruner.sweep", &mut pruner.sweep);
@@ -336,6 +340,7 @@ impl Config {
             jitter,
             garbage_ratio,
             low_disk,
+            reserve: _, // of the store
             cooldown,
             mark,
             sweep,

@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 49] = [
+const OTHER: [(&str, &str); 50] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -55,6 +55,7 @@ const OTHER: [(&str, &str); 49] = [
     ("pruner.jitter", "25 %"),
     ("pruner.garbage_ratio", "0.5"),
     ("pruner.low_disk", "2 GiB"),
+    ("pruner.reserve", "1 MiB"),
     ("pruner.cooldown", "1m"),
     ("pruner.mark", "walk"),
     ("pruner.sweep", "delete"),
@@ -87,7 +88,7 @@ const OTHER: [(&str, &str); 49] = [
 /// What the parts of the node are built from.
 fn effect(config: &Config) -> String {
     let parts = (config.store(), config.chain(), config.pruner(), config.keep(), config.readers(), config.events());
-    let parts = (parts, config.chain.keep_blocks);
+    let parts = (parts, config.chain.keep_blocks, config.pruner.reserve);
     let places = (&config.node, config.store_dir(), config.pruner_dir());
     format!("{parts:?} {places:?} {:?}", config.log)
 }
@@ -128,6 +129,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         jitter = 1.5
         garbage_ratio = "half"
         low_disk = 0
+        reserve = 0
         every = 7
         [prunr]
         mark = "scan"
@@ -156,6 +158,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         "my.toml: pruner.jitter: a share from 0 to 1",
         "my.toml: pruner.garbage_ratio: a share from 0 to 1",
         "my.toml: pruner.low_disk: ",
+        "my.toml: pruner.reserve: ",
         "my.toml: pruner.every: a time such as \"200ms\" is expected",
         "my.toml: prunr.mark: unknown key; the nearest known key is pruner.mark",
         "my.toml: pruner.recovery.max_phase_retires: unknown key; the nearest known key is pruner.recovery.max_phase_retries",

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use state_store::{Correction, Traced};
+use state_store::{Correction, Point, Traced, reached};
 use state_tree::{Order, StateRoot};
 
 use super::{CycleEnv, CycleOrder, Marked};
@@ -34,6 +34,7 @@ pub(super) fn correct(
     guard: &SnapshotGuard<'_>,
     (marked, record): (&Marked, &PhaseRecord),
 ) -> Result<(), PruneError> {
+    reached(Point::SweepEnds);
     let Some((traced, shared)) = marked.traced.zip(marked.mark.shared()) else { return Ok(()) };
     let mut correction = Correction::new((traced, record.cycle), shared);
     let corrected = loop {

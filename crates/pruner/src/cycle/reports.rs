@@ -1,7 +1,10 @@
 //! What BuildReach found, kept for the certificate across a restart.
 
 use serde::{Deserialize, Serialize};
-use state_store::record::{self, Record};
+use state_store::{
+    Point, reached,
+    record::{self, Record},
+};
 
 use crate::{
     certificate::{FileBytes, RetainedReport},
@@ -35,7 +38,9 @@ impl Reports {
     pub(super) fn save(&self, cycle: u64, records: &dyn Records) -> Result<(), PruneError> {
         let json = serde_json::to_vec(self)
             .map_err(|error| PruneError::Invariant(format!("a report does not encode: {error}")))?;
-        records.stage(RecordKey::Reports, &record::encode(&StoredReports { cycle, json })?)
+        records.stage(RecordKey::Reports, &record::encode(&StoredReports { cycle, json })?)?;
+        reached(Point::SweepPlanned);
+        Ok(())
     }
 
     pub(super) fn load(cycle: u64, records: &dyn Records) -> Result<Self, PruneError> {

@@ -19,7 +19,7 @@ use std::{
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
-use state_store::LiveSet;
+use state_store::{LiveSet, Point, reached};
 use state_tree::NodeHash;
 
 use crate::{
@@ -108,6 +108,7 @@ impl OpenMark {
                 walked.live_nodes()
             )));
         }
+        reached(Point::MarkWalked);
         let Self { out, aside, dir, identity, digest, count, .. } = self;
         let header = Header { identity, count, payload: digest.finalize().into() };
         let named = failed(&aside.path);
@@ -115,9 +116,12 @@ impl OpenMark {
         file.seek(SeekFrom::Start(0)).map_err(&named)?;
         file.write_all(&header.encode()).map_err(&named)?;
         file.sync_all().map_err(&named)?;
+        reached(Point::MarkWritten);
         let path = disk::sealed_path(&dir, identity.cycle);
         fs::rename(&aside.path, &path).map_err(failed(&path))?;
+        reached(Point::MarkNamed);
         sync_folder(&dir)?;
+        reached(Point::MarkSealed);
         SealedMark::open(&dir, identity)
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use state_store::{Backend, Haste, KeyRange, NodeFile, StoreError};
+use state_store::{Backend, Haste, KeyRange, NodeFile, Point, StoreError, reached};
 
 use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, share_of_keys};
 use crate::{control::Stage, error::PruneError};
@@ -26,7 +26,7 @@ pub(super) fn sweep(
     let blobs = backend.node_blob_bytes()?;
     for range in cut(&old.files, old.from.clone(), job.range_bytes) {
         job.admit()?;
-        check_room(backend, &backend.node_files()?, &range, blobs)?; // commits have written since the last range
+        make_room(job, &range, blobs)?;
         active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         (report.deleted, report.spared, report.foreign) = (tally.dropped, tally.created, tally.foreign);
@@ -37,7 +37,9 @@ pub(super) fn sweep(
             // BEFORE the cursor says that everything is done
             old.rewrite_leftovers(job, &|range| active.rewrite(range).map(|_| ()))?;
         }
+        reached(Point::RangeRewritten);
         cursor.advance(next, report.deleted, Saved::NotYet)?; // the work first: it is idempotent
+        reached(Point::RangePassed);
         job.show(Stage::Sweep, report.deleted, Some(next));
     }
     Ok(())
@@ -57,7 +59,7 @@ impl Old {
             tracing::warn!(file = file.number, "a file outlived the rewrite of its range and is rewritten again");
             let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
             job.admit()?;
-            check_room(backend, &backend.node_files()?, &range, backend.node_blob_bytes()?)?;
+            make_room(job, &range, backend.node_blob_bytes()?)?;
             rewrite(&range).map_err(|error| told_to_end(job, error))?;
         }
         match self.left(backend)?.len() {
@@ -92,8 +94,9 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let (mut done, blobs) = (0, backend.node_blob_bytes()?);
     for range in cut(&old.files, None, job.range_bytes) {
         job.admit()?;
-        let bytes = check_room(backend, &backend.node_files()?, &range, blobs)?;
+        let bytes = make_room(job, &range, blobs)?;
         backend.rewrite_files(&range).map_err(|error| told_to_end(job, error))?;
+        reached(Point::RangeReclaimed);
         done += bytes;
         if let Some(pace) = &job.pace {
             pace.spend(bytes, Haste::Usual);
@@ -137,6 +140,17 @@ fn largest_level(files: &[NodeFile]) -> Option<u32> {
 pub(super) fn check_room_for_all(backend: &dyn Backend, range_bytes: u64) -> Result<(), PruneError> {
     let (files, blobs) = (backend.node_files()?, backend.node_blob_bytes()?);
     cut(&files, None, range_bytes).iter().try_for_each(|range| check_room(backend, &files, range, blobs).map(|_| ()))
+}
+
+/// Asks for room as the store is now, for commits have written since the last range; the reserve goes where there is none.
+fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
+    let backend = job.store.backend();
+    let asked = check_room(backend, &backend.node_files()?, range, blobs);
+    let (Err(PruneError::NoRoom { .. }), Some(reserve)) = (&asked, job.store.reserve()) else { return asked };
+    match reserve.let_go()? {
+        Some(_) => check_room(backend, &backend.node_files()?, range, blobs),
+        None => asked,
+    }
 }
 
 /// Bytes of files in the range, if it has room: its files exist twice until the rewrite ends. Blob files are shared by

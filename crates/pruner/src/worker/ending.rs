@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use state_store::Disposition;
+use state_store::{Disposition, Point, StoreError, reached};
 
 use super::{
     Inner,
@@ -68,6 +68,9 @@ impl Inner {
                 tracing::warn!(%error, "pruning cycle failed");
             }
         }
+        if let (PruneError::Store(StoreError::DiskFull { .. }), Some(reserve)) = (error, self.parts.store.reserve()) {
+            reserve.let_go_or_tell(); // the next run, and commits, have it
+        }
         self.recovery.cycle_failed(error);
         let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
@@ -109,6 +112,8 @@ impl Inner {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
             self.recovery.unsaved(&error);
         }
+        reached(Point::OutcomeSaved);
+        self.take_reserve();
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
         shared.rest();

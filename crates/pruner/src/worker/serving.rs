@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use state_store::{Point, reached};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -77,8 +78,20 @@ impl Outside {
 }
 
 impl Inner {
+    /// Works until it is told to stop. A panic between runs ends the worker as one in a run does (P14).
+    pub(super) fn serve_or_tell(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
+        if catch_unwind(AssertUnwindSafe(|| self.serve(messages, begin))).is_err() {
+            tracing::error!("the pruner panicked between runs; the node serves, pruning has ended");
+            let mut shared = self.shared.lock();
+            shared.poisoned = Some("it panicked between runs; see the log".to_owned());
+            shared.rest();
+            drop(shared);
+            self.rested.notify_all();
+        }
+    }
+
     /// Works until it is told to stop. A ledger that is new is saved first: the schedule counts from it.
-    pub(super) fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
+    fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
         if let Some(Err(error)) = begin.new_ledger.map(|ledger| ledger.save(&*self.parts.records)) {
             tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
             self.recovery.unsaved(&error);
@@ -163,6 +176,7 @@ impl Inner {
         self.parts.events.emit(Event::TriggerFired { trigger, run: ledger.newest(), head_order });
         self.work(trigger, control, |env, order| {
             ledger.save(&*self.parts.records)?; // BEFORE anything is done: a request is served once (C14)
+            reached(Point::RunBegins);
             cycle::run_by(env, order, &self.runner(runtime)).map(Some)
         });
     }

@@ -222,6 +222,7 @@ impl Inner {
     pub(super) fn sweep(self: &Arc<Self>, steady: &mut Steady, control: &Arc<Control>) {
         let head = self.shared.lock().head;
         let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control)));
+        self.take_reserve();
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
         let pending = self.parts.store.pending();
         let now = self.parts.clock.monotonic();

@@ -1,11 +1,14 @@
 //! A backend that fails where a test asks, and that shows what a crash leaves.
 //!
-//! Writes and reads are counted; the operation of a given number fails, once or from then on. A frozen backend refuses
-//! every write after the n-th, and [`FaultyBackend::crash_image`] is the store as a reopen would find it, with or
-//! without the tail of writes that were never synced. No hook in the product is needed for any of it.
+//! Every [`Operation`] is counted and can be told to fail, once or from then on; reads and writes are counted together,
+//! too, and the one of a given number fails once. A frozen backend refuses every write after the n-th, and
+//! [`FaultyBackend::crash_image`] is the store as a reopen would find it, with or without the tail of writes that were
+//! never synced. No hook in the product is needed for any of it.
+
+mod operation;
 
 use std::{
-    io,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,29 +18,10 @@ use std::{
 use parking_lot::Mutex;
 use state_tree::NodeHash;
 
+use self::operation::Injection;
+pub use self::operation::{Fault, Lasting, Operation};
 use super::{Backend, Batch, Durability, Flow, KeyRange, MemoryBackend, NodeFile, Space, View};
 use crate::{error::StoreError, filter::SweepSlot, schema::Table};
-
-/// What a failing operation reports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// A passing failure of the device.
-    Transient,
-    /// A full device.
-    DiskFull,
-    /// Damaged data.
-    Corrupt,
-}
-
-impl Fault {
-    fn error(self, what: &str) -> StoreError {
-        match self {
-            Self::Transient => StoreError::Io { what: what.to_owned(), source: io::Error::other("injected") },
-            Self::DiskFull => StoreError::DiskFull { what: what.to_owned() },
-            Self::Corrupt => StoreError::Corrupt(format!("injected while {what}")),
-        }
-    }
-}
 
 /// What a power loss takes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,8 +75,48 @@ impl Counter {
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
 
+impl Faults {
+    /// Counts the call, and fails it if it is its turn.
+    fn meet(&self, operation: Operation) -> Result<(), StoreError> {
+        *self.calls.lock().entry(operation).or_insert(0) += 1;
+        let hook = self.before_each.lock().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+        let mut slot = self.injection.lock();
+        let Some(injection) = slot.as_mut().filter(|injection| injection.operation == operation) else {
+            return Ok(());
+        };
+        if injection.passing > 0 {
+            injection.passing -= 1;
+            return Ok(());
+        }
+        let fault = injection.fault;
+        if injection.lasting == Lasting::Once {
+            *slot = None;
+        }
+        self.met.fetch_add(1, Ordering::AcqRel);
+        Err(fault.error(operation.what()))
+    }
+
+    fn read(&self, operation: Operation) -> Result<(), StoreError> {
+        let hook = self.before_read.lock().clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+        self.meet(operation)?;
+        self.reads.step(operation.what())
+    }
+}
+
 struct Faults {
     before_read: Mutex<Option<Hook>>,
+    injection: Mutex<Option<Injection>>,
+    before_each: Mutex<Option<Hook>>,
+    /// Calls by operation.
+    calls: Mutex<BTreeMap<Operation, u64>>,
+    /// Failures injected by [`FaultyBackend::inject`].
+    met: AtomicU64,
     before_write: Mutex<Option<Hook>>,
     reads: Counter,
     writes: Counter,
@@ -140,6 +164,10 @@ impl FaultyBackend {
             memory,
             faults: Arc::new(Faults {
                 before_read: Mutex::default(),
+                injection: Mutex::default(),
+                before_each: Mutex::default(),
+                calls: Mutex::default(),
+                met: AtomicU64::new(0),
                 before_write: Mutex::default(),
                 reads: Counter::default(),
                 writes: Counter::default(),
@@ -166,6 +194,11 @@ impl FaultyBackend {
         *self.faults.before_read.lock() = Some(Arc::new(hook));
     }
 
+    /// Calls this before each operation, on the thread that asks for it.
+    pub fn before_each(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.faults.before_each.lock() = Some(Arc::new(hook));
+    }
+
     /// Calls this before each write, on the thread that writes.
     pub fn before_write(&self, hook: impl Fn() + Send + Sync + 'static) {
         *self.faults.before_write.lock() = Some(Arc::new(hook));
@@ -176,6 +209,26 @@ impl FaultyBackend {
         let counters = [&self.faults.reads, &self.faults.writes, &self.faults.rewrites];
         let armed = counters.iter().any(|counter| counter.plan.lock().is_some());
         if armed { Armed::Yes } else { Armed::No }
+    }
+
+    /// Fails an operation after `passing` further calls of it.
+    pub fn inject(&self, operation: Operation, passing: u64, fault: Fault, lasting: Lasting) {
+        *self.faults.injection.lock() = Some(Injection { operation, passing, fault, lasting });
+    }
+
+    /// Ends what [`FaultyBackend::inject`] began.
+    pub fn heal(&self) {
+        *self.faults.injection.lock() = None;
+    }
+
+    /// Calls that failed by [`FaultyBackend::inject`] so far.
+    pub fn met(&self) -> u64 {
+        self.faults.met.load(Ordering::Acquire)
+    }
+
+    /// Calls of an operation so far.
+    pub fn calls(&self, operation: Operation) -> u64 {
+        self.faults.calls.lock().get(&operation).map_or(0, |calls| *calls)
     }
 
     /// Fails the write after `distance` further ones, once.
@@ -220,18 +273,9 @@ impl FaultyBackend {
     }
 }
 
-impl Faults {
-    fn read(&self, what: &str) -> Result<(), StoreError> {
-        let hook = self.before_read.lock().clone();
-        if let Some(hook) = hook {
-            hook();
-        }
-        self.reads.step(what)
-    }
-}
-
 impl Backend for FaultyBackend {
     fn view(&self) -> Result<Arc<dyn View>, StoreError> {
+        self.faults.meet(Operation::View)?;
         Ok(Arc::new(FaultyView { inner: self.inner.view()?, faults: Arc::clone(&self.faults) }))
     }
 
@@ -242,6 +286,7 @@ impl Backend for FaultyBackend {
         }
         let _whole = self.faults.write.lock();
         self.alive()?;
+        self.faults.meet(Operation::Write)?;
         self.faults.writes.step("writing")?;
         self.inner.write(batch, durability)?;
         if durability == Durability::Synced {
@@ -253,12 +298,14 @@ impl Backend for FaultyBackend {
     fn flush(&self) -> Result<(), StoreError> {
         let _whole = self.faults.write.lock();
         self.alive()?;
+        self.faults.meet(Operation::Flush)?;
         self.inner.flush()?;
         self.note_synced(); // files are synced before the engine lists them
         Ok(())
     }
 
     fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
+        self.faults.meet(Operation::Rewrite)?;
         self.faults.rewrites.step("rewriting")?;
         self.inner.rewrite_files(range)
     }
@@ -268,26 +315,32 @@ impl Backend for FaultyBackend {
     }
 
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
+        self.faults.meet(Operation::ListFiles)?;
         self.inner.node_files()
     }
 
     fn node_blob_bytes(&self) -> Result<u64, StoreError> {
+        self.faults.meet(Operation::BlobBytes)?;
         self.inner.node_blob_bytes()
     }
 
     fn node_rows_hint(&self) -> Result<u64, StoreError> {
+        self.faults.meet(Operation::RowsHint)?;
         self.inner.node_rows_hint()
     }
 
     fn space(&self) -> Result<Space, StoreError> {
+        self.faults.meet(Operation::Space)?;
         self.inner.space()
     }
 
     fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
+        self.faults.meet(Operation::FreeBytes)?;
         self.inner.free_bytes()
     }
 
     fn background_errors(&self) -> Result<u64, StoreError> {
+        self.faults.meet(Operation::BackgroundErrors)?;
         self.inner.background_errors()
     }
 
@@ -307,22 +360,22 @@ impl View for FaultyView {
     }
 
     fn node(&self, hash: &NodeHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.faults.read("reading a node")?;
+        self.faults.read(Operation::ReadNode)?;
         self.inner.node(hash)
     }
 
     fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
-        self.faults.read("reading nodes")?;
+        self.faults.read(Operation::ReadNodes)?;
         self.inner.nodes(hashes, each)
     }
 
     fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
-        self.faults.read("scanning nodes")?;
+        self.faults.read(Operation::ScanNodes)?;
         self.inner.scan_nodes(range, each)
     }
 
     fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.faults.read("reading a row")?;
+        self.faults.read(Operation::ReadRow)?;
         self.inner.row(table, key)
     }
 
@@ -332,7 +385,7 @@ impl View for FaultyView {
         keys: &[[u8; 8]],
         each: &mut dyn FnMut(usize, Option<&[u8]>),
     ) -> Result<(), StoreError> {
-        self.faults.read("reading rows")?;
+        self.faults.read(Operation::ReadRows)?;
         self.inner.rows(table, keys, each)
     }
 
@@ -342,7 +395,7 @@ impl View for FaultyView {
         range: &KeyRange,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Result<(), StoreError> {
-        self.faults.read("scanning rows")?;
+        self.faults.read(Operation::ScanRows)?;
         self.inner.scan(table, range, each)
     }
 

@@ -16,7 +16,7 @@ use state_tree::NodeHash;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use self::{
-    faulty::{Armed, CrashTail, Fault, FaultyBackend},
+    faulty::{Armed, CrashTail, Fault, FaultyBackend, Lasting, Operation},
     memory::MemoryBackend,
 };
 pub use self::{

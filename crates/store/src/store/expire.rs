@@ -23,6 +23,7 @@ use crate::{
     journal::{self, JournalRecord},
     many,
     permit::Permit,
+    point::{Point, reached},
     record::{self, Record},
     schema::Table,
 };
@@ -255,7 +256,9 @@ impl Store {
         }
         let group = (!is_done).then(|| GroupRecord::of(last, &expiry.left()));
         ExpiryRecord { done: done.map(Order::get), group }.put(&mut batch)?;
+        reached(Point::SliceJudged);
         self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9)
+        reached(Point::SliceWritten);
         slice.step.hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
         backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });

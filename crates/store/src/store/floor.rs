@@ -9,7 +9,9 @@ use crate::{
     backend::{Batch, Durability},
     chain::{FloorRecord, NativeChain, RootRecord, native},
     error::{HeadOrder, StoreError},
-    kept, record,
+    kept,
+    point::{Point, reached},
+    record,
     schema::Table,
 };
 
@@ -51,6 +53,7 @@ impl Store {
         }
         let_go.iter().for_each(|order| batch.delete(Table::CHAIN, kept::key(*order)));
         self.backend().write(&batch, durability)?;
+        reached(Point::FloorMoved);
         let root = |record: &RootRecord| StateRoot::new(NodeHash::new(record.root));
         self.change(|chain| {
             let stays = records.iter().map(|(order, record)| (*order, root(record)));

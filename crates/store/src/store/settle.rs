@@ -23,6 +23,7 @@ use crate::{
     many,
     pending::{Lag, Pending, PendingCounts},
     permit::Permit,
+    point::{Point, reached},
     record,
     schema::Table,
 };
@@ -128,6 +129,7 @@ impl Store {
         batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
         ExpiryRecord { done, group: None }.put(&mut batch)?;
         self.backend().write(&batch, Durability::Logged)?;
+        reached(Point::JournalSettled);
         gate.settled += 1;
         if let Some(pending) = &mut gate.pending {
             pending.forget_orders(..=cutoff);
@@ -198,6 +200,7 @@ impl Store {
     fn write_under<T>(&self, gate: MutexGuard<'_, T>, batch: &Batch) -> Result<(), StoreError> {
         if !batch.is_empty() {
             self.backend().write(batch, Durability::Logged)?;
+            reached(Point::MarksWritten);
         }
         MutexGuard::unlock_fair(gate);
         Ok(())
@@ -214,6 +217,7 @@ impl Store {
         let mut batch = Batch::new();
         record.put(&mut batch)?;
         self.backend().write(&batch, Durability::Logged)?;
+        reached(Point::CountsConfirmed);
         if gate.mode == Mode::Blind {
             gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
         }

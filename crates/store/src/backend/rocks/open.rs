@@ -40,7 +40,13 @@ impl RocksBackend {
         let families = inspect(path)?;
         require(path, Table::CHAIN.name(), &families)?; // never adds our tables to somebody else's store
         refuse_if_not_writable(path)?;
-        open_native(path, config, families)
+        open_native(path, config, families, None)
+    }
+
+    /// As [`RocksBackend::open`] on a store that exists, with its files behind an environment of the test's making.
+    #[cfg(feature = "test-util")]
+    pub fn open_through(path: &Path, config: &RocksConfig, env: &Env) -> Result<Self, StoreError> {
+        open_native(path, config, inspect(path)?, Some(env))
     }
 
     /// Opens any store for reading, at one instant, beside whoever writes it. Nothing is written into its folder.
@@ -138,12 +144,18 @@ fn yield_to_commits(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn open_native(path: &Path, config: &RocksConfig, present: BTreeSet<String>) -> Result<RocksBackend, StoreError> {
+fn open_native(
+    path: &Path,
+    config: &RocksConfig,
+    present: BTreeSet<String>,
+    env: Option<&Env>,
+) -> Result<RocksBackend, StoreError> {
     let tuning = Tuning::new(config);
     let slot = Arc::new(SweepSlot::default());
     let (log, mut options) = database(&tuning, Opening::Writer);
     options.create_if_missing(true);
     options.create_missing_column_families(true);
+    env.into_iter().for_each(|env| options.set_env(env));
     yield_to_commits(path)?;
     let ours = Table::ALL.iter().map(|table| table.name().to_owned());
     let families: BTreeSet<String> = present.into_iter().chain(ours).chain([NODE_FAMILY.to_owned()]).collect();
@@ -165,7 +177,7 @@ fn create(path: &Path, config: &RocksConfig) -> Result<(), StoreError> {
     beside.push(CREATING_SUFFIX);
     let building: PathBuf = path.with_file_name(beside);
     fs::create_dir_all(&building).map_err(failed)?;
-    let made = open_native(&building, config, BTreeSet::from([DEFAULT_COLUMN_FAMILY_NAME.to_owned()]))?;
+    let made = open_native(&building, config, BTreeSet::from([DEFAULT_COLUMN_FAMILY_NAME.to_owned()]), None)?;
     drop(made);
     fs::rename(&building, path).map_err(failed)?;
     let parent = match path.parent() {

@@ -1,0 +1,183 @@
+//! Named points between the steps whose order must survive a crash. A test arms one: the process is killed there, or the
+//! test is told on the same thread.
+//!
+//! Nothing of it is in a release build: without debug assertions, or without the feature `test-util`, [`reached`] is
+//! empty. Only the environment arms a kill, so no input of a node can.
+
+/// Declares the points and lists them, so that a new one is in every test that goes through the list.
+macro_rules! points {
+    ($($(#[$doc:meta])* $point:ident => $name:literal,)*) => {
+        /// A point.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Point {
+            $($(#[$doc])* $point,)*
+        }
+
+        impl Point {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$point,)*];
+
+            /// What a test calls it.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$point => $name,)*
+                }
+            }
+        }
+    };
+}
+
+points! {
+    /// A commit is in the barrier and not written.
+    CommitRecorded => "commit::recorded",
+    /// A commit is written and not visible.
+    CommitWritten => "commit::written",
+    /// The floor has moved on disk and not in memory.
+    FloorMoved => "floor::moved",
+    /// The run is in the ledger; its cycle has done nothing.
+    RunBegins => "run::begins",
+    /// The snapshot is persisted; no phase record names it.
+    SnapshotSaved => "snapshot::saved",
+    /// The phase record says that marking goes on.
+    MarkBegins => "mark::begins",
+    /// Every root is walked; the mark file is not complete.
+    MarkWalked => "mark::walked",
+    /// The mark file is complete under its temporary name.
+    MarkWritten => "mark::written",
+    /// The mark file has its name; its folder is not synced.
+    MarkNamed => "mark::named",
+    /// The mark is sealed; its cycle does not say so.
+    MarkSealed => "mark::sealed",
+    /// The journal entries of the window are settled.
+    JournalSettled => "journal::settled",
+    /// The phase record is about to name the mark.
+    SweepPlanned => "sweep::planned",
+    /// The phase record names the mark; nothing is deleted.
+    SweepBegins => "sweep::begins",
+    /// A delete batch is judged and not written.
+    BatchJudged => "batch::judged",
+    /// A delete batch is written with its cursor.
+    BatchWritten => "batch::written",
+    /// A range is rewritten; the cursor does not say so.
+    RangeRewritten => "range::rewritten",
+    /// The cursor is behind the range.
+    RangePassed => "range::passed",
+    /// The space of a range of tombstones is given back.
+    RangeReclaimed => "range::reclaimed",
+    /// Everything is swept; the marks are not corrected.
+    SweepEnds => "sweep::ends",
+    /// A batch of marks is written.
+    MarksWritten => "marks::written",
+    /// Counts are exact on disk and not in memory.
+    CountsConfirmed => "counts::confirmed",
+    /// The barrier is let go; nothing is verified.
+    BarrierLetGo => "barrier::let_go",
+    /// The certificate is written; the phase record is still there.
+    Certified => "cycle::certified",
+    /// The phase record is gone; the outcome is not saved.
+    CycleEnded => "cycle::ended",
+    /// The outcome is saved; the status does not show it.
+    OutcomeSaved => "outcome::saved",
+    /// A slice of the journal is judged and not written.
+    SliceJudged => "slice::judged",
+    /// A slice of the journal is written with its cursor.
+    SliceWritten => "slice::written",
+}
+
+/// Tells whoever armed the point that it is reached.
+#[inline]
+pub fn reached(point: Point) {
+    #[cfg(all(feature = "test-util", debug_assertions))]
+    armed::reached(point);
+    #[cfg(not(all(feature = "test-util", debug_assertions)))]
+    let _: Point = point;
+}
+
+#[cfg(all(feature = "test-util", debug_assertions))]
+pub use armed::{KILL_AT, Watching, watch};
+
+#[cfg(all(feature = "test-util", debug_assertions))]
+mod armed {
+    use std::{
+        cell::RefCell,
+        rc::Rc,
+        sync::{
+            OnceLock,
+            atomic::{AtomicU64, Ordering},
+        },
+    };
+
+    use super::Point;
+
+    /// The variable that arms a kill: the name of a point, and after a space how many times it is passed before.
+    pub const KILL_AT: &str = "STATE_KILL_AT";
+
+    struct Kill {
+        name: String,
+        passed: AtomicU64,
+        allowed: u64,
+    }
+
+    impl Kill {
+        fn armed() -> Option<&'static Self> {
+            static ARMED: OnceLock<Option<Kill>> = OnceLock::new();
+            let arm = || std::env::var_os(KILL_AT).map(|text| Self::at(&text.to_string_lossy()));
+            ARMED.get_or_init(arm).as_ref()
+        }
+
+        fn at(text: &str) -> Self {
+            let (name, allowed) = text.split_once(' ').map_or((text, "0"), |parts| parts);
+            let allowed = allowed.parse().map_or(0, |allowed| allowed);
+            Self { name: name.to_owned(), passed: AtomicU64::new(0), allowed }
+        }
+
+        fn reached(&self, point: Point) {
+            if self.name == point.name() && self.passed.fetch_add(1, Ordering::AcqRel) == self.allowed {
+                let process = rustix::process::getpid();
+                let killed = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+                assert!(killed.is_ok(), "the process cannot kill itself: {killed:?}");
+                loop {
+                    std::thread::park(); // until the signal is delivered
+                }
+            }
+        }
+    }
+
+    type Watcher = Rc<dyn Fn(Point)>;
+
+    thread_local! {
+        static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
+    }
+
+    /// While it lives, its thread tells of each point.
+    pub struct Watching(());
+
+    impl std::fmt::Debug for Watching {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("Watching")
+        }
+    }
+
+    impl Drop for Watching {
+        fn drop(&mut self) {
+            WATCHER.set(None);
+        }
+    }
+
+    /// Calls `watcher` at every point that this thread reaches.
+    #[must_use]
+    pub fn watch(watcher: impl Fn(Point) + 'static) -> Watching {
+        WATCHER.set(Some(Rc::new(watcher)));
+        Watching(())
+    }
+
+    pub(super) fn reached(point: Point) {
+        if let Some(kill) = Kill::armed() {
+            kill.reached(point);
+        }
+        let watcher = WATCHER.with_borrow(Clone::clone);
+        if let Some(watcher) = watcher {
+            watcher(point);
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! A file that keeps room on the device of the store, so that a full disk can be left: writing needs room, and so does
+//! giving room back (C12, C13).
+//!
+//! Promises: the file has its blocks, or it is not there; it is let go when a commit or a sweep finds no room, and taken
+//! again when twice its size is free. It holds nothing: losing it loses nothing.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read as _},
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+};
+
+use parking_lot::Mutex;
+use rustix::{
+    fs::{FallocateFlags, fallocate, statvfs},
+    io::Errno,
+};
+
+use crate::error::StoreError;
+
+/// Whether the room is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// The file has it.
+    Kept,
+    /// It was let go, or there was never enough to keep.
+    LetGo,
+}
+
+/// The file. Made without room; [`Reserve::take`] takes it.
+#[derive(Debug)]
+pub struct Reserve {
+    path: PathBuf,
+    bytes: NonZeroU64,
+    room: Mutex<Room>,
+}
+
+impl Reserve {
+    /// A reserve of so many bytes at a path on the device of the store.
+    pub fn new(path: PathBuf, bytes: NonZeroU64) -> Self {
+        Self { path, bytes, room: Mutex::new(Room::LetGo) }
+    }
+
+    /// Bytes it keeps when it can.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Whether it keeps them now.
+    pub fn room(&self) -> Room {
+        *self.room.lock()
+    }
+
+    /// Takes the room if twice as much is free, or if an earlier process has taken it. Cheap where it is kept already.
+    ///
+    /// Errors: a failed write other than for want of room.
+    pub fn take(&self) -> Result<Room, StoreError> {
+        let mut room = self.room.lock();
+        if *room == Room::LetGo && (self.is_there()? || self.is_taken()?) {
+            *room = Room::Kept;
+        }
+        Ok(*room)
+    }
+
+    /// Lets the room go. Returns the bytes that are free by it, or nothing if none were kept.
+    ///
+    /// Errors: a failed removal.
+    pub fn let_go(&self) -> Result<Option<u64>, StoreError> {
+        let mut room = self.room.lock();
+        if *room == Room::LetGo {
+            return Ok(None);
+        }
+        Self::remove(&self.path)?;
+        *room = Room::LetGo;
+        tracing::warn!(bytes = self.bytes, "the device is full: the reserve was let go");
+        Ok(Some(self.bytes.get()))
+    }
+
+    /// [`Reserve::let_go`] where a failure is met already: it is logged.
+    pub fn let_go_or_tell(&self) {
+        if let Err(error) = self.let_go() {
+            tracing::error!(%error, "the reserve could not be let go");
+        }
+    }
+
+    /// Removes what an earlier process left at the path.
+    ///
+    /// Errors: a failed removal.
+    pub fn remove(path: &Path) -> Result<(), StoreError> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn is_there(&self) -> Result<bool, StoreError> {
+        match fs::metadata(&self.path) {
+            Ok(file) => Ok(file.len() == self.bytes.get()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(failed(&self.path, error)),
+        }
+    }
+
+    fn is_taken(&self) -> Result<bool, StoreError> {
+        Self::remove(&self.path)?; // of another size
+        let folder = self.path.parent().map_or(Path::new("."), |folder| folder);
+        let device = statvfs(folder).map_err(|errno| failed(folder, errno.into()))?;
+        if device.f_bavail.saturating_mul(device.f_frsize) < self.bytes.get().saturating_mul(2) {
+            return Ok(false);
+        }
+        let mut aside = self.path.as_os_str().to_owned();
+        aside.push(".tmp");
+        let aside = PathBuf::from(aside);
+        let taken = self.fill(&aside).and_then(|()| fs::rename(&aside, &self.path));
+        match taken {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                Self::remove(&aside)?;
+                if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(failed(&self.path, error)) }
+            }
+        }
+    }
+
+    fn fill(&self, path: &Path) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, self.bytes.get()) {
+            Ok(()) => {}
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                io::copy(&mut io::repeat(0).take(self.bytes.get()), &mut file)?; // a file system without the call
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+        file.sync_all()
+    }
+}
+
+fn failed(path: &Path, source: io::Error) -> StoreError {
+    StoreError::Io { what: format!("keeping room in {}", path.display()), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_has_its_blocks_and_goes_whole() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reserve");
+        let bytes = NonZeroU64::new(1 << 20).unwrap();
+        let reserve = Reserve::new(path.clone(), bytes);
+        assert_eq!((reserve.room(), reserve.let_go().unwrap()), (Room::LetGo, None));
+        assert_eq!(reserve.take().unwrap(), Room::Kept);
+        let file = fs::metadata(&path).unwrap();
+        assert!(file.len() == 1 << 20 && file.blocks() * 512 >= 1 << 20, "{file:?}");
+        assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept, "of an earlier process");
+        assert_eq!(reserve.let_go().unwrap(), Some(1 << 20));
+        assert!(!path.exists());
+        let vast = Reserve::new(path.clone(), NonZeroU64::new(1 << 62).unwrap());
+        assert_eq!(vast.take().unwrap(), Room::LetGo);
+        assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+}

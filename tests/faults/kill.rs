@@ -1,0 +1,214 @@
+//! Life cycle row 3, C20: a real process is killed at each named point of the product; the next one loses nothing, goes on
+//! with what can go on, and leaves nothing behind.
+//!
+//! `KILL_PASSES=n` kills at the first n times that each point is reached; once in a plain run.
+
+use std::{
+    num::NonZeroU64,
+    os::unix::process::ExitStatusExt as _,
+    path::Path,
+    process::{Command as Process, Stdio},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Command, IncrementalConfig, Pruner, PrunerConfig, Reply, StoreRecords, SweepChoice, TriggerConfig, Verdict,
+    incremental::RoundEnd,
+    phase::{PhaseRecord, PrunePhase},
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{KILL_AT, Point};
+use state_tests::{
+    archive::Archive,
+    check, folder,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::{Profile, Workload},
+};
+
+const WINDOW: u64 = 5;
+/// Orders before the process that is killed begins.
+const BEFORE: u64 = 15;
+/// Orders that it commits, at most.
+const MOST: usize = 60;
+const SEED: u64 = 901;
+
+const CHILD_HOME: &str = "STATE_FAULTS_CHILD";
+
+/// What a process that is killed there leaves to the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// A sweep that goes on.
+    Sweep,
+    /// No cycle, or one that is given up.
+    NoSweep,
+    /// Either: the point is reached inside and outside of sweeps.
+    Either,
+}
+
+fn left_at(point: Point) -> Left {
+    match point {
+        Point::SweepBegins
+        | Point::BatchJudged
+        | Point::BatchWritten
+        | Point::RangeRewritten
+        | Point::RangePassed
+        | Point::RangeReclaimed
+        | Point::SweepEnds
+        | Point::MarksWritten
+        | Point::CountsConfirmed
+        | Point::BarrierLetGo
+        | Point::Certified => Left::Sweep,
+        Point::FloorMoved
+        | Point::RunBegins
+        | Point::SnapshotSaved
+        | Point::MarkBegins
+        | Point::MarkWalked
+        | Point::MarkWritten
+        | Point::MarkNamed
+        | Point::MarkSealed
+        | Point::JournalSettled
+        | Point::SweepPlanned
+        | Point::CycleEnded
+        | Point::OutcomeSaved
+        | Point::SliceJudged
+        | Point::SliceWritten => Left::NoSweep,
+        Point::CommitRecorded | Point::CommitWritten => Left::Either,
+    }
+}
+
+/// A pruner of a rig that sweeps this way, its cycles when somebody asks.
+fn start(rig: &Rig, sweep: SweepChoice, stride: Option<u64>, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
+    let mut plan = rig.plan(WINDOW).batches(20);
+    plan.config.sweep = sweep;
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: stride.map(|stride| IncrementalConfig { stride: NonZeroU64::new(stride).unwrap() }),
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+    };
+    Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
+}
+
+fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
+    while !reached(pruner) {
+        rig.clock.advance(Duration::from_millis(10));
+        thread::yield_now();
+    }
+}
+
+/// One cycle that somebody asks for.
+fn cycle(rig: &Rig, pruner: &Pruner) {
+    until(rig, pruner, |pruner| !pruner.status().running);
+    let before = pruner.status().cycles_finished;
+    until(rig, pruner, |pruner| matches!(pruner.command(Command::Run), Reply::Accepted | Reply::FollowUp));
+    until(rig, pruner, |pruner| !pruner.status().running && pruner.status().cycles_finished > before);
+}
+
+/// The life of the process that is killed: cycles by both ways, commits inside them, and slices between them.
+fn live(home: &Path) {
+    let rig = Rig::at(home, Arc::default());
+    // One source of changes, so that the n-th commit is the same in each life.
+    let source = Arc::new(Mutex::new((Workload::new(Profile::Tables, SEED + 1), 0)));
+    let commit = {
+        let chain = rig.chain.clone();
+        move || {
+            let mut source = source.lock();
+            if source.1 < MOST {
+                source.1 += 1;
+                chain.run(&mut source.0, 1);
+            }
+        }
+    };
+    for sweep in [SweepChoice::Delete, SweepChoice::Filter] {
+        let inside = commit.clone();
+        let pruner = start(&rig, sweep, Some(1), move |moment| {
+            if matches!(moment, Moment::Captured | Moment::PhaseSaved) {
+                inside();
+            }
+        });
+        cycle(&rig, &pruner);
+        for _ in 0..6 {
+            commit();
+            pruner.committed(rig.chain.head());
+        }
+        until(&rig, &pruner, |pruner| {
+            let incremental = pruner.status().incremental.unwrap();
+            incremental.slices_total > 0 && incremental.last == Some(RoundEnd::Done)
+        });
+    }
+}
+
+#[test]
+#[ignore = "a child of another test"]
+fn child_lives_until_it_is_killed() {
+    if let Some(home) = std::env::var_os(CHILD_HOME) {
+        live(home.as_ref());
+    }
+}
+
+/// Whether the child was killed at the point; else it lived to its end.
+fn dies_at(home: &Path, point: Point, pass: u64) -> bool {
+    let child = Process::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "kill::child_lives_until_it_is_killed"])
+        .env(CHILD_HOME, home)
+        .env(KILL_AT, format!("{} {pass}", point.name()))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let signal = child.status.signal();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(signal == Some(9) || child.status.success(), "{point:?}: {:?}\n{text}", child.status);
+    signal == Some(9)
+}
+
+/// What the next process finds and does.
+fn recovers(home: &Path, archive: &Archive, point: Point, context: &str) {
+    let rig = Rig::at(home, Arc::new(archive.copy()));
+    rig.chain.archive.forget_after(rig.chain.head());
+    check::complete(&rig.chain, &format!("{context}: as found"));
+    let record = PhaseRecord::load(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
+    let sweeps = record.is_some_and(|record| record.phase == PrunePhase::SweepExpired);
+    match left_at(point) {
+        Left::Sweep => assert!(sweeps, "{context}: no sweep is left"),
+        Left::NoSweep => assert!(!sweeps, "{context}: a sweep is left"),
+        Left::Either => {}
+    }
+    let pruner = start(&rig, SweepChoice::Delete, None, |_| ());
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.status().cycles_finished, u64::from(sweeps), "{context}: {:?}", pruner.status().last);
+    check::complete(&rig.chain, &format!("{context}: resumed"));
+    cycle(&rig, &pruner);
+    let health = pruner.health();
+    assert_eq!(health.verdict, Verdict::Healthy, "{context}: {health:?}");
+    drop(pruner);
+    check::exact(&rig.chain, &format!("{context}: next cycle"));
+}
+
+#[test]
+fn kill_nine_at_every_named_point() {
+    let passes = std::env::var("KILL_PASSES").map_or(1, |text| text.parse().unwrap());
+    let base = tempfile::tempdir().unwrap();
+    let rig = Rig::at(base.path(), Arc::default());
+    rig.chain.grow(Profile::Tables, SEED, BEFORE);
+    let twin = Rig::new(Engine::Memory);
+    twin.chain.grow(Profile::Tables, SEED, BEFORE);
+    twin.chain.grow(Profile::Tables, SEED + 1, MOST as u64);
+    assert_eq!(twin.chain.archive.root(rig.chain.head()), rig.chain.archive.root(rig.chain.head()));
+    drop(rig);
+    for (point, pass) in Point::ALL.iter().flat_map(|point| (0..passes).map(move |pass| (*point, pass))) {
+        let context = format!("killed at {} after {pass} passes", point.name());
+        let home = tempfile::tempdir().unwrap();
+        folder::copy(&base.path().join("store"), &home.path().join("store"));
+        let died = dies_at(home.path(), point, pass);
+        assert!(died || pass > 0, "{context}: the point was never reached");
+        if died {
+            recovers(home.path(), &twin.chain.archive, point, &context);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! C12, C13, life cycle row 12: a device that is really full, before, in and after a sweep. The store is read all the while,
+//! the reserve lets commits and a sweep go on, and once there is room the next cycle leaves nothing behind.
+
+use std::{
+    num::NonZeroU64,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use rand::{RngCore as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use state_pruner::{
+    Command, Ended, PruneError, Pruner, PrunerConfig, Reply, SweepChoice, TriggerConfig, Verdict, cycle::Finished,
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{Disposition, Reserve, Room, StoreError};
+use state_tests::{
+    check,
+    device::Device,
+    hooks::{Hooks, Moment},
+    rig::Rig,
+    workload::{Profile, Workload, content, key},
+};
+use state_tree::{Change, Changes, FieldsBase, Object, Put};
+
+const WINDOW: u64 = 5;
+const DEVICE_MIB: u32 = 160;
+const RESERVE: u64 = 32 << 20;
+/// With it a sweep wants more room than the log of the engine gives back when memtables are flushed, and less than that and
+/// the reserve.
+const HEAVY: u64 = 24;
+
+fn grown(device: &Device) -> Rig {
+    let rig = Rig::at(device.path(), Arc::default());
+    rig.chain.grow(Profile::Tables, 951, 30);
+    rig
+}
+
+/// Adds live values of a mebibyte each, which lie in blob files.
+fn add_weight(rig: &Rig) {
+    for n in 0..HEAVY {
+        let mut value = vec![0; 1 << 20];
+        ChaCha8Rng::seed_from_u64(n).fill_bytes(&mut value); // nothing to compress
+        let object = Object { value, ..content(n) };
+        let put = Put { object: Some(object), base: FieldsBase::Keep, fields: Changes::default() };
+        rig.chain.put(&Changes([(key(10_000 + n), Change::Put(put))].into()));
+    }
+    rig.backend.flush().unwrap();
+}
+
+fn keep_room(rig: &Rig, device: &Device) {
+    let reserve = Reserve::new(device.path().join("reserve"), NonZeroU64::new(RESERVE).unwrap());
+    assert_eq!(rig.chain.store.keep_room(reserve).unwrap(), Room::Kept);
+}
+
+fn start(rig: &Rig, sweep: SweepChoice) -> Pruner {
+    let mut plan = rig.plan(WINDOW);
+    plan.config.sweep = sweep;
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: None,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+    };
+    Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap()
+}
+
+/// Asks for a cycle and waits for its end.
+fn run(pruner: &Pruner) -> Ended {
+    let ended = || {
+        let status = pruner.status();
+        (status.cycles_finished + status.cycles_failed, status.running)
+    };
+    while ended().1 {
+        thread::yield_now();
+    }
+    let (before, _) = ended();
+    assert!(matches!(pruner.command(Command::Run), Reply::Accepted | Reply::FollowUp));
+    while ended() == (before, false) || ended().1 {
+        thread::yield_now();
+    }
+    pruner.status().last.unwrap().ended
+}
+
+fn codes(pruner: &Pruner) -> Vec<String> {
+    pruner.health().reasons.into_iter().map(|reason| reason.code).collect()
+}
+
+/// Commits until the engine writes again: it looks for room by itself every few seconds.
+fn commits_again(rig: &Rig, workload: &mut Workload) {
+    let (_open, never) = mpsc::channel::<()>();
+    let went_on = (0..3_000).any(|_| {
+        let committed = rig.chain.try_commit(|root, reader| workload.changes(root, reader)).is_ok();
+        committed || never.recv_timeout(Duration::from_millis(10)).is_ok()
+    });
+    assert!(went_on, "there is room, and the engine never wrote again");
+}
+
+#[test]
+fn a_sweep_on_a_device_that_is_nearly_full_has_the_room_of_the_reserve() {
+    let Some(device) = Device::mount("a nearly full device", DEVICE_MIB) else { return };
+    let rig = grown(&device);
+    add_weight(&rig);
+    rig.chain.grow(Profile::Tables, 955, 12);
+    for sweep in [SweepChoice::Filter, SweepChoice::Delete] {
+        device.fill_to(8 << 20); // less than a sweep wants
+        let pruner = start(&rig, sweep);
+        let ended = run(&pruner);
+        let Ended::Failed { code, .. } = &ended else { panic!("{sweep:?}: {} free, {ended:?}", device.free()) };
+        assert_eq!(code, "no_room", "{sweep:?}");
+        check::complete(&rig.chain, "without a reserve");
+        device.empty();
+        assert!(matches!(run(&pruner), Ended::Finished { .. }));
+        rig.chain.grow(Profile::Tables, 952, 12);
+    }
+    keep_room(&rig, &device);
+    device.fill_to(8 << 20);
+    let pruner = start(&rig, SweepChoice::Filter);
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    let ended = run(&pruner);
+    assert!(matches!(ended, Ended::Finished { .. }), "{ended:?}");
+    assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::LetGo);
+    assert_eq!(codes(&pruner), ["reserve_released"]);
+    check::exact(&rig.chain, "swept with the room of the reserve");
+
+    device.empty();
+    assert!(matches!(run(&pruner), Ended::Finished { .. }));
+    assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::Kept, "it is taken again");
+    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+}
+
+#[test]
+fn commits_on_a_device_that_is_full_go_on_with_the_room_of_the_reserve() {
+    let Some(device) = Device::mount("commits on a full device", DEVICE_MIB) else { return };
+    let rig = grown(&device);
+    keep_room(&rig, &device);
+    device.fill_to(0);
+    let mut workload = Workload::new(Profile::Uniform, 953);
+    let refused = (0..2_000).find_map(|_| rig.chain.try_commit(|root, reader| workload.changes(root, reader)).err());
+    let Some(error @ StoreError::DiskFull { .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(error.disposition(), Disposition::Resource);
+    assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::LetGo);
+    check::complete(&rig.chain, "while commits are refused");
+    commits_again(&rig, &mut workload);
+    let pruner = start(&rig, SweepChoice::Filter);
+    assert!(codes(&pruner).contains(&"reserve_released".to_owned()), "{:?}", pruner.health());
+    let ended = run(&pruner);
+    assert!(matches!(ended, Ended::Finished { .. }), "{ended:?}");
+    check::exact(&rig.chain, "pruned on a device that is nearly full");
+    drop(pruner);
+    let archive = Arc::clone(&rig.chain.archive);
+    drop(rig);
+    check::exact(&Rig::at(device.path(), archive).chain, "reopened");
+}
+
+/// A cycle in which the device is full from a moment on.
+fn fills_up(rig: &Rig, device: &Arc<Device>, sweep: SweepChoice, at: u64) -> Result<Finished, PruneError> {
+    let (device, mut moments) = (Arc::clone(device), 0);
+    let hooks = Hooks::new(move |moment| {
+        if !matches!(moment, Moment::Captured | Moment::PhaseSaved | Moment::Deleting) {
+            return;
+        }
+        if moments == at {
+            device.fill_to(0);
+        }
+        moments += 1;
+    });
+    let mut plan = rig.plan(WINDOW);
+    plan.config.sweep = sweep;
+    plan.run(&rig.env(&plan, &hooks))
+}
+
+/// The device fills up at one moment of a cycle after the other, and stays full until the cycle has ended.
+#[test]
+fn disk_full_in_each_phase() {
+    let Some(device) = Device::mount("a device that fills up", DEVICE_MIB) else { return };
+    let device = Arc::new(device);
+    for sweep in [SweepChoice::Filter, SweepChoice::Delete] {
+        let rig = Rig::at(&device.path().join(format!("{sweep:?}")), Arc::default());
+        let (mut failed, mut workload) = (0, Workload::new(Profile::Tables, 954));
+        for at in [0, 1, 2, 3, 6] {
+            commits_again(&rig, &mut workload);
+            rig.chain.run(&mut workload, 12);
+            let context = format!("{sweep:?} moment {at}");
+            let full = fills_up(&rig, &device, sweep, at);
+            check::complete(&rig.chain, &format!("{context}: full"));
+            if let Err(error) = full {
+                assert_eq!(error.disposition(), Disposition::Resource, "{context}: {error}");
+                failed += 1;
+            }
+            device.empty();
+            commits_again(&rig, &mut workload);
+            rig.cycle(&rig.plan(WINDOW));
+            check::exact(&rig.chain, &context);
+        }
+        assert!(failed > 1, "{sweep:?}: a full device stopped only {failed} cycles");
+    }
+}

@@ -1,0 +1,221 @@
+//! Life cycle row 4, L10, C3, C5 on the real engine: the power fails at each named point of commit, cycle and round, and at
+//! random ones, and takes what was not synced. Whatever was acknowledged as synced is there, no cursor is ahead of its
+//! deletes, every retained root is whole, and the next cycle leaves nothing behind.
+//!
+//! Files of the pruner, such as the mark, are the system's; the engine's are the device's. `POWER_CUTS=n` cuts at n random
+//! moments (12 in a plain run), `SEED=n` makes them others.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+
+use std::{
+    cell::Cell,
+    num::{NonZeroU32, NonZeroUsize},
+    ops::ControlFlow,
+    path::Path,
+    rc::Rc,
+    sync::Arc,
+};
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use state_powerloss::{Device, Loss};
+use state_pruner::{
+    PruneError, SweepChoice, cycle,
+    incremental::{IncrementalSweep, RoundEnd},
+    phase::PhaseRecord,
+};
+use state_store::{Durability, Point, RocksBackend, StoreConfig, watch};
+use state_tests::{
+    archive::Archive,
+    chain::STORE,
+    check, folder,
+    hooks::{Hooks, Moment},
+    rig::{Rig, SMALL},
+    workload::{Profile, Workload},
+};
+use state_tree::Order;
+
+const WINDOW: u64 = 5;
+const SEED: u64 = 931;
+
+/// When the power fails.
+#[derive(Debug, Clone, Copy)]
+enum Cut {
+    /// When this point is reached for the first time.
+    At(Point),
+    /// When so many points of any name were reached.
+    After(u64),
+    Never,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    cut: Cut,
+    loss: Loss,
+    durability: Durability,
+    sweep: SweepChoice,
+}
+
+/// What the process knew when it died.
+struct Known {
+    archive: Arc<Archive>,
+    /// The newest order whose commit was acknowledged.
+    acknowledged: Order,
+    /// The floor that was acknowledged, which is always synced before anything below it goes.
+    floor: Order,
+    reached: u64,
+    was_cut: bool,
+}
+
+fn base(home: &Path) -> Arc<Archive> {
+    let rig = Rig::at(home, Arc::default());
+    rig.chain.grow(Profile::Tables, SEED, 15);
+    Arc::clone(&rig.chain.archive)
+}
+
+/// Commits, a cycle with commits inside, commits, and slices, until the power fails.
+fn live(home: &Path, device: &Arc<Device>, archive: &Archive, plan: Plan) -> Known {
+    let backend = Arc::new(RocksBackend::open_through(&home.join("store"), &SMALL, &device.env()).unwrap());
+    let config = StoreConfig { durability: plan.durability, ..STORE };
+    let rig = Rig::over(home, backend, (Arc::new(archive.copy()), config));
+    rig.chain.store.index_journal().unwrap();
+    let (reached, was_cut) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let watching = {
+        let (device, reached, was_cut) = (Arc::clone(device), Rc::clone(&reached), Rc::clone(&was_cut));
+        watch(move |point| {
+            reached.set(reached.get() + 1);
+            let is_due = match plan.cut {
+                Cut::At(at) => point == at,
+                Cut::After(count) => reached.get() > count,
+                Cut::Never => false,
+            };
+            if is_due && !was_cut.replace(true) {
+                device.cut();
+            }
+        })
+    };
+    let ended = history(&rig, plan.sweep);
+    drop(watching);
+    assert!(ended.is_ok() != was_cut.get() || matches!(plan.cut, Cut::After(_)), "{plan:?}: {ended:?}");
+    Known {
+        archive: Arc::clone(&rig.chain.archive),
+        acknowledged: rig.chain.head(),
+        floor: rig.chain.floor(),
+        reached: reached.get(),
+        was_cut: was_cut.get(),
+    }
+}
+
+fn history(rig: &Rig, sweep: SweepChoice) -> Result<(), PruneError> {
+    let mut workload = Workload::new(Profile::Tables, SEED + 1);
+    // From the archive: a store without power cannot be read either.
+    let commit =
+        |workload: &mut Workload| rig.chain.try_commit_from_archive(|root, reader| workload.changes(root, reader));
+    for _ in 0..3 {
+        commit(&mut workload)?;
+    }
+    let (chain, mut inside) = (rig.chain.clone(), Workload::new(Profile::Tables, SEED + 2));
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::PhaseSaved {
+            // Without power it is refused; the cycle finds that out for itself.
+            drop(chain.try_commit_from_archive(|root, reader| inside.changes(root, reader)));
+        }
+    });
+    let mut plan = rig.plan(WINDOW).in_order().batches(20);
+    plan.config.sweep = sweep;
+    let env = rig.env(&plan, &hooks);
+    plan.run(&env)?;
+    for _ in 0..4 {
+        commit(&mut workload)?;
+    }
+    let most = NonZeroUsize::new(10).unwrap();
+    let mut slices = IncrementalSweep::default();
+    let round = slices.round(&env, &plan.config.state_dir, most, &mut |_| ControlFlow::Continue(most))?;
+    assert_eq!(round.end, RoundEnd::Done, "{round:?}");
+    rig.chain.store.raise_floor(rig.chain.floor(), state_store::Batch::new())?; // synced: nothing of a whole life is lost
+    Ok(())
+}
+
+/// What the next process finds and does.
+fn recovers(home: &Path, known: &Known, plan: Plan) -> bool {
+    let context = format!("{plan:?}");
+    let rig = Rig::at(home, Arc::new(known.archive.copy()));
+    let (head, floor) = (rig.chain.head(), rig.chain.floor());
+    match plan.durability {
+        Durability::Synced => assert!(head >= known.acknowledged, "{context}: order {} is lost", known.acknowledged),
+        Durability::Logged => assert!(head <= known.acknowledged, "{context}: order {head} was never acknowledged"),
+    }
+    assert!(floor <= known.floor.max(head), "{context}: a floor that nobody moved");
+    rig.chain.archive.forget_after(head);
+    check::complete(&rig.chain, &format!("{context}: as found"));
+    let next = rig.plan(WINDOW).batches(20);
+    let env = rig.env(&next, &Hooks::none());
+    let resumed = match cycle::resume(&env, &next.order()) {
+        Ok(resumed) => resumed.is_some(),
+        Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => false,
+        Err(error) => panic!("{context}: {error}"),
+    };
+    assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{context}");
+    if resumed {
+        check::exact(&rig.chain, &format!("{context}: resumed")); // behind the cursor, too
+    }
+    rig.chain.grow(Profile::Toggle, 7, 2);
+    rig.cycle(&next);
+    check::exact(&rig.chain, &format!("{context}: next cycle"));
+    resumed
+}
+
+fn cut(base: &Path, archive: &Archive, plan: Plan) -> (Known, bool) {
+    let home = tempfile::tempdir().unwrap();
+    folder::copy(&base.join("store"), &home.path().join("store"));
+    let device = Arc::new(Device::new());
+    let known = live(home.path(), &device, archive, plan);
+    device.restore(&home.path().join("store"), plan.loss);
+    let resumed = recovers(home.path(), &known, plan);
+    (known, resumed)
+}
+
+/// Points that only the worker of a node reaches, before and after its cycles.
+const OF_THE_WORKER: [Point; 2] = [Point::RunBegins, Point::OutcomeSaved];
+
+fn sweep_to(point: Point) -> SweepChoice {
+    let by_filter = matches!(point, Point::RangeRewritten | Point::RangePassed);
+    if by_filter { SweepChoice::Filter } else { SweepChoice::Delete }
+}
+
+#[test]
+fn a_power_cut_at_every_named_point_loses_nothing_that_was_synced() {
+    let home = tempfile::tempdir().unwrap();
+    let archive = base(home.path());
+    let mut resumed = 0;
+    for (index, point) in Point::ALL.iter().filter(|point| !OF_THE_WORKER.contains(point)).enumerate() {
+        let durability = if index % 2 == 0 { Durability::Logged } else { Durability::Synced };
+        let plan = Plan { cut: Cut::At(*point), loss: Loss::All, durability, sweep: sweep_to(*point) };
+        let (known, went_on) = cut(home.path(), &archive, plan);
+        assert!(known.was_cut, "{point:?} was never reached");
+        resumed += u64::from(went_on);
+    }
+    assert!(resumed > 3, "only {resumed} sweeps went on");
+}
+
+#[test]
+fn power_cuts_at_random_moments_tear_nothing_that_was_synced() {
+    let number = |name: &str, usual| std::env::var(name).map_or(usual, |text| text.parse().unwrap());
+    let seed = number("SEED", 7);
+    println!("SEED={seed}");
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let home = tempfile::tempdir().unwrap();
+    let archive = base(home.path());
+    let whole = Plan { cut: Cut::Never, loss: Loss::All, durability: Durability::Logged, sweep: SweepChoice::Delete };
+    let (known, _) = cut(home.path(), &archive, whole);
+    for _ in 0..number("POWER_CUTS", 12) {
+        let plan = Plan {
+            cut: Cut::After(rng.random_range(0..known.reached)),
+            loss: NonZeroU32::new(rng.random()).map_or(Loss::All, Loss::Tails),
+            durability: if rng.random() { Durability::Logged } else { Durability::Synced },
+            sweep: if rng.random() { SweepChoice::Filter } else { SweepChoice::Delete },
+        };
+        cut(home.path(), &archive, plan);
+    }
+}
