@@ -18,6 +18,7 @@ use state_pruner::{
     Command, IncrementalConfig, Pruner, PrunerConfig, Reply, StoreRecords, SweepChoice, TriggerConfig, Verdict,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
+    recovery::RecoveryConfig,
     snapshot::SnapshotManagerConfig,
 };
 use state_store::{KILL_AT, Point};
@@ -91,6 +92,7 @@ fn start(rig: &Rig, sweep: SweepChoice, stride: Option<u64>, act: impl FnMut(Mom
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
     };
     Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
 }

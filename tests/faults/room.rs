@@ -12,7 +12,7 @@ use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
     Command, Ended, PruneError, Pruner, PrunerConfig, Reply, SweepChoice, TriggerConfig, Verdict, cycle::Finished,
-    snapshot::SnapshotManagerConfig,
+    recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
 };
 use state_store::{Disposition, Reserve, Room, StoreError};
 use state_tests::{
@@ -64,6 +64,7 @@ fn start(rig: &Rig, sweep: SweepChoice) -> Pruner {
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
     };
     Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap()
 }

@@ -12,7 +12,7 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use state_pruner::{
     Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, StoreRecords, TriggerConfig,
-    Verdict, mark::MarkChoice, phase::PhaseRecord, snapshot::SnapshotManagerConfig,
+    Verdict, mark::MarkChoice, phase::PhaseRecord, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
 };
 use state_store::{CrashTail, Fault, Lasting, Operation};
 use state_tests::{
@@ -39,6 +39,7 @@ fn start(rig: &Rig, plan: Plan, hooks: &Hooks, layout: Arc<dyn NodeLayout>) -> P
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
     };
     Pruner::start(PrunerParts { layout, ..rig.pruner_parts(hooks) }, config).unwrap()
 }
