@@ -24,7 +24,8 @@ mod schema;
 mod store;
 
 pub use backend::{
-    Backend, Batch, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, lock_holder, space_of,
+    Backend, Batch, Copied, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, file_holder,
+    lock_holder, space_of,
 };
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{CrashTail, Fault, FaultyBackend, MemoryBackend};
