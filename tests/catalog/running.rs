@@ -16,6 +16,9 @@ const SETTINGS: [&str; 6] = [
     "pruner.verify_sample=100",
 ];
 
+/// Requests after which one that is tried again all the time has begun.
+const ATTEMPTS: usize = 1000;
+
 fn put(name: u64, value: &str) -> Value {
     json!({ "create_object": { "id": format!("{name:064x}"), "owner": "00".repeat(32), "value": hex::encode(value) } })
 }
@@ -122,13 +125,14 @@ fn held_capture<'scope>(
             }
         }
     });
-    loop {
+    for _ in 0..ATTEMPTS {
         let second = node.post("/v1/snapshots", &json!({ "catalog": catalog.with_file_name("other") }));
         if second.status() == 409 {
             return (first, second.json().unwrap());
         }
         assert!(second.status().is_success(), "the first one had not begun");
     }
+    panic!("{ATTEMPTS} snapshots were made while one was being made");
 }
 
 #[test]

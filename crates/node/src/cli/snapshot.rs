@@ -246,6 +246,7 @@ fn created(created: &Created) -> String {
     ];
     lines.extend(removed.snapshots.iter().map(|id| format!("removed {id}")));
     lines.extend(removed.in_use.iter().map(|id| format!("not removed, because it is being read: {id}")));
+    lines.extend(removed.failure.iter().map(|why| format!("older ones stay: {why}")));
     lines.join("\n")
 }
 

@@ -71,7 +71,8 @@ pub struct Created {
 
 /// Makes a snapshot, and removes those that the retention lets go.
 ///
-/// Errors: a store that is in use or cannot be read, a folder that is no catalog, no room. The catalog is then as it was.
+/// Errors: a store that is in use or cannot be read, a folder that is no catalog, no room. The catalog is then as it was,
+/// unless it was the last sync of its folder that failed.
 pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steering) -> Result<Created, CatalogError> {
     let clock = &*steering.clock;
     let started = clock.monotonic();
@@ -105,7 +106,7 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     };
     staging.seal(&manifest)?;
     let path = staging.publish(&access)?.display().to_string();
-    let removed = access.retain(request.retention, Some(request.id))?;
+    let removed = access.retain_after(request.id, request.retention);
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
     Ok(Created { id: request.id, path, manifest, removed, lock: access.times(), seconds })
 }

@@ -34,6 +34,8 @@ pub struct Removed {
     pub in_use: Vec<SnapshotId>,
     /// Unfinished snapshots of processes that have died.
     pub unfinished: Vec<String>,
+    /// Why the others that should go did not, if something failed after a snapshot was made.
+    pub failure: Option<String>,
 }
 
 /// What a command that removes snapshots did.
@@ -86,8 +88,16 @@ impl Catalog {
 }
 
 impl Access<'_> {
+    /// Removes what the retention lets go now that a snapshot was made, which it was also if this fails.
+    pub(super) fn retain_after(&self, made: SnapshotId, retention: CatalogRetention) -> Removed {
+        self.retain(retention, Some(made)).unwrap_or_else(|error| {
+            tracing::warn!(%error, "snapshots that should go stay until the next one is made");
+            Removed { failure: Some(error.to_string()), ..Removed::default() }
+        })
+    }
+
     /// Removes what the retention lets go, but not `spared`.
-    pub(super) fn retain(
+    fn retain(
         &self,
         retention: CatalogRetention,
         spared: Option<SnapshotId>,
