@@ -97,11 +97,7 @@ impl Access<'_> {
     }
 
     /// Removes what the retention lets go, but not `spared`.
-    fn retain(
-        &self,
-        retention: CatalogRetention,
-        spared: Option<SnapshotId>,
-    ) -> Result<Removed, CatalogError> {
+    fn retain(&self, retention: CatalogRetention, spared: Option<SnapshotId>) -> Result<Removed, CatalogError> {
         let mut removed = Removed::default();
         if retention == CatalogRetention::ALL {
             return Ok(removed);
