@@ -167,6 +167,27 @@ impl Drop for Node {
     }
 }
 
+/// A load in the background; ended when it goes out of scope.
+pub struct Load(Child);
+
+impl Load {
+    /// Sends transactions of a profile to the node until it is dropped.
+    pub fn on(node: &Node, profile: &str, seed: &str) -> Self {
+        let mut command = Command::new(binary());
+        command.args(["load", "--url", node.url(), "--profile", profile, "--rate", "800", "--connections", "2"]);
+        command.args(["--seed", seed]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended by itself when its node died.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
 /// Checks the proof of an answer with nothing but the pure verifier, and returns what it shows.
 pub fn proven(proof: &Value, keys: &[Key]) -> Option<ObjectState> {
     let bytes = |item: &Value| hex::decode(item.as_str().unwrap()).unwrap();

@@ -1,11 +1,6 @@
 //! Life cycle row 3 with the real process: killed in each phase, it loses nothing and finishes its cycle afterwards.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-};
+use std::{fs, path::Path, sync::Arc};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -16,7 +11,7 @@ use state_pruner::{
 use state_store::{RocksBackend, RocksConfig, Store};
 use state_tests::{
     chain::STORE,
-    node::{self, Node},
+    node::{self, Load, Node},
 };
 
 const SETTINGS: [&str; 6] = [
@@ -30,26 +25,6 @@ const SETTINGS: [&str; 6] = [
 
 /// A sweep this slow is caught at its first range.
 const SLOW: &str = "pruner.io_limit=256 KiB";
-
-/// A load in the background; ended when it goes out of scope.
-struct Load(Child);
-
-impl Load {
-    fn on(node: &Node, profile: &str, seed: &str) -> Self {
-        let mut command = Command::new(node::binary());
-        command.args(["load", "--url", node.url(), "--profile", profile, "--rate", "800", "--connections", "2"]);
-        command.args(["--seed", seed]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap())
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        // It may have ended by itself when its node died.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
 
 fn verified(data: &Path) -> Value {
     let db = data.join("store").display().to_string();

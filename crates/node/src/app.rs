@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     chain::{BlockObserver, Chain, ChainError, Produced, Producer},
     config::Config,
-    http::{self, Node, NodeParts},
+    http::{self, Node, NodeParts, Snapshots},
     telemetry,
 };
 
@@ -44,6 +44,7 @@ pub struct App {
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
     events: Arc<EventJournal>,
+    snapshots: Arc<Snapshots>,
     producer: Producer,
     server: JoinHandle<std::io::Result<()>>,
     upkeep: JoinHandle<()>,
@@ -67,6 +68,7 @@ impl App {
         let listener =
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
         let address = listener.local_addr()?;
+        let snapshots = Arc::new(Snapshots::new(config.store_dir(), Arc::clone(&clock)));
         let (config, id, patience) = (config.clone(), config.node.id.clone(), config.node.request_timeout);
         let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
         let Core { chain, pruner, retention, events, producer } = opened;
@@ -76,6 +78,7 @@ impl App {
             pruner: pruner.clone(),
             retention,
             events: Arc::clone(&events),
+            snapshots: Arc::clone(&snapshots),
             metrics: metrics.clone(),
             stop: stop.clone(),
         };
@@ -89,7 +92,7 @@ impl App {
             }
         });
         let server = tokio::spawn(async move { server.await });
-        Ok(Self { address, chain, pruner, events, producer, server, upkeep, stop })
+        Ok(Self { address, chain, pruner, events, snapshots, producer, server, upkeep, stop })
     }
 
     /// Where requests are taken.
@@ -111,7 +114,8 @@ impl App {
     ///
     /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
     pub async fn stop(self) -> anyhow::Result<()> {
-        let Self { chain, pruner, events, mut producer, mut server, upkeep, stop, .. } = self;
+        let Self { chain, pruner, events, snapshots, mut producer, mut server, upkeep, stop, .. } = self;
+        snapshots.stop(); // a capture ends, and leaves nothing
         stop.cancel(); // no new connections; requests that wait for a block get it
         let drained = tokio::task::spawn_blocking(move || {
             producer.finish();

@@ -35,7 +35,9 @@ use crate::{
 };
 pub use explain::explain;
 pub use folder::default_state_dir;
+pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
+pub(crate) use inspect::refuse_unreadable;
 pub use inspect::{health_of_store, verify};
 pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};

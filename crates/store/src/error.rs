@@ -177,6 +177,9 @@ pub enum StoreError {
         /// What the reader said of itself.
         owner: String,
     },
+    /// The engine has not what was asked of it.
+    #[error("this engine has no {0}")]
+    Unsupported(&'static str),
     /// The journal does not cover what it must (C11).
     #[error("the commit journal has no record of order {0}")]
     JournalGap(Order),
@@ -223,6 +226,7 @@ impl StoreError {
             Self::Superseded => "superseded",
             Self::HeldByReader { .. } => "held_by_reader",
             Self::HeldAbove { .. } => "held_above",
+            Self::Unsupported(_) => "unsupported",
             Self::JournalGap(_) => "journal_gap",
             Self::Invariant(_) => "internal",
         }
@@ -245,6 +249,7 @@ impl StoreError {
             | Self::Permission { .. }
             | Self::NoTable(_)
             | Self::ReadOnly
+            | Self::Unsupported(_)
             | Self::BaseNotRetained { .. }
             | Self::Pruned { .. }
             | Self::NoSuchOrder { .. } => Disposition::Input,

@@ -28,7 +28,8 @@ mod store;
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
-    Backend, Batch, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, lock_holder, space_of,
+    Backend, Batch, Copied, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, file_holder,
+    lock_holder, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};

@@ -15,6 +15,7 @@ mod request;
 mod retain;
 mod rollback;
 mod run;
+mod snapshot;
 mod values;
 mod work;
 
@@ -40,6 +41,7 @@ use render::{Failure, Output};
 use request::Switch;
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
+use snapshot::SnapshotArgs;
 use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
 
 /// Bad usage.
@@ -53,6 +55,8 @@ const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems
 const REQUEST_CODES: &str =
     "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
 const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
+const SNAPSHOT_CODES: &str =
+    "Exit codes: 0 done, 1 error, or a snapshot is damaged, 2 bad usage, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
 const HEALTH_CODES: &str = "Exit codes: 0 healthy, 1 degraded, 2 critical, 3 cannot tell, bad usage included.";
@@ -107,6 +111,9 @@ enum Command {
     /// Print or check the journal of what happened, of a running node or beside a store, in use or not.
     #[command(after_help = JOURNAL_CODES)]
     Journal(JournalArgs),
+    /// Keep consistent copies of a store in a folder: create, list, show, verify, delete, restore, prune.
+    #[command(after_help = SNAPSHOT_CODES)]
+    Snapshot(SnapshotArgs),
     /// Print or check a configuration.
     #[command(after_help = CONFIG_CODES)]
     Config(ConfigArgs),
@@ -353,6 +360,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Explain(args) => args.output().choice(),
         Command::Rollback(args) => args.output().choice(),
         Command::Journal(args) => args.output().choice(),
+        Command::Snapshot(args) => args.output().choice(),
         Command::Config(args) => args.output().choice(),
     };
     match command {
@@ -369,6 +377,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Explain(args) => retain::explain(&args, output),
         Command::Rollback(args) => logged(output, || rollback::rollback(&args, output)),
         Command::Journal(args) => journal::journal(&args, output),
+        Command::Snapshot(args) => logged(output, || snapshot::snapshot(&args, output)),
         Command::Config(args) => config::config(&args, output),
     }
 }

@@ -176,12 +176,17 @@ impl Request<'_> {
 
     /// Asks, and takes the error that the node answers as it is.
     pub(super) fn ask<T: DeserializeOwned>(self, url: &str) -> Result<T, Failure> {
+        self.ask_within(url, PATIENCE)
+    }
+
+    /// [`Request::ask`], of what may take longer.
+    pub(super) fn ask_within<T: DeserializeOwned>(self, url: &str, patience: Duration) -> Result<T, Failure> {
         let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
         let runtime = work::runtime().map_err(|error| unreachable(&error))?;
         let client = Client::new(url).map_err(|error| unreachable(&error))?;
-        let asked = client.call(self.method, &self.path, self.body);
-        let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await });
-        let answer = answer.map_err(|_| unreachable(&format!("no answer within {PATIENCE:?}")))?;
+        let asked = client.call(self.method, &self.path, self.body, patience);
+        let answer = runtime.block_on(async { tokio::time::timeout(patience, asked).await });
+        let answer = answer.map_err(|_| unreachable(&format!("no answer within {patience:?}")))?;
         let (status, answer) = answer.map_err(|error| unreachable(&error))?;
         if !status.is_success() {
             let told = |name: &str| answer.get("error").and_then(|error| error.get(name)).and_then(Value::as_str);
@@ -207,7 +212,7 @@ pub(super) fn told<T: serde::Serialize>(
     }
 }
 
-fn millis(time: Option<Duration>) -> Option<u64> {
+pub(super) fn millis(time: Option<Duration>) -> Option<u64> {
     time.map(|time| u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms))
 }
 

@@ -69,7 +69,7 @@ impl IntoResponse for ApiError {
 }
 
 /// How a failure of ours is told to a client.
-fn status_of(disposition: Disposition) -> StatusCode {
+pub(super) fn status_of(disposition: Disposition) -> StatusCode {
     match disposition {
         Disposition::Transient | Disposition::Resource => StatusCode::SERVICE_UNAVAILABLE,
         Disposition::Corrupt | Disposition::Bug | Disposition::Input => StatusCode::INTERNAL_SERVER_ERROR,

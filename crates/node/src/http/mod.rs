@@ -11,6 +11,7 @@ mod query;
 mod read;
 mod retain;
 mod rollback;
+mod snapshot;
 mod submit;
 mod wire;
 
@@ -36,6 +37,7 @@ use crate::{
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
+pub use snapshot::Snapshots;
 pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof, WireProofError, WireReceipt};
 
 /// The longest body of a request, in bytes.
@@ -52,6 +54,7 @@ pub struct Node {
     pruner: Option<Arc<Pruner>>,
     retention: Arc<LiveRetention>,
     events: Arc<EventJournal>,
+    snapshots: Arc<Snapshots>,
     metrics: PrometheusHandle,
     /// Ends what would go on for ever.
     stop: CancellationToken,
@@ -73,6 +76,8 @@ pub struct NodeParts {
     pub retention: Arc<LiveRetention>,
     /// What happens.
     pub events: Arc<EventJournal>,
+    /// What copies the store.
+    pub snapshots: Arc<Snapshots>,
     /// The metrics of this process.
     pub metrics: PrometheusHandle,
     /// Told when the node stops.
@@ -88,10 +93,10 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, retention, events, metrics, stop } = parts;
+        let NodeParts { chain, pruner, retention, events, snapshots, metrics, stop } = parts;
         let watchers = Arc::new(Semaphore::new(events::MAX_WATCHERS));
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
-        Self { id, chain, pruner, retention, events, metrics, stop, patience, reads, bodies, watchers }
+        Self { id, chain, pruner, retention, events, snapshots, metrics, stop, patience, reads, bodies, watchers }
     }
 
     /// The verdict on the node; waits for nobody who deletes or moves the floor.
@@ -137,7 +142,8 @@ async fn off_the_async_threads<T: Send + 'static>(
     done.map_err(|error| ApiError::internal(format!("the work of a request ended early: {error}")))?
 }
 
-/// Ends requests that take too long. Not for submissions, which know what became of their transactions.
+/// Ends requests that take too long. Not for submissions, which know what became of their transactions, nor for snapshots,
+/// which take as long as the store is large.
 async fn in_time(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(node.patience, next.run(request)).await {
         Ok(response) => response,
@@ -171,6 +177,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/readyz", get(operate::readyz))
         .layer(from_fn_with_state(Arc::clone(&node), in_time))
         .route("/v1/transactions", post(submit::submit))
+        .route("/v1/snapshots", retain::short(post(snapshot::create)))
         .fallback(async || ApiError::new(StatusCode::NOT_FOUND, "no_route", "there is nothing at this address"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this address takes another method")
@@ -198,12 +205,13 @@ mod tests {
         let clock = Arc::new(SystemClock::new());
         let chain = Chain::open(Arc::clone(&store), Config::default().chain(), Arc::clone(&clock) as _).unwrap();
         let records = Arc::new(StoreRecords(Arc::clone(&store)));
+        let snapshots = Arc::new(Snapshots::new("nowhere".into(), Arc::clone(&clock) as _));
         let (dir, config) = (tempfile::tempdir().unwrap(), EventsConfig::default());
         let events = Arc::new(EventJournal::open(dir.path(), config, Arc::clone(&clock) as _).unwrap());
         let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::new(NoEvents) };
         let retention = Arc::new(LiveRetention::new(parts));
         let (metrics, stop) = (telemetry::metrics().unwrap(), CancellationToken::new());
-        let parts = NodeParts { chain, pruner: None, retention, events, metrics, stop };
+        let parts = NodeParts { chain, pruner: None, retention, events, snapshots, metrics, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

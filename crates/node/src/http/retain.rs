@@ -65,7 +65,7 @@ type Named = Result<Path<String>, PathRejection>;
 type Body = Result<Bytes, BytesRejection>;
 
 /// The body as it must be.
-fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let wrong = |error| ApiError::new(StatusCode::BAD_REQUEST, "json", format!("the body is not as expected: {error}"));
     serde_json::from_slice(&body?).map_err(wrong)
 }

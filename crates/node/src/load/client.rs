@@ -164,14 +164,15 @@ impl Client {
 
     /// Asks for anything, with a body or without, and returns the JSON of the answer, whatever the status.
     ///
-    /// Errors: no connection, no JSON.
+    /// Errors: no connection, no JSON, no answer within `patience`.
     pub async fn call(
         &self,
         method: Method,
         path: &str,
         body: Option<&serde_json::Value>,
+        patience: Duration,
     ) -> Result<(StatusCode, serde_json::Value), ClientError> {
-        let request = self.http.request(method, self.url(path)?);
+        let request = self.http.request(method, self.url(path)?).timeout(patience);
         let request = match body {
             Some(body) => request.json(body),
             None => request,

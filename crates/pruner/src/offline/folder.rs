@@ -31,7 +31,7 @@ pub(super) fn canonical(db: &Path) -> PathBuf {
 }
 
 /// A path that may not exist yet, without `.` and links in the part that does.
-fn resolved(path: &Path) -> PathBuf {
+pub(crate) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for known in absolute.ancestors() {
         if let (Ok(real), Ok(rest)) = (std::fs::canonicalize(known), absolute.strip_prefix(known)) {

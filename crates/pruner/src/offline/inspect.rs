@@ -81,7 +81,7 @@ fn pruned_floor(request: &VerifyRequest, of_chain: u64) -> Result<u64, PruneErro
 }
 
 /// Refuses a store of another layout, and one that lost its list of files or never had a state.
-pub(super) fn refuse_unreadable(db: &Path, layout: StoreLayout, backend: &RocksBackend) -> Result<(), PruneError> {
+pub(crate) fn refuse_unreadable(db: &Path, layout: StoreLayout, backend: &RocksBackend) -> Result<(), PruneError> {
     let view = backend.view()?;
     let fits = layout.require(db, &*view);
     // What fails to be read is told, and recorded, by the work itself.

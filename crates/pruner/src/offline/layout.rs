@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use state_store::{ChainView, NativeChain, RoochChain, Table, View};
 
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
 };
 
 /// Whose records lead from an order to a root.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StoreLayout {
     /// A Rooch database.
     Rooch,
@@ -38,7 +40,7 @@ impl StoreLayout {
         }
     }
 
-    pub(super) fn chain(self) -> Arc<dyn ChainView> {
+    pub(crate) fn chain(self) -> Arc<dyn ChainView> {
         match self {
             Self::Rooch => Arc::new(RoochChain),
             Self::Native => Arc::new(NativeChain),
@@ -46,7 +48,7 @@ impl StoreLayout {
     }
 
     /// The single orders that a policy keeps below the window.
-    pub(super) fn below(self, view: &dyn View) -> Result<Vec<RetainedRoot>, PruneError> {
+    pub(crate) fn below(self, view: &dyn View) -> Result<Vec<RetainedRoot>, PruneError> {
         let kept = match self {
             Self::Rooch => Vec::new(),
             Self::Native => NativeChain.kept(view)?,
@@ -56,7 +58,7 @@ impl StoreLayout {
     }
 
     /// Refuses a store that has no family of this layout, and names the layout whose families it has.
-    pub(super) fn require(self, db: &Path, view: &dyn View) -> Result<(), PruneError> {
+    pub(crate) fn require(self, db: &Path, view: &dyn View) -> Result<(), PruneError> {
         if self.is_in(view) {
             return Ok(());
         }

@@ -168,6 +168,9 @@ impl ErrorRecoveryManager {
     async fn wait(&self, execution: &Execution<'_>, wait: Duration, came: &Came) -> Result<(), PruneError> {
         let clock = &*self.snapshots.parts().clock;
         let controls = [execution.control, &self.life];
+        if let (Came::AwaitedRoom { .. }, Some(reserve)) = (came, self.store.reserve()) {
+            reserve.let_go_or_tell(); // what is tried again has it (C12)
+        }
         retry::wait(clock, wait, controls).await?;
         let Came::AwaitedRoom { need: Some(need) } = came else { return Ok(()) };
         let begun = clock.monotonic();

@@ -10,7 +10,7 @@ mod memory;
 mod options;
 mod rocks;
 
-use std::{ops::ControlFlow, sync::Arc};
+use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use state_tree::NodeHash;
 
@@ -21,7 +21,7 @@ pub use self::{
 };
 pub use self::{
     options::RocksConfig,
-    rocks::{RocksBackend, lock_holder, space_of},
+    rocks::{RocksBackend, file_holder, lock_holder, space_of},
 };
 use crate::{error::StoreError, filter::SweepSlot, schema::Table};
 
@@ -165,6 +165,19 @@ impl Space {
     }
 }
 
+/// How a copy of a store was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copied {
+    /// The engine's sequence number before the copy was begun: the copy holds at least everything up to it.
+    pub at_least: u64,
+    /// The sequence number after it was done: the copy holds nothing behind it.
+    pub at_most: u64,
+    /// Table and blob files that share their bytes with the store. The engine never changes one that is finished.
+    pub linked: u64,
+    /// Files with bytes of their own.
+    pub copied: u64,
+}
+
 /// What a visitor of rows returns.
 pub type Flow = ControlFlow<()>;
 
@@ -271,6 +284,14 @@ pub trait Backend: Send + Sync {
     /// means that writes are about to be refused (C21).
     fn background_errors(&self) -> Result<u64, StoreError> {
         Ok(0)
+    }
+
+    /// Copies the store of one instant into the folder `into`, which must not exist while the folder above it does; writes
+    /// go on meanwhile. What was not written yet when the call began may be in the copy or not. The copy is not synced.
+    ///
+    /// Errors: an engine without files of its own, a failed read or write. Nothing is left in the folder then.
+    fn copy_into(&self, _into: &Path) -> Result<Copied, StoreError> {
+        Err(StoreError::Unsupported("files that could be copied"))
     }
 
     /// Takes the engine for one store; false while another has it. Two would have a gate and a barrier each, and what one

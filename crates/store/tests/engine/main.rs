@@ -1,6 +1,7 @@
 //! The store on the real engine: opening, the gate, sweeps and what a reopen finds.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod copy;
 mod counted;
 mod crash;
 mod foreign;

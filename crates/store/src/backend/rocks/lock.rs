@@ -1,7 +1,8 @@
 //! Who holds a store open for writing, found without ever opening its LOCK file.
 //!
 //! The engine's lock is a record lock of the process: closing any descriptor of that file would release it, so this
-//! module only asks the system (C15). The engine's own attempt stays the truth; this names the holder.
+//! module only asks the system (C15). The engine's own attempt stays the truth; this names the holder. It also names who
+//! holds a lock file of ours, with which a lock can be asked for as it can with any file.
 
 use std::{
     fs, io,
@@ -15,6 +16,8 @@ use crate::error::{Holder, StoreError};
 const LOCK_FILE: &str = "LOCK";
 const LOCK_TABLE: &str = "/proc/locks";
 const PROCESSES: &str = "/proc";
+const READ: &str = "READ";
+const WRITE: &str = "WRITE";
 
 /// The process that holds the store at `path` open for writing, or nothing. This process counts.
 ///
@@ -26,12 +29,31 @@ pub fn lock_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
     };
     // What the system does not tell is not known: the engine's own attempt refuses then, without a name.
     let pid = match fs::read_to_string(LOCK_TABLE) {
-        Ok(table) if !table.trim().is_empty() => match find(&table, &file) {
+        Ok(table) if !table.trim().is_empty() => match find(&table, &file, &[WRITE]) {
             Found::Holder(pid) => Some(pid),
-            Found::SameInode => opener(&file),
+            Found::SameInode => opener(&file, LOCK_FILE.as_ref(), None),
             Found::Nobody => None,
         },
-        Ok(_) | Err(_) => opener(&file),
+        Ok(_) | Err(_) => opener(&file, LOCK_FILE.as_ref(), None),
+    };
+    Ok(pid.map(describe))
+}
+
+/// A process that holds a lock of any kind on the file at `path`, as far as the system tells: for messages only. Not for
+/// the file of the engine's own lock.
+///
+/// Errors: the file cannot be looked at.
+pub fn file_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
+    let failed = |source| classify_io(path, "looking for the holder of the lock", source);
+    let Some(file) = present(fs::metadata(path)).map_err(failed)? else { return Ok(None) };
+    let (name, us) = (path.file_name().map_or("".as_ref(), Path::new), Some(std::process::id()));
+    let pid = match fs::read_to_string(LOCK_TABLE) {
+        Ok(table) => match find(&table, &file, &[WRITE, READ]) {
+            Found::Holder(pid) => Some(pid),
+            Found::SameInode => opener(&file, name, us),
+            Found::Nobody => None,
+        },
+        Err(_) => opener(&file, name, us),
     };
     Ok(pid.map(describe))
 }
@@ -57,11 +79,11 @@ enum Found {
 }
 
 /// Lines look like `1: POSIX  ADVISORY  WRITE 4711 fd:01:1835045 0 EOF`.
-fn find(table: &str, file: &fs::Metadata) -> Found {
+fn find(table: &str, file: &fs::Metadata, kinds: &[&str]) -> Found {
     let (major, minor, inode) = (rustix::fs::major(file.dev()), rustix::fs::minor(file.dev()), file.ino().to_string());
     let mut found = Found::Nobody;
     for line in table.lines() {
-        let mut fields = line.split_whitespace().skip_while(|field| *field != "WRITE").skip(1);
+        let mut fields = line.split_whitespace().skip_while(|field| !kinds.contains(field)).skip(1);
         let (Some(pid), Some(place)) = (fields.next(), fields.next()) else { continue };
         if place == format!("{major:02x}:{minor:02x}:{inode}") {
             return Found::Holder(pid.parse().map_or(0, |pid| pid));
@@ -73,23 +95,23 @@ fn find(table: &str, file: &fs::Metadata) -> Found {
     found
 }
 
-/// The process that has the file open. Processes that end meanwhile, or that this user may not look into, are passed
+/// The process, other than `except`, that has the file of that name open. Processes that end meanwhile, or that this user may not look into, are passed
 /// over: if one of those holds the lock, the engine refuses and the holder stays unnamed.
-fn opener(file: &fs::Metadata) -> Option<u32> {
+fn opener(file: &fs::Metadata, name: &Path, except: Option<u32>) -> Option<u32> {
     let Ok(processes) = fs::read_dir(PROCESSES) else { return None };
     processes.flatten().find_map(|process| {
         let pid: Result<u32, _> = process.file_name().to_str()?.parse();
         let Ok(pid) = pid else { return None }; // not a process
-        has_open(&process.path().join("fd"), file).then_some(pid)
+        (except != Some(pid) && has_open(&process.path().join("fd"), file, name)).then_some(pid)
     })
 }
 
-fn has_open(descriptors: &Path, file: &fs::Metadata) -> bool {
+fn has_open(descriptors: &Path, file: &fs::Metadata, name: &Path) -> bool {
     let Ok(entries) = fs::read_dir(descriptors) else {
         return false;
     };
     entries.flatten().any(|entry| {
-        let named = fs::read_link(entry.path()).is_ok_and(|target: PathBuf| target.ends_with(LOCK_FILE));
+        let named = fs::read_link(entry.path()).is_ok_and(|target: PathBuf| target.ends_with(name));
         // A stat through the descriptor's link opens nothing.
         named && fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev())
     })
@@ -122,11 +144,17 @@ mod tests {
             )
         };
         let table = [line(11, file.ino() + 1), line(4711, file.ino())].concat();
-        assert_eq!(find(&table, &file), Found::Holder(4711));
-        assert_eq!(find(&line(11, file.ino() + 1), &file), Found::Nobody);
-        assert_eq!(find(&line(4711, file.ino()).replace("WRITE", "READ"), &file), Found::Nobody);
+        assert_eq!(find(&table, &file, &[WRITE]), Found::Holder(4711));
+        assert_eq!(find(&line(11, file.ino() + 1), &file, &[WRITE]), Found::Nobody);
+        let shared = line(4711, file.ino()).replace("WRITE", "READ");
+        assert_eq!(find(&shared, &file, &[WRITE]), Found::Nobody);
+        assert_eq!(find(&shared, &file, &[WRITE, READ]), Found::Holder(4711));
         let elsewhere = format!("1: POSIX  ADVISORY  WRITE 4711 ff:ff:{} 0 EOF\n", file.ino());
-        assert_eq!(find(&elsewhere, &file), Found::SameInode, "the device of a file system that lies over another");
+        assert_eq!(
+            find(&elsewhere, &file, &[WRITE]),
+            Found::SameInode,
+            "the device of a file system that lies over another"
+        );
     }
 
     #[test]

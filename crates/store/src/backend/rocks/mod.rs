@@ -5,6 +5,7 @@
 //! every file that overlapped its range; no call ever opens the LOCK file.
 
 mod classify;
+mod copy;
 mod damage;
 mod handover;
 mod lock;
@@ -30,8 +31,11 @@ use std::{
 use rocksdb::{ColumnFamily, DB, FlushOptions, properties};
 
 use self::{classify::classify, handover::Handover, log::EngineLog, rewrite::Rewrites, view::RocksView};
-pub use self::{lock::lock_holder, space::space_of};
-use super::{Backend, Batch, Durability, KeyRange, NodeFile, RocksConfig, Space, View};
+pub use self::{
+    lock::{file_holder, lock_holder},
+    space::space_of,
+};
+use super::{Backend, Batch, Copied, Durability, KeyRange, NodeFile, RocksConfig, Space, View};
 use crate::{error::StoreError, filter::SweepSlot, schema::NODE_FAMILY};
 
 /// Bytes of the blob files of one family.
@@ -215,6 +219,10 @@ impl Backend for RocksBackend {
             count.ok_or_else(|| StoreError::Invariant("the engine does not count its background errors".to_owned()))
         };
         self.families.iter().map(of).sum()
+    }
+
+    fn copy_into(&self, into: &Path) -> Result<Copied, StoreError> {
+        self.copy_files(into)
     }
 
     fn claim(&self) -> bool {

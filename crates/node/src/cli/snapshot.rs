@@ -1,0 +1,300 @@
+//! `snapshot`: the catalog of snapshots, and how they come into it.
+
+use std::{
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::{ArgGroup, Args, Subcommand};
+use reqwest::Method;
+use serde::Serialize;
+use serde_json::json;
+use state_pruner::{
+    Clock as _, Control, PruneError, SystemClock, Unobserved,
+    catalog::{
+        self, Catalog, CatalogError, CatalogRetention, CreateRequest, Created, Damaged, Depth, Listed, Listing,
+        Manifest, Restored, SnapshotId, Source, Tidied, VerifiedSnapshot,
+    },
+    offline::{Steering, StoreLayout},
+};
+
+use super::{
+    OutputArgs,
+    render::{Failure, Output, bytes, number},
+    retain::{Request, millis, told},
+    values::{layout, positive, time},
+    work,
+};
+
+/// A node hashes every byte of its store before it answers.
+const CAPTURE_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// `snapshot`.
+#[derive(Debug, Args)]
+pub(super) struct SnapshotArgs {
+    #[command(subcommand)]
+    command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// Copy a store into a catalog: through the node that runs on it, or at rest; many may do so at once.
+    Create(CreateArgs),
+    /// List the snapshots, the oldest first, and those that are damaged.
+    List {
+        #[command(flatten)]
+        place: PlaceArgs,
+    },
+    /// Print what a snapshot has, and its files.
+    Show {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Hash every file of a snapshot again, open it, and read nodes back.
+    Verify {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Read every node that its states reach, instead of random paths.
+        #[arg(long)]
+        deep: bool,
+    },
+    /// Remove a snapshot that nobody reads.
+    Delete {
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Put the store of a snapshot into a folder; it appears there when it was proved to be what was copied.
+    Restore {
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Where: an empty folder, or one that does not exist.
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+    },
+    /// Remove what is not to be kept, and what commands that were killed have left.
+    Prune {
+        #[command(flatten)]
+        place: PlaceArgs,
+        #[command(flatten)]
+        retention: RetentionArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
+struct CreateArgs {
+    /// Address of a running node, which makes the snapshot itself: the catalog is a folder of its machine.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Folder of a database that no process has open for writing.
+    #[arg(long, value_name = "DIR", requires = "layout")]
+    db: Option<PathBuf>,
+    /// Whose records it holds: rooch or native.
+    #[arg(long, value_parser = layout, requires = "db")]
+    layout: Option<StoreLayout>,
+    /// Of a Rooch store: the last so many orders whose states the snapshot answers for; of a node's it is all that can be
+    /// read.
+    #[arg(long, value_name = "N", value_parser = positive, default_value = "1", conflicts_with = "url")]
+    orders: NonZeroU64,
+    #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
+    retention: RetentionArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct PlaceArgs {
+    /// Folder of the catalog.
+    #[arg(long, value_name = "DIR")]
+    catalog: PathBuf,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+#[derive(Debug, Clone, Args)]
+struct WhichArgs {
+    /// Id of the snapshot, as `snapshot list` shows it.
+    id: SnapshotId,
+    #[command(flatten)]
+    place: PlaceArgs,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+struct RetentionArgs {
+    /// Remove all but the newest so many snapshots.
+    #[arg(long, value_name = "N", value_parser = positive)]
+    keep: Option<NonZeroU64>,
+    /// Remove those that are older, such as 12h or 30d; the newest one stays.
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    max_age: Option<Duration>,
+}
+
+impl From<RetentionArgs> for CatalogRetention {
+    fn from(RetentionArgs { keep, max_age }: RetentionArgs) -> Self {
+        Self { keep, max_age }
+    }
+}
+
+impl SnapshotArgs {
+    pub(super) fn output(&self) -> OutputArgs {
+        match &self.command {
+            SnapshotCommand::Create(CreateArgs { place, .. })
+            | SnapshotCommand::List { place }
+            | SnapshotCommand::Prune { place, .. } => place.output,
+            SnapshotCommand::Show { which }
+            | SnapshotCommand::Verify { which, .. }
+            | SnapshotCommand::Delete { which }
+            | SnapshotCommand::Restore { which, .. } => which.place.output,
+        }
+    }
+}
+
+/// Makes, lists, shows, verifies, removes or restores snapshots.
+pub(super) fn snapshot(args: &SnapshotArgs, output: Output) -> ExitCode {
+    match &args.command {
+        SnapshotCommand::Create(args) => create(args, output),
+        SnapshotCommand::List { place } => {
+            told(output, opened(&place.catalog).and_then(|catalog| catalog.list().map_err(failure)), listed)
+        }
+        SnapshotCommand::Show { which } => {
+            let shown = opened(&which.place.catalog).and_then(|catalog| catalog.show(which.id).map_err(failure));
+            told(output, shown, shown_manifest)
+        }
+        SnapshotCommand::Verify { which, deep } => {
+            let depth = if *deep { Depth::Deep } else { Depth::Sampled };
+            let WhichArgs { id, place } = which.clone();
+            let verify = move |steering: &Steering| Catalog::open(&place.catalog)?.verify(id, depth, steering);
+            steered(output, verify, verified)
+        }
+        SnapshotCommand::Delete { which } => {
+            let delete = |catalog: Catalog| catalog.delete(which.id, &SystemClock::new()).map_err(failure);
+            told(output, opened(&which.place.catalog).and_then(delete), tidied)
+        }
+        SnapshotCommand::Restore { which, to } => {
+            let (WhichArgs { id, place }, to) = (which.clone(), to.clone());
+            let restore = move |steering: &Steering| Catalog::open(&place.catalog)?.restore(id, &to, steering);
+            steered(output, restore, restored)
+        }
+        SnapshotCommand::Prune { place, retention } => {
+            let prune = |catalog: Catalog| catalog.prune((*retention).into(), &SystemClock::new()).map_err(failure);
+            told(output, opened(&place.catalog).and_then(prune), tidied)
+        }
+    }
+}
+
+fn create(args: &CreateArgs, output: Output) -> ExitCode {
+    let RetentionArgs { keep, max_age } = args.retention;
+    match (&args.url, &args.db, args.layout) {
+        (Some(url), _, _) => {
+            // The node may run in another folder.
+            let catalog = std::path::absolute(&args.place.catalog).unwrap_or_else(|_| args.place.catalog.clone());
+            let body = json!({ "catalog": catalog, "keep": keep, "max_age_ms": millis(max_age) });
+            let request = Request { method: Method::POST, path: "v1/snapshots".to_owned(), body: Some(&body) };
+            told(output, request.ask_within(url, CAPTURE_PATIENCE), created)
+        }
+        (None, Some(db), Some(layout)) => {
+            let (db, catalog, orders) = (db.clone(), args.place.catalog.clone(), args.orders);
+            let make = move |steering: &Steering| {
+                let id = SnapshotId::draw(&*steering.clock);
+                let request = CreateRequest { catalog: &catalog, id, retention: CatalogRetention { keep, max_age } };
+                catalog::create(&request, &Source::Rest { db: &db, layout, orders }, steering)
+            };
+            steered(output, make, created)
+        }
+        (None, _, _) => output.failed(&Failure::new("usage", "give --url, or --db with --layout")),
+    }
+}
+
+fn failure(error: CatalogError) -> Failure {
+    Failure::new(error.code(), &error)
+}
+
+fn opened(catalog: &Path) -> Result<Catalog, Failure> {
+    Catalog::open(catalog).map_err(failure)
+}
+
+/// Runs work on files that a signal may stop; it leaves nothing then.
+fn steered<T: Serialize + Send + 'static>(
+    output: Output,
+    work: impl FnOnce(&Steering) -> Result<T, CatalogError> + Send + 'static,
+    human: impl FnOnce(&T) -> String,
+) -> ExitCode {
+    let control = Arc::new(Control::default());
+    let clock = Arc::new(SystemClock::new());
+    let steering = Steering { control: Arc::clone(&control), observer: Arc::new(Unobserved), clock };
+    match work::steered(output, &control, move || work(&steering), || {}) {
+        Ok(Err(error @ CatalogError::Prune(PruneError::Cancelled | PruneError::Stopped))) => {
+            output.fail(&Failure::whole(error.code(), "stopped; nothing is left of it"));
+            ExitCode::from(work::STOPPED)
+        }
+        Ok(done) => told(output, done.map_err(failure), human),
+        Err(code) => code,
+    }
+}
+
+fn created(created: &Created) -> String {
+    let Created { id, path, manifest, removed, .. } = created;
+    let state = &manifest.state;
+    let (files, size) = (manifest.files.len(), bytes(manifest.total_bytes));
+    let mut lines = vec![
+        format!("snapshot {id}: orders {} to {}", state.first_order, state.head_order),
+        format!("{files} files, {size}, {} of them linked, in {path}", manifest.linked_files),
+    ];
+    lines.extend(removed.snapshots.iter().map(|id| format!("removed {id}")));
+    lines.extend(removed.in_use.iter().map(|id| format!("not removed, because it is being read: {id}")));
+    lines.extend(removed.failure.iter().map(|why| format!("older ones stay: {why}")));
+    lines.join("\n")
+}
+
+fn listed(listing: &Listing) -> String {
+    let clock = SystemClock::new();
+    let row = |listed: &Listed| {
+        let age = Duration::from_secs(clock.unix_ms().saturating_sub(listed.created_at_ms) / 1000);
+        let (state, size) = (&listed.state, bytes(listed.total_bytes));
+        let age = humantime::format_duration(age);
+        format!("{}  orders {} to {}  {size}  {age} ago", listed.id, state.first_order, state.head_order)
+    };
+    let damaged = |damaged: &Damaged| format!("{}  DAMAGED: {}", damaged.id, damaged.message);
+    let rows: Vec<String> = listing.snapshots.iter().map(row).chain(listing.damaged.iter().map(damaged)).collect();
+    if rows.is_empty() { "no snapshots".to_owned() } else { rows.join("\n") }
+}
+
+fn shown_manifest(manifest: &Manifest) -> String {
+    let (state, creator) = (&manifest.state, &manifest.creator);
+    let mut lines = vec![
+        format!("snapshot  {}", manifest.id),
+        format!("made      by process {} of version {}", creator.pid, creator.version),
+        format!("head      order {}, root {}", state.head_order, state.head_root),
+        format!("states    {} from order {} on, {} below", state.roots, state.first_order, state.kept_below),
+        format!("files     {}, {}", manifest.files.len(), bytes(manifest.total_bytes)),
+    ];
+    lines.extend(manifest.files.iter().map(|file| format!("  {}  {}  {}", file.name, file.bytes, file.sha256)));
+    lines.join("\n")
+}
+
+fn verified(report: &VerifiedSnapshot) -> String {
+    let what = match report.depth {
+        Depth::Sampled => "on random paths",
+        Depth::Deep => "from every root",
+    };
+    let (files, nodes) = (number(report.files), number(report.nodes_read));
+    format!("sound: {files} files are what was written, {nodes} nodes were read {what}, in {:.1} s", report.seconds)
+}
+
+fn tidied(tidied: &Tidied) -> String {
+    let removed = &tidied.removed;
+    let mut lines: Vec<String> = removed.snapshots.iter().map(|id| format!("removed {id}")).collect();
+    lines.extend(removed.in_use.iter().map(|id| format!("not removed, because it is being read: {id}")));
+    lines.extend(removed.unfinished.iter().map(|id| format!("removed {id}, which was not finished")));
+    if lines.is_empty() { "nothing to remove".to_owned() } else { lines.join("\n") }
+}
+
+fn restored(restored: &Restored) -> String {
+    let state = &restored.state;
+    let (first, head, size) = (state.first_order, state.head_order, bytes(restored.bytes));
+    format!("{}: orders {first} to {head}, {size}, as they were copied", restored.path)
+}

@@ -1,0 +1,96 @@
+//! A snapshot of the running node, made by the node itself into a catalog on this machine.
+
+use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::{HeaderMap, StatusCode},
+};
+use serde::Deserialize;
+use state_pruner::{
+    Clock, Unobserved,
+    catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
+    offline::Steering,
+};
+use state_store::Store;
+
+use super::{
+    Node,
+    error::{ApiError, status_of},
+    off_the_async_threads,
+    retain::read,
+    submit::refuse_browsers,
+};
+
+/// What makes the snapshots of a node.
+#[derive(Debug)]
+pub struct Snapshots {
+    captures: Captures,
+    /// The folder of the store.
+    db: PathBuf,
+    clock: Arc<dyn Clock>,
+}
+
+impl Snapshots {
+    /// Copies the store that lies in this folder.
+    pub fn new(db: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        Self { captures: Captures::default(), db, clock }
+    }
+
+    /// Ends a capture that is at work, for good.
+    pub fn stop(&self) {
+        self.captures.control().stop();
+    }
+
+    fn create(&self, store: &Store, body: &CaptureBody) -> Result<Created, CatalogError> {
+        let capture = self.captures.begin(&*self.clock)?;
+        let max_age = body.max_age_ms.map(Duration::from_millis);
+        let retention = CatalogRetention { keep: body.keep, max_age };
+        let request = CreateRequest { catalog: &body.catalog, id: capture.id(), retention };
+        let source = Source::Node { backend: store.backend(), db: &self.db };
+        let (control, clock) = (Arc::clone(self.captures.control()), Arc::clone(&self.clock));
+        catalog::create(&request, &source, &Steering { control, observer: Arc::new(Unobserved), clock })
+    }
+}
+
+/// The body of a request for a snapshot.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptureBody {
+    catalog: PathBuf,
+    keep: Option<NonZeroU64>,
+    max_age_ms: Option<u64>,
+}
+
+/// `POST /v1/snapshots`. Answers when the snapshot is in the catalog; it is made also if the client goes away.
+pub(super) async fn create(
+    State(node): State<Arc<Node>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Created>, ApiError> {
+    refuse_browsers(&headers)?;
+    let body: CaptureBody = read(body)?;
+    let made = off_the_async_threads(move || {
+        let made = node.snapshots.create(node.chain.store(), &body)?;
+        tracing::info!(id = %made.id, catalog = %body.catalog.display(), "a snapshot was made");
+        Ok(made)
+    });
+    made.await.map(Json)
+}
+
+impl From<CatalogError> for ApiError {
+    fn from(error: CatalogError) -> Self {
+        if let CatalogError::Prune(error) = error {
+            return error.into();
+        }
+        let told = |status| Self::new(status, error.code(), error.to_string());
+        if let CatalogError::CaptureBusy { id, pid, since_ms } = &error {
+            let told = told(StatusCode::CONFLICT).with("capture", id.to_string());
+            return told.with("pid", *pid).with("since_ms", *since_ms);
+        }
+        let bad = matches!(error, CatalogError::BadPlace { .. } | CatalogError::NotACatalog { .. });
+        told(if bad { StatusCode::BAD_REQUEST } else { status_of(error.disposition()) })
+    }
+}

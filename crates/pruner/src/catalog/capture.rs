@@ -1,0 +1,199 @@
+//! Making a snapshot: a consistent copy of a store, proved before it is published.
+//!
+//! The copy is made by the node that has the store open, or by this process from a store that nobody has open for writing;
+//! any number of processes may do the second at once, because none takes the engine's lock. Order: copy, open the copy and
+//! read what it has, read a sample of nodes back, sync and hash every file, write the manifest, rename.
+
+use std::{num::NonZeroU64, path::Path};
+
+use serde::{Deserialize, Serialize};
+use state_store::{Backend, Copied, RocksBackend, RocksConfig, StoreError, lock_holder};
+
+use super::{
+    Catalog, CatalogError, CatalogRetention, Creator, LockTimes, Manifest, Removed, SnapshotId, Through, folder,
+    hashing,
+    manifest::{CopiedFile, is_name},
+    proof::{Depth, OpenCopy},
+    staging::Staging,
+};
+use crate::{
+    error::PruneError,
+    offline::{self, Steering, StoreLayout},
+};
+
+/// What to make, and where.
+#[derive(Debug, Clone)]
+pub struct CreateRequest<'a> {
+    /// The folder of the catalog; made if it is absent or empty.
+    pub catalog: &'a Path,
+    /// The id of the new snapshot.
+    pub id: SnapshotId,
+    /// Which older ones go afterwards.
+    pub retention: CatalogRetention,
+}
+
+/// What is copied.
+pub enum Source<'a> {
+    /// A store that no process has open for writing.
+    Rest {
+        /// Its folder.
+        db: &'a Path,
+        /// Whose records it holds.
+        layout: StoreLayout,
+        /// Of a Rooch store: the last so many orders, whose states the snapshot names.
+        orders: NonZeroU64,
+    },
+    /// The store that this process has open.
+    Node {
+        /// Its engine.
+        backend: &'a dyn Backend,
+        /// Its folder.
+        db: &'a Path,
+    },
+}
+
+/// A snapshot that was made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Created {
+    /// Its id.
+    pub id: SnapshotId,
+    /// Its folder.
+    pub path: String,
+    /// What it has.
+    pub manifest: Manifest,
+    /// What went.
+    pub removed: Removed,
+    /// The lock of the catalog, as this command held it.
+    pub lock: LockTimes,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Makes a snapshot, and removes those that the retention lets go.
+///
+/// Errors: a store that is in use or cannot be read, a folder that is no catalog, no room. The catalog is then as it was,
+/// unless it was the last sync of its folder that failed.
+pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steering) -> Result<Created, CatalogError> {
+    let clock = &*steering.clock;
+    let started = clock.monotonic();
+    let created_at_ms = clock.unix_ms();
+    let ready = source.ready(request.catalog)?; // BEFORE anything is written
+    let catalog = Catalog::open_or_create(request.catalog)?;
+    let access = catalog.access(clock);
+    let staging = Staging::begin(&access, request.id)?;
+    let store = staging.store();
+    let copied = ready.copy_into(&store)?;
+    let copy = OpenCopy::open(&store, ready.layout)?;
+    let roots = copy.roots(copy.window(ready.orders))?;
+    let state = copy.state(&roots)?;
+    if !(copied.at_least..=copied.at_most).contains(&state.sequence) {
+        return Err(PruneError::Changed { marked: copied.at_least, now: state.sequence }.into());
+    }
+    copy.read_back(&roots, Depth::Sampled, steering)?.map_err(|what| ready.unsound(&what))?;
+    drop(copy);
+    let files = hashed(&store, steering)?;
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        id: request.id,
+        created_at_ms,
+        creator: ready.creator(),
+        layout: ready.layout,
+        state,
+        linked_files: copied.linked,
+        copied_files: copied.copied,
+        total_bytes: files.iter().map(|file| file.bytes).sum(),
+        files,
+    };
+    staging.seal(&manifest)?;
+    let path = staging.publish(&access)?.display().to_string();
+    let removed = access.retain_after(request.id, request.retention);
+    let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
+    Ok(Created { id: request.id, path, manifest, removed, lock: access.times(), seconds })
+}
+
+/// Every file of the copy, durable and hashed.
+fn hashed(store: &Path, steering: &Steering) -> Result<Vec<CopiedFile>, CatalogError> {
+    let names = folder::names(store)?;
+    if let Some(strange) = names.iter().find(|name| !is_name(name)) {
+        return Err(PruneError::Invariant(format!("the engine named a file `{strange}`")).into());
+    }
+    hashing::each(&names, |name| {
+        let found = hashing::sync_and_hash(&store.join(name), &steering.control)?;
+        Ok(CopiedFile { name: name.clone(), bytes: found.bytes, sha256: found.sha256 })
+    })
+}
+
+/// A source that may be copied.
+struct Ready<'a> {
+    source: &'a Source<'a>,
+    layout: StoreLayout,
+    orders: NonZeroU64,
+    /// Opened for reading, where nobody has it open for writing.
+    reading: Option<RocksBackend>,
+}
+
+impl<'a> Source<'a> {
+    fn ready(&'a self, catalog: &Path) -> Result<Ready<'a>, CatalogError> {
+        match self {
+            Self::Rest { db, layout, orders } => {
+                refuse_inside(db, catalog)?;
+                refuse_if_held(db)?;
+                let reading = RocksBackend::open_read_only(db, &RocksConfig::default())?;
+                offline::refuse_unreadable(db, *layout, &reading)?;
+                Ok(Ready { source: self, layout: *layout, orders: *orders, reading: Some(reading) })
+            }
+            Self::Node { db, .. } => {
+                if !catalog.is_absolute() {
+                    let why = "is no absolute path: the node would look for it in a folder of its own";
+                    return Err(CatalogError::BadPlace { path: catalog.to_owned(), why });
+                }
+                refuse_inside(db, catalog)?;
+                Ok(Ready { source: self, layout: StoreLayout::Native, orders: NonZeroU64::MIN, reading: None })
+            }
+        }
+    }
+}
+
+impl Ready<'_> {
+    fn copy_into(&self, store: &Path) -> Result<Copied, CatalogError> {
+        match (self.source, &self.reading) {
+            (Source::Rest { db, .. }, Some(reading)) => {
+                let copied = reading.copy_into(store);
+                refuse_if_held(db)?; // a writer that came meanwhile takes files away
+                Ok(copied?)
+            }
+            (Source::Node { backend, .. }, _) => Ok(backend.copy_into(store)?),
+            (Source::Rest { .. }, None) => Err(PruneError::Invariant("the store is not open".to_owned()).into()),
+        }
+    }
+
+    fn creator(&self) -> Creator {
+        let through = match self.source {
+            Source::Rest { .. } => Through::Rest,
+            Source::Node { .. } => Through::Node,
+        };
+        Creator { pid: std::process::id(), through, version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    /// The copy is what the store is, so the store is damaged.
+    fn unsound(&self, what: &str) -> CatalogError {
+        let (Source::Rest { db, .. } | Source::Node { db, .. }) = self.source;
+        StoreError::Corrupt(format!("{}: {what}", db.display())).into()
+    }
+}
+
+fn refuse_if_held(db: &Path) -> Result<(), CatalogError> {
+    match lock_holder(db)? {
+        Some(holder) => Err(CatalogError::InUse { db: db.to_owned(), holder }),
+        None => Ok(()),
+    }
+}
+
+/// A folder of ours inside the engine's would be taken for one of its files.
+fn refuse_inside(db: &Path, catalog: &Path) -> Result<(), CatalogError> {
+    if offline::resolved(catalog).starts_with(offline::resolved(db)) {
+        let why = "lies inside the database: give a folder outside of it";
+        return Err(CatalogError::BadPlace { path: catalog.to_owned(), why });
+    }
+    Ok(())
+}

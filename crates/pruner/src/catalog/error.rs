@@ -1,0 +1,165 @@
+//! What the catalog refuses, and what fails in it, each with its disposition (docs/operations.md has a heading per code).
+
+use std::{io, path::PathBuf, time::Duration};
+
+use state_store::{Disposition, Holder, StoreError};
+use thiserror::Error;
+
+use super::SnapshotId;
+use crate::error::PruneError;
+
+/// A failure of the catalog.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// The store, or the work on it, failed.
+    #[error(transparent)]
+    Prune(#[from] PruneError),
+    /// A file or folder could not be read or written.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The folder is no catalog.
+    #[error("{dir} is no snapshot catalog: give the folder that `snapshot create` was given")]
+    NoCatalog {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The folder holds something else.
+    #[error("{dir} is not empty and is no snapshot catalog: give an empty folder, or one that does not exist")]
+    NotACatalog {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A text that is no id.
+    #[error("`{id}` is no id of a snapshot: `snapshot list` shows those there are")]
+    BadId {
+        /// The text.
+        id: String,
+    },
+    /// No snapshot has the id, or it was removed meanwhile.
+    #[error("there is no snapshot {id} in {dir}: it was removed, or lies in another catalog")]
+    UnknownSnapshot {
+        /// The id.
+        id: SnapshotId,
+        /// The catalog.
+        dir: PathBuf,
+    },
+    /// A snapshot whose manifest or files are not what was written (C5).
+    #[error("snapshot {id} is damaged: {what}. Do not use it; delete it and make another one")]
+    DamagedSnapshot {
+        /// The id.
+        id: SnapshotId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A snapshot that another program wrote.
+    #[error("snapshot {id} has a manifest of version {version}, this program reads version {known}")]
+    OtherVersion {
+        /// The id.
+        id: SnapshotId,
+        /// Its version.
+        version: u64,
+        /// Ours.
+        known: u64,
+    },
+    /// Somebody reads the snapshot, or has just made it.
+    #[error("snapshot {id} is in use by {holder}: wait until it is done with it")]
+    SnapshotInUse {
+        /// The id.
+        id: SnapshotId,
+        /// Who.
+        holder: Holder,
+    },
+    /// The lock of the catalog was not to be had.
+    #[error(
+        "{holder} has held the lock of {dir} for {waited:?}, where renames take milliseconds: see whether it was stopped"
+    )]
+    CatalogBusy {
+        /// The catalog.
+        dir: PathBuf,
+        /// Who.
+        holder: Holder,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The node makes a snapshot already.
+    #[error("busy: capture {id} by process {pid} since {}", since(*since_ms))]
+    CaptureBusy {
+        /// The one at work.
+        id: SnapshotId,
+        /// The process.
+        pid: u32,
+        /// When it began, in milliseconds since 1970.
+        since_ms: u64,
+    },
+    /// A process has the store open for writing, so only it can copy the store.
+    #[error("{db} is in use by {holder}: give --url to make the snapshot through the node, or stop it")]
+    InUse {
+        /// The store.
+        db: PathBuf,
+        /// Who holds it.
+        holder: Holder,
+    },
+    /// A path that cannot be the one asked for.
+    #[error("{path} {why}")]
+    BadPlace {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it, and what to give instead.
+        why: &'static str,
+    },
+}
+
+/// A moment as people read it.
+fn since(ms: u64) -> impl std::fmt::Display {
+    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms))
+}
+
+impl From<StoreError> for CatalogError {
+    fn from(error: StoreError) -> Self {
+        Self::Prune(error.into())
+    }
+}
+
+impl CatalogError {
+    /// What the caller must do.
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Prune(error) => error.disposition(),
+            Self::File { .. } | Self::CatalogBusy { .. } => Disposition::Transient,
+            Self::SnapshotInUse { .. } | Self::CaptureBusy { .. } => Disposition::Resource,
+            Self::DamagedSnapshot { .. } => Disposition::Corrupt,
+            Self::NoCatalog { .. }
+            | Self::NotACatalog { .. }
+            | Self::BadId { .. }
+            | Self::UnknownSnapshot { .. }
+            | Self::OtherVersion { .. }
+            | Self::InUse { .. }
+            | Self::BadPlace { .. } => Disposition::Input,
+        }
+    }
+
+    /// A stable word for scripts, as printed with `--json`.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Prune(error) => error.code(),
+            Self::File { .. } => "file",
+            Self::NoCatalog { .. } => "no_catalog",
+            Self::NotACatalog { .. } => "not_a_catalog",
+            Self::BadId { .. } => "bad_snapshot_id",
+            Self::UnknownSnapshot { .. } => "unknown_snapshot",
+            Self::DamagedSnapshot { .. } => "damaged_snapshot",
+            Self::OtherVersion { .. } => "other_version",
+            Self::SnapshotInUse { .. } => "snapshot_in_use",
+            Self::CatalogBusy { .. } => "catalog_busy",
+            Self::CaptureBusy { .. } => "capture_busy",
+            Self::InUse { .. } => "in_use",
+            Self::BadPlace { .. } => "bad_place",
+        }
+    }
+}

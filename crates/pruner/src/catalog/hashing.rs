@@ -1,0 +1,105 @@
+//! Reading whole files, several at once: hashed, copied, made durable. A stop is seen after each mebibyte.
+
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    num::NonZeroUsize,
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    thread,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{CatalogError, failed, folder::open_regular};
+use crate::{control::Control, error::PruneError};
+
+const CHUNK: usize = 1 << 20;
+/// More would only wait for the disk.
+const MOST_THREADS: usize = 4;
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Digested {
+    pub(super) bytes: u64,
+    pub(super) sha256: String,
+}
+
+/// Hashes a file and makes it durable.
+pub(super) fn sync_and_hash(path: &Path, control: &Control) -> Result<Digested, CatalogError> {
+    let file = open_regular(path).map_err(failed(path))?;
+    file.sync_all().map_err(failed(path))?;
+    stream((path, &file), u64::MAX, control, &mut |_| Ok(()))
+}
+
+/// Hashes a file up to `most` bytes; one that is longer shows one byte more.
+pub(super) fn hash(path: &Path, most: u64, control: &Control) -> Result<Digested, CatalogError> {
+    let file = open_regular(path).map_err(failed(path))?;
+    stream((path, &file), most, control, &mut |_| Ok(()))
+}
+
+/// Copies up to `most` bytes into a new file, durably, and tells what it has copied.
+pub(super) fn copy(from: &Path, to: &Path, most: u64, control: &Control) -> Result<Digested, CatalogError> {
+    let file = open_regular(from).map_err(failed(from))?;
+    let mut copy = File::create_new(to).map_err(failed(to))?;
+    let copied = stream((from, &file), most, control, &mut |bytes| copy.write_all(bytes).map_err(failed(to)))?;
+    copy.sync_all().map_err(failed(to))?;
+    Ok(copied)
+}
+
+fn stream(
+    (path, file): (&Path, &File),
+    most: u64,
+    control: &Control,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), CatalogError>,
+) -> Result<Digested, CatalogError> {
+    let mut file = file.take(most.saturating_add(1)); // a manifest that lies about a size bounds what is read (F15)
+    let (mut buffer, mut hasher, mut bytes) = (vec![0; CHUNK], Sha256::new(), 0);
+    loop {
+        control.checkpoint()?;
+        let count = file.read(&mut buffer).map_err(failed(path))?;
+        let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
+            return Ok(Digested { bytes, sha256: hex::encode(hasher.finalize()) });
+        };
+        hasher.update(read);
+        each(read)?;
+        bytes += count as u64;
+    }
+}
+
+/// Works on every item, several at once, and returns the results in the order of the items.
+///
+/// Errors: the first one met; the work that has begun ends, no other begins.
+pub(super) fn each<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, CatalogError> + Sync,
+) -> Result<Vec<R>, CatalogError> {
+    let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let share = || {
+        let mut done = Vec::new();
+        while !failed.load(Ordering::Relaxed) {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { break };
+            match work(item) {
+                Ok(result) => done.push((index, result)),
+                Err(error) => {
+                    failed.store(true, Ordering::Relaxed);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(done)
+    };
+    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS).min(items.len());
+    let mut all = Vec::with_capacity(items.len());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
+        for worker in workers {
+            let panicked = |_| PruneError::Invariant("a thread that reads files panicked".to_owned());
+            all.extend(worker.join().map_err(panicked)??);
+        }
+        Ok::<(), CatalogError>(())
+    })?;
+    all.sort_unstable_by_key(|(index, _)| *index);
+    Ok(all.into_iter().map(|(_, result)| result).collect())
+}

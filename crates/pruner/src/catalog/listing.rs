@@ -1,0 +1,152 @@
+//! Reading a catalog: what lists and shows snapshots, without any lock.
+
+use std::{io, path::Path};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Catalog, CatalogError, CopiedState, Creator, Depth, MANIFEST, Manifest, STORE, SnapshotId, VerifiedSnapshot,
+    folder::{self, failed, open_regular},
+    manifest, proof,
+};
+use crate::{
+    clock::Clock,
+    offline::{Steering, StoreLayout},
+};
+
+/// How often a list is begun again because snapshots come and go meanwhile. Each row is true by itself, so the last
+/// attempt is shown also if it is overtaken.
+const ATTEMPTS: usize = 16;
+
+/// One row of a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its id.
+    pub id: SnapshotId,
+    /// When it was begun, in milliseconds since 1970.
+    pub created_at_ms: u64,
+    /// Who made it.
+    pub creator: Creator,
+    /// Whose records it holds.
+    pub layout: StoreLayout,
+    /// What it has.
+    pub state: CopiedState,
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub total_bytes: u64,
+}
+
+/// A snapshot that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Damaged {
+    /// Its id.
+    pub id: SnapshotId,
+    /// The code of the error.
+    pub code: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+/// The snapshots of a catalog, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Those whose manifest is what was written.
+    pub snapshots: Vec<Listed>,
+    /// Those whose manifest is not.
+    pub damaged: Vec<Damaged>,
+}
+
+impl Catalog {
+    /// Lists the snapshots. Their manifests are read, their files are not.
+    ///
+    /// Errors: the folder cannot be read.
+    pub fn list(&self) -> Result<Listing, CatalogError> {
+        let mut ids = self.ids()?;
+        for _ in 1..ATTEMPTS {
+            let listing = self.listing(&ids)?;
+            let now = self.ids()?;
+            if now == ids {
+                return Ok(listing);
+            }
+            ids = now;
+        }
+        self.listing(&ids)
+    }
+
+    /// The manifest of one snapshot.
+    ///
+    /// Errors: no snapshot has the id, a manifest that is not what was written.
+    pub fn show(&self, id: SnapshotId) -> Result<Manifest, CatalogError> {
+        let entry = self.entry(id);
+        let path = entry.join(MANIFEST);
+        match read(&path) {
+            Ok(text) => Manifest::decode(id, &text),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path)(error)),
+            Err(_) if entry.exists() => {
+                Err(CatalogError::DamagedSnapshot { id, what: "it has no manifest".to_owned() })
+            }
+            Err(_) => Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() }),
+        }
+    }
+
+    /// Hashes every file of a snapshot again, opens it, and reads nodes back. Nobody can remove it meanwhile.
+    ///
+    /// Errors: no such snapshot, anything that is not what was written, a stop.
+    pub fn verify(&self, id: SnapshotId, depth: Depth, steering: &Steering) -> Result<VerifiedSnapshot, CatalogError> {
+        let clock: &dyn Clock = &*steering.clock;
+        let started = clock.monotonic();
+        let _reading = self.access(clock).reading(id)?;
+        let manifest = self.show(id)?;
+        let store = self.entry(id).join(STORE);
+        proof::compare_files(&manifest, &store, &steering.control)?;
+        let report = proof::prove(&manifest, &store, depth, steering)?;
+        Ok(VerifiedSnapshot {
+            id,
+            files: manifest.files.len() as u64,
+            bytes: manifest.total_bytes,
+            state: manifest.state,
+            depth,
+            nodes_read: report.nodes_read,
+            live_nodes: report.live_nodes,
+            seconds: clock.monotonic().saturating_sub(started).as_secs_f64(),
+        })
+    }
+
+    fn ids(&self) -> Result<Vec<SnapshotId>, CatalogError> {
+        let names = folder::names(&self.dir)?;
+        // Anything else in the folder is not ours to speak of.
+        Ok(names.iter().flat_map(|name| name.parse()).collect())
+    }
+
+    fn listing(&self, ids: &[SnapshotId]) -> Result<Listing, CatalogError> {
+        let mut listing = Listing { snapshots: Vec::new(), damaged: Vec::new() };
+        for id in ids {
+            match self.show(*id) {
+                Ok(manifest) => listing.snapshots.push(manifest.into()),
+                Err(CatalogError::UnknownSnapshot { .. }) => {} // removed since the folder was read
+                Err(error @ (CatalogError::DamagedSnapshot { .. } | CatalogError::OtherVersion { .. })) => {
+                    let (code, message) = (error.code().to_owned(), error.to_string());
+                    listing.damaged.push(Damaged { id: *id, code, message });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(listing)
+    }
+}
+
+/// Reads a manifest, up to its bound.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    use io::Read as _;
+    let mut text = Vec::new();
+    open_regular(path)?.take(manifest::MOST_BYTES).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+impl From<Manifest> for Listed {
+    fn from(manifest: Manifest) -> Self {
+        let Manifest { id, created_at_ms, creator, layout, state, total_bytes, files, .. } = manifest;
+        Self { id, created_at_ms, creator, layout, state, files: files.len() as u64, total_bytes }
+    }
+}

@@ -1,0 +1,211 @@
+//! The two locks of a catalog, both of them locks of files of our own that the system lets go when a process dies.
+//!
+//! The lock of the catalog is held for renames; each time it is measured. The lock of a snapshot is held by whoever makes
+//! it, then shared by its readers; whoever removes it asks for it alone. The second is taken before the first, or asked
+//! for without waiting.
+
+use std::{
+    cell::Cell,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use state_store::{Holder, file_holder};
+
+use super::{Catalog, CatalogError, ENTRY_LOCK, LOCK_FILE, SnapshotId, failed};
+use crate::clock::Clock;
+
+/// A holder that keeps the catalog longer than this was stopped.
+const CATALOG_PATIENCE: Duration = Duration::from_secs(30);
+/// A reader may be about to end.
+const ENTRY_PATIENCE: Duration = Duration::from_secs(2);
+const ATTEMPT: Duration = Duration::from_millis(1);
+
+/// How long one command held and waited for the lock of the catalog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockTimes {
+    /// The longest time it was held at a stretch, in microseconds.
+    pub longest_held_us: u64,
+    /// The longest time it was waited for, in microseconds.
+    pub longest_wait_us: u64,
+}
+
+/// One command at work on a catalog.
+pub(super) struct Access<'a> {
+    pub(super) catalog: &'a Catalog,
+    pub(super) clock: &'a dyn Clock,
+    times: Cell<LockTimes>,
+}
+
+impl<'a> Access<'a> {
+    pub(super) fn new(catalog: &'a Catalog, clock: &'a dyn Clock) -> Self {
+        Self { catalog, clock, times: Cell::default() }
+    }
+
+    pub(super) fn times(&self) -> LockTimes {
+        self.times.get()
+    }
+
+    /// Does what takes no longer than a rename, while no other process does.
+    ///
+    /// Errors: the lock was not to be had in time, or what the work says.
+    pub(super) fn locked<T>(&self, work: impl FnOnce() -> Result<T, CatalogError>) -> Result<T, CatalogError> {
+        let path = self.catalog.dir.join(LOCK_FILE);
+        let file = file(&path)?;
+        let asked = self.clock.monotonic();
+        if !self.within(CATALOG_PATIENCE, || file.try_lock()).map_err(failed(&path))? {
+            let (dir, holder) = (self.catalog.dir.clone(), holder(&path)?);
+            return Err(CatalogError::CatalogBusy { dir, holder, waited: CATALOG_PATIENCE });
+        }
+        let taken = self.clock.monotonic();
+        let done = work();
+        drop(file);
+        let LockTimes { longest_held_us, longest_wait_us } = self.times.get();
+        self.times.set(LockTimes {
+            longest_held_us: longest_held_us.max(micros(self.clock.monotonic().saturating_sub(taken))),
+            longest_wait_us: longest_wait_us.max(micros(taken.saturating_sub(asked))),
+        });
+        done
+    }
+
+    /// Holds a snapshot so that nobody removes it.
+    ///
+    /// Errors: it is not there, or is being made or removed.
+    pub(super) fn reading(&self, id: SnapshotId) -> Result<EntryLock, CatalogError> {
+        let path = self.catalog.entry(id).join(ENTRY_LOCK);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) => return Err(self.without_lock(id, &path, error)),
+        };
+        self.entry(id, &path, EntryLock(file), |file| file.try_lock_shared())
+    }
+
+    /// Holds a snapshot alone, to remove it; one that has lost its lock file gets another.
+    ///
+    /// Errors: it is not there, or in use.
+    pub(super) fn removing(&self, id: SnapshotId, patience: Patience) -> Result<EntryLock, CatalogError> {
+        let path = self.catalog.entry(id).join(ENTRY_LOCK);
+        let file = match open_or_make(&path) {
+            Ok(file) => file,
+            Err(error) => return Err(self.without_lock(id, &path, error)),
+        };
+        let lock = EntryLock(file);
+        match patience {
+            Patience::Some => self.entry(id, &path, lock, |file| file.try_lock()),
+            Patience::None => match lock.0.try_lock() {
+                Ok(()) => self.still_there(id, &path, lock),
+                Err(TryLockError::WouldBlock) => Err(CatalogError::SnapshotInUse { id, holder: holder(&path)? }),
+                Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
+            },
+        }
+    }
+
+    fn entry(
+        &self,
+        id: SnapshotId,
+        path: &Path,
+        lock: EntryLock,
+        attempt: impl Fn(&File) -> Result<(), TryLockError>,
+    ) -> Result<EntryLock, CatalogError> {
+        if self.within(ENTRY_PATIENCE, || attempt(&lock.0)).map_err(failed(path))? {
+            self.still_there(id, path, lock)
+        } else {
+            Err(CatalogError::SnapshotInUse { id, holder: holder(path)? })
+        }
+    }
+
+    /// A snapshot that was removed before its lock was had is gone.
+    fn still_there(&self, id: SnapshotId, path: &Path, lock: EntryLock) -> Result<EntryLock, CatalogError> {
+        let held = lock.0.metadata().map_err(failed(path))?;
+        match fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => Ok(lock),
+            Ok(_) => Err(self.unknown(id)),
+            Err(error) => Err(self.without_lock(id, path, error)),
+        }
+    }
+
+    pub(super) fn unknown(&self, id: SnapshotId) -> CatalogError {
+        CatalogError::UnknownSnapshot { id, dir: self.catalog.dir.clone() }
+    }
+
+    fn without_lock(&self, id: SnapshotId, path: &Path, error: io::Error) -> CatalogError {
+        if error.kind() != io::ErrorKind::NotFound {
+            return failed(path)(error);
+        }
+        if !self.catalog.entry(id).exists() {
+            return self.unknown(id);
+        }
+        CatalogError::DamagedSnapshot { id, what: format!("it has no file `{ENTRY_LOCK}`") }
+    }
+
+    /// Tries until it works or the time is over.
+    fn within(&self, patience: Duration, attempt: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
+        let begun = self.clock.monotonic();
+        loop {
+            match attempt() {
+                Ok(()) => return Ok(true),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if self.clock.monotonic().saturating_sub(begun) >= patience => {
+                    return Ok(false);
+                }
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(ATTEMPT),
+            }
+        }
+    }
+}
+
+/// Whether whoever has a snapshot is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// For a moment.
+    Some,
+    /// Not at all.
+    None,
+}
+
+/// A lock of one snapshot; it ends with this value, or with the process.
+#[derive(Debug)]
+pub(super) struct EntryLock(File);
+
+impl EntryLock {
+    /// Makes the lock file of a snapshot that begins, and holds it.
+    pub(super) fn begin(dir: &Path) -> Result<Self, CatalogError> {
+        let path = dir.join(ENTRY_LOCK);
+        let file = File::create_new(&path).map_err(failed(&path))?;
+        file.lock().map_err(failed(&path))?; // nobody else knows of it
+        Ok(Self(file))
+    }
+
+    /// Takes the lock of a staging folder whose owner has died; nothing while the owner lives.
+    pub(super) fn of_the_dead(dir: &Path) -> Result<Option<Self>, CatalogError> {
+        let path = dir.join(ENTRY_LOCK);
+        let file = open_or_make(&path).map_err(failed(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
+        }
+    }
+}
+
+/// The lock file of a catalog, made if need be.
+pub(super) fn file(path: &Path) -> Result<File, CatalogError> {
+    open_or_make(path).map_err(failed(path))
+}
+
+fn open_or_make(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+fn holder(path: &Path) -> Result<Holder, CatalogError> {
+    Ok(file_holder(path)?.map_or(Holder { pid: None, command: None }, |holder| holder))
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).map_or(u64::MAX, |us| us)
+}

@@ -1,0 +1,106 @@
+//! Snapshot catalog: consistent copies of a store in one folder that many processes use at once.
+//!
+//! Promises: a snapshot is in the catalog whole or not at all, because it is made in a staging folder and renamed when its
+//! last byte is synced (C3); it has the states that its manifest names, read back from the copy itself; its id is never
+//! used again (F4); what a process that died was making is told by its lock, which the system has let go, and is swept by
+//! the next process that makes or removes a snapshot (L13). Copying and hashing go on outside the lock of the catalog,
+//! which is held for renames only and measured.
+//!
+//! The folder is the index: a snapshot is a folder named by its id, so that no list can disagree with it.
+//! Never: a write into the store that is copied, a touch of the engine's LOCK, a file outside the folders named here.
+
+mod busy;
+mod capture;
+mod error;
+mod folder;
+mod hashing;
+mod id;
+mod listing;
+mod lock;
+mod manifest;
+mod proof;
+mod restore;
+mod retain;
+mod staging;
+
+use std::path::{Path, PathBuf};
+
+pub use self::{
+    busy::{Capture, Captures},
+    capture::{CreateRequest, Created, Source, create},
+    error::CatalogError,
+    id::SnapshotId,
+    listing::{Damaged, Listed, Listing},
+    lock::LockTimes,
+    manifest::{CopiedFile, CopiedState, Creator, Manifest, Through},
+    proof::{Depth, VerifiedSnapshot},
+    restore::Restored,
+    retain::{CatalogRetention, Removed, Tidied},
+};
+use self::{folder::failed, lock::Access};
+use crate::clock::Clock;
+
+/// The lock file of a catalog; its presence tells that a folder is one.
+const LOCK_FILE: &str = "catalog.lock";
+/// What is being made.
+const STAGING: &str = ".staging-";
+/// What is being removed.
+const TRASH: &str = ".trash-";
+/// The files of the store within a snapshot.
+const STORE: &str = "store";
+const MANIFEST: &str = "manifest.json";
+/// Held by whoever makes a snapshot, later by its readers.
+const ENTRY_LOCK: &str = "lock";
+
+/// A folder of snapshots.
+#[derive(Debug, Clone)]
+pub struct Catalog {
+    dir: PathBuf,
+}
+
+impl Catalog {
+    /// A catalog that is there.
+    ///
+    /// Errors: the folder is none.
+    pub fn open(dir: &Path) -> Result<Self, CatalogError> {
+        let dir = std::fs::canonicalize(dir).map_err(failed(dir))?;
+        if dir.join(LOCK_FILE).is_file() { Ok(Self { dir }) } else { Err(CatalogError::NoCatalog { dir }) }
+    }
+
+    /// A catalog that is there, or a new one in an empty or absent folder.
+    ///
+    /// Errors: a folder that holds something else, or that cannot be made.
+    pub fn open_or_create(dir: &Path) -> Result<Self, CatalogError> {
+        std::fs::create_dir_all(dir).map_err(failed(dir))?;
+        let dir = std::fs::canonicalize(dir).map_err(failed(dir))?;
+        let lock = dir.join(LOCK_FILE);
+        let is_vacant = || Ok::<_, CatalogError>(folder::names(&dir)?.is_empty());
+        // Another process may have made it a catalog between the two looks.
+        if !lock.is_file() && !is_vacant()? && !lock.is_file() {
+            return Err(CatalogError::NotACatalog { dir });
+        }
+        lock::file(&lock)?;
+        Ok(Self { dir })
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn access<'a>(&'a self, clock: &'a dyn Clock) -> Access<'a> {
+        Access::new(self, clock)
+    }
+
+    fn entry(&self, id: SnapshotId) -> PathBuf {
+        self.dir.join(id.to_string())
+    }
+
+    fn staging(&self, id: SnapshotId) -> PathBuf {
+        self.dir.join(format!("{STAGING}{id}"))
+    }
+
+    fn trash(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{TRASH}{name}"))
+    }
+}

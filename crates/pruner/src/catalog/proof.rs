@@ -1,0 +1,202 @@
+//! What a copy has, read from the copy itself, and that the states it names can be read from it.
+
+use std::{num::NonZeroU64, path::Path, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use state_store::{Backend as _, Disposition, RocksBackend, RocksConfig, View};
+use state_tree::{Order, RoochLayout};
+
+use super::{CatalogError, CopiedState, Manifest, SnapshotId, failed, folder, hashing};
+use crate::{
+    control::Control,
+    error::PruneError,
+    offline::{self, Steering, StoreLayout},
+    roots::{RetainedRoots, Retention, Window},
+    verify::{self, Leaks, VerifyJob, VerifyReport},
+};
+
+/// Random paths that a quick proof follows from random roots down.
+const PATHS: u64 = 256;
+/// Most memory of a whole verification.
+const BUDGET: u64 = 1 << 30;
+/// Faults that a message lists.
+const LISTED: usize = 5;
+
+/// How much of a copy is read back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// Random paths from random roots.
+    Sampled,
+    /// Every node that a retained root reaches.
+    Deep,
+}
+
+/// What a verification of a snapshot read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VerifiedSnapshot {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Files hashed.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What the copy has.
+    pub state: CopiedState,
+    /// How much of it was read back.
+    pub depth: Depth,
+    /// Nodes read and hashed again.
+    pub nodes_read: u64,
+    /// Nodes that the retained roots reach; absent after a sample.
+    pub live_nodes: Option<u64>,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// A copy that is open for reading.
+pub(super) struct OpenCopy {
+    backend: Arc<RocksBackend>,
+    view: Arc<dyn View>,
+    layout: StoreLayout,
+}
+
+impl OpenCopy {
+    pub(super) fn open(store: &Path, layout: StoreLayout) -> Result<Self, CatalogError> {
+        let backend = Arc::new(RocksBackend::open_read_only(store, &RocksConfig::default())?);
+        offline::refuse_unreadable(store, layout, &backend)?;
+        let view = backend.view()?;
+        Ok(Self { backend, view, layout })
+    }
+
+    /// The orders that a new copy names: all that a node reads, the last ones of a Rooch store.
+    pub(super) fn window(&self, orders: NonZeroU64) -> Window {
+        match self.layout {
+            StoreLayout::Rooch => Window::Last(orders),
+            StoreLayout::Native => Window::From(Order::GENESIS),
+        }
+    }
+
+    pub(super) fn roots(&self, window: Window) -> Result<RetainedRoots, CatalogError> {
+        let retention = Retention { window, pins: self.layout.below(&*self.view)?, allowed_holes: [].into() };
+        Ok(RetainedRoots::resolve(&*self.layout.chain(), &*self.view, &retention)?)
+    }
+
+    pub(super) fn state(&self, roots: &RetainedRoots) -> Result<CopiedState, CatalogError> {
+        let mut hasher = Sha256::new();
+        for kept in &roots.roots {
+            hasher.update(kept.order.to_key());
+            hasher.update(kept.root.hash().as_bytes());
+        }
+        let below = roots.roots.iter().filter(|kept| kept.order < roots.first);
+        Ok(CopiedState {
+            sequence: self.view.sequence(),
+            head_order: roots.head.order.get(),
+            head_root: hex::encode(roots.head.root.hash().as_bytes()),
+            first_order: roots.first.get(),
+            kept_below: below.count() as u64,
+            roots: roots.roots.len() as u64,
+            roots_sha256: hex::encode(hasher.finalize()),
+            node_table_rows: self.backend.node_files()?.iter().map(|file| file.entries).sum(),
+        })
+    }
+
+    /// Reads nodes back; the inner text says what is missing or corrupt.
+    pub(super) fn read_back(
+        &self,
+        roots: &RetainedRoots,
+        depth: Depth,
+        steering: &Steering,
+    ) -> Result<Result<VerifyReport, String>, CatalogError> {
+        let scratch = std::env::temp_dir();
+        let spilled = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&scratch);
+        let spilled = spilled.map_err(failed(&scratch))?;
+        let report = verify::verify(&VerifyJob {
+            view: &*self.view,
+            layout: &RoochLayout,
+            roots,
+            dir: spilled.path().to_owned(),
+            leaks: Leaks::Ignore,
+            sample: (depth == Depth::Sampled).then_some(PATHS),
+            seed: rand::random(),
+            memory_budget: BUDGET,
+            clock: &*steering.clock,
+            control: &steering.control,
+            observer: &*steering.observer,
+        })?;
+        if report.is_sound() {
+            return Ok(Ok(report));
+        }
+        let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+        let (missing, corrupt) = (report.missing_nodes, report.corrupt_nodes);
+        Ok(Err(format!("{missing} of its nodes are missing, {corrupt} corrupt: {}", faults.join("; "))))
+    }
+}
+
+/// Proves that the store in a folder is what the manifest says: the state that it names, and nodes below its roots.
+pub(super) fn prove(
+    manifest: &Manifest,
+    store: &Path,
+    depth: Depth,
+    steering: &Steering,
+) -> Result<VerifyReport, CatalogError> {
+    let id = manifest.id;
+    prove_opened(manifest, store, depth, steering).map_err(|error| told_as_damage(id, error))
+}
+
+fn prove_opened(
+    manifest: &Manifest,
+    store: &Path,
+    depth: Depth,
+    steering: &Steering,
+) -> Result<VerifyReport, CatalogError> {
+    let damaged = |what: String| CatalogError::DamagedSnapshot { id: manifest.id, what };
+    let copy = OpenCopy::open(store, manifest.layout)?;
+    let roots = copy.roots(Window::From(Order::new(manifest.state.first_order)))?;
+    let state = copy.state(&roots)?;
+    if state != manifest.state {
+        let (head, named) = (state.head_order, manifest.state.head_order);
+        return Err(damaged(format!(
+            "its files hold another state, with head {head}, than its manifest, with {named}"
+        )));
+    }
+    copy.read_back(&roots, depth, steering)?.map_err(damaged)
+}
+
+/// A copy that cannot be read is a damaged snapshot, whatever the store would be called that it was made from.
+fn told_as_damage(id: SnapshotId, error: CatalogError) -> CatalogError {
+    let unreadable = |error: &PruneError| matches!(error.disposition(), Disposition::Corrupt | Disposition::Input);
+    if matches!(&error, CatalogError::Prune(error) if unreadable(error)) {
+        return CatalogError::DamagedSnapshot { id, what: error.to_string() };
+    }
+    error
+}
+
+/// Hashes every file of a snapshot and compares.
+///
+/// Errors: a file that is missing, changed or not named; a failed read.
+pub(super) fn compare_files(manifest: &Manifest, store: &Path, control: &Control) -> Result<(), CatalogError> {
+    let id = manifest.id;
+    if !folder::is_folder(store) {
+        return Err(CatalogError::DamagedSnapshot { id, what: "it has no folder `store`".to_owned() });
+    }
+    let wrong = hashing::each(&manifest.files, |file| {
+        let path = store.join(&file.name);
+        match hashing::hash(&path, file.bytes, control) {
+            Ok(found) => Ok(file.difference(&found)),
+            Err(CatalogError::File { source, .. }) => Ok(Some(format!("{}: {source}", file.name))),
+            Err(error) => Err(error),
+        }
+    })?;
+    let mut wrong: Vec<String> = wrong.into_iter().flatten().collect();
+    let named = |name: &String| manifest.files.iter().any(|file| file.name == *name);
+    let strange = folder::names(store)?.into_iter().filter(|name| !named(name));
+    wrong.extend(strange.map(|name| format!("{name}: no file of it")));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let more = wrong.len().saturating_sub(LISTED);
+    wrong.truncate(LISTED);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Err(CatalogError::DamagedSnapshot { id, what: format!("{}{rest}", wrong.join("; ")) })
+}

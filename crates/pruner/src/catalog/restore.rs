@@ -1,0 +1,127 @@
+//! Restoring a snapshot: copied beside the place asked for, proved there, and renamed last.
+//!
+//! Contract: the folder asked for is absent or empty before, and afterwards is that or holds a store that was proved to be
+//! what the manifest says. Every file is hashed as it is copied, so nothing is accepted that was not compared.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Catalog, CatalogError, CopiedFile, CopiedState, Depth, LockTimes, Manifest, STORE, SnapshotId,
+    folder::{self, failed},
+    hashing::{self, Digested},
+    proof,
+    staging::Restoring,
+};
+use crate::offline::{self, Steering, StoreLayout};
+
+/// A snapshot that was restored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Restored {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// Where the store lies now.
+    pub path: String,
+    /// Whose records it holds.
+    pub layout: StoreLayout,
+    /// What it has.
+    pub state: CopiedState,
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The lock of the catalog, as this command held it.
+    pub lock: LockTimes,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+impl Catalog {
+    /// Restores a snapshot into a folder that is absent or empty.
+    ///
+    /// Errors: no such snapshot, one that is damaged, a folder that holds something, no room. Nothing is left then.
+    pub fn restore(&self, id: SnapshotId, to: &Path, steering: &Steering) -> Result<Restored, CatalogError> {
+        let clock = &*steering.clock;
+        let started = clock.monotonic();
+        let target = self.target(to)?;
+        let access = self.access(clock);
+        let _reading = access.reading(id)?;
+        let manifest = self.show(id)?;
+        let restoring = Restoring::begin(&access, &target, id)?;
+        let store = restoring.store();
+        copy_files(&manifest, &self.entry(id).join(STORE), &store, steering)?;
+        proof::prove(&manifest, &store, Depth::Sampled, steering)?;
+        folder::sync(&store)?;
+        fs::rename(&store, &target).map_err(failed(&target))?; // refused by the system if something is there by now
+        folder::sync(target.parent().map_or(Path::new("/"), |above| above))?;
+        Ok(Restored {
+            id,
+            path: target.display().to_string(),
+            layout: manifest.layout,
+            state: manifest.state,
+            files: manifest.files.len() as u64,
+            bytes: manifest.total_bytes,
+            lock: access.times(),
+            seconds: clock.monotonic().saturating_sub(started).as_secs_f64(),
+        })
+    }
+
+    /// The place asked for, which may hold nothing.
+    fn target(&self, to: &Path) -> Result<PathBuf, CatalogError> {
+        let bad = |why| CatalogError::BadPlace { path: to.to_owned(), why };
+        let target = offline::resolved(to);
+        if target.starts_with(&self.dir) {
+            return Err(bad("lies inside the catalog: give a folder outside of it"));
+        }
+        if !target.parent().is_some_and(Path::is_dir) {
+            return Err(bad("has no folder above it: make that first"));
+        }
+        if !target.exists() {
+            return Ok(target);
+        }
+        if !folder::is_folder(&target) {
+            return Err(bad("is no folder: give an empty one, or one that does not exist"));
+        }
+        if fs::read_dir(&target).map_err(failed(&target))?.next().is_some() {
+            return Err(bad("is not empty: give an empty folder, or one that does not exist"));
+        }
+        Ok(target)
+    }
+}
+
+fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering) -> Result<(), CatalogError> {
+    let damaged = |what: String| CatalogError::DamagedSnapshot { id: manifest.id, what };
+    if !folder::is_folder(from) {
+        return Err(damaged("it has no folder `store`".to_owned()));
+    }
+    fs::create_dir(into).map_err(failed(into))?;
+    hashing::each(&manifest.files, |file| {
+        let (source, copy) = (from.join(&file.name), into.join(&file.name));
+        let found = match hashing::copy(&source, &copy, file.bytes, &steering.control) {
+            Err(CatalogError::File { path, source: why }) if path == source => {
+                return Err(damaged(format!("{}: {why}", file.name)));
+            }
+            copied => copied?,
+        };
+        file.difference(&found).map_or(Ok(()), |what| Err(damaged(what)))
+    })?;
+    Ok(())
+}
+
+impl CopiedFile {
+    /// What is wrong with a file that was found so.
+    pub(super) fn difference(&self, found: &Digested) -> Option<String> {
+        let name = &self.name;
+        if found.bytes > self.bytes {
+            return Some(format!("{name}: it is longer than {} bytes", self.bytes));
+        }
+        if found.bytes < self.bytes {
+            return Some(format!("{name}: {} of {} bytes are there", found.bytes, self.bytes));
+        }
+        (found.sha256 != self.sha256).then(|| format!("{name}: its SHA-256 is not the one that was written"))
+    }
+}

@@ -1,0 +1,147 @@
+//! Damage and malice: found by a verification, and never restored.
+
+use std::{fs, os::unix::fs::symlink, path::Path};
+
+use state_pruner::catalog::{Manifest, SnapshotId};
+use state_tests::folder;
+
+use crate::support::{Place, id};
+
+/// Replaces a file by a changed one of its own: the store shares the bytes of the one that was there.
+fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::remove_file(path).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+/// Neither verified nor restored; nothing is left of the attempt.
+fn refused(place: &Place, id: &str, what: &str) {
+    let to = place.path("restored");
+    let words = ["restore", id, "--to", to.to_str().unwrap()];
+    for words in [&["verify", id][..], &words] {
+        let (code, message) = place.refusal(words);
+        assert_eq!(code, "damaged_snapshot", "{what}: {message}");
+    }
+    let names = fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let strange: Vec<String> = names.filter(|name| !["store", "catalog", "secret"].contains(&name.as_str())).collect();
+    assert!(strange.is_empty(), "{what}: {strange:?} is left");
+}
+
+#[test]
+fn a_flipped_byte_in_any_file_is_found_and_the_snapshot_is_not_restored() {
+    let place = Place::native();
+    let before = folder::digests(place.db());
+    let id = id(&place.create(&[]));
+    let store = place.entry(&id).join("store");
+    let mut files = 0;
+    for name in fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().file_name()) {
+        let (path, what) = (store.join(&name), format!("{name:?}"));
+        let whole = fs::read(&path).unwrap();
+        if whole.is_empty() {
+            continue;
+        }
+        change(&path, |bytes| bytes[whole.len() / 2] ^= 1);
+        refused(&place, &id, &what);
+        change(&path, |bytes| drop(std::mem::replace(bytes, whole[..whole.len() - 1].to_vec())));
+        refused(&place, &id, &format!("{what}, cut"));
+        fs::write(&path, [&whole[..], b"x"].concat()).unwrap();
+        refused(&place, &id, &format!("{what}, grown"));
+        fs::remove_file(&path).unwrap();
+        refused(&place, &id, &format!("{what}, missing"));
+        fs::write(&path, &whole).unwrap();
+        files += 1;
+    }
+    assert!(files > 4, "{files}");
+    fs::write(store.join("999999.sst"), b"more").unwrap();
+    assert_eq!(place.refusal(&["verify", &id]).0, "damaged_snapshot", "a file that nobody named");
+    fs::remove_file(store.join("999999.sst")).unwrap();
+    assert_eq!(place.ask(&["verify", &id, "--deep"]).0, 0, "as it was");
+    assert_eq!(folder::digests(place.db()), before, "and the store never changed");
+}
+
+#[test]
+fn a_damaged_manifest_is_listed_as_such_and_can_be_deleted() {
+    let place = Place::native();
+    let (sound, damaged) = (id(&place.create(&[])), id(&place.create(&[])));
+    let manifest = place.entry(&damaged).join("manifest.json");
+    let whole = fs::read(&manifest).unwrap();
+    change(&manifest, |text| text.truncate(text.len() / 2));
+    refused(&place, &damaged, "half a manifest");
+    fs::copy(place.entry(&sound).join("manifest.json"), &manifest).unwrap();
+    refused(&place, &damaged, "the manifest of another snapshot");
+    fs::write(&manifest, &whole[..whole.len() - 1]).unwrap();
+    refused(&place, &damaged, "one byte less");
+    let (code, listed) = place.ask(&["list"]);
+    assert_eq!((code, listed["snapshots"].as_array().unwrap().len()), (0, 1), "{listed:#}");
+    assert_eq!(listed["damaged"][0]["id"].as_str(), Some(damaged.as_str()));
+    let (_, tidied) = place.ask(&["prune", "--keep", "1"]);
+    assert!(tidied["removed"]["snapshots"].as_array().unwrap().is_empty(), "what cannot be read is kept: {tidied:#}");
+    assert_eq!(place.ask(&["delete", &damaged]).0, 0);
+    assert!(place.catalog().list().unwrap().damaged.is_empty());
+}
+
+#[test]
+fn a_hostile_manifest_writes_nothing_outside_its_folder() {
+    let place = Place::native();
+    let id: SnapshotId = id(&place.create(&[])).parse().unwrap();
+    let entry = place.entry(&id.to_string());
+    let whole = place.catalog().show(id).unwrap();
+    let secret = place.path("secret");
+    let write = |manifest: &Manifest| fs::write(entry.join("manifest.json"), manifest.encode().unwrap()).unwrap();
+    let victim = whole.files.iter().position(|file| file.name.ends_with(".sst")).unwrap();
+
+    let names =
+        ["../../../evil", "../evil", "/tmp/evil-of-a-manifest", "..", ".", "a/../../evil", "evil\0", ".evil", ""];
+    for name in names {
+        let mut manifest = whole.clone();
+        manifest.files[victim].name = name.to_owned();
+        write(&manifest);
+        refused(&place, &id.to_string(), name);
+    }
+    let mut manifest = whole.clone();
+    manifest.files[victim].bytes = u64::MAX - 1;
+    write(&manifest);
+    refused(&place, &id.to_string(), "a size that no file has");
+    write(&whole);
+
+    let file = entry.join("store").join(&whole.files[victim].name);
+    let bytes = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    fs::write(&secret, &bytes).unwrap(); // not even what was copied is taken through a link
+    symlink(&secret, &file).unwrap();
+    refused(&place, &id.to_string(), "a link to a file");
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, bytes).unwrap();
+    fs::rename(entry.join("store"), entry.join("real")).unwrap();
+    symlink(entry.join("real"), entry.join("store")).unwrap();
+    refused(&place, &id.to_string(), "a link to a folder");
+    fs::remove_file(entry.join("store")).unwrap();
+    fs::rename(entry.join("real"), entry.join("store")).unwrap();
+    assert_eq!(fs::read(&secret).unwrap(), fs::read(&file).unwrap());
+    assert!(!Path::new("/tmp/evil-of-a-manifest").exists());
+}
+
+/// Files that are what was written, under a manifest that says otherwise of what they hold.
+#[test]
+fn a_manifest_that_tells_of_another_state_is_found() {
+    let place = Place::native();
+    let id: SnapshotId = id(&place.create(&[])).parse().unwrap();
+    let mut manifest = place.catalog().show(id).unwrap();
+    manifest.state.head_order += 1;
+    fs::write(place.entry(&id.to_string()).join("manifest.json"), manifest.encode().unwrap()).unwrap();
+    refused(&place, &id.to_string(), "another head");
+}
+
+#[test]
+fn a_folder_that_holds_something_else_becomes_no_catalog() {
+    let place = Place::native();
+    fs::create_dir(place.catalog_dir()).unwrap();
+    fs::write(place.catalog_dir().join("notes.txt"), b"mine").unwrap();
+    let (code, told) = state_tests::node::json(
+        &place.creating(&[]).iter().map(String::as_str).filter(|word| *word != "--json").collect::<Vec<_>>(),
+    );
+    assert_eq!((code, told["error"]["code"].as_str()), (1, Some("not_a_catalog")), "{told:#}");
+    assert_eq!(folder::digests(&place.catalog_dir()).len(), 1);
+    assert_eq!(place.refusal(&["list"]).0, "no_catalog");
+}

@@ -1,0 +1,185 @@
+//! Snapshots of a running node: made by the node, one at a time, with everything that was acknowledged.
+
+use std::{fs::File, net::TcpStream, path::Path, thread};
+
+use serde_json::{Value, json};
+use state_tests::node::{self, Load, Node};
+
+use crate::support::{id, staging};
+
+const SETTINGS: [&str; 6] = [
+    "chain.block_interval=10ms",
+    "chain.durability=logged",
+    "pruner.keep_last=20",
+    "pruner.every_orders=200",
+    "pruner.cooldown=1ms",
+    "pruner.verify_sample=100",
+];
+
+/// Requests after which one that is tried again all the time has begun.
+const ATTEMPTS: usize = 1000;
+
+fn put(name: u64, value: &str) -> Value {
+    json!({ "create_object": { "id": format!("{name:064x}"), "owner": "00".repeat(32), "value": hex::encode(value) } })
+}
+
+/// Makes a snapshot through the node, again while it is busy.
+fn create(node: &Node, catalog: &Path) -> (Value, usize) {
+    let words = ["snapshot", "create", "--url", node.url(), "--catalog", catalog.to_str().unwrap()];
+    let mut refused = 0;
+    loop {
+        let (code, told) = node::json(&words);
+        if code == 0 {
+            return (told, refused);
+        }
+        assert_eq!(told["error"]["code"], "capture_busy", "{told:#}");
+        refused += 1;
+    }
+}
+
+#[test]
+fn a_copy_made_while_the_chain_commits_has_every_order_acknowledged_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, catalog) = (dir.path().join("data"), dir.path().join("catalog"));
+    let node = Node::start(&data, &[&SETTINGS[..], &["pruner.incremental=off"]].concat());
+    let load = Load::on(&node, "mixed", "3");
+    let mut made = Vec::new();
+    for name in 0..4 {
+        let acknowledged = node.submit(&put(1_000_000 + name, "acknowledged"));
+        let (told, _) = create(&node, &catalog);
+        assert!(told["manifest"]["state"]["head_order"].as_u64().unwrap() >= acknowledged, "{told:#}");
+        assert_eq!(told["manifest"]["creator"]["through"], "node");
+        made.push((id(&told), told["manifest"]["state"]["head_order"].as_u64().unwrap()));
+    }
+    drop(load);
+    node.kill();
+    for (number, (id, head)) in made.iter().enumerate() {
+        let catalog = catalog.to_str().unwrap();
+        let (code, verified) = node::json(&["snapshot", "verify", id, "--deep", "--catalog", catalog]);
+        assert_eq!(code, 0, "{verified:#}");
+        let to = dir.path().join(format!("restored-{number}"));
+        std::fs::create_dir(&to).unwrap();
+        let words = ["snapshot", "restore", id, "--to", to.join("store").to_str().unwrap(), "--catalog", catalog]
+            .map(str::to_owned);
+        let (code, restored) = node::json(&words.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(code, 0, "{restored:#}");
+        let restored = Node::start(&to, &SETTINGS);
+        assert!(restored.status()["head"]["order"].as_u64().unwrap() >= *head);
+        let object = restored.get(&format!("/v1/objects/{:064x}", 1_000_000 + number));
+        assert!(object.to_string().contains(&hex::encode("acknowledged")), "{object:#}");
+    }
+}
+
+#[test]
+fn five_processes_that_ask_one_node_all_get_their_snapshot() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, catalog) = (dir.path().join("data"), dir.path().join("catalog"));
+    let node = Node::start(&data, &SETTINGS);
+    node.submit(&put(1, "one"));
+    let refused: usize = thread::scope(|scope| {
+        let asking: Vec<_> = (0..5).map(|_| scope.spawn(|| create(&node, &catalog).1)).collect();
+        asking.into_iter().map(|asking| asking.join().unwrap()).sum()
+    });
+    println!("{refused} requests were told that the node was busy");
+    let (code, listed) = node::json(&["snapshot", "list", "--catalog", catalog.to_str().unwrap()]);
+    assert_eq!((code, listed["snapshots"].as_array().unwrap().len()), (0, 5), "{listed:#}");
+}
+
+#[test]
+fn a_store_in_use_is_copied_by_its_node_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, catalog) = (dir.path().join("data"), dir.path().join("catalog"));
+    let node = Node::start(&data, &SETTINGS);
+    let (db, to) = (data.join("store"), catalog.to_str().unwrap());
+    let (code, told) =
+        node::json(&["snapshot", "create", "--db", db.to_str().unwrap(), "--layout", "native", "--catalog", to]);
+    assert_eq!((code, told["error"]["code"].as_str()), (1, Some("in_use")), "{told:#}");
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.contains("(state-node)") && message.contains("--url"), "{message}");
+    assert!(!catalog.exists(), "nothing was made");
+    for (catalog, why) in
+        [("relative/catalog", "absolute"), (db.join("inside").to_str().unwrap(), "inside the database")]
+    {
+        let refused = node.post("/v1/snapshots", &json!({ "catalog": catalog }));
+        assert_eq!(refused.status(), 400);
+        let told = refused.json::<Value>().unwrap();
+        assert_eq!(told["error"]["code"], "bad_place");
+        assert!(told["error"]["message"].as_str().unwrap().contains(why), "{told:#}");
+    }
+}
+
+/// Begins a snapshot that waits until the lock of the catalog is let go; returns once it has begun.
+fn held_capture<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    node: &Node,
+    catalog: &Path,
+) -> (thread::ScopedJoinHandle<'scope, Option<Value>>, Value) {
+    let (url, body) = (format!("{}/v1/snapshots", node.url()), json!({ "catalog": catalog }));
+    let first = scope.spawn(move || {
+        let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+        loop {
+            // A node that stops may close the connection.
+            let Ok(answer) = client.post(&url).json(&body).send() else { return None };
+            if answer.status() != 409 {
+                return Some(answer.json().unwrap());
+            }
+        }
+    });
+    for _ in 0..ATTEMPTS {
+        let second = node.post("/v1/snapshots", &json!({ "catalog": catalog.with_file_name("other") }));
+        if second.status() == 409 {
+            return (first, second.json().unwrap());
+        }
+        assert!(second.status().is_success(), "the first one had not begun");
+    }
+    panic!("{ATTEMPTS} snapshots were made while one was being made");
+}
+
+#[test]
+fn a_second_capture_is_told_who_is_at_work_and_does_not_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, catalog) = (dir.path().join("data"), dir.path().join("catalog"));
+    let node = Node::start(&data, &SETTINGS);
+    node.submit(&put(1, "one"));
+    create(&node, &catalog);
+    let lock = File::open(catalog.join("catalog.lock")).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let (first, told) = held_capture(scope, &node, &catalog);
+        assert_eq!(told["error"]["code"], "capture_busy");
+        let message = told["error"]["message"].as_str().unwrap();
+        let (capture, pid) = (told["error"]["capture"].as_str().unwrap(), told["error"]["pid"].as_u64().unwrap());
+        assert!(message.starts_with(&format!("busy: capture {capture} by process {pid} since 20")), "{message}");
+        drop(lock);
+        assert_eq!(id(&first.join().unwrap().unwrap()), capture, "it was that one");
+    });
+    create(&node, &catalog);
+}
+
+#[test]
+fn a_node_that_stops_ends_its_capture_and_leaves_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, catalog) = (dir.path().join("data"), dir.path().join("catalog"));
+    let node = Node::start(&data, &SETTINGS);
+    node.submit(&put(1, "one"));
+    create(&node, &catalog);
+    let lock = File::open(catalog.join("catalog.lock")).unwrap();
+    lock.lock().unwrap();
+    thread::scope(|scope| {
+        let (first, _) = held_capture(scope, &node, &catalog);
+        let address = node.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
+        scope.spawn(move || {
+            while TcpStream::connect(&address).is_ok() {
+                thread::yield_now(); // it takes connections until it has been told to stop
+            }
+            drop(lock);
+        });
+        let (status, log) = node.stop(rustix::process::Signal::TERM);
+        assert!(status.success(), "{log}");
+        let told = first.join().unwrap();
+        assert!(told.is_none_or(|told| told["error"]["code"] == "stopped"), "it was not made");
+    });
+    assert!(staging(&catalog).is_none());
+    let (code, listed) = node::json(&["snapshot", "list", "--catalog", catalog.to_str().unwrap()]);
+    assert_eq!((code, listed["snapshots"].as_array().unwrap().len()), (0, 1), "{listed:#}");
+}
