@@ -44,7 +44,7 @@ fn held(place: &Place) -> Child {
 }
 
 #[test]
-fn the_complete_marker_is_the_last_durable_write() {
+fn killed_at_any_moment_a_creator_leaves_the_old_catalog_or_the_new_one() {
     let place = Place::native();
     let mut known = vec![id(&place.create(&[]))];
     let (mut rng, mut unfinished) = (ChaCha8Rng::seed_from_u64(11), 0);
