@@ -44,7 +44,7 @@ fn held(place: &Place) -> Child {
 }
 
 #[test]
-fn a_snapshot_is_whole_before_its_name_is_there() {
+fn killed_at_any_moment_a_creator_leaves_the_old_catalog_or_the_new_one() {
     let place = Place::native();
     let mut known = vec![id(&place.create(&[]))];
     let (mut rng, mut unfinished) = (ChaCha8Rng::seed_from_u64(11), 0);

@@ -75,6 +75,7 @@ fn of_store(error: &StoreError) -> Remedy {
         | StoreError::Permission { .. }
         | StoreError::NoTable(_)
         | StoreError::ReadOnly
+        | StoreError::Unsupported(_)
         | StoreError::BaseNotRetained { .. }
         | StoreError::Pruned { .. }
         | StoreError::NoSuchOrder { .. }
