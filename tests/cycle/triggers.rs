@@ -62,7 +62,8 @@ impl<'a> Setup<'a> {
             triggers: self.triggers,
             cycle: plan.config,
             snapshots: SnapshotManagerConfig::default(),
-            recovery: RecoveryConfig::default(),
+            // One fault fails a run here; what is tried again is in recovery.rs.
+            recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
         };
         Pruner::start(parts, config).unwrap()
     }
