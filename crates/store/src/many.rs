@@ -2,17 +2,107 @@
 //!
 //! Key: fingerprint, big-endian; value: order, big-endian. Two nodes that share a fingerprint share the mark, which only
 //! keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
-//! Costs: 16 bytes per shared node, one batched read per commit.
+//!
+//! [`Marks`] holds the fingerprints in memory, so that neither a commit nor a slice reads for them under the gate. It is
+//! part of what the gate guards: whatever is marked on disk is in it, or it knows that it does not know.
+//! Costs: 16 bytes of disk per shared node; in memory at most about 20 MiB, beyond which marks are read again, one batched
+//! read per commit and slice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use state_tree::Order;
+use state_tree::{NodeHash, Order};
 
 use crate::{
-    backend::{Batch, View},
+    backend::{Batch, Flow, KeyRange, View},
+    barrier::ByFingerprint,
     error::StoreError,
     schema::Table,
 };
+
+/// The most marks that are held in memory.
+const MOST: usize = 1 << 20;
+
+type Fingerprints = HashSet<u64, ByFingerprint>;
+
+/// The marks as of the last write under the gate.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    /// Nothing once there are too many of them.
+    known: Option<Fingerprints>,
+}
+
+/// What is known of the marks of some nodes.
+pub(crate) enum Marked<'a> {
+    /// Nobody knows, so every node is (I8).
+    All,
+    /// Those in the set, of all there are.
+    Known(&'a Fingerprints),
+    /// Those in the set, of the nodes that were asked for.
+    Read(BTreeSet<u64>),
+}
+
+impl Marks {
+    /// No marks.
+    pub(crate) fn none() -> Self {
+        Self { known: Some(Fingerprints::default()) }
+    }
+
+    /// The marks of a view, in one scan of at most as many rows as have room.
+    ///
+    /// Errors: a failed read.
+    pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
+        let mut marks = Self::none();
+        view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, _| {
+            marks.add(number(key));
+            if marks.known.is_some() { Flow::Continue(()) } else { Flow::Break(()) }
+        })?;
+        Ok(marks)
+    }
+
+    /// These are marked on disk now.
+    pub(crate) fn add(&mut self, fingerprints: impl IntoIterator<Item = u64>) {
+        let Some(known) = &mut self.known else { return };
+        known.extend(fingerprints);
+        if known.len() > MOST {
+            self.known = None;
+        }
+    }
+
+    /// These are not marked on disk any more.
+    pub(crate) fn remove<'a>(&mut self, fingerprints: impl IntoIterator<Item = &'a u64>) {
+        let Some(known) = &mut self.known else { return };
+        for fingerprint in fingerprints {
+            known.remove(fingerprint);
+        }
+    }
+
+    /// Looks up those that `asked` names, or all at once where they are in memory.
+    ///
+    /// Errors: a failed read.
+    pub(crate) fn ask(&self, view: &dyn View, asked: impl FnOnce() -> BTreeSet<u64>) -> Result<Marked<'_>, StoreError> {
+        if let Some(known) = &self.known {
+            return Ok(Marked::Known(known));
+        }
+        let asked: Vec<u64> = asked().into_iter().collect();
+        Ok(Marked::Read(read(view, &asked)?.into_keys().collect()))
+    }
+}
+
+impl Marked<'_> {
+    /// Whether the node, which was asked for, is marked.
+    pub(crate) fn contains(&self, hash: &NodeHash) -> bool {
+        match self {
+            Self::All => true,
+            Self::Known(known) => known.contains(&hash.fingerprint()),
+            Self::Read(read) => read.contains(&hash.fingerprint()),
+        }
+    }
+
+    /// Whether any node is known to be marked, asked for or not.
+    pub(crate) fn is_known(&self, hash: &NodeHash) -> bool {
+        matches!(self, Self::Known(_)) && self.contains(hash)
+    }
+}
 
 /// Marks a node as of an order.
 pub(crate) fn put(batch: &mut Batch, fingerprint: u64, order: Order) {
@@ -49,4 +139,40 @@ pub(crate) fn order_of(value: &[u8]) -> Order {
 /// The eight bytes of a key or value of the table, if they are.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().filter(|_| bytes.len() == 8).map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Durability, MemoryBackend};
+
+    fn hash(n: u64) -> NodeHash {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        NodeHash::new(bytes)
+    }
+
+    #[test]
+    fn marks_in_memory_answer_as_those_on_disk_do_and_too_many_are_read_again() {
+        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
+        [3, 5].into_iter().for_each(|n| put(&mut batch, n, Order::new(1)));
+        backend.write(&batch, Durability::Logged).unwrap();
+        let view = backend.view().unwrap();
+        let mut marks = Marks::load(&*view).unwrap();
+        let answers = |marks: &Marks| {
+            let marked = marks.ask(&*view, || (3..7).collect()).unwrap();
+            [3, 4, 5, 6].map(|n| marked.contains(&hash(n)))
+        };
+        assert_eq!(answers(&marks), [true, false, true, false]);
+        marks.add([6]);
+        marks.remove(&[3]);
+        assert_eq!(answers(&marks), [false, false, true, true]);
+        marks.add(100..=100 + MOST as u64);
+        assert!(matches!(marks.ask(&*view, BTreeSet::new).unwrap(), Marked::Read(_)));
+        assert_eq!(answers(&marks), [true, false, true, false], "as the disk has it");
+        assert!(
+            !marks.ask(&*view, || [3].into()).unwrap().is_known(&hash(3)),
+            "only what is in memory is known unasked"
+        );
+    }
 }
