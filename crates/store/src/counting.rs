@@ -155,7 +155,8 @@ impl Counting {
     /// Reads how an earlier process counted. Without a journal nothing is counted from the next commit on.
     pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<Self, StoreError> {
         let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
-        let (marks, stored) = (Marks::load(view)?, StoredRecord::load(view)?);
+        let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
+        let (marks, stored) = (Marks::load(view, head)?, StoredRecord::load(view)?);
         Ok(Self { mode, marks, stored, ..Self::new(config) })
     }
 
@@ -187,7 +188,8 @@ impl Counting {
             Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, mode)?,
         };
         let Counted { many, expiring, .. } = counted;
-        many.iter().for_each(|hash| many::put(&mut rows, hash.fingerprint(), plan.order));
+        let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
+        new.for_each(|fingerprint| many::put(&mut rows, fingerprint, plan.order));
         if self.journal {
             let row = JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring);
             rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(&row)?);
@@ -209,7 +211,9 @@ impl Counting {
             Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
             Mode::Blind | Mode::Off => Marked::All,
         };
-        let present = Presence::of(delta).read(view, &marked)?;
+        let is_there =
+            |hash: &NodeHash| marked.is_known(hash) || index.is_some_and(|index| index.order(hash).is_some());
+        let present = Presence::of(delta).read(view, &is_there)?;
         let stored = present.len() as u64;
         Ok(Judged { counted: count(delta, &Answers { marked, present, index }), present: stored })
     }
@@ -218,7 +222,7 @@ impl Counting {
     pub(crate) fn keep(&mut self, plan: &Plan<'_>, booked: Booked) {
         let began = self.mode == Mode::Off && booked.mode != Mode::Off;
         (self.mode, self.stored) = (booked.mode, booked.stored);
-        self.marks.add(booked.many.iter().map(NodeHash::fingerprint));
+        self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
         if began {
             self.pending = Some(Pending::new(self.limit));
         }
@@ -243,8 +247,8 @@ fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
 ///
 /// Only nodes with nothing created below are read at first, which in most commits are the changed leaves: above one that is
 /// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
-/// keys, settles those first. The rest is read together. A node that is known to be marked is not read: it is stored, or
-/// taken for it, which renews its mark.
+/// keys, settles those first. The rest is read together. What is known to be marked, or waits to go, is not read: it is stored, or
+/// taken for it, which only renews a mark.
 struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
     present: BTreeSet<NodeHash>,
@@ -256,10 +260,10 @@ impl<'a> Presence<'a> {
     }
 
     /// Two batched reads at most.
-    fn read(mut self, view: &dyn View, marked: &Marked<'_>) -> Result<BTreeSet<NodeHash>, StoreError> {
+    fn read(mut self, view: &dyn View, is_there: &dyn Fn(&NodeHash) -> bool) -> Result<BTreeSet<NodeHash>, StoreError> {
         let (mut lowest, mut above) = (Vec::new(), Vec::new());
         for (hash, created) in self.created {
-            if marked.is_known(hash) {
+            if is_there(hash) {
                 self.present.insert(*hash);
                 continue;
             }

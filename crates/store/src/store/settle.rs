@@ -179,7 +179,7 @@ impl Store {
         let mut batch = Batch::new();
         missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, traced));
         self.write_unless_empty(&batch)?;
-        gate.marks.add(missing.iter().copied());
+        gate.marks.add(missing.iter().copied(), traced);
         MutexGuard::unlock_fair(gate);
         Ok(missing.len() as u64)
     }
@@ -191,11 +191,14 @@ impl Store {
         let mut gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
-        let old = marked.into_iter().filter(|(_, order)| *order <= traced); // a commit may have renewed one meanwhile
+        let old = marked.into_iter().filter(|mark| gate.marks.is_old(*mark, traced)); // a commit may have made one again
         let old: Vec<u64> = old.map(|(fingerprint, _)| fingerprint).collect();
         let mut batch = Batch::new();
         old.iter().for_each(|fingerprint| many::delete(&mut batch, *fingerprint));
-        self.write_unless_empty(&batch)?;
+        if let Err(error) = self.write_unless_empty(&batch) {
+            gate.marks.forget(); // what is marked on disk now is not known
+            return Err(error);
+        }
         gate.marks.remove(&old);
         MutexGuard::unlock_fair(gate);
         Ok(old.len() as u64)

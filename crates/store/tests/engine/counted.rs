@@ -243,6 +243,27 @@ fn a_reinserted_node_cancels_its_stale_entry() {
     assert_eq!(present(&counted.store), hashes([12]), "it was not taken for shared");
 }
 
+/// I13: what is counted as stored is what is stored; while a cycle may delete, what is there and comes back counts once more.
+#[test]
+fn what_is_stored_is_counted_as_it_comes_and_goes() {
+    let surplus = |counted: &Counted| counted.store.nodes_stored() - present(&counted.store).len() as u64;
+    let mut counted = chain_of(10);
+    assert_eq!(surplus(&counted), 0);
+    counted.commit(&[(3, 1), (10, 1)], &[9]);
+    assert_eq!(surplus(&counted), 0, "node 3 was there");
+    counted.raise_floor(9);
+    counted.sweep(2, &nobody());
+    assert_eq!(present(&counted.store), hashes([3, 9, 10]));
+    assert_eq!(surplus(&counted), 0, "what went is taken off");
+    counted = counted.restart();
+    assert_eq!(surplus(&counted), 0, "it is on disk");
+    let capture = counted.store.capture().unwrap();
+    counted.commit(&[(3, 1), (11, 1)], &[10]);
+    counted.commit(&[(3, 1), (12, 1)], &[11]);
+    assert_eq!(surplus(&counted), 1, "node 3 might have been deleted before it came back, once");
+    drop(capture);
+}
+
 /// S21: the same where the node comes back between the reading of a slice and its taking.
 #[test]
 fn a_node_that_comes_back_while_its_slice_is_at_work_is_kept() {
