@@ -58,7 +58,7 @@ enum Woken {
 pub(super) struct Outside {
     pub(super) now: Duration,
     synced: Option<bool>,
-    nodes_put: Option<u64>,
+    nodes_stored: Option<u64>,
     counts: Option<Counts>,
 }
 
@@ -123,7 +123,7 @@ impl Inner {
             trigger,
             at: self.parts.clock.unix_ms(),
             head: shared.head,
-            nodes_put: outside.nodes_put.map_or(0, |put| put), // nothing put yet is zero, too
+            nodes_stored: outside.nodes_stored.map_or(0, |stored| stored), // nothing put yet is zero, too
             requests: shared.asked.take().into_iter().flatten().collect(),
         };
         shared.coordinator.begin(beginning, outside.now);
@@ -205,7 +205,7 @@ impl Inner {
         Outside {
             now: self.parts.clock.monotonic(),
             synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
-            nodes_put: self.nodes_put(),
+            nodes_stored: self.nodes_stored(),
             counts: self.config.incremental.map(|_| match self.parts.store.counts_are_settled() {
                 true => Counts::Settled,
                 false => Counts::Owed,
@@ -213,8 +213,8 @@ impl Inner {
         }
     }
 
-    pub(super) fn nodes_put(&self) -> Option<u64> {
-        self.parts.store.head().map(|head| head.nodes_put)
+    pub(super) fn nodes_stored(&self) -> Option<u64> {
+        self.parts.store.head().map(|_| self.parts.store.nodes_stored())
     }
 }
 
@@ -230,9 +230,10 @@ impl Shared {
         Facts {
             now: outside.now,
             head: self.head,
-            nodes_put: outside.nodes_put,
+            nodes_stored: outside.nodes_stored,
             synced: outside.synced,
             counts: outside.counts,
+            waiting: self.steady.waiting(),
             asked: if self.asked.is_some() { Asked::Yes } else { Asked::No },
             held: held.into_iter().flatten().next(),
         }
@@ -247,5 +248,6 @@ impl Shared {
     /// No run is at work any more.
     pub(super) fn rest(&mut self) {
         (self.running, self.trigger, self.cycle, self.progress) = (None, None, None, None);
+        self.steady.cycle_ended();
     }
 }
