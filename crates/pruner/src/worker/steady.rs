@@ -156,8 +156,9 @@ impl SteadyShared {
         if self.config.is_some() { self.status.lag_nodes } else { Some(0) }
     }
 
-    /// What waited before it was settled, and what has waited for its end is not known yet.
+    /// What waited before it was settled, and what has waited for its end is not known: the next round tells.
     pub(super) fn cycle_ended(&mut self) {
+        self.swept = 0;
         let status = &mut self.status;
         (status.lag_orders, status.lag_nodes, status.lag_ms) = (None, None, None);
     }

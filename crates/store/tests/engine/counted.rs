@@ -295,6 +295,28 @@ fn a_hash_created_twice_in_one_commit_is_shared() {
     }
 }
 
+/// A mark that is made again is not written again, and a cycle that traces a state from before that leaves it all the same.
+#[test]
+fn a_mark_made_again_outlives_a_cycle_that_traces_an_older_state() {
+    let mut counted = Counted::new();
+    counted.commit(&[(0, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(1, 2)], &[]);
+    counted.commit(&[(1, 1), (2, 1)], &[]);
+    let removed = |counted: &Counted, traced: u64, cycle: u64| {
+        let (store, at) = (&counted.store, (order(traced), cycle));
+        store.correct_marks(&store.issue_permit(), at, &[], NonZeroUsize::MIN).unwrap().removed
+    };
+    assert_eq!(removed(&counted, 1, 2), 0, "order 2 marked it too");
+    counted = counted.restart();
+    assert_eq!(removed(&counted, 1, 3), 0, "nobody knows any more when it was marked last");
+    assert_eq!(removed(&counted, 2, 4), 1);
+    counted.commit(&[(3, 1)], &[1]);
+    counted.raise_floor(3);
+    counted.sweep(10, &nobody());
+    assert_eq!(present(&counted.store), hashes([0, 2, 3]), "it is one again");
+}
+
 /// S33: nodes that no entry names, and nodes of a time when nobody counted.
 #[test]
 fn a_node_without_bookkeeping_is_kept() {
