@@ -3,7 +3,8 @@
 //!
 //!     ./scripts/bench --bench counting -- [--objects N] [--commits N] [--logged]
 //!
-//! Time is that of whole commits, update of the tree included. Bytes are those of the rows as they are written, before
+//! Time is that of whole commits, update of the tree included; that of the committing thread on a processor is told beside
+//! it, for on a busy machine it alone compares. Bytes are those of the rows as they are written, before
 //! compression: what a commit adds beside its nodes, over what the journal needs at least (8 per created node, 32 per node
 //! that it names), against the nodes.
 
@@ -18,6 +19,7 @@ use std::{
 use state_benches::{
     Bound, Error, Table, args,
     chain::{Chain, percentile},
+    thread_on_processor,
     workload::{Profile, Workload},
 };
 use state_store::{Durability, Flow, JournalRecord, KeyRange, RocksConfig, Store, StoreConfig, Table as Rows, record};
@@ -29,6 +31,7 @@ struct Side {
     chain: Chain,
     workload: Workload,
     commits: Vec<Duration>,
+    processor: Vec<Duration>,
 }
 
 impl Side {
@@ -38,14 +41,16 @@ impl Side {
         while let Some(changes) = workload.fill() {
             chain.commit(&changes);
         }
-        Self { chain, workload, commits: Vec::new() }
+        Self { chain, workload, commits: Vec::new(), processor: Vec::new() }
     }
 
-    fn step(&mut self) {
+    fn step(&mut self) -> Result<(), Error> {
         let changes = self.workload.changes(CHANGES);
-        let start = Instant::now();
+        let (start, busy) = (Instant::now(), thread_on_processor()?);
         self.chain.commit(&changes);
         self.commits.push(start.elapsed());
+        self.processor.push(thread_on_processor()? - busy);
+        Ok(())
     }
 
     fn total(&self) -> Duration {
@@ -55,6 +60,11 @@ impl Side {
     fn median(&mut self) -> Duration {
         self.commits.sort();
         percentile(&self.commits, 0.5)
+    }
+
+    fn median_on_processor(&mut self) -> Duration {
+        self.processor.sort();
+        percentile(&self.processor, 0.5)
     }
 }
 
@@ -98,8 +108,8 @@ fn main() -> Result<ExitCode, Error> {
         let mut without = Side::new(plain.path(), StoreConfig { journal: false, ..config }, profile, objects);
         for turn in 0..commits {
             let (first, second) = if turn % 2 == 0 { (&mut with, &mut without) } else { (&mut without, &mut with) };
-            first.step();
-            second.step();
+            first.step()?;
+            second.step()?;
         }
         report(&mut table, profile, &mut with, &mut without)?;
     }
@@ -116,6 +126,10 @@ fn report(table: &mut Table, profile: Profile, with: &mut Side, without: &mut Si
     line("median commit, not counted", ms(without.median()), "ms", Bound::None);
     line("median, counted / not", ms(with.median()) / ms(without.median()), "times", Bound::AtMost(1.05));
     line("all commits, counted / not", ms(with.total()) / ms(without.total()), "times", Bound::None);
+    let (busy, calm) = (ms(with.median_on_processor()), ms(without.median_on_processor()));
+    line("median on a processor, counted", busy, "ms", Bound::None);
+    line("median on a processor, not counted", calm, "ms", Bound::None);
+    line("median on a processor, counted / not", busy / calm, "times", Bound::None);
     let beyond = added.rows.saturating_sub(added.least) as f64;
     line(
         "rows beyond the journal's least / bytes of nodes",

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use history::{Built, Error, build};
 pub use report::{Bound, Least, Table};
-pub use system::{Stopwatch, Took, drop_from_page_cache, resident, resident_peak};
+pub use system::{Stopwatch, Took, drop_from_page_cache, resident, resident_peak, thread_on_processor};
 
 /// What the command line asked for.
 #[derive(Debug, Clone)]

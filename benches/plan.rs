@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, path::Path};
 
 use state_pruner::{
-    CycleConfig, IncrementalConfig, PrunerConfig, TriggerConfig, recovery::RecoveryConfig,
+    CycleConfig, IncrementalConfig, PrunerConfig, Share, TriggerConfig, recovery::RecoveryConfig,
     snapshot::SnapshotManagerConfig,
 };
 use state_store::{Durability, RocksConfig};
@@ -13,6 +13,9 @@ use crate::{Error, args, chain::NODE_IO_LIMIT_MIB, workload::Profile};
 /// Bytes per range of a node's sweep. Smaller ones are no help to a small store: each rewrites the level under what was
 /// flushed meanwhile whole.
 const NODE_RANGE_BYTES: u64 = 64 << 20;
+
+/// `pruner.garbage_ratio` of config/node.toml, in per cent.
+const NODE_GARBAGE_PERCENT: u64 = 10;
 
 /// Settings of both runs, those of a node unless told otherwise, except the write buffer: it is smaller (64 MiB in a node),
 /// as the state is.
@@ -36,6 +39,8 @@ pub struct Plan {
     pub keep_last: NonZeroU64,
     /// Orders between two cycles.
     pub every_orders: NonZeroU64,
+    /// The share of the nodes that may be garbage at which a cycle begins, if it is looked at.
+    pub garbage_ratio: Option<Share>,
     /// The brake on the sweep, in bytes per second.
     pub io_limit: Option<NonZeroU64>,
     /// Whether commits are synced.
@@ -53,6 +58,7 @@ impl Plan {
         let positive =
             |name: &str, default| NonZeroU64::new(number(name, default)).ok_or_else(|| format!("{name} is at least 1"));
         let io_limit = if args::flag("--no-io-limit") { 0 } else { number("--io-limit", NODE_IO_LIMIT_MIB) };
+        let garbage = number("--garbage", NODE_GARBAGE_PERCENT);
         let write_buffer_bytes = positive("--write-buffer", 4)?.get() as usize * (1 << 20);
         Ok(Self {
             profiles: profiles(args::text("--profile").as_deref())?,
@@ -64,6 +70,7 @@ impl Plan {
             samples: positive("--samples", 12)?.get(),
             keep_last: positive("--keep-last", 128)?,
             every_orders: positive("--every-orders", 100_000)?,
+            garbage_ratio: Share::new(garbage as f64 / 100.0).filter(|ratio| *ratio > Share::NONE),
             io_limit: NonZeroU64::new(io_limit << 20),
             durability: if args::flag("--logged") { Durability::Logged } else { Durability::Synced },
             rocks: RocksConfig { write_buffer_bytes, ..RocksConfig::default() },
@@ -82,7 +89,7 @@ impl Plan {
             keep_last: self.keep_last,
             every_orders: self.every_orders,
             incremental: Some(IncrementalConfig::for_window(self.keep_last)),
-            triggers: TriggerConfig::default(),
+            triggers: TriggerConfig { garbage_ratio: self.garbage_ratio, ..TriggerConfig::default() },
             cycle: CycleConfig { range_bytes, io_limit: self.io_limit, ..CycleConfig::new(dir.to_owned()) },
             snapshots: SnapshotManagerConfig::default(),
             recovery: RecoveryConfig::default(),

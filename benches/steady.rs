@@ -2,7 +2,8 @@
 //! again at full commit rate.
 //!
 //!     ./scripts/bench --bench steady -- [--profile uniform|hot|tables] [--objects N] [--changes N] [--times N]
-//!         [--segments N] [--samples N] [--keep-last N] [--every-orders N] [--io-limit MIB | --no-io-limit]
+//!         [--segments N] [--samples N] [--keep-last N] [--every-orders N] [--garbage PERCENT, 0 is off]
+//!         [--io-limit MIB | --no-io-limit]
 //!         [--write-buffer MIB] [--logged] [--seed N] [--dir DIR] [--out DIR] [--check]
 //!
 //! Per profile, one history is run twice side by side: on a store with a pruner, started as a node starts it, and on one

@@ -30,7 +30,16 @@ impl Stopwatch {
 
 /// User and system time of the process so far.
 fn on_processor() -> Result<Duration, Error> {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    read(rustix::time::ClockId::ProcessCPUTime)
+}
+
+/// User and system time of the calling thread so far.
+pub fn thread_on_processor() -> Result<Duration, Error> {
+    read(rustix::time::ClockId::ThreadCPUTime)
+}
+
+fn read(clock: rustix::time::ClockId) -> Result<Duration, Error> {
+    let time = rustix::time::clock_gettime(clock);
     Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
 }
 

@@ -87,6 +87,13 @@ fn commits_alone_keep_the_disk_flat() {
         }
         let status = pruner.status();
         assert_eq!(status.cycles_finished, 1, "the one that counts are owed, and no other");
+        let turnover = status.triggers.turnover.unwrap();
+        let present = check::present(&rig.chain.store).len() as u64;
+        assert_eq!(
+            (turnover.live + turnover.added, turnover.waiting),
+            (present, 0),
+            "{turnover:?}: what went is taken off"
+        );
         let incremental = status.incremental.unwrap();
         assert!(incremental.deleted_total > 0 && incremental.slices_total > 0, "{incremental:?}");
         assert_eq!((incremental.set_aside_total, incremental.unindexed_total), (0, 0));

@@ -400,7 +400,7 @@ fn a_schedule_and_new_nodes_set_cycles_off_and_the_certificate_says_which() {
     settle(&pruner);
     assert_eq!(standing(&pruner, Trigger::Garbage), TriggerState::Armed);
     let new = |pruner: &Pruner| pruner.status().triggers.turnover.unwrap();
-    assert_eq!(new(&pruner).put, 0, "everything was there when the run began");
+    assert_eq!(new(&pruner).added, 0, "everything was there when the run began");
     while runs(&pruner).len() < 2 {
         assert!(new(&pruner).share() < 0.9 || pruner.status().running, "it was reached, and nothing runs");
         let next = rig.chain.head().get() + 1;

@@ -123,8 +123,13 @@ fn a_bad_configuration_is_refused_with_all_its_problems_at_once() {
 #[test]
 fn health_is_told_by_exit_codes_from_inside_and_outside() {
     let data = tempfile::tempdir().unwrap();
-    let settings =
-        ["pruner.incremental=off", "chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+    let settings = [
+        "pruner.incremental=off",
+        "chain.block_interval=5ms",
+        "pruner.keep_last=5",
+        "pruner.every_orders=1000000",
+        "pruner.garbage_ratio=none",
+    ];
     let of_store = || node::json(&["health-check", "--db", &data.path().join("store").display().to_string()]);
     let of_node = |node: &Node| node::json(&["health-check", "--url", node.url()]);
     let code_of = |health: &Value| health["reasons"][0]["code"].as_str().unwrap().to_owned();
@@ -175,8 +180,13 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
 #[test]
 fn a_run_is_asked_for_from_the_command_line_and_the_answer_says_what_follows() {
     let data = tempfile::tempdir().unwrap();
-    let settings =
-        ["pruner.incremental=off", "chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+    let settings = [
+        "pruner.incremental=off",
+        "chain.block_interval=5ms",
+        "pruner.keep_last=5",
+        "pruner.every_orders=1000000",
+        "pruner.garbage_ratio=none",
+    ];
     let node = Node::start(data.path(), &settings);
     let ask = |node: &Node, id: &str| node::json(&["prune-run", "--url", node.url(), "--id", id]);
     let served = |node: &Node| {
@@ -224,8 +234,13 @@ fn pruning_is_switched_off_and_on_from_the_command_line() {
 #[test]
 fn metrics_survive_many_cycles_without_duplicates() {
     let data = tempfile::tempdir().unwrap();
-    let settings =
-        ["pruner.incremental=off", "chain.block_interval=5ms", "pruner.keep_last=2", "pruner.every_orders=1000000"];
+    let settings = [
+        "pruner.incremental=off",
+        "chain.block_interval=5ms",
+        "pruner.keep_last=2",
+        "pruner.every_orders=1000000",
+        "pruner.garbage_ratio=none",
+    ];
     let node = Node::start(data.path(), &settings);
     let series = |node: &Node| {
         let text = node.ask("/metrics").text().unwrap();
@@ -300,8 +315,13 @@ fn contradicting_retention_settings_are_refused() {
 #[test]
 fn a_cycle_that_was_given_up_turns_health_degraded_until_one_finishes() {
     let data = tempfile::tempdir().unwrap();
-    let settings =
-        ["pruner.incremental=off", "chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+    let settings = [
+        "pruner.incremental=off",
+        "chain.block_interval=5ms",
+        "pruner.keep_last=5",
+        "pruner.every_orders=1000000",
+        "pruner.garbage_ratio=none",
+    ];
     let tight = [&settings[..], &["pruner.barrier_limit=1", "pruner.sweep=delete"]].concat();
     let node = Node::start(data.path(), &tight);
     let create = |n: u32| {
@@ -335,7 +355,8 @@ fn a_cycle_that_was_given_up_turns_health_degraded_until_one_finishes() {
 #[test]
 fn the_chain_goes_back_in_a_running_node_and_at_rest() {
     let data = tempfile::tempdir().unwrap();
-    let settings = ["chain.block_interval=1ms", "pruner.keep_last=10", "pruner.every_orders=1000000"];
+    let settings =
+        ["chain.block_interval=1ms", "pruner.keep_last=10", "pruner.every_orders=1000000", "pruner.garbage_ratio=none"];
     let node = Node::start(data.path(), &settings);
     let db = data.path().join("store").display().to_string();
     let id = |n: u8| hex::encode([n; 32]);

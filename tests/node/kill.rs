@@ -14,12 +14,13 @@ use state_tests::{
     node::{self, Load, Node},
 };
 
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "pruner.incremental=off",
     "chain.block_interval=10ms",
     "chain.durability=logged",
     "pruner.keep_last=20",
     "pruner.every_orders=1000000", // cycles begin when the test says so
+    "pruner.garbage_ratio=none",
     "pruner.verify_sample=100",
 ];
 

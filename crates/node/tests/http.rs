@@ -130,7 +130,8 @@ async fn a_client_checks_presence_and_absence_with_nothing_but_the_root_of_a_blo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_root_returns_pruned_with_the_floor() {
-    let settings = ["pruner.keep_last=3", "pruner.every_orders=1000000", "chain.keep_blocks=5"];
+    let settings =
+        ["pruner.keep_last=3", "pruner.every_orders=1000000", "pruner.garbage_ratio=none", "chain.keep_blocks=5"];
     let node = Running::start(&settings).await;
     node.submit(&create(1, "00")).await;
     for round in 1..12_u8 {
@@ -315,7 +316,8 @@ async fn input_that_is_wrong_gets_an_error_that_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_with_an_id_runs_one_cycle_however_often_it_is_sent() {
-    let node = Running::start(&["pruner.keep_last=3", "pruner.every_orders=1000000"]).await;
+    let node =
+        Running::start(&["pruner.keep_last=3", "pruner.every_orders=1000000", "pruner.garbage_ratio=none"]).await;
     node.submit(&create(1, "00")).await;
     for round in 0..2 {
         for _ in 0..3 {
@@ -376,7 +378,8 @@ async fn a_second_node_on_the_same_data_is_refused_and_names_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_below_the_floor() {
-    let settings = ["pruner.keep_last=3", "pruner.keep_every=4", "pruner.every_orders=1000000"];
+    let settings =
+        ["pruner.keep_last=3", "pruner.keep_every=4", "pruner.every_orders=1000000", "pruner.garbage_ratio=none"];
     let node = Running::start(&settings).await;
     node.submit(&create(1, "00")).await;
     for round in 1..12_u8 {
@@ -457,7 +460,8 @@ async fn command(arguments: &[&str]) -> (i32, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_rest() {
-    let node = Running::start(&["pruner.keep_last=3", "pruner.every_orders=1000000"]).await;
+    let node =
+        Running::start(&["pruner.keep_last=3", "pruner.every_orders=1000000", "pruner.garbage_ratio=none"]).await;
     node.submit(&create(1, "00")).await;
     for round in 1..12_u8 {
         node.submit(&set(1, &hex::encode([round]))).await;

@@ -80,9 +80,9 @@ pub struct IncrementalConfig {
 }
 
 impl IncrementalConfig {
-    /// A stride of a thirty-second of the window.
+    /// A stride of a sixteenth of the window: what waits for it is small beside the window, and rounds are few.
     pub fn for_window(keep_last: NonZeroU64) -> Self {
-        Self { stride: NonZeroU64::MIN.saturating_add((keep_last.get() / 32).saturating_sub(1)) }
+        Self { stride: NonZeroU64::MIN.saturating_add((keep_last.get() / 16).saturating_sub(1)) }
     }
 }
 

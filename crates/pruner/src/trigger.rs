@@ -38,7 +38,8 @@ pub struct TriggerConfig {
     /// By up to this share of `every` a scheduled cycle comes earlier, each time anew, and by up to this share of the
     /// orders that make one due a node's first cycle comes later: no two nodes prune in step (F10).
     pub jitter: Share,
-    /// A cycle begins when this share of the nodes present was put since the last run ([`Turnover`]).
+    /// A cycle begins when this share of the nodes present may be garbage ([`Turnover`]), a window after the last run at the
+    /// earliest.
     pub garbage_ratio: Option<Share>,
     /// A cycle begins when fewer bytes are free on the device of the store.
     pub low_disk: Option<NonZeroU64>,
@@ -59,24 +60,33 @@ impl Default for TriggerConfig {
     }
 }
 
-/// How much of the store is new since the last run: an upper bound of the share that is garbage, exact where the live
-/// state keeps its size and no node is put twice. Absent until a first cycle has finished (I13).
+/// How much of the store is new since the last run and was not deleted between cycles: an upper bound of the share that is
+/// garbage, exact where the live state keeps its size. Absent until a first cycle has finished, and after each one until a
+/// round of the sweep between cycles has told what is left to it (I13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Turnover {
     /// Nodes that the mark of the last finished cycle found live.
     pub live: u64,
-    /// Nodes put since the last run began, re-puts of present ones included.
-    pub put: u64,
+    /// Nodes by which the store has grown since the last run began: those put that were not there, less those that the sweep
+    /// between cycles deleted.
+    pub added: u64,
+    /// Those of them that it is about to delete, at least.
+    pub waiting: u64,
 }
 
 impl Turnover {
     /// From 0 to 1; 0 of nothing.
     pub fn share(self) -> f64 {
-        if self.present() == 0 { 0.0 } else { self.put as f64 / self.present() as f64 }
+        if self.present() == 0 { 0.0 } else { self.garbage() as f64 / self.present() as f64 }
+    }
+
+    /// What only a cycle can find of it.
+    fn garbage(self) -> u64 {
+        self.added.saturating_sub(self.waiting)
     }
 
     fn present(self) -> u64 {
-        self.live.saturating_add(self.put)
+        self.live.saturating_add(self.added)
     }
 }
 
@@ -145,8 +155,8 @@ pub(crate) struct Facts {
     pub(crate) now: Duration,
     /// The newest order.
     pub(crate) head: u64,
-    /// Nodes ever put.
-    pub(crate) nodes_put: Option<u64>,
+    /// [`state_store::Store::nodes_stored`].
+    pub(crate) nodes_stored: Option<u64>,
     /// Whether the node is at the head of its chain, if it tells.
     pub(crate) synced: Option<bool>,
     pub(crate) asked: Asked,
@@ -154,6 +164,8 @@ pub(crate) struct Facts {
     pub(crate) counts: Option<Counts>,
     /// Whether no order has left the window yet for another reason than their number.
     pub(crate) filling: bool,
+    /// Nodes that the sweep between cycles is about to delete; nothing until a round of it has ended since the last run.
+    pub(crate) waiting: Option<u64>,
     /// What holds every cycle back.
     pub(crate) held: Option<HeldBy>,
 }
@@ -269,9 +281,9 @@ impl Coordinator {
     }
 
     /// How much is new since the last run, where that is known.
-    pub(crate) fn turnover(&self, nodes_put: Option<u64>) -> Option<Turnover> {
-        let (live, put) = (self.ledger.live?, nodes_put?);
-        Some(Turnover { live, put: put.saturating_sub(self.ledger.nodes_put) })
+    pub(crate) fn turnover(&self, facts: &Facts) -> Option<Turnover> {
+        let (live, stored, waiting) = (self.ledger.live?, facts.nodes_stored?, facts.waiting?);
+        Some(Turnover { live, added: stored.saturating_sub(self.ledger.nodes_stored), waiting })
     }
 
     /// When the schedule comes round, if there is one.
@@ -326,7 +338,12 @@ impl Coordinator {
             },
             Trigger::Garbage => match self.rules.config.garbage_ratio {
                 None => return TriggerState::Off,
-                Some(ratio) => self.turnover(facts.nodes_put).map(|new| ratio.is_reached(new.put, new.present())),
+                Some(ratio) => {
+                    // What a cycle may remove left the window: sooner than a window later there is little of it.
+                    let is_late = self.uncounted(facts.head) >= self.rules.keep_last;
+                    let turnover = self.turnover(facts);
+                    turnover.map(|new| is_late && ratio.is_reached(new.garbage(), new.present()))
+                }
             },
             Trigger::Schedule => match self.scheduled_at() {
                 None => return TriggerState::Off,

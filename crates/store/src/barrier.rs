@@ -76,30 +76,34 @@ impl Barrier {
         BarrierHold { barrier: Arc::clone(self) }
     }
 
-    /// Records hashes that are about to be put. Call inside the commit gate, BEFORE the write.
-    pub(crate) fn record(&self, hashes: impl Iterator<Item = NodeHash>) {
-        self.record_fingerprints(hashes.map(|hash| hash.fingerprint()));
+    /// Records hashes that are about to be put, and tells how many of them are new to it: none while it is closed. Call
+    /// inside the commit gate, BEFORE the write.
+    pub(crate) fn record(&self, hashes: impl Iterator<Item = NodeHash>) -> u64 {
+        self.record_fingerprints(hashes.map(|hash| hash.fingerprint()))
     }
 
     /// As [`Barrier::record`], from the journal.
-    pub(crate) fn record_fingerprints(&self, fingerprints: impl Iterator<Item = u64>) {
+    pub(crate) fn record_fingerprints(&self, fingerprints: impl Iterator<Item = u64>) -> u64 {
         if self.holders.load(Ordering::Acquire) == 0 {
             // Only the gate opens and records, so nobody can have opened it in between: the memory goes back here.
             if self.len.load(Ordering::Acquire) > 0 {
                 self.clear();
             }
-            return;
+            return 0;
         }
+        let mut new = 0;
         for fingerprint in fingerprints {
             if self.full.load(Ordering::Acquire) {
-                return;
+                break;
             }
-            if self.shard(fingerprint).is_some_and(|shard| shard.write().insert(fingerprint))
-                && self.len.fetch_add(1, Ordering::AcqRel) >= self.limit
-            {
-                self.full.store(true, Ordering::Release);
+            if self.shard(fingerprint).is_some_and(|shard| shard.write().insert(fingerprint)) {
+                new += 1;
+                if self.len.fetch_add(1, Ordering::AcqRel) >= self.limit {
+                    self.full.store(true, Ordering::Release);
+                }
             }
         }
+        new
     }
 
     fn shard(&self, fingerprint: u64) -> Option<&Shard> {
@@ -167,10 +171,10 @@ mod tests {
     #[test]
     fn a_closed_barrier_remembers_nothing_and_an_open_one_everything() {
         let barrier = Barrier::new(100);
-        barrier.record([hash(1)].into_iter());
+        assert_eq!(barrier.record([hash(1)].into_iter()), 0);
         let hold = barrier.open();
         assert!(!hold.protects(&hash(1)));
-        barrier.record([hash(2)].into_iter());
+        assert_eq!(barrier.record([hash(2), hash(2)].into_iter()), 1);
         assert!(hold.protects(&hash(2)) && hold.created() == 1);
     }
 

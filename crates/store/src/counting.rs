@@ -7,8 +7,11 @@
 //! once a major cycle has finished under it. A commit on an older state than the newest ends it: that state may need marks
 //! that are gone, and may have what the orders in between lost.
 //!
-//! Costs: a commit adds one batched read of marks and one of the lowest nodes that it creates, both under the gate; where
-//! some of those are stored already, one more of the nodes above them.
+//! The gate also counts what is stored, as far as it can be told: nodes that commits put and that were not there, less those
+//! that the sweep deletes. Two moments between which no cycle deletes bound from above by how many nodes the store has grown.
+//!
+//! Costs: a commit adds one batched read, of the lowest nodes that it creates, under the gate; where some of those are stored
+//! already, one more of the nodes above them; where the marks have no room in memory, one of marks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +20,10 @@ use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Order, Ques
 
 use crate::{
     backend::{Batch, View},
+    chain::native,
     error::StoreError,
     journal::{self, JournalRecord},
-    many,
+    many::{self, Marked, Marks},
     pending::Pending,
     record::{self, Record},
     schema::Table,
@@ -58,6 +62,36 @@ impl CountsRecord {
     }
 }
 
+/// How many nodes are stored, in `prune_meta`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StoredRecord {
+    /// Nodes that commits put and that were not there, at most, less those that the sweep between cycles deleted. What
+    /// cycles delete is not taken off.
+    pub(crate) nodes: u64,
+}
+
+impl Record for StoredRecord {
+    const KIND: [u8; 4] = *b"STRD";
+    const VERSION: u16 = 1;
+}
+
+const STORED_KEY: &[u8] = b"stored";
+
+impl StoredRecord {
+    /// Without a record: everything that was ever put.
+    fn load(view: &dyn View) -> Result<Self, StoreError> {
+        match view.row(&Table::META, STORED_KEY)? {
+            Some(bytes) => record::decode("stored", &bytes),
+            None => Ok(Self { nodes: native::read_head(view)?.map_or(0, |head| head.nodes_put) }),
+        }
+    }
+
+    pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        batch.put(Table::META, STORED_KEY, record::encode(self)?);
+        Ok(())
+    }
+}
+
 /// How commits are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -83,6 +117,8 @@ pub(crate) struct Counting {
     pub(crate) settled: u64,
     /// The most nodes the index may hold.
     pub(crate) limit: usize,
+    pub(crate) marks: Marks,
+    pub(crate) stored: StoredRecord,
     journal: bool,
 }
 
@@ -96,26 +132,39 @@ pub(crate) struct Plan<'a> {
     pub(crate) commit: u64,
     pub(crate) timestamp_ms: u64,
     pub(crate) delta: &'a Delta,
+    /// How many of the created nodes the barrier did not know; none while it is closed.
+    pub(crate) recorded: u64,
 }
 
 /// What counting adds to a commit.
 pub(crate) struct Booked {
     pub(crate) rows: Batch,
     mode: Mode,
+    many: BTreeSet<NodeHash>,
     expiring: Expiring,
+    stored: StoredRecord,
+}
+
+/// What the rules say of a commit, and how many of its nodes are stored already.
+struct Judged {
+    counted: Counted,
+    present: u64,
 }
 
 impl Counting {
     /// Reads how an earlier process counted. Without a journal nothing is counted from the next commit on.
     pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<Self, StoreError> {
         let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
-        Ok(Self { mode, ..Self::new(config) })
+        let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
+        let (marks, stored) = (Marks::load(view, head)?, StoredRecord::load(view)?);
+        Ok(Self { mode, marks, stored, ..Self::new(config) })
     }
 
     /// Counts nothing yet.
     pub(crate) fn new(config: StoreConfig) -> Self {
         let StoreConfig { journal, pending_limit, .. } = config;
-        Self { mode: Mode::Off, pending: None, settled: 0, limit: pending_limit, journal }
+        let (marks, stored) = (Marks::none(), StoredRecord { nodes: 0 });
+        Self { mode: Mode::Off, pending: None, settled: 0, limit: pending_limit, marks, stored, journal }
     }
 
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet.
@@ -128,52 +177,52 @@ impl Counting {
             }
             mode = Mode::Off;
         }
-        if !self.journal {
-            return Ok(Booked { rows, mode, expiring: Expiring::default() });
-        }
-        if plan.base.is_none() {
+        if plan.base.is_none() && self.journal {
             let record = CountsRecord { since: plan.order.get(), cycle: None };
             record.put(&mut rows)?;
             mode = Mode::Exact(record); // the empty state has every mark it needs
         }
-        let counted = match mode {
-            Mode::Off => None,
-            Mode::Blind | Mode::Exact(_) => Some(self.count(view, plan.delta, mode)?),
+        let none = || Counted { many: BTreeSet::new(), expiring: Expiring::default(), cancelled: BTreeMap::new() };
+        let Judged { counted, present } = match mode {
+            Mode::Off => Judged { counted: none(), present: 0 },
+            Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, mode)?,
         };
-        let expiring = match counted {
-            Some(Counted { many, expiring, .. }) => {
-                many.iter().for_each(|hash| many::put(&mut rows, hash.fingerprint(), plan.order));
-                expiring
-            }
-            None => Expiring::default(),
-        };
-        let row = JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring);
-        rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(&row)?);
-        Ok(Booked { rows, mode, expiring })
+        let Counted { many, expiring, .. } = counted;
+        let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
+        new.for_each(|fingerprint| many::put(&mut rows, fingerprint, plan.order));
+        if self.journal {
+            let row = JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring);
+            rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(&row)?);
+        }
+        let stored = self.stored_after(plan, present);
+        stored.put(&mut rows)?;
+        Ok(Booked { rows, mode, many, expiring, stored })
     }
 
-    fn count(&self, view: &dyn View, delta: &Delta, mode: Mode) -> Result<Counted, StoreError> {
-        let questions = Questions::of(delta);
-        let pending: BTreeSet<NodeHash> = match &self.pending {
-            Some(pending) => questions.standings.iter().filter(|hash| pending.order(hash).is_some()).copied().collect(),
-            None => BTreeSet::new(),
+    /// While a cycle works, a node that is there may be one that it deletes, and comes back only once.
+    fn stored_after(&self, plan: &Plan<'_>, present: u64) -> StoredRecord {
+        let absent = (plan.delta.created.len() as u64).saturating_sub(present);
+        StoredRecord { nodes: self.stored.nodes.saturating_add(absent.max(plan.recorded)) }
+    }
+
+    fn count(&self, view: &dyn View, delta: &Delta, mode: Mode) -> Result<Judged, StoreError> {
+        let index = self.pending.as_ref();
+        let marked = match mode {
+            Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
+            Mode::Blind | Mode::Off => Marked::All,
         };
-        let many = match mode {
-            Mode::Exact(_) => {
-                let asked: BTreeSet<u64> = questions.counts.iter().chain(&pending).map(NodeHash::fingerprint).collect();
-                let asked: Vec<u64> = asked.into_iter().collect();
-                Some(many::read(view, &asked)?.into_keys().collect())
-            }
-            Mode::Blind | Mode::Off => None,
-        };
-        let present = Presence::of(delta).read(view)?;
-        Ok(count(delta, &Answers { many, present, index: self.pending.as_ref() }))
+        let is_there =
+            |hash: &NodeHash| marked.is_known(hash) || index.is_some_and(|index| index.order(hash).is_some());
+        let present = Presence::of(delta).read(view, &is_there)?;
+        let stored = present.len() as u64;
+        Ok(Judged { counted: count(delta, &Answers { marked, present, index }), present: stored })
     }
 
     /// Takes over what a written commit says.
     pub(crate) fn keep(&mut self, plan: &Plan<'_>, booked: Booked) {
         let began = self.mode == Mode::Off && booked.mode != Mode::Off;
-        self.mode = booked.mode;
+        (self.mode, self.stored) = (booked.mode, booked.stored);
+        self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
         if began {
             self.pending = Some(Pending::new(self.limit));
         }
@@ -187,11 +236,19 @@ impl Counting {
     }
 }
 
+/// The fingerprints whose marks the rules ask for, where marks have to be read.
+fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
+    let Questions { counts, standings } = Questions::of(delta);
+    let is_pending = |hash: &&NodeHash| index.is_some_and(|index| index.order(hash).is_some());
+    counts.iter().chain(standings.iter().filter(is_pending)).map(NodeHash::fingerprint).collect()
+}
+
 /// Which created nodes are stored, or may be.
 ///
 /// Only nodes with nothing created below are read at first, which in most commits are the changed leaves: above one that is
 /// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
-/// keys, settles those first. The rest is read together.
+/// keys, settles those first. The rest is read together. What is known to be marked, or waits to go, is not read: it is stored, or
+/// taken for it, which only renews a mark.
 struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
     present: BTreeSet<NodeHash>,
@@ -203,9 +260,13 @@ impl<'a> Presence<'a> {
     }
 
     /// Two batched reads at most.
-    fn read(mut self, view: &dyn View) -> Result<BTreeSet<NodeHash>, StoreError> {
+    fn read(mut self, view: &dyn View, is_there: &dyn Fn(&NodeHash) -> bool) -> Result<BTreeSet<NodeHash>, StoreError> {
         let (mut lowest, mut above) = (Vec::new(), Vec::new());
         for (hash, created) in self.created {
+            if is_there(hash) {
+                self.present.insert(*hash);
+                continue;
+            }
             match created.lowest.filter(|lowest| self.created.contains_key(lowest)) {
                 Some(below) => above.push((*hash, below)),
                 None => lowest.push(*hash),
@@ -231,22 +292,21 @@ impl<'a> Presence<'a> {
     }
 }
 
-/// What was read for one commit.
+/// What is known for one commit.
 struct Answers<'a> {
-    /// The fingerprints marked of those asked for; nothing while nobody knows.
-    many: Option<BTreeSet<u64>>,
+    marked: Marked<'a>,
     present: BTreeSet<NodeHash>,
     index: Option<&'a Pending>,
 }
 
 impl Known for Answers<'_> {
     fn is_many(&self, hash: &NodeHash) -> bool {
-        self.many.as_ref().is_none_or(|many| many.contains(&hash.fingerprint()))
+        self.marked.contains(hash)
     }
 
     fn standing(&self, hash: &NodeHash) -> Standing {
         match self.index.and_then(|pending| pending.order(hash)) {
-            Some(order) if !self.is_many(hash) => Standing::Pending(order),
+            Some(order) if !self.marked.contains(hash) => Standing::Pending(order),
             Some(_) => Standing::Present,
             None if self.present.contains(hash) => Standing::Present,
             None => Standing::Absent,

@@ -2,17 +2,135 @@
 //!
 //! Key: fingerprint, big-endian; value: order, big-endian. Two nodes that share a fingerprint share the mark, which only
 //! keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
-//! Costs: 16 bytes per shared node, one batched read per commit.
+//!
+//! [`Marks`] holds them in memory, so that neither a commit nor a slice reads for them under the gate, and a mark that is made
+//! again is not written again. It is part of what the gate guards: whatever is marked on disk is in it, or it knows that it
+//! does not know. An order on disk may therefore be older than the last mark: what an earlier process marked counts as marked
+//! when this one began, which only keeps it for longer.
+//! Costs: 16 bytes of disk per shared node; in memory at most about 40 MiB, beyond which marks are read again, one batched
+//! read per commit and slice, and written each time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use state_tree::Order;
+use state_tree::{NodeHash, Order};
 
 use crate::{
-    backend::{Batch, View},
+    backend::{Batch, Flow, KeyRange, View},
+    barrier::ByFingerprint,
     error::StoreError,
     schema::Table,
 };
+
+/// The most marks that are held in memory.
+const MOST: usize = 1 << 20;
+
+/// Fingerprints, each with the order of its last mark.
+type Orders = HashMap<u64, Order, ByFingerprint>;
+
+/// The marks as of the last write under the gate.
+#[derive(Debug)]
+pub(crate) struct Marks {
+    /// Nothing once there are too many of them.
+    known: Option<Orders>,
+    /// Marks that were made again up to this order may have an older one on disk.
+    unsure: Order,
+}
+
+/// What is known of the marks of some nodes.
+pub(crate) enum Marked<'a> {
+    /// Nobody knows, so every node is (I8).
+    All,
+    /// These, of all there are.
+    Known(&'a Orders),
+    /// These, of the nodes that were asked for.
+    Read(BTreeSet<u64>),
+}
+
+impl Marks {
+    /// No marks.
+    pub(crate) fn none() -> Self {
+        Self { known: Some(Orders::default()), unsure: Order::GENESIS }
+    }
+
+    /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room.
+    ///
+    /// Errors: a failed read.
+    pub(crate) fn load(view: &dyn View, head: Order) -> Result<Self, StoreError> {
+        let mut marks = Self { unsure: head, ..Self::none() };
+        view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, _| {
+            marks.add(number(key), head);
+            if marks.known.is_some() { Flow::Continue(()) } else { Flow::Break(()) }
+        })?;
+        Ok(marks)
+    }
+
+    /// These are marked on disk now, as of an order or a later one.
+    pub(crate) fn add(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order) {
+        let Some(known) = &mut self.known else { return };
+        for fingerprint in fingerprints {
+            let last = known.entry(fingerprint).or_insert(order);
+            *last = order.max(*last);
+        }
+        if known.len() > MOST {
+            self.forget();
+        }
+    }
+
+    /// These are not marked on disk any more.
+    pub(crate) fn remove<'a>(&mut self, fingerprints: impl IntoIterator<Item = &'a u64>) {
+        let Some(known) = &mut self.known else { return };
+        for fingerprint in fingerprints {
+            known.remove(fingerprint);
+        }
+    }
+
+    /// What is marked on disk is not known any more: it is read from here on.
+    pub(crate) fn forget(&mut self) {
+        let last = self.known.take().and_then(|known| known.into_values().max());
+        self.unsure = self.unsure.max(last.map_or(Order::GENESIS, |last| last));
+    }
+
+    /// Whether the mark is on disk for certain, so that it need not be written when it is made again.
+    pub(crate) fn is_written(&self, fingerprint: u64) -> bool {
+        self.known.as_ref().is_some_and(|known| known.contains_key(&fingerprint))
+    }
+
+    /// Whether a mark, with its order on disk, was not made again after `traced`.
+    pub(crate) fn is_old(&self, (fingerprint, on_disk): (u64, Order), traced: Order) -> bool {
+        let last = match &self.known {
+            Some(known) => known.get(&fingerprint).copied(),
+            None => Some(self.unsure),
+        };
+        on_disk <= traced && last.is_none_or(|last| last <= traced)
+    }
+
+    /// Looks up those that `asked` names, or all at once where they are in memory.
+    ///
+    /// Errors: a failed read.
+    pub(crate) fn ask(&self, view: &dyn View, asked: impl FnOnce() -> BTreeSet<u64>) -> Result<Marked<'_>, StoreError> {
+        if let Some(known) = &self.known {
+            return Ok(Marked::Known(known));
+        }
+        let asked: Vec<u64> = asked().into_iter().collect();
+        Ok(Marked::Read(read(view, &asked)?.into_keys().collect()))
+    }
+}
+
+impl Marked<'_> {
+    /// Whether the node, which was asked for, is marked.
+    pub(crate) fn contains(&self, hash: &NodeHash) -> bool {
+        match self {
+            Self::All => true,
+            Self::Known(known) => known.contains_key(&hash.fingerprint()),
+            Self::Read(read) => read.contains(&hash.fingerprint()),
+        }
+    }
+
+    /// Whether any node is known to be marked, asked for or not.
+    pub(crate) fn is_known(&self, hash: &NodeHash) -> bool {
+        matches!(self, Self::Known(_)) && self.contains(hash)
+    }
+}
 
 /// Marks a node as of an order.
 pub(crate) fn put(batch: &mut Batch, fingerprint: u64, order: Order) {
@@ -49,4 +167,60 @@ pub(crate) fn order_of(value: &[u8]) -> Order {
 /// The eight bytes of a key or value of the table, if they are.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().filter(|_| bytes.len() == 8).map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::{Backend, Durability, MemoryBackend};
+
+    fn hash(n: u64) -> NodeHash {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&n.to_be_bytes());
+        NodeHash::new(bytes)
+    }
+
+    #[test]
+    fn marks_in_memory_answer_as_those_on_disk_do_and_too_many_are_read_again() {
+        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
+        [3, 5].into_iter().for_each(|n| put(&mut batch, n, Order::new(1)));
+        backend.write(&batch, Durability::Logged).unwrap();
+        let view = backend.view().unwrap();
+        let mut marks = Marks::load(&*view, Order::new(1)).unwrap();
+        let answers = |marks: &Marks| {
+            let marked = marks.ask(&*view, || (3..7).collect()).unwrap();
+            [3, 4, 5, 6].map(|n| marked.contains(&hash(n)))
+        };
+        assert_eq!(answers(&marks), [true, false, true, false]);
+        marks.add([6], Order::new(2));
+        marks.remove(&[3]);
+        assert_eq!(answers(&marks), [false, false, true, true]);
+        marks.add(100..=100 + MOST as u64, Order::new(2));
+        assert!(matches!(marks.ask(&*view, BTreeSet::new).unwrap(), Marked::Read(_)));
+        assert_eq!(answers(&marks), [true, false, true, false], "as the disk has it");
+        assert!(
+            !marks.ask(&*view, || [3].into()).unwrap().is_known(&hash(3)),
+            "only what is in memory is known unasked"
+        );
+    }
+
+    #[test]
+    fn a_mark_that_may_have_been_made_again_is_not_old() {
+        let order = Order::new;
+        let is_old = |marks: &Marks, on_disk, traced| marks.is_old((7, order(on_disk)), order(traced));
+        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
+        put(&mut batch, 7, order(3));
+        backend.write(&batch, Durability::Logged).unwrap();
+        let mut marks = Marks::load(&*backend.view().unwrap(), order(5)).unwrap();
+        assert!(marks.is_written(7) && !marks.is_written(8));
+        assert!(!is_old(&marks, 3, 4), "the process before may have made it again up to its last order");
+        assert!(is_old(&marks, 3, 5));
+        marks.add([7], order(9));
+        marks.add([7], order(8));
+        assert!(!is_old(&marks, 3, 8) && is_old(&marks, 3, 9));
+        marks.forget();
+        assert!(!marks.is_written(7));
+        assert!(!is_old(&marks, 3, 8), "nobody knows any more which of them were made again");
+        assert!(is_old(&marks, 3, 9) && !is_old(&marks, 10, 9));
+    }
 }

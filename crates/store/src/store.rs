@@ -13,7 +13,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -96,10 +96,22 @@ pub struct Store {
     chain: Arc<RwLock<Option<ChainState>>>,
     barrier: Arc<Barrier>,
     fence: Arc<Fence>,
-    /// Whether entries may expire as far as counts go; follows what the gate guards.
-    counts_settled: AtomicBool,
+    seen: Seen,
     /// Set once, by whoever opened the store.
     reserve: OnceLock<Reserve>,
+}
+
+/// What of the things that the gate guards is looked at without waiting for it; follows them.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Whether entries may expire as far as counts go.
+    counts_settled: AtomicBool,
+    /// Whether the journal is in the index.
+    indexed: AtomicBool,
+    /// As [`Counting::settled`].
+    settled: AtomicU64,
+    /// As [`Counting::stored`].
+    stored: AtomicU64,
 }
 
 impl std::fmt::Debug for Store {
@@ -141,7 +153,7 @@ impl Store {
             chain: Arc::default(),
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),
-            counts_settled: AtomicBool::new(false),
+            seen: Seen::default(),
             reserve: OnceLock::new(),
         })
     }
@@ -165,10 +177,10 @@ impl Store {
         let (planned, head) = self.look(|chain| (chain.plan(commit), chain.head_order()))?;
         let mut planned = planned?;
         let (order, base, commit) = (planned.committed.order, planned.base, planned.head.commits - 1);
-        let plan = Plan { order, base, head, commit, timestamp_ms, delta };
+        let recorded = self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
+        let plan = Plan { order, base, head, commit, timestamp_ms, delta, recorded };
         let mut booked = gate.book(&*self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
-        self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
         reached(Point::CommitRecorded);
         self.write_or_make_room(&planned.batch)?; // nodes, journal and root together (I9)
         reached(Point::CommitWritten);
@@ -200,14 +212,26 @@ impl Store {
         self.reserve.get()
     }
 
+    /// Call after each change of what the gate guards.
     fn note(&self, counting: &Counting) {
-        self.counts_settled.store(counting.mode.is_settled(), Ordering::Release);
+        let Seen { counts_settled, indexed, settled, stored } = &self.seen;
+        counts_settled.store(counting.mode.is_settled(), Ordering::Release);
+        indexed.store(counting.pending.is_some(), Ordering::Release);
+        settled.store(counting.settled, Ordering::Release);
+        stored.store(counting.stored.nodes, Ordering::Release);
+    }
+
+    /// Nodes that commits put and that were not stored, at most, less those that the sweep of the journal deleted: between
+    /// two cycles it grows by as much as the store does, or more. What cycles delete is not taken off. Does not wait for a
+    /// commit.
+    pub fn nodes_stored(&self) -> u64 {
+        self.seen.stored.load(Ordering::Acquire)
     }
 
     /// Whether commits are counted exactly and a major cycle has finished under that: without it nothing is deleted between
     /// cycles, and one is owed. Does not wait for a commit.
     pub fn counts_are_settled(&self) -> bool {
-        self.counts_settled.load(Ordering::Acquire)
+        self.seen.counts_settled.load(Ordering::Acquire)
     }
 
     fn look<T>(&self, look: impl FnOnce(&ChainState) -> T) -> Result<T, StoreError> {

@@ -16,7 +16,7 @@
 //!
 //! Whoever cannot answer says *many* and *present*, which only keeps more (I8, S33).
 //!
-//! Costs: one look-up per node that lost a place, one per node created; memory follows the delta.
+//! Costs: one look-up per node that lost a place, one per node created, and one sort of each; memory follows the delta.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -90,7 +90,8 @@ pub struct Counted {
 /// Ordering: `known` is the state before the commit, and what is returned is written in the batch of the commit, both
 /// in one stay under the commit gate; a mark or an entry of a commit in between would be missed.
 pub fn count(delta: &Delta, known: &dyn Known) -> Counted {
-    let mut counting = Counting { delta, known, many: BTreeSet::new() };
+    let marked = delta.replaced.iter().map(|place| known.is_many(&place.hash)).collect();
+    let mut counting = Counting { delta, known, marked, many: BTreeSet::new() };
     let moves = counting.adopt();
     let mut lost = counting.share();
     let gained = net(delta, &mut lost);
@@ -102,18 +103,19 @@ pub fn count(delta: &Delta, known: &dyn Known) -> Counted {
 /// How many places each node gained or lost.
 type Places = BTreeMap<NodeHash, u32>;
 
+/// The same of the many nodes of a whole commit: sorted, each hash once.
+type SortedPlaces = Vec<(NodeHash, u32)>;
+
 /// A commit while its rules are applied: each sees the marks of those before it.
 struct Counting<'a> {
     delta: &'a Delta,
     known: &'a dyn Known,
+    /// Of each replaced place, whether its node was *many* before.
+    marked: Vec<bool>,
     many: BTreeSet<NodeHash>,
 }
 
 impl Counting<'_> {
-    fn is_many(&self, hash: &NodeHash) -> bool {
-        self.many.contains(hash) || self.known.is_many(hash)
-    }
-
     /// Rule 1: an adopted root is *many*, unless the adoption is half of a move. Returns the moves.
     fn adopt(&mut self) -> Places {
         let shared = self.shared_places();
@@ -128,24 +130,25 @@ impl Counting<'_> {
     }
 
     /// Rule 2: what is replaced at a shared place is not lost, and its children that stay are *many*. Returns what is.
-    fn share(&mut self) -> Places {
-        let mut lost = Places::new();
+    fn share(&mut self) -> SortedPlaces {
+        let mut lost = Vec::with_capacity(self.delta.replaced.len());
         for (place, shared) in self.delta.replaced.iter().zip(self.shared_places()) {
             if shared {
                 self.many.extend(&place.unchanged);
             } else {
-                *lost.entry(place.hash).or_insert(0) += 1;
+                lost.push(place.hash);
             }
         }
-        lost
+        lost.sort_unstable();
+        lost.chunk_by(|one, next| one == next).filter_map(|same| Some((*same.first()?, same.len() as u32))).collect()
     }
 
     /// Whether each replaced place is, or lies below, a node that something else reaches. Parents come before children.
     fn shared_places(&self) -> Vec<bool> {
         let mut shared: Vec<bool> = Vec::with_capacity(self.delta.replaced.len());
-        for place in &self.delta.replaced {
+        for (place, marked) in self.delta.replaced.iter().zip(&self.marked) {
             let above = place.above.and_then(|index| shared.get(index)).is_some_and(|above| *above);
-            shared.push(above || place.below_adoption || self.is_many(&place.hash));
+            shared.push(above || place.below_adoption || *marked || self.many.contains(&place.hash));
         }
         shared
     }
@@ -165,15 +168,16 @@ impl Counting<'_> {
         cancelled
     }
 
-    /// Rule 5: what lost its last place, judged by all marks of this commit.
-    fn expiring(&self, lost: &Places, moves: &Places) -> Expiring {
-        let stale = lost.keys().filter(|hash| !self.is_many(hash)).copied().collect();
+    /// Rule 5: what lost its last place, judged by all marks of this commit. What was *many* before is not among the lost.
+    fn expiring(&self, lost: &SortedPlaces, moves: &Places) -> Expiring {
+        let stale = lost.iter().map(|(hash, _)| *hash).filter(|hash| !self.many.contains(hash)).collect();
         let shared = self.shared_places();
         let mut drops = Places::new();
         for dropped in self.delta.dropped.iter().filter(|dropped| !is_below(&shared, dropped)) {
             *drops.entry(dropped.root).or_insert(0) += 1;
         }
-        drops.retain(|root, times| !self.is_many(root) && moves.get(root).is_none_or(|moved| moved < times));
+        let is_many = |root: &NodeHash| self.many.contains(root) || self.known.is_many(root);
+        drops.retain(|root, times| !is_many(root) && moves.get(root).is_none_or(|moved| moved < times));
         Expiring { stale, dropped: drops.into_keys().collect() }
     }
 }
@@ -184,11 +188,15 @@ fn is_below(shared: &[bool], dropped: &Dropped) -> bool {
 }
 
 /// Rule 3: gains and losses count places and cancel per hash. Returns the gains that are left.
-fn net(delta: &Delta, lost: &mut Places) -> Vec<(NodeHash, u32)> {
-    let mut gained: Vec<(NodeHash, u32)> = Vec::with_capacity(delta.created.len());
+fn net(delta: &Delta, lost: &mut SortedPlaces) -> SortedPlaces {
+    let mut gained = Vec::with_capacity(delta.created.len());
+    let mut at = 0;
     for (hash, created) in &delta.created {
         let mut gains = created.places;
-        if let Some(losses) = lost.get_mut(hash) {
+        while lost.get(at).is_some_and(|(other, _)| other < hash) {
+            at += 1;
+        }
+        if let Some((_, losses)) = lost.get_mut(at).filter(|(other, _)| other == hash) {
             let both = gains.min(*losses);
             gains -= both;
             *losses -= both;
@@ -197,7 +205,7 @@ fn net(delta: &Delta, lost: &mut Places) -> Vec<(NodeHash, u32)> {
             gained.push((*hash, gains));
         }
     }
-    lost.retain(|_, places| *places > 0);
+    lost.retain(|(_, places)| *places > 0);
     gained
 }
 

@@ -85,6 +85,16 @@ pub struct Found {
     pub set_aside: Vec<TreeError>,
 }
 
+/// What a step is judged by, in the stay under the gate in which it is taken.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// Whether a node of the step may go.
+    pub is_free: &'a dyn Fn(&NodeHash) -> bool,
+    /// Whether a child is known to be *many* already: expansion stops there, so it need not be read to find out. Whoever
+    /// does not know says no.
+    pub is_shared: &'a dyn Fn(&NodeHash) -> bool,
+}
+
 /// What a step came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Taken {
@@ -147,11 +157,11 @@ impl Expiry {
     }
 
     /// Takes a step: condemns what was found of it and is free. None condemned does not mean that nothing is left.
-    pub fn take(&mut self, step: &ExpiryStep, found: &Found, is_free: &dyn Fn(&NodeHash) -> bool) -> Taken {
+    pub fn take(&mut self, step: &ExpiryStep, found: &Found, judge: Judge<'_>) -> Taken {
         let mut taken = Taken::default();
-        for hash in step.hashes.iter().filter(|hash| is_free(hash)) {
+        for hash in step.hashes.iter().filter(|hash| (judge.is_free)(hash)) {
             match found.nodes.get(hash) {
-                Some(children) => taken.below.extend(children),
+                Some(children) => taken.below.extend(children.iter().filter(|child| !(judge.is_shared)(child))),
                 None if step.read == Read::Nothing => {}
                 None => continue,
             }
@@ -278,6 +288,10 @@ mod tests {
         move |hash| !held.contains(&hash.as_bytes()[0])
     }
 
+    fn judge(is_free: &dyn Fn(&NodeHash) -> bool) -> Judge<'_> {
+        Judge { is_free, is_shared: &|_| false }
+    }
+
     fn read(expiry: &Expiry, nodes: &Nodes) -> (ExpiryStep, Found) {
         let step = expiry.step(NonZeroUsize::MIN);
         let found = Found::read(&step, nodes, &Lists).unwrap();
@@ -290,7 +304,7 @@ mod tests {
         let mut gone = BTreeSet::new();
         while !expiry.is_done() {
             let (step, found) = read(&expiry, nodes);
-            let taken = expiry.take(&step, &found, &free_but(held));
+            let taken = expiry.take(&step, &found, judge(&free_but(held)));
             taken.condemned.iter().for_each(|hash| drop(nodes.0.remove(hash)));
             gone.extend(taken.condemned);
             expiry = Expiry::resume(entry, &expiry.left()).unwrap();
@@ -306,6 +320,16 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_is_shared_is_no_work() {
+        let mut expiry = Expiry::new(&entry(&[], &[1]));
+        let (step, found) = read(&expiry, &nodes(&[&[1, 2, 3]]));
+        let shared = |child: &NodeHash| *child == hash(2);
+        let taken = expiry.take(&step, &found, Judge { is_free: &free_but(&[]), is_shared: &shared });
+        assert_eq!(taken, Taken { condemned: vec![hash(1)], below: vec![hash(3)] });
+        assert_eq!(expiry.left().below, [hash(3)]);
+    }
+
+    #[test]
     fn a_node_that_also_goes_alone_still_leads_below_it() {
         let mut nodes = nodes(&[&[1, 2], &[2, 3], &[3]]);
         assert_eq!(run(&entry(&[2], &[1]), &mut nodes, &[]), [1, 2, 3].map(hash).into());
@@ -318,7 +342,7 @@ mod tests {
         let mut expiry = Expiry::new(&entry(&[], &[1, 3]));
         let (step, found) = read(&expiry, &nodes);
         assert!(matches!(found.set_aside[..], [TreeError::WrongHash { key, .. }] if key == hash(3)));
-        assert_eq!(expiry.take(&step, &found, &free_but(&[])), Taken::default());
+        assert_eq!(expiry.take(&step, &found, judge(&free_but(&[]))), Taken::default());
         assert_eq!(expiry.left(), Left { alone: 0, trees: 1, below: vec![] }, "it does not block what comes behind it");
     }
 
@@ -327,7 +351,7 @@ mod tests {
         let entry = entry(&[], &[1, 2, 3, 4, 5, 6]);
         let mut expiry = Expiry::new(&entry);
         let (step, found) = read(&expiry, &nodes(&[&[6, 8, 9]]));
-        assert_eq!(expiry.take(&step, &found, &free_but(&[])).condemned, [hash(6)]);
+        assert_eq!(expiry.take(&step, &found, judge(&free_but(&[]))).condemned, [hash(6)]);
         assert_eq!(expiry.left(), Left { alone: 0, trees: 5, below: vec![hash(8), hash(9)] });
         assert_eq!(expiry.left().dealt_with(&entry).collect::<Vec<_>>(), [&hash(6)]);
         let too_much = Left { alone: 1, trees: 5, below: vec![] };

@@ -25,7 +25,7 @@ pub use change::{Change, Changes, FieldsBase, Object, Put};
 pub use counting::{Counted, Expiring, Known, Questions, Standing, count};
 pub use delta::{Created, Delta, Dropped, Replaced};
 pub use error::{HexError, NodeError, TreeError};
-pub use expiry::{Expiry, ExpiryStep, Found, Left, Taken};
+pub use expiry::{Expiry, ExpiryStep, Found, Judge, Left, Taken};
 pub use find::{Search, find_path};
 pub use hash::{NodeHash, Order, PLACEHOLDER, StateRoot};
 pub use layout::NodeLayout;

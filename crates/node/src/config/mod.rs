@@ -88,7 +88,7 @@ pub struct PrunerSection {
     pub every: Option<Duration>,
     /// How far the cycles of a fleet are spread.
     pub jitter: Share,
-    /// The share of new nodes at which a cycle begins; absent means that it is not looked at.
+    /// The share of the nodes that may be garbage at which a cycle begins; absent means that it is not looked at.
     pub garbage_ratio: Option<Share>,
     /// Free bytes below which a cycle begins; absent means that they are not looked at.
     pub low_disk: Option<u64>,
@@ -187,7 +187,7 @@ impl Default for Config {
                 every_orders: number(100_000),
                 every: None,
                 jitter: Share::TENTH,
-                garbage_ratio: None,
+                garbage_ratio: Some(Share::TENTH),
                 low_disk: None,
                 reserve: Some(96 << 20), // a range, what it needs beside it, and some
                 cooldown: Duration::from_secs(1),

@@ -50,8 +50,8 @@ pub(crate) struct OpenRun {
     began_at: u64,
     /// The head when it began: where its count ends if it does not get as far as a snapshot.
     head: u64,
-    /// Nodes ever put when it began, which is at most what its snapshot holds.
-    nodes_put: u64,
+    /// [`state_store::Store::nodes_stored`] when it began, which is at most what it was at its snapshot.
+    nodes_stored: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ pub(crate) struct Beginning {
     /// Milliseconds since 1970.
     pub(crate) at: u64,
     pub(crate) head: u64,
-    pub(crate) nodes_put: u64,
+    pub(crate) nodes_stored: u64,
     /// Requests that it serves.
     pub(crate) requests: Vec<String>,
 }
@@ -95,8 +95,8 @@ pub(crate) struct Ledger {
     pub(super) scheduled_from: u64,
     /// The order up to which runs have counted.
     pub(super) counted: u64,
-    /// Nodes ever put, up to the beginning of the last run that ended.
-    pub(super) nodes_put: u64,
+    /// [`state_store::Store::nodes_stored`] at the beginning of the last run that ended.
+    pub(super) nodes_stored: u64,
     /// Nodes that the mark of the last finished run found live.
     pub(super) live: Option<u64>,
     /// The seed of the node whose runs are spread already.
@@ -140,12 +140,13 @@ impl Record for FirstLedger {
 }
 
 impl From<FirstLedger> for Ledger {
-    /// A run that was open counts as interrupted: what it was to count makes the next one due.
+    /// A run that was open counts as interrupted: what it was to count makes the next one due. It counted other nodes, so
+    /// garbage is not measured before the next run (I13).
     fn from(first: FirstLedger) -> Self {
-        let FirstLedger { begun, last_at, scheduled_from, counted, nodes_put, live, spread, served, .. } = first;
+        let FirstLedger { begun, last_at, scheduled_from, counted, spread, served, .. } = first;
         let low_disk = first.low_disk.filter(|_| first.open.is_none());
         let new = Self::new(scheduled_from, counted);
-        Self { begun, last_at, nodes_put, live, spread, low_disk, served, ..new }
+        Self { begun, last_at, spread, low_disk, served, ..new }
     }
 }
 
@@ -157,7 +158,7 @@ impl Ledger {
             last_at: None,
             scheduled_from: unix_ms,
             counted,
-            nodes_put: 0,
+            nodes_stored: 0,
             live: None,
             spread: None,
             low_disk: None,
@@ -196,10 +197,10 @@ impl Ledger {
 
     /// A run begins. Save it BEFORE the run does anything.
     pub(super) fn begin(&mut self, beginning: Beginning) {
-        let Beginning { trigger, at, head, nodes_put, requests } = beginning;
+        let Beginning { trigger, at, head, nodes_stored, requests } = beginning;
         self.begun += 1;
         self.last_at = Some(at);
-        self.open = Some(OpenRun { number: self.begun, trigger, began_at: at, head, nodes_put });
+        self.open = Some(OpenRun { number: self.begun, trigger, began_at: at, head, nodes_stored });
         let run = self.begun;
         self.served.extend(requests.into_iter().map(|id| Served { id, run }));
         keep_newest(&mut self.served, KEPT_REQUESTS);
@@ -211,7 +212,7 @@ impl Ledger {
         let to = ending.snapshot_head.map_or(open.head, |head| head).max(self.counted);
         let counted = to - self.counted;
         self.counted = to;
-        self.nodes_put = open.nodes_put;
+        self.nodes_stored = open.nodes_stored;
         self.live = ending.live.or(self.live);
         self.scheduled_from = open.began_at;
         self.keep(Run {
@@ -282,7 +283,7 @@ mod tests {
 
     fn begin(ledger: &mut Ledger, head: u64, requests: &[&str]) {
         let requests = requests.iter().map(|id| (*id).to_owned()).collect();
-        ledger.begin(Beginning { trigger: Trigger::Operator, at: 7, head, nodes_put: 10 * head, requests });
+        ledger.begin(Beginning { trigger: Trigger::Operator, at: 7, head, nodes_stored: 10 * head, requests });
     }
 
     fn end(ledger: &mut Ledger, snapshot_head: Option<u64>) -> u64 {
@@ -298,7 +299,7 @@ mod tests {
         assert_eq!(end(&mut ledger, None), 46, "no snapshot: to where it began");
         begin(&mut ledger, 200, &[]);
         assert_eq!(ledger.interrupt().unwrap().counted, 0);
-        assert_eq!((ledger.counted, ledger.nodes_put), (150, 1500), "what an interrupted run was to count is left");
+        assert_eq!((ledger.counted, ledger.nodes_stored), (150, 1500), "what an interrupted run was to count is left");
         begin(&mut ledger, 210, &[]);
         assert_eq!(end(&mut ledger, Some(212)), 62);
         let counted: u64 = ledger.runs().iter().map(|run| run.counted).sum();
@@ -346,7 +347,7 @@ mod tests {
             "00000000000000010101000000000000000200000000000000000201026964010000000000000007e956d6",
         );
         let mut ledger = Ledger::decode(&hex::decode(first).unwrap()).unwrap();
-        assert_eq!((ledger.newest(), ledger.counted, ledger.nodes_put, ledger.live), (2, 4, 30, Some(6)));
+        assert_eq!((ledger.newest(), ledger.counted, ledger.nodes_stored, ledger.live), (2, 4, 0, None));
         assert_eq!((ledger.last_at, ledger.scheduled_from, ledger.spread), (Some(7), 7, Some(7)));
         assert_eq!((ledger.served("id"), ledger.low_disk, ledger.owed_from), (Some(1), None, None));
         assert!(ledger.open().is_none() && ledger.runs().is_empty(), "what set them off is not known");

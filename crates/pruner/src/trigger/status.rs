@@ -57,7 +57,7 @@ impl Coordinator {
             counted_to: self.ledger.counted,
             uncounted: self.uncounted(facts.head),
             cooldown_ms: self.cooling_until(facts.now).map(|until| millis(until.saturating_sub(facts.now))),
-            turnover: self.turnover(facts.nodes_put),
+            turnover: self.turnover(facts),
             disk: self.disk(),
             runs: self.ledger.runs().to_vec(),
         }

@@ -31,18 +31,19 @@ fn facts() -> Facts {
     Facts {
         now: Duration::ZERO,
         head: 50,
-        nodes_put: Some(0),
+        nodes_stored: Some(0),
         synced: None,
         asked: Asked::No,
         counts: None,
         filling: false,
+        waiting: Some(0),
         held: None,
     }
 }
 
 fn run(coordinator: &mut Coordinator, trigger: Trigger, facts: &Facts) {
-    let (at, nodes_put) = (facts.now.as_millis() as u64, facts.nodes_put.unwrap());
-    let beginning = Beginning { trigger, at, head: facts.head, nodes_put, requests: Vec::new() };
+    let (at, nodes_stored) = (facts.now.as_millis() as u64, facts.nodes_stored.unwrap());
+    let beginning = Beginning { trigger, at, head: facts.head, nodes_stored, requests: Vec::new() };
     coordinator.begin(beginning, facts.now);
 }
 
@@ -54,7 +55,7 @@ fn end(coordinator: &mut Coordinator, head: u64, live: Option<u64>) {
 /// A coordinator whose last run began at zero, counted to 50, and found 500 nodes live where 500 were ever put.
 fn settled(config: TriggerConfig) -> Coordinator {
     let mut coordinator = coordinator(config);
-    run(&mut coordinator, Trigger::Operator, &Facts { nodes_put: Some(500), ..facts() });
+    run(&mut coordinator, Trigger::Operator, &Facts { nodes_stored: Some(500), ..facts() });
     end(&mut coordinator, 50, Some(500));
     coordinator
 }
@@ -67,15 +68,29 @@ fn standing(coordinator: &Coordinator, trigger: Trigger, facts: &Facts) -> Trigg
 #[test]
 fn each_trigger_fires_when_its_condition_is_met_and_not_before() {
     use Trigger::{Garbage, LowDisk, Operator, Orders, Schedule};
-    let after = Facts { now: HOUR, ..facts() };
+    let after = Facts { now: HOUR, head: 60, ..facts() };
     let full = Some(5000);
-    let rows: [(Facts, Option<u64>, Option<Trigger>, &str); 13] = [
+    let rows: [(Facts, Option<u64>, Option<Trigger>, &str); 17] = [
         (after, full, None, "nothing has changed"),
         (Facts { head: 149, ..after }, full, None, "99 orders"),
         (Facts { head: 150, ..after }, full, Some(Orders), "a hundred orders"),
-        (Facts { nodes_put: Some(999), ..after }, full, None, "499 new beside 500 live ones"),
-        (Facts { nodes_put: Some(1000), ..after }, full, Some(Garbage), "500 new beside 500 live ones"),
-        (Facts { nodes_put: None, ..after }, full, None, "nobody tells"),
+        (Facts { nodes_stored: Some(999), ..after }, full, None, "499 new beside 500 live ones"),
+        (Facts { nodes_stored: Some(1000), ..after }, full, Some(Garbage), "500 new beside 500 live ones"),
+        (
+            Facts { nodes_stored: Some(1000), head: 59, ..after },
+            full,
+            None,
+            "the same, less than a window after the last run",
+        ),
+        (Facts { nodes_stored: Some(1100), waiting: Some(101), ..after }, full, None, "most of it is about to go"),
+        (
+            Facts { nodes_stored: Some(1200), waiting: Some(100), ..after },
+            full,
+            Some(Garbage),
+            "600 that do not go by themselves",
+        ),
+        (Facts { nodes_stored: Some(5000), waiting: None, ..after }, full, None, "no round tells what is about to go"),
+        (Facts { nodes_stored: None, ..after }, full, None, "nobody tells"),
         (Facts { now: 24 * HOUR - Duration::from_millis(1), ..after }, full, None, "a moment too early"),
         (Facts { now: 24 * HOUR, ..after }, full, Some(Schedule), "a day after the last run began"),
         (after, Some(999), Some(LowDisk), "below the bound"),
@@ -94,7 +109,7 @@ fn each_trigger_fires_when_its_condition_is_met_and_not_before() {
 #[test]
 fn what_is_not_configured_or_not_known_never_fires() {
     let off = coordinator(TriggerConfig::default());
-    let much = Facts { now: 1000 * HOUR, head: 99, nodes_put: Some(u64::MAX), ..facts() };
+    let much = Facts { now: 1000 * HOUR, head: 99, nodes_stored: Some(u64::MAX), ..facts() };
     for trigger in [Trigger::LowDisk, Trigger::Garbage, Trigger::Schedule] {
         assert_eq!(standing(&off, trigger, &much), TriggerState::Off, "{trigger:?}");
     }
@@ -103,7 +118,11 @@ fn what_is_not_configured_or_not_known_never_fires() {
     for trigger in [Trigger::LowDisk, Trigger::Garbage] {
         assert_eq!(standing(&on, trigger, &much), TriggerState::Unmeasured, "{trigger:?}");
     }
-    assert_eq!(on.turnover(Some(7)), None, "no cycle has finished: there is no figure (I13)");
+    assert_eq!(
+        on.turnover(&Facts { nodes_stored: Some(7), ..facts() }),
+        None,
+        "no cycle has finished: there is no figure (I13)"
+    );
 }
 
 /// What holds back which trigger. An operator is held back by a freeze and by a run at work alone.
@@ -111,7 +130,7 @@ fn what_is_not_configured_or_not_known_never_fires() {
 fn each_reason_holds_back_the_triggers_it_is_meant_for() {
     use HeldBy::{CatchingUp, Cooldown, Frozen, Running, ShortChain, WorkerGone};
     use Trigger::{Garbage, LowDisk, Operator, Orders, Schedule};
-    let met = Facts { now: 24 * HOUR, head: 150, nodes_put: Some(5000), asked: Asked::Yes, ..facts() };
+    let met = Facts { now: 24 * HOUR, head: 150, nodes_stored: Some(5000), asked: Asked::Yes, ..facts() };
     let all = [Operator, LowDisk, Orders, Garbage, Schedule];
     let rows: [(Facts, HeldBy, &[Trigger]); 4] = [
         (Facts { held: Some(Frozen), ..met }, Frozen, &all),
@@ -255,7 +274,7 @@ fn a_fleet_never_prunes_or_publishes_in_step() {
 fn an_interrupted_run_leaves_every_trigger_as_it_found_it() {
     for (facts, free, trigger) in [
         (Facts { now: HOUR, head: 150, ..facts() }, Some(5000), Trigger::Orders),
-        (Facts { now: HOUR, nodes_put: Some(5000), ..facts() }, Some(5000), Trigger::Garbage),
+        (Facts { now: HOUR, head: 60, nodes_stored: Some(5000), ..facts() }, Some(5000), Trigger::Garbage),
         (Facts { now: 24 * HOUR, ..facts() }, Some(5000), Trigger::Schedule),
         (Facts { now: HOUR, ..facts() }, Some(10), Trigger::LowDisk),
     ] {

@@ -123,9 +123,9 @@ impl Inner {
     fn record_if_unknown(&self, shared: &mut Shared, began: Duration) {
         if shared.coordinator.ledger().open().is_none() {
             let (trigger, at) = (Trigger::Resumed, self.parts.clock.unix_ms());
-            let nodes_put = self.nodes_put().map_or(0, |put| put); // nothing put yet is zero, too
+            let nodes_stored = self.nodes_stored().map_or(0, |stored| stored); // nothing put yet is zero, too
             let head = shared.head;
-            shared.coordinator.begin(Beginning { trigger, at, head, nodes_put, requests: Vec::new() }, began);
+            shared.coordinator.begin(Beginning { trigger, at, head, nodes_stored, requests: Vec::new() }, began);
         }
     }
 

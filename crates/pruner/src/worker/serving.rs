@@ -63,7 +63,7 @@ enum Woken {
 pub(super) struct Outside {
     pub(super) now: Duration,
     synced: Option<bool>,
-    nodes_put: Option<u64>,
+    nodes_stored: Option<u64>,
     counts: Option<Counts>,
     pub(super) filling: bool,
     /// Until when the breaker lets nothing through.
@@ -150,7 +150,7 @@ impl Inner {
             trigger,
             at: self.parts.clock.unix_ms(),
             head: shared.head,
-            nodes_put: outside.nodes_put.map_or(0, |put| put), // nothing put yet is zero, too
+            nodes_stored: outside.nodes_stored.map_or(0, |stored| stored), // nothing put yet is zero, too
             requests: shared.asked.take().into_iter().flatten().collect(),
         };
         shared.coordinator.begin(beginning, outside.now);
@@ -253,7 +253,7 @@ impl Inner {
         Outside {
             now: self.parts.clock.monotonic(),
             synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
-            nodes_put: self.nodes_put(),
+            nodes_stored: self.nodes_stored(),
             filling: self.snapshot_parts.policy.is_filling(),
             counts: self.config.incremental.map(|_| match self.parts.store.counts_are_settled() {
                 true => Counts::Settled,
@@ -263,8 +263,8 @@ impl Inner {
         }
     }
 
-    pub(super) fn nodes_put(&self) -> Option<u64> {
-        self.parts.store.head().map(|head| head.nodes_put)
+    pub(super) fn nodes_stored(&self) -> Option<u64> {
+        self.parts.store.head().map(|_| self.parts.store.nodes_stored())
     }
 }
 
@@ -282,10 +282,11 @@ impl Shared {
         Facts {
             now: outside.now,
             head: self.head,
-            nodes_put: outside.nodes_put,
+            nodes_stored: outside.nodes_stored,
             synced: outside.synced,
             counts: outside.counts,
             filling: outside.filling,
+            waiting: self.steady.waiting(),
             asked: if self.asked.is_some() { Asked::Yes } else { Asked::No },
             held: held.into_iter().flatten().next(),
         }
@@ -300,5 +301,6 @@ impl Shared {
     /// No run is at work any more.
     pub(super) fn rest(&mut self) {
         (self.running, self.trigger, self.cycle, self.progress) = (None, None, None, None);
+        self.steady.cycle_ended();
     }
 }

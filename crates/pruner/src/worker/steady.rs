@@ -152,6 +152,18 @@ impl SteadyShared {
         if from.is_some_and(|from| from <= now) { Ok(()) } else { Err(from) }
     }
 
+    /// Nodes that it is about to delete, as its last round left it: none where there is no such sweep.
+    pub(super) fn waiting(&self) -> Option<u64> {
+        if self.config.is_some() { self.status.lag_nodes } else { Some(0) }
+    }
+
+    /// What waited before it was settled, and what has waited for its end is not known: the next round tells.
+    pub(super) fn cycle_ended(&mut self) {
+        self.swept = 0;
+        let status = &mut self.status;
+        (status.lag_orders, status.lag_nodes, status.lag_ms) = (None, None, None);
+    }
+
     pub(super) fn status(&self) -> Option<IncrementalStatus> {
         self.config.is_some().then(|| self.status.clone())
     }

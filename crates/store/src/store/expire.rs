@@ -5,23 +5,23 @@
 //! permit (I10), the index, which a commit between the two may have changed (S21), the marks, and the readers' pins.
 //! The cutoff is the floor and nothing else (S35).
 //!
-//! Costs: the gate is held for one read of marks and one unsynced write, of at most as many nodes as were asked for.
+//! Costs: the gate is held for one unsynced write of at most as many nodes as were asked for, and for a read of their marks
+//! where those have no room in memory. Reading a slice waits for no commit.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
+use std::{num::NonZeroUsize, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
 use state_tree::{
-    Expiring, Expiry, ExpiryStep, Found, Left, NodeHash, NodeLayout, NodeSource, Order, StateRoot, TreeError,
+    Expiring, Expiry, ExpiryStep, Found, Judge, Left, NodeHash, NodeLayout, NodeSource, Order, StateRoot, TreeError,
 };
 
 use super::Store;
 use crate::{
     backend::{Batch, Durability, KeyRange, View},
-    counting::Mode,
+    counting::{Counting, StoredRecord},
     error::StoreError,
     journal::{self, JournalRecord},
-    many,
     permit::Permit,
     point::{Point, reached},
     record::{self, Record},
@@ -179,14 +179,10 @@ impl Store {
         layout: &dyn NodeLayout,
         bad_row: &mut dyn FnMut(&StoreError),
     ) -> Result<Result<Slice, Idle>, StoreError> {
-        let settled = {
-            let gate = self.gate.lock();
-            let Mode::Exact(counts) = gate.mode else { return Ok(Err(Idle::Uncounted)) };
-            if counts.cycle.is_none() || gate.pending.is_none() {
-                return Ok(Err(Idle::Uncounted));
-            }
-            gate.settled
-        };
+        if !self.counts_are_settled() || !self.seen.indexed.load(Ordering::Acquire) {
+            return Ok(Err(Idle::Uncounted));
+        }
+        let settled = self.seen.settled.load(Ordering::Acquire); // BEFORE the view; whoever takes the slice looks again
         let view = self.view()?;
         let cutoff = self.look(|chain| chain.floor())?;
         backlog.at.take_if(|at| at.settled != settled);
@@ -236,17 +232,21 @@ impl Store {
             backlog.at = Some(At { done, group: Some(group), settled });
             return Err(StoreError::HeldByReader { order, owner }); // S41, S58
         }
-        let Some(pending) = gate.pending.as_mut() else { return Err(StoreError::Superseded) };
-        let fingerprints: BTreeSet<u64> = slice.step.hashes.iter().map(NodeHash::fingerprint).collect();
-        let fingerprints: Vec<u64> = fingerprints.into_iter().collect();
-        let marked = many::read(&*self.view()?, &fingerprints)?;
+        let Counting { pending: Some(pending), marks, stored, .. } = &mut *gate else {
+            return Err(StoreError::Superseded);
+        };
+        let hashes = &slice.step.hashes;
+        let marked = marks.ask(&*self.view()?, || hashes.iter().map(NodeHash::fingerprint).collect())?;
         let is_free = |hash: &NodeHash| {
             pending.order(hash).is_some_and(|order| order <= group.last) // created and lost again since: a later entry's
-                && !marked.contains_key(&hash.fingerprint())
+                && !marked.contains(hash)
                 && !held.holds(hash)
         };
         let Group { rows, last, mut expiry } = group;
-        let taken = expiry.take(&slice.step, &slice.found, &is_free);
+        let judge = Judge { is_free: &is_free, is_shared: &|child| marked.is_known(child) };
+        let taken = expiry.take(&slice.step, &slice.found, judge);
+        let nodes = taken.condemned.len() as u64;
+        let less = StoredRecord { nodes: stored.nodes.saturating_sub(nodes) };
         let mut batch = Batch::new();
         taken.condemned.iter().for_each(|hash| batch.delete_node(*hash));
         let is_done = expiry.is_done();
@@ -256,15 +256,17 @@ impl Store {
         }
         let group = (!is_done).then(|| GroupRecord::of(last, &expiry.left()));
         ExpiryRecord { done: done.map(Order::get), group }.put(&mut batch)?;
+        less.put(&mut batch)?;
         reached(Point::SliceJudged);
         self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9)
         reached(Point::SliceWritten);
-        slice.step.hashes.iter().for_each(|hash| pending.settle(hash, last));
+        *stored = less;
+        hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
         backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });
+        self.note(&gate);
         let gate_held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
-        let nodes = taken.condemned.len() as u64;
         Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, held: gate_held })
     }
 }

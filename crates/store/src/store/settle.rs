@@ -131,6 +131,7 @@ impl Store {
         self.backend().write(&batch, Durability::Logged)?;
         reached(Point::JournalSettled);
         gate.settled += 1;
+        self.note(&gate);
         if let Some(pending) = &mut gate.pending {
             pending.forget_orders(..=cutoff);
         }
@@ -173,36 +174,44 @@ impl Store {
     }
 
     fn mark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
-        let gate = self.gate.lock();
+        let mut gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
+        let missing: Vec<u64> = fingerprints.iter().filter(|print| !marked.contains_key(print)).copied().collect();
         let mut batch = Batch::new();
-        let missing = fingerprints.iter().filter(|fingerprint| !marked.contains_key(fingerprint));
-        let set = missing.map(|fingerprint| many::put(&mut batch, *fingerprint, traced)).count();
-        self.write_under(gate, &batch)?;
-        Ok(set as u64)
+        missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, traced));
+        self.write_unless_empty(&batch)?;
+        gate.marks.add(missing.iter().copied(), traced);
+        MutexGuard::unlock_fair(gate);
+        Ok(missing.len() as u64)
     }
 
     fn unmark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
         if fingerprints.is_empty() {
             return Ok(0);
         }
-        let gate = self.gate.lock();
+        let mut gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
+        let old = marked.into_iter().filter(|mark| gate.marks.is_old(*mark, traced)); // a commit may have made one again
+        let old: Vec<u64> = old.map(|(fingerprint, _)| fingerprint).collect();
         let mut batch = Batch::new();
-        let old = marked.iter().filter(|(_, order)| **order <= traced); // a commit may have renewed one meanwhile
-        let removed = old.map(|(fingerprint, _)| many::delete(&mut batch, *fingerprint)).count();
-        self.write_under(gate, &batch)?;
-        Ok(removed as u64)
+        old.iter().for_each(|fingerprint| many::delete(&mut batch, *fingerprint));
+        if let Err(error) = self.write_unless_empty(&batch) {
+            gate.marks.forget(); // what is marked on disk now is not known
+            return Err(error);
+        }
+        gate.marks.remove(&old);
+        MutexGuard::unlock_fair(gate);
+        Ok(old.len() as u64)
     }
 
-    fn write_under<T>(&self, gate: MutexGuard<'_, T>, batch: &Batch) -> Result<(), StoreError> {
-        if !batch.is_empty() {
-            self.backend().write(batch, Durability::Logged)?;
-            reached(Point::MarksWritten);
+    fn write_unless_empty(&self, batch: &Batch) -> Result<(), StoreError> {
+        if batch.is_empty() {
+            return Ok(());
         }
-        MutexGuard::unlock_fair(gate);
+        self.backend().write(batch, Durability::Logged)?;
+        reached(Point::MarksWritten);
         Ok(())
     }
 
@@ -266,6 +275,7 @@ impl Store {
             return Ok(Indexed::Gap(gap));
         }
         gate.pending = Some(pending);
+        self.note(&gate);
         Ok(Indexed::Whole { bad_rows: indexing.bad_rows })
     }
 

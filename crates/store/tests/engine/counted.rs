@@ -248,6 +248,27 @@ fn a_reinserted_node_cancels_its_stale_entry() {
     assert_eq!(present(&counted.store), hashes([12]), "it was not taken for shared");
 }
 
+/// I13: what is counted as stored is what is stored; while a cycle may delete, what is there and comes back counts once more.
+#[test]
+fn what_is_stored_is_counted_as_it_comes_and_goes() {
+    let surplus = |counted: &Counted| counted.store.nodes_stored() - present(&counted.store).len() as u64;
+    let mut counted = chain_of(10);
+    assert_eq!(surplus(&counted), 0);
+    counted.commit(&[(3, 1), (10, 1)], &[9]);
+    assert_eq!(surplus(&counted), 0, "node 3 was there");
+    counted.raise_floor(9);
+    counted.sweep(2, &nobody());
+    assert_eq!(present(&counted.store), hashes([3, 9, 10]));
+    assert_eq!(surplus(&counted), 0, "what went is taken off");
+    counted = counted.restart();
+    assert_eq!(surplus(&counted), 0, "it is on disk");
+    let capture = counted.store.capture().unwrap();
+    counted.commit(&[(3, 1), (11, 1)], &[10]);
+    counted.commit(&[(3, 1), (12, 1)], &[11]);
+    assert_eq!(surplus(&counted), 1, "node 3 might have been deleted before it came back, once");
+    drop(capture);
+}
+
 /// S21: the same where the node comes back between the reading of a slice and its taking.
 #[test]
 fn a_node_that_comes_back_while_its_slice_is_at_work_is_kept() {
@@ -277,6 +298,28 @@ fn a_hash_created_twice_in_one_commit_is_shared() {
         counted.sweep(10, &nobody());
         assert_eq!(present(&counted.store), left, "created at {places} places");
     }
+}
+
+/// A mark that is made again is not written again, and a cycle that traces a state from before that leaves it all the same.
+#[test]
+fn a_mark_made_again_outlives_a_cycle_that_traces_an_older_state() {
+    let mut counted = Counted::new();
+    counted.commit(&[(0, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(1, 2)], &[]);
+    counted.commit(&[(1, 1), (2, 1)], &[]);
+    let removed = |counted: &Counted, traced: u64, cycle: u64| {
+        let (store, at) = (&counted.store, (order(traced), cycle));
+        store.correct_marks(&store.issue_permit(), at, &[], NonZeroUsize::MIN).unwrap().removed
+    };
+    assert_eq!(removed(&counted, 1, 2), 0, "order 2 marked it too");
+    counted = counted.restart();
+    assert_eq!(removed(&counted, 1, 3), 0, "nobody knows any more when it was marked last");
+    assert_eq!(removed(&counted, 2, 4), 1);
+    counted.commit(&[(3, 1)], &[1]);
+    counted.raise_floor(3);
+    counted.sweep(10, &nobody());
+    assert_eq!(present(&counted.store), hashes([0, 2, 3]), "it is one again");
 }
 
 /// S33: nodes that no entry names, and nodes of a time when nobody counted.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use state_tree::{
-    Changes, Counted, Delta, Expiring, Expiry, Found, Known, Left, NodeHash, Order, Questions, RoochLayout, Standing,
-    StateRoot, count, update,
+    Changes, Counted, Delta, Expiring, Expiry, Found, Judge, Known, Left, NodeHash, Order, Questions, RoochLayout,
+    Standing, StateRoot, count, update,
 };
 
 use crate::{model::Tree, store::Store};
@@ -200,7 +200,10 @@ impl CountedChain {
         let step = expiry.step(most);
         let found = Found::read(&step, &self.store, &RoochLayout).unwrap();
         let is_pending = |hash: &NodeHash| self.pending.get(hash) == Some(&order);
-        let taken = expiry.take(&step, &found, &|hash| is_pending(hash) && !held.contains(hash));
+        let is_free = |hash: &NodeHash| is_pending(hash) && !held.contains(hash);
+        let knows = self.without != Without::HeldMany && order.is_multiple_of(2); // both ways must do
+        let is_shared = |hash: &NodeHash| knows && self.many.contains_key(hash);
+        let taken = expiry.take(&step, &found, Judge { is_free: &is_free, is_shared: &is_shared });
         assert!(taken.condemned.len() <= most.get());
         self.swept += taken.condemned.len();
         taken.condemned.iter().for_each(|hash| drop(self.store.0.remove(hash)));
