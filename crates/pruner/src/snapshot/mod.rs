@@ -8,11 +8,13 @@
 mod guard;
 mod manager;
 mod outline;
+mod parts;
 mod telling;
 mod types;
 
 pub use guard::SnapshotGuard;
-pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts};
+pub use manager::AtomicSnapshotManager;
+pub use parts::{NodeFacts, RetentionPolicy, SnapshotParts};
 pub use types::{
     AtomicSnapshot, Blocked, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotLock, SnapshotManagerConfig,
     SnapshotStatus,
