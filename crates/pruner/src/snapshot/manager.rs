@@ -9,91 +9,22 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use primitive_types::H256;
-use state_store::{BarrierHold, Batch, ChainView, Durability, Head, RolledBack, Store, StoreError, View};
-use state_tree::Order;
+use state_store::{BarrierHold, Head, StoreError, View};
 
 use super::{
     guard::SnapshotGuard,
     holder::{LockRecord, LockSlot},
     lock::Lock,
     outline::Outline,
+    parts::SnapshotParts,
     types::{AtomicSnapshot, ChainMetadata, PruneSnapshot, SnapshotManagerConfig, SnapshotStatus},
 };
 use crate::{
-    clock::Clock,
     error::PruneError,
-    events::EventSink,
     phase::PrunePhase,
-    records::{RecordKey, Records},
-    retention::KeepPolicy,
+    records::RecordKey,
     roots::{RetainedRoots, Retention},
 };
-
-/// What a node may tell about itself; each is absent where it does not know (I13).
-pub trait NodeFacts: Send + Sync {
-    /// Transactions waiting.
-    fn mempool_size(&self) -> Option<u64>;
-    /// Whether the node follows the tip. Asked after each commit, so it must return at once.
-    fn sync_status(&self) -> Option<bool>;
-}
-
-/// Says what to retain, and makes the readable range agree with it before anything is captured.
-pub trait RetentionPolicy: Send + Sync {
-    /// The bounds in force, if they are more than a number of orders: a cycle never mixes two of them (C9).
-    fn keep(&self) -> Option<KeepPolicy> {
-        None
-    }
-
-    /// Moves the oldest readable order, durably, where there is one. Called BEFORE the capture (S27, S41).
-    fn advance(&self) -> Result<(), PruneError>;
-
-    /// The same, durable as asked: for who advances often and whose deletes go through the same log.
-    fn advance_under(&self, _durability: Durability) -> Result<(), PruneError> {
-        self.advance()
-    }
-
-    /// Whether every order there is lies within the bounds, so that a cycle would delete nothing (S13), as far as the policy
-    /// knows more than a number of orders. Waits for nobody.
-    fn is_filling(&self) -> bool {
-        false
-    }
-
-    /// What to retain now, pins included. Called AFTER `advance`: no pin below the floor can appear any more.
-    fn retention(&self) -> Result<Retention, PruneError>;
-
-    /// What a rollback of the store would do as things stand, without doing it.
-    ///
-    /// Errors: an order that cannot be gone back to, somebody who keeps a later one.
-    fn check_rollback(&self, store: &Store, to: Order) -> Result<RolledBack, PruneError> {
-        Ok(store.check_rollback(to)?)
-    }
-
-    /// Goes back to an order in the lock in which orders are kept: none that somebody keeps is taken away.
-    ///
-    /// Errors: those of [`RetentionPolicy::check_rollback`], a failed write; then nothing has changed.
-    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
-        Ok(store.rollback(to, rows)?)
-    }
-}
-
-/// Everything the manager works with.
-#[derive(Clone)]
-pub struct SnapshotParts {
-    /// The store.
-    pub store: Arc<Store>,
-    /// Reads the chain's records.
-    pub chain: Arc<dyn ChainView>,
-    /// Keeps the snapshot.
-    pub records: Arc<dyn Records>,
-    /// Says what to retain.
-    pub policy: Arc<dyn RetentionPolicy>,
-    /// Tells about the node.
-    pub facts: Option<Arc<dyn NodeFacts>>,
-    /// Reads time.
-    pub clock: Arc<dyn Clock>,
-    /// Takes what happens.
-    pub events: Arc<dyn EventSink>,
-}
 
 /// The retained roots of a snapshot.
 #[derive(Clone)]

@@ -10,12 +10,14 @@ mod holder;
 mod lock;
 mod manager;
 mod outline;
+mod parts;
 mod telling;
 mod types;
 
 pub use guard::SnapshotGuard;
 pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
-pub use manager::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts};
+pub use manager::AtomicSnapshotManager;
+pub use parts::{NodeFacts, RetentionPolicy, SnapshotParts};
 pub use types::{
     AtomicSnapshot, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotManagerConfig, SnapshotPath, SnapshotStatus,
 };
