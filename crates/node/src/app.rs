@@ -61,11 +61,17 @@ impl App {
         let listener =
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
         let address = listener.local_addr()?;
-        let (config, id, patience) = (config.clone(), config.node.id.clone(), config.node.request_timeout);
+        let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);
+        let config = config.clone();
         let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
         let Core { chain, pruner, retention, producer } = opened;
-        let parts =
-            NodeParts { chain: Arc::clone(&chain), pruner: pruner.clone(), retention, metrics: metrics.clone() };
+        let parts = NodeParts {
+            chain: Arc::clone(&chain),
+            pruner: pruner.clone(),
+            retention,
+            metrics: metrics.clone(),
+            health,
+        };
         let node = Arc::new(Node::new(id, parts, patience));
         let stop = CancellationToken::new();
         let server = axum::serve(listener, http::router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());

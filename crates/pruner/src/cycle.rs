@@ -45,6 +45,7 @@ use cursor::RecordCursor;
 pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
 use reports::Reports;
+pub(crate) use reports::check_reports;
 
 /// Everything cycles work with.
 #[derive(Clone)]

@@ -6,11 +6,13 @@
 
 mod explain;
 mod folder;
+mod health;
 mod inspect;
 mod layout;
 mod outcome;
 mod request;
 mod rollback;
+mod validate;
 
 use std::{path::Path, sync::Arc};
 
@@ -35,11 +37,13 @@ use crate::{
 pub use explain::explain;
 pub use folder::default_state_dir;
 use folder::{Folder, canonical, kept_dir};
-pub use inspect::{health_of_store, verify};
+pub use health::{HealthRequest, health_of_opened, health_of_store};
+pub use inspect::verify;
 pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};
 pub use request::{Frozen, PruneMode, PruneRequest, VerifyRequest};
 pub use rollback::rollback;
+pub use validate::validator;
 
 /// What the work is watched and steered by.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 
 mod asking;
 mod ending;
+mod health;
 mod rollback;
 mod serving;
 mod shared;
@@ -32,7 +33,6 @@ use crate::{
     config::PrunerConfig,
     control::{Observer, Pause, Progress},
     error::PruneError,
-    health::{self, Facts, Health},
     metrics,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
@@ -72,12 +72,14 @@ struct Inner {
     config: PrunerConfig,
     snapshots: Arc<AtomicSnapshotManager>,
     snapshot_parts: SnapshotParts,
-    recovery: ErrorRecoveryManager,
+    recovery: Arc<ErrorRecoveryManager>,
     shared: Mutex<Shared>,
     /// Told whenever a cycle or a round has ended.
     rested: Condvar,
     /// One rollback at a time.
     rolling_back: Mutex<()>,
+    /// What the next cycle needs free, and when that was measured.
+    need: Mutex<Option<(Duration, u64)>>,
 }
 
 /// Niceness of the worker and of the threads it starts, which inherit it.
@@ -143,12 +145,12 @@ impl Pruner {
             clock: Arc::clone(&parts.clock),
         };
         let snapshots = Arc::new(AtomicSnapshotManager::new(snapshot_parts.clone(), config.snapshots.clone()));
-        let recovery = ErrorRecoveryManager::new(
+        let recovery = Arc::new(ErrorRecoveryManager::new(
             Arc::clone(&snapshots),
             Arc::clone(&parts.store),
             RecoveryMetrics::new(),
             Some(config.recovery),
-        );
+        ));
         let recalled = recall(&parts, &snapshots, &recovery);
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
@@ -163,6 +165,7 @@ impl Pruner {
             shared: Mutex::new(shared),
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
+            need: Mutex::new(None),
         });
         let (inbox, messages) = mpsc::sync_channel(16);
         let worker = Arc::clone(&inner);
@@ -209,29 +212,6 @@ impl Pruner {
     /// What it does now and did last.
     pub fn status(&self) -> PrunerStatus {
         self.inner.status()
-    }
-
-    /// The verdict on it.
-    pub fn health(&self) -> Health {
-        let (background_errors, now) = (self.inner.background_errors(), self.inner.parts.clock.monotonic());
-        let (snapshots, recovery) = (self.inner.snapshots.status(), self.inner.recovery.status());
-        let shared = self.inner.shared.lock();
-        health::assess(&Facts {
-            freeze: shared.freeze.clone(),
-            last: shared.last.clone(),
-            unfinished: None, // the status shows it
-            poisoned: shared.poisoned.clone(),
-            lag: Some((self.inner.behind(&shared), self.inner.due_after())),
-            background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
-            disk: shared.coordinator.disk(),
-            incremental: shared.steady.status(),
-            too_much: shared.steady.is_too_much(now),
-            off: shared.off,
-            recovery: Some(recovery),
-            lock: snapshots.lock,
-            snapshot_failures: snapshots.failures,
-            snapshot_path: self.inner.config.snapshots.path(),
-        })
     }
 
     /// Meets the failures of its phases.
@@ -306,12 +286,6 @@ impl Inner {
     /// The newest order, by the store: committers tell theirs in any order, and a rollback may have come between.
     fn head_after(&self, committed: Order) -> u64 {
         self.parts.store.head().map_or(committed.get(), |head| head.order)
-    }
-
-    /// An engine that cannot even tell says so wherever else it is used.
-    fn background_errors(&self) -> Option<u64> {
-        let Ok(errors) = self.parts.store.backend().background_errors() else { return None };
-        Some(errors)
     }
 
     /// Orders since the last cycle, as if one had begun when the window filled.

@@ -20,6 +20,7 @@ mod many;
 mod pending;
 mod permit;
 pub mod record;
+mod rows;
 mod schema;
 mod store;
 
@@ -36,6 +37,7 @@ pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use pending::{Lag, PendingCounts};
 pub use permit::Permit;
+pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;
 pub use store::{
     ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,

@@ -31,6 +31,7 @@ use crate::{
     journal,
     permit::{Fence, Permit},
 };
+pub(crate) use expire::ExpiryRecord;
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice};
 pub use floor::FloorMove;
 pub use pin::Pin;

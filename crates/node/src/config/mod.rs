@@ -4,6 +4,7 @@
 
 mod check;
 mod choices;
+mod health;
 mod recovery;
 mod source;
 
@@ -15,7 +16,7 @@ use std::{
 };
 
 use state_pruner::{
-    CycleConfig, IncrementalConfig, KeepPolicy, PrunerConfig, Share, SweepChoice, TriggerConfig,
+    CycleConfig, HealthConfig, IncrementalConfig, KeepPolicy, PrunerConfig, Share, SweepChoice, TriggerConfig,
     mark::{MarkChoice, RehashChoice},
     recovery::RecoveryConfig,
     snapshot::{SnapshotManagerConfig, SnapshotPath},
@@ -32,7 +33,7 @@ pub const SHIPPED: &str = include_str!("../../../../config/node.toml");
 
 /// Bytes per range of a node's sweep: a pause holds before the next range, and by default the brake lets one pass in
 /// less than three seconds.
-const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
+pub(crate) const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
 
 /// Section `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +136,8 @@ pub struct Config {
     pub chain: ChainSection,
     /// Section `[pruner]`.
     pub pruner: PrunerSection,
+    /// Section `[health]`.
+    pub health: HealthConfig,
     /// Section `[log]`.
     pub log: LogSection,
 }
@@ -192,6 +195,7 @@ impl Default for Config {
                 pending_limit: count(10_000_000),
                 recovery: RecoveryConfig::default(),
             },
+            health: HealthConfig::default(),
             log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
         }
     }
@@ -224,7 +228,7 @@ impl Config {
 
     /// Takes every key there is.
     fn read(&mut self, source: &mut Source) {
-        let Self { node, chain, pruner, log } = self;
+        let Self { node, chain, pruner, health, log } = self;
         source.take("node.id", &mut node.id);
         source.take("node.data_dir", &mut node.data_dir);
         source.take("node.listen", &mut node.listen);
@@ -259,6 +263,7 @@ impl Config {
         source.take("pruner.incremental", &mut pruner.incremental);
         source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
         recovery::read(&mut pruner.recovery, source);
+        health::read(source, health);
         source.take("log.filter", &mut log.filter);
         source.take("log.format", &mut log.format);
     }

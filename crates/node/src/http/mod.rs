@@ -11,6 +11,7 @@ mod read;
 mod retain;
 mod rollback;
 mod submit;
+mod validate;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -24,7 +25,7 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use state_pruner::{Health, LiveRetention, Pruner};
+use state_pruner::{Facts, Health, HealthConfig, LiveRetention, Pruner};
 use tokio::sync::Semaphore;
 
 use crate::{
@@ -50,6 +51,7 @@ pub struct Node {
     pruner: Option<Arc<Pruner>>,
     retention: Arc<LiveRetention>,
     metrics: PrometheusHandle,
+    health: HealthConfig,
     /// The longest time one request may take.
     patience: Duration,
     reads: Arc<Semaphore>,
@@ -67,6 +69,8 @@ pub struct NodeParts {
     pub retention: Arc<LiveRetention>,
     /// The metrics of this process.
     pub metrics: PrometheusHandle,
+    /// The bounds by which the node judges itself.
+    pub health: HealthConfig,
 }
 
 impl std::fmt::Debug for Node {
@@ -78,16 +82,18 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, retention, metrics } = parts;
+        let NodeParts { chain, pruner, retention, metrics, health } = parts;
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
-        Self { id, chain, pruner, retention, metrics, patience, reads, bodies }
+        Self { id, chain, pruner, retention, metrics, health, patience, reads, bodies }
     }
 
     /// The verdict on the node; may wait for the pruner.
     fn health(&self) -> Result<Health, ApiError> {
-        let pruner = self.pruner.as_ref().map(|pruner| pruner.health());
         let retention = health::of_retention(self.retention.silent());
-        Ok(health::assess(&self.chain.status()?, pruner, retention))
+        let facts = self.pruner.as_ref().map_or_else(Facts::default, |pruner| pruner.facts());
+        let oldest_pin = self.retention.oldest_pin().unwrap_or(None); // pins that cannot be read are told by the above
+        let judged = state_pruner::assess(&Facts { oldest_pin, ..facts }, &self.health);
+        Ok(health::assess(&self.chain.status()?, judged, retention))
     }
 
     /// Runs one read of the chain on the blocking threads.
@@ -143,6 +149,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/status", get(operate::status))
         .route("/v1/prune/{command}", post(operate::prune))
         .route("/v1/rollback", post(rollback::rollback))
+        .route("/v1/validate", post(validate::validate))
         .route("/v1/pins", get(retain::pins))
         .route("/v1/pins/{name}", retain::short(post(retain::add_pin).delete(retain::remove_pin)))
         .route("/v1/consumers", get(retain::consumers))
@@ -178,8 +185,8 @@ mod tests {
         let chain = Chain::open(Arc::clone(&store), Config::default().chain(), Arc::clone(&clock) as _).unwrap();
         let records = Arc::new(StoreRecords(Arc::clone(&store)));
         let retention = LiveRetention::new(RetentionParts { store, records, clock, keep: None, floor_rows: None });
-        let parts =
-            NodeParts { chain, pruner: None, retention: Arc::new(retention), metrics: telemetry::metrics().unwrap() };
+        let (retention, metrics) = (Arc::new(retention), telemetry::metrics().unwrap());
+        let parts = NodeParts { chain, pruner: None, retention, metrics, health: Config::default().health };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     error::PruneError,
+    health::OldestPin,
     roots::{KeptBy, RetainedRoot},
 };
 
@@ -61,6 +62,13 @@ impl LiveRetention {
         let (shown, now_ms) = (self.published()?, self.parts.clock.unix_ms());
         let silent = shown.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms));
         Ok(silent.map(|consumer| consumer.name.clone()).collect())
+    }
+
+    /// The named pin that is there for the longest time.
+    ///
+    /// Errors: records that cannot be read.
+    pub fn oldest_pin(&self) -> Result<Option<OldestPin>, PruneError> {
+        Ok(OldestPin::of(&self.published()?.holds.pins, self.parts.clock.unix_ms()))
     }
 
     /// What is in force, and who asks for what. Waits for nobody who changes it.

@@ -21,8 +21,8 @@ use crate::{control::Control, error::PruneError, metrics, phase::PrunePhase, rec
 /// A lock that is held.
 pub(super) struct Lock {
     owner: LockOwner,
-    phase: PrunePhase,
-    permit: Permit,
+    pub(super) phase: PrunePhase,
+    pub(super) permit: Permit,
     taken: Duration,
     taken_unix_ms: u64,
     /// When its phase said last that it makes progress.
