@@ -10,8 +10,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Facts, Freeze, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey, Records, Reply,
-    StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd, recovery::RecoveryConfig,
+    Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey,
+    Records, Reply, StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd, recovery::RecoveryConfig,
     snapshot::SnapshotManagerConfig,
 };
 use state_store::{Fault, record};
@@ -302,7 +302,8 @@ fn commits_that_outrun_the_sweep_turn_health_degraded() {
     for (status, too_much, codes) in
         [(&status, true, vec!["incremental_behind"]), (&status, false, vec![]), (&unmeasured, true, vec![])]
     {
-        let health = assess(&Facts { incremental: Some(status.clone()), too_much, ..Facts::default() });
+        let facts = Facts { incremental: Some(status.clone()), too_much, ..Facts::default() };
+        let health = assess(&facts, &HealthConfig::default());
         let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
         assert_eq!(found, codes, "{status:?}");
         assert!(health.reasons.iter().all(|reason| reason.message.contains("drop 900 nodes per second")), "{health:?}");

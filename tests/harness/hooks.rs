@@ -83,6 +83,7 @@ impl HookedRecords {
             | RecordKey::Floor
             | RecordKey::Holds
             | RecordKey::RetentionLog
+            | RecordKey::Validation
             | RecordKey::Recovery
             | RecordKey::Lock
             | RecordKey::Switch => {}

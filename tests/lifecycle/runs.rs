@@ -15,7 +15,7 @@ use state_pruner::{
     Certificate, Control, FolderRecords, Observer, Progress, PruneError, RecordKey, Records, Stage, SweepChoice,
     Verdict,
     mark::MarkChoice,
-    offline::{self, PruneOutcome, PruneRequest, Steering, StoreLayout},
+    offline::{self, HealthRequest, PruneOutcome, PruneRequest, Steering, StoreLayout},
     phase::PhaseRecord,
 };
 use state_store::{Backend, RocksBackend, RocksConfig, View};
@@ -139,7 +139,7 @@ fn a_window_that_was_marked_to_its_end_is_whole_whatever_was_interrupted_before(
 
     prune(&request(&store.db(), 100)).unwrap();
     assert_ne!(floor_of(&store).unwrap(), Some(of_one));
-    let health = offline::health_of_store(&store.db(), None).unwrap();
+    let health = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
     assert_eq!(health.verdict, Verdict::Healthy, "{health:?}");
     assert_eq!(verify(&store.db(), StoreLayout::Rooch, 100).unwrap().pruned_below, None);
     let error = prune(&request(&store.db(), 101)).unwrap_err();
@@ -239,7 +239,7 @@ fn an_ambiguous_order_that_is_named_as_a_hole_keeps_the_tree_of_its_candidate() 
 
 /// What an operator is told by `health-check --db`.
 fn health(store: &RoochStore) -> (Verdict, Vec<String>) {
-    let health = offline::health_of_store(&store.db(), None).unwrap();
+    let health = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
     (health.verdict, health.reasons.into_iter().map(|reason| reason.code).collect())
 }
 
@@ -249,14 +249,14 @@ fn an_interrupted_prune_at_rest_is_told_from_one_that_runs_and_from_none() {
         let Some(store) = Shared::Medium.copy("the health of an interrupted prune") else {
             return;
         };
-        let unknown = offline::health_of_store(&store.db(), None).unwrap_err();
+        let unknown = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap_err();
         assert_eq!(unknown.code(), "nothing_known");
         let request = PruneRequest { mark: MarkChoice::Scan, sweep: SweepChoice::Delete, ..request(&store.db(), 10) };
         let control = Arc::new(Control::default());
         let (stop, db, seen) = (Arc::clone(&control), store.db(), Arc::new(Mutex::new(None)));
         let told = Arc::clone(&seen);
         let observer = once(stage, move || {
-            *told.lock() = Some(offline::health_of_store(&db, None).unwrap());
+            *told.lock() = Some(offline::health_of_store(&HealthRequest::new(&db, None)).unwrap());
             stop.stop();
         });
         let stopped = offline::prune(&request, &Steering { control, ..watched(observer) }).unwrap_err();

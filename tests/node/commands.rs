@@ -1,6 +1,6 @@
 //! The operator's commands on real stores: their one JSON object, their exit codes, and that bad usage touches nothing.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -8,6 +8,7 @@ use state_tests::{
     damage, folder,
     node::{self, Node},
     shared::Shared,
+    skip::skipped,
 };
 
 /// Fields that must be in an object, dotted.
@@ -174,6 +175,112 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
     drop(node);
     assert_eq!(node::json(&["health-check", "--url", &url]).0, 3);
     assert_eq!(node::json(&["health-check", "--db", "/nonexistent"]).0, 3);
+}
+
+/// O14: neither a running node nor a folder that may not be written stands in the way of the question.
+#[test]
+fn the_health_of_a_store_is_told_where_nothing_may_be_written() {
+    let data = tempfile::tempdir().unwrap();
+    let (path, binary) = (data.path().display().to_string(), node::binary().display().to_string());
+    let read_only = |script: &str| {
+        let mount = format!("mount --bind \"$1\" \"$1\" && mount -o remount,ro,bind \"$1\" && {script}");
+        Command::new("unshare").args(["-m", "sh", "-c", &mount, "sh", &path, &binary]).output()
+    };
+    if !read_only("true").is_ok_and(|made| made.status.success()) {
+        return skipped("the health of a store that may not be written", "no mounts of its own are allowed here");
+    }
+    assert!(!read_only("touch \"$1/file\"").unwrap().status.success(), "the folder may be written after all");
+    let asked = || {
+        let told = read_only("exec \"$2\" health-check --db \"$1/store\" --json").unwrap();
+        let text = String::from_utf8(told.stdout).unwrap();
+        (told.status.code(), serde_json::from_str::<Value>(&text).unwrap_or_else(|_| panic!("{text}")))
+    };
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.incremental=off"];
+    let node = Node::start(data.path(), &settings);
+    for n in 1..=12u8 {
+        node.submit(&json!({ "create_object": {
+            "id": hex::encode([n; 32]), "owner": "00".repeat(32), "value": hex::encode([n; 8]) } }));
+    }
+    node.cycle();
+    let healthy = (Some(0), json!({ "verdict": "healthy", "reasons": [] }));
+    assert_eq!(asked(), healthy, "beside its node");
+    assert!(node.stop(Signal::TERM).0.success());
+    let before = folder::digests(data.path());
+    assert_eq!(asked(), healthy, "at rest");
+    assert_eq!(folder::digests(data.path()), before);
+}
+
+/// The bounds are those of the configuration, for a node and for its store.
+#[test]
+fn a_bound_of_the_configuration_decides_what_is_worth_a_look() {
+    let data = tempfile::tempdir().unwrap();
+    let store = data.path().join("store").display().to_string();
+    let shipped = fs::read_to_string(node::repository().join("config/node.toml")).unwrap();
+    let file = data.path().join("node.toml");
+    fs::write(&file, shipped.replace("pin_age = \"30days\"", "pin_age = \"1ns\"")).unwrap();
+    let node = Node::start(data.path(), &["chain.block_interval=5ms", "health.pin_age=1ns"]);
+    let order = node.submit(&json!({ "create_object": {
+        "id": "01".repeat(32), "owner": "00".repeat(32), "value": "02".repeat(8) } }));
+    let of_node = || node::json(&["health-check", "--url", node.url()]);
+    let code_of = |health: &Value| health["reasons"][0]["code"].as_str().map(str::to_owned);
+    assert_eq!(of_node().0, 0);
+    let pin = ["pin", "add", "audit", "--order", &order.to_string(), "--url", node.url()];
+    assert_eq!(node::json(&pin).0, 0);
+    let (code, health) = of_node();
+    assert_eq!((code, code_of(&health).as_deref()), (1, Some("pin_old")), "{health}");
+    assert_eq!(node::json(&["health-check", "--db", &store]).0, 0, "the default bound is a month");
+    let (code, health) = node::json(&["health-check", "--db", &store, "--config", &file.display().to_string()]);
+    assert_eq!((code, code_of(&health).as_deref()), (1, Some("pin_old")), "{health}");
+    assert_eq!(node::json(&["health-check", "--db", &store, "--config", "/nonexistent"]).0, 3);
+    assert_eq!(node::json(&["pin", "remove", "audit", "--url", node.url()]).0, 0);
+    assert_eq!(of_node().0, 0);
+}
+
+/// S46: through a running node, and on its store at rest; what is damaged is found, told, judged by health, and forgotten.
+#[test]
+fn a_validation_is_told_by_its_exit_code_and_judged_by_health() {
+    let data = tempfile::tempdir().unwrap();
+    let store = data.path().join("store").display().to_string();
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.incremental=off"];
+    let node = Node::start(data.path(), &settings);
+    for n in 1..=12u8 {
+        node.submit(&json!({ "create_object": {
+            "id": hex::encode([n; 32]), "owner": "00".repeat(32), "value": hex::encode([n; 8]) } }));
+    }
+    node.cycle();
+    let of_node = || node::json(&["validate", "--url", node.url()]);
+    let of_store = || node::json(&["validate", "--db", &store]);
+    let failed = |report: &Value| -> Vec<String> {
+        let checks = report["checks"].as_array().unwrap_or_else(|| panic!("{report}")).iter();
+        let failed = checks.filter(|check| check["result"] == "failed");
+        failed.map(|check| check["check"].as_str().unwrap().to_owned()).collect()
+    };
+    let (code, report) = of_node();
+    assert_eq!((code, report["sound"].as_bool(), report["checks"].as_array().unwrap().len()), (0, Some(true), 9));
+    assert_eq!(node.status()["validation"]["failed"], json!([]));
+    let (code, report) = of_store();
+    assert_eq!((code, failed(&report)), (0, Vec::new()), "{report}");
+
+    let certificates = data.path().join("pruner/certificates");
+    let certificate = fs::read_dir(certificates).unwrap().next().unwrap().unwrap().path();
+    let written = fs::read_to_string(&certificate).unwrap();
+    fs::write(
+        &certificate,
+        written.replacen("\"cycle\": 1", "\"cycle\": 3", 1).replacen("\"cycle\":1", "\"cycle\":3", 1),
+    )
+    .unwrap();
+    let (code, report) = of_node();
+    assert_eq!((code, failed(&report)), (1, vec!["integrity".to_owned()]), "{report}");
+    let (code, health) = node::json(&["health-check", "--url", node.url()]);
+    assert_eq!((code, health["reasons"][0]["code"].as_str()), (1, Some("validation_failed")), "{health}");
+    assert_eq!(of_store().0, 1);
+    let told = node::run(&["validate", "--db", &store]);
+    assert!(String::from_utf8(told.stdout).unwrap().starts_with("NOT SOUND"));
+    fs::write(&certificate, written).unwrap();
+    assert_eq!(of_node().0, 0);
+    assert_eq!(node::json(&["health-check", "--url", node.url()]).0, 0);
+    assert_eq!(node::json(&["validate", "--db", "/nonexistent"]).0, 1);
+    assert_eq!(node::json(&["validate"]).0, 2);
 }
 
 /// An operator's request from the command line: it says what will be done, and one with an id is done once.

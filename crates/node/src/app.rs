@@ -69,7 +69,8 @@ impl App {
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
         let address = listener.local_addr()?;
         let snapshots = Arc::new(Snapshots::new(config.store_dir(), Arc::clone(&clock)));
-        let (config, id, patience) = (config.clone(), config.node.id.clone(), config.node.request_timeout);
+        let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);
+        let config = config.clone();
         let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
         let Core { chain, pruner, retention, events, producer } = opened;
         let stop = CancellationToken::new();
@@ -80,6 +81,7 @@ impl App {
             events: Arc::clone(&events),
             snapshots: Arc::clone(&snapshots),
             metrics: metrics.clone(),
+            health,
             stop: stop.clone(),
         };
         let node = Arc::new(Node::new(id, parts, patience));

@@ -36,13 +36,9 @@ pub(crate) fn of_readers(readers: &[ReaderStatus]) -> Option<Reason> {
     (!old.is_empty()).then(|| reason(Verdict::Degraded, "old_reader", message))
 }
 
-/// Judges the node.
-pub(crate) fn assess(
-    chain: &ChainStatus,
-    pruner: Option<Health>,
-    further: impl IntoIterator<Item = Option<Reason>>,
-) -> Health {
-    let mut reasons = pruner.map_or_else(Vec::new, |health| health.reasons);
+/// Judges the node, beside what its pruner and its pins came to.
+pub(crate) fn assess(chain: &ChainStatus, pruner: Health, further: impl IntoIterator<Item = Option<Reason>>) -> Health {
+    let mut reasons = pruner.reasons;
     reasons.extend(further.into_iter().flatten());
     if chain.production == Production::Dead {
         let message =
@@ -109,19 +105,20 @@ mod tests {
     fn the_verdict_is_the_worst_of_production_and_pruner() {
         let pruner = |verdict, code: &str| {
             let reasons = vec![reason(verdict, code, "why".to_owned())];
-            Some(Health { verdict, reasons })
+            Health { verdict, reasons }
         };
         let full = ChainStatus { mempool: 10, ..status() };
         let heavy = ChainStatus { mempool_bytes: 1 << 20, ..status() };
         let dead = ChainStatus { production: Production::Dead, ..status() };
-        let rows: [(ChainStatus, Option<Health>, Verdict, &[&str]); 7] = [
-            (status(), None, Verdict::Healthy, &[]),
-            (heavy, None, Verdict::Degraded, &["mempool_full"]),
-            (full.clone(), None, Verdict::Degraded, &["mempool_full"]),
+        let none = || Health { verdict: Verdict::Healthy, reasons: Vec::new() };
+        let rows: [(ChainStatus, Health, Verdict, &[&str]); 7] = [
+            (status(), none(), Verdict::Healthy, &[]),
+            (heavy, none(), Verdict::Degraded, &["mempool_full"]),
+            (full.clone(), none(), Verdict::Degraded, &["mempool_full"]),
             (full, pruner(Verdict::Critical, "frozen"), Verdict::Critical, &["frozen", "mempool_full"]),
-            (dead, None, Verdict::Critical, &["production_ended"]),
-            (failing(Disposition::Resource), None, Verdict::Degraded, &["commits_failing"]),
-            (failing(Disposition::Corrupt), None, Verdict::Critical, &["commits_failing"]),
+            (dead, none(), Verdict::Critical, &["production_ended"]),
+            (failing(Disposition::Resource), none(), Verdict::Degraded, &["commits_failing"]),
+            (failing(Disposition::Corrupt), none(), Verdict::Critical, &["commits_failing"]),
         ];
         for (chain, pruner, verdict, codes) in rows {
             let health = assess(&chain, pruner, []);
@@ -133,7 +130,8 @@ mod tests {
     #[test]
     fn a_silent_consumer_and_unreadable_pins_degrade_a_node() {
         let judged = |silent| {
-            let health = assess(&status(), None, [of_retention(silent)]);
+            let pruner = Health { verdict: Verdict::Healthy, reasons: Vec::new() };
+            let health = assess(&status(), pruner, [of_retention(silent)]);
             (health.verdict, health.reasons.first().map(|reason| reason.code.clone()))
         };
         let degraded = |code: &str| (Verdict::Degraded, Some(code.to_owned()));

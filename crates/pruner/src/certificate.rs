@@ -232,10 +232,13 @@ pub struct Certificate {
 /// The version of the certificate format.
 pub(crate) const CERTIFICATE_FORMAT: u32 = 2;
 
+/// Their folder inside the state folder.
+pub(crate) const FOLDER: &str = "certificates";
+
 impl Certificate {
     /// Writes the certificate beside the store and returns where.
     pub fn write(&self, state_dir: &Path) -> Result<PathBuf, PruneError> {
-        let folder = state_dir.join("certificates");
+        let folder = state_dir.join(FOLDER);
         files::create_dir(&folder)?;
         let path = folder.join(file_name(self.cycle));
         let text = serde_json::to_vec_pretty(self)

@@ -46,6 +46,7 @@ use cursor::RecordCursor;
 pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
 use reports::Reports;
+pub(crate) use reports::check_reports;
 pub(crate) use telling::{begun, build_reach, ended_early, settle, sweep_expired};
 
 /// Everything cycles work with.

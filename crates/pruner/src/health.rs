@@ -1,9 +1,14 @@
 //! Health as a pure function of what is known: it says what is wrong and what to do, and it recovers with its cause.
 
+mod age;
+mod config;
+mod room;
+
 use serde::{Deserialize, Serialize};
 use state_store::Holder;
 
 use crate::{
+    control::Pause,
     error::iec,
     incremental::RoundEnd,
     outcome::{Ended, Freeze, Outcome},
@@ -13,6 +18,9 @@ use crate::{
     trigger::DiskStatus,
     worker::{IncrementalStatus, SwitchedOff},
 };
+pub use age::{CycleAge, OldestPin, RecordedLock, Since};
+pub use config::HealthConfig;
+pub use room::{Room, Validated};
 
 /// The overall state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -117,37 +125,47 @@ pub struct Facts {
     pub recovery: Option<RecoveryStatus>,
     /// The lock on the snapshot, while a phase holds it.
     pub lock: Option<SnapshotLock>,
+    /// Whether its cycle was told to hold, where one runs.
+    pub pause: Option<Pause>,
     /// Snapshots in a row that could not be taken.
     pub snapshot_failures: u32,
     /// How snapshots are treated.
     pub snapshot_path: SnapshotPath,
     /// Bytes of the reserve, while it is let go.
     pub reserve: Option<u64>,
+    /// The lock as it is written down, where the one who asks is not the one who works.
+    pub lock_record: Option<RecordedLock>,
+    /// How long ago a cycle finished, as far as anything is remembered.
+    pub cycle_age: Option<CycleAge>,
+    /// The oldest named pin.
+    pub oldest_pin: Option<OldestPin>,
+    /// Free space beside what the next cycle needs, where both were measured.
+    pub room: Option<Room>,
+    /// What the last validation came to.
+    pub validation: Option<Validated>,
 }
 
 /// Snapshots in a row that may fail before somebody should look.
 const FEW_SNAPSHOT_FAILURES: u32 = 3;
 
-/// A lock is held too long when its phase has not said for this part of its timeout that it makes progress.
-const UNRENEWED_PART: u64 = 2;
-
-/// Lag beyond so many due cycles is worth a look.
-const LAG_FACTOR: u64 = 4;
-
 /// Outcomes that are no faults of the store or the pruner: somebody ended the cycle, or asked for too much.
 const NO_FAULTS: [&str; 2] = ["cancelled", "pruned_before"];
 
 /// Judges the facts.
-pub fn assess(facts: &Facts) -> Health {
+pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
     let reasons: Vec<Reason> = [
         frozen(facts),
         worker_gone(facts),
         last_failed(facts),
         unfinished(facts),
-        lagging(facts),
+        lagging(facts, config),
+        age::cycle_overdue(facts, config),
         engine_errors(facts),
         low_disk(facts),
         reserve_released(facts),
+        room::cycle_room(facts),
+        room::validation_failed(facts),
+        age::pin_old(facts, config),
         incremental_failed(facts),
         incremental_behind(facts),
         incremental_waits(facts),
@@ -156,7 +174,8 @@ pub fn assess(facts: &Facts) -> Health {
         recovery_exhausted(facts),
         recovering(facts),
         snapshots_failing(facts),
-        lock_held_long(facts),
+        age::lock_held_long(facts, config),
+        age::lock_recorded(facts, config),
         basic_snapshots(facts),
     ]
     .into_iter()
@@ -220,8 +239,8 @@ fn unfinished(facts: &Facts) -> Option<Reason> {
     })
 }
 
-fn lagging(facts: &Facts) -> Option<Reason> {
-    let (lag, due) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(LAG_FACTOR))?;
+fn lagging(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
+    let (lag, due) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(config.lag_cycles.get()))?;
     let message = format!("{lag} orders since the last cycle, one is due every {due}: pruning falls behind");
     Some(reason(Verdict::Degraded, "lagging", message))
 }
@@ -320,16 +339,6 @@ fn snapshots_failing(facts: &Facts) -> Option<Reason> {
     (failures > FEW_SNAPSHOT_FAILURES).then(|| reason(Verdict::Degraded, "snapshots_failing", message))
 }
 
-fn lock_held_long(facts: &Facts) -> Option<Reason> {
-    let lock = facts.lock.as_ref().filter(|lock| lock.unrenewed_ms > lock.timeout_ms / UNRENEWED_PART)?;
-    let SnapshotLock { owner, locked_by_phase, unrenewed_ms, timeout_ms, .. } = lock;
-    let message = format!(
-        "{owner} holds the snapshot for {locked_by_phase} and has made no progress for {unrenewed_ms} ms; after \
-         {timeout_ms} ms another phase may take it. Look at the disk"
-    );
-    Some(reason(Verdict::Degraded, "lock_held_long", message))
-}
-
 fn basic_snapshots(facts: &Facts) -> Option<Reason> {
     let message = "snapshots are basic: not kept over a restart, or not checked at each lock (pruner.snapshots)";
     match facts.snapshot_path {
@@ -340,11 +349,71 @@ fn basic_snapshots(facts: &Facts) -> Option<Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{
+        retention::NamedPin,
+        snapshot::{LockOwner, LockRecord},
+        trigger::Ledger,
+    };
 
     fn failed(code: &str) -> Option<Outcome> {
         let ended = Ended::Failed { code: code.to_owned(), message: "why".to_owned() };
         Some(Outcome { cycle: Some(1), at: 0, head_order: None, ended })
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const DAY_MS: u64 = 24 * 3_600_000;
+
+    fn age(since: Since, now_ms: u64, orders: u64, due_after: Option<u64>) -> Facts {
+        Facts { cycle_age: Some(CycleAge { since, now_ms, orders, due_after }), ..Facts::default() }
+    }
+
+    fn lock(idle: Duration, timeout: Duration, pause: Pause) -> Facts {
+        let (idle, timeout_ms) = (idle.as_millis() as u64, timeout.as_millis() as u64);
+        let lock = SnapshotLock {
+            snapshot_id: 1,
+            locked_by_phase: PrunePhase::SweepExpired,
+            owner: LockOwner { pid: 7, role: "pruner".to_owned() },
+            generation: 1,
+            locked_at: 0,
+            held_for_ms: idle,
+            unrenewed_ms: idle,
+            timeout_ms,
+            is_valid: true,
+        };
+        Facts { lock: Some(lock), pause: Some(pause), ..Facts::default() }
+    }
+
+    fn locked(since: u64, now_ms: u64, by: Option<u32>) -> Facts {
+        let owner = LockOwner { pid: 7, role: "pruner".to_owned() };
+        let record = LockRecord { owner, phase: PrunePhase::BuildReach, snapshot_id: 1, generation: 1, since };
+        let by = by.map(|pid| Holder { pid: Some(pid), command: None });
+        Facts { lock_record: Some(RecordedLock { record, now_ms, by }), ..Facts::default() }
+    }
+
+    fn pinned(since_ms: u64, now_ms: u64) -> Facts {
+        let pin =
+            NamedPin { name: "audit".to_owned(), owner: "me".to_owned(), order: 3, since_ms, ttl_ms: Some(u64::MAX) };
+        Facts { oldest_pin: Some(OldestPin { pin, now_ms }), ..Facts::default() }
+    }
+
+    fn room(free: u64, need: u64) -> Facts {
+        Facts { room: Some(Room { free, need }), ..Facts::default() }
+    }
+
+    fn validated(failed: &[&str]) -> Facts {
+        let failed = failed.iter().map(|text| (*text).to_owned()).collect();
+        Facts { validation: Some(Validated { at: 1, passed: 3, skipped: 2, failed }), ..Facts::default() }
+    }
+
+    fn judge(rows: &[(Facts, Verdict, &[&str])]) {
+        for (facts, verdict, codes) in rows {
+            let health = assess(facts, &HealthConfig::default());
+            let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+            assert_eq!((health.verdict, found.as_slice()), (*verdict, *codes), "{facts:?}");
+        }
     }
 
     #[test]
@@ -354,7 +423,8 @@ mod tests {
         let under_way = |unfinished| Facts { unfinished: Some(unfinished), ..Facts::default() };
         let by = Holder { pid: Some(7), command: None };
         let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
-        let rows: [(Facts, Verdict, &[&str]); 15] = [
+        let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
+        let rows: [(Facts, Verdict, &[&str]); 16] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -365,16 +435,83 @@ mod tests {
             (under_way(Unfinished::Running { begun: Some(begun), by }), Verdict::Healthy, &["running"]),
             (under_way(Unfinished::AtRest { begun: Some(begun) }), Verdict::Degraded, &["interrupted"]),
             (under_way(Unfinished::WithItsNode { begun }), Verdict::Degraded, &["interrupted"]),
-            (Facts { lag: Some((401, 100)), ..Facts::default() }, Verdict::Degraded, &["lagging"]),
+            (lag(401), Verdict::Degraded, &["lagging"]),
+            (lag(400), Verdict::Healthy, &[]),
             (Facts { background_errors: Some(1), ..Facts::default() }, Verdict::Degraded, &["engine_errors"]),
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
             (Facts { reserve: Some(1), ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
         ];
-        for (facts, verdict, codes) in rows {
-            let health = assess(&facts);
-            let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
-            assert_eq!((health.verdict, found.as_slice()), (verdict, codes), "{facts:?}");
+        judge(&rows);
+    }
+
+    #[test]
+    fn health_tells_what_goes_on_for_too_long_and_what_the_next_cycle_lacks() {
+        use Pause::{Holding, No};
+        use Since::{Finished, NotSince};
+        let (most, tick) = (Duration::from_secs(900), Duration::from_millis(1));
+        let rows: [(Facts, Verdict, &[&str]); 22] = [
+            (age(Finished(0), DAY_MS + 1, 100, Some(100)), Verdict::Degraded, &["cycle_overdue"]),
+            (age(NotSince(0), DAY_MS + 1, 100, Some(100)), Verdict::Degraded, &["cycle_overdue"]),
+            (age(Finished(0), DAY_MS, 100, Some(100)), Verdict::Healthy, &[]),
+            (age(Finished(0), 9 * DAY_MS, 99, Some(100)), Verdict::Healthy, &[]), // none is due
+            (age(Finished(0), 9 * DAY_MS, 0, None), Verdict::Healthy, &[]),       // nothing went by
+            (age(Finished(0), 9 * DAY_MS, 5, None), Verdict::Healthy, &["cycle_age_unknown"]),
+            (age(Finished(1000), 999, 5, Some(100)), Verdict::Healthy, &["cycle_age_unknown"]), // the clock went back
+            (lock(most + tick, HOUR, No), Verdict::Degraded, &["lock_held_long"]),
+            (lock(most + tick, HOUR, Holding), Verdict::Degraded, &["lock_held_long"]),
+            (lock(most, HOUR, No), Verdict::Healthy, &[]),
+            (lock(2 * tick, 2 * tick, No), Verdict::Degraded, &["lock_held_long"]), // half of its timeout comes first
+            (locked(0, DAY_MS + 1, Some(7)), Verdict::Degraded, &["lock_held_long"]),
+            (locked(0, DAY_MS, Some(7)), Verdict::Healthy, &[]),
+            (locked(0, DAY_MS + 1, None), Verdict::Healthy, &["lock_left"]),
+            (pinned(0, 30 * DAY_MS + 1), Verdict::Degraded, &["pin_old"]),
+            (pinned(0, 30 * DAY_MS), Verdict::Healthy, &[]),
+            (pinned(1000, 0), Verdict::Healthy, &[]), // a clock that went back makes no pin old
+            (room(99, 100), Verdict::Degraded, &["cycle_room"]),
+            (room(100, 100), Verdict::Healthy, &[]),
+            (validated(&["integrity: phase is damaged"]), Verdict::Degraded, &["validation_failed"]),
+            (validated(&[]), Verdict::Healthy, &[]),
+            (Facts::default(), Verdict::Healthy, &[]),
+        ];
+        judge(&rows);
+    }
+
+    #[test]
+    fn ages_that_are_not_to_be_looked_at_are_not() {
+        let blind = HealthConfig { cycle_age: None, pin_age: None, ..HealthConfig::default() };
+        for facts in [age(Since::Finished(0), 99 * DAY_MS, 100, Some(100)), pinned(0, 99 * DAY_MS)] {
+            assert_eq!(assess(&facts, &blind).reasons, []);
         }
+    }
+
+    /// Failures fill what is remembered: the age is then told from where memory begins, not from the last failure.
+    #[test]
+    fn a_cycle_that_fails_again_and_again_grows_old_all_the_same() {
+        let finished = |cycle, at, head| {
+            let ended = Ended::Finished {
+                deleted: 0,
+                first_order: 0,
+                live_nodes: 0,
+                bytes_before: None,
+                bytes_after: 0,
+                certificate: String::new(),
+            };
+            Outcome { cycle: Some(cycle), at, head_order: Some(head), ended }
+        };
+        let mut ledger = Ledger::new(5, 10);
+        let told = |ledger: &Ledger, last: &Outcome| {
+            let age = CycleAge::told(Some(last), Some(ledger), (100, 1000)).unwrap();
+            (age.since, age.orders)
+        };
+        let io = failed("io").unwrap();
+        assert_eq!(told(&ledger, &io), (Since::NotSince(5), 90), "none has run yet");
+        ledger.run(20, 30, finished(1, 21, 30));
+        assert_eq!(told(&ledger, &finished(1, 21, 30)), (Since::Finished(21), 70));
+        ledger.run(40, 50, io.clone());
+        assert_eq!(told(&ledger, &io), (Since::Finished(21), 70), "a failure is no cycle");
+        (0..16).for_each(|n| ledger.run(60 + n, 60 + n, io.clone()));
+        assert_eq!(told(&ledger, &io), (Since::NotSince(60), 50), "older than everything that is remembered");
+        assert_eq!(CycleAge::told(None, None, (100, 1000)), None, "nothing is known");
     }
 }

@@ -31,6 +31,7 @@ mod roots;
 pub mod snapshot;
 pub mod sweep;
 mod trigger;
+pub mod validate;
 pub mod verify;
 mod worker;
 
@@ -41,7 +42,10 @@ pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
 pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;
-pub use health::{Begun, Facts, Health, Reason, Unfinished, Verdict, assess};
+pub use health::{
+    Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Validated,
+    Verdict, assess,
+};
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};

@@ -6,11 +6,13 @@
 
 mod explain;
 mod folder;
+mod health;
 mod inspect;
 mod layout;
 mod outcome;
 mod request;
 mod rollback;
+mod validate;
 
 use std::{path::Path, sync::Arc};
 
@@ -37,12 +39,14 @@ pub use explain::explain;
 pub use folder::default_state_dir;
 pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
+pub use health::{HealthRequest, health_of_opened, health_of_store};
 pub(crate) use inspect::refuse_unreadable;
-pub use inspect::{health_of_store, verify};
+pub use inspect::verify;
 pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};
 pub use request::{Frozen, PruneMode, PruneRequest, VerifyRequest};
 pub use rollback::rollback;
+pub use validate::validator;
 
 /// What the work is watched and steered by.
 #[derive(Clone)]

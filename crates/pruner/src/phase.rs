@@ -171,7 +171,7 @@ impl PhaseRecord {
         bytes.map(|bytes| Self::decode(&bytes)).transpose()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
         match record::decode::<Self>(NAME, bytes) {
             Ok(record) => Ok(record),
             Err(error) => {
@@ -214,6 +214,11 @@ struct LastCycle {
 impl Record for LastCycle {
     const KIND: [u8; 4] = *b"CYCL";
     const VERSION: u16 = 1;
+}
+
+/// Whether the bytes of the record of the last cycle are what was written.
+pub(crate) fn check_last_cycle(bytes: &[u8]) -> Result<(), PruneError> {
+    Ok(record::decode::<LastCycle>("last cycle", bytes).map(|_| ())?)
 }
 
 /// A cycle id that was never used before, saved before it is used.

@@ -29,6 +29,8 @@ pub enum RecordKey {
     RetentionLog,
     /// What triggers counted, which run they began last, and how the last ones ended.
     Triggers,
+    /// What the last validation came to.
+    Validation,
     /// The breaker, and what was given up.
     Recovery,
     /// Who holds the snapshot.
@@ -38,7 +40,25 @@ pub enum RecordKey {
 }
 
 impl RecordKey {
-    fn name(self) -> &'static str {
+    /// Every name.
+    pub(crate) const ALL: [Self; 14] = [
+        Self::Phase,
+        Self::LastCycle,
+        Self::Freeze,
+        Self::LastOutcome,
+        Self::Reports,
+        Self::Snapshot,
+        Self::Floor,
+        Self::Holds,
+        Self::RetentionLog,
+        Self::Triggers,
+        Self::Validation,
+        Self::Recovery,
+        Self::Lock,
+        Self::Switch,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Phase => "phase",
             Self::LastCycle => "last_cycle",
@@ -50,6 +70,7 @@ impl RecordKey {
             Self::Holds => "holds",
             Self::RetentionLog => "retention",
             Self::Triggers => "triggers",
+            Self::Validation => "validation",
             Self::Recovery => "recovery",
             Self::Lock => "lock",
             Self::Switch => "switch",
@@ -70,7 +91,8 @@ impl RecordKey {
             | Self::Triggers
             | Self::Recovery
             | Self::Lock
-            | Self::Switch => Table::META,
+            | Self::Switch
+            | Self::Validation => Table::META,
         }
     }
 }
@@ -170,6 +192,14 @@ mod tests {
         phase::{PhaseRecord, PrunePhase, new_cycle},
         sweep::SweepStrategy,
     };
+
+    #[test]
+    fn every_record_is_among_all_of_them_once() {
+        let (_, names) = include_str!("records.rs").split_once("pub enum RecordKey {").unwrap();
+        let (names, _) = names.split_once("\n}").unwrap();
+        let names: Vec<&str> = names.lines().filter_map(|line| line.trim().strip_suffix(',')).collect();
+        assert_eq!(RecordKey::ALL.map(|key| format!("{key:?}")).as_slice(), names);
+    }
 
     #[test]
     fn the_bytes_of_the_pruner_records_are_pinned() {

@@ -6,6 +6,7 @@
 
 mod asking;
 mod ending;
+mod health;
 mod rollback;
 mod serving;
 mod shared;
@@ -33,7 +34,6 @@ use crate::{
     control::{Observer, Pause, Progress},
     error::PruneError,
     events::EventSink,
-    health::{self, Facts, Health},
     metrics,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
@@ -75,12 +75,14 @@ struct Inner {
     config: PrunerConfig,
     snapshots: Arc<AtomicSnapshotManager>,
     snapshot_parts: SnapshotParts,
-    recovery: ErrorRecoveryManager,
+    recovery: Arc<ErrorRecoveryManager>,
     shared: Mutex<Shared>,
     /// Told whenever a cycle or a round has ended.
     rested: Condvar,
     /// One rollback at a time.
     rolling_back: Mutex<()>,
+    /// What the next cycle needs free, and when that was measured.
+    need: Mutex<Option<(Duration, u64)>>,
 }
 
 /// Niceness of the worker and of the threads it starts, which inherit it.
@@ -147,12 +149,12 @@ impl Pruner {
             events: Arc::clone(&parts.events),
         };
         let snapshots = Arc::new(AtomicSnapshotManager::new(snapshot_parts.clone(), config.snapshots.clone()));
-        let recovery = ErrorRecoveryManager::new(
+        let recovery = Arc::new(ErrorRecoveryManager::new(
             Arc::clone(&snapshots),
             Arc::clone(&parts.store),
             RecoveryMetrics::new(),
             Some(config.recovery),
-        );
+        ));
         let recalled = recall(&parts, &snapshots, &recovery);
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
@@ -167,6 +169,7 @@ impl Pruner {
             shared: Mutex::new(shared),
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
+            need: Mutex::new(None),
         });
         let (inbox, messages) = mpsc::sync_channel(16);
         let worker = Arc::clone(&inner);
@@ -213,31 +216,6 @@ impl Pruner {
     /// What it does now and did last.
     pub fn status(&self) -> PrunerStatus {
         self.inner.status()
-    }
-
-    /// The verdict on it.
-    pub fn health(&self) -> Health {
-        let (background_errors, now) = (self.inner.background_errors(), self.inner.parts.clock.monotonic());
-        let filling = self.inner.snapshot_parts.policy.is_filling(); // nothing is behind then
-        let (snapshots, recovery) = (self.inner.snapshots.status(), self.inner.recovery.status());
-        let shared = self.inner.shared.lock();
-        health::assess(&Facts {
-            freeze: shared.freeze.clone(),
-            last: shared.last.clone(),
-            unfinished: None, // the status shows it
-            poisoned: shared.poisoned.clone(),
-            lag: (!filling).then(|| (self.inner.behind(&shared), self.inner.due_after())),
-            background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
-            disk: shared.coordinator.disk(),
-            incremental: shared.steady.status(),
-            too_much: shared.steady.is_too_much(now),
-            off: shared.off,
-            recovery: Some(recovery),
-            lock: snapshots.lock,
-            snapshot_failures: snapshots.failures,
-            snapshot_path: self.inner.config.snapshots.path(),
-            reserve: self.inner.reserve_let_go(),
-        })
     }
 
     /// Meets the failures of its phases.
@@ -312,12 +290,6 @@ impl Inner {
     /// The newest order, by the store: committers tell theirs in any order, and a rollback may have come between.
     fn head_after(&self, committed: Order) -> u64 {
         self.parts.store.head().map_or(committed.get(), |head| head.order)
-    }
-
-    /// An engine that cannot even tell says so wherever else it is used.
-    fn background_errors(&self) -> Option<u64> {
-        let Ok(errors) = self.parts.store.backend().background_errors() else { return None };
-        Some(errors)
     }
 
     /// Bytes of the reserve, while it is let go.

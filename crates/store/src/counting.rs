@@ -30,8 +30,6 @@ use crate::{
     store::StoreConfig,
 };
 
-const KEY: &[u8] = b"counts";
-
 /// Since when counts are exact, in `prune_meta`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct CountsRecord {
@@ -47,18 +45,20 @@ impl Record for CountsRecord {
 }
 
 impl CountsRecord {
+    pub(crate) const KEY: &[u8] = b"counts";
+
     pub(crate) fn load(view: &dyn View) -> Result<Option<Self>, StoreError> {
-        view.row(&Table::META, KEY)?.map(|bytes| record::decode("counts", &bytes)).transpose()
+        view.row(&Table::META, Self::KEY)?.map(|bytes| record::decode("counts", &bytes)).transpose()
     }
 
     pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.put(Table::META, KEY, record::encode(self)?);
+        batch.put(Table::META, Self::KEY, record::encode(self)?);
         Ok(())
     }
 
     /// Counts are exact no more.
     pub(crate) fn forget(batch: &mut Batch) {
-        batch.delete(Table::META, KEY);
+        batch.delete(Table::META, Self::KEY);
     }
 }
 

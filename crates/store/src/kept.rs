@@ -27,19 +27,29 @@ pub(crate) fn key(order: Order) -> Vec<u8> {
     [PREFIX, &order.to_key()].concat()
 }
 
+/// The keys of every kept order.
+pub(crate) fn range() -> KeyRange {
+    KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) }
+}
+
 /// Reads every row.
 pub(crate) fn load(view: &dyn View) -> Result<Kept, StoreError> {
     let mut kept = Kept::new();
-    let range = KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) };
-    visit_rows(view, &crate::schema::Table::CHAIN, &range, &mut |key, value| {
-        let bad = || StoreError::Record { name: "kept key".to_owned(), why: format!("{} bytes, not 13", key.len()) };
-        let order = key.strip_prefix(PREFIX).and_then(|rest| rest.first_chunk::<8>().filter(|_| rest.len() == 8));
-        let order = Order::new(u64::from_be_bytes(*order.ok_or_else(bad)?));
-        let record: RootRecord = record::decode("kept", value)?;
-        kept.insert(order, StateRoot::new(NodeHash::new(record.root)));
+    visit_rows(view, &crate::schema::Table::CHAIN, &range(), &mut |key, value| {
+        let (order, root) = decode(key, value)?;
+        kept.insert(order, root);
         Ok(())
     })?;
     Ok(kept)
+}
+
+/// One row.
+pub(crate) fn decode(key: &[u8], value: &[u8]) -> Result<(Order, StateRoot), StoreError> {
+    let bad = || StoreError::Record { name: "kept key".to_owned(), why: format!("{} bytes, not 13", key.len()) };
+    let order = key.strip_prefix(PREFIX).and_then(|rest| rest.first_chunk::<8>().filter(|_| rest.len() == 8));
+    let order = Order::new(u64::from_be_bytes(*order.ok_or_else(bad)?));
+    let record: RootRecord = record::decode("kept", value)?;
+    Ok((order, StateRoot::new(NodeHash::new(record.root))))
 }
 
 #[cfg(test)]

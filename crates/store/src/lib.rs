@@ -22,6 +22,7 @@ mod permit;
 mod point;
 pub mod record;
 mod reserve;
+mod rows;
 mod schema;
 mod store;
 
@@ -43,6 +44,7 @@ pub use permit::Permit;
 pub use point::{KILL_AT, Watching, watch};
 pub use point::{Point, reached};
 pub use reserve::{Reserve, Room};
+pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;
 pub use store::{
     ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,

@@ -164,6 +164,16 @@ pub(crate) fn order_of(value: &[u8]) -> Order {
     Order::new(number(value).map_or(u64::MAX, |order| order))
 }
 
+/// Whether a row is one of ours. Its eight bytes have no checksum of their own: the engine's covers their block.
+pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    let bad = |what: &str, bytes: &[u8]| {
+        let why = format!("its {what} has {} bytes, not 8", bytes.len());
+        StoreError::Record { name: "mark of a shared node".to_owned(), why }
+    };
+    number(key).ok_or_else(|| bad("key", key))?;
+    number(value).map(|_| ()).ok_or_else(|| bad("value", value))
+}
+
 /// The eight bytes of a key or value of the table, if they are.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().filter(|_| bytes.len() == 8).map(|bytes| u64::from_be_bytes(*bytes))

@@ -33,6 +33,7 @@ use crate::{
     point::{Point, reached},
     reserve::{Reserve, Room},
 };
+pub(crate) use expire::ExpiryRecord;
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
 pub use pin::Pin;

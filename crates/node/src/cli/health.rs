@@ -2,14 +2,21 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use state_pruner::{Health, Reason, Verdict, offline};
+use state_pruner::{
+    Health, Reason, Verdict,
+    offline::{self, HealthRequest},
+};
 
 use super::{
     HealthArgs,
+    config::bad_config,
     render::{Failure, Output},
     work,
 };
-use crate::load::{Client, ClientError};
+use crate::{
+    config::{Config, RANGE_BYTES},
+    load::{Client, ClientError},
+};
 
 /// The exit code when nothing is known.
 pub(super) const CANNOT_TELL: u8 = 3;
@@ -21,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {
     let told = match (&args.url, &args.db) {
         (Some(url), _) => of_node(url),
-        (None, Some(db)) => of_store(db, args.state_dir.as_deref()),
+        (None, Some(db)) => of_store(db, args),
         (None, None) => Err(Failure::new("usage", "give --url or --db")),
     };
     match told {
@@ -51,8 +58,17 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }
 
-fn of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, Failure> {
-    offline::health_of_store(db, state_dir).map_err(|error| Failure::new(error.code(), &error))
+fn of_store(db: &Path, args: &HealthArgs) -> Result<Health, Failure> {
+    let request = HealthRequest::new(db, args.state_dir.as_deref());
+    let request = match &args.config {
+        None => request,
+        Some(file) => {
+            let config = Config::load(file, &[]).map_err(|problems| bad_config(&problems))?;
+            let due_after = config.pruner.enabled.then_some(config.pruner.every_orders.get());
+            HealthRequest { bounds: config.health, due_after, range_bytes: RANGE_BYTES, ..request }
+        }
+    };
+    offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error))
 }
 
 fn human(health: &Health) -> String {

@@ -16,6 +16,7 @@ mod retain;
 mod rollback;
 mod run;
 mod snapshot;
+mod validate;
 mod values;
 mod work;
 
@@ -42,6 +43,7 @@ use request::Switch;
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
+use validate::ValidateArgs;
 use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
 
 /// Bad usage.
@@ -59,6 +61,7 @@ const SNAPSHOT_CODES: &str =
     "Exit codes: 0 done, 1 error, or a snapshot is damaged, 2 bad usage, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
+const VALIDATE_CODES: &str = "Exit codes: 0 no check failed, 1 a check failed, or an error, 2 bad usage.";
 const HEALTH_CODES: &str = "Exit codes: 0 healthy, 1 degraded, 2 critical, 3 cannot tell, bad usage included.";
 
 /// A reference node that prunes itself, and commands for a store at rest.
@@ -96,6 +99,9 @@ enum Command {
     /// Ask a node or a store how it is: exit 0 healthy, 1 degraded, 2 critical, 3 cannot tell.
     #[command(after_help = HEALTH_CODES)]
     HealthCheck(HealthArgs),
+    /// Check snapshots, locks, phases, records and recovery of a running node or of a store, without disturbing anybody.
+    #[command(after_help = VALIDATE_CODES)]
+    Validate(ValidateArgs),
     /// Keep single orders by name, in a running node.
     #[command(after_help = ASK_CODES)]
     Pin(PinArgs),
@@ -275,6 +281,9 @@ pub struct HealthArgs {
     /// The folder that was given to `prune`, if one was.
     #[arg(long, value_name = "DIR", requires = "db")]
     state_dir: Option<PathBuf>,
+    /// Configuration file of the store's node: its bounds, and after how many orders a cycle is due.
+    #[arg(long, value_name = "FILE", requires = "db")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -355,6 +364,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::PruneDisable(args) | Command::PruneEnable(args) => args.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
+        Command::Validate(args) => args.output(),
         Command::Pin(args) => args.output().choice(),
         Command::Consumer(args) => args.output().choice(),
         Command::Explain(args) => args.output().choice(),
@@ -372,6 +382,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::PruneEnable(args) => request::switch(&args, Switch::On, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
+        Command::Validate(args) => validate::validate(&args, output),
         Command::Pin(args) => retain::pin(&args, output),
         Command::Consumer(args) => retain::consumer(&args, output),
         Command::Explain(args) => retain::explain(&args, output),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use state_pruner::Share;
 
-use super::{Config, source::Source};
+use super::{Config, health, source::Source};
 use crate::http::MAX_BODY;
 
 /// The longest block interval that makes sense; beyond it a duration was probably mistyped.
@@ -28,6 +28,7 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     pruner(config, &mut wrong);
     triggers(config, &mut wrong);
     config.events.check(&mut wrong);
+    health::check(&config.health, &mut wrong);
     for (key, message) in config.pruner.recovery.problems() {
         wrong(&format!("pruner.recovery.{key}"), message);
     }

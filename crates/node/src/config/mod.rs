@@ -5,6 +5,7 @@
 mod check;
 mod choices;
 mod events;
+mod health;
 mod recovery;
 mod source;
 
@@ -16,8 +17,8 @@ use std::{
 };
 
 use state_pruner::{
-    CycleConfig, IncrementalConfig, KeepPolicy, OldReaders, PrunerConfig, ReaderLimit, Share, SweepChoice,
-    TriggerConfig,
+    CycleConfig, HealthConfig, IncrementalConfig, KeepPolicy, OldReaders, PrunerConfig, ReaderLimit, Share,
+    SweepChoice, TriggerConfig,
     mark::{MarkChoice, RehashChoice},
     recovery::RecoveryConfig,
     snapshot::{SnapshotManagerConfig, SnapshotPath},
@@ -35,7 +36,7 @@ pub const SHIPPED: &str = include_str!("../../../../config/node.toml");
 
 /// Bytes per range of a node's sweep: a pause holds before the next range, and by default the brake lets one pass in
 /// less than three seconds.
-const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
+pub(crate) const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
 
 /// Section `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +147,8 @@ pub struct Config {
     pub pruner: PrunerSection,
     /// Section `[events]`.
     pub events: EventsSection,
+    /// Section `[health]`.
+    pub health: HealthConfig,
     /// Section `[log]`.
     pub log: LogSection,
 }
@@ -207,6 +210,7 @@ impl Default for Config {
                 recovery: RecoveryConfig::default(),
             },
             events: EventsSection::default(),
+            health: HealthConfig::default(),
             log: LogSection { filter: "info".to_owned(), format: LogFormat::Text },
         }
     }
@@ -239,7 +243,7 @@ impl Config {
 
     /// Takes every key there is.
     fn read(&mut self, source: &mut Source) {
-        let Self { node, chain, pruner, events, log } = self;
+        let Self { node, chain, pruner, events, health, log } = self;
         source.take("node.id", &mut node.id);
         source.take("node.data_dir", &mut node.data_dir);
         source.take("node.listen", &mut node.listen);
@@ -278,6 +282,7 @@ impl Config {
         source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
         events.read(source);
         recovery::read(&mut pruner.recovery, source);
+        health::read(source, health);
         source.take("log.filter", &mut log.filter);
         source.take("log.format", &mut log.format);
     }

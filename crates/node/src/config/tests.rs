@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 50] = [
+const OTHER: [(&str, &str); 54] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -81,6 +81,10 @@ const OTHER: [(&str, &str); 50] = [
     ("pruner.recovery.snapshot_recovery_timeout_secs", "60"),
     ("pruner.recovery.enable_phase_rollback", "false"),
     ("pruner.recovery.min_healthy_cycles", "1"),
+    ("health.lock_idle", "1m"),
+    ("health.lag_cycles", "2"),
+    ("health.cycle_age", "none"),
+    ("health.pin_age", "7d"),
     ("log.filter", "debug"),
     ("log.format", "json"),
 ];
@@ -90,7 +94,7 @@ fn effect(config: &Config) -> String {
     let parts = (config.store(), config.chain(), config.pruner(), config.keep(), config.readers(), config.events());
     let parts = (parts, config.chain.keep_blocks, config.pruner.reserve);
     let places = (&config.node, config.store_dir(), config.pruner_dir());
-    format!("{parts:?} {places:?} {:?}", config.log)
+    format!("{parts:?} {places:?} {:?} {:?}", config.health, config.log)
 }
 
 /// Checked by the test of every key and flag.
@@ -175,7 +179,10 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 18] = [
+    let rows: [(&[&str], &str); 21] = [
+        (&["health.lock_idle=0s"], "health.lock_idle"),
+        (&["health.cycle_age=0s"], "health.cycle_age"),
+        (&["health.pin_age=0s"], "health.pin_age"),
         (&["node.request_timeout=100ms"], "chain.block_interval"),
         (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),

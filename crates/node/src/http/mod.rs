@@ -13,6 +13,7 @@ mod retain;
 mod rollback;
 mod snapshot;
 mod submit;
+mod validate;
 mod wire;
 
 use std::{sync::Arc, time::Duration};
@@ -26,7 +27,7 @@ use axum::{
     routing::{get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
-use state_pruner::{Health, LiveRetention, Pruner, events::EventJournal};
+use state_pruner::{Facts, Health, HealthConfig, LiveRetention, Pruner, events::EventJournal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +59,7 @@ pub struct Node {
     metrics: PrometheusHandle,
     /// Ends what would go on for ever.
     stop: CancellationToken,
+    health: HealthConfig,
     /// The longest time one request may take.
     patience: Duration,
     reads: Arc<Semaphore>,
@@ -82,6 +84,8 @@ pub struct NodeParts {
     pub metrics: PrometheusHandle,
     /// Told when the node stops.
     pub stop: CancellationToken,
+    /// The bounds by which the node judges itself.
+    pub health: HealthConfig,
 }
 
 impl std::fmt::Debug for Node {
@@ -93,21 +97,37 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, retention, events, snapshots, metrics, stop } = parts;
+        let NodeParts { chain, pruner, retention, events, snapshots, metrics, health, stop } = parts;
         let watchers = Arc::new(Semaphore::new(events::MAX_WATCHERS));
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
-        Self { id, chain, pruner, retention, events, snapshots, metrics, stop, patience, reads, bodies, watchers }
+        Self {
+            id,
+            chain,
+            pruner,
+            retention,
+            events,
+            snapshots,
+            metrics,
+            health,
+            stop,
+            patience,
+            reads,
+            bodies,
+            watchers,
+        }
     }
 
     /// The verdict on the node; waits for nobody who deletes or moves the floor.
     fn health(&self) -> Result<Health, ApiError> {
-        let pruner = self.pruner.as_ref().map(|pruner| pruner.health());
+        let facts = self.pruner.as_ref().map_or_else(Facts::default, |pruner| pruner.facts());
+        let oldest_pin = self.retention.oldest_pin().unwrap_or(None); // pins that cannot be read are told below
+        let judged = state_pruner::assess(&Facts { oldest_pin, ..facts }, &self.health);
         let further = [
             health::of_retention(self.retention.silent()),
             health::of_readers(&self.retention.readers()),
             health::of_events(self.events.status().failure),
         ];
-        Ok(health::assess(&self.chain.status()?, pruner, further))
+        Ok(health::assess(&self.chain.status()?, judged, further))
     }
 
     /// Runs one read of the chain on the blocking threads.
@@ -164,6 +184,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/status", get(operate::status))
         .route("/v1/prune/{command}", post(operate::prune))
         .route("/v1/rollback", post(rollback::rollback))
+        .route("/v1/validate", post(validate::validate))
         .route("/v1/pins", get(retain::pins))
         .route("/v1/pins/{name}", retain::short(post(retain::add_pin).delete(retain::remove_pin)))
         .route("/v1/consumers", get(retain::consumers))
@@ -211,7 +232,8 @@ mod tests {
         let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::new(NoEvents) };
         let retention = Arc::new(LiveRetention::new(parts));
         let (metrics, stop) = (telemetry::metrics().unwrap(), CancellationToken::new());
-        let parts = NodeParts { chain, pruner: None, retention, events, snapshots, metrics, stop };
+        let health = Config::default().health;
+        let parts = NodeParts { chain, pruner: None, retention, events, snapshots, metrics, health, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

@@ -47,6 +47,7 @@ fn status_of(node: &Node) -> Result<Value, ApiError> {
         "retention": retention(node),
         "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
         "events": node.events.status(),
+        "validation": node.pruner.as_ref().and_then(|pruner| pruner.validated()),
         "space": {
             "tables": space.tables,
             "blobs": space.blobs,
@@ -134,10 +135,7 @@ pub(super) async fn prune(
     let mut query = Query::parse(&uri)?;
     let id = if command == Command::Run { query.id()? } else { None };
     query.finish()?;
-    let Some(pruner) = node.pruner.clone() else {
-        let message = "the pruner is disabled in the configuration";
-        return Err(ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message));
-    };
+    let pruner = enabled(&node)?;
     let reply = off_the_async_threads(move || obey(&pruner, command, id.as_deref())).await?;
     match reply {
         Reply::Accepted | Reply::FollowUp | Reply::AlreadyRunning => {
@@ -150,6 +148,13 @@ pub(super) async fn prune(
         }
         Reply::Refused { why } => Err(ApiError::new(StatusCode::CONFLICT, "refused", why)),
     }
+}
+
+/// The pruner of the node, if it has one.
+pub(super) fn enabled(node: &Node) -> Result<Arc<Pruner>, ApiError> {
+    let message = "the pruner is disabled in the configuration";
+    let disabled = || ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message);
+    node.pruner.clone().ok_or_else(disabled)
 }
 
 fn obey(pruner: &Pruner, command: Command, id: Option<&str>) -> Result<Reply, ApiError> {

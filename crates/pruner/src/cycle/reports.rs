@@ -54,6 +54,13 @@ impl Reports {
     }
 }
 
+/// Whether the bytes of the record are what was written.
+pub(crate) fn check_reports(bytes: &[u8]) -> Result<(), PruneError> {
+    let stored: StoredReports = record::decode("reports", bytes)?;
+    let unreadable = |_| PruneError::NotResumable { cycle: stored.cycle, why: "its reports are unreadable".to_owned() };
+    serde_json::from_slice::<Reports>(&stored.json).map(|_| ()).map_err(unreadable)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

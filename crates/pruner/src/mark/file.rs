@@ -13,7 +13,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Seek, SeekFrom, Write},
+    io::{BufWriter, Read as _, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -222,6 +222,26 @@ impl SealedMark {
         let mark = Self { map, path: path.clone(), digest: header.payload, shared: None };
         mark.check(header.count).map_err(refuse)?;
         Ok(mark)
+    }
+
+    /// Checks the header of a mark and its length, without reading what lies behind; returns the bytes of the file.
+    ///
+    /// Errors: a file that is missing, of another cycle, or as long as its header does not say.
+    pub(crate) fn check_header(dir: &Path, identity: MarkIdentity) -> Result<u64, PruneError> {
+        let path = disk::sealed_path(dir, identity.cycle);
+        let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
+        let mut file = File::open(&path).map_err(failed(&path))?;
+        let bytes = file.metadata().map_err(failed(&path))?.len();
+        let mut head = [0; HEADER];
+        file.read_exact(&mut head).map_err(|_| refuse("it is shorter than a header"))?;
+        let header = Header::decode(&head).map_err(refuse)?;
+        if header.identity != identity {
+            return Err(refuse("it belongs to another cycle or to other roots"));
+        }
+        if header.count.checked_mul(8).and_then(|rest| rest.checked_add(HEADER as u64)) != Some(bytes) {
+            return Err(refuse("its length differs from its header"));
+        }
+        Ok(bytes)
     }
 
     fn check(&self, count: u64) -> Result<(), &'static str> {

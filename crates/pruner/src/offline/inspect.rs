@@ -10,19 +10,16 @@ use state_tree::RoochLayout;
 
 use super::{
     AT_REST, Steering, StoreLayout, VerifyRequest,
-    folder::{self, Folder, canonical, kept_dir},
+    folder::{Folder, canonical, kept_dir},
 };
 use crate::{
     error::PruneError,
-    health::{self, Begun, Facts, Health, Unfinished},
-    outcome::{Ended, Freeze, Outcome, RestFloor},
-    phase::PhaseRecord,
+    outcome::RestFloor,
     policy::RestWindow,
-    records::{FolderRecords, Records, StoreRecords},
+    records::FolderRecords,
     roots::RetainedRoots,
     snapshot::RetentionPolicy,
     verify::{self, VerifyJob, VerifyReport},
-    worker::SwitchedOff,
 };
 
 /// Verifies a store without writing to it.
@@ -117,48 +114,4 @@ fn verify_view(request: &VerifyRequest, steering: &Steering, window: &Window<'_>
         control: &steering.control,
         observer: &*steering.observer,
     })
-}
-
-/// The health of a store from its records, read from outside while a node or a prune runs, or nobody does. `state_dir`
-/// is where its prunes keep theirs, if that is not the folder beside it.
-///
-/// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
-pub fn health_of_store(db: &Path, state_dir: Option<&Path>) -> Result<Health, PruneError> {
-    let db = &canonical(db);
-    let kept = kept_dir(db, state_dir);
-    let store =
-        Arc::new(Store::foreign(Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?), AT_REST)?);
-    let own = store.view()?.has_table(&state_store::Table::META);
-    let (records, holder): (Box<dyn Records>, _) = if own {
-        (Box::new(StoreRecords(store)), lock_holder(db)?)
-    } else {
-        let holder = folder::holder(&kept)?;
-        (Box::new(FolderRecords(kept)), holder)
-    };
-    let (freeze, last) = (Freeze::load(&*records)?, Outcome::load(&*records)?);
-    let begun = PhaseRecord::load(&*records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
-    let given_up = begun.is_none() && is_given_up(RestFloor::load(&*records)?, last.as_ref());
-    let unfinished = match (begun, holder) {
-        (None, Some(by)) if !own => Some(Unfinished::Running { begun: None, by }), // it has not marked anything yet
-        (Some(begun), Some(by)) if own => Some(Unfinished::HeldByNode { begun, by }),
-        (Some(begun), Some(by)) => Some(Unfinished::Running { begun: Some(begun), by }),
-        (Some(begun), None) if own => Some(Unfinished::WithItsNode { begun }),
-        (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
-        (None, _) => given_up.then_some(Unfinished::AtRest { begun: None }),
-    };
-    if !own && freeze.is_none() && last.is_none() && unfinished.is_none() {
-        return Err(PruneError::NothingKnown { db: db.clone() }); // silence is not health (I13)
-    }
-    let off = SwitchedOff::load(&*records)?;
-    Ok(health::assess(&Facts { freeze, last, unfinished, off, ..Facts::default() }))
-}
-
-/// A prune had begun to delete below its floor, and a run that was refused since gave its cycle up.
-fn is_given_up(floor: Option<RestFloor>, last: Option<&Outcome>) -> bool {
-    match (floor, last.map(|last| &last.ended)) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(floor), Some(Ended::Finished { first_order, .. })) => floor.order > *first_order,
-        (Some(_), Some(Ended::Failed { .. } | Ended::Cancelled)) => false, // that is a reason, or nothing to mend
-    }
 }

@@ -26,4 +26,5 @@ pub use manager::ErrorRecoveryManager;
 pub use metrics::RecoveryMetrics;
 pub use remedy::{Remedy, remedy};
 pub use runner::PhaseRunner;
+pub(crate) use saved::check_saved;
 pub use status::{BreakerStatus, RecoveryState, RecoveryStatus};

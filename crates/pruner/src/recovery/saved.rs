@@ -37,6 +37,11 @@ impl Saved {
     }
 }
 
+/// Whether the bytes of the record are what was written.
+pub(crate) fn check_saved(bytes: &[u8]) -> Result<(), PruneError> {
+    Ok(record::decode::<Saved>("recovery", bytes).map(|_| ())?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,9 +23,11 @@ mod when;
 mod within;
 
 pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, Why};
+pub(crate) use holds::Holds;
 pub use holds::{Consumer, NamedPin};
 pub use keep::{Ask, Bound, KeepPolicy};
 pub use live::{DEFAULT_CONSUMER_TTL, LiveRetention, NewPin, RetentionParts};
+pub(crate) use log::RetentionLog;
 pub use log::{Gone, RecordedPolicy};
 pub use look::LOOK_LIMIT;
 pub use readers::{OldReaders, ReaderLimit, ReaderState, ReaderStatus};

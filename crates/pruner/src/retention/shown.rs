@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::PruneError,
+    health::OldestPin,
     roots::{KeptBy, RetainedRoot},
 };
 
@@ -113,6 +114,13 @@ impl LiveRetention {
             }
         }
         Ok(())
+    }
+
+    /// The named pin that is there for the longest time.
+    ///
+    /// Errors: records that cannot be read.
+    pub fn oldest_pin(&self) -> Result<Option<OldestPin>, PruneError> {
+        Ok(OldestPin::of(&self.published()?.holds.pins, self.parts.clock.unix_ms()))
     }
 
     /// What is in force, and who asks for what. Waits for nobody who changes it.

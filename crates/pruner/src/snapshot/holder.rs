@@ -87,6 +87,18 @@ impl LockSlot {
     }
 }
 
+/// The lock as it is written down, while somebody holds it.
+///
+/// Errors: a record that cannot be read.
+pub(crate) fn recorded_lock(records: &dyn Records) -> Result<Option<LockRecord>, PruneError> {
+    Ok(LockSlot::load(records)?.held)
+}
+
+/// Whether the bytes of the record are what was written.
+pub(crate) fn check_lock(bytes: &[u8]) -> Result<(), PruneError> {
+    Ok(record::decode::<LockSlot>("lock", bytes).map(|_| ())?)
+}
+
 /// The lock on a snapshot, as shown to people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SnapshotLock {

@@ -22,7 +22,7 @@ use crate::{control::Control, error::PruneError, metrics, phase::PrunePhase, rec
 pub(super) struct Lock {
     owner: LockOwner,
     pub(super) phase: PrunePhase,
-    permit: Permit,
+    pub(super) permit: Permit,
     taken: Duration,
     taken_unix_ms: u64,
     /// When its phase said last that it makes progress.

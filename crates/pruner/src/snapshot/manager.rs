@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use primitive_types::H256;
-use state_store::{BarrierHold, Head, StoreError, View};
+use state_store::{BarrierHold, Head, Permit, StoreError, View};
 
 use super::{
     guard::SnapshotGuard,
@@ -55,6 +55,8 @@ pub(super) struct State {
     pub(super) last_id: u64,
     /// Captures in a row that failed.
     failures: u32,
+    /// The permit of whoever tries the lock, and gives way to a phase.
+    pub(super) probe: Option<Permit>,
     /// Releases that could not be written down.
     pub(super) unnoted: u64,
 }
@@ -171,8 +173,18 @@ impl AtomicSnapshotManager {
         self.parts.records.remove(RecordKey::Snapshot)
     }
 
-    /// Barrier, then view, then everything else out of that view (I5, I1).
+    /// Takes the snapshot, and keeps it where snapshots are kept.
     fn capture(&self, phase: PrunePhase, id: u64) -> Result<Held, PruneError> {
+        let held = self.fix(phase, id)?;
+        if self.config.enable_persistence {
+            // Durable with the phase record that names it, before anything is deleted under it.
+            self.parts.records.stage(RecordKey::Snapshot, &held.snapshot.encode()?)?;
+        }
+        Ok(held)
+    }
+
+    /// Barrier, then view, then everything else out of that view (I5, I1).
+    pub(super) fn fix(&self, phase: PrunePhase, id: u64) -> Result<Held, PruneError> {
         let parts = &self.parts;
         let capture = parts.store.capture()?;
         // AFTER the view: whatever pins held below the floor of the view are still held, or hold nothing.
@@ -187,10 +199,6 @@ impl AtomicSnapshotManager {
             integrity_hash: H256::zero(),
         }
         .sealed()?;
-        if self.config.enable_persistence {
-            // Durable with the phase record that names it, before anything is deleted under it.
-            parts.records.stage(RecordKey::Snapshot, &snapshot.encode()?)?;
-        }
         Ok(Held {
             snapshot: Arc::new(snapshot),
             roots,

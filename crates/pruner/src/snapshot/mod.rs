@@ -11,13 +11,18 @@ mod lock;
 mod manager;
 mod outline;
 mod parts;
+mod probe;
 mod telling;
 mod types;
 
 pub use guard::SnapshotGuard;
 pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
+pub(crate) use holder::{check_lock, recorded_lock};
 pub use manager::AtomicSnapshotManager;
 pub use parts::{NodeFacts, RetentionPolicy, SnapshotParts};
+pub(crate) use probe::{LockStanding, NotNow};
+#[cfg(test)]
+pub(crate) use types::tests::sample;
 pub use types::{
     AtomicSnapshot, ChainMetadata, KeptOrders, PruneSnapshot, SnapshotManagerConfig, SnapshotPath, SnapshotStatus,
 };

@@ -246,12 +246,12 @@ impl AtomicSnapshot {
         Ok(self)
     }
 
-    pub(super) fn encode(&self) -> Result<Vec<u8>, PruneError> {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, PruneError> {
         let stored = Stored { body: Body::of(self), integrity_hash: self.integrity_hash.0 };
         Ok(record::encode(&stored)?)
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
         let stored: Stored = record::decode("snapshot", bytes)?;
         let snapshot = stored.body.into_snapshot(stored.integrity_hash);
         snapshot.verify_integrity()?;

@@ -21,6 +21,7 @@ use crate::{
     config::SweepChoice,
     control::{Control, Observer, Progress, Stage},
     error::PruneError,
+    health::Room,
     mark::SealedMark,
 };
 
@@ -143,6 +144,17 @@ pub enum SmallGarbage {
 /// Refuses a sweep that has no room for one of its ranges, before the store is opened for writing.
 pub(crate) fn check_room(backend: &dyn Backend, range_bytes: u64) -> Result<(), PruneError> {
     ranges::check_room_for_all(backend, range_bytes)
+}
+
+/// Bytes that the largest range of a sweep would ask for. Lists the files, and reads none of them.
+pub(crate) fn largest_need(backend: &dyn Backend, range_bytes: u64) -> Result<u64, PruneError> {
+    ranges::largest_need(backend, range_bytes)
+}
+
+/// What is free beside that; nothing where there is no device.
+pub(crate) fn room(backend: &dyn Backend, range_bytes: u64) -> Result<Option<Room>, PruneError> {
+    let Some(free) = backend.free_bytes()? else { return Ok(None) };
+    Ok(Some(Room { free, need: largest_need(backend, range_bytes)? }))
 }
 
 /// Garbage below this share of the rows is deleted in batches and left to ordinary compaction.

@@ -157,13 +157,25 @@ fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, Pr
 /// every range, and an old one goes only with the last range that points into it: what lies behind the start of the
 /// range is still to be written a second time.
 fn check_room(backend: &dyn Backend, files: &[NodeFile], range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
-    let inside: u64 = files.iter().filter(|file| overlaps(file, range)).map(|file| file.bytes).sum();
-    let behind = range.start.as_deref().map_or(1.0, |start| 1.0 - share_of_keys(start));
-    let need = inside + (blobs as f64 * behind) as u64 + ROOM_MARGIN;
+    let (inside, need) = need(files, range, blobs);
     match backend.free_bytes()? {
         Some(free) if free < need => Err(PruneError::NoRoom { free, need }),
         Some(_) | None => Ok(inside),
     }
+}
+
+/// Bytes of files in the range, and bytes that must be free before it is rewritten.
+fn need(files: &[NodeFile], range: &KeyRange, blobs: u64) -> (u64, u64) {
+    let inside: u64 = files.iter().filter(|file| overlaps(file, range)).map(|file| file.bytes).sum();
+    let behind = range.start.as_deref().map_or(1.0, |start| 1.0 - share_of_keys(start));
+    (inside, inside + (blobs as f64 * behind) as u64 + ROOM_MARGIN)
+}
+
+/// Bytes that the largest range of a whole sweep needs free.
+pub(super) fn largest_need(backend: &dyn Backend, range_bytes: u64) -> Result<u64, PruneError> {
+    let (files, blobs) = (backend.node_files()?, backend.node_blob_bytes()?);
+    let needs = cut(&files, None, range_bytes).into_iter().map(|range| need(&files, &range, blobs).1);
+    Ok(needs.max().map_or(ROOM_MARGIN, |need| need))
 }
 
 fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {

@@ -175,7 +175,7 @@ impl Ledger {
         bytes.map(|bytes| Self::decode(&bytes)).transpose()
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
         match record::decode::<Self>(NAME, bytes) {
             Ok(ledger) => Ok(ledger),
             Err(error) => {
@@ -262,9 +262,28 @@ impl Ledger {
         &self.runs
     }
 
+    /// The order from which the runs that are remembered have counted.
+    pub(crate) fn counted_before_runs(&self) -> u64 {
+        self.counted.saturating_sub(self.runs.iter().map(|run| run.counted).sum())
+    }
+
+    /// Milliseconds since 1970 when the ledger was opened, as long as no run has ended.
+    pub(crate) fn opened_at(&self) -> u64 {
+        self.scheduled_from
+    }
+
     /// The run that served a request, if one has begun for it.
     pub(crate) fn served(&self, id: &str) -> Option<u64> {
         self.served.iter().rev().find(|served| served.id == id).map(|served| served.run)
+    }
+}
+
+#[cfg(test)]
+impl Ledger {
+    /// A whole run that begins at a time and counts up to a head.
+    pub(crate) fn run(&mut self, at: u64, head: u64, outcome: Outcome) {
+        self.begin(Beginning { trigger: Trigger::Orders, at, head, nodes_stored: 0, requests: Vec::new() });
+        self.end(Ending { snapshot_head: Some(head), live: None, duration_ms: 1, outcome });
     }
 }
 

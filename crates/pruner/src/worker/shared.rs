@@ -8,7 +8,9 @@ use crate::{
     control::{Control, Progress},
     error::PruneError,
     events::Event,
+    health::Validated,
     outcome::{Freeze, Outcome},
+    records::Records,
     recovery::ErrorRecoveryManager,
     snapshot::AtomicSnapshotManager,
     trigger::{Coordinator, Ledger},
@@ -28,6 +30,8 @@ pub(super) struct Shared {
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
+    /// What the last validation came to.
+    pub(super) validation: Option<Validated>,
     /// An operator has switched pruning off.
     pub(super) off: Option<SwitchedOff>,
     pub(super) finished: u64,
@@ -48,7 +52,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(recalled: Recalled, coordinator: Coordinator, steady: SteadyShared, head: u64) -> Self {
-        let Recalled { last, freeze, poisoned, off, .. } = recalled;
+        let Recalled { last, freeze, poisoned, off, validation, .. } = recalled;
         Self {
             running: None,
             progress: None,
@@ -59,6 +63,7 @@ impl Shared {
             last,
             freeze,
             poisoned,
+            validation,
             off,
             finished: 0,
             failed: 0,
@@ -115,6 +120,7 @@ pub(super) struct Recalled {
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
     pub(super) ledger: Option<Ledger>,
+    pub(super) validation: Option<Validated>,
     pub(super) off: Option<SwitchedOff>,
     /// Why nothing is pruned: records that are unusable are a reason.
     pub(super) poisoned: Option<String>,
@@ -143,13 +149,27 @@ pub(super) fn recall(
         recall_snapshot(snapshots, recovery)?;
         let records = &*parts.records;
         let (last, freeze, ledger) = (Outcome::load(records)?, Freeze::load(records)?, Ledger::load(records)?);
-        Ok(Recalled { last, freeze, ledger, off: SwitchedOff::load(records)?, poisoned: None })
+        let (off, validation) = (SwitchedOff::load(records)?, recall_validation(records));
+        Ok(Recalled { last, freeze, ledger, off, validation, poisoned: None })
     };
     match read() {
         Ok(recalled) => recalled,
         Err(error) => {
             tracing::error!(%error, "the records of the pruner are unusable; the node serves, nothing is pruned");
-            Recalled { last: None, freeze: None, ledger: None, off: None, poisoned: Some(error.to_string()) }
+            let poisoned = Some(error.to_string());
+            Recalled { last: None, freeze: None, ledger: None, off: None, validation: None, poisoned }
+        }
+    }
+}
+
+/// Nothing is deleted on the strength of this record: one that is unusable is a fault to tell, and no reason to stop.
+fn recall_validation(records: &dyn Records) -> Option<Validated> {
+    match Validated::load(records) {
+        Ok(validated) => validated,
+        Err(error) => {
+            tracing::warn!(%error, "the outcome of the last validation is unusable");
+            let failed = vec![format!("its own record is unusable: {error}")];
+            Some(Validated { at: 0, passed: 0, skipped: 0, failed })
         }
     }
 }

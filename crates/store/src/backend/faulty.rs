@@ -121,6 +121,8 @@ struct Faults {
     reads: Counter,
     writes: Counter,
     rewrites: Counter,
+    /// What the device is said to have free, if a test says anything.
+    free: Mutex<Option<u64>>,
     /// Writes from this number on are refused.
     frozen_from: AtomicU64,
     /// The memory store as of the last synced write.
@@ -172,6 +174,7 @@ impl FaultyBackend {
                 reads: Counter::default(),
                 writes: Counter::default(),
                 rewrites: Counter::default(),
+                free: Mutex::default(),
                 frozen_from: AtomicU64::new(u64::MAX),
                 synced,
                 write: Mutex::new(()),
@@ -244,6 +247,11 @@ impl FaultyBackend {
     /// Fails the rewrite after `distance` further ones, once.
     pub fn fail_rewrite(&self, distance: u64, fault: Fault) {
         self.faults.rewrites.fail_at(distance, fault);
+    }
+
+    /// Says how many bytes are free on the device.
+    pub fn say_free(&self, bytes: u64) {
+        *self.faults.free.lock() = Some(bytes);
     }
 
     /// Lets `distance` further writes through and refuses all that follow: the process is as good as dead then.
@@ -336,7 +344,8 @@ impl Backend for FaultyBackend {
 
     fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
         self.faults.meet(Operation::FreeBytes)?;
-        self.inner.free_bytes()
+        let said = *self.faults.free.lock();
+        said.map_or_else(|| self.inner.free_bytes(), |free| Ok(Some(free)))
     }
 
     fn background_errors(&self) -> Result<u64, StoreError> {

@@ -28,7 +28,6 @@ use crate::{
     schema::Table,
 };
 
-const KEY: &[u8] = b"expiry";
 /// Entries are worked on together until they name so many nodes, or are so many.
 const GROUP_NODES: usize = 4096;
 const GROUP_ROWS: usize = 256;
@@ -57,13 +56,15 @@ impl Record for ExpiryRecord {
 }
 
 impl ExpiryRecord {
+    pub(crate) const KEY: &[u8] = b"expiry";
+
     pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
-        let Some(bytes) = view.row(&Table::META, KEY)? else { return Ok(Self::default()) };
+        let Some(bytes) = view.row(&Table::META, Self::KEY)? else { return Ok(Self::default()) };
         record::decode("expiry", &bytes)
     }
 
     pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.put(Table::META, KEY, record::encode(self)?);
+        batch.put(Table::META, Self::KEY, record::encode(self)?);
         Ok(())
     }
 }

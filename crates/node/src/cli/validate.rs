@@ -1,0 +1,72 @@
+//! `validate`: every check of the snapshots of a node or a store, answered by the exit code.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{ArgGroup, Args};
+use reqwest::Method;
+use serde_json::json;
+use state_pruner::{offline, validate::ValidationReport};
+
+use super::{
+    OutputArgs,
+    render::{Failure, Output},
+    retain::Request,
+    work,
+};
+
+/// `validate`.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
+pub(super) struct ValidateArgs {
+    /// Address of a running node; what its validation comes to is judged by its health from then on.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Folder of a database, in use or not; nothing in it is written.
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// Folder of the records, marks and certificates, if it does not lie beside the database.
+    #[arg(long, value_name = "DIR", requires = "db")]
+    state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ValidateArgs {
+    pub(super) fn output(&self) -> Output {
+        self.output.choice()
+    }
+}
+
+/// Validates, prints and exits with what it came to.
+pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
+    let told = match (&args.url, &args.db) {
+        (Some(url), _) => of_node(url),
+        (None, Some(db)) => of_store(db, args.state_dir.as_deref()),
+        (None, None) => Err(Failure::new("usage", "give --url or --db")),
+    };
+    match told {
+        Ok(report) => {
+            let sound = report.is_sound();
+            let answer =
+                json!({ "sound": sound, "summary": report.summary(), "at": report.at, "checks": report.checks });
+            output.answer(&answer, || report.detailed_report());
+            if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(failure) => output.failed(&failure),
+    }
+}
+
+fn of_node(url: &str) -> Result<ValidationReport, Failure> {
+    Request { method: Method::POST, path: "v1/validate".to_owned(), body: None }.ask(url)
+}
+
+fn of_store(db: &Path, state_dir: Option<&Path>) -> Result<ValidationReport, Failure> {
+    let failed = |error: state_pruner::PruneError| Failure::new(error.code(), &error);
+    let validator = offline::validator(db, state_dir).map_err(failed)?;
+    let runtime = work::runtime().map_err(|error| Failure::new("start", error))?;
+    Ok(runtime.block_on(validator.run_comprehensive_validation()))
+}

@@ -1,0 +1,180 @@
+//! The health of a store from outside: while a node or a prune runs, or nobody does, on a store that may not be written.
+//!
+//! Costs: a dozen rows and what the engine keeps of its files in memory, however large the store is. Nothing is written,
+//! no lock is taken, and nobody is waited for (O14).
+
+use std::{
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use state_store::{ChainView as _, Holder, NativeChain, RocksBackend, Store, StoreError, Table, lock_holder};
+
+use super::{
+    AT_REST,
+    folder::{self, canonical, kept_dir},
+};
+use crate::{
+    clock::{Clock as _, SystemClock},
+    error::PruneError,
+    health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished, Validated},
+    outcome::{Ended, Freeze, Outcome, RestFloor},
+    phase::PhaseRecord,
+    records::{FolderRecords, Records, StoreRecords},
+    retention::Holds,
+    snapshot::recorded_lock,
+    sweep,
+    trigger::Ledger,
+    worker::SwitchedOff,
+};
+
+/// How often a store is looked at again that somebody changed while it was looked at.
+const LOOKS: usize = 20;
+/// Bytes of one range of a sweep, where nobody says.
+const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
+
+/// Which store, and by what it is judged.
+#[derive(Debug, Clone)]
+pub struct HealthRequest {
+    /// Folder of the database.
+    pub db: PathBuf,
+    /// Where its prunes keep their records, if that is not the folder beside it.
+    pub state_dir: Option<PathBuf>,
+    /// The bounds.
+    pub bounds: HealthConfig,
+    /// Its node begins a cycle after so many orders; absent where that is not known.
+    pub due_after: Option<u64>,
+    /// Bytes of one range of its sweeps.
+    pub range_bytes: NonZeroU64,
+    /// Milliseconds since 1970 now.
+    pub now_ms: u64,
+}
+
+impl HealthRequest {
+    /// The default bounds now.
+    pub fn new(db: &Path, state_dir: Option<&Path>) -> Self {
+        Self {
+            db: db.to_owned(),
+            state_dir: state_dir.map(Path::to_owned),
+            bounds: HealthConfig::default(),
+            due_after: None,
+            range_bytes: RANGE_BYTES,
+            now_ms: SystemClock::new().unix_ms(),
+        }
+    }
+}
+
+/// The health of a store from its records, read from outside.
+///
+/// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
+pub fn health_of_store(request: &HealthRequest) -> Result<Health, PruneError> {
+    let request = &HealthRequest { db: canonical(&request.db), ..request.clone() };
+    for _ in 1..LOOKS {
+        match look(request) {
+            // A node removes files that a reader has not opened yet: that is haste, not damage.
+            Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. }))
+                if lock_holder(&request.db)?.is_some() => {}
+            told => return told,
+        }
+    }
+    look(request)
+}
+
+fn look(request: &HealthRequest) -> Result<Health, PruneError> {
+    let backend = Arc::new(RocksBackend::open_for_a_look(&request.db)?);
+    health_of_opened(Arc::new(Store::foreign(backend, AT_REST)?), request)
+}
+
+/// The same through a store that is open already.
+///
+/// Errors: records that cannot be read.
+pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<Health, PruneError> {
+    let kept = kept_dir(&request.db, request.state_dir.as_deref());
+    let facts = if store.view()?.has_table(&Table::META) {
+        of_node(&store, request)?
+    } else {
+        let (records, holder) = (FolderRecords(kept.clone()), folder::holder(&kept)?);
+        let facts = of_rest(&records, holder)?;
+        if facts.freeze.is_none() && facts.last.is_none() && facts.unfinished.is_none() {
+            return Err(PruneError::NothingKnown { db: request.db.clone() }); // silence is not health (I13)
+        }
+        facts
+    };
+    let room = sweep::room(store.backend(), request.range_bytes.get())?;
+    Ok(health::assess(&Facts { room, ..facts }, &request.bounds))
+}
+
+/// A node's own store: the records are among its tables.
+fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneError> {
+    let (records, holder) = (StoreRecords(Arc::clone(store)), lock_holder_if_there(&request.db)?);
+    let told = Told::read(&records)?;
+    let head = NativeChain.head(&*store.view()?)?.map_or(0, |head| head.order.get()); // no commit: none went by
+    let ledger = Ledger::load(&records)?;
+    let lock = recorded_lock(&records)?;
+    let lock_record = lock.map(|record| RecordedLock { record, now_ms: request.now_ms, by: holder.clone() });
+    let age = CycleAge::told(told.last.as_ref(), ledger.as_ref(), (head, request.now_ms));
+    let unfinished = match (told.begun, holder) {
+        (Some(begun), Some(by)) => Some(Unfinished::HeldByNode { begun, by }),
+        (Some(begun), None) => Some(Unfinished::WithItsNode { begun }),
+        (None, _) => told.given_up.then_some(Unfinished::AtRest { begun: None }),
+    };
+    Ok(Facts {
+        unfinished,
+        lock_record,
+        cycle_age: age.map(|age| CycleAge { due_after: request.due_after, ..age }),
+        oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, request.now_ms),
+        ..told.facts()
+    })
+}
+
+/// A store at rest: the records lie beside it, and no cycle is ever due.
+fn of_rest(records: &dyn Records, holder: Option<Holder>) -> Result<Facts, PruneError> {
+    let told = Told::read(records)?;
+    let unfinished = match (told.begun, holder) {
+        (begun, Some(by)) => Some(Unfinished::Running { begun, by }), // it may not have marked anything yet
+        (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
+        (None, None) => told.given_up.then_some(Unfinished::AtRest { begun: None }),
+    };
+    Ok(Facts { unfinished, ..told.facts() })
+}
+
+/// A store in memory has no folder that anybody could hold.
+fn lock_holder_if_there(db: &Path) -> Result<Option<Holder>, PruneError> {
+    Ok(if db.exists() { lock_holder(db)? } else { None })
+}
+
+/// What every kind of records tells.
+struct Told {
+    freeze: Option<Freeze>,
+    last: Option<Outcome>,
+    begun: Option<Begun>,
+    given_up: bool,
+    validation: Option<Validated>,
+    off: Option<SwitchedOff>,
+}
+
+impl Told {
+    fn read(records: &dyn Records) -> Result<Self, PruneError> {
+        let (freeze, last) = (Freeze::load(records)?, Outcome::load(records)?);
+        let begun = PhaseRecord::load(records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
+        let given_up = begun.is_none() && is_given_up(RestFloor::load(records)?, last.as_ref());
+        let (validation, off) = (Validated::load(records)?, SwitchedOff::load(records)?);
+        Ok(Self { freeze, last, begun, given_up, validation, off })
+    }
+
+    fn facts(self) -> Facts {
+        let Self { freeze, last, validation, off, .. } = self;
+        Facts { freeze, last, validation, off, ..Facts::default() }
+    }
+}
+
+/// A prune had begun to delete below its floor, and a run that was refused since gave its cycle up.
+fn is_given_up(floor: Option<RestFloor>, last: Option<&Outcome>) -> bool {
+    match (floor, last.map(|last| &last.ended)) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some(floor), Some(Ended::Finished { first_order, .. })) => floor.order > *first_order,
+        (Some(_), Some(Ended::Failed { .. } | Ended::Cancelled)) => false, // that is a reason, or nothing to mend
+    }
+}

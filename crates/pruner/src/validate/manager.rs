@@ -1,0 +1,100 @@
+//! Which checks run, in which order, on what.
+
+use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    checks, integrity,
+    result::{Check, Checked, ValidationReport, ValidationResult},
+    timing,
+};
+use crate::{config::CycleConfig, recovery::ErrorRecoveryManager, snapshot::AtomicSnapshotManager};
+
+/// What a node may take for each step, the best of three: far above what a busy machine needs, so that only a fault goes
+/// beyond it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ValidationTargets {
+    /// For one snapshot, from its capture to its integrity hash.
+    pub capture: Duration,
+    /// For taking the lock and giving it back, which may wait for one commit.
+    pub lock: Duration,
+    /// For reading every small record.
+    pub records: Duration,
+}
+
+impl Default for ValidationTargets {
+    fn default() -> Self {
+        Self { capture: Duration::from_secs(5), lock: Duration::from_secs(2), records: Duration::from_secs(2) }
+    }
+}
+
+/// Where cycles keep their files, and how large their ranges are.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) state_dir: PathBuf,
+    pub(super) range_bytes: NonZeroU64,
+}
+
+/// Checks the snapshots of a store, and what is built on them.
+#[derive(Debug)]
+pub struct SnapshotValidator {
+    snapshots: Arc<AtomicSnapshotManager>,
+    recovery: Option<Arc<ErrorRecoveryManager>>,
+    targets: ValidationTargets,
+    place: Option<Place>,
+}
+
+impl SnapshotValidator {
+    /// Over these snapshots, and over the recovery of their phases where there is one.
+    pub fn new(
+        snapshot_manager: Arc<AtomicSnapshotManager>,
+        recovery_manager: Option<Arc<ErrorRecoveryManager>>,
+    ) -> Self {
+        Self {
+            snapshots: snapshot_manager,
+            recovery: recovery_manager,
+            targets: ValidationTargets::default(),
+            place: None,
+        }
+    }
+
+    /// The same with other targets.
+    pub fn with_targets(self, targets: ValidationTargets) -> Self {
+        Self { targets, ..self }
+    }
+
+    /// The same, knowing where cycles keep marks and certificates; without that, these are not looked at.
+    pub fn with_cycles(self, config: &CycleConfig) -> Self {
+        let place = Place { state_dir: config.state_dir.clone(), range_bytes: config.range_bytes };
+        Self { place: Some(place), ..self }
+    }
+
+    /// Runs every check. A poll of it reads the disk and may wait for a commit: poll it where that is allowed.
+    pub async fn run_comprehensive_validation(&self) -> ValidationReport {
+        let mut checks = Vec::new();
+        for check in Check::ALL {
+            checks.push(Checked { check, result: self.run(check) });
+            std::future::ready(()).await;
+        }
+        ValidationReport { at: self.snapshots.parts().clock.unix_ms(), checks }
+    }
+
+    fn run(&self, check: Check) -> ValidationResult {
+        let snapshots = &*self.snapshots;
+        match check {
+            Check::Creation => checks::creation(snapshots),
+            Check::Reload => checks::reload(snapshots),
+            Check::Locking => checks::locking(snapshots),
+            Check::Phases => checks::phases(snapshots),
+            Check::Recovery => checks::recovery(self.recovery.as_deref()),
+            Check::Integrity => integrity::check(snapshots, self.place.as_ref()),
+            Check::Concurrency => timing::concurrency(snapshots),
+            Check::Performance => timing::performance(snapshots, &self.targets),
+            Check::Resources => timing::resources(snapshots, self.place.as_ref()),
+        }
+    }
+}
+
+/// Whether the current snapshot is whole and is the one that a restart would find. Takes no lock and captures nothing.
+pub async fn quick_health_check(snapshot_manager: &AtomicSnapshotManager) -> ValidationResult {
+    checks::reload(snapshot_manager)
+}

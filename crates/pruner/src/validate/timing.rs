@@ -1,0 +1,295 @@
+//! Many at once, how long it takes, and what it holds.
+
+use std::{
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use super::{
+    checks::{NO_STATE, faults_of},
+    manager::{Place, ValidationTargets},
+    result::ValidationResult,
+};
+use crate::{
+    clock::Clock,
+    error::{PruneError, iec},
+    health::Room,
+    records::RecordKey,
+    snapshot::{AtomicSnapshotManager, NotNow},
+    sweep,
+};
+
+/// Threads that ask at once, and how often each does.
+const ASKERS: usize = 4;
+const TIMES: usize = 25;
+
+/// How often what is timed is done: the best counts, because a busy machine only makes it slower.
+const TRIES: usize = 3;
+
+/// Lets several ask for the lock, and capture, at once.
+pub(super) fn concurrency(snapshots: &AtomicSnapshotManager) -> ValidationResult {
+    if let Err(not_now) = snapshots.probe() {
+        return ValidationResult::skipped(not_now.to_string());
+    }
+    let crowd = Crowd::default();
+    let start = Barrier::new(ASKERS);
+    thread::scope(|scope| {
+        for _ in 0..ASKERS {
+            scope.spawn(|| {
+                start.wait();
+                (0..TIMES).for_each(|_| crowd.ask(snapshots));
+            });
+        }
+        scope.spawn(|| crowd.capture(snapshots));
+    });
+    crowd.seen().judge()
+}
+
+/// Counts of those who ask.
+#[derive(Default)]
+struct Crowd {
+    inside: AtomicU64,
+    most: AtomicU64,
+    taken: AtomicU64,
+    turned_away: AtomicU64,
+    by_phases: AtomicU64,
+    faults: parking_lot::Mutex<Vec<String>>,
+}
+
+impl Crowd {
+    fn ask(&self, snapshots: &AtomicSnapshotManager) {
+        match snapshots.probe() {
+            Ok(probe) => {
+                let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+                // A probe that a phase took over is no holder any more.
+                if probe.permit().is_current() {
+                    self.most.fetch_max(inside, Ordering::SeqCst);
+                }
+                thread::yield_now();
+                self.inside.fetch_sub(1, Ordering::SeqCst);
+                let kept = probe.permit().is_current();
+                let counter = if kept { &self.taken } else { &self.by_phases };
+                counter.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(NotNow::Probe) => {
+                self.turned_away.fetch_add(1, Ordering::SeqCst);
+            }
+            Err(NotNow::Phase(_)) => {
+                self.by_phases.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn capture(&self, snapshots: &AtomicSnapshotManager) {
+        let faults = match snapshots.rehearse() {
+            Ok(captured) => faults_of(&captured),
+            Err(PruneError::NoHead) => Vec::new(),
+            Err(error) => vec![format!("no snapshot can be taken meanwhile: {error}")],
+        };
+        self.faults.lock().extend(faults);
+    }
+
+    fn seen(self) -> Seen {
+        Seen {
+            most: self.most.into_inner(),
+            taken: self.taken.into_inner(),
+            turned_away: self.turned_away.into_inner(),
+            by_phases: self.by_phases.into_inner(),
+            faults: self.faults.into_inner(),
+        }
+    }
+}
+
+/// What became of those who asked.
+#[derive(Debug, Clone)]
+struct Seen {
+    most: u64,
+    taken: u64,
+    turned_away: u64,
+    by_phases: u64,
+    faults: Vec<String>,
+}
+
+impl Seen {
+    fn judge(self) -> ValidationResult {
+        let Self { most, taken, turned_away, by_phases, faults: mut wrong } = self;
+        // A phase that takes the lock over leaves its probe inside for a moment, with a dead permit.
+        if most > 1 && by_phases == 0 {
+            wrong.push(format!("{most} had the lock at once"));
+        }
+        if taken + turned_away + by_phases != (ASKERS * TIMES) as u64 {
+            wrong.push("somebody who asked got no answer".to_owned());
+        }
+        if wrong.is_empty() && by_phases > 0 {
+            return ValidationResult::skipped("a phase took the lock meanwhile");
+        }
+        if taken == 0 {
+            wrong.push("nobody got a lock that nobody had".to_owned());
+        }
+        ValidationResult::unless(wrong, || format!("{taken} had the lock one by one, {turned_away} were turned away"))
+    }
+}
+
+/// Times what every phase does, against the targets.
+pub(super) fn performance(snapshots: &AtomicSnapshotManager, targets: &ValidationTargets) -> ValidationResult {
+    let parts = snapshots.parts();
+    let timed = |work: &mut dyn FnMut() -> Result<(), PruneError>| best(&*parts.clock, work);
+    let capture = match timed(&mut || snapshots.rehearse().map(|_| ())) {
+        Ok(took) => took,
+        Err(PruneError::NoHead) => return ValidationResult::skipped(NO_STATE),
+        Err(error) => return ValidationResult::skipped(format!("there is nothing to time: {error}")),
+    };
+    let read = timed(&mut || RecordKey::ALL.into_iter().try_for_each(|key| parts.records.load(key).map(|_| ())));
+    let records = match read {
+        Ok(took) => took,
+        Err(error) => return ValidationResult::skipped(format!("there is nothing to time: {error}")),
+    };
+    let lock = time_lock(snapshots);
+    judge_times(&[
+        ("a capture", Some(capture), targets.capture),
+        ("the records", Some(records), targets.records),
+        ("the lock", lock, targets.lock),
+    ])
+}
+
+/// Nothing while somebody holds it.
+fn time_lock(snapshots: &AtomicSnapshotManager) -> Option<Duration> {
+    let clock = &*snapshots.parts().clock;
+    let mut best = None;
+    for _ in 0..TRIES {
+        let start = clock.monotonic();
+        if snapshots.probe().map(drop).is_err() {
+            return None;
+        }
+        let took = clock.monotonic().saturating_sub(start);
+        best = Some(best.map_or(took, |best: Duration| best.min(took)));
+    }
+    best
+}
+
+fn best(clock: &dyn Clock, work: &mut dyn FnMut() -> Result<(), PruneError>) -> Result<Duration, PruneError> {
+    let mut best = Duration::MAX;
+    for _ in 0..TRIES {
+        let start = clock.monotonic();
+        work()?;
+        best = best.min(clock.monotonic().saturating_sub(start));
+    }
+    Ok(best)
+}
+
+fn judge_times(rows: &[(&str, Option<Duration>, Duration)]) -> ValidationResult {
+    let (mut told, mut wrong) = (Vec::new(), Vec::new());
+    for (what, took, most) in rows {
+        match took {
+            Some(took) if took > most => wrong.push(format!("{what} took {took:?} at best, {most:?} are allowed")),
+            Some(took) => told.push(format!("{what} {took:?} of {most:?}")),
+            None => told.push(format!("{what} was held and not timed")),
+        }
+    }
+    ValidationResult::unless(wrong, || told.join(", "))
+}
+
+/// Looks at free space, the barrier and the view.
+pub(super) fn resources(snapshots: &AtomicSnapshotManager, place: Option<&Place>) -> ValidationResult {
+    let range_bytes = place.map(|place| place.range_bytes.get());
+    let room = range_bytes.map(|bytes| sweep::room(snapshots.parts().store.backend(), bytes)).transpose();
+    match room {
+        Ok(room) => Held { room: room.flatten(), view: snapshots.view_age(), full: snapshots.is_barrier_full() }
+            .judge(snapshots.longest_age()),
+        Err(error) => ValidationResult::failed(format!("the files of the store cannot be listed: {error}")),
+    }
+}
+
+/// What is there, and what is held.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    room: Option<Room>,
+    /// How long the view of the current snapshot is held without progress.
+    view: Option<Duration>,
+    /// Whether its barrier remembers no more.
+    full: bool,
+}
+
+impl Held {
+    fn judge(self, longest: Duration) -> ValidationResult {
+        let mut wrong = Vec::new();
+        if let Some(Room { free, need }) = self.room.filter(|room| room.free < room.need) {
+            wrong.push(format!("the next cycle needs {} and {} are free", iec(need), iec(free)));
+        }
+        if let Some(age) = self.view.filter(|age| *age > longest) {
+            wrong.push(format!("a view that nobody works on is held for {age:?} and keeps bytes on disk"));
+        }
+        if self.full {
+            wrong.push("the barrier of the cycle under way is full, so it can only be abandoned".to_owned());
+        }
+        if wrong.is_empty() && self.room.is_none() && self.view.is_none() {
+            return ValidationResult::skipped("the engine tells of no device, and no view is held");
+        }
+        ValidationResult::unless(wrong, || {
+            let room = self.room.map(|room| format!("{} of {} needed are free", iec(room.free), iec(room.need)));
+            let view = self.view.map(|age| format!("a view is held for {age:?}"));
+            [room, view].into_iter().flatten().collect::<Vec<_>>().join(", ")
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(result: &ValidationResult) -> &'static str {
+        match result {
+            ValidationResult::Passed { .. } => "passed",
+            ValidationResult::Failed { .. } => "failed",
+            ValidationResult::Skipped { .. } => "skipped",
+        }
+    }
+
+    #[test]
+    fn two_who_had_the_lock_at_once_are_found() {
+        let all = (ASKERS * TIMES) as u64;
+        let rows = [
+            (1, all, 0, 0, "passed"),
+            (1, 3, all - 3, 0, "passed"),
+            (2, 3, all - 3, 0, "failed"),
+            (1, 3, all - 4, 0, "failed"),  // somebody got no answer
+            (0, 0, all, 0, "failed"),      // nobody was let in
+            (2, 3, all - 4, 1, "skipped"), // a phase took it over: the counts mean nothing
+        ];
+        for (most, taken, turned_away, by_phases, expected) in rows {
+            let seen = Seen { most, taken, turned_away, by_phases, faults: Vec::new() };
+            assert_eq!(word(&seen.clone().judge()), expected, "{seen:?}");
+            let broken = Seen { faults: vec!["no snapshot".to_owned()], ..seen };
+            assert_eq!(word(&broken.judge()), "failed");
+        }
+    }
+
+    #[test]
+    fn only_what_took_longer_than_it_may_at_best_is_found() {
+        let second = Duration::from_secs(1);
+        assert_eq!(word(&judge_times(&[("it", Some(second), second), ("that", None, second)])), "passed");
+        assert_eq!(word(&judge_times(&[("it", Some(second + Duration::from_nanos(1)), second)])), "failed");
+    }
+
+    #[test]
+    fn a_full_disk_a_full_barrier_and_a_forgotten_view_are_found() {
+        let hour = Duration::from_secs(3600);
+        let room = |free| Some(Room { free, need: 100 });
+        let rows = [
+            (None, None, false, "skipped"),
+            (room(100), None, false, "passed"),
+            (None, Some(hour), false, "passed"),
+            (room(99), None, false, "failed"),
+            (room(100), Some(hour + hour), false, "failed"),
+            (None, None, true, "failed"),
+        ];
+        for (room, view, full, expected) in rows {
+            let held = Held { room, view, full };
+            assert_eq!(word(&held.judge(hour)), expected, "{held:?}");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The facts that health is judged by, as the worker and its callers know them. Nothing here waits for a phase, and
+//! nothing is read from a table: the engine is asked for what it keeps in memory, and the device for its free space.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Inner, Pruner};
+use crate::{
+    error::PruneError,
+    health::{self, CycleAge, Facts, Health, HealthConfig, Room, Validated},
+    sweep,
+    validate::{SnapshotValidator, ValidationReport},
+};
+
+/// What the next cycle needs is measured again after so long.
+const NEED_HOLDS: Duration = Duration::from_secs(60);
+
+impl Pruner {
+    /// The verdict on it by the default bounds.
+    pub fn health(&self) -> Health {
+        health::assess(&self.facts(), &HealthConfig::default())
+    }
+
+    /// What it knows of itself. A node adds what else it knows before it judges.
+    pub fn facts(&self) -> Facts {
+        let inner = &*self.inner;
+        let (background_errors, room) = (inner.background_errors(), inner.room());
+        let clock = &inner.parts.clock;
+        let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
+        let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
+        let (snapshots, recovery) = (inner.snapshots.status(), inner.recovery.status());
+        let shared = inner.shared.lock();
+        let age = CycleAge::told(shared.last.as_ref(), Some(shared.coordinator.ledger()), (shared.head, now_ms));
+        Facts {
+            freeze: shared.freeze.clone(),
+            last: shared.last.clone(),
+            unfinished: None, // the status shows it
+            poisoned: shared.poisoned.clone(),
+            lag: (!filling).then(|| (inner.behind(&shared), inner.due_after())),
+            background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
+            disk: shared.coordinator.disk(),
+            incremental: shared.steady.status(),
+            too_much: shared.steady.is_too_much(now),
+            off: shared.off,
+            recovery: Some(recovery),
+            lock: snapshots.lock,
+            pause: shared.running.as_ref().map(|control| control.pause_state()),
+            snapshot_failures: snapshots.failures,
+            snapshot_path: inner.config.snapshots.path(),
+            lock_record: None, // the status shows it
+            cycle_age: age.map(|age| CycleAge { due_after: Some(inner.due_after()), ..age }),
+            oldest_pin: None, // of whoever keeps the pins
+            room,
+            reserve: inner.reserve_let_go(),
+            validation: shared.validation.clone(),
+        }
+    }
+
+    /// What the last validation came to, if there was one.
+    pub fn validated(&self) -> Option<Validated> {
+        self.inner.shared.lock().validation.clone()
+    }
+
+    /// Checks its snapshots and what is built on them; whoever works is not disturbed.
+    pub fn validator(&self) -> SnapshotValidator {
+        let inner = &*self.inner;
+        let recovery = Some(Arc::clone(&inner.recovery));
+        SnapshotValidator::new(Arc::clone(&inner.snapshots), recovery).with_cycles(&inner.config.cycle)
+    }
+
+    /// Takes the outcome of a validation over, durably: health is judged by the last one.
+    ///
+    /// Errors: a failed write; health judges it all the same as long as the process lives.
+    pub fn keep_validation(&self, report: &ValidationReport) -> Result<(), PruneError> {
+        let validated = report.validated();
+        self.inner.shared.lock().validation = Some(validated.clone());
+        validated.save(&*self.inner.parts.records)
+    }
+}
+
+impl Inner {
+    /// An engine that cannot even tell says so wherever else it is used.
+    pub(super) fn background_errors(&self) -> Option<u64> {
+        let Ok(errors) = self.parts.store.backend().background_errors() else { return None };
+        Some(errors)
+    }
+
+    /// What is free now, beside a need that was measured not long ago: listing many files holds the engine's own lock.
+    fn room(&self) -> Option<Room> {
+        let backend = self.parts.store.backend();
+        let Ok(Some(free)) = backend.free_bytes() else { return None };
+        let (now, mut known) = (self.parts.clock.monotonic(), self.need.lock());
+        if let Some((_, need)) = known.filter(|(at, _)| now.saturating_sub(*at) < NEED_HOLDS) {
+            return Some(Room { free, need });
+        }
+        let Ok(need) = sweep::largest_need(backend, self.config.cycle.range_bytes.get()) else { return None };
+        *known = Some((now, need));
+        Some(Room { free, need })
+    }
+}

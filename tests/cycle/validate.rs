@@ -1,0 +1,356 @@
+//! S46: the validator passes nothing without looking, fails what is broken, skips what it cannot ask, and disturbs nobody.
+
+use std::{
+    future::Future,
+    num::NonZeroU64,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    task::{Context, Poll, Waker},
+    thread::{self, ThreadId},
+    time::Duration,
+};
+
+use state_pruner::{
+    Clock, Command, PruneError, Pruner, PrunerConfig, RecordKey, Records as _, Retention, StoreRecords, TriggerConfig,
+    Verdict,
+    phase::{PhaseRecord, PrunePhase},
+    recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
+    snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
+    validate::{Check, SnapshotValidator, ValidationReport, ValidationResult, check_record, quick_health_check},
+};
+use state_store::{Backend, Fault, FaultyBackend, MemoryBackend};
+use state_tests::{
+    chain::Chain,
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::Profile,
+};
+
+/// Checks are never pending: they wait for nobody.
+fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("a check waits"),
+    }
+}
+
+fn failed(result: &ValidationResult) -> bool {
+    matches!(result, ValidationResult::Failed { .. })
+}
+
+fn skipped(result: &ValidationResult) -> bool {
+    matches!(result, ValidationResult::Skipped { .. })
+}
+
+/// A chain on a backend that fails where it is told to, with a manager that has a snapshot.
+struct Bench {
+    rig: Rig,
+    faulty: FaultyBackend,
+    parts: SnapshotParts,
+    snapshots: Arc<AtomicSnapshotManager>,
+    records: StoreRecords,
+    recovery: Option<Arc<ErrorRecoveryManager>>,
+}
+
+impl Bench {
+    fn empty() -> Self {
+        let faulty = FaultyBackend::over(MemoryBackend::new());
+        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+        let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+        let parts = rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none());
+        let snapshots = Arc::new(AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default()));
+        let records = StoreRecords(Arc::clone(&rig.chain.store));
+        Self { rig, faulty, parts, snapshots, records, recovery: None }
+    }
+
+    fn new() -> Self {
+        let mut bench = Self::empty();
+        bench.rig.chain.grow(Profile::Uniform, 120, 9);
+        bench.snapshots.create_snapshot(PrunePhase::BuildReach).unwrap();
+        bench.snapshots.end_cycle();
+        bench.faulty.say_free(1 << 40);
+        let config = RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() };
+        let metrics = RecoveryMetrics::new();
+        let (snapshots, store) = (Arc::clone(&bench.snapshots), Arc::clone(&bench.rig.chain.store));
+        bench.recovery = Some(Arc::new(ErrorRecoveryManager::new(snapshots, store, metrics, Some(config))));
+        bench
+    }
+
+    fn report(&self) -> ValidationReport {
+        let validator = SnapshotValidator::new(Arc::clone(&self.snapshots), self.recovery.clone());
+        now(validator.with_cycles(&self.rig.plan(5).config).run_comprehensive_validation())
+    }
+
+    fn phase_record(&self) -> PhaseRecord {
+        let snapshot = self.snapshots.status().snapshot.unwrap();
+        PhaseRecord {
+            cycle: 1,
+            phase: PrunePhase::BuildReach,
+            snapshot_id: snapshot.snapshot_id,
+            head_order: snapshot.snapshot.latest_order,
+            first_order: snapshot.snapshot.first_order,
+            roots_digest: snapshot.snapshot.roots_digest.0,
+            integrity_hash: snapshot.integrity_hash.0,
+            mark_digest: None,
+            config: [0; 32],
+            cursor: None,
+            swept_by: None,
+            deleted: 0,
+        }
+    }
+
+    /// The same snapshots over other parts.
+    fn remake(&mut self) {
+        self.snapshots = Arc::new(AtomicSnapshotManager::new(self.parts.clone(), SnapshotManagerConfig::default()));
+        self.snapshots.initialize().unwrap();
+    }
+
+    fn flip(&self, key: RecordKey) {
+        let mut bytes = self.records.load(key).unwrap().unwrap();
+        bytes[20] ^= 1;
+        self.records.save(key, &bytes).unwrap();
+    }
+}
+
+/// A clock on which everything takes long.
+#[derive(Debug, Default)]
+struct Slow(AtomicU64);
+
+impl Clock for Slow {
+    fn monotonic(&self) -> Duration {
+        Duration::from_secs(10 * self.0.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn unix_ms(&self) -> u64 {
+        0
+    }
+}
+
+/// A policy that answers one thread only.
+struct OnlyHere {
+    inner: Arc<dyn RetentionPolicy>,
+    here: ThreadId,
+}
+
+impl RetentionPolicy for OnlyHere {
+    fn advance(&self) -> Result<(), PruneError> {
+        self.inner.advance()
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        if thread::current().id() == self.here {
+            return self.inner.retention();
+        }
+        Err(PruneError::Invariant("asked by two at once".to_owned()))
+    }
+}
+
+#[test]
+fn everything_that_can_be_asked_of_a_sound_store_passes_with_what_was_seen() {
+    let bench = Bench::new();
+    bench.phase_record().save(&bench.records).unwrap();
+    let before = check::nodes(&bench.rig.chain.store);
+    let report = bench.report();
+    for check in Check::ALL {
+        let result = report.of(check).unwrap();
+        let ValidationResult::Passed { evidence } = result else { panic!("{}", report.detailed_report()) };
+        assert!(!evidence.is_empty(), "{check:?}");
+    }
+    assert!(report.is_sound() && report.summary().contains("9 checks passed"), "{}", report.summary());
+    assert_eq!(report.detailed_report().lines().count(), 1 + Check::ALL.len());
+    assert!(matches!(now(quick_health_check(&bench.snapshots)), ValidationResult::Passed { .. }));
+    assert_eq!(check::nodes(&bench.rig.chain.store), before);
+    assert!(bench.snapshots.lock_snapshot(PrunePhase::BuildReach).is_ok(), "what was taken was given back");
+}
+
+/// S46.
+#[test]
+fn every_precondition_fails_when_its_condition_is_broken() {
+    for check in Check::ALL {
+        let mut bench = Bench::new();
+        let guards = Arc::clone(&bench.snapshots);
+        let mut held = None;
+        match check {
+            Check::Creation => bench.faulty.fail_read(0, Fault::Corrupt),
+            Check::Reload => bench.flip(RecordKey::Snapshot),
+            Check::Locking => {
+                held = Some(guards.lock_snapshot(PrunePhase::BuildReach).unwrap());
+                drop(bench.rig.chain.store.issue_permit()); // by somebody beside the manager
+            }
+            Check::Phases => PhaseRecord { head_order: 3, ..bench.phase_record() }.save(&bench.records).unwrap(),
+            Check::Recovery => {
+                let recovery = bench.recovery.clone().unwrap();
+                let broken = || async { Err::<(), _>(PruneError::Invariant("it breaks".to_owned())) };
+                now(recovery.execute_phase_with_recovery(PrunePhase::BuildReach, broken)).unwrap_err();
+            }
+            Check::Integrity => {
+                bench.phase_record().save(&bench.records).unwrap();
+                bench.flip(RecordKey::Phase);
+            }
+            Check::Concurrency => {
+                let (inner, here) = (Arc::clone(&bench.parts.policy), thread::current().id());
+                bench.parts.policy = Arc::new(OnlyHere { inner, here });
+                bench.remake();
+            }
+            Check::Performance => {
+                bench.parts.clock = Arc::new(Slow::default());
+                bench.remake();
+            }
+            Check::Resources => bench.faulty.say_free(1),
+        }
+        let report = bench.report();
+        assert!(failed(report.of(check).unwrap()), "{check:?}: {}", report.detailed_report());
+        assert!(!report.is_sound() && report.summary().starts_with("NOT SOUND"));
+        assert!(report.validated().failed.iter().any(|text| text.starts_with(check.label())), "{check:?}");
+        drop(held);
+    }
+}
+
+#[test]
+fn a_check_that_cannot_be_asked_is_skipped_and_says_why() {
+    let empty = Bench::empty().report();
+    let unasked = [
+        Check::Creation,
+        Check::Reload,
+        Check::Phases,
+        Check::Recovery,
+        Check::Integrity,
+        Check::Performance,
+        Check::Resources,
+    ];
+    for check in unasked {
+        assert!(skipped(empty.of(check).unwrap()), "{check:?}: {}", empty.detailed_report());
+    }
+    let bench = Bench::new();
+    let guard = bench.snapshots.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    let report = bench.report();
+    for check in [Check::Locking, Check::Concurrency] {
+        let ValidationResult::Skipped { reason } = report.of(check).unwrap() else {
+            panic!("{}", report.detailed_report())
+        };
+        assert!(reason.contains("build_reach"), "{reason}");
+    }
+    assert!(guard.permit().is_current() && report.is_sound(), "{}", report.detailed_report());
+    let basic = SnapshotManagerConfig { enable_persistence: false, ..SnapshotManagerConfig::default() };
+    let basic = AtomicSnapshotManager::new(bench.parts.clone(), basic);
+    assert!(skipped(&now(quick_health_check(&basic))));
+    bench.flip(RecordKey::Snapshot);
+    assert!(failed(&now(quick_health_check(&bench.snapshots))));
+}
+
+fn pruner(rig: &Rig, hooks: &Hooks) -> Pruner {
+    let plan = rig.plan(5);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: None,
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
+    };
+    Pruner::start(rig.pruner_parts(hooks), config).unwrap()
+}
+
+/// A cycle that is held before its first delete: nothing fails, nothing is written, and it goes on as if nothing had been.
+#[test]
+fn a_validation_beside_a_cycle_disturbs_nothing_and_each_record_of_the_cycle_shows_a_flipped_bit() {
+    let bench = Bench::new();
+    let (release, released) = mpsc::channel::<()>();
+    let (told, sealed) = mpsc::channel();
+    let (ended, outcomes) = mpsc::channel();
+    let mut saves = 0;
+    let hooks = Hooks::new(move |moment| {
+        saves += usize::from(moment == Moment::PhaseSaved);
+        if moment == Moment::PhaseSaved && saves == 2 {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "held until the other end is dropped");
+        }
+        if moment == Moment::OutcomeSaved {
+            ended.send(()).unwrap();
+        }
+    });
+    let pruner = pruner(&bench.rig, &hooks);
+    pruner.command(Command::Run);
+    sealed.recv().unwrap();
+    let writes = bench.faulty.writes();
+    let report = now(pruner.validator().run_comprehensive_validation());
+    assert!(report.is_sound(), "{}", report.detailed_report());
+    assert!(
+        matches!(report.of(Check::Phases).unwrap(), ValidationResult::Passed { .. }),
+        "{}",
+        report.detailed_report()
+    );
+    assert_eq!(bench.faulty.writes(), writes, "a validation writes nothing");
+
+    for key in [RecordKey::Phase, RecordKey::LastCycle, RecordKey::Reports, RecordKey::Snapshot, RecordKey::Lock] {
+        let bytes = bench.records.load(key).unwrap().unwrap_or_else(|| panic!("{key:?}"));
+        check_record(key, &bytes).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(check_record(key, &flipped).is_err(), "{key:?}, bit {bit}");
+        }
+    }
+    drop(release);
+    outcomes.recv().unwrap();
+    assert_eq!(pruner.status().cycles_failed, 0);
+    drop(pruner);
+    check::exact(&bench.rig.chain, "after a validation");
+}
+
+/// Phases come and go while somebody validates without a pause: no phase is ever in anybody's way.
+#[test]
+fn validations_without_end_fail_no_cycle_and_find_nothing() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 121, 9);
+    let plan = rig.plan(5);
+    let env = rig.env(&plan, &Hooks::none());
+    let validator = SnapshotValidator::new(Arc::clone(&env.snapshots), None).with_cycles(&plan.config);
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let validating = scope.spawn(|| {
+            let mut runs = 0;
+            while runs == 0 || !stop.load(Ordering::SeqCst) {
+                let report = now(validator.run_comprehensive_validation());
+                assert!(report.is_sound(), "{}", report.detailed_report());
+                runs += 1;
+            }
+        });
+        for _ in 0..20 {
+            rig.chain.grow(Profile::Uniform, 121, 3);
+            plan.run(&env).unwrap();
+        }
+        stop.store(true, Ordering::SeqCst);
+        validating.join().unwrap();
+    });
+    check::exact(&rig.chain, "beside validations");
+}
+
+#[test]
+fn health_judges_the_last_validation_also_after_a_restart() {
+    let bench = Bench::new();
+    let subject = pruner(&bench.rig, &Hooks::none());
+    bench.faulty.say_free(1);
+    let report = now(subject.validator().run_comprehensive_validation());
+    assert!(failed(report.of(Check::Resources).unwrap()));
+    subject.keep_validation(&report).unwrap();
+    drop(subject);
+    bench.faulty.say_free(1 << 40);
+    let subject = pruner(&bench.rig, &Hooks::none());
+    let health = subject.health();
+    assert_eq!(
+        (health.verdict, health.reasons[0].code.as_str()),
+        (Verdict::Degraded, "validation_failed"),
+        "{health:?}"
+    );
+    assert!(health.reasons[0].message.contains("resources: "), "{health:?}");
+    let report = now(subject.validator().run_comprehensive_validation());
+    subject.keep_validation(&report).unwrap();
+    assert_eq!(subject.health().verdict, Verdict::Healthy, "{:?}", subject.health());
+}
