@@ -145,7 +145,7 @@ impl From<FirstLedger> for Ledger {
         let FirstLedger { begun, last_at, scheduled_from, counted, nodes_put, live, spread, served, .. } = first;
         let low_disk = first.low_disk.filter(|_| first.open.is_none());
         let new = Self::new(scheduled_from, counted);
-        Self { begun, last_at, nodes_put, live, spread, low_disk, served, ..new }
+        Self { begun, last_at, nodes_stored: nodes_put, live, spread, low_disk, served, ..new }
     }
 }
 
@@ -346,7 +346,7 @@ mod tests {
             "00000000000000010101000000000000000200000000000000000201026964010000000000000007e956d6",
         );
         let mut ledger = Ledger::decode(&hex::decode(first).unwrap()).unwrap();
-        assert_eq!((ledger.newest(), ledger.counted, ledger.nodes_put, ledger.live), (2, 4, 30, Some(6)));
+        assert_eq!((ledger.newest(), ledger.counted, ledger.nodes_stored, ledger.live), (2, 4, 30, Some(6)));
         assert_eq!((ledger.last_at, ledger.scheduled_from, ledger.spread), (Some(7), 7, Some(7)));
         assert_eq!((ledger.served("id"), ledger.low_disk, ledger.owed_from), (Some(1), None, None));
         assert!(ledger.open().is_none() && ledger.runs().is_empty(), "what set them off is not known");

@@ -1,6 +1,6 @@
 //! S21, S33, S35, S57, L11, P1: what the journal lets go, on deltas whose nodes are made up, against plain sets.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use state_store::{
     Backlog, Base, Batch, Correction, Durability, Expired, Held, Idle, Indexed, Judging, Lag, MemoryBackend, Store,
@@ -304,8 +304,13 @@ fn a_mark_made_again_outlives_a_cycle_that_traces_an_older_state() {
     counted.commit(&[(1, 2)], &[]);
     counted.commit(&[(1, 1), (2, 1)], &[]);
     let removed = |counted: &Counted, traced: u64, cycle: u64| {
-        let (store, at) = (&counted.store, (order(traced), cycle));
-        store.correct_marks(&store.issue_permit(), at, &[], NonZeroUsize::MIN).unwrap().removed
+        let (permit, mut correction) = (counted.store.issue_permit(), Correction::new((order(traced), cycle), &[]));
+        loop {
+            let step = counted.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap();
+            if let ControlFlow::Break(corrected) = step {
+                return corrected.removed;
+            }
+        }
     };
     assert_eq!(removed(&counted, 1, 2), 0, "order 2 marked it too");
     counted = counted.restart();
