@@ -143,7 +143,8 @@ mod tests {
     #[test]
     fn events_that_cannot_be_written_degrade_a_node() {
         let failure = WriteFailure { code: "disk_full".to_owned(), message: "full".to_owned(), times: 3 };
-        let health = assess(&status(), None, [of_events(Some(failure))]);
+        let pruner = Health { verdict: Verdict::Healthy, reasons: Vec::new() };
+        let health = assess(&status(), pruner, [of_events(Some(failure))]);
         assert_eq!(health.verdict, Verdict::Degraded);
         assert_eq!(health.reasons.first().map(|reason| reason.code.as_str()), Some("events_unwritten"));
         assert!(of_events(None).is_none());

@@ -14,6 +14,7 @@ mod disk;
 mod jitter;
 mod ledger;
 mod status;
+mod turnover;
 
 use std::{num::NonZeroU64, time::Duration};
 
@@ -27,6 +28,7 @@ pub use jitter::Share;
 pub use ledger::Run;
 pub(crate) use ledger::{Beginning, Ending, KEPT_REQUESTS, Ledger};
 pub use status::{TriggerStatus, TriggersStatus};
+pub use turnover::Turnover;
 
 /// The triggers of major cycles besides the number of orders; the default has none of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,36 +59,6 @@ impl Default for TriggerConfig {
             low_disk: None,
             cooldown: Duration::ZERO,
         }
-    }
-}
-
-/// How much of the store is new since the last run and was not deleted between cycles: an upper bound of the share that is
-/// garbage, exact where the live state keeps its size. Absent until a first cycle has finished, and after each one until a
-/// round of the sweep between cycles has told what is left to it (I13).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Turnover {
-    /// Nodes that the mark of the last finished cycle found live.
-    pub live: u64,
-    /// Nodes by which the store has grown since the last run began: those put that were not there, less those that the sweep
-    /// between cycles deleted.
-    pub added: u64,
-    /// Those of them that it is about to delete, at least.
-    pub waiting: u64,
-}
-
-impl Turnover {
-    /// From 0 to 1; 0 of nothing.
-    pub fn share(self) -> f64 {
-        if self.present() == 0 { 0.0 } else { self.garbage() as f64 / self.present() as f64 }
-    }
-
-    /// What only a cycle can find of it.
-    fn garbage(self) -> u64 {
-        self.added.saturating_sub(self.waiting)
-    }
-
-    fn present(self) -> u64 {
-        self.live.saturating_add(self.added)
     }
 }
 
