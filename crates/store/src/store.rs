@@ -3,10 +3,12 @@
 //! Two kinds are opened through the same type. A store of our own has a chain: it commits, has a head and a floor, and
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
+mod active;
 mod expire;
 mod floor;
 mod pin;
 mod rollback;
+mod room;
 mod settle;
 
 use std::{
@@ -21,18 +23,19 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use state_tree::{NodeHash, Order};
 
 use crate::{
-    backend::{Backend, Batch, Durability, KeyRange, View},
+    backend::{Backend, Batch, Durability, View},
     barrier::{Barrier, BarrierHold},
     chain::HeadRecord,
     counting::{Counting, Plan},
     error::StoreError,
-    filter::{LiveSet, Pace, Sweep, SweepSlot, SweepTally},
+    filter::{LiveSet, Pace, Sweep},
     gate::{ChainState, Commit, Committed, Writer},
     journal,
     permit::{Fence, Permit},
     point::{Point, reached},
-    reserve::{Reserve, Room},
+    reserve::Reserve,
 };
+pub use active::ActiveSweep;
 pub(crate) use expire::ExpiryRecord;
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
@@ -190,27 +193,6 @@ impl Store {
         self.change(|chain| chain.apply(&planned))?;
         MutexGuard::unlock_fair(gate); // a capture that waits goes before the next commit of a busy committer
         Ok(planned.committed)
-    }
-
-    /// A commit that finds no room lets the reserve go, so that those after it find some.
-    fn write_or_make_room(&self, batch: &Batch) -> Result<(), StoreError> {
-        let written = self.backend().write(batch, self.writer.durability);
-        if matches!(written, Err(StoreError::DiskFull { .. })) {
-            self.reserve().into_iter().for_each(Reserve::let_go_or_tell);
-        }
-        written
-    }
-
-    /// Gives the store a reserve of room, and takes it. The first one stays.
-    ///
-    /// Errors: a failed write other than for want of room.
-    pub fn keep_room(&self, reserve: Reserve) -> Result<Room, StoreError> {
-        self.reserve.get_or_init(|| reserve).take()
-    }
-
-    /// The reserve, if it was given one.
-    pub fn reserve(&self) -> Option<&Reserve> {
-        self.reserve.get()
     }
 
     /// Call after each change of what the gate guards.
@@ -380,40 +362,5 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         self.backend().unclaim();
-    }
-}
-
-/// The sweep filter switched on; dropping it switches it off. Compactions that began under it end under it.
-pub struct ActiveSweep<'a> {
-    store: &'a Store,
-    slot: Arc<SweepSlot>,
-    sweep: Arc<Sweep>,
-}
-
-impl ActiveSweep<'_> {
-    /// Rewrites the versions of the range through the filter and returns what the filter saw meanwhile.
-    ///
-    /// Errors: a permit revoked before or during it, a failed or cancelled rewrite; nothing live is lost by either.
-    pub fn rewrite(&self, range: &KeyRange) -> Result<SweepTally, StoreError> {
-        if !self.sweep.permit().is_current() {
-            return Err(StoreError::PermitRevoked);
-        }
-        let before = self.sweep.tally();
-        self.store.backend().rewrite_files(range)?;
-        if !self.sweep.permit().is_current() {
-            return Err(StoreError::PermitRevoked);
-        }
-        Ok(self.sweep.tally().since(&before))
-    }
-
-    /// Everything the filter saw under this sweep, compactions that the engine began by itself included.
-    pub fn tally(&self) -> SweepTally {
-        self.sweep.tally()
-    }
-}
-
-impl Drop for ActiveSweep<'_> {
-    fn drop(&mut self) {
-        self.slot.deactivate(&self.sweep);
     }
 }

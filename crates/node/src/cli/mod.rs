@@ -39,12 +39,12 @@ use crate::{
 use config::ConfigArgs;
 use journal::JournalArgs;
 use render::{Failure, Output};
-use request::Switch;
+use request::{PruneRunArgs, PruneSwitchArgs, Switch};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
 use validate::ValidateArgs;
-use values::{OwnLoad, at_most, layout, positive, positive_size, request_id, size};
+use values::{OwnLoad, at_most, layout, positive, positive_size, size};
 
 /// Bad usage.
 const USAGE: u8 = 2;
@@ -225,29 +225,6 @@ pub struct PruneArgs {
     /// Live nodes to read back afterwards.
     #[arg(long, value_name = "K", default_value = "1000", value_parser = positive)]
     verify_sample: NonZeroU64,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// `prune-run`.
-#[derive(Debug, Args)]
-pub struct PruneRunArgs {
-    /// Address of the node.
-    #[arg(long, value_name = "URL")]
-    url: String,
-    /// A name for this request: asked again under the same name, the node does not run again.
-    #[arg(long, value_name = "ID", value_parser = request_id)]
-    id: Option<String>,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
-/// `prune-disable` and `prune-enable`.
-#[derive(Debug, Args)]
-pub struct PruneSwitchArgs {
-    /// Address of the node.
-    #[arg(long, value_name = "URL")]
-    url: String,
     #[command(flatten)]
     output: OutputArgs,
 }

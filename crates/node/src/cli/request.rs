@@ -2,18 +2,43 @@
 
 use std::{process::ExitCode, time::Duration};
 
+use clap::Args;
 use serde::Deserialize;
 use state_pruner::Reply;
 
 use super::{
-    PruneRunArgs, PruneSwitchArgs,
+    OutputArgs,
     render::{Failure, Output},
+    values::request_id,
     work,
 };
 use crate::load::{Client, ClientError};
 
 /// The node answers at once; one that does not within this time is not reached.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `prune-run`.
+#[derive(Debug, Args)]
+pub(super) struct PruneRunArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL")]
+    pub(super) url: String,
+    /// A name for this request: asked again under the same name, the node does not run again.
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub(super) id: Option<String>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// `prune-disable` and `prune-enable`.
+#[derive(Debug, Args)]
+pub(super) struct PruneSwitchArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL")]
+    pub(super) url: String,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
 
 /// Asks for a cycle and prints what the node said.
 pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {

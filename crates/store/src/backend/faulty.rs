@@ -6,6 +6,7 @@
 //! never synced. No hook in the product is needed for any of it.
 
 mod operation;
+mod view;
 
 use std::{
     collections::BTreeMap,
@@ -16,12 +17,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use state_tree::NodeHash;
 
 use self::operation::Injection;
 pub use self::operation::{Fault, Lasting, Operation};
-use super::{Backend, Batch, Durability, Flow, KeyRange, MemoryBackend, NodeFile, Space, View};
-use crate::{error::StoreError, filter::SweepSlot, schema::Table};
+use self::view::FaultyView;
+use super::{Backend, Batch, Durability, KeyRange, MemoryBackend, NodeFile, Space, View};
+use crate::{error::StoreError, filter::SweepSlot};
 
 /// What a power loss takes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -355,60 +356,5 @@ impl Backend for FaultyBackend {
 
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
         self.inner.sweep_slot()
-    }
-}
-
-struct FaultyView {
-    inner: Arc<dyn View>,
-    faults: Arc<Faults>,
-}
-
-impl View for FaultyView {
-    fn sequence(&self) -> u64 {
-        self.inner.sequence()
-    }
-
-    fn node(&self, hash: &NodeHash) -> Result<Option<Vec<u8>>, StoreError> {
-        self.faults.read(Operation::ReadNode)?;
-        self.inner.node(hash)
-    }
-
-    fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
-        self.faults.read(Operation::ReadNodes)?;
-        self.inner.nodes(hashes, each)
-    }
-
-    fn scan_nodes(&self, range: &KeyRange, each: &mut dyn FnMut(&[u8], &[u8]) -> Flow) -> Result<(), StoreError> {
-        self.faults.read(Operation::ScanNodes)?;
-        self.inner.scan_nodes(range, each)
-    }
-
-    fn row(&self, table: &Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.faults.read(Operation::ReadRow)?;
-        self.inner.row(table, key)
-    }
-
-    fn rows(
-        &self,
-        table: &Table,
-        keys: &[[u8; 8]],
-        each: &mut dyn FnMut(usize, Option<&[u8]>),
-    ) -> Result<(), StoreError> {
-        self.faults.read(Operation::ReadRows)?;
-        self.inner.rows(table, keys, each)
-    }
-
-    fn scan(
-        &self,
-        table: &Table,
-        range: &KeyRange,
-        each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
-    ) -> Result<(), StoreError> {
-        self.faults.read(Operation::ScanRows)?;
-        self.inner.scan(table, range, each)
-    }
-
-    fn has_table(&self, table: &Table) -> bool {
-        self.inner.has_table(table)
     }
 }
