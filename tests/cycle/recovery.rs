@@ -16,11 +16,12 @@ use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Control, Ended, HeldBy, PruneError, Pruner, PrunerConfig, Reply, TriggerConfig, TriggerState,
     Verdict,
+    events::{Breaker, Event, EventSink},
     phase::{PhaseRecord, PrunePhase},
     recovery::{
         BreakerState, Came, ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics, RecoveryState, Remedy, remedy,
     },
-    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotPath},
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts, SnapshotPath},
 };
 use state_store::{Armed, Disposition, Fault, FaultyBackend, StoreError};
 use state_tests::{
@@ -102,6 +103,41 @@ fn transient_faults_back_off_and_permanent_faults_do_not_retry() {
         assert_eq!((tried, ended.unwrap_err().code()), (1, code));
         assert_eq!(rig.clock.slept().len(), slept, "{code}");
     }
+}
+
+/// Keeps what it is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<Event>>);
+
+impl EventSink for Told {
+    fn emit(&self, event: Event) {
+        self.0.lock().push(event);
+    }
+}
+
+#[test]
+fn retries_and_the_breaker_are_events() {
+    let (rig, told) = (grown(), Arc::new(Told::default()));
+    let events: Arc<dyn EventSink> = Arc::clone(&told) as _;
+    let parts = SnapshotParts { events, ..rig.parts(NonZeroU64::new(WINDOW).unwrap(), &Hooks::none()) };
+    let snapshots = Arc::new(AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default()));
+    let store = Arc::clone(&rig.chain.store);
+    let subject = ErrorRecoveryManager::new(snapshots, store, RecoveryMetrics::new(), None);
+    let codes = || -> Vec<&'static str> { told.0.lock().drain(..).map(|event| event.code()).collect() };
+    attempts(&subject, vec![io(), io()]).1.unwrap();
+    assert_eq!(codes(), ["retry_attempted", "retry_attempted"]);
+    let given_up = ["retry_attempted", "retry_attempted", "retry_attempted", "retry_given_up"];
+    for _ in 0..2 {
+        attempts(&subject, vec![io(), io(), io(), io()]).1.unwrap_err();
+        assert_eq!(codes(), given_up);
+    }
+    attempts(&subject, vec![io(), io(), io(), io()]).1.unwrap_err();
+    assert_eq!(codes(), [given_up.as_slice(), &["breaker_changed"]].concat());
+    subject.allow_probe();
+    attempts(&subject, Vec::new()).1.unwrap();
+    let changed: Vec<Event> = told.0.lock().drain(..).collect();
+    let state = |state| Event::BreakerChanged { state };
+    assert_eq!(changed, [state(Breaker::HalfOpen), state(Breaker::Closed)]);
 }
 
 /// What helps follows from the type alone.

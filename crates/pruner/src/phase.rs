@@ -194,8 +194,9 @@ impl PhaseRecord {
 pub(crate) fn roll_back(
     from: PrunePhase,
     records: &dyn Records,
-) -> Result<Option<(PrunePhase, PrunePhase)>, PruneError> {
+) -> Result<Option<(u64, PrunePhase, PrunePhase)>, PruneError> {
     let Some(record) = PhaseRecord::load(records)?.filter(|record| record.phase == from) else { return Ok(None) };
+    let cycle = record.cycle;
     let to = next(from, PhaseEvent::RolledBack)
         .ok_or_else(|| PruneError::Invariant(format!("there is no way back from {from}")))?;
     if to == PrunePhase::Idle {
@@ -203,7 +204,7 @@ pub(crate) fn roll_back(
     } else {
         PhaseRecord { phase: to, mark_digest: None, cursor: None, swept_by: None, ..record }.save(records)?;
     }
-    Ok(Some((from, to)))
+    Ok(Some((cycle, from, to)))
 }
 
 #[derive(Serialize, Deserialize)]

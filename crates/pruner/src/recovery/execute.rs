@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Came, ErrorRecoveryManager, Remedy,
+    BreakerState, Came, ErrorRecoveryManager, Remedy,
     manager::millis,
     remedy,
     retry::{self, Waits},
@@ -110,7 +110,14 @@ impl ErrorRecoveryManager {
     fn admit(&self, phase: PrunePhase) -> Result<(), PruneError> {
         let now = self.now();
         let mut state = self.state.lock();
-        let Err(until) = state.breaker.admit(now) else { return Ok(()) };
+        let Err(until) = state.breaker.admit(now) else {
+            let is_probe = state.breaker.state(now) == BreakerState::HalfOpen;
+            drop(state);
+            if is_probe {
+                self.tell_probe();
+            }
+            return Ok(());
+        };
         let wait_ms = millis(until.saturating_sub(now));
         let error = PruneError::BreakerOpen { failures: state.breaker.counted().failures, wait_ms };
         state.history.add(self.attempt(phase, 1, Some(&error), Came::HeldBack));
@@ -153,7 +160,7 @@ impl ErrorRecoveryManager {
             Then::AwaitRoom(wait, need) => (wait, Came::AwaitedRoom { need }),
             Then::NewSnapshot(wait) => (wait, Came::NewSnapshot { wait_ms: millis(wait) }),
         };
-        self.begin_retry(execution, error, came.clone());
+        self.begin_retry(execution, error, came.clone(), wait);
         let waiting = Waiting(self);
         if let Err(ended) = self.wait(execution, wait, &came).await {
             return Some(Some(ended));
@@ -196,10 +203,11 @@ impl ErrorRecoveryManager {
         }
     }
 
-    fn begin_retry(&self, execution: &Execution<'_>, error: &PruneError, came: Came) {
+    fn begin_retry(&self, execution: &Execution<'_>, error: &PruneError, came: Came, wait: Duration) {
         let (phase, number) = (execution.phase, execution.failed);
         self.metrics.retries.increment(1);
         let attempt = self.attempt(phase, number, Some(error), came);
+        self.tell_retry(&attempt, error, wait);
         let mut state = self.state.lock();
         state.retries += 1;
         state.retrying += 1;
@@ -216,18 +224,20 @@ impl ErrorRecoveryManager {
         if came == Came::Exhausted {
             self.metrics.exhausted.increment(1);
         }
+        self.tell_given_up(phase, number, error, &came);
         self.note_failure(phase, number, error, came);
         if self.config.enable_phase_rollback {
-            self.roll_back(phase);
+            self.roll_back(phase, error);
         }
     }
 
     /// Goes back to the last safe phase; never forward (S38).
-    fn roll_back(&self, phase: PrunePhase) {
+    fn roll_back(&self, phase: PrunePhase, error: &PruneError) {
         match phase::roll_back(phase, &*self.snapshots.parts().records) {
             Ok(None) => {}
-            Ok(Some((from, to))) => {
+            Ok(Some((cycle, from, to))) => {
                 self.metrics.rollbacks.increment(1);
+                self.tell_rolled_back(cycle, (from, to), error);
                 tracing::warn!(%from, %to, "the phase was given up and went back");
             }
             Err(error) => {

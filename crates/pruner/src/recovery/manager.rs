@@ -258,6 +258,7 @@ impl ErrorRecoveryManager {
 
     /// What cannot be saved holds in this process: a restart begins with a closed breaker then.
     fn save_if_changed(&self, (before, after): (Saved, Saved)) {
+        self.tell_breaker(&before, &after);
         if before != after
             && let Err(error) = after.save(&*self.snapshots.parts().records)
         {

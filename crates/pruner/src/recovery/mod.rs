@@ -18,6 +18,7 @@ mod retry;
 mod runner;
 mod saved;
 mod status;
+mod telling;
 
 pub use attempt::{Attempt, Came};
 pub use breaker::BreakerState;

@@ -103,12 +103,17 @@ impl AtomicSnapshotManager {
         (begun, timeout): (Duration, Duration),
         control: &Control,
     ) -> Result<SnapshotGuard<'_>, PruneError> {
-        let mut is_over = timeout.is_zero();
+        let (mut is_over, mut holder) = (timeout.is_zero(), None);
         loop {
             let lock = match self.take(phase) {
                 Err(PruneError::Blocked(Blocked::Held(lock))) => lock,
+                Ok(guard) => {
+                    self.tell_waited(phase, holder, begun);
+                    return Ok(guard);
+                }
                 other => return other,
             };
+            holder = Some(lock.locked_by_phase);
             let waited = self.parts.clock.monotonic().saturating_sub(begun);
             if is_over || waited >= timeout {
                 let waited_ms = millis(waited.max(timeout));
@@ -278,6 +283,6 @@ impl AtomicSnapshotManager {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
 }

@@ -3,9 +3,15 @@
 //! A round of the sweep between cycles takes its snapshot and its lock after each commit: those are told with the rounds,
 //! and only what goes wrong with them is told here.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use super::{guard::SnapshotGuard, holder::Blocked, lock::Lock, manager::AtomicSnapshotManager, types::AtomicSnapshot};
+use super::{
+    guard::SnapshotGuard,
+    holder::Blocked,
+    lock::{Lock, millis},
+    manager::AtomicSnapshotManager,
+    types::AtomicSnapshot,
+};
 use crate::{error::PruneError, events::Event, phase::PrunePhase};
 
 /// Whether a phase comes too often to tell of each of its locks.
@@ -58,11 +64,18 @@ impl AtomicSnapshotManager {
     pub(super) fn tell_taken(&self, phase: PrunePhase, snapshot: u64, before: Option<Lock>) {
         if let Some(before) = before {
             let unrenewed = self.parts.clock.monotonic().saturating_sub(before.renewed);
-            let unrenewed_ms = u64::try_from(unrenewed.as_millis()).map_or(u64::MAX, |ms| ms);
-            self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms });
+            self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms: millis(unrenewed) });
         }
         if !is_often(phase) {
             self.tell(Event::LockTaken { phase, snapshot });
+        }
+    }
+
+    /// A phase that got its lock at once waited for nobody.
+    pub(super) fn tell_waited(&self, phase: PrunePhase, holder: Option<PrunePhase>, begun: Duration) {
+        if let Some(holder) = holder {
+            let waited_ms = millis(self.parts.clock.monotonic().saturating_sub(begun));
+            self.tell(Event::LockWaited { phase, holder, waited_ms });
         }
     }
 

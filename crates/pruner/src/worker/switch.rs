@@ -6,6 +6,7 @@ use state_store::record::{self, Record};
 use super::{Pruner, status::Reply};
 use crate::{
     error::PruneError,
+    events::Event,
     records::{RecordKey, Records},
 };
 
@@ -49,6 +50,7 @@ impl Pruner {
         };
         running.into_iter().flatten().for_each(|control| control.cancel());
         tracing::warn!("pruning was switched off by an operator; nothing is deleted until it is switched on");
+        self.tell("pruning: switched off");
         Reply::Accepted
     }
 
@@ -59,8 +61,13 @@ impl Pruner {
         }
         self.inner.shared.lock().off = None;
         tracing::warn!("pruning was switched on by an operator");
+        self.tell("pruning: switched on");
         self.wake(); // what was held back may be due
         Reply::Accepted
+    }
+
+    fn tell(&self, what: &str) {
+        self.inner.parts.events.emit(Event::ConfigChanged { what: what.to_owned() });
     }
 }
 

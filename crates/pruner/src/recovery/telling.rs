@@ -1,0 +1,50 @@
+//! What is told of recovery, never under its lock: whoever takes events may wait for a disk.
+
+use super::{Attempt, Came, ErrorRecoveryManager, manager::millis, saved::Saved};
+use crate::{
+    error::PruneError,
+    events::{Breaker, Event},
+    phase::PrunePhase,
+};
+
+impl ErrorRecoveryManager {
+    fn tell(&self, event: Event) {
+        self.snapshots.parts().events.emit(event);
+    }
+
+    /// A phase failed and is tried again.
+    pub(super) fn tell_retry(&self, attempt: &Attempt, error: &PruneError, wait: std::time::Duration) {
+        self.tell(Event::RetryAttempted {
+            what: attempt.phase.to_string(),
+            attempt: attempt.number,
+            delay_ms: millis(wait),
+            error: error.code().to_owned(),
+        });
+    }
+
+    /// A phase was tried often enough.
+    pub(super) fn tell_given_up(&self, phase: PrunePhase, attempts: u32, error: &PruneError, came: &Came) {
+        if *came == Came::Exhausted {
+            self.tell(Event::RetryGivenUp { what: phase.to_string(), attempts, error: error.code().to_owned() });
+        }
+    }
+
+    pub(super) fn tell_rolled_back(&self, cycle: u64, (from, to): (PrunePhase, PrunePhase), error: &PruneError) {
+        self.tell(Event::PhaseRolledBack { cycle, from, to, error: error.code().to_owned() });
+    }
+
+    /// The one attempt that an open breaker lets through.
+    pub(super) fn tell_probe(&self) {
+        self.tell(Event::BreakerChanged { state: Breaker::HalfOpen });
+    }
+
+    /// Tells of a breaker that opened, once more or for the first time, or closed.
+    pub(super) fn tell_breaker(&self, before: &Saved, after: &Saved) {
+        let state = match (before.breaker.openings, after.breaker.openings) {
+            (before, after) if after > before => Breaker::Open,
+            (1.., 0) => Breaker::Closed,
+            _ => return,
+        };
+        self.tell(Event::BreakerChanged { state });
+    }
+}
