@@ -27,12 +27,17 @@ fn add(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
     }
 }
 
-/// Copies the files of one folder into a new one.
+/// Copies a folder, with those in it, into a new one.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        let into = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &into);
+        } else {
+            fs::copy(&path, into).unwrap();
+        }
     }
 }
 

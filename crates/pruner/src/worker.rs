@@ -298,6 +298,12 @@ impl Inner {
         (reserve.room() == Room::LetGo).then(|| reserve.bytes())
     }
 
+    /// Bytes of the reserve, while it is kept.
+    fn reserve_held(&self) -> u64 {
+        let kept = self.parts.store.reserve().filter(|reserve| reserve.room() == Room::Kept);
+        kept.map_or(0, Reserve::bytes)
+    }
+
     /// Takes the reserve again, if there is room by now.
     fn take_reserve(&self) {
         if let Some(Err(error)) = self.parts.store.reserve().map(Reserve::take) {

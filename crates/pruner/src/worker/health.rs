@@ -88,6 +88,7 @@ impl Inner {
     fn room(&self) -> Option<Room> {
         let backend = self.parts.store.backend();
         let Ok(Some(free)) = backend.free_bytes() else { return None };
+        let free = free.saturating_add(self.reserve_held()); // a sweep that lacks room lets it go
         let (now, mut known) = (self.parts.clock.monotonic(), self.need.lock());
         if let Some((_, need)) = known.filter(|(at, _)| now.saturating_sub(*at) < NEED_HOLDS) {
             return Some(Room { free, need });

@@ -44,8 +44,11 @@ fn a_copy_of_an_open_store_has_what_was_committed_and_goes_on_alone() {
     commit(&alone, nodes(1_000, 100, 100)).unwrap();
     drop(alone);
     let after = contents(&rig.path());
+    // The store is open and works on its own files: it may remove what is shared, and nobody may change it.
+    let linked = |name: &str| name.ends_with(".sst") || name.ends_with(".blob");
+    let differs = |(name, bytes): &(&String, &Vec<u8>)| after.get(*name).is_some_and(|now| now != *bytes);
     let changed: Vec<&String> =
-        before.iter().filter(|(name, bytes)| after.get(*name) != Some(bytes)).map(|(name, _)| name).collect();
+        before.iter().filter(|(name, _)| linked(name)).filter(differs).map(|(name, _)| name).collect();
     assert!(changed.is_empty(), "what is written into the copy reaches the store: {changed:?}");
 }
 
