@@ -1,6 +1,6 @@
 //! How large a slice is, and how many follow a commit: by how long slices take, by how commits fare, by what waits.
 //!
-//! Promise: no slice is planned to hold the gate for longer than a quarter of [`SlicePace::MOST_TAKING`], the least slice
+//! Promise: no slice is planned to hold the gate for longer than half of [`SlicePace::MOST_TAKING`], the least slice
 //! aside; slices shrink while commits are slower than usual; what waits is worked off in a bounded number of commits, and
 //! at once where none come.
 
@@ -59,9 +59,9 @@ impl SlicePace {
 
     /// A slice of so many nodes took so long under the gate, and so long altogether.
     pub fn took(&mut self, nodes: u64, taking: Duration, working: Duration) {
-        let size = if taking > Self::MOST_TAKING / 4 || self.is_strained() {
+        let size = if taking > Self::MOST_TAKING / 2 || self.is_strained() {
             self.size / 2
-        } else if nodes as usize >= self.size / 2 && taking < Self::MOST_TAKING / 8 {
+        } else if nodes as usize >= self.size / 2 && taking < Self::MOST_TAKING / 4 {
             self.size + self.size / 4
         } else {
             self.size
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_slice_that_holds_the_gate_for_long_is_followed_by_smaller_ones() {
         let mut pace = SlicePace::new();
-        pace.took(256, 2 * MS, 4 * MS);
+        pace.took(256, 3 * MS, 4 * MS);
         assert_eq!(pace.size().get(), 128);
         (0..9).for_each(|_| pace.took(128, 40 * MS, 40 * MS));
         assert_eq!(pace.size().get(), SlicePace::LEAST);
