@@ -120,11 +120,12 @@ fn a_sweep_on_a_device_that_is_nearly_full_has_the_room_of_the_reserve() {
     keep_room(&rig, &device);
     device.fill_to(8 << 20);
     let pruner = start(&rig, SweepChoice::Filter);
-    assert_eq!(pruner.health().verdict, Verdict::Healthy);
+    let is_told = |pruner: &Pruner| codes(pruner).contains(&"reserve_released".to_owned());
+    assert!(!is_told(&pruner));
     let ended = run(&pruner);
     assert!(matches!(ended, Ended::Finished { .. }), "{ended:?}");
     assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::LetGo);
-    assert_eq!(codes(&pruner), ["reserve_released"]);
+    assert!(is_told(&pruner));
     check::exact(&rig.chain, "swept with the room of the reserve");
 
     device.empty();
