@@ -165,6 +165,26 @@ async fn an_expired_root_returns_pruned_with_the_floor() {
     node.stop().await;
 }
 
+/// L15: states and blocks are two classes with a window each, from one policy.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_class_is_pruned_by_its_own_window() {
+    let settings =
+        ["pruner.keep_last=3", "pruner.every_orders=1000000", "pruner.garbage_ratio=none", "chain.keep_blocks=9"];
+    let node = Running::start(&settings).await;
+    node.submit(&create(1, "00")).await;
+    for round in 1..12_u8 {
+        node.submit(&set(1, &hex::encode([round]))).await;
+    }
+    assert_eq!(node.prune().await, 10);
+    for order in 1..=12_u64 {
+        let state = node.get(&format!("v1/objects/{}?order={order}", path(1))).await.status();
+        let block = node.get(&format!("v1/blocks/{order}")).await.status();
+        let kept = |is_kept| if is_kept { StatusCode::OK } else { StatusCode::GONE };
+        assert_eq!((state, block), (kept(order >= 10), kept(order >= 4)), "order {order}");
+    }
+    node.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_mempool_answers_429_with_retry_after() {
     let settings = [

@@ -87,7 +87,7 @@ operations! {
 pub enum Lasting {
     /// One call.
     Once,
-    /// Every call from then on, until [`FaultyBackend::heal`].
+    /// Every call from then on, until [`heal`](super::FaultyBackend::heal).
     UntilHealed,
 }
 
