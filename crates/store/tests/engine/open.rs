@@ -77,6 +77,30 @@ fn a_list_of_files_that_was_cut_is_damage_and_no_other_kind_of_database() {
     assert_eq!(contents(copy.path()), before);
 }
 
+/// The engine would take what is left for the list of a younger store, and remove the tables that came later.
+#[test]
+fn a_list_of_files_that_ends_within_a_record_is_refused_before_any_file_is_removed() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 100, 2_000));
+    rig.backend.flush().unwrap();
+    let list = std::fs::read_to_string(rig.path().join("CURRENT")).unwrap();
+    let whole = std::fs::read(rig.path().join(list.trim())).unwrap();
+    for cut in [1, 2, 7, 12, 20] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&rig.path(), copy.path());
+        std::fs::write(copy.path().join(list.trim()), &whole[..whole.len() - cut]).unwrap();
+        let before = contents(copy.path());
+        for opener in [WRITERS[0], WRITERS[1], READER] {
+            let error = error_of(opener, copy.path());
+            assert!(matches!(&error, StoreError::Corrupt(why) if why.contains("ends within a record")), "{error}");
+        }
+        assert_eq!(contents(copy.path()), before, "cut by {cut}");
+    }
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&rig.path(), copy.path());
+    drop(RocksBackend::open_read_only(copy.path(), &SMALL).unwrap());
+}
+
 #[test]
 fn somebody_elses_store_is_never_opened_as_our_own() {
     let foreign = crate::foreign::Foreign::new();

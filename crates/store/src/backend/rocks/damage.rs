@@ -90,6 +90,52 @@ fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
     Err(StoreError::Corrupt(format!("{list} names none of the {count} table files in {path}: it was cut or replaced")))
 }
 
+/// The engine writes its list of files in blocks of so many bytes; no record begins in the last bytes of one.
+const BLOCK: usize = 32 * 1024;
+const RECORD_HEADER: usize = 7;
+
+/// Where a list of files has to end that ends within a record. Nothing where it ends with one, or has records of a kind
+/// that is not known here.
+fn torn_at(list: &[u8]) -> Option<usize> {
+    let (mut at, mut record) = (0, 0);
+    let mut is_whole = true;
+    while at < list.len() {
+        let left = BLOCK - at % BLOCK;
+        if left < RECORD_HEADER {
+            at += left;
+            continue;
+        }
+        let Some([_, _, _, _, low, high, kind]) = list.get(at..at + RECORD_HEADER) else { return Some(record) };
+        let end = at + RECORD_HEADER + usize::from(u16::from_le_bytes([*low, *high]));
+        match kind {
+            1 | 2 => record = at, // whole, or the first part
+            3 | 4 => {}           // a part in the middle, or the last
+            _ => return None,
+        }
+        if end > list.len() {
+            return Some(record);
+        }
+        (at, is_whole) = (end, matches!(kind, 1 | 4));
+    }
+    (!is_whole).then_some(record)
+}
+
+/// Refuses a store that nobody writes and whose list of files ends within a record: the engine would take the list for a
+/// younger one and, once it may write, remove the tables that the lost records named.
+pub(super) fn refuse_cut_list(path: &Path) -> Result<(), StoreError> {
+    let unreadable = |error| super::classify::classify_io(path, "reading the list of files", error);
+    let current = fs::read_to_string(path.join(CURRENT_FILE)).map_err(unreadable)?;
+    let name = path.join(current.trim());
+    let Ok(list) = fs::read(&name) else { return Ok(()) }; // the engine says what is wrong with it
+    let Some(whole) = torn_at(&list) else { return Ok(()) };
+    let (name, length) = (name.display(), list.len());
+    Err(StoreError::Corrupt(format!(
+        "{name} ends within a record, so it was cut: opening the store would remove the tables that the lost part named. \
+         Put the whole file back. If only the machine lost power, copy the folder, then cut the file from {length} to \
+         {whole} bytes (truncate -s {whole})"
+    )))
+}
+
 /// As [`RocksBackend::refuse_lost_list`], for a database that shows the default family and no other.
 pub(super) fn refuse_lost_families(path: &Path) -> Result<(), StoreError> {
     let mut options = Options::default();

@@ -224,6 +224,9 @@ fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
         return Err(not_a_database(path, "it is not a folder"));
     }
     fs::read(path.join(CURRENT_FILE)).map_err(|error| missing(path, "it has no file CURRENT", error))?;
+    if lock_holder(path)?.is_none() {
+        damage::refuse_cut_list(path)?; // BEFORE the engine may write; a writer's list is cut whenever it is read
+    }
     let mut options = Options::default();
     let (_log, logger) = EngineLog::install(Opening::Reader);
     options.set_info_logger(logger);
