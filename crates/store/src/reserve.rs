@@ -9,6 +9,7 @@ use std::{
     io::{self, Read as _},
     num::NonZeroU64,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -34,12 +35,14 @@ pub struct Reserve {
     path: PathBuf,
     bytes: NonZeroU64,
     room: Mutex<Room>,
+    /// What the room came to last: whoever shows it waits for no device.
+    is_kept: AtomicBool,
 }
 
 impl Reserve {
     /// A reserve of so many bytes at a path on the device of the store.
     pub fn new(path: PathBuf, bytes: NonZeroU64) -> Self {
-        Self { path, bytes, room: Mutex::new(Room::LetGo) }
+        Self { path, bytes, room: Mutex::new(Room::LetGo), is_kept: AtomicBool::new(false) }
     }
 
     /// Bytes it keeps when it can.
@@ -47,9 +50,9 @@ impl Reserve {
         self.bytes.get()
     }
 
-    /// Whether it keeps them now.
+    /// Whether it keeps them now. Waits for nobody who takes them or lets them go (O14).
     pub fn room(&self) -> Room {
-        *self.room.lock()
+        if self.is_kept.load(Ordering::Acquire) { Room::Kept } else { Room::LetGo }
     }
 
     /// Takes the room if twice as much is free, or if an earlier process has taken it. Cheap where it is kept already.
@@ -59,6 +62,7 @@ impl Reserve {
         let mut room = self.room.lock();
         if *room == Room::LetGo && (self.is_there()? || self.is_taken()?) {
             *room = Room::Kept;
+            self.is_kept.store(true, Ordering::Release);
         }
         Ok(*room)
     }
@@ -73,6 +77,7 @@ impl Reserve {
         }
         Self::remove(&self.path)?;
         *room = Room::LetGo;
+        self.is_kept.store(false, Ordering::Release);
         tracing::warn!(bytes = self.bytes, "the device is full: the reserve was let go");
         Ok(Some(self.bytes.get()))
     }
@@ -88,10 +93,13 @@ impl Reserve {
     ///
     /// Errors: a failed removal.
     pub fn remove(path: &Path) -> Result<(), StoreError> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(path, error)),
-            Ok(()) | Err(_) => Ok(()),
+        for file in [path, &aside(path)] {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(file, error)),
+                Ok(()) | Err(_) => {}
+            }
         }
+        Ok(())
     }
 
     fn is_there(&self) -> Result<bool, StoreError> {
@@ -103,21 +111,20 @@ impl Reserve {
     }
 
     fn is_taken(&self) -> Result<bool, StoreError> {
-        Self::remove(&self.path)?; // of another size
+        Self::remove(&self.path)?; // of another size, or what a process left that died while it took the room
         let folder = self.path.parent().map_or(Path::new("."), |folder| folder);
         let device = statvfs(folder).map_err(|errno| failed(folder, errno.into()))?;
         if device.f_bavail.saturating_mul(device.f_frsize) < self.bytes.get().saturating_mul(2) {
             return Ok(false);
         }
-        let mut aside = self.path.as_os_str().to_owned();
-        aside.push(".tmp");
-        let aside = PathBuf::from(aside);
+        let aside = aside(&self.path);
         let taken = self.fill(&aside).and_then(|()| fs::rename(&aside, &self.path));
         match taken {
             Ok(()) => Ok(true),
             Err(error) => {
-                Self::remove(&aside)?;
-                if error.kind() == io::ErrorKind::StorageFull { Ok(false) } else { Err(failed(&self.path, error)) }
+                Self::remove(&self.path)?;
+                let is_full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+                if is_full { Ok(false) } else { Err(failed(&self.path, error)) }
             }
         }
     }
@@ -133,6 +140,13 @@ impl Reserve {
         }
         file.sync_all()
     }
+}
+
+/// The name under which the room is taken before it is there.
+fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    PathBuf::from(name)
 }
 
 fn failed(path: &Path, source: io::Error) -> StoreError {

@@ -95,7 +95,7 @@ pub(crate) struct Ledger {
     pub(super) scheduled_from: u64,
     /// The order up to which runs have counted.
     pub(super) counted: u64,
-    /// [`state_store::Store::nodes_stored`] at the beginning of the last run that ended.
+    /// [`state_store::Store::nodes_stored`] at the beginning of the last run that finished.
     pub(super) nodes_stored: u64,
     /// Nodes that the mark of the last finished run found live.
     pub(super) live: Option<u64>,
@@ -212,8 +212,9 @@ impl Ledger {
         let to = ending.snapshot_head.map_or(open.head, |head| head).max(self.counted);
         let counted = to - self.counted;
         self.counted = to;
-        self.nodes_stored = open.nodes_stored;
-        self.live = ending.live.or(self.live);
+        if let Some(live) = ending.live {
+            (self.live, self.nodes_stored) = (Some(live), open.nodes_stored); // one that did not finish found no garbage
+        }
         self.scheduled_from = open.began_at;
         self.keep(Run {
             number: open.number,
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(end(&mut ledger, None), 46, "no snapshot: to where it began");
         begin(&mut ledger, 200, &[]);
         assert_eq!(ledger.interrupt().unwrap().counted, 0);
-        assert_eq!((ledger.counted, ledger.nodes_stored), (150, 1500), "what an interrupted run was to count is left");
+        assert_eq!(ledger.counted, 150, "what an interrupted run was to count is left");
         begin(&mut ledger, 210, &[]);
         assert_eq!(end(&mut ledger, Some(212)), 62);
         let counted: u64 = ledger.runs().iter().map(|run| run.counted).sum();
@@ -342,6 +343,20 @@ mod tests {
         assert_eq!(end(&mut ledger, Some(120)), 40);
         ledger.rolled_back(130);
         assert_eq!((ledger.counted, ledger.owed_from), (120, Some(130)), "above what was counted");
+    }
+
+    #[test]
+    fn a_run_that_does_not_finish_leaves_the_garbage_that_was_measured() {
+        let mut ledger = Ledger::new(0, 0);
+        let mut run = |nodes_stored, live| {
+            let requests = Vec::new();
+            ledger.begin(Beginning { trigger: Trigger::Orders, at: 1, head: 9, nodes_stored, requests });
+            ledger.end(Ending { snapshot_head: Some(9), live, duration_ms: 1, outcome: outcome() }).unwrap();
+            (ledger.nodes_stored, ledger.live)
+        };
+        assert_eq!(run(100, Some(50)), (100, Some(50)));
+        assert_eq!(run(130, None), (100, Some(50)), "cancelled: thirty more than at the last cycle");
+        assert_eq!(run(140, Some(60)), (140, Some(60)));
     }
 
     #[test]
@@ -384,6 +399,7 @@ mod tests {
         end(&mut ledger, Some(4));
         begin(&mut ledger, 5, &[]);
         (ledger.live, ledger.spread, ledger.low_disk, ledger.owed_from) = (Some(6), Some(7), Some(8), Some(9));
+        ledger.nodes_stored = 30;
         let bytes = record::encode(&ledger).unwrap();
         assert_eq!(record::decode::<Ledger>("triggers", &bytes).unwrap(), ledger);
         let pinned = concat!(

@@ -28,6 +28,7 @@ impl Pruner {
         let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
         let (snapshots, recovery) = (inner.snapshots.status(), inner.recovery.status());
+        let reserve = inner.reserve_let_go();
         let shared = inner.shared.lock();
         let age = CycleAge::told(shared.last.as_ref(), Some(shared.coordinator.ledger()), (shared.head, now_ms));
         Facts {
@@ -50,7 +51,7 @@ impl Pruner {
             cycle_age: age.map(|age| CycleAge { due_after: Some(inner.due_after()), ..age }),
             oldest_pin: None, // of whoever keeps the pins
             room,
-            reserve: inner.reserve_let_go(),
+            reserve,
             validation: shared.validation.clone(),
         }
     }
