@@ -8,8 +8,8 @@
 //! older states that are still kept may hold is known BEFORE a slice is taken (S58). Floor and deletes go through one log,
 //! so neither waits for the disk.
 //!
-//! Costs: per node one read of it and one delete; per round one snapshot record, two of the lock,. Where orders below the floor are kept, one
-//! walk of their states each time another one is.
+//! Costs: per node one read of it and one delete; per round one snapshot record and two of its lock. Where orders below the
+//! floor are kept, one walk of their states each time another one is.
 
 mod held;
 mod load;
