@@ -21,7 +21,8 @@ use state_tests::{
     workload::Profile,
 };
 
-fn pruner(rig: &Rig, hooks: &Hooks) -> Pruner {
+/// A pruner whose cycles begin when somebody asks.
+pub(crate) fn pruner(rig: &Rig, hooks: &Hooks) -> Pruner {
     let plan = rig.plan(5);
     let config = PrunerConfig {
         keep_last: plan.keep_last,

@@ -14,9 +14,9 @@ use std::{
     time::Duration,
 };
 
+use crate::health::pruner;
 use state_pruner::{
-    Clock, Command, PruneError, Pruner, PrunerConfig, RecordKey, Records as _, Retention, StoreRecords, TriggerConfig,
-    Verdict,
+    Clock, Command, PruneError, RecordKey, Records as _, Retention, StoreRecords, Verdict,
     phase::{PhaseRecord, PrunePhase},
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
@@ -241,20 +241,6 @@ fn a_check_that_cannot_be_asked_is_skipped_and_says_why() {
     assert!(skipped(&now(quick_health_check(&basic))));
     bench.flip(RecordKey::Snapshot);
     assert!(failed(&now(quick_health_check(&bench.snapshots))));
-}
-
-fn pruner(rig: &Rig, hooks: &Hooks) -> Pruner {
-    let plan = rig.plan(5);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
-    Pruner::start(rig.pruner_parts(hooks), config).unwrap()
 }
 
 /// A cycle that is held before its first delete: nothing fails, nothing is written, and it goes on as if nothing had been.

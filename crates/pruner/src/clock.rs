@@ -23,6 +23,11 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     }
 }
 
+/// A duration in the unit of records, reports and configurations.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
+}
+
 /// The clocks of the machine.
 #[derive(Debug)]
 pub struct SystemClock {
@@ -52,7 +57,7 @@ impl Clock for SystemClock {
     fn unix_ms(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         // Before 1970 there is nothing to show, and whatever was recorded seems to have just happened.
-        since.map_or(0, |since| u64::try_from(since.as_millis()).map_or(u64::MAX, |ms| ms))
+        since.map_or(0, millis)
     }
 }
 

@@ -12,6 +12,14 @@ use crate::error::PruneError;
 
 /// Turns a system error into ours, with the file it happened to.
 pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
+    failed_as(path, |path, source| PruneError::File { path, source })
+}
+
+/// The same for another kind of error; `other` makes it of what is neither permission nor room.
+pub(crate) fn failed_as<E: From<StoreError>, F: Fn(PathBuf, io::Error) -> E>(
+    path: &Path,
+    other: F,
+) -> impl Fn(io::Error) -> E + use<E, F> {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let path = path.to_owned();
     move |source| {
@@ -20,7 +28,7 @@ pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
         } else if matches!(source.kind(), StorageFull | QuotaExceeded) {
             StoreError::DiskFull { what: format!("writing {}", path.display()) }.into()
         } else {
-            PruneError::File { path: path.clone(), source }
+            other(path.clone(), source)
         }
     }
 }

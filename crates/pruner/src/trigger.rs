@@ -20,7 +20,7 @@ use std::{num::NonZeroU64, time::Duration};
 
 use serde::Serialize;
 
-use crate::certificate::Trigger;
+use crate::{certificate::Trigger, clock::millis};
 pub use disk::DiskStatus;
 use disk::LowDisk;
 use jitter::Seed;
@@ -261,7 +261,7 @@ impl Coordinator {
     /// When the schedule comes round, if there is one.
     pub(crate) fn scheduled_at(&self) -> Option<Duration> {
         let every = self.rules.config.every?;
-        let millis = u64::try_from(every.as_millis()).map_or(u64::MAX, |millis| millis);
+        let millis = millis(every);
         let early = self.seed.draw(self.rules.config.jitter, millis, self.ledger.begun + 1); // 0 is that of the orders
         Some(self.scheduled_from.after(every.saturating_sub(Duration::from_millis(early))))
     }

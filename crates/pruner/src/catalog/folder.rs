@@ -8,23 +8,13 @@ use std::{
 };
 
 use rustix::fs::OFlags;
-use state_store::StoreError;
 
 use super::CatalogError;
+use crate::files;
 
 /// Turns a system error into ours, with the file it happened to.
 pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> CatalogError + use<> {
-    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let path = path.to_owned();
-    move |source| {
-        if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) {
-            StoreError::Permission { path: path.clone(), source }.into()
-        } else if matches!(source.kind(), StorageFull | QuotaExceeded) {
-            StoreError::DiskFull { what: format!("writing {}", path.display()) }.into()
-        } else {
-            CatalogError::File { path: path.clone(), source }
-        }
-    }
+    files::failed_as(path, |path, source| CatalogError::File { path, source })
 }
 
 /// The names in a folder, sorted; those that are no text stand for nothing of ours and are left out.

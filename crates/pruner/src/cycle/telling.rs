@@ -2,6 +2,7 @@
 
 use super::{CycleEnv, CycleOrder, Finished, Marked};
 use crate::{
+    clock::millis,
     error::PruneError,
     events::{CycleEnd, Event},
     outcome::Freeze,
@@ -28,7 +29,7 @@ fn within<T>(
     let done = work();
     let took = env.parts.clock.monotonic().saturating_sub(begun);
     let outcome = done.as_ref().map_or_else(PruneError::code, |_| DONE).to_owned();
-    let millis = u64::try_from(took.as_millis()).map_or(u64::MAX, |ms| ms);
+    let millis = millis(took);
     events.emit(Event::PhaseLeft { cycle, phase, outcome, millis });
     done
 }

@@ -6,7 +6,7 @@ use super::{
     EventSink,
     event::{Event, RoundTotals},
 };
-use crate::{error::PruneError, incremental::Round, outcome::Freeze};
+use crate::{clock::millis, error::PruneError, incremental::Round, outcome::Freeze};
 
 /// Rounds are told after so long.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -21,7 +21,6 @@ pub(crate) struct RoundTally {
 impl RoundTally {
     /// Adds a round; gives what is to be told, if it is time.
     pub(crate) fn add(&mut self, round: &Round, now: Duration) -> Option<Event> {
-        let millis = |time: Duration| u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms);
         let micros = |time: Duration| u64::try_from(time.as_micros()).map_or(u64::MAX, |us| us);
         let totals = &mut self.totals;
         totals.rounds += 1;

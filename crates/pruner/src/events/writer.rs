@@ -19,7 +19,10 @@ use super::{
     queue::{Queue, Sent, Taken},
     status::{EventsConfig, EventsSync, Told, WriteFailure},
 };
-use crate::{clock::Clock, error::PruneError};
+use crate::{
+    clock::{Clock, millis},
+    error::PruneError,
+};
 
 /// Events that are taken from the queue together, at most.
 const BATCH: usize = 256;
@@ -281,7 +284,7 @@ impl Writer {
             return Some(Keep::ALL);
         }
         let EventsConfig { max_bytes, keep, .. } = &self.parts.config;
-        let keep_ms = u64::try_from(keep.as_millis()).map_or(u64::MAX, |ms| ms);
+        let keep_ms = millis(*keep);
         let since_ms = self.parts.clock.unix_ms().saturating_sub(keep_ms);
         let bytes = file.bytes();
         if bytes > max_bytes.get() {

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::{
-    BreakerState, Came, ErrorRecoveryManager, Remedy,
-    manager::millis,
-    remedy,
+    BreakerState, Came, ErrorRecoveryManager, Remedy, remedy,
     retry::{self, Waits},
 };
 use crate::{
+    clock::millis,
     control::Control,
     error::PruneError,
     phase::{self, PrunePhase},

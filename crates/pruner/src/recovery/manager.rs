@@ -12,7 +12,7 @@ use super::{
     remedy,
     saved::Saved,
 };
-use crate::{control::Control, error::PruneError, phase::PrunePhase, snapshot::AtomicSnapshotManager};
+use crate::{clock::millis, control::Control, error::PruneError, phase::PrunePhase, snapshot::AtomicSnapshotManager};
 
 /// Runs phases and meets their failures.
 pub struct ErrorRecoveryManager {
@@ -301,8 +301,4 @@ fn counts(error: &PruneError) -> bool {
         Corrupt => !error.is_live_fault() && !matches!(error, PruneError::Frozen { .. }),
         Input => false,
     }
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
 }

@@ -8,7 +8,11 @@ use std::time::Duration;
 use backoff::{ExponentialBackoff, backoff::Backoff as _};
 
 use super::RecoveryConfig;
-use crate::{clock::Clock, control::Control, error::PruneError};
+use crate::{
+    clock::{Clock, millis},
+    control::Control,
+    error::PruneError,
+};
 
 /// By up to this share a wait is longer or shorter than the sums say, so that what failed together is not tried together.
 const JITTER: f64 = 0.5;
@@ -41,7 +45,7 @@ impl Waits {
     /// The next wait, in whole milliseconds.
     pub(super) fn next(&mut self) -> Duration {
         let wait = self.sums.next_backoff().map_or(self.most, |wait| wait.min(self.most));
-        Duration::from_millis(u64::try_from(wait.as_millis()).map_or(u64::MAX, |millis| millis))
+        Duration::from_millis(millis(wait))
     }
 }
 

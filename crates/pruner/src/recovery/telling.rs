@@ -1,7 +1,8 @@
 //! What is told of recovery, never under its lock: whoever takes events may wait for a disk.
 
-use super::{Attempt, Came, ErrorRecoveryManager, manager::millis, saved::Saved};
+use super::{Attempt, Came, ErrorRecoveryManager, saved::Saved};
 use crate::{
+    clock::millis,
     error::PruneError,
     events::{Breaker, Event},
     phase::PrunePhase,

@@ -5,6 +5,8 @@ use std::{num::NonZeroU64, time::Duration};
 use serde::{Deserialize, Serialize};
 use state_tree::Order;
 
+use crate::clock::millis;
+
 /// What to keep. The window is what either of the first two asks for; the third keeps single orders below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeepPolicy {
@@ -43,7 +45,7 @@ impl KeepPolicy {
 
     /// Milliseconds of chain time to keep.
     pub(crate) fn time_ms(&self) -> Option<u64> {
-        self.time.map(|time| u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms))
+        self.time.map(millis)
     }
 }
 

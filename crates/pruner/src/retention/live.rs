@@ -24,7 +24,7 @@ use super::{
     within::first_of_time,
 };
 use crate::{
-    clock::Clock,
+    clock::{Clock, millis},
     error::PruneError,
     events::{Event, EventSink},
     policy::{FloorRows, with_reader_pins},
@@ -86,11 +86,6 @@ impl std::fmt::Debug for LiveRetention {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LiveRetention").field("keep", &self.parts.keep).finish_non_exhaustive()
     }
-}
-
-/// A duration in the unit of records.
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).map_or(u64::MAX, |ms| ms)
 }
 
 impl LiveRetention {

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use state_store::PinOwner;
 use state_tree::Order;
 
+use crate::clock::millis;
+
 /// How long a reader may hold an order below the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReaderLimit {
@@ -101,7 +103,7 @@ impl Readers {
                 Some(limit) if age > limit => ReaderState::TooOld,
                 Some(_) | None => ReaderState::Below,
             };
-            let age_ms = u64::try_from(age.as_millis()).map_or(u64::MAX, |ms| ms);
+            let age_ms = millis(age);
             let status = ReaderStatus { order: order.get(), owner, since_order: since.get(), age_ms, state };
             readers.push(Reader { id, status });
         }

@@ -16,7 +16,7 @@ use super::{
     manager::{AtomicSnapshotManager, Held, State},
     types::AtomicSnapshot,
 };
-use crate::{control::Control, error::PruneError, metrics, phase::PrunePhase, records::RecordKey};
+use crate::{clock::millis, control::Control, error::PruneError, metrics, phase::PrunePhase, records::RecordKey};
 
 /// A lock that is held.
 pub(super) struct Lock {
@@ -281,8 +281,4 @@ impl AtomicSnapshotManager {
         };
         self.parts.records.stage(RecordKey::Lock, &record::encode(&slot)?)
     }
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
 }

@@ -5,14 +5,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{
-    guard::SnapshotGuard,
-    holder::Blocked,
-    lock::{Lock, millis},
-    manager::AtomicSnapshotManager,
-    types::AtomicSnapshot,
-};
-use crate::{error::PruneError, events::Event, phase::PrunePhase};
+use super::{guard::SnapshotGuard, holder::Blocked, lock::Lock, manager::AtomicSnapshotManager, types::AtomicSnapshot};
+use crate::{clock::millis, error::PruneError, events::Event, phase::PrunePhase};
 
 /// Whether a phase comes too often to tell of each of its locks.
 fn is_often(phase: PrunePhase) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Asked, Coordinator, DiskStatus, Facts, HeldBy, Run, TriggerState, Turnover};
-use crate::certificate::Trigger;
+use crate::{certificate::Trigger, clock::millis};
 
 /// One trigger as shown.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -74,8 +74,4 @@ impl Coordinator {
             | TriggerState::Due => None,
         }
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).map_or(u64::MAX, |millis| millis)
 }

@@ -331,14 +331,6 @@ mod tests {
     use super::*;
     use crate::recovery::BreakerStatus;
 
-    fn word(result: &ValidationResult) -> &'static str {
-        match result {
-            ValidationResult::Passed { .. } => "passed",
-            ValidationResult::Failed { .. } => "failed",
-            ValidationResult::Skipped { .. } => "skipped",
-        }
-    }
-
     #[test]
     fn two_holders_and_permits_that_outlive_or_die_before_their_lock_are_found() {
         use Life::{Alive, Dead};
@@ -354,7 +346,7 @@ mod tests {
         ];
         for (second, permit, phase, afterwards, expected) in rows {
             let seen = Probed { second, permit, phase };
-            assert_eq!(word(&seen.judge(afterwards)), expected, "{seen:?} {afterwards:?}");
+            assert_eq!(seen.judge(afterwards).word(), expected, "{seen:?} {afterwards:?}");
         }
     }
 
@@ -386,7 +378,7 @@ mod tests {
         let judged = |change: &dyn Fn(&mut Cycle)| {
             let mut cycle = sound.clone();
             change(&mut cycle);
-            word(&cycle.judge())
+            cycle.judge().word()
         };
         assert_eq!(judged(&|_| ()), "passed");
         assert_eq!(judged(&|it| it.head = it.head.map(|head| head + 1)), "passed", "the chain went on");
@@ -429,8 +421,8 @@ mod tests {
             (RecoveryState::Healthy, BreakerState::Open, "failed"),
         ];
         for (state, breaker, expected) in rows {
-            assert_eq!(word(&judge_recovery(&status(state, breaker))), expected, "{state:?} {breaker:?}");
+            assert_eq!(judge_recovery(&status(state, breaker)).word(), expected, "{state:?} {breaker:?}");
         }
-        assert_eq!(word(&recovery(None)), "skipped");
+        assert_eq!(recovery(None).word(), "skipped");
     }
 }

@@ -41,7 +41,7 @@ impl ValidationResult {
         if reasons.is_empty() { Self::Passed { evidence: evidence() } } else { Self::Failed { reasons } }
     }
 
-    fn word(&self) -> &'static str {
+    pub(super) fn word(&self) -> &'static str {
         match self {
             Self::Passed { .. } => "passed",
             Self::Failed { .. } => "failed",

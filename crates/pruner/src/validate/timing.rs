@@ -241,14 +241,6 @@ impl Held {
 mod tests {
     use super::*;
 
-    fn word(result: &ValidationResult) -> &'static str {
-        match result {
-            ValidationResult::Passed { .. } => "passed",
-            ValidationResult::Failed { .. } => "failed",
-            ValidationResult::Skipped { .. } => "skipped",
-        }
-    }
-
     #[test]
     fn two_who_had_the_lock_at_once_are_found() {
         let all = (ASKERS * TIMES) as u64;
@@ -262,17 +254,17 @@ mod tests {
         ];
         for (most, taken, turned_away, by_phases, expected) in rows {
             let seen = Seen { most, taken, turned_away, by_phases, faults: Vec::new() };
-            assert_eq!(word(&seen.clone().judge()), expected, "{seen:?}");
+            assert_eq!(seen.clone().judge().word(), expected, "{seen:?}");
             let broken = Seen { faults: vec!["no snapshot".to_owned()], ..seen };
-            assert_eq!(word(&broken.judge()), "failed");
+            assert_eq!(broken.judge().word(), "failed");
         }
     }
 
     #[test]
     fn only_what_took_longer_than_it_may_at_best_is_found() {
         let second = Duration::from_secs(1);
-        assert_eq!(word(&judge_times(&[("it", Some(second), second), ("that", None, second)])), "passed");
-        assert_eq!(word(&judge_times(&[("it", Some(second + Duration::from_nanos(1)), second)])), "failed");
+        assert_eq!(judge_times(&[("it", Some(second), second), ("that", None, second)]).word(), "passed");
+        assert_eq!(judge_times(&[("it", Some(second + Duration::from_nanos(1)), second)]).word(), "failed");
     }
 
     #[test]
@@ -289,7 +281,7 @@ mod tests {
         ];
         for (room, view, full, expected) in rows {
             let held = Held { room, view, full };
-            assert_eq!(word(&held.judge(hour)), expected, "{held:?}");
+            assert_eq!(held.judge(hour).word(), expected, "{held:?}");
         }
     }
 }

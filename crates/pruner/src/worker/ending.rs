@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     certificate::Trigger,
+    clock::millis,
     cycle::Finished,
     error::PruneError,
     events::Event,
@@ -100,7 +101,7 @@ impl Inner {
             let ending = Ending {
                 snapshot_head: shared.captured,
                 live: change.live,
-                duration_ms: u64::try_from(duration.as_millis()).map_or(u64::MAX, |millis| millis),
+                duration_ms: millis(duration),
                 outcome: outcome.clone(),
             };
             shared.coordinator.end(ending).inspect(|run| tell(run));
