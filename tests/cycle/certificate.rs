@@ -63,6 +63,26 @@ fn physical_size_after_a_cycle_is_close_to_a_fresh_copy() {
     }
 }
 
+/// A cycle beside commits leaves the tombstones of little garbage to the engine, and rewrites where there is much (L3).
+#[test]
+fn a_store_is_rewritten_where_a_quarter_or_more_of_it_is_garbage_and_not_before() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Uniform, 144, 200);
+    let mut taken = Vec::new();
+    for keep_last in [190, 170, 60, 55, 5] {
+        let certificate = rig.cycle(&rig.plan(keep_last).by(MarkChoice::Scan, SweepChoice::Auto)).certificate;
+        let (mark, sweep) = (certificate.mark.unwrap(), certificate.sweep);
+        let (present, dead) = (mark.present_nodes.unwrap(), mark.present_nodes.unwrap() - mark.live_nodes);
+        let expected = if dead * 4 < present { SweepStrategy::Delete } else { SweepStrategy::Filter };
+        assert_eq!(sweep.strategy, expected, "{dead} of {present}: {}", sweep.why);
+        assert_eq!((sweep.reclaimed, sweep.deleted), (expected == SweepStrategy::Filter, dead), "{}", sweep.why);
+        check::exact(&rig.chain, &format!("seed 144, keep {keep_last}"));
+        taken.push(expected);
+    }
+    println!("{taken:?}");
+    assert!(taken.contains(&SweepStrategy::Delete) && taken.contains(&SweepStrategy::Filter), "{taken:?}");
+}
+
 /// O6: nothing to delete is an outcome of its own, with its reason, and never a sweep that claims to have worked.
 #[test]
 fn a_run_without_effect_does_not_report_success() {

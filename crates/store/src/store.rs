@@ -308,7 +308,7 @@ impl Store {
             }
         }
         reached(Point::BatchJudged);
-        self.backend().write(&batch, self.writer.durability)?; // deletes and cursor together (I9)
+        self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9): lost together, if at all
         reached(Point::BatchWritten);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next delete batch (I12)
         Ok(deleted)

@@ -157,8 +157,10 @@ pub(crate) fn room(backend: &dyn Backend, range_bytes: u64) -> Result<Option<Roo
     Ok(Some(Room { free, need: largest_need(backend, range_bytes)? }))
 }
 
-/// Garbage below this share of the rows is deleted in batches and left to ordinary compaction.
-const SMALL_GARBAGE: f64 = 0.005;
+/// Garbage below this share of the nodes present is deleted in batches and left to ordinary compaction, as the sweep between
+/// cycles leaves all of its own. A tombstone makes the engine move a few times its row on its way to the bottom; a rewrite
+/// moves every live row and holds the sweep between cycles up for as long as that takes.
+const SMALL_GARBAGE: f64 = 0.25;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reclaim {
@@ -206,7 +208,8 @@ impl Outlook {
             }
             (SweepChoice::Filter, _) => Way::new(SweepStrategy::Filter, Reclaim::Rewrite, "asked for"),
             (SweepChoice::Auto, Some(dead)) if self.is_small(dead) => {
-                let why = format!("only {dead} nodes are dead: ordinary compaction absorbs their tombstones");
+                let present = self.nodes();
+                let why = format!("{dead} of {present} nodes are dead: ordinary compaction absorbs their tombstones");
                 Way::new(SweepStrategy::Delete, Reclaim::LeaveToCompaction, why)
             }
             (SweepChoice::Auto, _) => {
