@@ -50,10 +50,7 @@ const GAUGES: [(&str, &str); 26] = [
     ("state_pruner_next_cycle_order", "Order at which the next cycle begins"),
     ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
     ("state_pruner_uncounted_orders", "Orders that no run has counted yet"),
-    (
-        "state_pruner_turnover_share",
-        "Share of the nodes present that is new since the last run: at most so much is garbage",
-    ),
+    ("state_pruner_turnover_share", "Share of the nodes present by which the store has grown since the last run"),
     ("state_pruner_incremental_lag_orders", "Orders at or below the floor whose entries still name nodes"),
     ("state_pruner_incremental_lag_nodes", "Nodes that those entries name"),
     ("state_pruner_incremental_lag_seconds", "Chain time that those entries cover"),

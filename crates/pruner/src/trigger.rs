@@ -258,6 +258,11 @@ impl Coordinator {
         Some(Turnover { live, added: stored.saturating_sub(self.ledger.nodes_stored), waiting })
     }
 
+    /// So many nodes are stored now.
+    pub(crate) fn stored(&mut self, nodes: u64) {
+        self.ledger.stored(nodes);
+    }
+
     /// When the schedule comes round, if there is one.
     pub(crate) fn scheduled_at(&self) -> Option<Duration> {
         let every = self.rules.config.every?;

@@ -95,9 +95,9 @@ pub(crate) struct Ledger {
     pub(super) scheduled_from: u64,
     /// The order up to which runs have counted.
     pub(super) counted: u64,
-    /// [`state_store::Store::nodes_stored`] at the beginning of the last run that finished.
+    /// [`state_store::Store::nodes_stored`] at the beginning of the last run that finished, or the least since.
     pub(super) nodes_stored: u64,
-    /// Nodes that the mark of the last finished run found live.
+    /// Nodes that the mark of the last finished run found live, or as few as were stored since.
     pub(super) live: Option<u64>,
     /// The seed of the node whose runs are spread already.
     pub(super) spread: Option<u64>,
@@ -224,6 +224,14 @@ impl Ledger {
             counted,
             outcome: Some(ending.outcome),
         })
+    }
+
+    /// So many nodes are stored now. Fewer than at the beginning of the last run means that the live state has become
+    /// smaller by as much at least: what is live is never more than what is stored.
+    pub(super) fn stored(&mut self, nodes: u64) {
+        let Some(live) = self.live else { return };
+        let fewer = self.nodes_stored.saturating_sub(nodes);
+        (self.live, self.nodes_stored) = (Some(live.saturating_sub(fewer)), self.nodes_stored - fewer);
     }
 
     /// The process of the open run ended before it did, and its cycle cannot go on: everything it was to count makes

@@ -107,6 +107,24 @@ fn each_trigger_fires_when_its_condition_is_met_and_not_before() {
 }
 
 #[test]
+fn what_is_put_into_a_state_that_had_become_smaller_counts_as_new() {
+    let after = Facts { now: HOUR, head: 60, ..facts() };
+    let mut coordinator = settled(config());
+    coordinator.stored(200); // so that 200 nodes are live at most
+    let share = |coordinator: &Coordinator, stored| {
+        let turnover = coordinator.turnover(&Facts { nodes_stored: Some(stored), ..after }).unwrap();
+        (turnover.live, turnover.added)
+    };
+    assert_eq!(share(&coordinator, 400), (200, 200));
+    coordinator.stored(300);
+    assert_eq!(share(&coordinator, 400), (200, 200), "growing moves nothing");
+    assert_eq!(
+        standing(&coordinator, Trigger::Garbage, &Facts { nodes_stored: Some(400), ..after }),
+        TriggerState::Due
+    );
+}
+
+#[test]
 fn what_is_not_configured_or_not_known_never_fires() {
     let off = coordinator(TriggerConfig::default());
     let much = Facts { now: 1000 * HOUR, head: 99, nodes_stored: Some(u64::MAX), ..facts() };

@@ -1,16 +1,16 @@
-//! How much of a store may be garbage that only a cycle finds: measured, as a bound from above.
+//! How much of a store may be garbage that only a cycle finds, measured by how much it has grown.
 
 use serde::Serialize;
 
-/// How much of the store is new since the last run and was not deleted between cycles: an upper bound of the share that is
-/// garbage, exact where the live state keeps its size. Absent until a first cycle has finished, and after each one until a
-/// round of the sweep between cycles has told what is left to it (I13).
+/// By how much the store has grown since it was smallest after the last finished run: the share that is garbage where the
+/// live state keeps its size, more than that where it grows, less where it shrinks. Absent until a first cycle has
+/// finished, and after each one until a round of the sweep between cycles has told what is left to it (I13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Turnover {
-    /// Nodes that the mark of the last finished cycle found live.
+    /// Nodes that the mark of the last finished cycle found live, or as few as were stored since.
     pub live: u64,
-    /// Nodes by which the store has grown since the last run began: those put that were not there, less those that the sweep
-    /// between cycles deleted.
+    /// Nodes by which the store has grown since: those put that were not there, less those that the sweep between cycles
+    /// deleted.
     pub added: u64,
     /// Those of them that it is about to delete, at least.
     pub waiting: u64,

@@ -236,7 +236,7 @@ impl Inner {
         let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control)));
         self.take_reserve();
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
-        let pending = self.parts.store.pending();
+        let (pending, stored) = (self.parts.store.pending(), self.nodes_stored());
         let now = self.parts.clock.monotonic();
         let told = RoundTold::of(&ended);
         let freeze = match &ended {
@@ -274,6 +274,7 @@ impl Inner {
         }
         shared.freeze = freeze.or(shared.freeze.take());
         shared.measure(now, lag, pending);
+        stored.into_iter().for_each(|nodes| shared.coordinator.stored(nodes));
         let failures = shared.steady.failures;
         drop(shared);
         if let Some((failures, error, wait)) = failed {
