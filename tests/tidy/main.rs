@@ -1,6 +1,7 @@
 //! The rules of the house that no lint covers. Each failure names the file and the line.
 
 mod invariants;
+mod mutations;
 mod sources;
 
 use std::{
