@@ -14,6 +14,7 @@ mod attempts;
 mod certify;
 mod counts;
 mod cursor;
+mod outlook;
 mod renewing;
 mod reopen;
 mod reports;
@@ -43,6 +44,7 @@ use crate::{
 use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
+use outlook::outlook;
 pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
 use reports::Reports;
@@ -357,15 +359,6 @@ fn sweep_marked(
     fault.map_or(Ok(Finished { certificate, path }), Err)
 }
 
-fn outlook(env: &CycleEnv, order: &CycleOrder<'_>, marked: &Marked) -> Outlook {
-    let store = &env.parts.store;
-    Outlook {
-        filter: store.backend().sweep_slot().is_some(),
-        small_garbage: if store.head().is_some() { SmallGarbage::LeaveToCompaction } else { SmallGarbage::Rewrite },
-        ..marked.outlook_at_rest(order)
-    }
-}
-
 fn sweep_under(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
@@ -386,7 +379,7 @@ fn sweep_under(
         permit: guard.permit(),
         barrier: &barrier,
         mark: &marked.mark,
-        outlook: outlook(env, order, marked),
+        outlook: outlook(env, order, (marked, &cursor.record)),
         range_bytes: order.config.range_bytes.get(),
         delete_batch: order.config.delete_batch,
         pace,

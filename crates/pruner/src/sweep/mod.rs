@@ -137,6 +137,8 @@ pub struct Outlook {
 pub enum SmallGarbage {
     /// Ordinary compaction absorbs them: the store goes on being written.
     LeaveToCompaction,
+    /// The same, where there is next to none; else somebody waits for the space.
+    LeaveTraces,
     /// Nothing will compact the store after us: it is rewritten.
     Rewrite,
 }
@@ -157,10 +159,11 @@ pub(crate) fn room(backend: &dyn Backend, range_bytes: u64) -> Result<Option<Roo
     Ok(Some(Room { free, need: largest_need(backend, range_bytes)? }))
 }
 
-/// Garbage below this share of the nodes present is deleted in batches and left to ordinary compaction, as the sweep between
+/// Garbage below these shares of the nodes present is deleted in batches and left to ordinary compaction, as the sweep between
 /// cycles leaves all of its own. A tombstone makes the engine move a few times its row on its way to the bottom; a rewrite
 /// moves every live row and holds the sweep between cycles up for as long as that takes.
 const SMALL_GARBAGE: f64 = 0.25;
+const TRACES: f64 = 0.005;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reclaim {
@@ -220,7 +223,12 @@ impl Outlook {
     }
 
     fn is_small(&self, dead: u64) -> bool {
-        self.small_garbage == SmallGarbage::LeaveToCompaction && (dead as f64) < self.nodes() as f64 * SMALL_GARBAGE
+        let share = match self.small_garbage {
+            SmallGarbage::LeaveToCompaction => SMALL_GARBAGE,
+            SmallGarbage::LeaveTraces => TRACES,
+            SmallGarbage::Rewrite => return false,
+        };
+        (dead as f64) < self.nodes() as f64 * share
     }
 
     fn nodes(&self) -> u64 {
