@@ -306,11 +306,13 @@ fn switched_off(facts: &Facts) -> Option<Reason> {
 fn breaker_open(facts: &Facts) -> Option<Reason> {
     let recovery = facts.recovery.as_ref()?;
     let (failures, last) = (recovery.breaker.failures, recovery.attempts.last());
-    let why = last.and_then(|attempt| attempt.message.as_deref()).map_or("see the log", |message| message);
+    let told = last.and_then(|attempt| attempt.message.as_deref());
+    let why = told.or(recovery.exhausted_by.as_deref()).map_or("see the log", |why| why);
     let next = match (recovery.breaker.state, recovery.breaker.probe_in_ms) {
         (BreakerState::Closed, _) => return None,
         (BreakerState::Open, Some(ms)) => format!("one is let through in {ms} ms"),
-        (BreakerState::Open | BreakerState::HalfOpen, _) => "the next one tells whether it is over".to_owned(),
+        (BreakerState::Open, None) => "when one is let through only its node knows".to_owned(),
+        (BreakerState::HalfOpen, _) => "the next one tells whether it is over".to_owned(),
     };
     let message =
         format!("{failures} attempts in a row failed, so nothing is tried for a while; {next}. The last: {why}");

@@ -43,7 +43,7 @@ pub use permit::Permit;
 #[cfg(all(feature = "test-util", debug_assertions))]
 pub use point::{KILL_AT, Watching, watch};
 pub use point::{Point, reached};
-pub use reserve::{Reserve, Room};
+pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;
 pub use store::{
