@@ -9,7 +9,7 @@ use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound},
     live::LiveRetention,
-    readers::{OldReaders, Reader, ReaderState, ReaderStatus},
+    readers::{OldReaders, Reader, ReaderState, ReaderStatus, Retained},
     status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
     within::{first_of_time, timestamp},
 };
@@ -93,8 +93,10 @@ impl LiveRetention {
 
     fn look_at_readers(&self) -> Vec<Reader> {
         let (store, now) = (&self.parts.store, self.parts.clock.monotonic());
-        let floor = store.floor().map_or(Order::GENESIS, |floor| floor); // BEFORE the pins: a later floor is no pin's
-        self.readers.lock().look(store.pins(), (floor, now), self.reader_limit.max_age)
+        // The floor BEFORE what is kept below it, both BEFORE the pins: what leaves in between seems to be retained still.
+        let floor = store.floor().map_or(Order::GENESIS, |floor| floor);
+        let retained = Retained { floor, kept: store.kept().into_iter().map(|(order, _)| order).collect() };
+        self.readers.lock().look(store.pins(), (&retained, now), self.reader_limit.max_age)
     }
 
     /// Tells once of each reader that is too old, and lets it go if that is wanted.
