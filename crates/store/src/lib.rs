@@ -39,7 +39,7 @@ pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use pending::{Lag, PendingCounts};
-pub use permit::Permit;
+pub use permit::{Occupied, Permit};
 #[cfg(all(feature = "test-util", debug_assertions))]
 pub use point::{KILL_AT, Watching, watch};
 pub use point::{Point, reached};
