@@ -254,7 +254,11 @@ fn until_asleep(task: &Path) {
 fn answers(manager: &Arc<AtomicSnapshotManager>) -> bool {
     let (answer, answered) = mpsc::channel();
     let manager = Arc::clone(manager);
-    drop(thread::spawn(move || answer.send(manager.status())));
+    let ask = move || {
+        drop(manager.status());
+        answer.send(()).unwrap();
+    };
+    drop(thread::Builder::new().spawn(ask).unwrap()); // one that waits goes with the gate
     answered.recv_timeout(Duration::from_secs(30)).is_ok()
 }
 
@@ -268,10 +272,11 @@ fn the_status_answers_while_a_phase_waits_for_the_gate_to_take_its_lock() {
     let (told, task) = mpsc::channel();
     let (locking, answered) = gate.while_held(|| {
         let manager_too = Arc::clone(&manager);
-        let locking = thread::spawn(move || {
+        let lock = move || {
             told.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
             manager_too.lock_snapshot(PrunePhase::BuildReach).map(|guard| guard.permit().is_current())
-        });
+        };
+        let locking = thread::Builder::new().spawn(lock).unwrap();
         until_asleep(&task.recv().unwrap());
         (locking, answers(&manager))
     });

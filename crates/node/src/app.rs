@@ -304,6 +304,9 @@ impl BlockObserver for Feed {
         let failures = self.failures.get() + 1;
         self.failures.set(failures);
         counter!("state_node_failed_blocks_total", "code" => error.code()).increment(1);
+        if let Some(pruner) = &self.pruner {
+            pruner.commit_failed();
+        }
         if failures.is_power_of_two() {
             tracing::error!(code = error.code(), failures, "a block could not be committed: {error}"); // O15
         }

@@ -13,7 +13,7 @@ use crate::{
     incremental::RoundEnd,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
-    recovery::{BreakerState, RecoveryState, RecoveryStatus},
+    recovery::{BreakerState, Came, RecoveryState, RecoveryStatus},
     snapshot::{SnapshotLock, SnapshotPath},
     trigger::DiskStatus,
     worker::{IncrementalStatus, SwitchedOff},
@@ -172,6 +172,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         switched_off(facts),
         breaker_open(facts),
         recovery_exhausted(facts),
+        awaiting_room(facts),
         recovering(facts),
         snapshots_failing(facts),
         age::lock_held_long(facts, config),
@@ -326,6 +327,17 @@ fn recovery_exhausted(facts: &Facts) -> Option<Reason> {
     Some(reason(Verdict::Degraded, "recovery_exhausted", message))
 }
 
+fn awaiting_room(facts: &Facts) -> Option<Reason> {
+    let recovery = facts.recovery.as_ref().filter(|recovery| recovery.state == RecoveryState::Retrying)?;
+    let last = recovery.attempts.last()?;
+    let Came::AwaitedRoom { need } = last.came else { return None };
+    let room = need.map_or_else(|| "room".to_owned(), |need| format!("{} of room", iec(need)));
+    let why = last.message.as_deref().map_or("see the log", |why| why);
+    let message =
+        format!("{} waits for {room} on the device, and is tried again: make room. The last: {why}", last.phase);
+    Some(reason(Verdict::Degraded, "awaiting_room", message))
+}
+
 fn recovering(facts: &Facts) -> Option<Reason> {
     let recovery = facts.recovery.as_ref()?;
     let (healthy, needed) = (recovery.healthy_cycles, recovery.min_healthy_cycles);
@@ -426,7 +438,8 @@ mod tests {
         let by = Holder { pid: Some(7), command: None };
         let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
         let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
-        let rows: [(Facts, Verdict, &[&str]); 16] = [
+        let failing = |snapshot_failures| Facts { snapshot_failures, ..Facts::default() };
+        let rows: [(Facts, Verdict, &[&str]); 18] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -443,6 +456,8 @@ mod tests {
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
             (Facts { reserve: Some(1), ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
+            (failing(4), Verdict::Degraded, &["snapshots_failing"]),
+            (failing(3), Verdict::Healthy, &[]),
         ];
         judge(&rows);
     }

@@ -174,6 +174,14 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::PhaseRolledBack { cycle: 1, from: phase, to: phase, error: text() },
         Event::EventsLost { count: 1 },
         Event::JournalCompacted { dropped: 1, bytes_before: 1, bytes_after: 1 },
+        Event::ReaderTooOld { order: 1, owner: text(), since_order: 1, alone_ms: 1 },
+        Event::ReaderLetGo { order: 1, owner: text() },
+        Event::ReserveLetGo { bytes: 1 },
+        Event::ReserveTaken { bytes: 1 },
+        Event::CatalogSnapshotMade { id: text(), catalog: text(), bytes: 1, removed: 0 },
+        Event::CatalogSnapshotRefused { catalog: text(), error: text(), message: text() },
+        Event::Validated { passed: 1, skipped: 1, failed: Vec::new() },
+        Event::PhaseGivenUp { what: text(), attempts: 1, error: text() },
     ];
     for (number, event) in events.iter().enumerate() {
         let json = serde_json::to_value(event).unwrap();

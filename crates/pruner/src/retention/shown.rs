@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     error::PruneError,
+    events::Event,
     health::OldestPin,
     roots::{KeptBy, RetainedRoot},
 };
@@ -100,11 +101,14 @@ impl LiveRetention {
     }
 
     /// Tells once of each reader that is too old, and lets it go if that is wanted.
-    pub(super) fn tell_old_readers(&self) -> Result<(), PruneError> {
+    pub(super) fn tell_old_readers(&self, untold: &mut Vec<Event>) -> Result<(), PruneError> {
         let readers = self.look_at_readers().into_iter();
         for Reader { id, status } in readers.filter(|reader| reader.status.state == ReaderState::TooOld) {
             if self.readers.lock().tell(id) {
                 tracing::warn!(%status, "a reader keeps what nobody else does for longer than max_reader_age"); // O15
+                let (owner, alone_ms) = (status.owner.clone(), status.alone_ms.map_or(0, |ms| ms));
+                let ReaderStatus { order, since_order, .. } = status;
+                untold.push(Event::ReaderTooOld { order, owner, since_order, alone_ms });
             }
             if self.reader_limit.then == OldReaders::LetGo {
                 self.parts.store.end_pin(Order::new(status.order), id)?;
@@ -113,6 +117,7 @@ impl LiveRetention {
                     order = status.order,
                     "the reader was let go: it reads `pruned` now"
                 );
+                untold.push(Event::ReaderLetGo { order: status.order, owner: status.owner });
             }
         }
         Ok(())
