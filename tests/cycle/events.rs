@@ -10,13 +10,14 @@ use std::{
 };
 
 use state_pruner::{
-    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts,
-    Reply, RetentionParts, StoreRecords, TriggerConfig,
+    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, Pruner, PrunerConfig,
+    PrunerParts, ReaderLimit, Reply, ReserveStatus, RetentionParts, StoreRecords, TriggerConfig,
     events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
     phase::PrunePhase,
     recovery::RecoveryConfig,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
+use state_store::{Reserve, Room};
 use state_tests::{
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
@@ -237,6 +238,77 @@ fn what_is_kept_and_why_it_is_not_any_more_is_told() {
     ];
     assert_eq!(codes(&events), expected);
     assert_eq!(events[9].data["what"], "retention: the last 7 orders");
+}
+
+#[test]
+fn a_reader_that_is_too_old_and_what_becomes_of_it_is_told() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 307, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let events = journal(&rig, dir.path());
+    for then in [OldReaders::Report, OldReaders::LetGo] {
+        let parts = RetentionParts {
+            store: Arc::clone(&rig.chain.store),
+            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+            keep: Some(KeepPolicy::last(NonZeroU64::new(5).unwrap())),
+            floor_rows: None,
+            events: Arc::clone(&events) as _,
+        };
+        let limit = ReaderLimit { max_age: Some(Duration::from_secs(60)), then };
+        let policy = LiveRetention::new(parts).limiting_readers(limit);
+        let reader = rig.chain.store.pin(rig.chain.head(), "an export").unwrap();
+        rig.chain.grow(Profile::Uniform, 308, 5);
+        let advance = || state_pruner::snapshot::RetentionPolicy::advance(&policy).unwrap();
+        (0..3).for_each(|_| {
+            advance();
+            rig.clock.advance(Duration::from_secs(61));
+        });
+        advance();
+        assert_eq!(reader.check().is_ok(), then == OldReaders::Report);
+    }
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    let readers = events.iter().filter(|entry| entry.code.starts_with("reader"));
+    let readers: Vec<_> = readers.map(|entry| (entry.code.as_str(), entry.data["order"].as_u64().unwrap())).collect();
+    let expected = [("reader_too_old", 19), ("reader_too_old", 24), ("reader_let_go", 24)];
+    assert_eq!(readers, expected, "each is told once: {:?}", codes(&events));
+    let told = events.iter().find(|entry| entry.code == "reader_too_old").unwrap();
+    assert_eq!((told.data["owner"].as_str(), told.data["alone_ms"].as_u64()), (Some("an export"), Some(61_000)));
+}
+
+/// Commits let the reserve go and tell nobody on their way; the worker does, and takes it again after a run.
+#[test]
+fn what_becomes_of_the_reserve_and_a_validation_is_told() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Uniform, 309, 20);
+    let dir = tempfile::tempdir().unwrap();
+    let reserve = Reserve::new(dir.path().join("reserve"), NonZeroU64::new(4096).unwrap());
+    assert_eq!(rig.chain.store.keep_room(reserve).unwrap(), Room::Kept);
+    let events = journal(&rig, dir.path());
+    let (pruner, outcomes) = start(&rig, &events, None);
+    let reserve = |kept| Some(ReserveStatus { kept, bytes: 4096 });
+    assert_eq!(pruner.status().reserve, reserve(true));
+    rig.chain.store.reserve().unwrap().let_go().unwrap();
+    assert_eq!(pruner.status().reserve, reserve(false));
+    pruner.commit_failed();
+    run(&pruner);
+    outcomes.recv().unwrap();
+    while pruner.status().cycles_finished == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(pruner.status().reserve, reserve(true));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let report = runtime.block_on(pruner.validator().run_comprehensive_validation());
+    pruner.keep_validation(&report).unwrap();
+    drop(pruner);
+    assert_eq!(events.stop(LONG), Stopping::Whole);
+    let events = all(dir.path());
+    assert_eq!(one(&events, "reserve_let_go").data["bytes"], 4096);
+    assert_eq!(one(&events, "reserve_taken").data["bytes"], 4096);
+    let validated = &one(&events, "validated").data;
+    assert_eq!(validated["passed"].as_u64(), Some(report.validated().passed));
+    assert!(report.is_sound() && validated["failed"].as_array().unwrap().is_empty());
 }
 
 #[test]

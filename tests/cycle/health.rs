@@ -8,12 +8,13 @@ use std::{
 };
 
 use state_pruner::{
-    Command, NewPin, Pruner, PrunerConfig, Reason, RetentionParts, StoreRecords, TriggerConfig, Verdict,
+    Command, NewPin, PruneError, Pruner, PrunerConfig, Reason, RetentionParts, StoreRecords, TriggerConfig, Verdict,
     offline::{HealthRequest, health_of_opened},
-    recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
+    phase::PrunePhase,
+    recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig},
 };
-use state_store::{Backend, FaultyBackend, MemoryBackend};
+use state_store::{Backend, FaultyBackend, MemoryBackend, StoreError};
 use state_tests::{
     chain::Chain,
     hooks::{Hooks, Moment},
@@ -136,4 +137,68 @@ fn a_phase_that_makes_no_progress_is_told_and_forgotten_when_it_goes_on() {
     drop(release);
     outcomes.recv().unwrap();
     assert_eq!(codes(&pruner.health().reasons), Vec::<&str>::new());
+}
+
+/// How recovery stands is written down, so a store at rest tells what its node would tell when it starts on it.
+#[test]
+fn a_store_at_rest_gives_the_reasons_of_its_node_for_what_failed() {
+    let faulty = FaultyBackend::over(MemoryBackend::new());
+    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    rig.chain.grow(Profile::Uniform, 120, 3);
+    let config = RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() };
+    let manager = || {
+        let parts = rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none());
+        let snapshots = Arc::new(AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default()));
+        let store = Arc::clone(&rig.chain.store);
+        let manager = ErrorRecoveryManager::new(snapshots, store, RecoveryMetrics::new(), Some(config));
+        manager.initialize().unwrap();
+        manager
+    };
+    let io = || StoreError::Io { what: "reading".to_owned(), source: std::io::Error::other("injected") };
+    let execute = |failing: bool| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let phase = || async { if failing { Err(PruneError::from(io())) } else { Ok(()) } };
+        let manager = manager();
+        manager.allow_probe();
+        runtime.block_on(manager.execute_phase_with_recovery(PrunePhase::BuildReach, phase)).is_ok()
+    };
+    let judged = || {
+        let at_rest = HealthRequest { now_ms: 0, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let before = faulty.writes();
+        let health = health_of_opened(Arc::clone(&rig.chain.store), &at_rest).unwrap();
+        assert_eq!(faulty.writes(), before, "nothing is written");
+        let node = pruner(&rig, &Hooks::none()).health();
+        assert_eq!((health.verdict, codes(&health.reasons)), (node.verdict, codes(&node.reasons)));
+        codes(&health.reasons).join(" ")
+    };
+    assert_eq!(judged(), "");
+    assert!(!execute(true));
+    assert_eq!(judged(), "recovery_exhausted");
+    assert!(!execute(true) && !execute(true));
+    assert_eq!(judged(), "breaker_open recovery_exhausted");
+    assert!(execute(false));
+    assert_eq!(judged(), "recovering");
+    (0..config.min_healthy_cycles).for_each(|_| manager().cycle_finished());
+    assert_eq!(judged(), "");
+}
+
+/// The reserve is a file: whoever looks from outside sees whether it is there.
+#[test]
+fn a_store_at_rest_tells_that_the_reserve_of_its_node_was_let_go() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Uniform, 121, 3);
+    let vast = NonZeroU64::new(1 << 42).unwrap(); // no device here has twice that free
+    let judged = |reserve| {
+        let request = HealthRequest { now_ms: 0, reserve, ..HealthRequest::new(&rig.store_dir(), None) };
+        let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
+        codes(&health.reasons).join(" ")
+    };
+    assert_eq!(judged(Some(vast)), "reserve_released");
+    assert_eq!(judged(None), "", "nobody says that there should be one");
+    let file = std::fs::File::create(rig.store_dir().with_file_name("reserve")).unwrap();
+    file.set_len(vast.get()).unwrap();
+    assert_eq!(judged(Some(vast)), "");
+    file.set_len(vast.get() - 1).unwrap();
+    assert_eq!(judged(Some(vast)), "reserve_released", "of another size it is none");
 }

@@ -2,10 +2,13 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     num::NonZeroU64,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
     },
     thread,
     time::Duration,
@@ -199,6 +202,119 @@ impl RetentionPolicy for Meanwhile {
         (self.act.lock())();
         self.inner.retention()
     }
+}
+
+/// A commit that is being written and does not end holds the gate.
+struct HeldGate {
+    rig: Rig,
+    go_on: mpsc::Sender<()>,
+    holds: mpsc::Receiver<()>,
+}
+
+const COMMITTER: &str = "committer";
+
+fn with_a_gate_to_hold() -> HeldGate {
+    let (rig, faulty) = grown().faulty();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (told, holds) = mpsc::channel();
+    let goes_on = Mutex::new(goes_on);
+    faulty.before_write(move || {
+        if thread::current().name() == Some(COMMITTER) {
+            told.send(()).unwrap();
+            goes_on.lock().recv().unwrap();
+        }
+    });
+    HeldGate { rig, go_on, holds }
+}
+
+impl HeldGate {
+    /// Lets a thread of its own commit up to where it holds the gate, does something meanwhile, and lets go.
+    fn while_held<T>(&self, act: impl FnOnce() -> T) -> T {
+        let chain = self.rig.chain.clone();
+        let commit = move || chain.grow(Profile::Toggle, 102, 1);
+        let committer = thread::Builder::new().name(COMMITTER.to_owned()).spawn(commit).unwrap();
+        self.holds.recv().unwrap();
+        let done = act();
+        self.go_on.send(()).unwrap();
+        committer.join().unwrap();
+        done
+    }
+}
+
+/// Waits until the thread of this link of /proc sleeps.
+fn until_asleep(task: &Path) {
+    let state = || fs::read_to_string(Path::new("/proc").join(task).join("stat")).unwrap();
+    let is_asleep = || state().rsplit(')').next().unwrap().trim_start().starts_with('S');
+    while !(0..20).all(|_| is_asleep()) {
+        thread::yield_now();
+    }
+}
+
+/// Asks for the status from a thread of its own. One that waits for the gate would never answer.
+fn answers(manager: &Arc<AtomicSnapshotManager>) -> bool {
+    let (answer, answered) = mpsc::channel();
+    let manager = Arc::clone(manager);
+    let ask = move || {
+        drop(manager.status());
+        answer.send(()).unwrap();
+    };
+    drop(thread::Builder::new().spawn(ask).unwrap()); // one that waits goes with the gate
+    answered.recv_timeout(Duration::from_secs(30)).is_ok()
+}
+
+/// O14: whoever shows how things are waits for no commit, also while a phase does that takes its lock from somebody.
+#[test]
+fn the_status_answers_while_a_phase_waits_for_the_gate_to_take_its_lock() {
+    let gate = with_a_gate_to_hold();
+    let manager = Arc::new(manager(&gate.rig, &Hooks::none()));
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let beside = gate.rig.chain.store.issue_permit();
+    let (told, task) = mpsc::channel();
+    let (locking, answered) = gate.while_held(|| {
+        let manager_too = Arc::clone(&manager);
+        let lock = move || {
+            told.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            manager_too.lock_snapshot(PrunePhase::BuildReach).map(|guard| guard.permit().is_current())
+        };
+        let locking = thread::Builder::new().spawn(lock).unwrap();
+        until_asleep(&task.recv().unwrap());
+        (locking, answers(&manager))
+    });
+    assert!(answered);
+    assert!(locking.join().unwrap().unwrap());
+    assert!(!beside.is_current(), "whoever had a permit beside the manager has none any more");
+}
+
+/// The same while a snapshot is exchanged under its lock, which is held all the while.
+#[test]
+fn the_status_answers_while_a_refresh_waits_for_the_gate_and_the_lock_is_held() {
+    let gate = with_a_gate_to_hold();
+    let (told, captured) = mpsc::channel();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let mut first = true;
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Captured && !std::mem::take(&mut first) {
+            told.send(fs::read_link("/proc/thread-self").unwrap()).unwrap();
+            goes_on.recv().unwrap();
+        }
+    });
+    let manager = Arc::new(manager(&gate.rig, &hooks));
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    thread::scope(|scope| {
+        let guard = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+        let refreshing = scope.spawn(|| manager.refresh(guard).map(|guard| guard.permit().is_current()));
+        let task = captured.recv().unwrap();
+        let (answered, lock) = gate.while_held(|| {
+            go_on.send(()).unwrap();
+            until_asleep(&task);
+            let answered = answers(&manager);
+            (answered, answered.then(|| manager.status().lock.unwrap()))
+        });
+        assert!(answered);
+        assert!(lock.unwrap().is_valid, "nobody can take it over meanwhile");
+        assert!(refreshing.join().unwrap().unwrap());
+    });
+    assert!(manager.status().lock.is_none());
 }
 
 #[test]

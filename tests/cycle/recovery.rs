@@ -14,8 +14,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, HeldBy, PruneError, Pruner, PrunerConfig, Reply, TriggerConfig, TriggerState,
-    Verdict,
+    Clock, Command, Control, Ended, Facts, HealthConfig, HeldBy, PruneError, Pruner, PrunerConfig, Reply,
+    TriggerConfig, TriggerState, Verdict,
     events::{Breaker, Event, EventSink},
     phase::{PhaseRecord, PrunePhase},
     recovery::{
@@ -134,6 +134,9 @@ fn retries_and_the_breaker_are_events() {
     attempts(&subject, vec![io(), io(), io(), io()]).1.unwrap_err();
     assert_eq!(codes(), [given_up.as_slice(), &["breaker_changed"]].concat());
     subject.allow_probe();
+    attempts(&subject, vec![PruneError::Invariant("a bug of ours".to_owned())]).1.unwrap_err();
+    assert_eq!(codes(), ["breaker_changed", "phase_given_up", "breaker_changed"], "no attempt more could help");
+    subject.allow_probe();
     attempts(&subject, Vec::new()).1.unwrap();
     let changed: Vec<Event> = told.0.lock().drain(..).collect();
     let state = |state| Event::BreakerChanged { state };
@@ -212,6 +215,36 @@ fn what_was_given_up_and_an_open_breaker_survive_a_restart() {
     third.cycle_finished();
     third.cycle_finished();
     assert_eq!(manager(&rig, None).status().state, RecoveryState::Healthy);
+}
+
+/// C12: a phase that waits for room is told as such while it waits, with how much it needs.
+#[test]
+fn a_phase_that_waits_for_room_degrades_health_until_it_goes_on() {
+    let (rig, _) = grown().faulty();
+    let subject = manager(&rig, None);
+    let judged = || {
+        let facts = Facts { recovery: Some(subject.status()), ..Facts::default() };
+        let reasons = state_pruner::assess(&facts, &HealthConfig::default()).reasons;
+        reasons.into_iter().map(|reason| (reason.code, reason.message)).collect::<Vec<_>>()
+    };
+    rig.clock.hold_sleepers();
+    let full = Cell::new(true);
+    runtime().block_on(async {
+        let fails = subject.execute_phase_with_recovery(PrunePhase::SweepExpired, || async {
+            if full.get() { Err(PruneError::NoRoom { free: 1 << 20, need: 64 << 20 }) } else { Ok(()) }
+        });
+        tokio::select! {
+            biased;
+            ended = fails => panic!("it waits: {ended:?}"),
+            told = async { judged() } => {
+                let [(code, message)] = told.try_into().unwrap();
+                assert_eq!(code, "awaiting_room");
+                assert!(message.contains("sweep_expired") && message.contains("64.0 MiB"), "{message}");
+            }
+        }
+    });
+    assert_eq!(judged().len(), 1, "recovering: {:?}", judged());
+    assert_eq!(judged()[0].0, "recovering", "nobody waits any more");
 }
 
 /// An embedder drops what it executes, in the middle of a wait: nothing is left of it.

@@ -214,7 +214,10 @@ fn a_long_lived_reader_is_named_and_bounded() {
         assert_eq!(states(), [(13, ReaderState::TooOld), (29, ReaderState::InWindow)]);
         let shown = &kept.status().unwrap().readers[0];
         assert_eq!((shown.owner.as_str(), shown.since_order, shown.age_ms), ("export 13", 29, 61_000));
-        assert_eq!(shown.to_string(), "export 13 holds order 13 since order 29, for 61 s");
+        assert_eq!(
+            shown.to_string(),
+            "export 13 holds order 13 since order 29, for 61 s, 61 s of them without anybody else"
+        );
         let read = || {
             let reader = ViewReader(rig.chain.store.view().unwrap());
             let read = |path: &Vec<_>| get(old.root(), path, &reader).map(|found| (path.clone(), found));
@@ -243,6 +246,44 @@ fn a_long_lived_reader_is_named_and_bounded() {
         drop((old, new));
         assert!(kept.readers().is_empty());
     }
+}
+
+/// L4: what is retained costs nothing by being read, so its readers are never too old, and their time begins when it leaves.
+#[test]
+fn a_reader_of_a_retained_order_is_never_too_old_and_its_time_begins_when_that_leaves() {
+    let rig = grown(30);
+    let parts = RetentionParts {
+        store: Arc::clone(&rig.chain.store),
+        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        keep: Some(every(5, 10)),
+        floor_rows: None,
+        events: Arc::new(NoEvents),
+    };
+    let limit = ReaderLimit { max_age: Some(Duration::from_secs(60)), then: OldReaders::LetGo };
+    let kept = LiveRetention::new(parts).limiting_readers(limit);
+    kept.add_pin(pin("audit", 13, None)).unwrap();
+    let readers = [10, 13, 27].map(|at| rig.chain.store.pin(order(at), "export").unwrap());
+    let states = || {
+        kept.advance().unwrap();
+        kept.readers().into_iter().map(|reader| (reader.state, reader.alone_ms)).collect::<Vec<_>>()
+    };
+    let (is_kept, in_window) = ((ReaderState::Kept, None), (ReaderState::InWindow, None));
+    assert_eq!(states(), [is_kept, is_kept, in_window]);
+    rig.clock.advance(Duration::from_secs(3_600));
+    assert_eq!(states(), [is_kept, is_kept, in_window], "however long");
+
+    kept.remove_pin("audit").unwrap();
+    let below = |seconds: u64| (ReaderState::Below, Some(seconds * 1_000));
+    assert_eq!(states(), [is_kept, below(0), in_window], "its time begins now");
+    rig.chain.grow(Profile::Tables, 63, 5);
+    assert_eq!(states(), [is_kept, below(0), below(0)]);
+    rig.clock.advance(Duration::from_secs(60));
+    assert_eq!(states(), [is_kept, below(60), below(60)]);
+    rig.clock.advance(Duration::from_millis(1));
+    assert_eq!(states(), [is_kept], "the others are let go");
+    readers[0].check().unwrap();
+    assert!(readers[1..].iter().all(|reader| reader.check().is_err()));
 }
 
 /// S13: a chain younger than its window by time has nothing to delete, so no cycle begins by itself, and none is late.

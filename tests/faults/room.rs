@@ -11,8 +11,11 @@ use std::{
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Command, Ended, PruneError, Pruner, PrunerConfig, Reply, SweepChoice, TriggerConfig, Verdict, cycle::Finished,
-    recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
+    Command, Ended, PruneError, Pruner, PrunerConfig, Reply, SweepChoice, TriggerConfig, Verdict,
+    cycle::Finished,
+    offline::{HealthRequest, health_of_opened},
+    recovery::RecoveryConfig,
+    snapshot::SnapshotManagerConfig,
 };
 use state_store::{Disposition, Reserve, Room, StoreError};
 use state_tests::{
@@ -86,6 +89,15 @@ fn run(pruner: &Pruner) -> Ended {
     pruner.status().last.unwrap().ended
 }
 
+/// What somebody tells who looks at the store from outside.
+fn at_rest(rig: &Rig) -> Vec<String> {
+    let (reserve, range_bytes) = (NonZeroU64::new(RESERVE), rig.plan(WINDOW).config.range_bytes);
+    let request = HealthRequest { reserve, range_bytes, ..HealthRequest::new(&rig.store_dir(), None) };
+    let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
+    let ages = ["cycle_age_unknown", "running"]; // of a store whose node is this process
+    health.reasons.into_iter().map(|reason| reason.code).filter(|code| !ages.contains(&code.as_str())).collect()
+}
+
 fn codes(pruner: &Pruner) -> Vec<String> {
     pruner.health().reasons.into_iter().map(|reason| reason.code).collect()
 }
@@ -126,12 +138,31 @@ fn a_sweep_on_a_device_that_is_nearly_full_has_the_room_of_the_reserve() {
     assert!(matches!(ended, Ended::Finished { .. }), "{ended:?}");
     assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::LetGo);
     assert!(is_told(&pruner));
+    assert!(at_rest(&rig).contains(&"reserve_released".to_owned()), "{:?}", at_rest(&rig));
     check::exact(&rig.chain, "swept with the room of the reserve");
 
     device.empty();
     assert!(matches!(run(&pruner), Ended::Finished { .. }));
     assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::Kept, "it is taken again");
     assert_eq!(pruner.health().verdict, Verdict::Healthy);
+}
+
+/// A sweep that lacks room lets the reserve go, so that whoever judges the room counts it: the node, and from outside.
+#[test]
+fn the_room_for_the_next_cycle_is_judged_at_rest_as_by_its_node() {
+    let Some(device) = Device::mount("room at rest", DEVICE_MIB) else { return };
+    let rig = grown(&device);
+    add_weight(&rig);
+    keep_room(&rig, &device);
+    let pruner = start(&rig, SweepChoice::Filter);
+    let levels = [96, 72, 56, 48, 40, 32, 24, 16, 8, 0]; // less than the reserve apart
+    let told = levels.map(|mebibytes| {
+        device.empty();
+        device.fill_to(mebibytes << 20);
+        assert_eq!(codes(&pruner), at_rest(&rig), "{mebibytes} MiB are free");
+        codes(&pruner).contains(&"cycle_room".to_owned())
+    });
+    assert!(!told[0] && told[9], "{told:?}");
 }
 
 #[test]

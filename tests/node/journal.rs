@@ -47,6 +47,10 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     assert_eq!(page["events"].as_array().unwrap().len(), 2);
     assert_eq!(page["events"][0]["seq"], 2);
     assert_eq!(node.ask("/v1/events?limit=0").status(), 400);
+    let beyond = node.ask("/v1/events/stream?after=1000000");
+    assert_eq!(beyond.status(), 409);
+    let beyond: Value = beyond.json().unwrap();
+    assert_eq!((&beyond["error"]["code"], beyond["error"]["last_seq"].is_u64()), (&json!("beyond_the_end"), true));
     let status = node.status();
     assert_eq!((status["events"]["lost_total"].as_u64(), &status["events"]["failure"]), (Some(0), &Value::Null));
 

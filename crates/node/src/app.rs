@@ -19,7 +19,7 @@ use state_pruner::{
     events::{EventJournal, Stopping},
     snapshot::NodeFacts,
 };
-use state_store::{Batch, NativeChain, Reserve, RocksBackend, RocksConfig, Store, Table};
+use state_store::{Batch, NativeChain, RESERVE_FILE, Reserve, RocksBackend, RocksConfig, Store, Table};
 use state_tree::{Order, RoochLayout};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ type Surroundings<'a> = (&'a Arc<dyn Clock>, &'a Arc<EventJournal>);
 
 /// Room for when the device is full. Too little of it today is no reason not to start: health tells.
 fn keep_room(config: &Config, store: &Store) -> anyhow::Result<()> {
-    let path = config.node.data_dir.join("reserve");
+    let path = config.node.data_dir.join(RESERVE_FILE);
     let Some(bytes) = config.pruner.reserve.and_then(NonZeroU64::new) else {
         return Reserve::remove(&path).context("removing the reserve of an earlier run");
     };
@@ -304,6 +304,9 @@ impl BlockObserver for Feed {
         let failures = self.failures.get() + 1;
         self.failures.set(failures);
         counter!("state_node_failed_blocks_total", "code" => error.code()).increment(1);
+        if let Some(pruner) = &self.pruner {
+            pruner.commit_failed();
+        }
         if failures.is_power_of_two() {
             tracing::error!(code = error.code(), failures, "a block could not be committed: {error}"); // O15
         }

@@ -387,6 +387,30 @@ async fn probes_metrics_and_status_tell_what_the_node_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn snapshots_and_validations_that_are_asked_for_are_events_and_the_reserve_is_a_metric() {
+    let node = Running::start(&["pruner.reserve=1 MiB"]).await;
+    node.submit(&create(1, "00")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = folder.path().join("catalog");
+    assert_eq!(node.post("v1/snapshots", &json!({ "catalog": catalog })).await.status(), StatusCode::OK);
+    let refused = node.post("v1/snapshots", &json!({ "catalog": "relative" })).await;
+    assert_eq!(error(refused).await["code"], "bad_place");
+    assert_eq!(node.post("v1/validate", &json!({})).await.status(), StatusCode::OK);
+    let codes = "catalog_snapshot_made,catalog_snapshot_refused,validated";
+    let read: Value = node.get(&format!("v1/events?code={codes}")).await.json().await.unwrap();
+    let told = read["events"].as_array().unwrap();
+    let told: Vec<&str> = told.iter().map(|event| event["code"].as_str().unwrap()).collect();
+    assert_eq!(told.join(","), codes);
+    assert_eq!(read["events"][0]["data"]["catalog"], catalog.display().to_string());
+    assert_eq!(read["events"][1]["data"]["error"], "bad_place");
+    let metrics = node.get("metrics").await.text().await.unwrap();
+    for line in ["state_pruner_reserve_kept 1\n", "state_pruner_reserve_bytes 1048576\n"] {
+        assert!(metrics.contains(line), "{line}{metrics}");
+    }
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_node_on_the_same_data_is_refused_and_names_the_first() {
     let node = Running::start(&[]).await;
     let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", node.folder.path().display())];

@@ -13,7 +13,7 @@ use crate::{
     incremental::RoundEnd,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
-    recovery::{BreakerState, RecoveryState, RecoveryStatus},
+    recovery::{BreakerState, Came, RecoveryState, RecoveryStatus},
     snapshot::{SnapshotLock, SnapshotPath},
     trigger::DiskStatus,
     worker::{IncrementalStatus, SwitchedOff},
@@ -172,6 +172,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         switched_off(facts),
         breaker_open(facts),
         recovery_exhausted(facts),
+        awaiting_room(facts),
         recovering(facts),
         snapshots_failing(facts),
         age::lock_held_long(facts, config),
@@ -306,11 +307,13 @@ fn switched_off(facts: &Facts) -> Option<Reason> {
 fn breaker_open(facts: &Facts) -> Option<Reason> {
     let recovery = facts.recovery.as_ref()?;
     let (failures, last) = (recovery.breaker.failures, recovery.attempts.last());
-    let why = last.and_then(|attempt| attempt.message.as_deref()).map_or("see the log", |message| message);
+    let told = last.and_then(|attempt| attempt.message.as_deref());
+    let why = told.or(recovery.exhausted_by.as_deref()).map_or("see the log", |why| why);
     let next = match (recovery.breaker.state, recovery.breaker.probe_in_ms) {
         (BreakerState::Closed, _) => return None,
         (BreakerState::Open, Some(ms)) => format!("one is let through in {ms} ms"),
-        (BreakerState::Open | BreakerState::HalfOpen, _) => "the next one tells whether it is over".to_owned(),
+        (BreakerState::Open, None) => "when one is let through only its node knows".to_owned(),
+        (BreakerState::HalfOpen, _) => "the next one tells whether it is over".to_owned(),
     };
     let message =
         format!("{failures} attempts in a row failed, so nothing is tried for a while; {next}. The last: {why}");
@@ -322,6 +325,17 @@ fn recovery_exhausted(facts: &Facts) -> Option<Reason> {
     let code = recovery.exhausted_by.as_ref()?;
     let message = format!("a phase was given up ({code}); the next cycle, or the next round, begins anew");
     Some(reason(Verdict::Degraded, "recovery_exhausted", message))
+}
+
+fn awaiting_room(facts: &Facts) -> Option<Reason> {
+    let recovery = facts.recovery.as_ref().filter(|recovery| recovery.state == RecoveryState::Retrying)?;
+    let last = recovery.attempts.last()?;
+    let Came::AwaitedRoom { need } = last.came else { return None };
+    let room = need.map_or_else(|| "room".to_owned(), |need| format!("{} of room", iec(need)));
+    let why = last.message.as_deref().map_or("see the log", |why| why);
+    let message =
+        format!("{} waits for {room} on the device, and is tried again: make room. The last: {why}", last.phase);
+    Some(reason(Verdict::Degraded, "awaiting_room", message))
 }
 
 fn recovering(facts: &Facts) -> Option<Reason> {
@@ -424,7 +438,8 @@ mod tests {
         let by = Holder { pid: Some(7), command: None };
         let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
         let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
-        let rows: [(Facts, Verdict, &[&str]); 16] = [
+        let failing = |snapshot_failures| Facts { snapshot_failures, ..Facts::default() };
+        let rows: [(Facts, Verdict, &[&str]); 18] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -441,6 +456,8 @@ mod tests {
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
             (Facts { reserve: Some(1), ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
+            (failing(4), Verdict::Degraded, &["snapshots_failing"]),
+            (failing(3), Verdict::Healthy, &[]),
         ];
         judge(&rows);
     }

@@ -31,7 +31,7 @@ const COUNTERS: [(&str, &str); 14] = [
     ("state_pruner_breaker_openings_total", "Times that the breaker opened"),
 ];
 
-const GAUGES: [(&str, &str); 26] = [
+const GAUGES: [(&str, &str); 28] = [
     ("state_pruner_live_nodes", "Live nodes that the last finished cycle marked"),
     ("state_pruner_store_bytes", "Bytes on disk after the last finished cycle"),
     ("state_pruner_retained_roots", "Roots that the last finished cycle retained"),
@@ -58,6 +58,8 @@ const GAUGES: [(&str, &str); 26] = [
     ("state_pruner_incremental_production_nodes", "Nodes per second that commits make it deal with"),
     ("state_pruner_incremental_slice_nodes", "Most nodes in its next slice"),
     ("state_pruner_free_bytes", "Bytes free on the device of the store, where the low-disk trigger looks at it"),
+    ("state_pruner_reserve_kept", "1 while the room for a full device is kept, 0 while it is let go"),
+    ("state_pruner_reserve_bytes", "Bytes kept for a full device; 0 while they are let go"),
 ];
 
 const PHASES: [PrunePhase; 4] =
@@ -126,6 +128,11 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     }
     if let Some(free) = triggers.disk.and_then(|disk| disk.free) {
         gauge!("state_pruner_free_bytes").set(free as f64);
+    }
+    if let Some(reserve) = &status.reserve {
+        let bytes = if reserve.kept { reserve.bytes } else { 0 };
+        gauge!("state_pruner_reserve_kept").set(f64::from(reserve.kept));
+        gauge!("state_pruner_reserve_bytes").set(bytes as f64);
     }
 }
 

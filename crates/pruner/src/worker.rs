@@ -7,6 +7,7 @@
 mod asking;
 mod ending;
 mod health;
+mod reserve;
 mod rollback;
 mod serving;
 mod shared;
@@ -42,6 +43,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
     trigger::{Coordinator, Ledger, Rules},
 };
+pub use reserve::ReserveStatus;
 use serving::Begin;
 use shared::{Life, Recalled, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
@@ -81,6 +83,8 @@ struct Inner {
     rested: Condvar,
     /// One rollback at a time.
     rolling_back: Mutex<()>,
+    /// The reserve, as it was told last.
+    reserve_told: Mutex<Option<Room>>,
     /// What the next cycle needs free, and when that was measured.
     need: Mutex<Option<(Duration, u64)>>,
 }
@@ -160,6 +164,7 @@ impl Pruner {
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
         let look = shared.poisoned.is_none().then(|| shared.hold(Trigger::Resumed));
+        let reserve_told = Mutex::new(parts.store.reserve().map(Reserve::room));
         let inner = Arc::new(Inner {
             parts,
             config,
@@ -169,6 +174,7 @@ impl Pruner {
             shared: Mutex::new(shared),
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
+            reserve_told,
             need: Mutex::new(None),
         });
         let (inbox, messages) = mpsc::sync_channel(16);
@@ -204,6 +210,11 @@ impl Pruner {
         if due {
             self.wake();
         }
+    }
+
+    /// Tells that a commit failed. One that found no room has let the reserve go, which the worker tells. Returns at once.
+    pub fn commit_failed(&self) {
+        self.wake();
     }
 
     /// A full inbox means that enough wake-ups wait already.
@@ -292,25 +303,6 @@ impl Inner {
         self.parts.store.head().map_or(committed.get(), |head| head.order)
     }
 
-    /// Bytes of the reserve, while it is let go.
-    fn reserve_let_go(&self) -> Option<u64> {
-        let reserve = self.parts.store.reserve()?;
-        (reserve.room() == Room::LetGo).then(|| reserve.bytes())
-    }
-
-    /// Bytes of the reserve, while it is kept.
-    fn reserve_held(&self) -> u64 {
-        let kept = self.parts.store.reserve().filter(|reserve| reserve.room() == Room::Kept);
-        kept.map_or(0, Reserve::bytes)
-    }
-
-    /// Takes the reserve again, if there is room by now.
-    fn take_reserve(&self) {
-        if let Some(Err(error)) = self.parts.store.reserve().map(Reserve::take) {
-            tracing::warn!(%error, "the reserve could not be taken; it is tried again after the next run");
-        }
-    }
-
     /// Orders since the last cycle, as if one had begun when the window filled.
     fn behind(&self, shared: &Shared) -> u64 {
         shared.head.saturating_add(self.due_after()).saturating_sub(shared.coordinator.next_at())
@@ -352,6 +344,7 @@ impl Inner {
             snapshot_failures: snapshot.failures,
             snapshot_path: self.config.snapshots.path(),
             recovery,
+            reserve: self.reserve_status(),
         }
     }
 }

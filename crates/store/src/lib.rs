@@ -39,11 +39,11 @@ pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use pending::{Lag, PendingCounts};
-pub use permit::Permit;
+pub use permit::{Occupied, Permit};
 #[cfg(all(feature = "test-util", debug_assertions))]
 pub use point::{KILL_AT, Watching, watch};
 pub use point::{Point, reached};
-pub use reserve::{Reserve, Room};
+pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;
 pub use store::{

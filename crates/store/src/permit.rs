@@ -29,6 +29,12 @@ impl Fence {
         swapped.is_ok().then(|| Permit { fence: Arc::clone(self), generation: now + 1 })
     }
 
+    /// The permit that is current, if one is.
+    pub(crate) fn occupied(&self) -> Option<Occupied> {
+        let generation = self.generation.load(Ordering::Acquire);
+        (generation % 2 == 1).then_some(Occupied { generation })
+    }
+
     /// Makes every earlier permit useless and hands out the only current one. Call inside the commit gate.
     pub(crate) fn issue(self: &Arc<Self>) -> Permit {
         loop {
@@ -47,6 +53,12 @@ impl Fence {
             Ok(_) | Err(_) => (),
         }
     }
+}
+
+/// A permit that somebody has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Occupied {
+    generation: u64,
 }
 
 /// What a phase holds while it may delete. Only the store issues one.

@@ -20,6 +20,9 @@ use rustix::{
 
 use crate::error::StoreError;
 
+/// Its name in the data folder of a node, beside the folder of the store.
+pub const RESERVE_FILE: &str = "reserve";
+
 /// Whether the room is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -43,6 +46,17 @@ impl Reserve {
     /// A reserve of so many bytes at a path on the device of the store.
     pub fn new(path: PathBuf, bytes: NonZeroU64) -> Self {
         Self { path, bytes, room: Mutex::new(Room::LetGo), is_kept: AtomicBool::new(false) }
+    }
+
+    /// Bytes that a file at the path keeps now, whoever made it; it is only looked at.
+    ///
+    /// Errors: a path that cannot be looked at.
+    pub fn kept_at(path: &Path) -> Result<Option<u64>, StoreError> {
+        match fs::metadata(path) {
+            Ok(file) => Ok(Some(file.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(path, error)),
+        }
     }
 
     /// Bytes it keeps when it can.
@@ -103,11 +117,7 @@ impl Reserve {
     }
 
     fn is_there(&self) -> Result<bool, StoreError> {
-        match fs::metadata(&self.path) {
-            Ok(file) => Ok(file.len() == self.bytes.get()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(failed(&self.path, error)),
-        }
+        Ok(Self::kept_at(&self.path)? == Some(self.bytes.get()))
     }
 
     fn is_taken(&self) -> Result<bool, StoreError> {

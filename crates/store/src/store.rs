@@ -31,7 +31,7 @@ use crate::{
     filter::{LiveSet, Pace, Sweep},
     gate::{ChainState, Commit, Committed, Writer},
     journal,
-    permit::{Fence, Permit},
+    permit::{Fence, Occupied, Permit},
     point::{Point, reached},
     reserve::Reserve,
 };
@@ -273,6 +273,28 @@ impl Store {
         }
         let _gate = self.gate.lock();
         self.fence.issue()
+    }
+
+    /// Issues the only current permit if nobody has one. Waits for nobody.
+    ///
+    /// Errors: who has one.
+    pub fn try_issue_permit(&self) -> Result<Permit, Occupied> {
+        loop {
+            if let Some(permit) = self.fence.issue_if_free() {
+                return Ok(permit);
+            }
+            if let Some(occupied) = self.fence.occupied() {
+                return Err(occupied);
+            }
+        }
+    }
+
+    /// Makes that permit useless, as [`Store::revoke`] does; a later one stays what it is.
+    pub fn vacate(&self, occupied: Occupied) {
+        let _gate = self.gate.lock();
+        if self.fence.occupied() == Some(occupied) {
+            self.fence.revoke();
+        }
     }
 
     /// Makes the permit useless; once this returns its holders delete nothing (I10). A later one stays what it is.

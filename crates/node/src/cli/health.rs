@@ -1,6 +1,6 @@
 //! `health-check`: one question to a node or a store, answered by the exit code.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::{num::NonZeroU64, path::Path, process::ExitCode, time::Duration};
 
 use state_pruner::{
     Health, Reason, Verdict,
@@ -65,7 +65,10 @@ fn of_store(db: &Path, args: &HealthArgs) -> Result<Health, Failure> {
         Some(file) => {
             let config = Config::load(file, &[]).map_err(|problems| bad_config(&problems))?;
             let due_after = config.pruner.enabled.then_some(config.pruner.every_orders.get());
-            HealthRequest { bounds: config.health, due_after, range_bytes: RANGE_BYTES, ..request }
+            let reserve = config.pruner.reserve.filter(|_| config.pruner.enabled).and_then(NonZeroU64::new);
+            let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
+            let (bounds, range_bytes) = (config.health, RANGE_BYTES);
+            HealthRequest { bounds, due_after, range_bytes, reserve, min_healthy_cycles, ..request }
         }
     };
     offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error))

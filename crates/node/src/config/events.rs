@@ -28,7 +28,7 @@ pub struct EventsSection {
 
 impl Default for EventsSection {
     fn default() -> Self {
-        let EventsConfig { flush_every, sync, max_bytes, keep } = EventsConfig::default();
+        let EventsConfig { flush_every, sync, max_bytes, keep, room_within: _ } = EventsConfig::default();
         Self { flush_every, sync, max_bytes: max_bytes.get(), keep }
     }
 }
@@ -61,7 +61,7 @@ impl Config {
     pub fn events(&self) -> EventsConfig {
         let EventsSection { flush_every, sync, max_bytes, keep } = self.events;
         let max_bytes = NonZeroU64::new(max_bytes).map_or(NonZeroU64::MIN, |bytes| bytes);
-        EventsConfig { flush_every, sync, max_bytes, keep }
+        EventsConfig { flush_every, sync, max_bytes, keep, ..EventsConfig::default() }
     }
 
     /// Folder of the journal of events.

@@ -1,7 +1,9 @@
 //! The journal of events: a page of it, all of it checked, and what happens now.
 //!
-//! A live stream waits for its client and nobody waits for it: what it misses is told. It begins with what the journal has
-//! after the number asked for, so that a client that comes back misses nothing that is kept. It ends with the node.
+//! A live stream waits for its client and nobody waits for it: what it misses is told, exactly: events have numbers without
+//! gaps, so that those between what was sent and what comes next are the ones that are missed, and what the journal has of
+//! them is not. It begins with what the journal has after the number asked for, so that a client that comes back misses
+//! nothing that is kept. It ends with the node.
 
 use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
 
@@ -73,20 +75,68 @@ pub(super) async fn verify(State(node): State<Arc<Node>>) -> Result<Json<Journal
     node.journal(Filter { last: Some(0), ..Filter::default() }).await.map(Json)
 }
 
+/// What a client is sent.
+#[derive(Debug, PartialEq)]
+enum Told {
+    Event(Entry),
+    /// So many events are lost to it.
+    Missed(u64),
+}
+
+/// Where a client is in the events.
+struct Place {
+    /// The number of the newest event that was sent or told as missed; absent before the first one of a client that began
+    /// with what comes.
+    at: Option<u64>,
+    /// What it gets next.
+    ready: VecDeque<Told>,
+    /// Whether the journal may have more than was sent.
+    is_behind: bool,
+}
+
+impl Place {
+    fn after(after: Option<u64>) -> Self {
+        Self { at: after, ready: VecDeque::new(), is_behind: after.is_some() }
+    }
+
+    /// The next event, from the journal or live. Those between the newest that was sent and it are lost.
+    fn take(&mut self, entry: Entry) {
+        if self.at.is_some_and(|at| entry.seq <= at) {
+            return; // it was in the journal
+        }
+        let missed = self.at.map_or(0, |at| entry.seq - at - 1);
+        if missed > 0 {
+            self.ready.push_back(Told::Missed(missed));
+        }
+        self.at = Some(entry.seq);
+        self.ready.push_back(Told::Event(entry));
+    }
+
+    /// So many live events were lost. What the journal has of them is sent; the next event shows how many it has not.
+    fn missed(&mut self, events: u64) {
+        match self.at {
+            Some(_) => self.is_behind = true,
+            None => self.ready.push_back(Told::Missed(events)), // nothing was sent yet: it is so many
+        }
+    }
+
+    /// The next page of the journal; an empty one means that it has no more.
+    fn page(&mut self, events: Vec<Entry>) {
+        self.is_behind = !events.is_empty();
+        events.into_iter().for_each(|entry| self.take(entry));
+    }
+}
+
 /// One client that watches.
 struct Watching {
     node: Arc<Node>,
     live: Subscription,
     stop: CancellationToken,
-    /// What the journal has and the client has not.
-    page: VecDeque<Entry>,
-    /// The number of the newest event that was sent, while the journal may have more behind it.
-    behind: Option<u64>,
-    sent: u64,
+    place: Place,
     _turn: OwnedSemaphorePermit,
 }
 
-/// `GET /v1/events/stream?after=SEQ`: server-sent events, each with its number as `id`; `missed` tells how many were lost.
+/// `GET /v1/events/stream?after=SEQ`: server-sent events, each with its number as `id`; `missed` tells how many are lost.
 pub(super) async fn stream(State(node): State<Arc<Node>>, uri: Uri) -> Result<Response, ApiError> {
     let mut query = Query::parse(&uri)?;
     let after = number(&mut query, "after")?;
@@ -96,8 +146,10 @@ pub(super) async fn stream(State(node): State<Arc<Node>>, uri: Uri) -> Result<Re
         return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too_many_watchers", message));
     };
     let (live, stop) = (node.events.subscribe(), node.stop.clone()); // BEFORE the journal is read: nothing is between
-    let sent = after.map_or(0, |after| after);
-    let watching = Watching { node, live, stop, page: VecDeque::new(), behind: after, sent, _turn: turn };
+    if let Some(after) = after {
+        refuse_what_is_to_come(&node, after).await?;
+    }
+    let watching = Watching { node, live, stop, place: Place::after(after), _turn: turn };
     let messages = stream::unfold(watching, async |mut watching| {
         let message = watching.next().await?;
         Some((Ok::<_, Infallible>(message), watching))
@@ -105,27 +157,36 @@ pub(super) async fn stream(State(node): State<Arc<Node>>, uri: Uri) -> Result<Re
     Ok(Sse::new(Box::pin(messages)).keep_alive(KeepAlive::default()).into_response())
 }
 
+/// A client that has seen more than there is has seen another journal, or events that a power loss took: it would wait in
+/// silence until the numbers come again, and take other events for those it knows.
+async fn refuse_what_is_to_come(node: &Arc<Node>, after: u64) -> Result<(), ApiError> {
+    let asked = Arc::clone(node);
+    let newest = node.blocking(move || {
+        let is_known = asked.events.flush(FLUSH).is_ok();
+        Ok(is_known.then(|| asked.events.status().last_seq))
+    });
+    let Some(last) = newest.await?.filter(|last| after > *last) else { return Ok(()) }; // unknown refuses nothing
+    let message = format!("the newest event has number {last}, so nothing comes after {after} yet: ask after {last}");
+    Err(ApiError::new(StatusCode::CONFLICT, "beyond_the_end", message).with("last_seq", last))
+}
+
 impl Watching {
     async fn next(&mut self) -> Option<Message> {
         loop {
-            self.catch_up().await;
-            if let Some(entry) = self.page.pop_front() {
-                self.sent = entry.seq;
-                return Some(message(&entry));
+            if let Some(told) = self.place.ready.pop_front() {
+                return Some(message(&told));
+            }
+            if self.place.is_behind {
+                self.catch_up().await;
+                continue;
             }
             let heard = tokio::select! {
                 () = self.stop.cancelled() => return None,
                 heard = self.live.next() => heard,
             };
             match heard {
-                Heard::Event(happened) if happened.seq <= self.sent => {} // it was in the journal
-                Heard::Event(happened) => {
-                    self.sent = happened.seq;
-                    return Some(message(&Entry::from(&*happened)));
-                }
-                Heard::Missed(missed) => {
-                    return Some(Message::default().event("missed").data(json!({ "missed": missed }).to_string()));
-                }
+                Heard::Event(happened) => self.place.take(Entry::from(&*happened)),
+                Heard::Missed(events) => self.place.missed(events),
                 Heard::Ended => return None,
             }
         }
@@ -133,21 +194,77 @@ impl Watching {
 
     /// Reads the next page of what the journal has already.
     async fn catch_up(&mut self) {
-        let Some(after) = self.behind.filter(|_| self.page.is_empty()) else { return };
-        let filter = Filter { after: Some(after), first: Some(PAGE), ..Filter::default() };
+        let filter = Filter { after: self.place.at, first: Some(PAGE), ..Filter::default() };
         match self.node.journal(filter).await {
-            Ok(read) => {
-                self.behind = read.events.last().map(|last| last.seq);
-                self.page = read.events.into();
-            }
+            Ok(read) => self.place.page(read.events),
             Err(error) => {
                 tracing::warn!(?error, "a client that watches is not told what came before");
-                self.behind = None;
+                self.place.page(Vec::new());
             }
         }
     }
 }
 
-fn message(entry: &Entry) -> Message {
-    Message::default().id(entry.seq.to_string()).event(entry.code.clone()).data(json!(entry).to_string())
+fn message(told: &Told) -> Message {
+    match told {
+        Told::Event(entry) => {
+            Message::default().id(entry.seq.to_string()).event(entry.code.clone()).data(json!(entry).to_string())
+        }
+        Told::Missed(missed) => Message::default().event("missed").data(json!({ "missed": missed }).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(seq: u64) -> Entry {
+        Entry { seq, at_ms: 0, code: "pin_added".to_owned(), data: serde_json::Map::new() }
+    }
+
+    fn entries(numbers: impl IntoIterator<Item = u64>) -> Vec<Entry> {
+        numbers.into_iter().map(entry).collect()
+    }
+
+    /// Numbers that were sent, and how many were told as missed before each.
+    fn told(place: &mut Place) -> Vec<(u64, u64)> {
+        let (mut lines, mut missed) = (Vec::new(), 0);
+        for told in place.ready.drain(..) {
+            match told {
+                Told::Missed(events) => missed += events,
+                Told::Event(entry) => lines.push((std::mem::take(&mut missed), entry.seq)),
+            }
+        }
+        lines
+    }
+
+    #[test]
+    fn what_the_journal_has_is_not_missed_and_what_it_has_not_is_counted_exactly() {
+        let mut place = Place::after(Some(3));
+        place.page(entries([4, 5]));
+        place.page(Vec::new());
+        assert!(!place.is_behind);
+        (5..=6).for_each(|seq| place.take(entry(seq)));
+        assert_eq!(told(&mut place), [(0, 4), (0, 5), (0, 6)], "each once");
+        place.missed(10); // 7 to 16
+        assert!(place.is_behind && place.ready.is_empty(), "the journal may have them");
+        place.page(entries((7..=16).chain([17])));
+        place.page(Vec::new());
+        place.take(entry(17));
+        assert_eq!(told(&mut place), (7..=17).map(|seq| (0, seq)).collect::<Vec<_>>(), "nothing was missed");
+        place.missed(10); // 18 to 27, of which the journal has kept those from 24 on
+        place.page(entries(24..=25));
+        place.page(Vec::new());
+        place.take(entry(28));
+        assert_eq!(told(&mut place), [(6, 24), (0, 25), (2, 28)]);
+    }
+
+    #[test]
+    fn a_client_that_began_with_what_comes_misses_what_it_was_too_slow_for() {
+        let mut place = Place::after(None);
+        place.missed(5);
+        place.take(entry(90));
+        place.take(entry(93));
+        assert_eq!(told(&mut place), [(5, 90), (2, 93)]);
+    }
 }

@@ -1,6 +1,11 @@
 //! A snapshot of the running node, made by the node itself into a catalog on this machine.
 
-use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -12,6 +17,7 @@ use serde::Deserialize;
 use state_pruner::{
     Clock, Unobserved,
     catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
+    events::{Event, EventSink as _},
     offline::Steering,
 };
 use state_store::Store;
@@ -73,11 +79,28 @@ pub(super) async fn create(
     refuse_browsers(&headers)?;
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
-        let made = node.snapshots.create(node.chain.store(), &body)?;
+        let made = node.snapshots.create(node.chain.store(), &body);
+        node.events.emit(told(&body.catalog, &made));
+        let made = made?;
         tracing::info!(id = %made.id, catalog = %body.catalog.display(), "a snapshot was made");
         Ok(made)
     });
     made.await.map(Json)
+}
+
+fn told(catalog: &Path, made: &Result<Created, CatalogError>) -> Event {
+    let catalog = catalog.display().to_string();
+    match made {
+        Ok(made) => Event::CatalogSnapshotMade {
+            id: made.id.to_string(),
+            catalog,
+            bytes: made.manifest.total_bytes,
+            removed: made.removed.snapshots.len() as u64,
+        },
+        Err(error) => {
+            Event::CatalogSnapshotRefused { catalog, error: error.code().to_owned(), message: error.to_string() }
+        }
+    }
 }
 
 impl From<CatalogError> for ApiError {

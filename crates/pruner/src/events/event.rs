@@ -67,6 +67,14 @@ pub enum Event {
     PhaseRolledBack { cycle: u64, from: PrunePhase, to: PrunePhase, error: String },
     EventsLost { count: u64 },
     JournalCompacted { dropped: u64, bytes_before: u64, bytes_after: u64 },
+    ReaderTooOld { order: u64, owner: String, since_order: u64, alone_ms: u64 },
+    ReaderLetGo { order: u64, owner: String },
+    ReserveLetGo { bytes: u64 },
+    ReserveTaken { bytes: u64 },
+    CatalogSnapshotMade { id: String, catalog: String, bytes: u64, removed: u64 },
+    CatalogSnapshotRefused { catalog: String, error: String, message: String },
+    Validated { passed: u64, skipped: u64, failed: Vec<String> },
+    PhaseGivenUp { what: String, attempts: u32, error: String },
 }
 
 /// How a cycle ended, with its totals.
@@ -144,6 +152,14 @@ impl Event {
             Self::PhaseRolledBack { .. } => "phase_rolled_back",
             Self::EventsLost { .. } => "events_lost",
             Self::JournalCompacted { .. } => "journal_compacted",
+            Self::ReaderTooOld { .. } => "reader_too_old",
+            Self::ReaderLetGo { .. } => "reader_let_go",
+            Self::ReserveLetGo { .. } => "reserve_let_go",
+            Self::ReserveTaken { .. } => "reserve_taken",
+            Self::CatalogSnapshotMade { .. } => "catalog_snapshot_made",
+            Self::CatalogSnapshotRefused { .. } => "catalog_snapshot_refused",
+            Self::Validated { .. } => "validated",
+            Self::PhaseGivenUp { .. } => "phase_given_up",
         }
     }
 }

@@ -16,7 +16,7 @@ use super::{
     file::{EventFile, FILE, Found},
     frame::Counts,
     medium::{Mount, plain},
-    queue::{Closed, InTime, Queue, Sent},
+    queue::{InTime, Queue, Refused, Sent},
     read::{Filter, JournalRead, read_journal},
     status::{EventsConfig, JournalStatus, Replay, Told, WriteFailure},
     writer::{Need, Writer, WriterParts},
@@ -84,6 +84,8 @@ pub struct EventJournal {
     told: Arc<Mutex<Told>>,
     path: PathBuf,
     replay: Replay,
+    /// How long a producer waits for a writer that makes no progress.
+    patience: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -142,6 +144,7 @@ impl EventJournal {
     ) -> Result<Self, PruneError> {
         let (queue, told) = (Arc::new(Queue::default()), Arc::new(Mutex::new(told)));
         let (live, _) = broadcast::channel(WATCHED);
+        let patience = config.room_within;
         let parts = WriterParts {
             queue: Arc::clone(&queue),
             clock: Arc::clone(&clock),
@@ -156,7 +159,7 @@ impl EventJournal {
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the event writer cannot start: {error}")))?;
         let path = dir.join(FILE);
-        Ok(Self { queue, clock, live, told, path, replay, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, clock, live, told, path, replay, patience, thread: Mutex::new(Some(thread)) })
     }
 
     /// Watches what happens from now on.
@@ -170,13 +173,25 @@ impl EventJournal {
     pub fn flush(&self, patience: Duration) -> Result<(), PruneError> {
         match self.queue.flush(patience) {
             InTime::Yes => Ok(()),
-            InTime::No => Err(self.late()),
+            InTime::No => Err(self.late("the disk does not answer in time".to_owned())),
         }
     }
 
-    fn late(&self) -> PruneError {
-        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, "the disk does not answer in time");
+    fn late(&self, why: String) -> PruneError {
+        let source = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
         PruneError::File { path: self.path.clone(), source }
+    }
+
+    /// Why events are not written, while they find no room.
+    fn stuck(&self) -> Option<WriteFailure> {
+        let lost = Some(self.queue.unadmitted()).filter(|lost| *lost > 0)?;
+        let why = format!("the disk does not answer, and {lost} events that found no room are lost");
+        Some(WriteFailure::of(&self.late(why), lost))
+    }
+
+    fn lose(&self, events: u64) {
+        self.told.lock().lost += events;
+        metrics::counter!("state_pruner_events_lost_total").increment(events);
     }
 
     /// Reads what was written.
@@ -199,7 +214,7 @@ impl EventJournal {
             lost_total: told.lost,
             waiting: self.queue.waiting(),
             bytes: told.bytes,
-            failure: told.failure,
+            failure: self.stuck().or(told.failure),
             replay: self.replay,
             compactions_total: told.compactions,
             longest_swap_us: u64::try_from(told.longest_swap.as_micros()).map_or(u64::MAX, |us| us),
@@ -221,7 +236,7 @@ impl EventJournal {
         let lost = self.told.lock().lost;
         self.queue.close(Some(Sent { at_ms: self.clock.unix_ms(), event: Event::Stopped { lost } }));
         if let Err(events) = self.queue.wait_for_end(patience) {
-            self.told.lock().lost += events;
+            self.lose(events);
             tracing::error!(events, "the disk of the event journal does not answer: these events are given up");
             return Stopping::GivenUp { events }; // the thread ends when the disk answers
         }
@@ -233,12 +248,16 @@ impl EventJournal {
 }
 
 impl EventSink for EventJournal {
-    /// Waits while 2,048 events wait. One that comes after the end, or finds no room near it, is counted as lost.
+    /// Waits while 2,048 events wait, but not for a disk that hangs: then, at the end and near it an event is lost, and
+    /// counted.
     fn emit(&self, event: Event) {
         let code = event.code();
-        if let Err(Closed) = self.queue.send(Sent { at_ms: self.clock.unix_ms(), event }) {
-            self.told.lock().lost += 1;
-            tracing::debug!(event = code, "an event found the journal full or at its end, and is lost");
+        match self.queue.send(Sent { at_ms: self.clock.unix_ms(), event }, self.patience) {
+            Ok(()) => {}
+            Err(why @ (Refused::Closed | Refused::Stuck)) => {
+                self.lose(1);
+                tracing::debug!(event = code, ?why, "an event found no place in the journal, and is lost");
+            }
         }
     }
 }

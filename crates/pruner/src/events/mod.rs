@@ -2,7 +2,7 @@
 //!
 //! Promises: an event that was taken is on disk after the next flush, or counted as lost, and is told once the journal
 //! can be written again; events of one producer keep their order; memory is bounded, because a full queue makes its
-//! producer wait; whoever watches live is never waited for, and is told how much it missed. A failing disk stops no
+//! producer wait, for seconds where the disk hangs: then its event is lost, and told as such; whoever watches live is never waited for, and is told how much it missed. A failing disk stops no
 //! pruning: it is a reason of health. Stopping drains, flushes and syncs, and takes bounded time.
 //!
 //! Order that must not change: nothing on the way of a commit emits, and nobody emits under a lock that a commit takes,
@@ -29,7 +29,7 @@ pub use read::{Filter, JournalRead, find_journal, journal_dir, journal_file, rea
 pub use status::{EventsConfig, EventsSync, JournalStatus, Replay, WriteFailure};
 pub(crate) use tally::{RoundTally, RoundTold};
 
-/// Takes events. Waits where its queue is full, so nobody calls it on the way of a commit.
+/// Takes events. Waits, for a bounded time, where its queue is full, so nobody calls it on the way of a commit.
 pub trait EventSink: Send + Sync + std::fmt::Debug {
     /// Takes one event.
     fn emit(&self, event: Event);

@@ -1,4 +1,5 @@
-//! What waits to be written: bounded, first come first served, and it can be closed while producers wait in it.
+//! What waits to be written: bounded, first come first served, and it can be closed while producers wait in it. Nobody waits
+//! longer than its patience for a writer that makes no progress, and then nobody waits until it does.
 //!
 //! A channel of the standard library cannot do the last: a producer that waits for a hung disk would hang with it.
 
@@ -36,6 +37,10 @@ struct State {
     waiting: VecDeque<Sent>,
     /// Events that the writer has in hand.
     in_hand: usize,
+    /// Events that found no room in time since the writer made progress last.
+    unadmitted: u64,
+    /// The same, until the writer takes them over to tell them.
+    untold: u64,
     life: Life,
     /// Flushes asked for, and done.
     asked: u64,
@@ -61,9 +66,14 @@ pub(super) enum Taken {
     End,
 }
 
-/// Nothing is taken in any more.
+/// Why an event is not taken in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Closed;
+pub(super) enum Refused {
+    /// Nothing is any more, or there is no room and nobody is to wait for it.
+    Closed,
+    /// There was no room in time: the writer makes no progress.
+    Stuck,
+}
 
 /// Whether something happened in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +86,7 @@ pub(super) enum InTime {
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    /// Told when there is room, or never will be.
+    /// Told when there is room, or none is to be waited for.
     room: Condvar,
     /// Told when there is work.
     work: Condvar,
@@ -86,23 +96,37 @@ pub(super) struct Queue {
 
 impl Default for Queue {
     fn default() -> Self {
-        let state = State { waiting: VecDeque::new(), in_hand: 0, life: Life::Open, asked: 0, flushed: 0 };
+        let state = State {
+            waiting: VecDeque::new(),
+            in_hand: 0,
+            unadmitted: 0,
+            untold: 0,
+            life: Life::Open,
+            asked: 0,
+            flushed: 0,
+        };
         Self { state: Mutex::new(state), room: Condvar::new(), work: Condvar::new(), done: Condvar::new() }
     }
 }
 
 impl Queue {
-    /// Puts an event at the end; waits while the queue is full.
+    /// Puts an event at the end; waits while the queue is full, but not longer than this for the writer to make progress.
+    /// Once somebody has waited so long in vain nobody waits before it has.
     ///
-    /// Errors: the queue was closed, or it is full and nobody is to wait any more.
-    pub(super) fn send(&self, sent: Sent) -> Result<(), Closed> {
+    /// Errors: the queue was closed, it is full and nobody is to wait any more, or there was no room in time.
+    pub(super) fn send(&self, sent: Sent, patience: Duration) -> Result<(), Refused> {
         let mut state = self.state.lock();
         while state.life == Life::Open && state.is_full() {
-            self.room.wait(&mut state);
+            if state.unadmitted > 0 || self.room.wait_for(&mut state, patience).timed_out() && state.is_full() {
+                (state.unadmitted, state.untold) = (state.unadmitted + 1, state.untold + 1);
+                drop(state);
+                self.room.notify_all(); // whoever waits beside it waits in vain
+                return Err(Refused::Stuck);
+            }
         }
         match state.life {
             Life::Open | Life::Ending if !state.is_full() => {}
-            Life::Open | Life::Ending | Life::Closed | Life::GivenUp | Life::Ended => return Err(Closed),
+            Life::Open | Life::Ending | Life::Closed | Life::GivenUp | Life::Ended => return Err(Refused::Closed),
         }
         state.waiting.push_back(sent);
         drop(state);
@@ -114,7 +138,7 @@ impl Queue {
     pub(super) fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
         let mut state = self.state.lock();
         if state.in_hand > 0 {
-            state.in_hand = 0;
+            (state.in_hand, state.unadmitted) = (0, 0);
             self.room.notify_all();
         }
         loop {
@@ -210,6 +234,16 @@ impl Queue {
         self.room.notify_all();
         self.done.notify_all();
         left
+    }
+
+    /// Events that found no room in time since the writer made progress last.
+    pub(super) fn unadmitted(&self) -> u64 {
+        self.state.lock().unadmitted
+    }
+
+    /// Events that found no room in time and were not told in the journal yet; the caller does.
+    pub(super) fn take_untold(&self) -> u64 {
+        std::mem::take(&mut self.state.lock().untold)
     }
 
     /// Events that wait or are being written.

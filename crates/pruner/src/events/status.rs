@@ -29,6 +29,8 @@ pub struct EventsConfig {
     pub max_bytes: NonZeroU64,
     /// Events older than this go.
     pub keep: Duration,
+    /// How long a producer waits for room in memory while nothing is written; then its event is lost.
+    pub room_within: Duration,
 }
 
 impl Default for EventsConfig {
@@ -38,6 +40,7 @@ impl Default for EventsConfig {
             sync: EventsSync::Interval,
             max_bytes: NonZeroU64::MIN.saturating_add((16 << 20) - 1),
             keep: Duration::from_secs(90 * 24 * 60 * 60),
+            room_within: Duration::from_secs(5),
         }
     }
 }
@@ -81,7 +84,8 @@ pub struct JournalStatus {
     pub last_seq: u64,
     /// Events written since the process began.
     pub written_total: u64,
-    /// Events lost since the process began: they could not be written, or came after the end.
+    /// Events lost since the process began: they could not be written, found no room, or came after
+    /// the end.
     pub lost_total: u64,
     /// Events that wait.
     pub waiting: u64,

@@ -19,7 +19,7 @@ use super::{
     file::{EventFile, FILE},
     frame::{HEADER, JournalHeader, Scanner},
     medium::{Medium, Mount, plain},
-    queue::{CAPACITY, Closed, Queue, Sent, Taken},
+    queue::{CAPACITY, Queue, Refused, Sent, Taken},
     *,
 };
 use crate::{
@@ -34,7 +34,7 @@ fn pin(producer: u64, number: u64) -> Event {
 }
 
 fn quiet() -> EventsConfig {
-    EventsConfig { sync: EventsSync::Never, ..EventsConfig::default() }
+    EventsConfig { sync: EventsSync::Never, room_within: LONG, ..EventsConfig::default() }
 }
 
 fn open(dir: &Path, config: EventsConfig) -> EventJournal {
@@ -174,6 +174,14 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::PhaseRolledBack { cycle: 1, from: phase, to: phase, error: text() },
         Event::EventsLost { count: 1 },
         Event::JournalCompacted { dropped: 1, bytes_before: 1, bytes_after: 1 },
+        Event::ReaderTooOld { order: 1, owner: text(), since_order: 1, alone_ms: 1 },
+        Event::ReaderLetGo { order: 1, owner: text() },
+        Event::ReserveLetGo { bytes: 1 },
+        Event::ReserveTaken { bytes: 1 },
+        Event::CatalogSnapshotMade { id: text(), catalog: text(), bytes: 1, removed: 0 },
+        Event::CatalogSnapshotRefused { catalog: text(), error: text(), message: text() },
+        Event::Validated { passed: 1, skipped: 1, failed: Vec::new() },
+        Event::PhaseGivenUp { what: text(), attempts: 1, error: text() },
     ];
     for (number, event) in events.iter().enumerate() {
         let json = serde_json::to_value(event).unwrap();
@@ -227,17 +235,17 @@ fn a_flood_from_several_threads_is_on_disk_in_order_after_a_stop_at_once() {
 fn a_full_queue_makes_its_producer_wait_until_there_is_room_and_a_close_lets_it_go() {
     let queue = Queue::default();
     let sent = |number| Sent { at_ms: 0, event: pin(0, number) };
-    (0..CAPACITY as u64).for_each(|number| queue.send(sent(number)).unwrap());
+    (0..CAPACITY as u64).for_each(|number| queue.send(sent(number), LONG).unwrap());
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| queue.send(sent(5_000)));
+        let waits = scope.spawn(|| queue.send(sent(5_000), LONG));
         let Taken::Events(taken) = queue.take(1, None) else { panic!("nothing to take") };
         assert_eq!(taken, [sent(0)]);
         assert!(!waits.is_finished(), "what is in hand takes room until it is dealt with");
         assert!(matches!(queue.take(1, None), Taken::Events(_)), "and then the producer goes on");
         assert_eq!(waits.join().unwrap(), Ok(()));
-        let waits = scope.spawn(|| queue.send(sent(6_000)));
+        let waits = scope.spawn(|| queue.send(sent(6_000), LONG));
         queue.close(Some(sent(7_000)));
-        assert_eq!(waits.join().unwrap(), Err(Closed), "whoever waits is let go");
+        assert_eq!(waits.join().unwrap(), Err(Refused::Closed), "whoever waits is let go");
     });
     let mut rest = Vec::new();
     while let Taken::Events(taken) = queue.take(CAPACITY, None) {
@@ -294,6 +302,50 @@ fn a_producer_that_waits_for_a_disk_that_hangs_can_be_let_go_and_ended() {
         1
     );
     assert_eq!(orders(&read).len(), CAPACITY + 1);
+}
+
+/// A rollback waits for the pruner while it holds what commits wait for, so nobody may wait for a disk for ever.
+#[test]
+fn nobody_waits_for_a_writer_that_makes_no_progress_once_somebody_has_in_vain() {
+    let queue = Queue::default();
+    let (sent, endless) = (|number| Sent { at_ms: 0, event: pin(0, number) }, Duration::MAX);
+    (0..CAPACITY as u64).for_each(|number| queue.send(sent(number), endless).unwrap());
+    std::thread::scope(|scope| {
+        let beside = scope.spawn(|| queue.send(sent(9_000), endless));
+        assert_eq!(queue.send(sent(9_001), Duration::from_millis(1)), Err(Refused::Stuck));
+        assert_eq!(beside.join().unwrap(), Err(Refused::Stuck), "who waits with more patience is let go too");
+    });
+    assert_eq!(queue.send(sent(9_002), endless), Err(Refused::Stuck), "at once");
+    assert_eq!((queue.unadmitted(), queue.take_untold()), (3, 3));
+    assert!(matches!(queue.take(1, None), Taken::Events(_)));
+    assert_eq!(queue.unadmitted(), 3, "what is in hand may hang");
+    assert!(matches!(queue.take(1, None), Taken::Events(_)));
+    assert_eq!((queue.unadmitted(), queue.take_untold()), (0, 0));
+    assert_eq!(queue.send(sent(9_003), endless), Ok(()), "there is room again");
+}
+
+#[test]
+fn a_disk_that_hangs_loses_what_finds_no_room_in_time_and_that_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let impatient = EventsConfig { sync: EventsSync::Each, room_within: Duration::from_millis(1), ..quiet() };
+    let journal = disk.open(dir.path(), impatient);
+    journal.flush(LONG).unwrap();
+    *disk.hangs.lock() = true;
+    (0..2 * CAPACITY as u64).for_each(|number| journal.emit(pin(0, number)));
+    let status = journal.status();
+    assert_eq!(status.lost_total, CAPACITY as u64);
+    let failure = status.failure.unwrap();
+    assert_eq!((failure.code.as_str(), failure.times), ("file", CAPACITY as u64));
+    assert!(failure.message.contains("2048 events that found no room are lost"), "{failure:?}");
+    disk.answer();
+    journal.flush(LONG).unwrap();
+    assert_eq!(journal.status().failure, None);
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let read = all(dir.path());
+    assert_eq!(orders(&read).len(), CAPACITY);
+    let told = read.events.iter().filter(|it| it.code == "events_lost").map(|it| it.data["count"].as_u64().unwrap());
+    assert_eq!(told.sum::<u64>(), CAPACITY as u64);
 }
 
 #[test]

@@ -92,7 +92,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         let queue = Arc::clone(&self.parts.queue);
         loop {
-            match queue.take(BATCH, self.patience()) {
+            let taken = queue.take(BATCH, self.patience());
+            self.lost += queue.take_untold(); // counted by whoever found no room
+            match taken {
                 Taken::Events(sent) => {
                     sent.into_iter().for_each(|sent| self.record(sent));
                     self.flush_if_due();

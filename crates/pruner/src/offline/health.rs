@@ -9,7 +9,9 @@ use std::{
     sync::Arc,
 };
 
-use state_store::{ChainView as _, Holder, NativeChain, RocksBackend, Store, StoreError, Table, lock_holder};
+use state_store::{
+    ChainView as _, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError, Table, lock_holder,
+};
 
 use super::{
     AT_REST,
@@ -18,10 +20,13 @@ use super::{
 use crate::{
     clock::{Clock as _, SystemClock},
     error::PruneError,
-    health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished, Validated},
+    health::{
+        self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Room, Unfinished, Validated,
+    },
     outcome::{Ended, Freeze, Outcome, RestFloor},
     phase::PhaseRecord,
     records::{FolderRecords, Records, StoreRecords},
+    recovery::{RecoveryConfig, RecoveryStatus},
     retention::Holds,
     snapshot::recorded_lock,
     sweep,
@@ -47,6 +52,10 @@ pub struct HealthRequest {
     pub due_after: Option<u64>,
     /// Bytes of one range of its sweeps.
     pub range_bytes: NonZeroU64,
+    /// Bytes that its node keeps for a full device; absent where it keeps none, or that is not known.
+    pub reserve: Option<NonZeroU64>,
+    /// Cycles in a row that have to finish before a failure is over.
+    pub min_healthy_cycles: u32,
     /// Milliseconds since 1970 now.
     pub now_ms: u64,
 }
@@ -60,6 +69,8 @@ impl HealthRequest {
             bounds: HealthConfig::default(),
             due_after: None,
             range_bytes: RANGE_BYTES,
+            reserve: None,
+            min_healthy_cycles: RecoveryConfig::default().min_healthy_cycles,
             now_ms: SystemClock::new().unix_ms(),
         }
     }
@@ -91,24 +102,25 @@ fn look(request: &HealthRequest) -> Result<Health, PruneError> {
 /// Errors: records that cannot be read.
 pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<Health, PruneError> {
     let kept = kept_dir(&request.db, request.state_dir.as_deref());
+    let room = sweep::room(store.backend(), request.range_bytes.get())?;
     let facts = if store.view()?.has_table(&Table::META) {
-        of_node(&store, request)?
+        of_node(&store, room, request)?
     } else {
         let (records, holder) = (FolderRecords(kept.clone()), folder::holder(&kept)?);
-        let facts = of_rest(&records, holder)?;
+        let facts = of_rest(&records, holder, request)?;
         if facts.freeze.is_none() && facts.last.is_none() && facts.unfinished.is_none() {
             return Err(PruneError::NothingKnown { db: request.db.clone() }); // silence is not health (I13)
         }
-        facts
+        Facts { room, ..facts }
     };
-    let room = sweep::room(store.backend(), request.range_bytes.get())?;
-    Ok(health::assess(&Facts { room, ..facts }, &request.bounds))
+    Ok(health::assess(&facts, &request.bounds))
 }
 
 /// A node's own store: the records are among its tables.
-fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneError> {
+fn of_node(store: &Arc<Store>, room: Option<Room>, request: &HealthRequest) -> Result<Facts, PruneError> {
     let (records, holder) = (StoreRecords(Arc::clone(store)), lock_holder_if_there(&request.db)?);
-    let told = Told::read(&records)?;
+    let told = Told::read(&records, request)?;
+    let reserved = Reserved::look(request, room, holder.as_ref())?;
     let head = NativeChain.head(&*store.view()?)?.map_or(0, |head| head.order.get()); // no commit: none went by
     let ledger = Ledger::load(&records)?;
     let lock = recorded_lock(&records)?;
@@ -124,13 +136,15 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneEr
         lock_record,
         cycle_age: age.map(|age| CycleAge { due_after: request.due_after, ..age }),
         oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, request.now_ms),
+        room: room.map(|room| Room { free: room.free.saturating_add(reserved.kept), ..room }),
+        reserve: reserved.let_go,
         ..told.facts()
     })
 }
 
 /// A store at rest: the records lie beside it, and no cycle is ever due.
-fn of_rest(records: &dyn Records, holder: Option<Holder>) -> Result<Facts, PruneError> {
-    let told = Told::read(records)?;
+fn of_rest(records: &dyn Records, holder: Option<Holder>, request: &HealthRequest) -> Result<Facts, PruneError> {
+    let told = Told::read(records, request)?;
     let unfinished = match (told.begun, holder) {
         (begun, Some(by)) => Some(Unfinished::Running { begun, by }), // it may not have marked anything yet
         (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
@@ -144,6 +158,26 @@ fn lock_holder_if_there(db: &Path) -> Result<Option<Holder>, PruneError> {
     Ok(if db.exists() { lock_holder(db)? } else { None })
 }
 
+/// The reserve of a node, by its file.
+struct Reserved {
+    /// Bytes of it: a sweep that lacks room lets them go, so they count as room.
+    kept: u64,
+    /// Bytes that were let go.
+    let_go: Option<u64>,
+}
+
+impl Reserved {
+    /// One that is not there was let go, unless its node would take it when it starts.
+    fn look(request: &HealthRequest, room: Option<Room>, node: Option<&Holder>) -> Result<Self, PruneError> {
+        let path = request.db.parent().map_or_else(|| RESERVE_FILE.into(), |data| data.join(RESERVE_FILE));
+        let (there, wanted) = (Reserve::kept_at(&path)?, request.reserve.map(NonZeroU64::get));
+        let kept = there.filter(|bytes| wanted.is_none_or(|wanted| wanted == *bytes));
+        let is_roomy = |wanted: u64| room.is_none_or(|room| room.free >= wanted.saturating_mul(2));
+        let let_go = wanted.filter(|wanted| kept.is_none() && (node.is_some() || !is_roomy(*wanted)));
+        Ok(Self { kept: kept.map_or(0, |bytes| bytes), let_go })
+    }
+}
+
 /// What every kind of records tells.
 struct Told {
     freeze: Option<Freeze>,
@@ -152,20 +186,22 @@ struct Told {
     given_up: bool,
     validation: Option<Validated>,
     off: Option<SwitchedOff>,
+    recovery: RecoveryStatus,
 }
 
 impl Told {
-    fn read(records: &dyn Records) -> Result<Self, PruneError> {
+    fn read(records: &dyn Records, request: &HealthRequest) -> Result<Self, PruneError> {
         let (freeze, last) = (Freeze::load(records)?, Outcome::load(records)?);
         let begun = PhaseRecord::load(records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
         let given_up = begun.is_none() && is_given_up(RestFloor::load(records)?, last.as_ref());
         let (validation, off) = (Validated::load(records)?, SwitchedOff::load(records)?);
-        Ok(Self { freeze, last, begun, given_up, validation, off })
+        let recovery = RecoveryStatus::recorded(records, request.min_healthy_cycles)?;
+        Ok(Self { freeze, last, begun, given_up, validation, off, recovery })
     }
 
     fn facts(self) -> Facts {
-        let Self { freeze, last, validation, off, .. } = self;
-        Facts { freeze, last, validation, off, ..Facts::default() }
+        let Self { freeze, last, validation, off, recovery, .. } = self;
+        Facts { freeze, last, validation, off, recovery: Some(recovery), ..Facts::default() }
     }
 }
 

@@ -119,12 +119,7 @@ impl ErrorRecoveryManager {
         let state = self.state.lock();
         let breaker = state.breaker.state(now);
         RecoveryStatus {
-            state: match (state.retrying, &state.exhausted_by, state.recovering) {
-                (1.., _, _) => RecoveryState::Retrying,
-                (0, Some(_), _) => RecoveryState::Exhausted,
-                (0, None, Some(_)) => RecoveryState::Recovering,
-                (0, None, None) => RecoveryState::Healthy,
-            },
+            state: RecoveryState::of(state.retrying, state.exhausted_by.as_deref(), state.recovering),
             breaker: BreakerStatus {
                 state: breaker,
                 failures: state.breaker.counted().failures,

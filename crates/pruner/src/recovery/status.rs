@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Attempt, BreakerState};
+use super::{Attempt, BreakerState, saved::Saved};
+use crate::{error::PruneError, records::Records};
 
 /// Whether what failed is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,4 +47,35 @@ pub struct RecoveryStatus {
     pub retries_total: u64,
     /// The newest attempts that failed, or ended well after failures; newest last.
     pub attempts: Vec<Attempt>,
+}
+
+impl RecoveryState {
+    /// How it stands: executions that wait for their next attempt come first, then what was given up.
+    pub(super) fn of(retrying: u32, exhausted_by: Option<&str>, recovering: Option<u32>) -> Self {
+        match (retrying, exhausted_by, recovering) {
+            (1.., _, _) => Self::Retrying,
+            (0, Some(_), _) => Self::Exhausted,
+            (0, None, Some(_)) => Self::Recovering,
+            (0, None, None) => Self::Healthy,
+        }
+    }
+}
+
+impl RecoveryStatus {
+    /// What is written down of it, for whoever asks from outside: an open breaker is open, since when is not known.
+    ///
+    /// Errors: a record that cannot be read.
+    pub(crate) fn recorded(records: &dyn Records, min_healthy_cycles: u32) -> Result<Self, PruneError> {
+        let Saved { breaker, recovering, exhausted_by } = Saved::load(records)?;
+        let state = if breaker.openings > 0 { BreakerState::Open } else { BreakerState::Closed };
+        Ok(Self {
+            state: RecoveryState::of(0, exhausted_by.as_deref(), recovering),
+            breaker: BreakerStatus { state, failures: breaker.failures, probe_in_ms: None },
+            healthy_cycles: recovering.map_or(0, |cycles| cycles),
+            min_healthy_cycles,
+            exhausted_by,
+            retries_total: 0,
+            attempts: Vec::new(),
+        })
+    }
 }

@@ -23,10 +23,13 @@ impl ErrorRecoveryManager {
         });
     }
 
-    /// A phase was tried often enough.
+    /// A phase was tried often enough, or no attempt more could help.
     pub(super) fn tell_given_up(&self, phase: PrunePhase, attempts: u32, error: &PruneError, came: &Came) {
+        let (what, error) = (phase.to_string(), error.code().to_owned());
         if *came == Came::Exhausted {
-            self.tell(Event::RetryGivenUp { what: phase.to_string(), attempts, error: error.code().to_owned() });
+            self.tell(Event::RetryGivenUp { what, attempts, error });
+        } else {
+            self.tell(Event::PhaseGivenUp { what, attempts, error });
         }
     }
 

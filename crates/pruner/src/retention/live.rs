@@ -241,7 +241,7 @@ impl LiveRetention {
         durability: Durability,
     ) -> Result<(), PruneError> {
         let now_ms = self.parts.clock.unix_ms();
-        self.tell_old_readers()?;
+        self.tell_old_readers(&mut state.untold)?;
         self.drop_expired(state, now_ms)?;
         state.tell_silence(now_ms);
         let to = self.first_asked_for(keep, &state.holds, (floor, head))?.max(floor);

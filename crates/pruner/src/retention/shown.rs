@@ -9,12 +9,13 @@ use super::{
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound},
     live::LiveRetention,
-    readers::{OldReaders, Reader, ReaderState, ReaderStatus},
+    readers::{OldReaders, Reader, ReaderState, ReaderStatus, Retained},
     status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
     within::{first_of_time, timestamp},
 };
 use crate::{
     error::PruneError,
+    events::Event,
     health::OldestPin,
     roots::{KeptBy, RetainedRoot},
 };
@@ -93,16 +94,21 @@ impl LiveRetention {
 
     fn look_at_readers(&self) -> Vec<Reader> {
         let (store, now) = (&self.parts.store, self.parts.clock.monotonic());
-        let floor = store.floor().map_or(Order::GENESIS, |floor| floor); // BEFORE the pins: a later floor is no pin's
-        self.readers.lock().look(store.pins(), (floor, now), self.reader_limit.max_age)
+        // The floor BEFORE what is kept below it, both BEFORE the pins: what leaves in between seems to be retained still.
+        let floor = store.floor().map_or(Order::GENESIS, |floor| floor);
+        let retained = Retained { floor, kept: store.kept().into_iter().map(|(order, _)| order).collect() };
+        self.readers.lock().look(store.pins(), (&retained, now), self.reader_limit.max_age)
     }
 
     /// Tells once of each reader that is too old, and lets it go if that is wanted.
-    pub(super) fn tell_old_readers(&self) -> Result<(), PruneError> {
+    pub(super) fn tell_old_readers(&self, untold: &mut Vec<Event>) -> Result<(), PruneError> {
         let readers = self.look_at_readers().into_iter();
         for Reader { id, status } in readers.filter(|reader| reader.status.state == ReaderState::TooOld) {
             if self.readers.lock().tell(id) {
                 tracing::warn!(%status, "a reader keeps what nobody else does for longer than max_reader_age"); // O15
+                let (owner, alone_ms) = (status.owner.clone(), status.alone_ms.map_or(0, |ms| ms));
+                let ReaderStatus { order, since_order, .. } = status;
+                untold.push(Event::ReaderTooOld { order, owner, since_order, alone_ms });
             }
             if self.reader_limit.then == OldReaders::LetGo {
                 self.parts.store.end_pin(Order::new(status.order), id)?;
@@ -111,6 +117,7 @@ impl LiveRetention {
                     order = status.order,
                     "the reader was let go: it reads `pruned` now"
                 );
+                untold.push(Event::ReaderLetGo { order: status.order, owner: status.owner });
             }
         }
         Ok(())

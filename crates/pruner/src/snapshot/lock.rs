@@ -27,6 +27,15 @@ pub(super) struct Lock {
     taken_unix_ms: u64,
     /// When its phase said last that it makes progress.
     pub(super) renewed: Duration,
+    /// Its permit is being exchanged for a new one, which waits for a commit: it is dead, and the lock is held (S40).
+    pub(super) is_exchanging: bool,
+}
+
+impl Lock {
+    /// Whether its phase may delete, or will in a moment.
+    pub(super) fn is_alive(&self) -> bool {
+        self.is_exchanging || self.permit.is_current()
+    }
 }
 
 /// How a wait for a lock ended.
@@ -59,7 +68,14 @@ impl AtomicSnapshotManager {
             let same = |held: &&Held| held.snapshot.snapshot_id == checked.snapshot_id;
             let Some(held) = state.held.as_ref().filter(same) else { continue }; // another one took its place meanwhile
             let snapshot = Arc::clone(&held.snapshot);
-            let permit = self.parts.store.issue_permit();
+            let permit = match self.parts.store.try_issue_permit() {
+                Ok(permit) => permit,
+                Err(occupied) => {
+                    drop(state); // a probe has it, or a lock that has expired since: ending that waits for a commit
+                    self.parts.store.vacate(occupied);
+                    continue;
+                }
+            };
             let before = state.lock.replace(self.lock(phase, &permit));
             drop(state);
             self.tell_taken(phase, snapshot.snapshot_id, before);
@@ -174,13 +190,21 @@ impl AtomicSnapshotManager {
             held_for_ms: millis(now.saturating_sub(lock.taken)),
             unrenewed_ms,
             timeout_ms: self.config.lock_timeout_ms,
-            is_valid: unrenewed_ms <= self.config.lock_timeout_ms && lock.permit.is_current(),
+            is_valid: unrenewed_ms <= self.config.lock_timeout_ms && lock.is_alive(),
         }
     }
 
     pub(super) fn lock(&self, phase: PrunePhase, permit: &Permit) -> Lock {
         let (taken, taken_unix_ms) = (self.parts.clock.monotonic(), self.parts.clock.unix_ms());
-        Lock { owner: LockOwner::here(), phase, permit: permit.clone(), taken, taken_unix_ms, renewed: taken }
+        Lock {
+            owner: LockOwner::here(),
+            phase,
+            permit: permit.clone(),
+            taken,
+            taken_unix_ms,
+            renewed: taken,
+            is_exchanging: false,
+        }
     }
 
     /// Revokes the permit of an expired lock. This waits for a commit, so it is done BEFORE the state is locked:

@@ -244,16 +244,32 @@ impl AtomicSnapshotManager {
         self.parts.policy.advance()?;
         let id = self.state.lock().next_id();
         let held = self.capture(guard.phase, id)?;
+        let permit = self.exchange(&guard)?;
         let mut state = self.state.lock();
-        if !guard.permit.is_current() {
-            return Err(StoreError::PermitRevoked.into());
+        let is_ours = state.lock.as_ref().is_some_and(|lock| lock.permit.generation() == guard.permit.generation());
+        if !is_ours || !permit.is_current() {
+            drop(state);
+            self.parts.store.revoke(&permit);
+            return Err(StoreError::PermitRevoked.into()); // it expired meanwhile, and another phase has it
         }
-        (guard.snapshot, guard.permit) = (Arc::clone(&held.snapshot), self.parts.store.issue_permit());
+        (guard.snapshot, guard.permit) = (Arc::clone(&held.snapshot), permit);
         state.held = Some(held);
         state.lock = Some(self.lock(guard.phase, &guard.permit));
         drop(state);
         self.note_lock()?;
         Ok(guard)
+    }
+
+    /// A new permit for the lock of the guard, whose old one is dead. This waits for a commit, so the state is not locked
+    /// meanwhile, and the lock is held all the same.
+    fn exchange(&self, guard: &SnapshotGuard<'_>) -> Result<Permit, PruneError> {
+        let mut state = self.state.lock();
+        match state.lock.as_mut().filter(|_| guard.permit.is_current()) {
+            Some(lock) => lock.is_exchanging = true,
+            None => return Err(StoreError::PermitRevoked.into()),
+        }
+        drop(state);
+        Ok(self.parts.store.issue_permit())
     }
 
     /// Lets go of the view and the barrier of the current snapshot: its cycle has ended.

@@ -82,13 +82,14 @@ impl AtomicSnapshotManager {
     /// Takes the permit if nobody has it.
     pub(crate) fn probe(&self) -> Result<Probe<'_>, NotNow> {
         let mut state = self.state.lock();
-        if let Some(lock) = state.lock.as_ref().filter(|lock| lock.permit.is_current()) {
+        if let Some(lock) = state.lock.as_ref().filter(|lock| lock.is_alive()) {
             return Err(NotNow::Phase(lock.phase)); // an expired lock, too: its cycle may only be paused
         }
         if state.probe.as_ref().is_some_and(Permit::is_current) {
             return Err(NotNow::Probe);
         }
-        let permit = self.parts.store.issue_permit(); // nobody has one: this waits for no commit
+        // Without waiting for a commit, because the state is locked. Whoever has one all the same is no phase.
+        let permit = self.parts.store.try_issue_permit().map_err(|_| NotNow::Probe)?;
         state.probe = Some(permit.clone());
         Ok(Probe { manager: self, permit })
     }

@@ -6,6 +6,7 @@ use std::{sync::Arc, time::Duration};
 use super::{Inner, Pruner};
 use crate::{
     error::PruneError,
+    events::Event,
     health::{self, CycleAge, Facts, Health, HealthConfig, Room, Validated},
     sweep,
     validate::{SnapshotValidator, ValidationReport},
@@ -74,6 +75,8 @@ impl Pruner {
     pub fn keep_validation(&self, report: &ValidationReport) -> Result<(), PruneError> {
         let validated = report.validated();
         self.inner.shared.lock().validation = Some(validated.clone());
+        let Validated { passed, skipped, failed, .. } = validated.clone();
+        self.inner.parts.events.emit(Event::Validated { passed, skipped, failed });
         validated.save(&*self.inner.parts.records)
     }
 }

@@ -124,6 +124,7 @@ impl Inner {
 
     /// What was found out under a lock that commits take is told here.
     fn tell_untold(&self) {
+        self.tell_reserve();
         let untold = std::mem::take(&mut self.shared.lock().untold);
         untold.into_iter().for_each(|event| self.parts.events.emit(event));
     }

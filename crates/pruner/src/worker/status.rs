@@ -11,7 +11,7 @@ use crate::{
     recovery::RecoveryStatus,
     snapshot::{LockRecord, SnapshotLock, SnapshotPath},
     trigger::TriggersStatus,
-    worker::{IncrementalStatus, SwitchedOff},
+    worker::{IncrementalStatus, ReserveStatus, SwitchedOff},
 };
 
 /// What an operator may ask of a running pruner.
@@ -129,6 +129,8 @@ pub struct PrunerStatus {
     pub snapshot_path: SnapshotPath,
     /// What has failed, and what comes of it.
     pub recovery: RecoveryStatus,
+    /// The room that is kept for a full device, if any is to be.
+    pub reserve: Option<ReserveStatus>,
 }
 
 impl PrunerStatus {
