@@ -1,6 +1,7 @@
 //! The real binary: under load, killed, stopped, asked from outside.
 
 mod commands;
+mod damage;
 mod journal;
 mod kill;
 mod load;
