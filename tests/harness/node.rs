@@ -116,9 +116,9 @@ impl Node {
     }
 
     /// Sends a body to a node that may be gone by now.
-    pub fn try_post(&self, path: &str, body: &Value) -> Option<Value> {
+    pub fn try_post(&self, path: &str, body: &Value) -> reqwest::Result<Value> {
         let sent = self.client.post(format!("{}{path}", self.url)).json(body).send();
-        sent.and_then(Response::json).ok()
+        sent.and_then(Response::json)
     }
 
     /// How it ended, if it did.
