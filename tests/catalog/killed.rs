@@ -68,7 +68,7 @@ fn killed_at_any_moment_a_creator_leaves_the_old_catalog_or_the_new_one() {
         known = now;
     }
     println!("{unfinished} of {KILLS} were unfinished, {} whole", known.len() - 1);
-    assert_eq!(place.ask(&["prune"]).0, 0);
+    assert_eq!(place.ask(&["prune", "--keep", "1000"]).0, 0);
     assert_eq!(place.leftovers(), Vec::<String>::new(), "what the dead have left is swept");
 }
 
@@ -84,7 +84,7 @@ fn a_partial_snapshot_has_no_name_and_its_living_owner_keeps_it() {
     assert_eq!(place.refusal(&["restore", &name, "--to", &to]).0, "unknown_snapshot");
     // Others work beside it, and sweep nothing that lives.
     place.create(&[]);
-    assert_eq!(place.ask(&["prune"]).0, 0);
+    assert_eq!(place.ask(&["prune", "--keep", "1000"]).0, 0);
     assert!(partial.exists(), "its owner lives");
     signal(&child, Signal::CONT);
     assert!(child.wait().unwrap().success(), "and goes on");

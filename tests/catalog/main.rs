@@ -3,5 +3,6 @@
 mod damage;
 mod killed;
 mod many;
+mod owner;
 mod running;
 mod support;

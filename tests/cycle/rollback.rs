@@ -371,6 +371,10 @@ fn a_rollback_that_would_take_a_kept_order_away_is_refused_by_name() {
     assert_eq!(error.code(), "held_above");
     assert!(error.to_string().contains("pin `a` of audit"), "{error}");
     assert_eq!(rig.chain.head(), head);
+    for (to, code) in [(floor.minus(1).unwrap(), "pruned"), (head.next().unwrap(), "never_existed")] {
+        let error = retention.rollback(to, Batch::new()).unwrap_err();
+        assert_eq!(error.code(), code, "what is wrong with the order itself comes first: {error}");
+    }
     retention.remove_pin("a").unwrap();
     retention.rollback(back(&rig, 1), Batch::new()).unwrap();
     retention.advance().unwrap(); // the consumer is ahead, and asks for nothing

@@ -1,8 +1,10 @@
 //! S46: the validator passes nothing without looking, fails what is broken, skips what it cannot ask, and disturbs nobody.
 
 use std::{
+    fs,
     future::Future,
     num::NonZeroU64,
+    path::PathBuf,
     pin::pin,
     sync::{
         Arc,
@@ -16,7 +18,8 @@ use std::{
 
 use crate::health::pruner;
 use state_pruner::{
-    Clock, Command, PruneError, RecordKey, Records as _, Retention, StoreRecords, Verdict,
+    Clock, Command, PruneError, RecordKey, Records as _, Retention, StoreRecords, SystemClock, Verdict,
+    events::{Event, EventJournal, EventSink as _, EventsConfig, journal_dir, journal_file},
     phase::{PhaseRecord, PrunePhase},
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
@@ -77,13 +80,22 @@ impl Bench {
         let config = RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() };
         let metrics = RecoveryMetrics::new();
         let (snapshots, store) = (Arc::clone(&bench.snapshots), Arc::clone(&bench.rig.chain.store));
+        let events =
+            EventJournal::open(&bench.events(), EventsConfig::default(), Arc::new(SystemClock::new())).unwrap();
+        events.emit(Event::DeletesUnfrozen);
+        drop(events);
         bench.recovery = Some(Arc::new(ErrorRecoveryManager::new(snapshots, store, metrics, Some(config))));
         bench
     }
 
+    /// The folder of its journal of events.
+    fn events(&self) -> PathBuf {
+        journal_dir(&self.rig.plan(5).config.state_dir)
+    }
+
     fn report(&self) -> ValidationReport {
         let validator = SnapshotValidator::new(Arc::clone(&self.snapshots), self.recovery.clone());
-        now(validator.with_cycles(&self.rig.plan(5).config).run_comprehensive_validation())
+        now(validator.with_cycles(&self.rig.plan(5).config).with_events(self.events()).run_comprehensive_validation())
     }
 
     fn phase_record(&self) -> PhaseRecord {
@@ -161,7 +173,7 @@ fn everything_that_can_be_asked_of_a_sound_store_passes_with_what_was_seen() {
         let ValidationResult::Passed { evidence } = result else { panic!("{}", report.detailed_report()) };
         assert!(!evidence.is_empty(), "{check:?}");
     }
-    assert!(report.is_sound() && report.summary().contains("9 checks passed"), "{}", report.summary());
+    assert!(report.is_sound() && report.summary().contains("10 checks passed"), "{}", report.summary());
     assert_eq!(report.detailed_report().lines().count(), 1 + Check::ALL.len());
     assert!(matches!(now(quick_health_check(&bench.snapshots)), ValidationResult::Passed { .. }));
     assert_eq!(check::nodes(&bench.rig.chain.store), before);
@@ -201,6 +213,12 @@ fn every_precondition_fails_when_its_condition_is_broken() {
                 bench.parts.clock = Arc::new(Slow::default());
                 bench.remake();
             }
+            Check::Events => {
+                let path = journal_file(&bench.events());
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[60] ^= 1;
+                fs::write(&path, bytes).unwrap();
+            }
             Check::Resources => bench.faulty.say_free(1),
         }
         let report = bench.report();
@@ -220,6 +238,7 @@ fn a_check_that_cannot_be_asked_is_skipped_and_says_why() {
         Check::Phases,
         Check::Recovery,
         Check::Integrity,
+        Check::Events,
         Check::Performance,
         Check::Resources,
     ];

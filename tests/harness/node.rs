@@ -14,6 +14,7 @@ use reqwest::blocking::{Client, Response};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use state_pruner::{Clock, SystemClock};
+use state_store::{KILL_AT, Point};
 use state_tree::{Key, NodeHash, ObjectState, Proof, StateRoot};
 
 /// The longest wait for a state that a node reaches by itself.
@@ -57,7 +58,17 @@ pub struct Node {
 impl Node {
     /// Starts a node from the shipped configuration with its data in `data` and these settings.
     pub fn start(data: &Path, settings: &[&str]) -> Self {
+        Self::spawn(Command::new(binary()), data, settings)
+    }
+
+    /// The same, killed by itself when it has passed a named point so many times and comes there again.
+    pub fn killed_at(data: &Path, settings: &[&str], (point, passes): (Point, u64)) -> Self {
         let mut command = Command::new(binary());
+        command.env(KILL_AT, format!("{} {passes}", point.name()));
+        Self::spawn(command, data, settings)
+    }
+
+    fn spawn(mut command: Command, data: &Path, settings: &[&str]) -> Self {
         command.arg("start").arg("--config").arg(repository().join("config/node.toml"));
         command.arg("--set").arg(format!("node.data_dir={}", data.display()));
         command.args(["--set", "node.listen=127.0.0.1:0"]);
@@ -102,6 +113,17 @@ impl Node {
     /// Sends a body.
     pub fn post(&self, path: &str, body: &Value) -> Response {
         self.client.post(format!("{}{path}", self.url)).json(body).send().unwrap()
+    }
+
+    /// Sends a body to a node that may be gone by now.
+    pub fn try_post(&self, path: &str, body: &Value) -> reqwest::Result<Value> {
+        let sent = self.client.post(format!("{}{path}", self.url)).json(body).send();
+        sent.and_then(Response::json)
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().unwrap()
     }
 
     /// Submits one transaction and returns the order that has it.

@@ -236,6 +236,39 @@ fn a_bound_of_the_configuration_decides_what_is_worth_a_look() {
     assert_eq!(of_node().0, 0);
 }
 
+/// A window that is narrower than what is retained counts readable states as leaked, and says so.
+#[test]
+fn a_verification_of_less_than_is_retained_says_what_its_leaks_may_be() {
+    let data = tempfile::tempdir().unwrap();
+    let db = data.path().join("store").display().to_string();
+    let settings =
+        ["chain.block_interval=5ms", "pruner.keep_last=8", "pruner.incremental=off", "pruner.garbage_ratio=none"];
+    let node = Node::start(data.path(), &settings);
+    for n in 1..=20u8 {
+        node.submit(&json!({ "create_object": {
+            "id": hex::encode([n; 32]), "owner": "00".repeat(32), "value": hex::encode([n; 8]) } }));
+    }
+    let status = node.cycle();
+    let (floor, head) = (status["floor"].as_u64().unwrap(), status["head"]["order"].as_u64().unwrap());
+    assert!(node.stop(Signal::TERM).0.success());
+    let verify =
+        |keep: &str| ["verify", "--db", &db, "--layout", "native", "--leaks", "--keep-last", keep].map(str::to_owned);
+    let ask = |keep: &str| {
+        let words = verify(keep);
+        node::json(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let all = (head - floor + 1).to_string();
+    let (code, whole) = ask(&all);
+    assert_eq!((code, &whole["leaked_nodes"], &whole["retained_from"]), (0, &json!(0), &Value::Null), "{whole}");
+    let (code, less) = ask("3");
+    assert_eq!((code, &less["retained_from"]), (0, &json!(floor)), "{less}");
+    assert!(less["leaked_nodes"].as_u64().unwrap() > 0, "{less}");
+    let words = verify("3");
+    let told = node::run(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let told = String::from_utf8(told.stdout).unwrap();
+    assert!(told.contains(&format!("--keep-last {all} ")), "{told}");
+}
+
 /// S46: through a running node, and on its store at rest; what is damaged is found, told, judged by health, and forgotten.
 #[test]
 fn a_validation_is_told_by_its_exit_code_and_judged_by_health() {
@@ -256,7 +289,7 @@ fn a_validation_is_told_by_its_exit_code_and_judged_by_health() {
         failed.map(|check| check["check"].as_str().unwrap().to_owned()).collect()
     };
     let (code, report) = of_node();
-    assert_eq!((code, report["sound"].as_bool(), report["checks"].as_array().unwrap().len()), (0, Some(true), 9));
+    assert_eq!((code, report["sound"].as_bool(), report["checks"].as_array().unwrap().len()), (0, Some(true), 10));
     assert_eq!(node.status()["validation"]["failed"], json!([]));
     let (code, report) = of_store();
     assert_eq!((code, failed(&report)), (0, Vec::new()), "{report}");
@@ -279,7 +312,10 @@ fn a_validation_is_told_by_its_exit_code_and_judged_by_health() {
     fs::write(&certificate, written).unwrap();
     assert_eq!(of_node().0, 0);
     assert_eq!(node::json(&["health-check", "--url", node.url()]).0, 0);
-    assert_eq!(node::json(&["validate", "--db", "/nonexistent"]).0, 1);
+    assert_eq!(node::json(&["validate", "--db", "/nonexistent"]).0, 3);
+    let url = node.url().to_owned();
+    drop(node);
+    assert_eq!(node::json(&["validate", "--url", &url]).0, 3);
     assert_eq!(node::json(&["validate"]).0, 2);
 }
 

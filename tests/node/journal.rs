@@ -58,7 +58,7 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     assert!(exit.success(), "{log}");
     let ended: Vec<String> = told.map(Result::unwrap).collect();
     assert!(tail.wait().unwrap().success(), "the stream ends with the node: {ended:?}");
-    let (code, after) = node::json(&["journal", "tail", "--db", &db, "--lines", "3"]);
+    let (code, after) = node::json(&["journal", "tail", "--db", &db, "--last", "3"]);
     assert_eq!((code, codes(&after).last().copied()), (0, Some("stopped")), "{after}");
     let (code, whole) = node::json(&["journal", "verify", "--db", &db]);
     assert_eq!(

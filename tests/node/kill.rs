@@ -14,7 +14,7 @@ use state_tests::{
     node::{self, Load, Node},
 };
 
-const SETTINGS: [&str; 7] = [
+pub(crate) const SETTINGS: [&str; 7] = [
     "pruner.incremental=off",
     "chain.block_interval=10ms",
     "chain.durability=logged",
@@ -27,7 +27,7 @@ const SETTINGS: [&str; 7] = [
 /// A sweep this slow is caught at its first range.
 const SLOW: &str = "pruner.io_limit=256 KiB";
 
-fn verified(data: &Path) -> Value {
+pub(crate) fn verified(data: &Path) -> Value {
     let db = data.join("store").display().to_string();
     let (code, report) = node::json(&["verify", "--db", &db, "--layout", "native", "--keep-last", "20", "--leaks"]);
     assert_eq!(code, 0, "{report:#}");
@@ -74,10 +74,19 @@ fn trigger(data: &Path, cycle: u64) -> Option<String> {
 }
 
 /// What a node had acknowledged when it was killed.
-struct Acknowledged {
-    order: u64,
-    id: String,
-    value: String,
+pub(crate) struct Acknowledged {
+    pub(crate) order: u64,
+    pub(crate) id: String,
+    pub(crate) value: String,
+}
+
+impl Acknowledged {
+    pub(crate) fn is_there(&self, node: &Node) {
+        let status = node.status();
+        assert!(status["head"]["order"].as_u64().unwrap() >= self.order, "an acknowledged order is gone: {status}");
+        let read = node.get(&format!("/v1/objects/{}", self.id));
+        assert_eq!(read["object"]["value"].as_str(), Some(self.value.as_str()), "{read}");
+    }
 }
 
 /// Kills a node under load in a phase.
@@ -112,10 +121,7 @@ fn kill_in(phase: &str, profile: &str, seed: &str) {
     assert_eq!(interrupted.is_some(), phase == "sweep_expired", "{interrupted:?}");
 
     let node = Node::start(data.path(), &SETTINGS);
-    let status = node.status();
-    assert!(status["head"]["order"].as_u64().unwrap() >= acknowledged.order, "an acknowledged order is gone: {status}");
-    let read = node.get(&format!("/v1/objects/{}", acknowledged.id));
-    assert_eq!(read["object"]["value"].as_str(), Some(acknowledged.value.as_str()), "{read}");
+    acknowledged.is_there(&node);
     if let Some(cycle) = interrupted {
         node.until("the end of the interrupted sweep", |_| trigger(data.path(), cycle).is_some());
         assert_eq!(trigger(data.path(), cycle).as_deref(), Some("resumed"), "{}", node.log());

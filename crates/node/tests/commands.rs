@@ -61,6 +61,43 @@ fn no_command_waits_for_a_terminal() {
     assert_eq!(object(&load)["error"]["code"], "load");
 }
 
+#[test]
+fn every_command_that_asks_a_node_says_where_nobody_answers_and_what_to_do() {
+    let rows: [(&[&str], i32); 14] = [
+        (&["health-check"], 3),
+        (&["validate"], 3),
+        (&["prune-run"], 1),
+        (&["prune-disable"], 1),
+        (&["prune-enable"], 1),
+        (&["pin", "list"], 1),
+        (&["pin", "add", "a", "--order", "1"], 1),
+        (&["consumer", "list"], 1),
+        (&["explain", "1"], 1),
+        (&["rollback", "--to", "1"], 1),
+        (&["journal", "show"], 1),
+        (&["journal", "tail", "--follow"], 1),
+        (&["snapshot", "create", "--catalog", "/nonexistent"], 1),
+        (&["load", "--for", "1"], 1),
+    ];
+    for (words, code) in rows {
+        let output = run(&[words, &["--url", "http://127.0.0.1:9"]].concat());
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
+        let told = "no node answers at http://127.0.0.1:9 (Connection refused (os error 111)): start it, or give --url";
+        assert_eq!(text.matches(told).count(), 1, "{words:?}: {text}");
+    }
+}
+
+#[test]
+fn a_code_that_no_event_has_is_refused_with_those_there_are() {
+    for command in ["show", "tail"] {
+        let output = run(&["journal", command, "--db", "/nonexistent", "--code", "cycle_endet"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("cycle_endet") && text.contains("cycle_ended, phase_entered"), "{text}");
+    }
+}
+
 /// The load asks for more at once than the mempool holds, and dies of it at once; the node goes on until its time.
 #[test]
 fn a_node_whose_own_load_died_is_torn_down_all_the_same_and_exits_with_the_failure() {
@@ -83,7 +120,9 @@ fn a_node_whose_own_load_died_is_torn_down_all_the_same_and_exits_with_the_failu
 fn failures_are_one_object_on_stdout_with_a_code_and_an_exit_code() {
     let nowhere = "/nonexistent/store";
     let store = ["--db", nowhere, "--layout", "rooch", "--keep-last", "5", "--json"];
-    let rows: [(Vec<&str>, i32, &str); 9] = [
+    let rows: [(Vec<&str>, i32, &str); 11] = [
+        (vec!["snapshot", "prune", "--catalog", nowhere, "--json"], 2, "usage"),
+        (vec!["snapshot", "list", "--catalog", nowhere, "--json"], 1, "no_catalog"),
         (vec!["load", "--url", "http://x", "--batch", "18446744073709551615", "--json"], 2, "usage"),
         (vec!["load", "--url", "http://x", "--connections", "4294967295", "--json"], 2, "usage"),
         ([&["prune"], &store[..], &["--threads", "1000000"]].concat(), 2, "usage"),

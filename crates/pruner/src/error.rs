@@ -7,6 +7,8 @@ use state_store::{Disposition, Holder, Hole, StoreError};
 use state_tree::{NodeError, NodeHash, Order, TreeError};
 use thiserror::Error;
 
+use crate::when::Span;
+
 /// A failure of the pruner.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -84,7 +86,7 @@ pub enum PruneError {
     #[error("{0}")]
     Blocked(crate::snapshot::Blocked),
     /// Another phase held the snapshot for as long as this one was ready to wait.
-    #[error("waited {waited_ms} ms for the snapshot: {blocked}")]
+    #[error("waited {} for the snapshot: {blocked}", Span(*waited_ms))]
     LockTimeout {
         /// How long it waited, in milliseconds.
         waited_ms: u64,
@@ -93,7 +95,8 @@ pub enum PruneError {
     },
     /// Failures followed each other, so nothing is tried for a while.
     #[error(
-        "{failures} attempts in a row failed, so nothing is tried for another {wait_ms} ms; `prune-run` tries at once"
+        "{failures} attempts in a row failed, so nothing is tried for another {}; `prune-run` tries at once",
+        Span(*wait_ms)
     )]
     BreakerOpen {
         /// Executions in a row that failed.

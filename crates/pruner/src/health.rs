@@ -16,6 +16,7 @@ use crate::{
     recovery::{BreakerState, Came, RecoveryState, RecoveryStatus},
     snapshot::{SnapshotLock, SnapshotPath},
     trigger::DiskStatus,
+    when::{Span, When},
     worker::{IncrementalStatus, SwitchedOff},
 };
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
@@ -298,8 +299,8 @@ fn incremental_waits(facts: &Facts) -> Option<Reason> {
 fn switched_off(facts: &Facts) -> Option<Reason> {
     let at = facts.off?.at;
     let message = format!(
-        "pruning was switched off by an operator, at {at} (milliseconds since 1970), and garbage collects: switch it on \
-         with `prune-enable`"
+        "pruning was switched off by an operator, at {}, and garbage collects: switch it on with `prune-enable`",
+        When(at)
     );
     Some(reason(Verdict::Degraded, "switched_off", message))
 }
@@ -311,7 +312,7 @@ fn breaker_open(facts: &Facts) -> Option<Reason> {
     let why = told.or(recovery.exhausted_by.as_deref()).map_or("see the log", |why| why);
     let next = match (recovery.breaker.state, recovery.breaker.probe_in_ms) {
         (BreakerState::Closed, _) => return None,
-        (BreakerState::Open, Some(ms)) => format!("one is let through in {ms} ms"),
+        (BreakerState::Open, Some(ms)) => format!("one is let through in {}", Span(ms)),
         (BreakerState::Open, None) => "when one is let through only its node knows".to_owned(),
         (BreakerState::HalfOpen, _) => "the next one tells whether it is over".to_owned(),
     };
@@ -492,6 +493,16 @@ mod tests {
             (Facts::default(), Verdict::Healthy, &[]),
         ];
         judge(&rows);
+    }
+
+    #[test]
+    fn moments_and_spans_are_told_as_people_read_them() {
+        let off = Facts { off: Some(SwitchedOff { at: 1_764_158_400_123 }), ..Facts::default() };
+        let left = locked(1_764_158_400_123, 1_764_158_400_124, None);
+        for facts in [off, left] {
+            let message = assess(&facts, &HealthConfig::default()).reasons.remove(0).message;
+            assert!(message.contains("2025-11-26T12:00:00.123Z") && !message.contains("milliseconds"), "{message}");
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod sweep;
 mod trigger;
 pub mod validate;
 pub mod verify;
+mod when;
 mod worker;
 
 pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, RootReport, Trigger, Verification};

@@ -166,6 +166,7 @@ impl Audit {
             last_order: job.roots.head.order.get(),
             shorter_than_asked: job.roots.shorter_than_asked,
             pruned_below: None,
+            retained_from: None,
             live_nodes: None,
             present_nodes: None,
             missing_nodes: self.missing,

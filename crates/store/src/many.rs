@@ -1,13 +1,13 @@
 //! The *many* marks: nodes that more than one place may have, each with the order of the commit that marked it last.
 //!
-//! Key: fingerprint, big-endian; value: order, big-endian. Two nodes that share a fingerprint share the mark, which only
-//! keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
+//! Key: fingerprint, big-endian; value: order, big-endian, then the CRC-32 of both, little-endian, so that a flipped bit of
+//! a row is found (C5). Two nodes that share a fingerprint share the mark, which only keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
 //!
 //! [`Marks`] holds them in memory, so that neither a commit nor a slice reads for them under the gate, and a mark that is made
 //! again is not written again. It is part of what the gate guards: whatever is marked on disk is in it, or it knows that it
 //! does not know. An order on disk may therefore be older than the last mark: what an earlier process marked counts as marked
 //! when this one began, which only keeps it for longer.
-//! Costs: 16 bytes of disk per shared node; in memory at most about 40 MiB, beyond which marks are read again, one batched
+//! Costs: 20 bytes of disk per shared node; in memory at most about 40 MiB, beyond which marks are read again, one batched
 //! read per commit and slice, and written each time.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -134,7 +134,10 @@ impl Marked<'_> {
 
 /// Marks a node as of an order.
 pub(crate) fn put(batch: &mut Batch, fingerprint: u64, order: Order) {
-    batch.put(Table::MANY, fingerprint.to_be_bytes(), order.to_key());
+    let key = fingerprint.to_be_bytes();
+    let order = order.to_key();
+    let sum = sum(&key, &order).to_le_bytes();
+    batch.put(Table::MANY, key, [&order[..], &sum].concat());
 }
 
 /// Takes a mark away.
@@ -153,28 +156,46 @@ pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64
     let keys: Vec<[u8; 8]> = fingerprints.iter().map(|fingerprint| fingerprint.to_be_bytes()).collect();
     view.rows(&Table::MANY, &keys, &mut |index, value| {
         if let (Some(fingerprint), Some(value)) = (fingerprints.get(index), value) {
-            marked.insert(*fingerprint, order_of(value));
+            marked.insert(*fingerprint, order_of(&fingerprint.to_be_bytes(), value));
         }
     })?;
     Ok(marked)
 }
 
-/// The order that a value stands for; one that is none is a mark that never gets old (I8).
-pub(crate) fn order_of(value: &[u8]) -> Order {
-    Order::new(number(value).map_or(u64::MAX, |order| order))
+/// The order that the value of a row stands for; one that is none is a mark that never gets old (I8).
+pub(crate) fn order_of(key: &[u8], value: &[u8]) -> Order {
+    match decode(key, value) {
+        Ok(order) => order,
+        Err(_) => Order::new(u64::MAX),
+    }
 }
 
-/// Whether a row is one of ours. Its eight bytes have no checksum of their own: the engine's covers their block.
+/// Whether a row is what was written.
+///
+/// Errors: [`StoreError::Record`] with what is wrong.
 pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-    let bad = |what: &str, bytes: &[u8]| {
-        let why = format!("its {what} has {} bytes, not 8", bytes.len());
-        StoreError::Record { name: "mark of a shared node".to_owned(), why }
-    };
-    number(key).ok_or_else(|| bad("key", key))?;
-    number(value).map(|_| ()).ok_or_else(|| bad("value", value))
+    decode(key, value).map(|_| ())
 }
 
-/// The eight bytes of a key or value of the table, if they are.
+fn decode(key: &[u8], value: &[u8]) -> Result<Order, StoreError> {
+    let bad = |why: String| StoreError::Record { name: "mark of a shared node".to_owned(), why };
+    number(key).ok_or_else(|| bad(format!("its key has {} bytes, not 8", key.len())))?;
+    let parts = value.split_last_chunk::<4>().and_then(|(order, sum)| Some((number(order)?, order, sum)));
+    let (number, order, told) = parts.ok_or_else(|| bad(format!("its value has {} bytes, not 12", value.len())))?;
+    if sum(key, order) != u32::from_le_bytes(*told) {
+        return Err(bad("its checksum does not match".to_owned()));
+    }
+    Ok(Order::new(number))
+}
+
+fn sum(key: &[u8], order: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(key);
+    hasher.update(order);
+    hasher.finalize()
+}
+
+/// The number that eight bytes are, if they are eight.
 pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
     bytes.first_chunk().filter(|_| bytes.len() == 8).map(|bytes| u64::from_be_bytes(*bytes))
 }
@@ -212,6 +233,32 @@ mod tests {
             !marks.ask(&*view, || [3].into()).unwrap().is_known(&hash(3)),
             "only what is in memory is known unasked"
         );
+    }
+
+    #[test]
+    fn every_single_flipped_bit_of_a_mark_is_found_and_never_makes_it_old() {
+        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
+        put(&mut batch, 7, Order::new(258));
+        backend.write(&batch, Durability::Logged).unwrap();
+        let mut row = None;
+        let mut take = |key: &[u8], value: &[u8]| {
+            row = Some([key, value].concat());
+            Flow::Continue(())
+        };
+        backend.view().unwrap().scan(&Table::MANY, &KeyRange::ALL, &mut take).unwrap();
+        let row = row.unwrap();
+        assert_eq!(hex::encode(&row), "00000000000000070000000000000102f176cf7f");
+        check(&row[..8], &row[8..]).unwrap();
+        for bit in 0..row.len() * 8 {
+            let mut flipped = row.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let (key, value) = flipped.split_at(8);
+            assert!(check(key, value).is_err(), "bit {bit}");
+            assert_eq!(order_of(key, value), Order::new(u64::MAX), "bit {bit}");
+        }
+        for cut in 0..12 {
+            assert!(check(&row[..8], &row[8..8 + cut]).is_err(), "cut at {cut}");
+        }
     }
 
     #[test]

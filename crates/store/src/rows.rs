@@ -1,7 +1,7 @@
 //! Whether the rows of a store of our own are what was written: each decoded by the code that uses it.
 //!
 //! Costs: a constant number of rows, however large the store is: every record of which there is one, the first sixteen
-//! kept orders and marks, and the journal rows of the last sixteen orders.
+//! kept orders, the first 65,536 marks (20 bytes each), and the journal rows of the last sixteen orders.
 
 use state_tree::Order;
 
@@ -19,6 +19,8 @@ use crate::{
 
 /// Rows of each kind of which there are many.
 const SAMPLE: u64 = 16;
+/// Marks, which are small.
+const MARKS: u64 = 1 << 16;
 
 /// What was looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,28 +67,29 @@ pub fn check_rows(view: &dyn View) -> Result<RowsChecked, StoreError> {
         }
         journal_rows(view, head.order, &mut seen)?;
     }
-    sample(view, &Table::CHAIN, kept::range(), &mut |key, value| seen.take(kept::decode(key, value).map(|_| ())))?;
-    sample(view, &Table::MANY, KeyRange::ALL, &mut |key, value| seen.take(many::check(key, value)))?;
+    let kept = (&Table::CHAIN, kept::range());
+    sample(view, kept, SAMPLE, &mut |key, value| seen.take(kept::decode(key, value).map(|_| ())))?;
+    sample(view, (&Table::MANY, KeyRange::ALL), MARKS, &mut |key, value| seen.take(many::check(key, value)))?;
     Ok(seen)
 }
 
 fn journal_rows(view: &dyn View, head: u64, seen: &mut RowsChecked) -> Result<(), StoreError> {
     let start = Some(Order::new(head.saturating_sub(SAMPLE - 1)).to_key().to_vec());
     let range = KeyRange { start, end: None };
-    sample(view, &Table::JOURNAL, range, &mut |key, value| {
+    sample(view, (&Table::JOURNAL, range), SAMPLE, &mut |key, value| {
         let decoded = record::decode::<JournalRecord>("journal", value);
         seen.take(journal::order_of(key).and_then(|_| decoded.map(|_| ())));
     })
 }
 
-/// The first rows of a range.
+/// The first rows of a range of a table, at most so many.
 fn sample(
     view: &dyn View,
-    table: &Table,
-    range: KeyRange,
+    (table, range): (&Table, KeyRange),
+    most: u64,
     each: &mut dyn FnMut(&[u8], &[u8]),
 ) -> Result<(), StoreError> {
-    let mut left = SAMPLE;
+    let mut left = most;
     view.scan(table, &range, &mut |key, value| {
         each(key, value);
         left -= 1;

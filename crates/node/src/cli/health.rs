@@ -53,7 +53,7 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     let client = Client::new(url).map_err(|error| unknown(&error))?;
     let answer: Result<Result<serde_json::Value, ClientError>, _> =
         runtime.block_on(async { tokio::time::timeout(PATIENCE, client.json("healthz")).await });
-    let late = |_| Failure::new("unreachable", format!("no answer within {PATIENCE:?}"));
+    let late = |_| Failure::late(url, PATIENCE);
     let answer = answer.map_err(late)?.map_err(|error| unknown(&error))?;
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }

@@ -10,7 +10,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 use state_pruner::{
     Clock, SystemClock,
-    events::{Entry, Filter, JournalRead, find_journal, journal_dir, read_journal, verify_journal},
+    events::{Entry, Event, Filter, JournalRead, find_journal, journal_dir, read_journal, verify_journal},
 };
 
 use super::{
@@ -37,7 +37,7 @@ enum JournalCommand {
         #[command(flatten)]
         filter: FilterArgs,
         /// Events to begin with.
-        #[arg(long, value_name = "N", default_value = "20", value_parser = |text: &str| at_most::<std::num::NonZeroUsize>(text, 10_000))]
+        #[arg(long = "last", visible_alias = "lines", value_name = "N", default_value = "20", value_parser = |text: &str| at_most::<std::num::NonZeroUsize>(text, 10_000))]
         lines: std::num::NonZeroUsize,
         /// Go on until a signal; with --json one object per line.
         #[arg(long)]
@@ -107,8 +107,10 @@ fn moment(text: &str) -> Result<Since, String> {
 }
 
 fn code(text: &str) -> Result<String, String> {
-    let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    is_word.then(|| text.to_owned()).ok_or_else(|| "a word such as cycle_ended is expected".to_owned())
+    let known = Event::CODES.contains(&text);
+    known
+        .then(|| text.to_owned())
+        .ok_or_else(|| format!("no event has this code; there are {}", Event::CODES.join(", ")))
 }
 
 impl FilterArgs {

@@ -2,7 +2,7 @@
 //!
 //! With `--json` a command prints exactly one object on stdout, also when it fails; logs go to stderr. No command asks
 //! anything. Exit codes: 0 done; 1 failed, or a verification found faults; 2 bad usage; 130 stopped by a signal;
-//! `health-check` has its own.
+//! `health-check` has its own, and `validate` exits with 3 where it cannot tell.
 
 mod config;
 mod follow;
@@ -61,7 +61,7 @@ const SNAPSHOT_CODES: &str =
     "Exit codes: 0 done, 1 error, or a snapshot is damaged, 2 bad usage, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
-const VALIDATE_CODES: &str = "Exit codes: 0 no check failed, 1 a check failed, or an error, 2 bad usage.";
+const VALIDATE_CODES: &str = "Exit codes: 0 no check failed, 1 a check failed, 2 bad usage, 3 cannot tell.";
 const HEALTH_CODES: &str = "Exit codes: 0 healthy, 1 degraded, 2 critical, 3 cannot tell, bad usage included.";
 
 /// A reference node that prunes itself, and commands for a store at rest.

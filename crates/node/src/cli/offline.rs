@@ -195,18 +195,22 @@ fn checked(report: &VerifyReport, asked: u64) -> Vec<String> {
 /// What a verification found, for people.
 fn verified(report: &VerifyReport, asked: u64) -> String {
     let mut lines = checked(report, asked);
-    let mut count = |label: &str, value: Option<u64>| {
-        if let Some(value) = value {
-            lines.push(format!("{label} {}", number(value)));
-        }
-    };
-    count("live     ", report.live_nodes);
-    count("present  ", report.present_nodes);
-    count("missing  ", Some(report.missing_nodes));
-    count("corrupt  ", Some(report.corrupt_nodes));
-    count("leaked   ", report.leaked_nodes);
-    count("foreign  ", report.foreign_rows.filter(|rows| *rows > 0));
-    count("sampled paths", report.sampled_paths);
+    let count = |label: &str, value: Option<u64>| value.map(|value| format!("{label} {}", number(value)));
+    lines.extend(count("live     ", report.live_nodes));
+    lines.extend(count("present  ", report.present_nodes));
+    lines.extend(count("missing  ", Some(report.missing_nodes)));
+    lines.extend(count("corrupt  ", Some(report.corrupt_nodes)));
+    lines.extend(count("leaked   ", report.leaked_nodes));
+    if let Some(from) = report.retained_from {
+        let (older, all) =
+            (report.first_order.saturating_sub(1), report.last_order.saturating_sub(from).saturating_add(1));
+        lines.push(format!(
+            "          states of orders {from} to {older} may be retained, and what only they reach is counted"
+        ));
+        lines.push(format!("          as leaked: --keep-last {all} counts the rest"));
+    }
+    lines.extend(count("foreign  ", report.foreign_rows.filter(|rows| *rows > 0)));
+    lines.extend(count("sampled paths", report.sampled_paths));
     lines.extend(report.faults.iter().map(ToString::to_string));
     if report.unlisted_faults() > 0 {
         lines.push(format!("and {} more", number(report.unlisted_faults())));

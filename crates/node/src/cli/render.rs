@@ -1,6 +1,6 @@
 //! Answers: one JSON object or text for people on stdout; failures as an object on stdout or text on stderr.
 
-use std::{fmt::Display, process::ExitCode};
+use std::{fmt::Display, process::ExitCode, time::Duration};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,6 +17,14 @@ pub(super) struct Failure {
 impl Failure {
     pub(super) fn new(code: &str, message: impl Display) -> Self {
         Self { code: code.to_owned(), message: message.to_string(), prefix: "error: " }
+    }
+
+    /// A node that did not answer within a time.
+    pub(super) fn late(url: &str, patience: Duration) -> Self {
+        let patience = humantime::format_duration(patience);
+        let message =
+            format!("the node at {url} does not answer within {patience}: its log tells what it does; ask again");
+        Self::new("unreachable", message)
     }
 
     /// A failure whose message says by itself what it is.

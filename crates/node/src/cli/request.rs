@@ -90,7 +90,7 @@ where
         Ok(Ok(reply)) => Ok(reply),
         Ok(Err(ClientError::Refused { status, body })) => Err(refused(&body, status)),
         Ok(Err(error)) => Err(unreachable(&error)),
-        Err(_) => Err(Failure::new("unreachable", format!("no answer within {PATIENCE:?}"))),
+        Err(_) => Err(Failure::late(url, PATIENCE)),
     }
 }
 

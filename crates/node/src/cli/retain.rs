@@ -186,7 +186,7 @@ impl Request<'_> {
         let client = Client::new(url).map_err(|error| unreachable(&error))?;
         let asked = client.call(self.method, &self.path, self.body, patience);
         let answer = runtime.block_on(async { tokio::time::timeout(patience, asked).await });
-        let answer = answer.map_err(|_| unreachable(&format!("no answer within {patience:?}")))?;
+        let answer = answer.map_err(|_| Failure::late(url, patience))?;
         let (status, answer) = answer.map_err(|error| unreachable(&error))?;
         if !status.is_success() {
             let told = |name: &str| answer.get("error").and_then(|error| error.get(name)).and_then(Value::as_str);

@@ -70,11 +70,12 @@ enum SnapshotCommand {
     Restore {
         #[command(flatten)]
         which: WhichArgs,
-        /// Where: an empty folder, or one that does not exist.
+        /// Where: an empty folder, or one that does not exist; folders above it are made.
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
     /// Remove what is not to be kept, and what commands that were killed have left.
+    #[command(group(ArgGroup::new("bound").required(true).multiple(true).args(["keep", "max_age"])))]
     Prune {
         #[command(flatten)]
         place: PlaceArgs,
@@ -244,6 +245,9 @@ fn created(created: &Created) -> String {
         format!("snapshot {id}: orders {} to {}", state.first_order, state.head_order),
         format!("{files} files, {size}, {} of them linked, in {path}", manifest.linked_files),
     ];
+    if created.links_refused {
+        lines.push("every file was copied: the system does not let this user link files of another owner".to_owned());
+    }
     lines.extend(removed.snapshots.iter().map(|id| format!("removed {id}")));
     lines.extend(removed.in_use.iter().map(|id| format!("not removed, because it is being read: {id}")));
     lines.extend(removed.failure.iter().map(|why| format!("older ones stay: {why}")));

@@ -12,6 +12,7 @@ use state_pruner::{offline, validate::ValidationReport};
 
 use super::{
     OutputArgs,
+    health::CANNOT_TELL,
     render::{Failure, Output},
     retain::Request,
     work,
@@ -56,7 +57,10 @@ pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
             output.answer(&answer, || report.detailed_report());
             if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(failure) => output.failed(&failure),
+        Err(failure) => {
+            output.fail(&failure);
+            ExitCode::from(CANNOT_TELL)
+        }
     }
 }
 

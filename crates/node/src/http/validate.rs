@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     http::{HeaderMap, Uri},
 };
-use state_pruner::{Pruner, validate::ValidationReport};
+use state_pruner::{Pruner, events::EventJournal, validate::ValidationReport};
 
 use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query, submit::refuse_browsers};
 
@@ -21,12 +21,16 @@ pub(super) async fn validate(
     Query::parse(&uri)?.finish()?;
     let pruner = enabled(&node)?;
     let runtime = tokio::runtime::Handle::current();
-    off_the_async_threads(move || Ok(runtime.block_on(run(&pruner)))).await.map(Json)
+    off_the_async_threads(move || Ok(runtime.block_on(run(&pruner, &node.events)))).await.map(Json)
 }
 
 /// What it came to is judged by health from then on, also where it could not be saved.
-async fn run(pruner: &Pruner) -> ValidationReport {
-    let report = pruner.validator().run_comprehensive_validation().await;
+async fn run(pruner: &Pruner, events: &EventJournal) -> ValidationReport {
+    let mut validator = pruner.validator();
+    if let Some(dir) = events.status().path.parent() {
+        validator = validator.with_events(dir.to_owned());
+    }
+    let report = validator.run_comprehensive_validation().await;
     if let Err(error) = pruner.keep_validation(&report) {
         tracing::error!(%error, "the outcome of the validation could not be saved");
     }

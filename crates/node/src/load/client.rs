@@ -25,7 +25,7 @@ pub enum ClientError {
     /// The node could not be reached, or answered something that is not its JSON.
     ///
     /// It tells its causes itself, so it names no source: who prints the chain would print them twice.
-    #[error("{}", chain_of(.0))]
+    #[error("{}", failed(.0))]
     Http(reqwest::Error),
     /// An address that is none.
     #[error("`{0}` is no address of a node: one such as http://127.0.0.1:8645 is expected")]
@@ -50,6 +50,30 @@ impl From<reqwest::Error> for ClientError {
     fn from(error: reqwest::Error) -> Self {
         Self::Http(error)
     }
+}
+
+/// What failed, where, and what to do about it.
+fn failed(error: &reqwest::Error) -> String {
+    let Some(node) = error.url().map(|url| url.origin().ascii_serialization()) else { return chain_of(error) };
+    if error.is_connect() {
+        let (why, what) = (root_of(error), "start it, or give --url the address that it logs when it serves");
+        format!("no node answers at {node} ({why}): {what}")
+    } else if error.is_timeout() {
+        format!("the node at {node} does not answer in time: its log tells what it does; ask again")
+    } else if error.is_decode() {
+        format!("{node} answers something that no node says: see what listens there ({})", root_of(error))
+    } else {
+        chain_of(error)
+    }
+}
+
+/// The innermost cause.
+fn root_of(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }
 
 /// An error with its causes: the outermost one alone does not say why a connection failed. Some of them repeat the text

@@ -63,6 +63,9 @@ pub struct Created {
     pub manifest: Manifest,
     /// What went.
     pub removed: Removed,
+    /// Whether the system refused to link files of another owner, so that each was copied.
+    #[serde(default)]
+    pub links_refused: bool,
     /// The lock of the catalog, as this command held it.
     pub lock: LockTimes,
     /// Wall time.
@@ -108,7 +111,8 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let path = staging.publish(&access)?.display().to_string();
     let removed = access.retain_after(request.id, request.retention);
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
-    Ok(Created { id: request.id, path, manifest, removed, lock: access.times(), seconds })
+    let links_refused = copied.links_refused;
+    Ok(Created { id: request.id, path, manifest, removed, links_refused, lock: access.times(), seconds })
 }
 
 /// Every file of the copy, durable and hashed.

@@ -1,6 +1,10 @@
 //! What the catalog refuses, and what fails in it, each with its disposition (docs/operations.md has a heading per code).
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use state_store::{Disposition, Holder, StoreError};
 use thiserror::Error;
@@ -24,7 +28,7 @@ pub enum CatalogError {
         source: io::Error,
     },
     /// The folder is no catalog.
-    #[error("{dir} is no snapshot catalog: give the folder that `snapshot create` was given")]
+    #[error("{dir} {}: give the folder that `snapshot create` was given", lacks(dir))]
     NoCatalog {
         /// The folder.
         dir: PathBuf,
@@ -113,6 +117,10 @@ pub enum CatalogError {
         /// What is wrong with it, and what to give instead.
         why: &'static str,
     },
+}
+
+fn lacks(dir: &Path) -> &'static str {
+    if dir.exists() { "is no snapshot catalog" } else { "does not exist, so it is no snapshot catalog" }
 }
 
 /// A moment as people read it.

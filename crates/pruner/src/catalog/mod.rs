@@ -23,7 +23,10 @@ mod restore;
 mod retain;
 mod staging;
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 pub use self::{
     busy::{Capture, Captures},
@@ -63,7 +66,12 @@ impl Catalog {
     ///
     /// Errors: the folder is none.
     pub fn open(dir: &Path) -> Result<Self, CatalogError> {
-        let dir = std::fs::canonicalize(dir).map_err(failed(dir))?;
+        let dir = match std::fs::canonicalize(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CatalogError::NoCatalog { dir: dir.to_owned() });
+            }
+            found => found.map_err(failed(dir))?,
+        };
         if dir.join(LOCK_FILE).is_file() { Ok(Self { dir }) } else { Err(CatalogError::NoCatalog { dir }) }
     }
 

@@ -1,10 +1,10 @@
 //! Restoring a snapshot: copied beside the place asked for, proved there, and renamed last.
 //!
 //! Contract: the folder asked for is absent or empty before, and afterwards is that or holds a store that was proved to be
-//! what the manifest says. Every file is hashed as it is copied, so nothing is accepted that was not compared.
+//! what the manifest says. Folders above it are made, and stay. Every file is hashed as it is copied, so nothing is accepted that was not compared.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -43,7 +43,8 @@ pub struct Restored {
 impl Catalog {
     /// Restores a snapshot into a folder that is absent or empty.
     ///
-    /// Errors: no such snapshot, one that is damaged, a folder that holds something, no room. Nothing is left then.
+    /// Errors: no such snapshot, one that is damaged, a folder that holds something, no room. Nothing is left then but the
+    /// folders above, if they were missing.
     pub fn restore(&self, id: SnapshotId, to: &Path, steering: &Steering) -> Result<Restored, CatalogError> {
         let clock = &*steering.clock;
         let started = clock.monotonic();
@@ -51,6 +52,7 @@ impl Catalog {
         let access = self.access(clock);
         let _reading = access.reading(id)?;
         let manifest = self.show(id)?;
+        make_above(&target)?;
         let restoring = Restoring::begin(&access, &target, id)?;
         let store = restoring.store();
         copy_files(&manifest, &self.entry(id).join(STORE), &store, steering)?;
@@ -77,8 +79,8 @@ impl Catalog {
         if target.starts_with(&self.dir) {
             return Err(bad("lies inside the catalog: give a folder outside of it"));
         }
-        if !target.parent().is_some_and(Path::is_dir) {
-            return Err(bad("has no folder above it: make that first"));
+        if !target.ancestors().skip(1).find(|above| above.exists()).is_some_and(Path::is_dir) {
+            return Err(bad("lies below something that is no folder: give another place"));
         }
         if !target.exists() {
             return Ok(target);
@@ -91,6 +93,18 @@ impl Catalog {
         }
         Ok(target)
     }
+}
+
+/// Makes the folders above, durably.
+fn make_above(target: &Path) -> Result<(), CatalogError> {
+    let missing: Vec<&Path> = target.ancestors().skip(1).take_while(|above| !above.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(dir)(error)),
+            Ok(()) | Err(_) => folder::sync(dir.parent().map_or(Path::new("/"), |above| above))?,
+        }
+    }
+    Ok(())
 }
 
 fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering) -> Result<(), CatalogError> {

@@ -114,6 +114,46 @@ pub struct RoundTotals {
 }
 
 impl Event {
+    /// The word of every event there is, and the one that stands for those of a newer program.
+    pub const CODES: [&str; 36] = [
+        "started",
+        "stopped",
+        "cycle_begun",
+        "cycle_ended",
+        "phase_entered",
+        "phase_left",
+        "lock_taken",
+        "lock_taken_over",
+        "lock_waited",
+        "lock_refused",
+        "lock_released",
+        "snapshot_created",
+        "snapshot_failed",
+        "deletes_frozen",
+        "deletes_unfrozen",
+        "pin_added",
+        "pin_removed",
+        "pin_expired",
+        "consumer_added",
+        "consumer_removed",
+        "consumer_went_silent",
+        "trigger_fired",
+        "trigger_coalesced",
+        "rounds_swept",
+        "round_failed",
+        "rolled_back",
+        "config_changed",
+        "poison_item",
+        "worker_panicked",
+        "retry_attempted",
+        "retry_given_up",
+        "breaker_changed",
+        "phase_rolled_back",
+        "events_lost",
+        "journal_compacted",
+        UNKNOWN,
+    ];
+
     /// Its word: stable, and its heading in docs/operations.md.
     pub fn code(&self) -> &'static str {
         match self {
@@ -210,5 +250,22 @@ impl From<&Happened> for Entry {
             Some(_) | None => Map::new(),
         };
         Self { seq: *seq, at_ms: *at_ms, code: event.code().to_owned(), data }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_word_of_an_event_is_in_the_list_of_them() {
+        let (_, body) = include_str!("event.rs").split_once("fn code(&self)").unwrap();
+        let (body, _) = body.split_once("\n    }").unwrap();
+        let words: BTreeSet<&str> = body.split("=> \"").skip(1).map(|arm| arm.split('"').next().unwrap()).collect();
+        let listed: BTreeSet<&str> = Event::CODES.into_iter().filter(|code| *code != UNKNOWN).collect();
+        assert_eq!(words, listed);
+        assert_eq!(Event::CODES.len(), listed.len() + 1);
     }
 }

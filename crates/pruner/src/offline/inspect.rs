@@ -68,7 +68,9 @@ fn verify_opened(
     let floor = pruned_floor(request, chain.floor(&*view)?.get())?;
     let report = verify_view(request, steering, &Window { view: &*view, roots: &roots, dir })?;
     let below = floor > 0 && (report.shorter_than_asked || report.first_order < floor);
-    Ok(VerifyReport { pruned_below: below.then_some(floor), ..report })
+    let older = floor < report.first_order && report.leaked_nodes.is_some();
+    let retained_from = older.then_some(floor);
+    Ok(VerifyReport { pruned_below: below.then_some(floor), retained_from, ..report })
 }
 
 /// Below this order states are gone on purpose: by the chain's own word, or by the record of an earlier prune.

@@ -1,6 +1,11 @@
 //! Validating a store from outside: at one instant, without writing to it.
 
-use std::{collections::BTreeSet, num::NonZeroU64, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use state_store::{RocksBackend, Store, StoreError, Table, lock_holder};
 
@@ -12,7 +17,7 @@ use crate::{
     clock::SystemClock,
     config::CycleConfig,
     error::PruneError,
-    events::NoEvents,
+    events::{NoEvents, find_journal, journal_dir},
     policy::RestWindow,
     records::{FolderRecords, Records, StoreRecords},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
@@ -30,7 +35,7 @@ pub fn validator(db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidato
     let db = &canonical(db);
     let opened = RocksBackend::open_for_a_look(db).map_err(PruneError::from).and_then(|backend| {
         let store = Arc::new(Store::foreign(Arc::new(backend), AT_REST)?);
-        validator_of(&store, db, state_dir)
+        validator_of(&store, db, state_dir).map(|validator| validator.with_events(events_of(db, state_dir)))
     });
     match (opened, lock_holder(db)?) {
         (Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })), Some(holder)) => {
@@ -38,6 +43,13 @@ pub fn validator(db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidato
         }
         (opened, _) => opened,
     }
+}
+
+/// The folder of the journal: that of the state folder, or of whoever the database belongs to.
+fn events_of(db: &Path, state_dir: Option<&Path>) -> PathBuf {
+    let given = state_dir.map(journal_dir).filter(|dir| dir.is_dir());
+    let beside = || find_journal(db).unwrap_or_else(|| journal_dir(&kept_dir(db, state_dir)));
+    given.unwrap_or_else(beside)
 }
 
 fn validator_of(store: &Arc<Store>, db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidator, PruneError> {

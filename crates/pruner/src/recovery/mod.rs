@@ -28,4 +28,6 @@ pub use metrics::RecoveryMetrics;
 pub use remedy::{Remedy, remedy};
 pub use runner::PhaseRunner;
 pub(crate) use saved::check_saved;
+#[cfg(test)]
+pub(crate) use saved::sample;
 pub use status::{BreakerStatus, RecoveryState, RecoveryStatus};

@@ -42,6 +42,13 @@ pub(crate) fn check_saved(bytes: &[u8]) -> Result<(), PruneError> {
     Ok(record::decode::<Saved>("recovery", bytes).map(|_| ())?)
 }
 
+/// A record with every field set, for tests of what reads its bytes.
+#[cfg(test)]
+pub(crate) fn sample() -> Vec<u8> {
+    let breaker = Counted { failures: 3, openings: 1, failing: Some(crate::phase::PrunePhase::SweepExpired) };
+    record::encode(&Saved { breaker, recovering: Some(2), exhausted_by: Some("io".to_owned()) }).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,10 +56,9 @@ mod tests {
 
     #[test]
     fn the_bytes_of_the_recovery_record_are_pinned() {
-        let breaker = Counted { failures: 3, openings: 1, failing: Some(PrunePhase::SweepExpired) };
-        let saved = Saved { breaker, recovering: Some(2), exhausted_by: Some("io".to_owned()) };
-        let bytes = record::encode(&saved).unwrap();
+        let bytes = sample();
         assert_eq!(hex::encode(&bytes[14..bytes.len() - 4]), "0300000001000000010201020000000102696f");
-        assert_eq!(record::decode::<Saved>("recovery", &bytes).unwrap(), saved);
+        let saved = record::decode::<Saved>("recovery", &bytes).unwrap();
+        assert_eq!((saved.breaker.failing, saved.recovering), (Some(PrunePhase::SweepExpired), Some(2)));
     }
 }

@@ -15,9 +15,8 @@ use super::{
     log::Gone,
     look::look,
     state::State,
-    when::When,
 };
-use crate::error::PruneError;
+use crate::{error::PruneError, when::When};
 
 /// Orders listed for one root, at most.
 const LISTED: usize = 16;

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use serde::{Deserialize, Serialize};
 use state_tree::Order;
 
-use crate::clock::millis;
+use crate::{clock::millis, when::Span};
 
 /// What to keep. The window is what either of the first two asks for; the third keeps single orders below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl std::fmt::Display for KeepPolicy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the last {} orders", self.last)?;
         if let Some(ms) = self.time_ms() {
-            write!(f, ", the last {ms} ms")?;
+            write!(f, ", the last {}", Span(ms))?;
         }
         self.every.map_or(Ok(()), |every| write!(f, ", every {every} orders"))
     }
@@ -84,7 +84,7 @@ impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Last { orders } => write!(f, "keep_last ({orders} orders)"),
-            Self::Time { time_ms } => write!(f, "keep_time ({:?} of chain time)", Duration::from_millis(*time_ms)),
+            Self::Time { time_ms } => write!(f, "keep_time ({} of chain time)", Span(*time_ms)),
             Self::Consumer { name } => write!(f, "consumer `{name}`"),
         }
     }

@@ -364,8 +364,12 @@ impl RetentionPolicy for LiveRetention {
     }
 
     fn check_rollback(&self, store: &Store, to: Order) -> Result<RolledBack, PruneError> {
+        let checked = store.check_rollback(to);
+        if let Err(wrong @ (StoreError::Pruned { .. } | StoreError::NoSuchOrder { .. })) = checked {
+            return Err(wrong.into()); // of an order that is no way back nobody needs to know who is above it
+        }
         self.refuse_if_pinned(&*self.state()?, to)?;
-        Ok(store.check_rollback(to)?)
+        Ok(checked?)
     }
 
     fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {

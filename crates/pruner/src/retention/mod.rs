@@ -19,7 +19,6 @@ mod rollback;
 mod shown;
 mod state;
 mod status;
-mod when;
 mod within;
 
 pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, Why};

@@ -7,6 +7,7 @@ use crate::{
     error::PruneError,
     phase::PrunePhase,
     records::{RecordKey, Records},
+    when::{Span, When},
 };
 
 /// Who holds a lock.
@@ -51,7 +52,7 @@ pub struct LockRecord {
 impl std::fmt::Display for LockRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { owner, phase, snapshot_id, since, .. } = self;
-        write!(f, "{owner} took snapshot {snapshot_id} for {phase} at {since} (milliseconds since 1970)")
+        write!(f, "{owner} took snapshot {snapshot_id} for {phase} at {}", When(*since))
     }
 }
 
@@ -145,8 +146,12 @@ impl std::fmt::Display for Blocked {
             }) => {
                 write!(
                     f,
-                    "{owner} holds the snapshot for {locked_by_phase}, for {held_for_ms} ms, since {locked_at} \
-                     (milliseconds since 1970); it was renewed {unrenewed_ms} ms ago and times out after {timeout_ms}"
+                    "{owner} holds the snapshot for {locked_by_phase}, for {}, since {}; it was renewed {} ago and times out \
+                     after {}",
+                    Span(*held_for_ms),
+                    When(*locked_at),
+                    Span(*unrenewed_ms),
+                    Span(*timeout_ms)
                 )
             }
             Self::NoSnapshot => f.write_str("there is no snapshot; create one first"),

@@ -77,8 +77,9 @@ mod tests {
             }
             RecordKey::Switch => record::encode(&SwitchedOff { at: 1 }),
             RecordKey::Snapshot => return Some(crate::snapshot::sample().encode().unwrap()),
+            RecordKey::Recovery => return Some(recovery::sample()),
             // Their types are private to those who write them; tests of whole cycles flip the bits of theirs.
-            RecordKey::LastCycle | RecordKey::Reports | RecordKey::Recovery | RecordKey::Lock => return None,
+            RecordKey::LastCycle | RecordKey::Reports | RecordKey::Lock => return None,
         };
         Some(bytes.unwrap())
     }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    checks, integrity,
+    checks, integrity, journal,
     result::{Check, Checked, ValidationReport, ValidationResult},
     timing,
 };
@@ -41,6 +41,7 @@ pub struct SnapshotValidator {
     recovery: Option<Arc<ErrorRecoveryManager>>,
     targets: ValidationTargets,
     place: Option<Place>,
+    events: Option<PathBuf>,
 }
 
 impl SnapshotValidator {
@@ -54,6 +55,7 @@ impl SnapshotValidator {
             recovery: recovery_manager,
             targets: ValidationTargets::default(),
             place: None,
+            events: None,
         }
     }
 
@@ -66,6 +68,11 @@ impl SnapshotValidator {
     pub fn with_cycles(self, config: &CycleConfig) -> Self {
         let place = Place { state_dir: config.state_dir.clone(), range_bytes: config.range_bytes };
         Self { place: Some(place), ..self }
+    }
+
+    /// The same, knowing the folder of the journal of events; without that, it is not looked at.
+    pub fn with_events(self, dir: PathBuf) -> Self {
+        Self { events: Some(dir), ..self }
     }
 
     /// Runs every check. A poll of it reads the disk and may wait for a commit: poll it where that is allowed.
@@ -87,6 +94,7 @@ impl SnapshotValidator {
             Check::Phases => checks::phases(snapshots),
             Check::Recovery => checks::recovery(self.recovery.as_deref()),
             Check::Integrity => integrity::check(snapshots, self.place.as_ref()),
+            Check::Events => journal::check(self.events.as_deref()),
             Check::Concurrency => timing::concurrency(snapshots),
             Check::Performance => timing::performance(snapshots, &self.targets),
             Check::Resources => timing::resources(snapshots, self.place.as_ref()),

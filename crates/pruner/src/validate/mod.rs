@@ -7,11 +7,13 @@
 //! looked at again, and then skipped.
 //!
 //! Costs: a handful of captures (each holds the commit gate for the moment of a view), every small record once, the last
-//! sixteen rows of the journal, the mark file up to 64 MiB and of a larger one its header.
+//! sixteen rows of the commit journal and 65,536 marks, the mark file up to 64 MiB and of a larger one its header, the
+//! journal of events up to 64 MiB.
 
 mod artefacts;
 mod checks;
 mod integrity;
+mod journal;
 mod manager;
 mod result;
 mod timing;

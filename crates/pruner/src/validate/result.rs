@@ -74,6 +74,8 @@ pub enum Check {
     Recovery,
     /// Every persisted artefact is what was written.
     Integrity,
+    /// The journal of events is what was written.
+    Events,
     /// Many who ask at once get one lock, and snapshots that are whole.
     Concurrency,
     /// Captures, locks and records take no longer than they may.
@@ -84,13 +86,14 @@ pub enum Check {
 
 impl Check {
     /// Every check, in the order in which they run.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Creation,
         Self::Reload,
         Self::Locking,
         Self::Phases,
         Self::Recovery,
         Self::Integrity,
+        Self::Events,
         Self::Concurrency,
         Self::Performance,
         Self::Resources,
@@ -105,6 +108,7 @@ impl Check {
             Self::Phases => "phases",
             Self::Recovery => "recovery",
             Self::Integrity => "integrity",
+            Self::Events => "events",
             Self::Concurrency => "concurrency",
             Self::Performance => "performance",
             Self::Resources => "resources",

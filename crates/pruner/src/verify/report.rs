@@ -30,6 +30,10 @@ pub struct VerifyReport {
     pub shorter_than_asked: bool,
     /// The window reaches below this order, and an earlier prune took what only the states below it needed.
     pub pruned_below: Option<u64>,
+    /// Older states from this order on are retained too, and what only they reach counts as leaked; absent where there are
+    /// none or leaks are not counted.
+    #[serde(default)]
+    pub retained_from: Option<u64>,
     /// Nodes that the roots reach and that are present; absent after a sample.
     pub live_nodes: Option<u64>,
     /// Nodes present; absent after a sample.

@@ -176,6 +176,8 @@ pub struct Copied {
     pub linked: u64,
     /// Files with bytes of their own.
     pub copied: u64,
+    /// Whether the system refused to link files of another owner, so that each was copied.
+    pub links_refused: bool,
 }
 
 /// What a visitor of rows returns.

@@ -321,7 +321,7 @@ fn unneeded(
             next = Some(key.to_vec());
             return Flow::Break(());
         }
-        let old = many::number(key).filter(|_| many::order_of(value) <= traced);
+        let old = many::number(key).filter(|_| many::order_of(key, value) <= traced);
         found.extend(old.filter(|fingerprint| shared.binary_search(fingerprint).is_err()));
         Flow::Continue(())
     })?;

@@ -14,6 +14,7 @@ const FAILURES: [&str; 2] = ["IO error: ", "Corruption: "];
 const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
+const REFUSED: [&str; 2] = ["Permission denied", "Operation not permitted"];
 const TABLE_SUFFIXES: [&str; 3] = [".sst", ".blob", "MANIFEST"];
 
 /// The type of an engine's error. `what` says in words what was being done.
@@ -45,7 +46,7 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
     match code {
         "IO error" if is_no_room(text) => StoreError::DiskFull { what },
         "IO error" if has(&LOCKED) => locked(path),
-        "IO error" if text.contains("Permission denied") => StoreError::Permission {
+        "IO error" if has(&REFUSED) => StoreError::Permission {
             path: path.to_owned(),
             source: io::Error::new(io::ErrorKind::PermissionDenied, text.to_owned()),
         },

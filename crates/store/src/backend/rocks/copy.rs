@@ -4,6 +4,8 @@
 //! Two things are added to it. A checkpoint of a store that is open for reading leaves the write-ahead logs out, and with
 //! them everything that no flush has reached: they are copied here. And no file that somebody may still write is shared:
 //! a log or list of files that was linked gets bytes of its own.
+//!
+//! A system may refuse to link files of another owner. Of a store that nobody writes every file is copied then.
 
 use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
@@ -36,13 +38,20 @@ impl RocksBackend {
         let at_least = self.db.latest_sequence_number();
         let checkpoint = Checkpoint::new(&self.db).map_err(|e| self.failed("copying the store", &e))?;
         let made = checkpoint.create_checkpoint_with_log_size(into, NEVER_FLUSH);
-        made.map_err(|e| self.failed("copying the store", &e))?;
         let failed = |source| classify_io(into, "copying the store", source);
+        let made = made.map_err(|e| self.failed("copying the store", &e));
+        let links_refused = matches!(made, Err(StoreError::Permission { .. })) && !self.is_writable();
+        if links_refused {
+            remove(into)?;
+            copy_all(&self.path, into).map_err(failed)?;
+        } else {
+            made?;
+        }
         if !self.is_writable() {
             add_logs(&self.path, into).map_err(failed)?;
         }
         let (linked, copied) = settle(into).map_err(failed)?;
-        Ok(Copied { at_least, at_most: self.db.latest_sequence_number(), linked, copied })
+        Ok(Copied { at_least, at_most: self.db.latest_sequence_number(), linked, copied, links_refused })
     }
 }
 
@@ -52,6 +61,21 @@ fn add_logs(store: &Path, into: &Path) -> io::Result<()> {
         let entry = entry?;
         if is_numbered(&entry.path(), &["log"]) {
             fs::copy(entry.path(), into.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies what a checkpoint has: tables, blobs, options, the list of files and its name.
+fn copy_all(store: &Path, into: &Path) -> io::Result<()> {
+    fs::create_dir(into)?;
+    let list = fs::read_to_string(store.join("CURRENT"))?;
+    for entry in fs::read_dir(store)? {
+        let name = entry?.file_name();
+        let is = |word: &str| name.to_str().is_some_and(|name| name == word);
+        let has_options = name.to_str().is_some_and(|name| name.starts_with("OPTIONS-"));
+        if is("CURRENT") || is(list.trim_end()) || has_options || is_numbered(Path::new(&name), &["sst", "blob"]) {
+            fs::copy(store.join(&name), into.join(&name))?;
         }
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! A moment of the wall clock or of a chain's clock, as people read it: RFC 3339. Data keeps milliseconds.
+//! A moment of the wall clock or of a chain's clock, and a span of time, as people read them: RFC 3339, and words such as
+//! `2h 5m`. Data keeps milliseconds.
 
 use std::{
     fmt,
@@ -10,7 +11,7 @@ const LAST_MS: u64 = 253_402_300_799_999;
 
 /// Milliseconds since 1970.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct When(pub(super) u64);
+pub(crate) struct When(pub(crate) u64);
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -22,9 +23,26 @@ impl fmt::Display for When {
     }
 }
 
+/// A number of milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Span(pub(crate) u64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(Duration::from_millis(self.0)).fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_span_reads_as_words() {
+        for (ms, expected) in [(0, "0s"), (1_500, "1s 500ms"), (7_500_000, "2h 5m")] {
+            assert_eq!(Span(ms).to_string(), expected);
+        }
+    }
 
     #[test]
     fn a_moment_reads_as_a_date_and_a_time() {

@@ -1,0 +1,109 @@
+//! Whether the journal of events is what was written: every record of it, while its writer works or not.
+
+use std::{fs, io, path::Path};
+
+use super::{
+    checks::{LOOKS, look_again},
+    result::ValidationResult,
+};
+use crate::{
+    error::iec,
+    events::{JournalRead, journal_file, verify_journal},
+    files,
+};
+
+/// A larger journal is not read.
+const LONGEST: u64 = 64 << 20;
+
+/// Reads the journal in a folder; `None` means that nobody said where it is.
+pub(super) fn check(dir: Option<&Path>) -> ValidationResult {
+    let Some(dir) = dir else { return ValidationResult::skipped("nobody said where the journal of events is") };
+    let path = journal_file(dir);
+    match fs::metadata(&path) {
+        Ok(file) if file.len() > LONGEST => {
+            let (bytes, most) = (iec(file.len()), iec(LONGEST));
+            ValidationResult::skipped(format!("it has {bytes}, a check reads {most}: `journal verify` reads all of it"))
+        }
+        Ok(_) => look(dir),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            ValidationResult::skipped(format!("there is no journal of events at {}", path.display()))
+        }
+        Err(error) => ValidationResult::failed(files::failed(&path)(error).to_string()),
+    }
+}
+
+/// A record that is being written is torn for a moment; what stays torn is none.
+fn look(dir: &Path) -> ValidationResult {
+    let mut before: Option<JournalRead> = None;
+    for _ in 0..LOOKS {
+        let read = match verify_journal(dir) {
+            Ok(read) => read,
+            Err(error) => return ValidationResult::failed(error.to_string()),
+        };
+        let moves = before.is_some_and(|before| (before.records, before.torn_bytes) != (read.records, read.torn_bytes));
+        if read.torn_bytes == 0 || read.damaged > 0 || moves {
+            return judge(&JournalRead { torn_bytes: if moves { 0 } else { read.torn_bytes }, ..read });
+        }
+        before = Some(read);
+        look_again();
+    }
+    before.as_ref().map_or_else(|| ValidationResult::skipped("it was not looked at"), judge)
+}
+
+fn judge(read: &JournalRead) -> ValidationResult {
+    let JournalRead { path, records, damaged, torn_bytes, .. } = read;
+    let mut wrong = Vec::new();
+    if *damaged > 0 {
+        wrong.push(format!("{} has {damaged} damaged places beside {records} whole events", path.display()));
+    }
+    if *torn_bytes > 0 {
+        let path = path.display();
+        wrong.push(format!(
+            "{path} ends in {torn_bytes} bytes of no event; a crash left them, or the last one is damaged"
+        ));
+    }
+    ValidationResult::unless(wrong, || format!("{records} events are as written"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{
+        clock::SystemClock,
+        events::{Event, EventJournal, EventSink as _, EventsConfig, Stopping},
+        phase::PrunePhase,
+    };
+
+    #[test]
+    fn every_single_flipped_bit_of_the_journal_of_events_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(check(None).word(), "skipped");
+        assert_eq!(check(Some(dir.path())).word(), "skipped");
+        let journal = EventJournal::open(dir.path(), EventsConfig::default(), Arc::new(SystemClock::new())).unwrap();
+        journal.emit(Event::PhaseEntered { cycle: 1, phase: PrunePhase::BuildReach });
+        journal.emit(Event::DeletesUnfrozen);
+        assert_eq!(journal.stop(Duration::from_secs(60)), Stopping::Whole);
+        drop(journal);
+        assert_eq!(
+            check(Some(dir.path())),
+            ValidationResult::Passed { evidence: "4 events are as written".to_owned() }
+        );
+        let path = journal_file(dir.path());
+        let bytes = fs::read(&path).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).unwrap();
+            let read = verify_journal(dir.path()).unwrap();
+            assert_eq!(judge(&read).word(), "failed", "bit {bit}: {read:?}");
+        }
+        for bit in [0, bytes.len() * 4, bytes.len() * 8 - 1] {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &flipped).unwrap();
+            assert_eq!(check(Some(dir.path())).word(), "failed", "bit {bit}, as it is asked");
+        }
+    }
+}

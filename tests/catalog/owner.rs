@@ -1,0 +1,66 @@
+//! A store of somebody else, and places that are not there yet.
+
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, chown},
+    process::Command,
+};
+
+use serde_json::Value;
+use state_tests::{folder, node, skip::skipped};
+
+use crate::support::{Place, id};
+
+const NOBODY: u32 = 65_534;
+
+/// Where links to files of another owner are refused, as Linux does by default.
+#[test]
+fn a_store_of_another_owner_is_copied_where_it_cannot_be_linked() {
+    let place = Place::native();
+    let open = fs::Permissions::from_mode(0o755);
+    fs::set_permissions(place.path(""), open).unwrap();
+    fs::create_dir(place.catalog_dir()).unwrap();
+    if chown(place.catalog_dir(), Some(NOBODY), Some(NOBODY)).is_err() {
+        return skipped("a store of another owner", "only root has another user at hand");
+    }
+    let as_nobody = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
+        command
+    };
+    let binary = node::binary().display().to_string();
+    let table = folder::with_ending(place.db(), "sst").remove(0);
+    let linked = as_nobody("ln").args([table.clone(), place.catalog_dir().join("link")]).output();
+    let reached = as_nobody(&binary).arg("--version").output();
+    if !linked.is_ok_and(|linked| !linked.status.success()) || !reached.is_ok_and(|ran| ran.status.success()) {
+        return skipped("a store of another owner", "links are allowed here, or the binary is out of reach");
+    }
+    let before = folder::digests(place.db());
+    let made = as_nobody(&binary).args(place.creating(&[])).output().unwrap();
+    let told: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert!(made.status.success(), "{told:#}");
+    assert_eq!((told["links_refused"].as_bool(), told["manifest"]["linked_files"].as_u64()), (Some(true), Some(0)));
+    let said = as_nobody(&binary).args(place.creating(&[]).iter().filter(|word| *word != "--json")).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("every file was copied"), "{said}");
+    assert_eq!(place.ask(&["verify", &id(&told), "--deep"]).0, 0);
+    assert_eq!(folder::digests(place.db()), before, "nothing is written into the store");
+    let own = place.create(&[]);
+    assert_eq!(own["links_refused"], false, "its owner links");
+}
+
+#[test]
+fn a_restore_makes_the_folders_above_its_place_and_none_for_a_snapshot_that_is_not_there() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let unknown = id.replace(&id[id.len() - 8..], "00000000");
+    let to = place.path("data/of/node/store").display().to_string();
+    assert_eq!(place.refusal(&["restore", &unknown, "--to", &to]).0, "unknown_snapshot");
+    assert!(!place.path("data").exists());
+    assert_eq!(place.ask(&["restore", &id, "--to", &to]).0, 0);
+    let (code, report) = node::json(&["verify", "--db", &to, "--layout", "native", "--keep-last", "5"]);
+    assert_eq!(code, 0, "{report}");
+    fs::write(place.path("file"), b"mine").unwrap();
+    let below = place.path("file/store").display().to_string();
+    assert_eq!(place.refusal(&["restore", &id, "--to", &below]).0, "bad_place");
+}
