@@ -7,13 +7,15 @@
 //! 3. the barrier is let go AFTER the last delete (I5);
 //! 4. the certificate says "verified" only AFTER the sample was read back.
 //!
-//! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep.
+//! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep. What else leaves
+//! it is told to the observer.
 
 mod agree;
 mod attempts;
 mod certify;
 mod counts;
 mod cursor;
+mod ending;
 mod renewing;
 mod reopen;
 mod reports;
@@ -27,14 +29,14 @@ use state_tree::{NodeLayout, Order, StateRoot};
 use crate::{
     certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
     config::{self, CycleConfig},
-    control::{Control, Observer},
+    control::{Control, Left, Observer},
     error::PruneError,
     files,
     mark::{self, MarkJob, MarkReport, SealedMark},
     outcome::Freeze,
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
-    records::{RecordKey, Records},
+    records::Records,
     recovery::PhaseRunner,
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
     sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
@@ -43,6 +45,7 @@ use crate::{
 use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
+pub(crate) use ending::{end, end_or_leave};
 pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
 use reports::Reports;
@@ -164,6 +167,7 @@ pub fn resume_by(
     let records = &*env.parts.records;
     let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
     if Freeze::load(records)?.is_some() {
+        env.observer.left(&Left::Frozen);
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
     begun(env, order, record.cycle);
@@ -178,61 +182,19 @@ pub fn resume_by(
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
             ended_early(env, record.cycle, &error);
-            end(env, order, PhaseEvent::Failed).map(|()| None)
+            end_or_leave(env, order, PhaseEvent::Failed);
+            Ok(None)
         }
         None => {
             ended_early(env, record.cycle, &not_resumable(record.cycle, "its mark was not sealed yet"));
-            end(env, order, PhaseEvent::Restarted).map(|()| None)
+            end_or_leave(env, order, PhaseEvent::Restarted);
+            Ok(None)
         }
     }
 }
 
 pub(crate) fn refuse_if_frozen(records: &dyn Records) -> Result<(), PruneError> {
     Freeze::load(records)?.map_or(Ok(()), |freeze| Err(PruneError::Frozen { why: freeze.why }))
-}
-
-/// Ends the cycle one way or the other; only a stop leaves its record behind. What stopped the cycle is what is
-/// returned: a failure to clean up after it is logged, and the next start cleans up.
-fn settled(
-    env: &CycleEnv,
-    cycle: u64,
-    order: &CycleOrder<'_>,
-    result: Result<Finished, PruneError>,
-) -> Result<Finished, PruneError> {
-    let Err(error) = result else {
-        end(env, order, PhaseEvent::Swept)?;
-        return result;
-    };
-    if matches!(error, PruneError::Stopped) {
-        env.snapshots.end_cycle();
-        return Err(error);
-    }
-    if let Some(freeze) = Freeze::by(&error, Some(cycle), env.parts.clock.unix_ms()) {
-        freeze.save_or_tell(&*env.parts.records);
-    }
-    let event = if matches!(error, PruneError::Cancelled) { PhaseEvent::Cancelled } else { PhaseEvent::Failed };
-    if let Err(left) = end(env, order, event) {
-        tracing::warn!(%left, cycle, "an ended cycle could not be cleaned up; the next start does it");
-    }
-    Err(error)
-}
-
-/// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier. The event must be one that leads to Idle (S38).
-pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> Result<(), PruneError> {
-    env.snapshots.end_cycle();
-    env.parts.store.abandon_counting();
-    if let Some(record) = PhaseRecord::load(&*env.parts.records)? {
-        let to = step(record.phase, event)?;
-        if to != PrunePhase::Idle {
-            return Err(PruneError::Invariant(format!(
-                "{event:?} leads from {} to {to}, not to its end",
-                record.phase
-            )));
-        }
-    }
-    env.parts.records.remove(RecordKey::Phase)?;
-    reached(Point::CycleEnded);
-    mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
 }
 
 fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(PhaseRecord, Marked), PruneError> {

@@ -7,6 +7,7 @@
 mod asking;
 mod ending;
 mod health;
+mod left;
 mod rollback;
 mod serving;
 mod shared;
@@ -31,7 +32,7 @@ use crate::{
     certificate::Trigger,
     clock::Clock,
     config::PrunerConfig,
-    control::{Observer, Pause, Progress},
+    control::{Left, Observer, Pause, Progress},
     error::PruneError,
     events::EventSink,
     metrics,
@@ -199,7 +200,8 @@ impl Pruner {
             shared.give_way(&outside);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
             let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.lets_rounds_begin();
-            idle && (look.begin.is_some() || sweeps || shared.coordinator.wants_disk(outside.now))
+            let is_left = shared.is_left(&outside).is_ok();
+            idle && (look.begin.is_some() || sweeps || is_left || shared.coordinator.wants_disk(outside.now))
         };
         if due {
             self.wake();
@@ -275,6 +277,10 @@ impl Observer for Watch {
 
     fn captured(&self, head: u64) {
         self.0.shared.lock().captured = Some(head);
+    }
+
+    fn left(&self, left: &Left) {
+        self.0.left(left);
     }
 
     fn progress(&self, progress: Progress) {

@@ -59,7 +59,7 @@ pub(crate) fn settle(
     order: &CycleOrder<'_>,
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
-    let settled = super::settled(env, cycle, order, result);
+    let settled = super::ending::settled(env, cycle, order, result);
     match &settled {
         Ok(finished) => env.parts.events.emit(Event::CycleEnded(totals(finished))),
         Err(error) => ended_early(env, cycle, error),

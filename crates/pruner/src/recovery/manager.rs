@@ -206,6 +206,39 @@ impl ErrorRecoveryManager {
         }
     }
 
+    /// Something outside the phases failed, and is tried again by a schedule of its own, so many times so far. It says
+    /// nothing about the phases, so the breaker does not count it.
+    pub(crate) fn outside_failed(&self, number: u32, error: &PruneError, wait: Duration) {
+        let came = Came::Retry { wait_ms: millis(wait) };
+        let attempt = self.attempt(PrunePhase::Idle, number, Some(error), came);
+        let before_and_after = {
+            let mut state = self.state.lock();
+            let before = state.saved();
+            state.history.add(attempt);
+            state.mar();
+            if number > 1 {
+                state.exhausted_by = Some(error.code().to_owned()); // it stays
+            }
+            (before, state.saved())
+        };
+        self.save_if_changed(before_and_after);
+    }
+
+    /// It succeeded, after so many failures.
+    pub(crate) fn outside_succeeded(&self, failed: u32) {
+        let attempt = self.attempt(PrunePhase::Idle, failed + 1, None, Came::Success);
+        let before_and_after = {
+            let mut state = self.state.lock();
+            let before = state.saved();
+            state.history.add(attempt);
+            if state.breaker.is_clear() {
+                state.exhausted_by = None;
+            }
+            (before, state.saved())
+        };
+        self.save_if_changed(before_and_after);
+    }
+
     /// A phase panicked, and nothing is tried any more in this process.
     pub(crate) fn panicked(&self, error: &PruneError) {
         let phase = self.state.lock().at_work.take().map_or(PrunePhase::Idle, |phase| phase);
