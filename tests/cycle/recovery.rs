@@ -214,6 +214,59 @@ fn what_was_given_up_and_an_open_breaker_survive_a_restart() {
     assert_eq!(manager(&rig, None).status().state, RecoveryState::Healthy);
 }
 
+/// What failed was the sweep between cycles, and the node was started again without one.
+#[test]
+fn a_phase_that_is_switched_off_keeps_the_breaker_open_no_longer() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    for _ in 0..3 {
+        let fails = subject.execute_phase_with_recovery(PrunePhase::IncrementalSweep, || async { Err::<(), _>(io()) });
+        assert!(runtime().block_on(fails).is_err());
+    }
+    drop(subject);
+    let pruner = start(&rig, |_| ());
+    until(&pruner, |pruner| !pruner.status().running);
+    let breaker = pruner.status().recovery.breaker;
+    assert_eq!((breaker.failures, breaker.closes_after), (3, Some(PrunePhase::Idle)), "a cycle has to finish");
+    assert!(codes(&pruner).contains(&"breaker_open".to_owned()), "{:?}", codes(&pruner));
+    run(&pruner);
+    let recovery = pruner.status().recovery;
+    assert_eq!((recovery.breaker.state, recovery.breaker.closes_after), (BreakerState::Closed, None));
+    assert_eq!((recovery.state, recovery.exhausted_by), (RecoveryState::Recovering, None));
+}
+
+/// Whatever failed and was got over before, or was told already: a failure outside of the phases is told, once.
+#[test]
+fn what_fails_outside_of_phases_is_told_whatever_failed_before() {
+    let told = |subject: &ErrorRecoveryManager| {
+        let attempts = subject.status().attempts;
+        attempts.iter().filter(|attempt| attempt.phase == PrunePhase::Idle && attempt.came == Came::Stopped).count()
+    };
+    let rig = grown();
+    let subject = manager(&rig, None);
+    subject.cycle_begins();
+    attempts(&subject, vec![io()]).1.unwrap();
+    subject.cycle_failed(&io());
+    assert_eq!((told(&subject), subject.status().exhausted_by.as_deref()), (1, Some("io")), "after a retry");
+
+    let subject = manager(&grown(), None);
+    subject.cycle_begins();
+    let given_up = attempts(&subject, vec![PruneError::Invariant("a bug of ours".to_owned())]).1.unwrap_err();
+    subject.cycle_failed(&given_up);
+    assert_eq!(told(&subject), 0, "a phase told it");
+    subject.cycle_failed(&io());
+    assert_eq!(told(&subject), 1, "and the next run has nothing to do with it");
+
+    // The worker says where a run begins.
+    let (rig, faulty) = grown().faulty();
+    let pruner = start(&rig, |_| ());
+    until(&pruner, |pruner| !pruner.status().running);
+    attempts(pruner.recovery(), vec![PruneError::Invariant("a bug of ours".to_owned())]).1.unwrap_err();
+    faulty.fail_write(0, Fault::Transient); // its ledger
+    run(&pruner);
+    assert_eq!((pruner.status().cycles_failed, told(pruner.recovery())), (1, 1));
+}
+
 /// An embedder drops what it executes, in the middle of a wait: nothing is left of it.
 #[test]
 fn an_execution_that_is_dropped_leaves_neither_a_probe_nor_a_wait() {

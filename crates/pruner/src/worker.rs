@@ -157,6 +157,9 @@ impl Pruner {
             Some(config.recovery),
         ));
         let recalled = recall(&parts, &snapshots, &recovery);
+        if config.incremental.is_none() {
+            recovery.no_longer_runs(PrunePhase::IncrementalSweep);
+        }
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    BreakerState, Came, ErrorRecoveryManager, Remedy, remedy,
+    BreakerState, Came, ErrorRecoveryManager, Remedy,
+    manager::RunSoFar,
+    remedy,
     retry::{self, Waits},
 };
 use crate::{
@@ -120,6 +122,7 @@ impl ErrorRecoveryManager {
         let wait_ms = millis(until.saturating_sub(now));
         let error = PruneError::BreakerOpen { failures: state.breaker.counted().failures, wait_ms };
         state.history.add(self.attempt(phase, 1, Some(&error), Came::HeldBack));
+        state.run = RunSoFar::GivenUp;
         Err(error)
     }
 
@@ -225,6 +228,7 @@ impl ErrorRecoveryManager {
         }
         self.tell_given_up(phase, number, error, &came);
         self.note_failure(phase, number, error, came);
+        self.state.lock().run = RunSoFar::GivenUp;
         if self.config.enable_phase_rollback {
             self.roll_back(phase, error);
         }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Attempt, BreakerState};
+use crate::phase::PrunePhase;
 
 /// Whether what failed is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -25,6 +26,9 @@ pub struct BreakerStatus {
     pub state: BreakerState,
     /// Executions in a row that failed.
     pub failures: u32,
+    /// What has to end well for it to close: the phase that failed last; `idle` means a whole cycle. Absent where nothing
+    /// failed.
+    pub closes_after: Option<PrunePhase>,
     /// Milliseconds until it lets one attempt through, while it is open.
     pub probe_in_ms: Option<u64>,
 }

@@ -222,6 +222,7 @@ impl Inner {
         work: impl FnOnce(&CycleEnv, &CycleOrder<'_>) -> Result<Option<cycle::Finished>, PruneError>,
     ) {
         let (env, order) = (self.env(control), self.order(trigger));
+        self.recovery.cycle_begins();
         let began = self.parts.clock.monotonic();
         match catch_unwind(AssertUnwindSafe(|| work(&env, &order))) {
             Ok(Ok(None)) => self.interrupted(),
