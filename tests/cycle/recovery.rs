@@ -14,9 +14,10 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, HeldBy, PruneError, Pruner, PrunerConfig, Reply, TriggerConfig, TriggerState,
-    Verdict,
+    Certificate, Clock, Command, Control, Ended, HeldBy, PruneError, Pruner, PrunerConfig, PrunerParts, Reply,
+    SweepChoice, TriggerConfig, TriggerState, Verdict,
     events::{Breaker, Event, EventSink},
+    mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
     recovery::{
         BreakerState, Came, ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics, RecoveryState, Remedy, remedy,
@@ -27,7 +28,7 @@ use state_store::{Armed, Disposition, Fault, FaultyBackend, StoreError};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
-    rig::{Engine, Rig},
+    rig::{Engine, Plan, Rig},
     workload::Profile,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -334,17 +335,20 @@ fn a_persistent_fault_logs_a_bounded_number_of_lines() {
 
 /// A pruner whose cycles begin when somebody asks, or every ten orders.
 fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
-    let plan = rig.plan(WINDOW).in_order();
+    start_with(rig.pruner_parts(&Hooks::new(act)), rig.plan(WINDOW).in_order(), 10)
+}
+
+fn start_with(parts: PrunerParts, plan: Plan, every_orders: u64) -> Pruner {
     let config = PrunerConfig {
         keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(10).unwrap(),
+        every_orders: NonZeroU64::new(every_orders).unwrap(),
         incremental: None,
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
         recovery: RecoveryConfig::default(),
     };
-    Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
+    Pruner::start(parts, config).unwrap()
 }
 
 fn until(pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
@@ -531,6 +535,90 @@ fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
     let phases = phases.lock();
     assert!(phases.starts_with(&[BuildReach, SweepExpired, BuildReach, BuildReach, SweepExpired]), "{phases:?}");
     check::exact(&rig.chain, "after it marked anew");
+}
+
+/// Runs a cycle on a store that fails as it is told, and holds every total of it against what has really gone.
+fn hold_totals(rig: &Rig, pruner: &Pruner, told: &Told, context: &str) {
+    let before = check::present(&rig.chain.store).len();
+    run(pruner);
+    let gone = (before - check::present(&rig.chain.store).len()) as u64;
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.deleted_total), (1, gone), "{context}: {:?}", status.last);
+    let outcome = status.last.unwrap();
+    let Ended::Finished { deleted, certificate, .. } = &outcome.ended else { panic!("{context}: {outcome:?}") };
+    assert_eq!(*deleted, gone, "{context}: the outcome");
+    let run = status.triggers.runs.last().unwrap();
+    assert_eq!(run.outcome.as_ref(), Some(&outcome), "{context}: the history");
+    let certificate: Certificate = serde_json::from_slice(&std::fs::read(certificate).unwrap()).unwrap();
+    assert_eq!((certificate.deleted, certificate.sweep.deleted), (gone, gone), "{context}: the certificate");
+    let events = told.0.lock();
+    let ends: Vec<Option<u64>> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::CycleEnded(end) => Some(end.deleted),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, [Some(gone)], "{context}: the event");
+    drop(events);
+    check::exact(&rig.chain, context);
+}
+
+fn with_much_garbage() -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 705, 30);
+    rig
+}
+
+/// C7, I13: a sweep fails at one of its steps and is tried again, in both ways to sweep.
+#[test]
+fn the_totals_of_a_sweep_that_is_tried_again_are_of_all_its_attempts() {
+    let base = with_much_garbage();
+    for sweep in [SweepChoice::Delete, SweepChoice::Filter] {
+        let mut failed = 0;
+        for at in 2..6 {
+            let (rig, faulty) = base.faulty();
+            let told = Arc::new(Told::default());
+            let plan = rig.plan(WINDOW).in_order().batches(10).by(MarkChoice::Auto, sweep);
+            let mut steps = 0;
+            let hooks = Hooks::new(move |moment| {
+                steps += usize::from(matches!(moment, Moment::Deleting | Moment::PhaseSaved));
+                if steps == at + 2 {
+                    steps += 1;
+                    match moment {
+                        Moment::Deleting => faulty.fail_write(0, Fault::Transient),
+                        _ => faulty.fail_rewrite(0, Fault::Transient),
+                    }
+                }
+            });
+            let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&hooks) };
+            let pruner = start_with(parts, plan, 1000);
+            until(&pruner, |pruner| !pruner.status().running);
+            hold_totals(&rig, &pruner, &told, &format!("{sweep:?}, failing at {at}"));
+            failed += pruner.status().recovery.retries_total;
+        }
+        assert!(failed > 2, "{sweep:?}: {failed} sweeps failed");
+    }
+}
+
+/// The same where the snapshot grows too old meanwhile: another mark takes the place of the one that the sweep began by.
+#[test]
+fn the_totals_of_a_cycle_that_marks_anew_are_of_both_sweeps() {
+    let (rig, faulty) = with_much_garbage().faulty();
+    let (told, clock, mut batches) = (Arc::new(Told::default()), Arc::clone(&rig.clock), 0);
+    let hooks = Hooks::new(move |moment| {
+        batches += usize::from(moment == Moment::Deleting);
+        if batches == 3 && moment == Moment::Deleting {
+            faulty.fail_write(0, Fault::Transient);
+            clock.advance(Duration::from_secs(3 * 3600));
+        }
+    });
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&hooks) };
+    let pruner = start_with(parts, rig.plan(WINDOW).in_order().batches(10), 1000);
+    until(&pruner, |pruner| !pruner.status().running);
+    hold_totals(&rig, &pruner, &told, "marked anew");
+    let events = told.0.lock();
+    assert_eq!(events.iter().filter(|event| event.code() == "phase_rolled_back").count(), 1, "{events:?}");
 }
 
 /// O10: one fault of each kind at each read and write of a cycle is told somewhere an operator looks.

@@ -19,6 +19,7 @@ mod ending;
 mod renewing;
 mod reopen;
 mod reports;
+mod swept;
 mod telling;
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
@@ -39,7 +40,7 @@ use crate::{
     records::Records,
     recovery::PhaseRunner,
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
-    sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
+    sweep::{Outlook, SmallGarbage, SweepJob},
     verify,
 };
 use agree::agree;
@@ -50,6 +51,7 @@ pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
 use reports::Reports;
 pub(crate) use reports::check_reports;
+pub(crate) use swept::SweptSoFar;
 pub(crate) use telling::{begun, build_reach, ended_early, settle, sweep_expired};
 
 /// Everything cycles work with.
@@ -177,7 +179,9 @@ pub fn resume_by(
     match reopened {
         Some(Ok(marked)) => {
             let cycle = record.cycle;
-            settle(env, cycle, order, attempts::sweep(env, order, (record, marked), runner)).map(Some)
+            let mut so_far = SweptSoFar::by_earlier_processes(&record);
+            let swept = attempts::sweep(env, order, (record, marked), (runner, &mut so_far));
+            settle(env, cycle, order, swept).map(Some)
         }
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
@@ -197,7 +201,11 @@ pub(crate) fn refuse_if_frozen(records: &dyn Records) -> Result<(), PruneError> 
     Freeze::load(records)?.map_or(Ok(()), |freeze| Err(PruneError::Frozen { why: freeze.why }))
 }
 
-fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(PhaseRecord, Marked), PruneError> {
+fn mark_anew(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    (cycle, deleted): (u64, u64),
+) -> Result<(PhaseRecord, Marked), PruneError> {
     let (clock, backend) = (&env.parts.clock, env.parts.store.backend());
     let bytes_before = FileBytes::from(backend.space()?);
     let start = clock.monotonic();
@@ -220,7 +228,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
         config: config::fingerprint(order.keep_last, &*env.parts.policy)?,
         cursor: None,
         swept_by: None,
-        deleted: 0,
+        deleted,
     };
     record.save(&*env.parts.records)?;
     reached(Point::MarkBegins);
@@ -287,13 +295,14 @@ fn not_resumable(cycle: u64, why: &str) -> PruneError {
 fn sweep_marked(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    record: PhaseRecord,
-    marked: Marked,
+    (record, marked): (PhaseRecord, Marked),
+    so_far: &mut SweptSoFar,
 ) -> Result<Finished, PruneError> {
     let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
     agree(env, order, &guard, &record)?;
-    let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
-    let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
+    let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: so_far.before, record };
+    sweep_under(env, order, (&guard, &marked), (&mut cursor, so_far))?;
+    let swept = so_far.report.clone();
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
     counts::correct(env, order, &guard, (&marked, &cursor.record))?;
     let snapshot = AtomicFields::of(&guard);
@@ -331,10 +340,9 @@ fn outlook(env: &CycleEnv, order: &CycleOrder<'_>, marked: &Marked) -> Outlook {
 fn sweep_under(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    guard: &SnapshotGuard<'_>,
-    marked: &Marked,
-    cursor: &mut RecordCursor<'_>,
-) -> Result<SweepReport, PruneError> {
+    (guard, marked): (&SnapshotGuard<'_>, &Marked),
+    (cursor, so_far): (&mut RecordCursor<'_>, &mut SweptSoFar),
+) -> Result<(), PruneError> {
     let barrier = guard.barrier()?;
     let clock = &env.parts.clock;
     let pace = order
@@ -357,5 +365,5 @@ fn sweep_under(
         observer: &*env.observer,
         clock: &**clock,
     }
-    .run(cursor)
+    .run(cursor, &mut so_far.report)
 }
