@@ -190,6 +190,26 @@ fn a_damaged_snapshot_is_made_anew_and_the_phase_goes_on_with_it() {
     assert!(matches!(came.as_slice(), [Came::NewSnapshot { .. }, Came::Success]), "{came:?}");
 }
 
+/// Marking begins with a snapshot of its own: where it is tried again on a new one, one is taken, and not two.
+#[test]
+fn a_phase_that_takes_its_own_snapshot_gets_no_second_one() {
+    let rig = grown();
+    let (clock, taken) = (Arc::clone(&rig.clock), Arc::new(AtomicU64::new(0)));
+    let seen = Arc::clone(&taken);
+    let pruner = start(&rig, move |moment| {
+        if moment == Moment::Captured && seen.fetch_add(1, Ordering::AcqRel) == 0 {
+            clock.advance(Duration::from_secs(3 * 3600)); // too old to be locked
+        }
+    });
+    run(&pruner);
+    let status = pruner.status();
+    let came: Vec<&Came> = status.recovery.attempts.iter().map(|attempt| &attempt.came).collect();
+    assert!(matches!(came.as_slice(), [Came::NewSnapshot { .. }, Came::Success]), "{came:?}");
+    assert_eq!((taken.load(Ordering::Acquire), status.cycles_finished), (2, 1));
+    assert_eq!(pruner.snapshots().status().snapshot.unwrap().snapshot_id, 2);
+    check::exact(&rig.chain, "on the second snapshot");
+}
+
 #[test]
 fn what_was_given_up_and_an_open_breaker_survive_a_restart() {
     let rig = grown();
