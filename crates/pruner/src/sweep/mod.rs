@@ -188,7 +188,7 @@ impl Way {
 
 impl SweepReport {
     /// A report of nothing done yet.
-    pub(crate) fn begun() -> Self {
+    pub fn begun() -> Self {
         Self {
             strategy: SweepStrategy::Nothing,
             why: String::new(),
