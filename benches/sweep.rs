@@ -11,7 +11,7 @@ use state_benches::{Arguments, Bound, Built, Error, Stopwatch, Table, Took, buil
 use state_pruner::{
     Control, CycleConfig, PruneError, SweepChoice, SystemClock, Unobserved,
     mark::{MarkChoice, MarkJob, RehashChoice, SealedMark, build_reach},
-    sweep::{Outlook, Saved, SmallGarbage, SweepCursor, SweepJob, SweepStrategy},
+    sweep::{Outlook, Saved, SmallGarbage, SweepCursor, SweepJob, SweepReport, SweepStrategy},
 };
 use state_store::{Batch, Capture, Condemned, Flow, KeyRange, LiveSet as _, Store};
 use state_tree::{NodeHash, RoochLayout};
@@ -111,7 +111,8 @@ fn sweep_by_filter(store: &Arc<Store>, marked: &Marked) -> Result<(), Error> {
         observer: &Unobserved,
         clock: &SystemClock::new(),
     };
-    let report = job.run(&mut Unsaved::default())?;
+    let mut report = SweepReport::begun();
+    job.run(&mut Unsaved::default(), &mut report)?;
     if report.deleted == 0 || report.kept != marked.mark.live_nodes() {
         return Err(format!("the sweep saw something else than the mark: {report:?}").into());
     }

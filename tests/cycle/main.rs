@@ -7,6 +7,7 @@ mod entries;
 mod events;
 mod health;
 mod incremental;
+mod left;
 mod locks;
 mod race;
 mod recovery;

@@ -14,9 +14,10 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, Facts, HealthConfig, HeldBy, PruneError, Pruner, PrunerConfig, Reply,
-    TriggerConfig, TriggerState, Verdict,
+    Certificate, Clock, Command, Control, Ended, Facts, HealthConfig, HeldBy, PruneError, Pruner, PrunerConfig,
+    PrunerParts, Reply, SweepChoice, TriggerConfig, TriggerState, Verdict,
     events::{Breaker, Event, EventSink},
+    mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
     recovery::{
         BreakerState, Came, ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics, RecoveryState, Remedy, remedy,
@@ -27,7 +28,7 @@ use state_store::{Armed, Disposition, Fault, FaultyBackend, StoreError};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
-    rig::{Engine, Rig},
+    rig::{Engine, Plan, Rig},
     workload::Profile,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -192,6 +193,26 @@ fn a_damaged_snapshot_is_made_anew_and_the_phase_goes_on_with_it() {
     assert!(matches!(came.as_slice(), [Came::NewSnapshot { .. }, Came::Success]), "{came:?}");
 }
 
+/// Marking begins with a snapshot of its own: where it is tried again on a new one, one is taken, and not two.
+#[test]
+fn a_phase_that_takes_its_own_snapshot_gets_no_second_one() {
+    let rig = grown();
+    let (clock, taken) = (Arc::clone(&rig.clock), Arc::new(AtomicU64::new(0)));
+    let seen = Arc::clone(&taken);
+    let pruner = start(&rig, move |moment| {
+        if moment == Moment::Captured && seen.fetch_add(1, Ordering::AcqRel) == 0 {
+            clock.advance(Duration::from_secs(3 * 3600)); // too old to be locked
+        }
+    });
+    run(&pruner);
+    let status = pruner.status();
+    let came: Vec<&Came> = status.recovery.attempts.iter().map(|attempt| &attempt.came).collect();
+    assert!(matches!(came.as_slice(), [Came::NewSnapshot { .. }, Came::Success]), "{came:?}");
+    assert_eq!((taken.load(Ordering::Acquire), status.cycles_finished), (2, 1));
+    assert_eq!(pruner.snapshots().status().snapshot.unwrap().snapshot_id, 2);
+    check::exact(&rig.chain, "on the second snapshot");
+}
+
 #[test]
 fn what_was_given_up_and_an_open_breaker_survive_a_restart() {
     let rig = grown();
@@ -245,6 +266,59 @@ fn a_phase_that_waits_for_room_degrades_health_until_it_goes_on() {
     });
     assert_eq!(judged().len(), 1, "recovering: {:?}", judged());
     assert_eq!(judged()[0].0, "recovering", "nobody waits any more");
+}
+
+/// What failed was the sweep between cycles, and the node was started again without one.
+#[test]
+fn a_phase_that_is_switched_off_keeps_the_breaker_open_no_longer() {
+    let rig = grown();
+    let subject = manager(&rig, None);
+    for _ in 0..3 {
+        let fails = subject.execute_phase_with_recovery(PrunePhase::IncrementalSweep, || async { Err::<(), _>(io()) });
+        assert!(runtime().block_on(fails).is_err());
+    }
+    drop(subject);
+    let pruner = start(&rig, |_| ());
+    until(&pruner, |pruner| !pruner.status().running);
+    let breaker = pruner.status().recovery.breaker;
+    assert_eq!((breaker.failures, breaker.closes_after), (3, Some(PrunePhase::Idle)), "a cycle has to finish");
+    assert!(codes(&pruner).contains(&"breaker_open".to_owned()), "{:?}", codes(&pruner));
+    run(&pruner);
+    let recovery = pruner.status().recovery;
+    assert_eq!((recovery.breaker.state, recovery.breaker.closes_after), (BreakerState::Closed, None));
+    assert_eq!((recovery.state, recovery.exhausted_by), (RecoveryState::Recovering, None));
+}
+
+/// Whatever failed and was got over before, or was told already: a failure outside of the phases is told, once.
+#[test]
+fn what_fails_outside_of_phases_is_told_whatever_failed_before() {
+    let told = |subject: &ErrorRecoveryManager| {
+        let attempts = subject.status().attempts;
+        attempts.iter().filter(|attempt| attempt.phase == PrunePhase::Idle && attempt.came == Came::Stopped).count()
+    };
+    let rig = grown();
+    let subject = manager(&rig, None);
+    subject.cycle_begins();
+    attempts(&subject, vec![io()]).1.unwrap();
+    subject.cycle_failed(&io());
+    assert_eq!((told(&subject), subject.status().exhausted_by.as_deref()), (1, Some("io")), "after a retry");
+
+    let subject = manager(&grown(), None);
+    subject.cycle_begins();
+    let given_up = attempts(&subject, vec![PruneError::Invariant("a bug of ours".to_owned())]).1.unwrap_err();
+    subject.cycle_failed(&given_up);
+    assert_eq!(told(&subject), 0, "a phase told it");
+    subject.cycle_failed(&io());
+    assert_eq!(told(&subject), 1, "and the next run has nothing to do with it");
+
+    // The worker says where a run begins.
+    let (rig, faulty) = grown().faulty();
+    let pruner = start(&rig, |_| ());
+    until(&pruner, |pruner| !pruner.status().running);
+    attempts(pruner.recovery(), vec![PruneError::Invariant("a bug of ours".to_owned())]).1.unwrap_err();
+    faulty.fail_write(0, Fault::Transient); // its ledger
+    run(&pruner);
+    assert_eq!((pruner.status().cycles_failed, told(pruner.recovery())), (1, 1));
 }
 
 /// An embedder drops what it executes, in the middle of a wait: nothing is left of it.
@@ -314,17 +388,20 @@ fn a_persistent_fault_logs_a_bounded_number_of_lines() {
 
 /// A pruner whose cycles begin when somebody asks, or every ten orders.
 fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
-    let plan = rig.plan(WINDOW).in_order();
+    start_with(rig.pruner_parts(&Hooks::new(act)), rig.plan(WINDOW).in_order(), 10)
+}
+
+fn start_with(parts: PrunerParts, plan: Plan, every_orders: u64) -> Pruner {
     let config = PrunerConfig {
         keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(10).unwrap(),
+        every_orders: NonZeroU64::new(every_orders).unwrap(),
         incremental: None,
         triggers: TriggerConfig::default(),
         cycle: plan.config,
         snapshots: SnapshotManagerConfig::default(),
         recovery: RecoveryConfig::default(),
     };
-    Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
+    Pruner::start(parts, config).unwrap()
 }
 
 fn until(pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
@@ -511,6 +588,90 @@ fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
     let phases = phases.lock();
     assert!(phases.starts_with(&[BuildReach, SweepExpired, BuildReach, BuildReach, SweepExpired]), "{phases:?}");
     check::exact(&rig.chain, "after it marked anew");
+}
+
+/// Runs a cycle on a store that fails as it is told, and holds every total of it against what has really gone.
+fn hold_totals(rig: &Rig, pruner: &Pruner, told: &Told, context: &str) {
+    let before = check::present(&rig.chain.store).len();
+    run(pruner);
+    let gone = (before - check::present(&rig.chain.store).len()) as u64;
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.deleted_total), (1, gone), "{context}: {:?}", status.last);
+    let outcome = status.last.unwrap();
+    let Ended::Finished { deleted, certificate, .. } = &outcome.ended else { panic!("{context}: {outcome:?}") };
+    assert_eq!(*deleted, gone, "{context}: the outcome");
+    let run = status.triggers.runs.last().unwrap();
+    assert_eq!(run.outcome.as_ref(), Some(&outcome), "{context}: the history");
+    let certificate: Certificate = serde_json::from_slice(&std::fs::read(certificate).unwrap()).unwrap();
+    assert_eq!((certificate.deleted, certificate.sweep.deleted), (gone, gone), "{context}: the certificate");
+    let events = told.0.lock();
+    let ends: Vec<Option<u64>> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::CycleEnded(end) => Some(end.deleted),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(ends, [Some(gone)], "{context}: the event");
+    drop(events);
+    check::exact(&rig.chain, context);
+}
+
+fn with_much_garbage() -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 705, 30);
+    rig
+}
+
+/// C7, I13: a sweep fails at one of its steps and is tried again, in both ways to sweep.
+#[test]
+fn the_totals_of_a_sweep_that_is_tried_again_are_of_all_its_attempts() {
+    let base = with_much_garbage();
+    for sweep in [SweepChoice::Delete, SweepChoice::Filter] {
+        let mut failed = 0;
+        for at in 2..6 {
+            let (rig, faulty) = base.faulty();
+            let told = Arc::new(Told::default());
+            let plan = rig.plan(WINDOW).in_order().batches(10).by(MarkChoice::Auto, sweep);
+            let mut steps = 0;
+            let hooks = Hooks::new(move |moment| {
+                steps += usize::from(matches!(moment, Moment::Deleting | Moment::PhaseSaved));
+                if steps == at + 2 {
+                    steps += 1;
+                    match moment {
+                        Moment::Deleting => faulty.fail_write(0, Fault::Transient),
+                        _ => faulty.fail_rewrite(0, Fault::Transient),
+                    }
+                }
+            });
+            let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&hooks) };
+            let pruner = start_with(parts, plan, 1000);
+            until(&pruner, |pruner| !pruner.status().running);
+            hold_totals(&rig, &pruner, &told, &format!("{sweep:?}, failing at {at}"));
+            failed += pruner.status().recovery.retries_total;
+        }
+        assert!(failed > 2, "{sweep:?}: {failed} sweeps failed");
+    }
+}
+
+/// The same where the snapshot grows too old meanwhile: another mark takes the place of the one that the sweep began by.
+#[test]
+fn the_totals_of_a_cycle_that_marks_anew_are_of_both_sweeps() {
+    let (rig, faulty) = with_much_garbage().faulty();
+    let (told, clock, mut batches) = (Arc::new(Told::default()), Arc::clone(&rig.clock), 0);
+    let hooks = Hooks::new(move |moment| {
+        batches += usize::from(moment == Moment::Deleting);
+        if batches == 3 && moment == Moment::Deleting {
+            faulty.fail_write(0, Fault::Transient);
+            clock.advance(Duration::from_secs(3 * 3600));
+        }
+    });
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&hooks) };
+    let pruner = start_with(parts, rig.plan(WINDOW).in_order().batches(10), 1000);
+    until(&pruner, |pruner| !pruner.status().running);
+    hold_totals(&rig, &pruner, &told, "marked anew");
+    let events = told.0.lock();
+    assert_eq!(events.iter().filter(|event| event.code() == "phase_rolled_back").count(), 1, "{events:?}");
 }
 
 /// O10: one fault of each kind at each read and write of a cycle is told somewhere an operator looks.

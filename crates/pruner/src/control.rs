@@ -8,7 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::PruneError;
+use crate::{error::PruneError, phase::PhaseEvent};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -216,6 +216,20 @@ pub struct Progress {
     pub share: Option<f64>,
 }
 
+/// The record of a cycle that is not at work: nothing is deleted between cycles before somebody takes it up.
+#[derive(Debug)]
+pub enum Left {
+    /// An interrupted cycle waits until an operator lets deletes go on; [`crate::cycle::resume`] takes it up then.
+    Frozen,
+    /// A cycle ended by this event, and its record could not be removed.
+    Unended {
+        /// How it ended.
+        event: PhaseEvent,
+        /// What stood in the way.
+        error: PruneError,
+    },
+}
+
 /// Watches work in progress. Called at batch boundaries; must return quickly.
 pub trait Observer: Send + Sync {
     /// A cycle of this id begins, or goes on after a restart.
@@ -223,6 +237,9 @@ pub trait Observer: Send + Sync {
 
     /// Its snapshot has this head: what is committed later is not part of it.
     fn captured(&self, _head: u64) {}
+
+    /// The work is over, and left the record of a cycle.
+    fn left(&self, _left: &Left) {}
 
     /// The stage got this far.
     fn progress(&self, progress: Progress);

@@ -7,17 +7,20 @@
 //! 3. the barrier is let go AFTER the last delete (I5);
 //! 4. the certificate says "verified" only AFTER the sample was read back.
 //!
-//! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep.
+//! A failure abandons the cycle; a stop leaves its record, so that the next start goes on with the sweep. What else leaves
+//! it is told to the observer.
 
 mod agree;
 mod attempts;
 mod certify;
 mod counts;
 mod cursor;
+mod ending;
 mod outlook;
 mod renewing;
 mod reopen;
 mod reports;
+mod swept;
 mod telling;
 
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
@@ -28,27 +31,29 @@ use state_tree::{NodeLayout, Order, StateRoot};
 use crate::{
     certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
     config::{self, CycleConfig},
-    control::{Control, Observer},
+    control::{Control, Left, Observer},
     error::PruneError,
     files,
     mark::{self, MarkJob, MarkReport, SealedMark},
     outcome::Freeze,
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
-    records::{RecordKey, Records},
+    records::Records,
     recovery::PhaseRunner,
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
-    sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
+    sweep::{Outlook, SmallGarbage, SweepJob},
     verify,
 };
 use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
+pub(crate) use ending::{end, end_or_leave};
 use outlook::outlook;
 pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
 use reports::Reports;
 pub(crate) use reports::check_reports;
+pub(crate) use swept::SweptSoFar;
 pub(crate) use telling::{begun, build_reach, ended_early, settle, sweep_expired};
 
 /// Everything cycles work with.
@@ -166,6 +171,7 @@ pub fn resume_by(
     let records = &*env.parts.records;
     let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
     if Freeze::load(records)?.is_some() {
+        env.observer.left(&Left::Frozen);
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
     begun(env, order, record.cycle);
@@ -175,16 +181,20 @@ pub fn resume_by(
     match reopened {
         Some(Ok(marked)) => {
             let cycle = record.cycle;
-            settle(env, cycle, order, attempts::sweep(env, order, (record, marked), runner)).map(Some)
+            let mut so_far = SweptSoFar::by_earlier_processes(&record);
+            let swept = attempts::sweep(env, order, (record, marked), (runner, &mut so_far));
+            settle(env, cycle, order, swept).map(Some)
         }
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
             ended_early(env, record.cycle, &error);
-            end(env, order, PhaseEvent::Failed).map(|()| None)
+            end_or_leave(env, order, PhaseEvent::Failed);
+            Ok(None)
         }
         None => {
             ended_early(env, record.cycle, &not_resumable(record.cycle, "its mark was not sealed yet"));
-            end(env, order, PhaseEvent::Restarted).map(|()| None)
+            end_or_leave(env, order, PhaseEvent::Restarted);
+            Ok(None)
         }
     }
 }
@@ -193,51 +203,11 @@ pub(crate) fn refuse_if_frozen(records: &dyn Records) -> Result<(), PruneError> 
     Freeze::load(records)?.map_or(Ok(()), |freeze| Err(PruneError::Frozen { why: freeze.why }))
 }
 
-/// Ends the cycle one way or the other; only a stop leaves its record behind. What stopped the cycle is what is
-/// returned: a failure to clean up after it is logged, and the next start cleans up.
-fn settled(
+fn mark_anew(
     env: &CycleEnv,
-    cycle: u64,
     order: &CycleOrder<'_>,
-    result: Result<Finished, PruneError>,
-) -> Result<Finished, PruneError> {
-    let Err(error) = result else {
-        end(env, order, PhaseEvent::Swept)?;
-        return result;
-    };
-    if matches!(error, PruneError::Stopped) {
-        env.snapshots.end_cycle();
-        return Err(error);
-    }
-    if let Some(freeze) = Freeze::by(&error, Some(cycle), env.parts.clock.unix_ms()) {
-        freeze.save_or_tell(&*env.parts.records);
-    }
-    let event = if matches!(error, PruneError::Cancelled) { PhaseEvent::Cancelled } else { PhaseEvent::Failed };
-    if let Err(left) = end(env, order, event) {
-        tracing::warn!(%left, cycle, "an ended cycle could not be cleaned up; the next start does it");
-    }
-    Err(error)
-}
-
-/// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier. The event must be one that leads to Idle (S38).
-pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> Result<(), PruneError> {
-    env.snapshots.end_cycle();
-    env.parts.store.abandon_counting();
-    if let Some(record) = PhaseRecord::load(&*env.parts.records)? {
-        let to = step(record.phase, event)?;
-        if to != PrunePhase::Idle {
-            return Err(PruneError::Invariant(format!(
-                "{event:?} leads from {} to {to}, not to its end",
-                record.phase
-            )));
-        }
-    }
-    env.parts.records.remove(RecordKey::Phase)?;
-    reached(Point::CycleEnded);
-    mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
-}
-
-fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(PhaseRecord, Marked), PruneError> {
+    (cycle, deleted): (u64, u64),
+) -> Result<(PhaseRecord, Marked), PruneError> {
     let (clock, backend) = (&env.parts.clock, env.parts.store.backend());
     let bytes_before = FileBytes::from(backend.space()?);
     let start = clock.monotonic();
@@ -260,7 +230,7 @@ fn mark_anew(env: &CycleEnv, order: &CycleOrder<'_>, cycle: u64) -> Result<(Phas
         config: config::fingerprint(order.keep_last, &*env.parts.policy)?,
         cursor: None,
         swept_by: None,
-        deleted: 0,
+        deleted,
     };
     record.save(&*env.parts.records)?;
     reached(Point::MarkBegins);
@@ -327,13 +297,14 @@ fn not_resumable(cycle: u64, why: &str) -> PruneError {
 fn sweep_marked(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    record: PhaseRecord,
-    marked: Marked,
+    (record, marked): (PhaseRecord, Marked),
+    so_far: &mut SweptSoFar,
 ) -> Result<Finished, PruneError> {
     let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
     agree(env, order, &guard, &record)?;
-    let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: record.deleted, record };
-    let swept = sweep_under(env, order, &guard, &marked, &mut cursor)?;
+    let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: so_far.before, record };
+    sweep_under(env, order, (&guard, &marked), (&mut cursor, so_far))?;
+    let swept = so_far.report.clone();
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
     counts::correct(env, order, &guard, (&marked, &cursor.record))?;
     let snapshot = AtomicFields::of(&guard);
@@ -362,10 +333,9 @@ fn sweep_marked(
 fn sweep_under(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    guard: &SnapshotGuard<'_>,
-    marked: &Marked,
-    cursor: &mut RecordCursor<'_>,
-) -> Result<SweepReport, PruneError> {
+    (guard, marked): (&SnapshotGuard<'_>, &Marked),
+    (cursor, so_far): (&mut RecordCursor<'_>, &mut SweptSoFar),
+) -> Result<(), PruneError> {
     let barrier = guard.barrier()?;
     let clock = &env.parts.clock;
     let pace = order
@@ -388,5 +358,5 @@ fn sweep_under(
         observer: &*env.observer,
         clock: &**clock,
     }
-    .run(cursor)
+    .run(cursor, &mut so_far.report)
 }

@@ -41,7 +41,7 @@ pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, Root
 pub use clock::ManualClock;
 pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
-pub use control::{Control, Observer, Pause, Progress, Stage, Unobserved};
+pub use control::{Control, Left, Observer, Pause, Progress, Stage, Unobserved};
 pub use error::PruneError;
 pub use health::{
     Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Validated,

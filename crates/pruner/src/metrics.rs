@@ -156,7 +156,7 @@ pub(crate) fn run_ended(run: &Run) {
 /// Counts a finished cycle.
 pub(crate) fn cycle_finished(certificate: &Certificate) {
     counter!("state_pruner_cycles_total", "outcome" => "finished").increment(1);
-    counter!("state_pruner_deleted_nodes_total").increment(certificate.sweep.deleted); // by this process
+    counter!("state_pruner_deleted_nodes_total").increment(certificate.sweep.deleted); // by this process, over all attempts
     counter!("state_pruner_spared_nodes_total").increment(certificate.sweep.spared);
     gauge!("state_pruner_live_nodes").set(certificate.live_nodes as f64);
     gauge!("state_pruner_store_bytes").set(certificate.bytes_after.total as f64);

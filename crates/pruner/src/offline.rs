@@ -207,7 +207,7 @@ impl Offline<'_> {
         let cycle = phase::new_cycle(&*env.parts.records)?;
         mark::remove_leftovers(&self.config.state_dir, None)?;
         cycle::begun(env, &self.order(), cycle);
-        let built = cycle::build_reach(env, &self.order(), cycle);
+        let built = cycle::build_reach(env, &self.order(), (cycle, 0));
         let Err(error) = built else { return built };
         if matches!(error, PruneError::Stopped) {
             env.snapshots.end_cycle();
@@ -299,7 +299,9 @@ impl Offline<'_> {
     fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
         RestFloor::set(record.first_order, &*env.parts.records)?; // BEFORE the first delete
         let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
-        let finished = cycle::settle(env, cycle, &order, cycle::sweep_expired(env, &order, record, marked));
+        let mut so_far = cycle::SweptSoFar::by_earlier_processes(&record);
+        let swept = cycle::sweep_expired(env, &order, (record, marked), &mut so_far);
+        let finished = cycle::settle(env, cycle, &order, swept);
         let outcome = match &finished {
             Err(PruneError::Stopped) => return finished, // the same command goes on where it was
             Ok(finished) => Outcome::finished(&finished.certificate, &finished.path),

@@ -7,6 +7,7 @@
 mod asking;
 mod ending;
 mod health;
+mod left;
 mod reserve;
 mod rollback;
 mod serving;
@@ -32,7 +33,7 @@ use crate::{
     certificate::Trigger,
     clock::Clock,
     config::PrunerConfig,
-    control::{Observer, Pause, Progress},
+    control::{Left, Observer, Pause, Progress},
     error::PruneError,
     events::EventSink,
     metrics,
@@ -160,6 +161,9 @@ impl Pruner {
             Some(config.recovery),
         ));
         let recalled = recall(&parts, &snapshots, &recovery);
+        if config.incremental.is_none() {
+            recovery.no_longer_runs(PrunePhase::IncrementalSweep);
+        }
         let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
@@ -205,7 +209,8 @@ impl Pruner {
             shared.give_way(&outside);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
             let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.lets_rounds_begin();
-            idle && (look.begin.is_some() || sweeps || shared.coordinator.wants_disk(outside.now))
+            let is_left = shared.is_left(&outside).is_ok();
+            idle && (look.begin.is_some() || sweeps || is_left || shared.coordinator.wants_disk(outside.now))
         };
         if due {
             self.wake();
@@ -286,6 +291,10 @@ impl Observer for Watch {
 
     fn captured(&self, head: u64) {
         self.0.shared.lock().captured = Some(head);
+    }
+
+    fn left(&self, left: &Left) {
+        self.0.left(left);
     }
 
     fn progress(&self, progress: Progress) {

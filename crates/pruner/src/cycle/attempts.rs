@@ -3,7 +3,7 @@
 //! A sweep that is tried again goes on at its cursor, with the same mark, snapshot and barrier. Marking that is tried again
 //! begins anew. A mark or a snapshot that turns out to be damaged leads back to marking, once per cycle.
 
-use super::{CycleEnv, CycleOrder, Finished, Marked, build_reach, not_resumable, sweep_expired};
+use super::{CycleEnv, CycleOrder, Finished, Marked, SweptSoFar, build_reach, not_resumable, sweep_expired};
 use crate::{
     error::PruneError,
     mark,
@@ -18,7 +18,7 @@ pub(super) fn mark_and_sweep(
     cycle: u64,
     runner: &PhaseRunner<'_>,
 ) -> Result<Finished, PruneError> {
-    let mut may_go_back = runner.goes_back();
+    let (mut may_go_back, mut so_far) = (runner.goes_back(), SweptSoFar::nothing());
     loop {
         let mut attempts = 0;
         let (record, marked) = runner.run(PrunePhase::BuildReach, &env.control, || {
@@ -26,11 +26,12 @@ pub(super) fn mark_and_sweep(
             if attempts > 1 {
                 forget_marking(env, order)?;
             }
-            build_reach(env, order, cycle)
+            build_reach(env, order, (cycle, so_far.deleted()))
         })?;
-        match sweep(env, order, (record, marked), runner) {
+        match sweep(env, order, (record, marked), (runner, &mut so_far)) {
             Err(error) if may_go_back && error.is_damaged_artefact() => {
                 may_go_back = false;
+                so_far.report.begin_anew();
                 forget_marking(env, order)?;
             }
             ended => return ended,
@@ -43,7 +44,7 @@ pub(super) fn sweep(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     (record, marked): (PhaseRecord, Marked),
-    runner: &PhaseRunner<'_>,
+    (runner, so_far): (&PhaseRunner<'_>, &mut SweptSoFar),
 ) -> Result<Finished, PruneError> {
     let cycle = record.cycle;
     let mut first = Some((record, marked.clone()));
@@ -52,7 +53,7 @@ pub(super) fn sweep(
             Some(first) => first,
             None => again(env, cycle, &marked)?,
         };
-        sweep_expired(env, order, record, marked)
+        sweep_expired(env, order, (record, marked), so_far)
     })
 }
 

@@ -13,6 +13,7 @@ use crate::{
 pub(super) struct RecordCursor<'a> {
     pub(super) records: &'a dyn Records,
     pub(super) record: PhaseRecord,
+    /// Nodes that earlier processes deleted.
     pub(super) deleted_before: u64,
 }
 

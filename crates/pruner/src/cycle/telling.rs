@@ -1,6 +1,6 @@
 //! What is told of a cycle: its beginning, its phases, its end with the totals, and the freeze that it leaves.
 
-use super::{CycleEnv, CycleOrder, Finished, Marked};
+use super::{CycleEnv, CycleOrder, Finished, Marked, SweptSoFar};
 use crate::{
     clock::millis,
     error::PruneError,
@@ -34,22 +34,23 @@ fn within<T>(
     done
 }
 
+/// Marks for a cycle that has deleted so many nodes already, by an earlier mark.
 pub(crate) fn build_reach(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    cycle: u64,
+    (cycle, deleted): (u64, u64),
 ) -> Result<(PhaseRecord, Marked), PruneError> {
-    within(env, (cycle, PrunePhase::BuildReach), || super::mark_anew(env, order, cycle))
+    within(env, (cycle, PrunePhase::BuildReach), || super::mark_anew(env, order, (cycle, deleted)))
 }
 
 pub(crate) fn sweep_expired(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    record: PhaseRecord,
-    marked: Marked,
+    (record, marked): (PhaseRecord, Marked),
+    so_far: &mut SweptSoFar,
 ) -> Result<Finished, PruneError> {
     let cycle = record.cycle;
-    within(env, (cycle, PrunePhase::SweepExpired), || super::sweep_marked(env, order, record, marked))
+    within(env, (cycle, PrunePhase::SweepExpired), || super::sweep_marked(env, order, (record, marked), so_far))
 }
 
 /// Ends the cycle one way or the other, and tells how.
@@ -59,7 +60,7 @@ pub(crate) fn settle(
     order: &CycleOrder<'_>,
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
-    let settled = super::settled(env, cycle, order, result);
+    let settled = super::ending::settled(env, cycle, order, result);
     match &settled {
         Ok(finished) => env.parts.events.emit(Event::CycleEnded(totals(finished))),
         Err(error) => ended_early(env, cycle, error),

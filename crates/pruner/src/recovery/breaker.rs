@@ -120,6 +120,14 @@ impl Breaker {
         }
     }
 
+    /// A phase is not run any more: if it is the one that failed, nothing can tell whether that is over, and a whole cycle
+    /// that finishes closes the breaker instead.
+    pub(super) fn no_longer_runs(&mut self, phase: PrunePhase) {
+        if self.counted.failing == Some(phase) {
+            self.counted.failing = Some(PrunePhase::Idle);
+        }
+    }
+
     /// Whether no failure is counted.
     pub(super) fn is_clear(&self) -> bool {
         self.counted == Counted::default()
@@ -184,6 +192,20 @@ mod tests {
         breaker.succeeded(PrunePhase::BuildReach);
         assert_eq!(breaker.admit(REST), Ok(()), "the sweep after it belongs to the probe");
         assert_eq!(breaker.failed(SWEEP, REST), Tripped::Opened);
+    }
+
+    #[test]
+    fn a_phase_that_is_not_run_any_more_is_stood_for_by_a_whole_cycle() {
+        let mut breaker = opened();
+        breaker.no_longer_runs(PrunePhase::IncrementalSweep);
+        assert_eq!(breaker.counted().failing, Some(SWEEP), "another one is not meant");
+        breaker.no_longer_runs(SWEEP);
+        assert_eq!(breaker.state(Duration::ZERO), BreakerState::Open, "it rests all the same");
+        assert_eq!(breaker.admit(REST), Ok(()));
+        breaker.succeeded(PrunePhase::BuildReach);
+        assert_eq!(breaker.state(REST), BreakerState::HalfOpen);
+        breaker.succeeded(PrunePhase::Idle);
+        assert_eq!(breaker.state(REST), BreakerState::Closed);
     }
 
     #[test]

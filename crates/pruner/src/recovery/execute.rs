@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    BreakerState, Came, ErrorRecoveryManager, Remedy, remedy,
+    BreakerState, Came, ErrorRecoveryManager, Remedy,
+    manager::RunSoFar,
+    remedy,
     retry::{self, Waits},
 };
 use crate::{
@@ -13,10 +15,22 @@ use crate::{
     phase::{self, PrunePhase},
 };
 
+/// Who makes the new snapshot that takes the place of a damaged one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RenewedBy {
+    /// The manager, before the next attempt.
+    Manager,
+    /// The next attempt, which begins with a snapshot of its own.
+    Attempt,
+}
+
 /// One execution of a phase: its attempts so far.
 struct Execution<'a> {
     phase: PrunePhase,
     control: &'a Control,
+    renewed_by: RenewedBy,
+    /// The snapshot that the attempt under way is to replace.
+    damaged: Option<u64>,
     waits: Waits,
     /// Attempts that failed.
     failed: u32,
@@ -72,10 +86,18 @@ impl ErrorRecoveryManager {
     /// The same; the end of the control ends it, too, also while it waits.
     ///
     /// Errors: as above.
-    pub async fn execute<T, F, Fut>(
+    pub async fn execute<T, F, Fut>(&self, phase: PrunePhase, control: &Control, operation: F) -> Result<T, PruneError>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, PruneError>>,
+    {
+        self.execute_renewed_by(RenewedBy::Manager, (phase, control), operation).await
+    }
+
+    pub(super) async fn execute_renewed_by<T, F, Fut>(
         &self,
-        phase: PrunePhase,
-        control: &Control,
+        renewed_by: RenewedBy,
+        (phase, control): (PrunePhase, &Control),
         mut operation: F,
     ) -> Result<T, PruneError>
     where
@@ -85,11 +107,13 @@ impl ErrorRecoveryManager {
         self.admit(phase)?;
         let _under_way = UnderWay(self);
         let waits = Waits::new(&self.config);
-        let mut execution = Execution { phase, control, waits, failed: 0, damaged_since: None };
+        let mut execution =
+            Execution { phase, control, renewed_by, damaged: None, waits, failed: 0, damaged_since: None };
         loop {
             self.state.lock().at_work = Some(phase);
             let ended = operation().await;
             self.state.lock().at_work = None;
+            self.note_renewed(&mut execution);
             let error = match ended {
                 Ok(done) => {
                     self.succeeded(phase, execution.failed);
@@ -99,7 +123,7 @@ impl ErrorRecoveryManager {
             };
             execution.failed += 1;
             let then = self.judge(&mut execution, &error);
-            if let Some(end) = self.follow(&execution, then, &error).await {
+            if let Some(end) = self.follow(&mut execution, then, &error).await {
                 return Err(end.map_or(error, |end| end));
             }
         }
@@ -120,6 +144,7 @@ impl ErrorRecoveryManager {
         let wait_ms = millis(until.saturating_sub(now));
         let error = PruneError::BreakerOpen { failures: state.breaker.counted().failures, wait_ms };
         state.history.add(self.attempt(phase, 1, Some(&error), Came::HeldBack));
+        state.run = RunSoFar::GivenUp;
         Err(error)
     }
 
@@ -148,7 +173,12 @@ impl ErrorRecoveryManager {
 
     /// Does it. Nothing to return: the next attempt follows. Else the end, with another error than the phase's where
     /// something else ended it.
-    async fn follow(&self, execution: &Execution<'_>, then: Then, error: &PruneError) -> Option<Option<PruneError>> {
+    async fn follow(
+        &self,
+        execution: &mut Execution<'_>,
+        then: Then,
+        error: &PruneError,
+    ) -> Option<Option<PruneError>> {
         let (wait, came) = match then {
             Then::Ended => return Some(None),
             Then::GiveUp(came) => {
@@ -166,7 +196,10 @@ impl ErrorRecoveryManager {
         }
         drop(waiting);
         if let Came::NewSnapshot { .. } = came {
-            self.renew_snapshot(execution.phase);
+            execution.damaged = self.snapshot_id();
+            if execution.renewed_by == RenewedBy::Manager {
+                self.renew_snapshot(execution);
+            }
         }
         None
     }
@@ -192,14 +225,25 @@ impl ErrorRecoveryManager {
     }
 
     /// A failure to do so is met like any other of the phase: its next attempt finds it.
-    fn renew_snapshot(&self, phase: PrunePhase) {
+    fn renew_snapshot(&self, execution: &mut Execution<'_>) {
+        let phase = execution.phase;
         match self.snapshots.create_snapshot(phase) {
-            Ok(snapshot) => {
-                self.metrics.new_snapshots.increment(1);
-                tracing::warn!(%phase, snapshot = snapshot.snapshot_id, "a new snapshot takes the place of a damaged one");
-            }
+            Ok(_) => self.note_renewed(execution),
             Err(error) => tracing::warn!(%phase, %error, "a damaged snapshot could not be replaced"),
         }
+    }
+
+    /// Counts a new snapshot once it is there, whoever made it (O2).
+    fn note_renewed(&self, execution: &mut Execution<'_>) {
+        let Some(damaged) = execution.damaged.take() else { return };
+        if let Some(snapshot) = self.snapshot_id().filter(|id| *id != damaged) {
+            self.metrics.new_snapshots.increment(1);
+            tracing::warn!(phase = %execution.phase, snapshot, "a new snapshot takes the place of a damaged one");
+        }
+    }
+
+    fn snapshot_id(&self) -> Option<u64> {
+        self.snapshots.status().snapshot.map(|snapshot| snapshot.snapshot_id)
     }
 
     fn begin_retry(&self, execution: &Execution<'_>, error: &PruneError, came: Came, wait: Duration) {
@@ -225,6 +269,7 @@ impl ErrorRecoveryManager {
         }
         self.tell_given_up(phase, number, error, &came);
         self.note_failure(phase, number, error, came);
+        self.state.lock().run = RunSoFar::GivenUp;
         if self.config.enable_phase_rollback {
             self.roll_back(phase, error);
         }

@@ -43,14 +43,27 @@ pub(super) struct State {
     pub(super) retries: u64,
     /// Cycles in a row that finished at once since something failed, until there are enough.
     pub(super) recovering: Option<u32>,
-    /// Whether anything failed since the last cycle ended.
-    pub(super) is_marred: bool,
+    pub(super) run: RunSoFar,
     pub(super) exhausted_by: Option<String>,
+}
+
+/// What failed since a run began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunSoFar {
+    /// Nothing.
+    Clean,
+    /// Something that was got over, or that was no part of a phase.
+    Marred,
+    /// A phase, for good: the run fails with an error that is told already.
+    GivenUp,
 }
 
 impl State {
     pub(super) fn mar(&mut self) {
-        (self.recovering, self.is_marred) = (Some(0), true);
+        self.recovering = Some(0);
+        if self.run == RunSoFar::Clean {
+            self.run = RunSoFar::Marred;
+        }
     }
 
     fn saved(&self) -> Saved {
@@ -75,7 +88,7 @@ impl ErrorRecoveryManager {
             at_work: None,
             retries: 0,
             recovering: None,
-            is_marred: false,
+            run: RunSoFar::Clean,
             exhausted_by: None,
         };
         let state = Mutex::new(state);
@@ -89,7 +102,7 @@ impl ErrorRecoveryManager {
         let parts = self.snapshots.parts();
         let saved = Saved::load(&*parts.records)?;
         let mut state = self.state.lock();
-        state.is_marred = false;
+        state.run = RunSoFar::Clean;
         state.breaker.recall(saved.breaker, parts.clock.monotonic());
         state.recovering = saved.recovering;
         state.exhausted_by = saved.exhausted_by;
@@ -123,6 +136,7 @@ impl ErrorRecoveryManager {
             breaker: BreakerStatus {
                 state: breaker,
                 failures: state.breaker.counted().failures,
+                closes_after: state.breaker.counted().failing,
                 probe_in_ms: state
                     .breaker
                     .holds_until(now)
@@ -154,12 +168,24 @@ impl ErrorRecoveryManager {
         self.state.lock().breaker.allow_probe(now);
     }
 
-    /// A cycle failed. What failed before its phases, or between them, is taken over here.
+    /// Says that a phase is not run any more, because it is switched off: it does not keep the breaker open for ever. Where
+    /// it is the one that failed, the breaker rests as long as it would, and the next cycle that finishes closes it.
+    pub fn no_longer_runs(&self, phase: PrunePhase) {
+        self.state.lock().breaker.no_longer_runs(phase);
+    }
+
+    /// A run begins: what failed before it is no part of it.
+    pub fn cycle_begins(&self) {
+        self.state.lock().run = RunSoFar::Clean;
+    }
+
+    /// A cycle failed. What failed outside its phases, whatever was got over within them, is taken over here.
     pub fn cycle_failed(&self, error: &PruneError) {
-        if !std::mem::take(&mut self.state.lock().is_marred) && remedy(error) != Remedy::Ended {
+        let so_far = self.state.lock().run;
+        if so_far != RunSoFar::GivenUp && remedy(error) != Remedy::Ended {
             self.note_failure(PrunePhase::Idle, 1, error, Came::Stopped);
-            self.state.lock().is_marred = false;
         }
+        self.cycle_begins(); // it is over
     }
 
     /// Something that is no part of a phase could not be saved. It holds in this process, and is told.
@@ -177,7 +203,7 @@ impl ErrorRecoveryManager {
             if state.breaker.is_clear() {
                 state.exhausted_by = None;
             }
-            if !std::mem::take(&mut state.is_marred) {
+            if std::mem::replace(&mut state.run, RunSoFar::Clean) == RunSoFar::Clean {
                 let cycles = state.recovering.map(|cycles| cycles + 1);
                 state.recovering = cycles.filter(|cycles| *cycles < self.config.min_healthy_cycles);
             }
@@ -201,6 +227,39 @@ impl ErrorRecoveryManager {
         }
     }
 
+    /// Something outside the phases failed, and is tried again by a schedule of its own, so many times so far. It says
+    /// nothing about the phases, so the breaker does not count it.
+    pub(crate) fn outside_failed(&self, number: u32, error: &PruneError, wait: Duration) {
+        let came = Came::Retry { wait_ms: millis(wait) };
+        let attempt = self.attempt(PrunePhase::Idle, number, Some(error), came);
+        let before_and_after = {
+            let mut state = self.state.lock();
+            let before = state.saved();
+            state.history.add(attempt);
+            state.mar();
+            if number > 1 {
+                state.exhausted_by = Some(error.code().to_owned()); // it stays
+            }
+            (before, state.saved())
+        };
+        self.save_if_changed(before_and_after);
+    }
+
+    /// It succeeded, after so many failures.
+    pub(crate) fn outside_succeeded(&self, failed: u32) {
+        let attempt = self.attempt(PrunePhase::Idle, failed + 1, None, Came::Success);
+        let before_and_after = {
+            let mut state = self.state.lock();
+            let before = state.saved();
+            state.history.add(attempt);
+            if state.breaker.is_clear() {
+                state.exhausted_by = None;
+            }
+            (before, state.saved())
+        };
+        self.save_if_changed(before_and_after);
+    }
+
     /// A phase panicked, and nothing is tried any more in this process.
     pub(crate) fn panicked(&self, error: &PruneError) {
         let phase = self.state.lock().at_work.take().map_or(PrunePhase::Idle, |phase| phase);
@@ -214,6 +273,9 @@ impl ErrorRecoveryManager {
             let before = state.saved();
             state.breaker.succeeded(phase);
             state.streak = 0;
+            if state.run == RunSoFar::GivenUp {
+                state.run = RunSoFar::Marred; // it was got over
+            }
             if state.breaker.is_clear() {
                 state.exhausted_by = None;
             }

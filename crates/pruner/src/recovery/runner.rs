@@ -2,7 +2,7 @@
 
 use tokio::runtime::Runtime;
 
-use super::ErrorRecoveryManager;
+use super::{ErrorRecoveryManager, execute::RenewedBy};
 use crate::{control::Control, error::PruneError, phase::PrunePhase};
 
 /// Runs the phases of a cycle.
@@ -20,7 +20,7 @@ pub enum PhaseRunner<'a> {
 }
 
 impl PhaseRunner<'_> {
-    /// Runs one phase to its end.
+    /// Runs one phase to its end. Work that is done again on a new snapshot makes that snapshot itself.
     pub(crate) fn run<T>(
         &self,
         phase: PrunePhase,
@@ -30,7 +30,8 @@ impl PhaseRunner<'_> {
         match self {
             Self::Once => work(),
             Self::Recovered { manager, runtime } => {
-                runtime.block_on(manager.execute(phase, control, || std::future::ready(work())))
+                let work = || std::future::ready(work());
+                runtime.block_on(manager.execute_renewed_by(RenewedBy::Attempt, (phase, control), work))
             }
         }
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::{Attempt, BreakerState, saved::Saved};
-use crate::{error::PruneError, records::Records};
+use crate::{error::PruneError, phase::PrunePhase, records::Records};
 
 /// Whether what failed is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -26,6 +26,9 @@ pub struct BreakerStatus {
     pub state: BreakerState,
     /// Executions in a row that failed.
     pub failures: u32,
+    /// What has to end well for it to close: the phase that failed last; `idle` means a whole cycle. Absent where nothing
+    /// failed.
+    pub closes_after: Option<PrunePhase>,
     /// Milliseconds until it lets one attempt through, while it is open.
     pub probe_in_ms: Option<u64>,
 }
@@ -70,7 +73,12 @@ impl RecoveryStatus {
         let state = if breaker.openings > 0 { BreakerState::Open } else { BreakerState::Closed };
         Ok(Self {
             state: RecoveryState::of(0, exhausted_by.as_deref(), recovering),
-            breaker: BreakerStatus { state, failures: breaker.failures, probe_in_ms: None },
+            breaker: BreakerStatus {
+                state,
+                failures: breaker.failures,
+                closes_after: breaker.failing,
+                probe_in_ms: None,
+            },
             healthy_cycles: recovering.map_or(0, |cycles| cycles),
             min_healthy_cycles,
             exhausted_by,

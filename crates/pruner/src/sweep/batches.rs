@@ -31,22 +31,16 @@ pub(super) fn sweep(
     cursor: &mut dyn SweepCursor,
     report: &mut SweepReport,
 ) -> Result<(), PruneError> {
-    let mut bytes = Some(0);
     while let Some(range) = rest_of_keys(cursor) {
         job.admit()?;
         let slice = read(job, job.store.view()?, range)?;
         let next = slice.last.as_deref().map_or_else(Vec::new, after);
-        let spared = delete(job, cursor, &slice, &next, report)?;
-        bytes = bytes.map(|bytes| bytes + slice.bytes).filter(|_| spared == 0); // whose bytes were spared nobody saw
-        (report.kept, report.ranges) = (report.kept + slice.kept, report.ranges + 1);
-        (report.spared, report.foreign) = (report.spared + slice.spared, report.foreign + slice.foreign);
+        delete(job, cursor, &slice, &next, report)?;
         if let Some(pace) = &job.pace {
             pace.spend(slice.bytes, Haste::Usual);
         }
         job.show(Stage::Sweep, report.deleted, Some(&next));
     }
-    report.kept += report.spared;
-    report.deleted_bytes = bytes;
     Ok(())
 }
 
@@ -82,16 +76,19 @@ fn delete(
     slice: &Slice,
     next: &[u8],
     report: &mut SweepReport,
-) -> Result<u64, PruneError> {
+) -> Result<(), PruneError> {
     let planned = report.deleted + slice.dead.len() as u64;
     let rows = cursor.batch(next, planned)?;
     let saved = if rows.is_some() { Saved::WithTheWork } else { Saved::NotYet };
     let condemned = Condemned { hashes: &slice.dead, cursor: rows.unwrap_or_else(state_store::Batch::new) };
     let deleted = job.store.delete(job.permit, job.barrier, condemned)?;
+    let (bytes, spared) = (report.bytes_so_far(), slice.spared + deleted.spared);
+    // whose bytes were spared nobody saw
+    report.deleted_bytes = bytes.map(|bytes| bytes + slice.bytes).filter(|_| deleted.spared == 0);
     report.deleted += deleted.nodes;
-    report.spared += deleted.spared;
-    cursor.advance(next, report.deleted, saved)?;
-    Ok(deleted.spared)
+    (report.spared, report.kept) = (report.spared + spared, report.kept + slice.kept + spared);
+    (report.foreign, report.ranges) = (report.foreign + slice.foreign, report.ranges + 1);
+    cursor.advance(next, report.deleted, saved)
 }
 
 /// The smallest key behind `key`.

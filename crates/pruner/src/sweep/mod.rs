@@ -37,14 +37,15 @@ pub enum SweepStrategy {
     Nothing,
 }
 
-/// What a sweep did, or in a dry run would do.
+/// What a sweep did, or in a dry run would do. One that is tried again goes on with the report of the attempt before, so it
+/// tells of all attempts of a process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SweepReport {
     /// The way taken.
     pub strategy: SweepStrategy,
     /// Why that way.
     pub why: String,
-    /// Nodes deleted.
+    /// Nodes deleted. What the rewrite of a range had removed when it failed is not among them: nobody knows it.
     pub deleted: u64,
     /// Bytes of the nodes deleted, before compression; absent where nobody saw them.
     pub deleted_bytes: Option<u64>,
@@ -183,11 +184,17 @@ impl Way {
         Self { strategy, reclaim, why: why.into() }
     }
 
-    /// A report of nothing done yet.
     fn report(self) -> SweepReport {
-        SweepReport {
-            strategy: self.strategy,
-            why: self.why,
+        SweepReport { strategy: self.strategy, why: self.why, ..SweepReport::begun() }
+    }
+}
+
+impl SweepReport {
+    /// A report of nothing done yet.
+    pub fn begun() -> Self {
+        Self {
+            strategy: SweepStrategy::Nothing,
+            why: String::new(),
             deleted: 0,
             deleted_bytes: None,
             kept: 0,
@@ -197,6 +204,16 @@ impl Way {
             reclaimed: false,
             seconds: 0.0,
         }
+    }
+
+    /// Another mark takes the place of the one that this tells of: what was deleted stays deleted, the rest is met again.
+    pub(crate) fn begin_anew(&mut self) {
+        (self.kept, self.foreign, self.reclaimed) = (0, 0, false);
+    }
+
+    /// Bytes of the nodes deleted so far, if somebody saw all of them.
+    fn bytes_so_far(&self) -> Option<u64> {
+        if self.deleted == 0 { Some(0) } else { self.deleted_bytes }
     }
 }
 
@@ -241,23 +258,28 @@ impl Outlook {
 }
 
 impl SweepJob<'_> {
-    /// Sweeps everything behind the cursor.
+    /// Sweeps everything behind the cursor. The report goes on where an attempt before it ended, also after an error.
     ///
     /// Errors: a lost lock, a full barrier, no room, a cancel, a failed write. Whatever was deleted until then was dead.
-    pub fn run(&self, cursor: &mut dyn SweepCursor) -> Result<SweepReport, PruneError> {
+    pub fn run(&self, cursor: &mut dyn SweepCursor, report: &mut SweepReport) -> Result<(), PruneError> {
         let start = self.clock.monotonic();
-        let way = self.outlook.way();
-        let (strategy, reclaim) = (way.strategy, way.reclaim);
-        let mut report = way.report();
+        let swept = self.sweep(cursor, report);
+        report.seconds += self.clock.monotonic().saturating_sub(start).as_secs_f64();
+        swept
+    }
+
+    fn sweep(&self, cursor: &mut dyn SweepCursor, report: &mut SweepReport) -> Result<(), PruneError> {
+        let Way { strategy, reclaim, why } = self.outlook.way();
+        (report.strategy, report.why) = (strategy, why);
         cursor.begin(strategy);
         self.show(Stage::Sweep, 0, cursor.position().as_deref());
         match strategy {
             SweepStrategy::Filter => {
-                ranges::sweep(self, cursor, &mut report)?;
+                ranges::sweep(self, cursor, report)?;
                 report.reclaimed = true;
             }
             SweepStrategy::Delete => {
-                batches::sweep(self, cursor, &mut report)?;
+                batches::sweep(self, cursor, report)?;
                 if reclaim == Reclaim::Rewrite {
                     ranges::reclaim(self)?;
                     report.reclaimed = true;
@@ -270,8 +292,7 @@ impl SweepJob<'_> {
             (SweepStrategy::Delete, Reclaim::LeaveToCompaction) => {} // counted row by row
             (SweepStrategy::Delete | SweepStrategy::Filter, _) => report.kept = self.rows_in_files()?,
         }
-        report.seconds = self.clock.monotonic().saturating_sub(start).as_secs_f64();
-        Ok(report)
+        Ok(())
     }
 
     fn rows_in_files(&self) -> Result<u64, PruneError> {

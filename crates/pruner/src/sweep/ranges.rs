@@ -19,7 +19,7 @@ pub(super) fn sweep(
     cursor: &mut dyn SweepCursor,
     report: &mut SweepReport,
 ) -> Result<(), PruneError> {
-    let (pace, backend) = (job.pace.clone(), job.store.backend());
+    let (pace, backend, before) = (job.pace.clone(), job.store.backend(), report.clone());
     let active = job.store.sweep(job.permit.clone(), job.barrier.clone(), job.mark.clone(), pace)?;
     let Some(rest) = rest_of_keys(cursor) else { return Ok(()) };
     let old = Old { files: backend.node_files()?, from: rest.start };
@@ -29,8 +29,9 @@ pub(super) fn sweep(
         make_room(job, &range, blobs)?;
         active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
-        (report.deleted, report.spared, report.foreign) = (tally.dropped, tally.created, tally.foreign);
-        report.deleted_bytes = Some(tally.dropped_bytes);
+        report.deleted_bytes = before.bytes_so_far().map(|bytes| bytes + tally.dropped_bytes);
+        report.deleted = before.deleted + tally.dropped;
+        (report.spared, report.foreign) = (before.spared + tally.created, before.foreign + tally.foreign);
         report.ranges += 1;
         let next = range.end.as_deref().map_or(&[][..], |end| end);
         if next.is_empty() {

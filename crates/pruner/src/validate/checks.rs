@@ -406,7 +406,7 @@ mod tests {
     fn a_breaker_that_is_open_and_a_phase_that_was_given_up_are_found() {
         let status = |state, breaker| RecoveryStatus {
             state,
-            breaker: BreakerStatus { state: breaker, failures: 3, probe_in_ms: None },
+            breaker: BreakerStatus { state: breaker, failures: 3, closes_after: None, probe_in_ms: None },
             healthy_cycles: 1,
             min_healthy_cycles: 3,
             exhausted_by: Some("io".to_owned()),

@@ -39,7 +39,7 @@ impl Inner {
         );
         let change = Change {
             finished: 1,
-            deleted: certificate.sweep.deleted, // by this process
+            deleted: certificate.sweep.deleted, // by this process, over all attempts
             live: Some(certificate.live_nodes),
             settled_errors: self.background_errors(),
             ..Change::default()

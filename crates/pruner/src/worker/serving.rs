@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     Inner, Message, Watch,
+    left::{self, TakeUp},
     shared::{Life, Shared},
     steady::Steady,
 };
@@ -34,6 +35,8 @@ use crate::{
 
 /// What the worker does next. Whatever else it will do between cycles has its place here.
 enum Next {
+    /// Takes up what an earlier run left.
+    TakeUp(TakeUp, Arc<Control>),
     /// A whole cycle.
     Cycle(Trigger, Arc<Control>),
     /// A round of the sweep between cycles.
@@ -67,7 +70,7 @@ pub(super) struct Outside {
     counts: Option<Counts>,
     pub(super) filling: bool,
     /// Until when the breaker lets nothing through.
-    held_until: Option<Duration>,
+    pub(super) held_until: Option<Duration>,
 }
 
 impl Outside {
@@ -102,12 +105,14 @@ impl Inner {
         };
         let mut steady = Steady::default();
         if let Some(control) = begin.look {
-            self.go_on(control, &runtime);
+            self.recovery.allow_probe(); // a sweep that goes on tells at once whether what failed is over
+            self.take_up((TakeUp::GoOn, control), &runtime);
         }
         self.prepare(&mut steady);
         loop {
             self.tell_untold();
             match self.next() {
+                Next::TakeUp(how, control) => self.take_up((how, control), &runtime),
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Wait(until) => match self.wait(messages, until) {
@@ -137,6 +142,10 @@ impl Inner {
         if shared.life == Life::Stopping {
             return Next::End;
         }
+        let left = match shared.take_up(&outside) {
+            Ok((how, control)) => return Next::TakeUp(how, control),
+            Err(again) => again,
+        };
         let look = shared.coordinator.look(&shared.facts(&outside));
         let Some(trigger) = look.begin else {
             let look_again = [look.again, outside.held_until].into_iter().flatten().min();
@@ -144,7 +153,7 @@ impl Inner {
                 if outside.lets_rounds_begin() { shared.begin_round(outside.now) } else { Err(outside.held_until) };
             return match round {
                 Ok(control) => Next::Sweep(control),
-                Err(again) => Next::Wait([look_again, again].into_iter().flatten().min()),
+                Err(again) => Next::Wait([look_again, again, left].into_iter().flatten().min()),
             };
         };
         let beginning = Beginning {
@@ -183,13 +192,13 @@ impl Inner {
     }
 
     /// Goes on with what an earlier process left in its sweep, if it left anything.
-    fn go_on(self: &Arc<Self>, control: Arc<Control>, runtime: &Runtime) {
+    pub(super) fn go_on(self: &Arc<Self>, control: Arc<Control>, runtime: &Runtime) {
         let is_off = self.shared.lock().off.is_some();
         self.work(Trigger::Resumed, control, |env, order| {
             if is_off {
-                return cycle::end(env, order, PhaseEvent::Cancelled).map(|()| None); // as if it ran when it was switched off
+                cycle::end_or_leave(env, order, PhaseEvent::Cancelled); // as if it ran when it was switched off
+                return Ok(None);
             }
-            self.recovery.allow_probe(); // a sweep that goes on tells at once whether what failed is over
             cycle::resume_by(env, order, &self.runner(runtime))
         });
     }
@@ -213,24 +222,35 @@ impl Inner {
         control: Arc<Control>,
         work: impl FnOnce(&CycleEnv, &CycleOrder<'_>) -> Result<Option<cycle::Finished>, PruneError>,
     ) {
-        let env = CycleEnv {
-            parts: self.snapshot_parts.clone(),
-            snapshots: Arc::clone(&self.snapshots),
-            layout: Arc::clone(&self.parts.layout),
-            control,
-            observer: Arc::new(Watch(Arc::clone(self))),
-        };
-        let order = CycleOrder { keep_last: self.config.keep_last, config: &self.config.cycle, trigger };
+        let (env, order) = (self.env(control), self.order(trigger));
+        self.recovery.cycle_begins();
         let began = self.parts.clock.monotonic();
         match catch_unwind(AssertUnwindSafe(|| work(&env, &order))) {
             Ok(Ok(None)) => self.interrupted(),
             Ok(Ok(Some(finished))) => self.close(began, self.finished(&finished)),
             Ok(Err(PruneError::Stopped)) => self.shared.lock().rest(), // the next start goes on
             Ok(Err(PruneError::Cancelled)) => self.close(began, self.cancelled()),
+            Ok(Err(error)) if self.shared.lock().is_looking() && left::may_pass(&error) => self.look_failed(&error),
             Ok(Err(error)) => self.close(began, self.failed(&error)),
             Err(_) => self.close(began, self.panicked()),
         }
         self.rested.notify_all();
+    }
+
+    /// What a cycle works with.
+    pub(super) fn env(self: &Arc<Self>, control: Arc<Control>) -> CycleEnv {
+        CycleEnv {
+            parts: self.snapshot_parts.clone(),
+            snapshots: Arc::clone(&self.snapshots),
+            layout: Arc::clone(&self.parts.layout),
+            control,
+            observer: Arc::new(Watch(Arc::clone(self))),
+        }
+    }
+
+    /// What a cycle is to do.
+    pub(super) fn order(&self, trigger: Trigger) -> CycleOrder<'_> {
+        CycleOrder { keep_last: self.config.keep_last, config: &self.config.cycle, trigger }
     }
 
     /// Asks the device for its free space, where a trigger wants to know.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{PrunerParts, steady::SteadyShared, switch::SwitchedOff};
+use super::{PrunerParts, left::Leftover, steady::SteadyShared, switch::SwitchedOff};
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
@@ -42,6 +42,8 @@ pub(super) struct Shared {
     pub(super) coordinator: Coordinator,
     /// The sweep between cycles.
     pub(super) steady: SteadyShared,
+    /// The record of a cycle that is not at work.
+    pub(super) left: Leftover,
     pub(super) head: u64,
     pub(super) life: Life,
     /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
@@ -71,6 +73,7 @@ impl Shared {
             deleted: 0,
             coordinator,
             steady,
+            left: Leftover::default(),
             head,
             life: Life::Serving,
             asked: None,

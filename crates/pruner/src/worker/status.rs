@@ -103,7 +103,7 @@ pub struct PrunerStatus {
     pub cycles_failed: u64,
     /// Cycles that an operator cancelled since the process began.
     pub cycles_cancelled: u64,
-    /// Nodes deleted since the process began.
+    /// Nodes deleted by cycles that finished, since the process began.
     pub deleted_total: u64,
     /// Orders retained.
     pub keep_last: u64,

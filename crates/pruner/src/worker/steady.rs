@@ -36,9 +36,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// While something waits and no commit comes, the next round begins after so long.
 const BREATH: Duration = Duration::from_millis(5);
 /// What stands in the way is looked at again after so long.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest wait after failures.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What the sweep between cycles does now and did.
 #[derive(Debug, Clone, PartialEq, Serialize)]

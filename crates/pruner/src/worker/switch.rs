@@ -45,12 +45,12 @@ impl Pruner {
             let mut shared = self.inner.shared.lock();
             shared.off.get_or_insert(off);
             shared.asked = None;
-            let cycle = shared.running.clone().filter(|_| !shared.is_looking());
-            [cycle, shared.steady.control.clone()]
+            [shared.running.clone(), shared.steady.control.clone()] // also a look that may find a sweep to go on with
         };
         running.into_iter().flatten().for_each(|control| control.cancel());
         tracing::warn!("pruning was switched off by an operator; nothing is deleted until it is switched on");
         self.tell("pruning: switched off");
+        self.wake(); // what was left is abandoned now
         Reply::Accepted
     }
 

@@ -1,0 +1,67 @@
+//! The end of a cycle: phase Idle, no mark, no barrier.
+//!
+//! What a cycle came to is known before it is cleaned up, and a failure to do so changes nothing about it: it is told to the
+//! observer, and whoever is told, or the next start, cleans up.
+
+use state_store::{Point, reached};
+
+use super::{CycleEnv, CycleOrder, Finished, step};
+use crate::{
+    control::Left,
+    error::PruneError,
+    mark,
+    outcome::Freeze,
+    phase::{PhaseEvent, PhaseRecord, PrunePhase},
+    records::RecordKey,
+};
+
+/// Ends the cycle one way or the other; only a stop leaves its record behind on purpose.
+pub(super) fn settled(
+    env: &CycleEnv,
+    cycle: u64,
+    order: &CycleOrder<'_>,
+    result: Result<Finished, PruneError>,
+) -> Result<Finished, PruneError> {
+    let event = match &result {
+        Ok(_) => PhaseEvent::Swept,
+        Err(PruneError::Stopped) => {
+            env.snapshots.end_cycle();
+            return result;
+        }
+        Err(PruneError::Cancelled) => PhaseEvent::Cancelled,
+        Err(error) => {
+            if let Some(freeze) = Freeze::by(error, Some(cycle), env.parts.clock.unix_ms()) {
+                freeze.save_or_tell(&*env.parts.records);
+            }
+            PhaseEvent::Failed
+        }
+    };
+    end_or_leave(env, order, event);
+    result
+}
+
+/// Leaves nothing of the cycle behind, or tells that it could not: what the cycle came to stands.
+pub(crate) fn end_or_leave(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) {
+    if let Err(error) = end(env, order, event) {
+        tracing::warn!(%error, "an ended cycle could not be cleaned up; the worker, or the next start, does it");
+        env.observer.left(&Left::Unended { event, error });
+    }
+}
+
+/// Leaves nothing of the cycle behind: phase Idle, no mark, no barrier. The event must be one that leads to Idle (S38).
+pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> Result<(), PruneError> {
+    env.snapshots.end_cycle();
+    env.parts.store.abandon_counting();
+    if let Some(record) = PhaseRecord::load(&*env.parts.records)? {
+        let to = step(record.phase, event)?;
+        if to != PrunePhase::Idle {
+            return Err(PruneError::Invariant(format!(
+                "{event:?} leads from {} to {to}, not to its end",
+                record.phase
+            )));
+        }
+    }
+    env.parts.records.remove(RecordKey::Phase)?;
+    reached(Point::CycleEnded);
+    mark::remove_leftovers(&order.config.state_dir, None).map(|_| ())
+}

@@ -1,0 +1,28 @@
+//! What the sweep of a cycle has done so far, over all attempts, and over marks where one took the place of another.
+
+use crate::{phase::PhaseRecord, sweep::SweepReport};
+
+/// What the sweep of a cycle has done so far.
+pub(crate) struct SweptSoFar {
+    /// Nodes that earlier processes deleted.
+    pub(super) before: u64,
+    /// All attempts of this process.
+    pub(super) report: SweepReport,
+}
+
+impl SweptSoFar {
+    /// Nothing yet.
+    pub(crate) fn nothing() -> Self {
+        Self { before: 0, report: SweepReport::begun() }
+    }
+
+    /// What the record of an interrupted cycle tells.
+    pub(crate) fn by_earlier_processes(record: &PhaseRecord) -> Self {
+        Self { before: record.deleted, ..Self::nothing() }
+    }
+
+    /// Nodes that the cycle deleted.
+    pub(super) fn deleted(&self) -> u64 {
+        self.before + self.report.deleted
+    }
+}

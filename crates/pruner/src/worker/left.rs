@@ -1,0 +1,134 @@
+//! The record of a cycle that is not at work: taken up by the loop, before anything else begins.
+//!
+//! What there can be: a sweep that a freeze kept from going on at the start, and a cycle that ended and whose record could
+//! not be removed. Until it is taken up the sweep between cycles deletes nothing; so it is tried again, later each time,
+//! and recovery tells of each failure.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Runtime;
+
+use super::{
+    Inner,
+    serving::Outside,
+    shared::{Life, Shared},
+    steady::{LONGEST_WAIT, LOOK_AGAIN},
+};
+use crate::{
+    certificate::Trigger,
+    control::{Control, Left},
+    cycle,
+    error::PruneError,
+    phase::PhaseEvent,
+    recovery::{Remedy, remedy},
+};
+
+/// What is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakeUp {
+    /// The cycle goes on, or is abandoned if it cannot.
+    GoOn,
+    /// The cycle ended by this event: its record goes.
+    End(PhaseEvent),
+}
+
+/// What is left, and how often taking it up has failed.
+#[derive(Debug, Default)]
+pub(super) struct Leftover {
+    how: Option<TakeUp>,
+    failures: u32,
+    /// Nothing is tried before.
+    not_before: Duration,
+}
+
+impl Leftover {
+    fn again(&mut self, how: TakeUp, now: Duration) -> (u32, Duration) {
+        self.failures += 1;
+        let wait = LOOK_AGAIN.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
+        (self.how, self.not_before) = (Some(how), now.saturating_add(wait));
+        (self.failures, wait)
+    }
+}
+
+impl Shared {
+    /// What is to be taken up now; if nothing is, when to look again.
+    pub(super) fn is_left(&self, outside: &Outside) -> Result<TakeUp, Option<Duration>> {
+        if self.life != Life::Serving || self.poisoned.is_some() {
+            return Err(None);
+        }
+        let how = self.left.how.ok_or(None)?;
+        let deletes = how == TakeUp::GoOn && self.off.is_none(); // switched off, it is abandoned
+        if deletes && self.freeze.is_some() {
+            return Err(None);
+        }
+        let held_until = outside.held_until.filter(|_| deletes);
+        match held_until.into_iter().chain([self.left.not_before]).max() {
+            Some(from) if from > outside.now => Err(Some(from)),
+            Some(_) | None => Ok(how),
+        }
+    }
+
+    /// Begins to take it up.
+    pub(super) fn take_up(&mut self, outside: &Outside) -> Result<(TakeUp, Arc<Control>), Option<Duration>> {
+        let how = self.is_left(outside)?;
+        self.left.how = None;
+        Ok((how, self.hold(Trigger::Resumed)))
+    }
+}
+
+impl Inner {
+    /// Takes up what was left. What cannot be taken up is left again.
+    pub(super) fn take_up(self: &Arc<Self>, (how, control): (TakeUp, Arc<Control>), runtime: &Runtime) {
+        match how {
+            TakeUp::GoOn => self.go_on(control, runtime),
+            TakeUp::End(event) => self.clean_up(event, control),
+        }
+        let failures = {
+            let mut shared = self.shared.lock();
+            let is_done = shared.left.how.is_none();
+            if is_done { std::mem::take(&mut shared.left.failures) } else { 0 }
+        };
+        if failures > 0 {
+            self.recovery.outside_succeeded(failures);
+        }
+    }
+
+    /// The record of a cycle that ended goes; what it came to is saved already.
+    fn clean_up(self: &Arc<Self>, event: PhaseEvent, control: Arc<Control>) {
+        let env = self.env(control);
+        if let Err(error) = cycle::end(&env, &self.order(Trigger::Resumed), event) {
+            self.leave(TakeUp::End(event), &error);
+        }
+        self.shared.lock().rest();
+        self.rested.notify_all();
+    }
+
+    /// A cycle tells what it left.
+    pub(super) fn left(&self, left: &Left) {
+        match left {
+            Left::Frozen => self.shared.lock().left.how = Some(TakeUp::GoOn),
+            Left::Unended { event, error } => self.leave(TakeUp::End(*event), error),
+        }
+    }
+
+    /// A look at what an earlier process left failed, and may succeed later: that is no cycle that failed.
+    pub(super) fn look_failed(&self, error: &PruneError) {
+        tracing::warn!(%error, "what an earlier process left could not be looked at; it is tried again");
+        self.leave(TakeUp::GoOn, error);
+        self.interrupted();
+    }
+
+    fn leave(&self, how: TakeUp, error: &PruneError) {
+        let now = self.parts.clock.monotonic();
+        let (failures, wait) = self.shared.lock().left.again(how, now);
+        self.recovery.outside_failed(failures, error, wait);
+    }
+}
+
+/// Whether what stood in the way of a look may pass.
+pub(super) fn may_pass(error: &PruneError) -> bool {
+    match remedy(error) {
+        Remedy::Retry | Remedy::AwaitRoom { .. } => true,
+        Remedy::NewSnapshot | Remedy::Stop | Remedy::Ended => false,
+    }
+}

@@ -1,0 +1,294 @@
+//! C19, O10: the record of a cycle that is not at work. While the node runs it is taken up by the worker, and a cycle that has
+//! finished stays finished.
+
+use std::{
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Command, Control, Ended, Freeze, IncrementalConfig, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey,
+    Records, Reply, StoreRecords, TriggerConfig,
+    incremental::RoundEnd,
+    phase::{PhaseRecord, PrunePhase},
+    recovery::{Came, RecoveryConfig},
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{Batch, StoreError, record};
+use state_tests::{
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::Profile,
+};
+
+const WINDOW: u64 = 5;
+
+/// What is done with a record.
+#[derive(Clone, Copy, PartialEq)]
+enum Use {
+    Load,
+    Remove,
+}
+
+type Act = dyn Fn(Use, RecordKey) -> Result<(), PruneError> + Send + Sync;
+
+/// Records in whose way something may stand.
+struct Acting {
+    inner: Arc<dyn Records>,
+    act: Box<Act>,
+}
+
+impl std::fmt::Debug for Acting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acting")
+    }
+}
+
+impl Records for Acting {
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        (self.act)(Use::Load, key)?;
+        self.inner.load(key)
+    }
+
+    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.inner.save(key, bytes)
+    }
+
+    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.inner.stage(key, bytes)
+    }
+
+    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
+        (self.act)(Use::Remove, key)?;
+        self.inner.remove(key)
+    }
+
+    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
+        self.inner.batch(key, bytes)
+    }
+}
+
+fn io() -> PruneError {
+    StoreError::Io { what: "removing a record".to_owned(), source: std::io::Error::other("injected") }.into()
+}
+
+/// A pruner with a sweep between cycles, whose cycles come when somebody asks.
+fn start(
+    rig: &Rig,
+    hooks: &Hooks,
+    act: impl Fn(Use, RecordKey) -> Result<(), PruneError> + Send + Sync + 'static,
+) -> Pruner {
+    let plan = rig.plan(WINDOW).in_order().batches(20);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
+    };
+    let parts = rig.pruner_parts(hooks);
+    let records = Arc::new(Acting { inner: Arc::clone(&parts.records), act: Box::new(act) });
+    Pruner::start(PrunerParts { records, ..parts }, config).unwrap()
+}
+
+/// A chain that is longer than its window, whose counts are exact.
+fn settled() -> Rig {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 601, 12);
+    rig.cycle(&rig.plan(WINDOW));
+    rig.chain.grow(Profile::Tables, 602, 12);
+    rig
+}
+
+/// The same, whose process ended in the middle of the sweep of another cycle.
+fn interrupted() -> Rig {
+    let rig = settled();
+    let plan = rig.plan(WINDOW).in_order().batches(20);
+    let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
+    let (stops, mut batches) = (Arc::clone(&control), 0);
+    let hooks = Hooks::new(move |moment| {
+        batches += usize::from(moment == Moment::Deleting);
+        if batches == 3 {
+            stops.lock().as_ref().unwrap().stop();
+        }
+    });
+    let env = rig.env(&plan, &hooks);
+    *control.lock() = Some(Arc::clone(&env.control));
+    let ended = plan.run(&env);
+    assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
+    drop(env);
+    rig.restart()
+}
+
+fn records(rig: &Rig) -> StoreRecords {
+    StoreRecords(Arc::clone(&rig.chain.store))
+}
+
+fn left(rig: &Rig) -> Option<PrunePhase> {
+    PhaseRecord::load(&records(rig)).unwrap().map(|record| record.phase)
+}
+
+/// Waits for a state that the worker reaches by itself; time goes on meanwhile, as it does.
+fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
+    while !reached(pruner) {
+        rig.clock.advance(Duration::from_millis(10));
+        thread::yield_now();
+    }
+}
+
+/// New orders are swept between cycles.
+fn rounds_go_on(rig: &Rig, pruner: &Pruner, context: &str) {
+    rig.chain.grow(Profile::Tables, 603, 10);
+    pruner.committed(rig.chain.head());
+    until(rig, pruner, |pruner| {
+        let is_done = rig.chain.floor().get() == rig.chain.head().get() + 1 - WINDOW
+            && rig.chain.store.lag().is_some_and(|lag| lag.nodes == 0);
+        is_done && pruner.status().incremental.unwrap().last == Some(RoundEnd::Done)
+    });
+    check::complete(&rig.chain, context);
+}
+
+#[test]
+fn a_cycle_that_a_freeze_holds_goes_on_when_it_is_lifted() {
+    let rig = interrupted();
+    let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
+    records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    assert_eq!(left(&rig), Some(PrunePhase::SweepExpired), "it waits");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    assert_eq!(left(&rig), None);
+    check::exact(&rig.chain, "it went on");
+    rounds_go_on(&rig, &pruner, "after it");
+    assert_eq!(pruner.status().cycles_finished, 1, "nobody asked for another one");
+}
+
+/// Switched off while it waits, it is abandoned, as if it had run.
+#[test]
+fn a_cycle_that_a_freeze_holds_is_abandoned_when_pruning_is_switched_off() {
+    let rig = interrupted();
+    let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
+    records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    let before = check::present(&rig.chain.store);
+    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    until(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);
+    assert_eq!(check::present(&rig.chain.store), before, "nothing is deleted");
+    assert_eq!(pruner.status().cycles_finished, 0);
+}
+
+/// How long something stands in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    Once,
+    UntilHealed,
+}
+
+fn outcomes(pruner: &Pruner) -> (u64, u64, u64) {
+    let status = pruner.status();
+    (status.cycles_finished, status.cycles_cancelled, status.cycles_failed)
+}
+
+/// The end of a cycle cannot be written down for a while: what it came to stands, and the worker writes it down later.
+#[test]
+fn a_cycle_whose_end_cannot_be_written_down_is_what_it_was() {
+    for (cancelled, stands) in [false, true].into_iter().flat_map(|c| [(c, Stands::Once), (c, Stands::UntilHealed)]) {
+        let (rig, context) = (settled(), format!("cancelled {cancelled}, {stands:?}"));
+        let armed = Arc::new(AtomicBool::new(false));
+        let (fails, slot) = (Arc::clone(&armed), Arc::new(Mutex::new(None::<Arc<Pruner>>)));
+        let canceller = Arc::clone(&slot);
+        let hooks = Hooks::new(move |moment| {
+            let pruner = canceller.lock().clone().filter(|_| cancelled && moment == Moment::Deleting);
+            pruner.inspect(|pruner| assert_eq!(pruner.command(Command::Cancel), Reply::Accepted));
+        });
+        let pruner = Arc::new(start(&rig, &hooks, move |what, key| {
+            let fail = (what, key) == (Use::Remove, RecordKey::Phase) && fails.load(Ordering::Acquire);
+            if fail && stands == Stands::Once {
+                fails.store(false, Ordering::Release);
+            }
+            if fail { Err(io()) } else { Ok(()) }
+        }));
+        rounds_go_on(&rig, &pruner, "before");
+        *slot.lock() = Some(Arc::clone(&pruner));
+        armed.store(true, Ordering::Release);
+        assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+        while outcomes(&pruner) == (0, 0, 0) || pruner.status().running {
+            thread::yield_now(); // no time passes: its end is not tried again yet
+        }
+        slot.lock().take();
+        let came_to = (u64::from(!cancelled), u64::from(cancelled), 0);
+        assert_eq!(outcomes(&pruner), came_to, "{context}: {:?}", pruner.status().last);
+        assert_eq!(left(&rig), Some(PrunePhase::SweepExpired), "{context}");
+        if stands == Stands::UntilHealed {
+            until(&rig, &pruner, |pruner| pruner.status().recovery.attempts.len() >= 4);
+            let codes: Vec<String> = pruner.health().reasons.into_iter().map(|reason| reason.code).collect();
+            assert!(codes.contains(&"recovery_exhausted".to_owned()), "{context}: {codes:?}");
+            armed.store(false, Ordering::Release);
+        }
+        rounds_go_on(&rig, &pruner, &context);
+        assert_eq!((left(&rig), outcomes(&pruner)), (None, came_to), "{context}: it is not run again");
+        let status = pruner.status();
+        assert_eq!(matches!(status.last.unwrap().ended, Ended::Finished { .. }), !cancelled, "{context}");
+        let came: Vec<Came> = status.recovery.attempts.into_iter().map(|attempt| attempt.came).collect();
+        assert!(matches!(came.as_slice(), [Came::Retry { .. }, .., Came::Success]), "{context}: {came:?}");
+        assert_eq!(status.recovery.exhausted_by, None, "{context}");
+    }
+}
+
+/// What an earlier process left cannot be read at first: that is no cycle that failed, and it goes on when it can be.
+#[test]
+fn a_record_that_cannot_be_read_at_the_start_is_looked_at_again() {
+    let rig = interrupted();
+    let failing = Arc::new(AtomicU64::new(2));
+    let fail = Arc::clone(&failing);
+    let pruner = start(&rig, &Hooks::none(), move |what, key| {
+        let left = fail.load(Ordering::Acquire);
+        if what == Use::Load && key == RecordKey::Phase && left > 0 {
+            fail.store(left - 1, Ordering::Release);
+            return Err(io());
+        }
+        Ok(())
+    });
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    assert_eq!((pruner.status().cycles_failed, left(&rig)), (0, None));
+    check::exact(&rig.chain, "it went on");
+}
+
+/// The switch comes while the worker looks at what an earlier process left: the sweep that it finds does not go on.
+#[test]
+fn switching_off_ends_a_look_that_finds_a_sweep() {
+    let rig = interrupted();
+    let (told, looks) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let hold = Mutex::new(Some((told, released)));
+    let pruner = start(&rig, &Hooks::none(), move |what, key| {
+        if let Some((told, released)) =
+            (what == Use::Load && key == RecordKey::Phase).then(|| hold.lock().take()).flatten()
+        {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+        Ok(())
+    });
+    looks.recv().unwrap();
+    let before = check::present(&rig.chain.store);
+    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    drop(release);
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    assert_eq!(outcomes(&pruner), (0, 1, 0), "it is abandoned as if it had run");
+    assert_eq!((check::present(&rig.chain.store), left(&rig)), (before, None), "nothing more is deleted");
+    drop(pruner);
+    check::complete(&rig.chain, "abandoned");
+}
