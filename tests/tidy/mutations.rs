@@ -80,7 +80,7 @@ fn every_mutation_takes_away_a_guard_that_is_there_and_every_invariant_has_one()
 #[test]
 #[ignore = "compiles the workspace once for each guard; scripts/mutate runs it"]
 fn every_guard_has_a_mutation_that_fails() {
-    let only = env::var("MUTATION").ok().filter(|id| !id.is_empty());
+    let only = env::var_os("MUTATION").map(|id| id.to_string_lossy().into_owned()).filter(|id| !id.is_empty());
     let copy = repository().join("target/mutants/source");
     if copy.exists() {
         fs::remove_dir_all(&copy).unwrap();

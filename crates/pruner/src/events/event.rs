@@ -115,7 +115,7 @@ pub struct RoundTotals {
 
 impl Event {
     /// The word of every event there is, and the one that stands for those of a newer program.
-    pub const CODES: [&str; 36] = [
+    pub const CODES: [&str; 44] = [
         "started",
         "stopped",
         "cycle_begun",
@@ -151,6 +151,14 @@ impl Event {
         "phase_rolled_back",
         "events_lost",
         "journal_compacted",
+        "reader_too_old",
+        "reader_let_go",
+        "reserve_let_go",
+        "reserve_taken",
+        "catalog_snapshot_made",
+        "catalog_snapshot_refused",
+        "validated",
+        "phase_given_up",
         UNKNOWN,
     ];
 
