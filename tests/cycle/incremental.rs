@@ -280,7 +280,7 @@ fn history(seed: u64, profile: Profile) -> u64 {
                 }
             }
             97 => swept.cancelled_cycle(rng.random_range(0..6)),
-            98 if rng.random_bool(0.5) => {
+            98..100 => {
                 let base = *window.choose(rng).unwrap();
                 swept.rig.chain.fork_at(base, |root, reader| workload.changes(root, reader));
             }

@@ -5,6 +5,7 @@ mod certificate;
 mod crash;
 mod entries;
 mod events;
+mod forks;
 mod health;
 mod incremental;
 mod locks;

@@ -59,4 +59,6 @@ pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
-pub use worker::{Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus, SwitchedOff};
+pub use worker::{
+    Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus, SwitchedOff, Uncounted,
+};

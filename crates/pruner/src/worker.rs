@@ -5,6 +5,7 @@
 //! leaves the node serving (P14); dropping the value stops the thread and joins it.
 
 mod asking;
+mod counts;
 mod ending;
 mod health;
 mod rollback;
@@ -42,6 +43,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
     trigger::{Coordinator, Ledger, Rules},
 };
+pub use counts::Uncounted;
 use serving::Begin;
 use shared::{Life, Recalled, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
@@ -197,9 +199,10 @@ impl Pruner {
             let look = shared.coordinator.look(&shared.facts(&outside));
             shared.steady.committed(outside.now, took);
             shared.give_way(&outside);
+            let news = shared.note_lost(outside.lost);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
             let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.lets_rounds_begin();
-            idle && (look.begin.is_some() || sweeps || shared.coordinator.wants_disk(outside.now))
+            idle && (look.begin.is_some() || sweeps || news || shared.coordinator.wants_disk(outside.now))
         };
         if due {
             self.wake();
@@ -327,6 +330,7 @@ impl Inner {
 
     fn status(&self) -> PrunerStatus {
         let (snapshot, outside, recovery) = (self.snapshots.status(), self.outside(), self.recovery.status());
+        let uncounted = self.uncounted();
         let shared = self.shared.lock();
         let phase = snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase);
         PrunerStatus {
@@ -343,7 +347,7 @@ impl Inner {
             keep_last: self.config.keep_last.get(),
             next_at_order: shared.coordinator.next_at(),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
-            incremental: shared.steady.status(),
+            incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),
             off: shared.off,

@@ -31,6 +31,7 @@ use crate::{
     filter::{LiveSet, Pace, Sweep},
     gate::{ChainState, Commit, Committed, Writer},
     journal,
+    lost::CountsLost,
     permit::{Fence, Permit},
     point::{Point, reached},
     reserve::Reserve,
@@ -110,6 +111,8 @@ pub struct Store {
 struct Seen {
     /// Whether entries may expire as far as counts go.
     counts_settled: AtomicBool,
+    /// As [`Counting::lost`].
+    lost: Mutex<Option<CountsLost>>,
     /// Whether the journal is in the index.
     indexed: AtomicBool,
     /// As [`Counting::settled`].
@@ -197,7 +200,8 @@ impl Store {
 
     /// Call after each change of what the gate guards.
     fn note(&self, counting: &Counting) {
-        let Seen { counts_settled, indexed, settled, stored } = &self.seen;
+        let Seen { counts_settled, lost, indexed, settled, stored } = &self.seen;
+        *lost.lock() = counting.lost;
         counts_settled.store(counting.mode.is_settled(), Ordering::Release);
         indexed.store(counting.pending.is_some(), Ordering::Release);
         settled.store(counting.settled, Ordering::Release);
@@ -215,6 +219,12 @@ impl Store {
     /// cycles, and one is owed. Does not wait for a commit.
     pub fn counts_are_settled(&self) -> bool {
         self.seen.counts_settled.load(Ordering::Acquire)
+    }
+
+    /// Why commits are not counted exactly any more, if they were: nothing is deleted between cycles, and one is owed. Does
+    /// not wait for a commit.
+    pub fn counts_lost(&self) -> Option<CountsLost> {
+        *self.seen.lost.lock()
     }
 
     fn look<T>(&self, look: impl FnOnce(&ChainState) -> T) -> Result<T, StoreError> {

@@ -67,6 +67,7 @@ pub enum Event {
     PhaseRolledBack { cycle: u64, from: PrunePhase, to: PrunePhase, error: String },
     EventsLost { count: u64 },
     JournalCompacted { dropped: u64, bytes_before: u64, bytes_after: u64 },
+    CountsLost { why: String, order: u64 },
 }
 
 /// How a cycle ended, with its totals.
@@ -144,6 +145,7 @@ impl Event {
             Self::PhaseRolledBack { .. } => "phase_rolled_back",
             Self::EventsLost { .. } => "events_lost",
             Self::JournalCompacted { .. } => "journal_compacted",
+            Self::CountsLost { .. } => "counts_lost",
         }
     }
 }

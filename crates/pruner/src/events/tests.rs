@@ -174,6 +174,7 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::PhaseRolledBack { cycle: 1, from: phase, to: phase, error: text() },
         Event::EventsLost { count: 1 },
         Event::JournalCompacted { dropped: 1, bytes_before: 1, bytes_after: 1 },
+        Event::CountsLost { why: text(), order: 1 },
     ];
     for (number, event) in events.iter().enumerate() {
         let json = serde_json::to_value(event).unwrap();

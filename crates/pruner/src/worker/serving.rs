@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use state_store::{Point, reached};
+use state_store::{CountsLost, Point, reached};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -65,6 +65,7 @@ pub(super) struct Outside {
     synced: Option<bool>,
     nodes_stored: Option<u64>,
     counts: Option<Counts>,
+    pub(super) lost: Option<CountsLost>,
     pub(super) filling: bool,
     /// Until when the breaker lets nothing through.
     held_until: Option<Duration>,
@@ -136,6 +137,7 @@ impl Inner {
         if shared.life == Life::Stopping {
             return Next::End;
         }
+        shared.note_lost(outside.lost); // told before the next look
         let look = shared.coordinator.look(&shared.facts(&outside));
         let Some(trigger) = look.begin else {
             let look_again = [look.again, outside.held_until].into_iter().flatten().min();
@@ -259,6 +261,7 @@ impl Inner {
                 true => Counts::Settled,
                 false => Counts::Owed,
             }),
+            lost: self.config.incremental.and_then(|_| self.parts.store.counts_lost()),
             held_until: self.recovery.holds_until(),
         }
     }

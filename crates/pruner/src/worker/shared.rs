@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use state_store::CountsLost;
+
 use super::{PrunerParts, steady::SteadyShared, switch::SwitchedOff};
 use crate::{
     certificate::Trigger,
@@ -46,6 +48,8 @@ pub(super) struct Shared {
     pub(super) life: Life,
     /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
     pub(super) asked: Option<Vec<String>>,
+    /// Why commits are not counted exactly any more, as told last.
+    pub(super) lost: Option<CountsLost>,
     /// Events for the worker to tell.
     pub(super) untold: Vec<Event>,
 }
@@ -74,6 +78,7 @@ impl Shared {
             head,
             life: Life::Serving,
             asked: None,
+            lost: None,
             untold: Vec::new(),
         }
     }

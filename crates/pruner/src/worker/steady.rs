@@ -16,6 +16,7 @@ use state_store::{Indexed, Lag};
 
 use super::{
     Inner,
+    counts::Uncounted,
     serving::Outside,
     shared::{Life, Shared},
 };
@@ -45,6 +46,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct IncrementalStatus {
     /// How its last round ended; absent before the first.
     pub last: Option<RoundEnd>,
+    /// Why nothing can be deleted, if so.
+    pub uncounted: Option<Uncounted>,
     /// Why the last round failed, if it did.
     pub failure: Option<String>,
     /// Orders at or below the floor whose journal entries still name nodes.
@@ -98,6 +101,7 @@ impl SteadyShared {
     pub(super) fn new(config: Option<IncrementalConfig>) -> Self {
         let status = IncrementalStatus {
             last: None,
+            uncounted: None,
             failure: None,
             lag_orders: None,
             lag_nodes: None,

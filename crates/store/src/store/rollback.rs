@@ -15,17 +15,10 @@ use crate::{
     counting::{CountsRecord, Mode},
     error::{HeadOrder, StoreError},
     gate::ChainState,
+    lost::{CountsLost, LostBy},
     record,
     schema::Table,
 };
-
-/// What goes with the history.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Forget {
-    /// Counts were not exact as far back.
-    Counts,
-    Nothing,
-}
 
 /// What a rollback did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,8 +66,8 @@ impl Store {
             return Err(StoreError::HeldAbove { order, owner });
         }
         let inexact = matches!(gate.mode, Mode::Exact(counts) if counts.since > to.get());
-        let counts = if inexact { Forget::Counts } else { Forget::Nothing };
-        let rolled = match self.write_rollback((to, head), rows, counts) {
+        let lost = inexact.then(|| CountsLost { by: LostBy::Rollback, order: to.get() });
+        let rolled = match self.write_rollback((to, head), rows, lost) {
             Ok(rolled) => rolled,
             Err(error) => {
                 self.change(ChainState::open_above)?;
@@ -82,8 +75,7 @@ impl Store {
             }
         };
         if inexact || gate.mode == Mode::Blind {
-            gate.mode = Mode::Off;
-            gate.pending = None;
+            (gate.mode, gate.pending, gate.lost) = (Mode::Off, None, lost.or(gate.lost));
         }
         gate.settled += 1;
         self.note(&gate);
@@ -99,7 +91,7 @@ impl Store {
         &self,
         (to, head): (Order, HeadRecord),
         rows: Batch,
-        counts: Forget,
+        lost: Option<CountsLost>,
     ) -> Result<HeadRecord, StoreError> {
         let record = native::read_root(&*self.view()?, to)?;
         let at = record.ok_or_else(|| StoreError::Invariant(format!("order {to} is retained without a record")))?;
@@ -111,8 +103,8 @@ impl Store {
             let (Some(first), Some(behind)) = (first, behind) else { continue };
             batch.delete_range(table, first.to_key(), behind.to_key());
         }
-        if counts == Forget::Counts {
-            CountsRecord::forget(&mut batch);
+        if let Some(lost) = lost {
+            CountsRecord::lose(&mut batch, lost)?;
         }
         self.backend().write(&batch, Durability::Synced)?;
         Ok(rolled)

@@ -20,6 +20,7 @@ use crate::{
     counting::{Counting, CountsRecord, Mode},
     error::StoreError,
     journal::{self, JournalRecord},
+    lost::{CountsLost, LostBy},
     many,
     pending::{Lag, Pending, PendingCounts},
     permit::Permit,
@@ -229,8 +230,9 @@ impl Store {
         reached(Point::CountsConfirmed);
         if gate.mode == Mode::Blind {
             gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
+            gate.settled += 1; // and what was named before it may not be trusted
         }
-        gate.mode = Mode::Exact(record);
+        (gate.mode, gate.lost) = (Mode::Exact(record), None);
         self.note(&gate);
         Ok(())
     }
@@ -250,7 +252,7 @@ impl Store {
         };
         let saved = match ExpiryRecord::load(&*self.view()?) {
             Err(error @ StoreError::Record { .. }) => {
-                self.give_counts_up(settled)?;
+                self.give_counts_up(settled, LostBy::Cursor)?;
                 return Ok(Indexed::BadCursor { why: error.to_string() });
             }
             saved => saved?,
@@ -271,7 +273,7 @@ impl Store {
         }
         indexing.read(&*self.view()?, &mut pending)?;
         if let Some(gap) = indexing.gap(self.look(|chain| chain.head_order())?) {
-            self.end_counts(&mut gate)?;
+            self.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: gap.get() })?;
             return Ok(Indexed::Gap(gap));
         }
         gate.pending = Some(pending);
@@ -280,17 +282,18 @@ impl Store {
     }
 
     /// Ends exact counting, unless a cycle or a rollback came since: entries are settled anew then.
-    pub(super) fn give_counts_up(&self, settled: u64) -> Result<(), StoreError> {
+    pub(super) fn give_counts_up(&self, settled: u64, by: LostBy) -> Result<(), StoreError> {
         let mut gate = self.gate.lock();
-        if gate.settled != settled { Ok(()) } else { self.end_counts(&mut gate) }
+        let head = self.head().map_or(0, |head| head.order);
+        if gate.settled != settled { Ok(()) } else { self.end_counts(&mut gate, CountsLost { by, order: head }) }
     }
 
     /// Nothing expires any more before a major cycle has made counts exact again.
-    fn end_counts(&self, gate: &mut Counting) -> Result<(), StoreError> {
+    fn end_counts(&self, gate: &mut Counting, lost: CountsLost) -> Result<(), StoreError> {
         let mut batch = Batch::new();
-        CountsRecord::forget(&mut batch);
+        CountsRecord::lose(&mut batch, lost)?;
         self.backend().write(&batch, Durability::Logged)?;
-        (gate.mode, gate.pending) = (Mode::Off, None);
+        (gate.mode, gate.pending, gate.lost) = (Mode::Off, None, Some(lost));
         self.note(gate);
         Ok(())
     }

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use state_store::{
-    Backlog, Base, Batch, Correction, Durability, Expired, Held, Idle, Indexed, Judging, Lag, MemoryBackend,
-    SliceLimit, Store, StoreError, Table,
+    Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, Held, Idle, Indexed, Judging, Lag, LostBy,
+    MemoryBackend, SliceLimit, Store, StoreError, Table,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -115,6 +115,46 @@ fn chain_of(orders: u64) -> Counted {
 
 fn hashes(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<NodeHash> {
     numbers.into_iter().map(hash).collect()
+}
+
+/// S36: what the branch lost and the fork creates again stands at two places: where the base has it, and where it was created.
+#[test]
+fn what_a_branch_lost_and_a_fork_creates_again_stands_at_two_places() {
+    let mut counted = Counted::new();
+    counted.commit(&[(1, 1), (2, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(3, 1)], &[1]); // a branch, which is left
+    let mut fork = delta(root(0), root(2), [(hash(1), value(1, 10))]);
+    fork.created.get_mut(&hash(1)).unwrap().places = 1;
+    commit_on(&counted.store, Base::Retained(order(0), root(0)), &fork).unwrap();
+    counted.commit(&[(4, 1)], &[1]); // one of its two places is gone
+    counted.raise_floor(3);
+    counted.sweep(9, &nobody());
+    assert!(present(&counted.store).contains(&hash(1)), "the other place has it");
+    assert_eq!(counted.store.counts_lost(), None);
+}
+
+/// A fork on a state whose marks may be gone ends exact counting, and says so, also to the next process.
+#[test]
+fn a_fork_on_a_state_that_was_not_counted_ends_exact_counting_and_says_so() {
+    let mut counted = chain_of(4);
+    for (n, base) in [(4, 2), (5, 3)] {
+        let fork = delta(root(base), root(n), [(hash(10 + n), value(n, 10))]);
+        commit_on(&counted.store, Base::Retained(order(base), root(base)), &fork).unwrap();
+        let lost = (n == 5).then_some(CountsLost { by: LostBy::Fork, order: n }); // its base is older than the first fork
+        assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (lost, lost.is_none()));
+    }
+    let Counted { backend, store, .. } = counted;
+    drop(store);
+    counted = Counted {
+        store: Store::open(Arc::new(backend.clone()), CONFIG).unwrap(),
+        backend,
+        backlog: Backlog::default(),
+    };
+    assert_eq!(counted.store.counts_lost(), Some(CountsLost { by: LostBy::Fork, order: 5 }));
+    counted.store.begin_counting();
+    counted.cycle();
+    assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (None, true));
 }
 
 /// The floor is the policy's cutoff: nothing that an order above it lost goes, however often somebody asks.
