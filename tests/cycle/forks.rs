@@ -30,6 +30,8 @@ use state_tests::{
 };
 use state_tree::Order;
 
+use crate::counts::{after, lag_of, raise_floor};
+
 /// A chain that is swept between its cycles.
 struct Swept {
     rig: Rig,
@@ -106,20 +108,6 @@ fn what_a_branch_had_lost_is_kept_for_the_state_that_still_has_it() {
     assert!(nodes > 1000 && exact > 100 && ended > 100, "{nodes} nodes swept, {exact} and {ended}: it tests nothing");
 }
 
-/// What waits, by the archive: nodes that each order lost against the one before it, where nothing is shared.
-fn lag_of(rig: &Rig, entries: impl Iterator<Item = Order>) -> Lag {
-    let archive = &rig.chain.archive;
-    let lost =
-        |order: &Order| archive.live([order.minus(1).unwrap()]).difference(&archive.live([*order])).count() as u64;
-    let named: Vec<(Order, u64)> = entries.map(|order| (order, lost(&order))).filter(|(_, lost)| *lost > 0).collect();
-    let chain_ms = named.first().zip(named.last()).map_or(0, |(first, last)| 1000 * (last.0.get() - first.0.get()));
-    Lag { orders: named.len() as u64, nodes: named.iter().map(|(_, lost)| lost).sum(), chain_ms }
-}
-
-fn after(order: Order, last: Order) -> impl Iterator<Item = Order> {
-    orders(order.next().unwrap(), last)
-}
-
 /// A fork leaves what waited to a cycle, says how much that was, and goes on exactly from there, also after a restart.
 #[test]
 fn after_a_fork_the_sweep_goes_on_with_what_comes_after_it() {
@@ -147,7 +135,7 @@ fn after_a_fork_the_sweep_goes_on_with_what_comes_after_it() {
         }
         swept.rig.chain.run(&mut workload, WINDOW + 3);
         let chain = swept.rig.chain.clone();
-        chain.store.raise_floor(chain.head().minus(WINDOW - 1).unwrap(), state_store::Batch::new()).unwrap();
+        raise_floor(&swept.rig);
         let lag = chain.store.lag().unwrap();
         assert_eq!(lag, lag_of(&swept.rig, after(fork, chain.floor())), "restarts: {restarts}");
         assert!(lag.orders > 2, "the test tells nothing: {lag:?}");

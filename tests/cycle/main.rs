@@ -2,6 +2,7 @@
 
 mod aged;
 mod certificate;
+mod counts;
 mod crash;
 mod entries;
 mod events;

@@ -139,6 +139,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) base: Option<Order>,
     /// The newest order before it.
     pub(crate) head: Option<Order>,
+    pub(crate) floor: Order,
     pub(crate) commit: u64,
     pub(crate) timestamp_ms: u64,
     pub(crate) delta: &'a Delta,
@@ -277,7 +278,7 @@ impl Counting {
             self.lost = (booked.mode == Mode::Off).then(|| self.lost_by(plan));
         }
         (self.mode, self.stored) = (booked.mode, booked.stored);
-        self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
+        self.marks.make(booked.many.iter().map(NodeHash::fingerprint), plan.order, plan.floor);
         if began {
             self.pending = Some(Pending::new(self.limit));
         }

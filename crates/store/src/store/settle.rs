@@ -183,6 +183,7 @@ impl Store {
         missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, traced));
         self.write_unless_empty(&batch)?;
         gate.marks.add(missing.iter().copied(), traced);
+        gate.marks.keep_all();
         MutexGuard::unlock_fair(gate);
         Ok(missing.len() as u64)
     }
@@ -233,6 +234,25 @@ impl Store {
             gate.settled += 1; // and what was named before it may not be trusted
         }
         (gate.mode, gate.lost) = (Mode::Exact(record), None);
+        self.note(&gate);
+        Ok(())
+    }
+
+    /// A cycle has finished that could not correct marks: a sweep that goes on after a restart does not know which nodes its
+    /// mark found shared. Where counts were exact before, every node that needs a mark has one; there are only more, until the
+    /// next cycle. Where they were not, nothing changes, and a cycle stays owed.
+    ///
+    /// Errors: a revoked permit, a failed write.
+    pub fn settle_counts(&self, permit: &Permit, cycle: u64) -> Result<(), StoreError> {
+        let mut gate = self.gate.lock();
+        self.admit(permit)?;
+        let Mode::Exact(record) = gate.mode else { return Ok(()) };
+        let record = CountsRecord { cycle: Some(cycle), ..record };
+        let mut batch = Batch::new();
+        record.put(&mut batch)?;
+        self.backend().write(&batch, Durability::Logged)?;
+        reached(Point::CountsConfirmed);
+        gate.mode = Mode::Exact(record);
         self.note(&gate);
         Ok(())
     }
@@ -302,6 +322,11 @@ impl Store {
     pub fn lag(&self) -> Option<Lag> {
         let floor = self.floor()?;
         self.gate.lock().pending.as_ref().map(|pending| pending.lag(floor))
+    }
+
+    /// Nodes marked as shared; nothing while they are too many to be held in memory.
+    pub fn marks(&self) -> Option<u64> {
+        self.gate.lock().marks.count()
     }
 
     /// What the index holds and was told; nothing while there is none.

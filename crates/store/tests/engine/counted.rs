@@ -157,6 +157,51 @@ fn a_fork_on_a_state_that_was_not_counted_ends_exact_counting_and_says_so() {
     assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (None, true));
 }
 
+/// S36: what a branch marked first is unmarked with it, so that what comes after it may go; what was marked before stays so,
+/// and what a state needs that a cycle has traced.
+#[test]
+fn a_rollback_takes_back_the_marks_that_its_branch_made_first() {
+    let branch = |counted: &Counted| {
+        counted.commit(&[(2, 1), (3, 1)], &[0]); // both are there: a second place
+        counted.store.rollback(order(1), Batch::new()).unwrap();
+        counted.store.marks()
+    };
+    let mut counted = Counted::new();
+    counted.commit(&[(0, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(2, 1), (3, 2)], &[]);
+    assert_eq!(branch(&counted), Some(1), "node 3 was marked before");
+    counted.commit(&[(4, 1)], &[2]);
+    counted.commit(&[], &[3]);
+    counted = counted.restart();
+    assert_eq!(counted.store.marks(), Some(1), "the same on disk");
+    counted.raise_floor(3);
+    assert_eq!(counted.sweep(9, &nobody()), (1, 0));
+    assert!(!present(&counted.store).contains(&hash(2)) && present(&counted.store).contains(&hash(3)));
+
+    let blind = Counted::new();
+    blind.commit(&[(0, 1), (1, 1)], &[]);
+    blind.store.rollback(order(0), Batch::new()).unwrap();
+    blind.commit(&[(5, 1)], &[]);
+    let permit = blind.store.issue_permit();
+    blind.commit(&[(6, 2)], &[]);
+    let shared = [hash(6).fingerprint()]; // as the state of order 1 had it at two places, and no commit knew
+    let mut correction = Correction::new((order(1), 1), &shared);
+    while blind.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+    blind.store.rollback(order(1), Batch::new()).unwrap();
+    assert_eq!(blind.store.marks(), Some(1), "order 2 marked it first, and order 1 needs it");
+}
+
+/// The process that goes back does not know what an earlier one marked first.
+#[test]
+fn marks_of_an_earlier_process_outlive_a_rollback() {
+    let counted = chain_of(3);
+    counted.commit(&[(7, 2)], &[]);
+    let counted = counted.restart();
+    counted.store.rollback(order(2), Batch::new()).unwrap();
+    assert_eq!(counted.store.marks(), Some(1));
+}
+
 /// The floor is the policy's cutoff: nothing that an order above it lost goes, however often somebody asks.
 #[test]
 fn incremental_never_passes_the_policy_cutoff() {
