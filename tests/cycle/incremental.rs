@@ -272,7 +272,7 @@ fn history(seed: u64, profile: Profile) -> u64 {
     let mut pins: Vec<Pin> = Vec::new();
     let mut nodes = 0;
     swept.rig.chain.run(&mut workload, 3);
-    if seed % 2 == 0 {
+    if seed.is_multiple_of(2) {
         swept.cycle();
     } else {
         swept = swept.resumed_cycle(1, retained.keep);

@@ -11,6 +11,7 @@ mod health;
 mod incremental;
 mod locks;
 mod race;
+mod reclaim;
 mod recovery;
 mod resume;
 mod retention;

@@ -60,5 +60,6 @@ pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
 pub use worker::{
-    Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, StageStatus, SwitchedOff, Uncounted,
+    Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, StageStatus, SwitchedOff,
+    Uncounted,
 };

@@ -8,6 +8,7 @@ mod asking;
 mod counts;
 mod ending;
 mod health;
+mod reclaim;
 mod rollback;
 mod serving;
 mod shared;
@@ -44,6 +45,7 @@ use crate::{
     trigger::{Coordinator, Ledger, Rules},
 };
 pub use counts::Uncounted;
+pub use reclaim::ReclaimStatus;
 use serving::Begin;
 use shared::{Life, Recalled, Shared, recall};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
@@ -198,6 +200,7 @@ impl Pruner {
             self.inner.end_a_paused_cycle_that_is_lost(&shared);
             let look = shared.coordinator.look(&shared.facts(&outside));
             shared.steady.committed(outside.now, took);
+            shared.committed_beside_reclaim(outside.now);
             shared.give_way(&outside);
             let news = shared.note_lost(outside.lost);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
@@ -348,6 +351,7 @@ impl Inner {
             next_at_order: shared.coordinator.next_at(),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
             incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),
+            reclaim: self.config.incremental.map(|_| shared.reclaim.status()),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),
             off: shared.off,

@@ -32,42 +32,164 @@ pub enum Joined {
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "each variant has its heading in docs/operations.md, its fields say what they are")]
 pub enum Event {
-    Started { version: String, pid: u32, damaged: u64, torn_bytes: u64 },
-    Stopped { lost: u64 },
-    CycleBegun { cycle: u64, trigger: Trigger },
+    Started {
+        version: String,
+        pid: u32,
+        damaged: u64,
+        torn_bytes: u64,
+    },
+    Stopped {
+        lost: u64,
+    },
+    CycleBegun {
+        cycle: u64,
+        trigger: Trigger,
+    },
     CycleEnded(CycleEnd),
-    PhaseEntered { cycle: u64, phase: PrunePhase },
-    PhaseLeft { cycle: u64, phase: PrunePhase, outcome: String, millis: u64 },
-    LockTaken { phase: PrunePhase, snapshot: u64 },
-    LockTakenOver { phase: PrunePhase, from: PrunePhase, unrenewed_ms: u64 },
-    LockWaited { phase: PrunePhase, holder: PrunePhase, waited_ms: u64 },
-    LockRefused { phase: PrunePhase, holder: PrunePhase, held_ms: u64 },
-    LockReleased { phase: PrunePhase },
-    SnapshotCreated { snapshot: u64, phase: PrunePhase, first_order: u64, head_order: u64 },
-    SnapshotFailed { phase: PrunePhase, error: String, message: String },
-    DeletesFrozen { cycle: Option<u64>, why: String },
+    PhaseEntered {
+        cycle: u64,
+        phase: PrunePhase,
+    },
+    PhaseLeft {
+        cycle: u64,
+        phase: PrunePhase,
+        outcome: String,
+        millis: u64,
+    },
+    LockTaken {
+        phase: PrunePhase,
+        snapshot: u64,
+    },
+    LockTakenOver {
+        phase: PrunePhase,
+        from: PrunePhase,
+        unrenewed_ms: u64,
+    },
+    LockWaited {
+        phase: PrunePhase,
+        holder: PrunePhase,
+        waited_ms: u64,
+    },
+    LockRefused {
+        phase: PrunePhase,
+        holder: PrunePhase,
+        held_ms: u64,
+    },
+    LockReleased {
+        phase: PrunePhase,
+    },
+    SnapshotCreated {
+        snapshot: u64,
+        phase: PrunePhase,
+        first_order: u64,
+        head_order: u64,
+    },
+    SnapshotFailed {
+        phase: PrunePhase,
+        error: String,
+        message: String,
+    },
+    DeletesFrozen {
+        cycle: Option<u64>,
+        why: String,
+    },
     DeletesUnfrozen,
-    PinAdded { name: String, owner: String, order: u64, ttl_ms: Option<u64> },
-    PinRemoved { name: String, order: u64 },
-    PinExpired { name: String, owner: String, order: u64 },
-    ConsumerAdded { name: String, order: u64, ttl_ms: u64 },
-    ConsumerRemoved { name: String, order: u64 },
-    ConsumerWentSilent { name: String, order: u64 },
-    TriggerFired { trigger: Trigger, run: u64, head_order: u64 },
-    TriggerCoalesced { joined: Joined },
+    PinAdded {
+        name: String,
+        owner: String,
+        order: u64,
+        ttl_ms: Option<u64>,
+    },
+    PinRemoved {
+        name: String,
+        order: u64,
+    },
+    PinExpired {
+        name: String,
+        owner: String,
+        order: u64,
+    },
+    ConsumerAdded {
+        name: String,
+        order: u64,
+        ttl_ms: u64,
+    },
+    ConsumerRemoved {
+        name: String,
+        order: u64,
+    },
+    ConsumerWentSilent {
+        name: String,
+        order: u64,
+    },
+    TriggerFired {
+        trigger: Trigger,
+        run: u64,
+        head_order: u64,
+    },
+    TriggerCoalesced {
+        joined: Joined,
+    },
     RoundsSwept(RoundTotals),
-    RoundFailed { error: String, message: String, failures: u32 },
-    RolledBack { from: u64, to: u64 },
-    ConfigChanged { what: String },
-    PoisonItem { what: String, count: u64 },
-    WorkerPanicked { why: String },
-    RetryAttempted { what: String, attempt: u32, delay_ms: u64, error: String },
-    RetryGivenUp { what: String, attempts: u32, error: String },
-    BreakerChanged { state: Breaker },
-    PhaseRolledBack { cycle: u64, from: PrunePhase, to: PrunePhase, error: String },
-    EventsLost { count: u64 },
-    JournalCompacted { dropped: u64, bytes_before: u64, bytes_after: u64 },
-    CountsLost { why: String, order: u64 },
+    RoundFailed {
+        error: String,
+        message: String,
+        failures: u32,
+    },
+    RolledBack {
+        from: u64,
+        to: u64,
+    },
+    ConfigChanged {
+        what: String,
+    },
+    PoisonItem {
+        what: String,
+        count: u64,
+    },
+    WorkerPanicked {
+        why: String,
+    },
+    RetryAttempted {
+        what: String,
+        attempt: u32,
+        delay_ms: u64,
+        error: String,
+    },
+    RetryGivenUp {
+        what: String,
+        attempts: u32,
+        error: String,
+    },
+    BreakerChanged {
+        state: Breaker,
+    },
+    PhaseRolledBack {
+        cycle: u64,
+        from: PrunePhase,
+        to: PrunePhase,
+        error: String,
+    },
+    EventsLost {
+        count: u64,
+    },
+    JournalCompacted {
+        dropped: u64,
+        bytes_before: u64,
+        bytes_after: u64,
+    },
+    CountsLost {
+        why: String,
+        order: u64,
+    },
+    SpaceReclaimed {
+        ranges: u64,
+        deletes_before: u64,
+        deletes_after: u64,
+        bytes_before: u64,
+        bytes_after: u64,
+        working_ms: u64,
+    },
 }
 
 /// How a cycle ended, with its totals.
@@ -146,6 +268,7 @@ impl Event {
             Self::EventsLost { .. } => "events_lost",
             Self::JournalCompacted { .. } => "journal_compacted",
             Self::CountsLost { .. } => "counts_lost",
+            Self::SpaceReclaimed { .. } => "space_reclaimed",
         }
     }
 }

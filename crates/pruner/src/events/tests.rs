@@ -175,6 +175,14 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::EventsLost { count: 1 },
         Event::JournalCompacted { dropped: 1, bytes_before: 1, bytes_after: 1 },
         Event::CountsLost { why: text(), order: 1 },
+        Event::SpaceReclaimed {
+            ranges: 1,
+            deletes_before: 2,
+            deletes_after: 0,
+            bytes_before: 2,
+            bytes_after: 1,
+            working_ms: 1,
+        },
     ];
     for (number, event) in events.iter().enumerate() {
         let json = serde_json::to_value(event).unwrap();

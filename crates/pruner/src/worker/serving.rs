@@ -38,6 +38,8 @@ enum Next {
     Cycle(Trigger, Arc<Control>),
     /// A round of the sweep between cycles.
     Sweep(Arc<Control>),
+    /// A range of deleted rows that is given back while the chain is idle.
+    Reclaim(Arc<Control>),
     /// Nothing, until this moment by the monotonic clock or for good, unless a message comes.
     Wait(Option<Duration>),
     /// The pruner is being dropped.
@@ -111,6 +113,7 @@ impl Inner {
             match self.next() {
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
+                Next::Reclaim(control) => self.reclaim(&control),
                 Next::Wait(until) => match self.wait(messages, until) {
                     Woken::ToLook => {}
                     Woken::ToEnd => break,
@@ -145,7 +148,11 @@ impl Inner {
                 if outside.lets_rounds_begin() { shared.begin_round(outside.now) } else { Err(outside.held_until) };
             return match round {
                 Ok(control) => Next::Sweep(control),
-                Err(again) => Next::Wait([look_again, again].into_iter().flatten().min()),
+                Err(again) => match self.config.incremental.map(|_| shared.begin_reclaim(outside.now)) {
+                    Some(Ok(control)) => Next::Reclaim(control),
+                    Some(Err(idle)) => Next::Wait([look_again, again, idle].into_iter().flatten().min()),
+                    None => Next::Wait([look_again, again].into_iter().flatten().min()),
+                },
             };
         };
         let beginning = Beginning {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use state_store::CountsLost;
 
-use super::{PrunerParts, steady::SteadyShared, switch::SwitchedOff};
+use super::{PrunerParts, reclaim::ReclaimShared, steady::SteadyShared, switch::SwitchedOff};
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) coordinator: Coordinator,
     /// The sweep between cycles.
     pub(super) steady: SteadyShared,
+    /// Space that is given back while the chain is idle.
+    pub(super) reclaim: ReclaimShared,
     pub(super) head: u64,
     pub(super) life: Life,
     /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
@@ -75,6 +77,7 @@ impl Shared {
             deleted: 0,
             coordinator,
             steady,
+            reclaim: ReclaimShared::default(),
             head,
             life: Life::Serving,
             asked: None,
