@@ -4,6 +4,7 @@
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
 mod active;
+mod counts;
 mod expire;
 mod floor;
 mod pin;
