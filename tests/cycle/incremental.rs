@@ -113,6 +113,28 @@ impl Swept {
         assert!(matches!(ended, Ok(_) | Err(PruneError::Cancelled)), "{ended:?}");
     }
 
+    /// A cycle whose process ends at one of its batches, or that finishes before, and that the next process goes on with.
+    fn resumed_cycle(self, batch: usize, keep: KeepPolicy) -> Self {
+        let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+        let (seen, to_stop) = (AtomicUsize::new(0), Arc::clone(&control));
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::Deleting && seen.fetch_add(1, Ordering::Relaxed) == batch {
+                to_stop.get().unwrap().stop();
+            }
+        });
+        let plan = self.rig.plan(self.plan.keep_last.get()).batches(3);
+        let env = self.env_of(&plan, &hooks);
+        assert!(control.set(Arc::clone(&env.control)).is_ok());
+        let ended = plan.run(&env);
+        assert!(matches!(ended, Ok(_) | Err(PruneError::Stopped)), "{ended:?}");
+        drop(env);
+        let mut next = self.restart();
+        let policy = keep_by(&mut next, keep);
+        next.plan.resume(&next.env).unwrap();
+        drop(policy);
+        next
+    }
+
     /// Everything readable is whole, single orders below the floor included, and so is what readers hold.
     fn check(&self, pins: &[Pin], context: &str) {
         check::complete(&self.rig.chain, context);
@@ -250,13 +272,19 @@ fn history(seed: u64, profile: Profile) -> u64 {
     let mut pins: Vec<Pin> = Vec::new();
     let mut nodes = 0;
     swept.rig.chain.run(&mut workload, 3);
-    swept.cycle();
+    if seed.is_multiple_of(2) {
+        swept.cycle();
+    } else {
+        swept = swept.resumed_cycle(1, retained.keep);
+        retained.change(&mut swept, any_keep(rng));
+        assert!(swept.rig.chain.store.counts_are_settled(), "it was counted exactly from its first commit on");
+    }
     for step in 0..70 {
         let context = format!("{profile:?} seed {seed} step {step}");
         let (head, floor) = (swept.rig.chain.head(), swept.rig.chain.floor());
         let window: Vec<Order> = orders(floor, head).collect();
         let readable: Vec<Order> = window.iter().copied().chain(swept.kept()).collect();
-        match rng.random_range(0..115) {
+        match rng.random_range(0..118) {
             0..50 => swept.rig.chain.run(&mut workload, 1),
             50..70 => nodes += swept.round(rng.random_range(1..=4), rng.random_range(1..=8)).nodes,
             70..78 => nodes += swept.drain().nodes,
@@ -280,13 +308,18 @@ fn history(seed: u64, profile: Profile) -> u64 {
                 }
             }
             97 => swept.cancelled_cycle(rng.random_range(0..6)),
-            98 if rng.random_bool(0.5) => {
+            98..100 => {
                 let base = *window.choose(rng).unwrap();
                 swept.rig.chain.fork_at(base, |root, reader| workload.changes(root, reader));
             }
             100..106 => retained.change(&mut swept, any_keep(rng)),
             106..111 => retained.pin(*readable.choose(rng).unwrap()),
             111..115 if !retained.named.is_empty() => retained.unpin(rng.random_range(0..retained.named.len())),
+            115..118 if pins.is_empty() => {
+                let keep = retained.keep;
+                swept = swept.resumed_cycle(rng.random_range(0..6), keep);
+                retained.change(&mut swept, keep);
+            }
             _ if pins.is_empty() => {
                 swept = swept.restart();
                 let keep = retained.keep;

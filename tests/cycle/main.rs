@@ -2,14 +2,17 @@
 
 mod aged;
 mod certificate;
+mod counts;
 mod crash;
 mod entries;
 mod events;
+mod forks;
 mod health;
 mod incremental;
 mod left;
 mod locks;
 mod race;
+mod reclaim;
 mod recovery;
 mod resume;
 mod retention;

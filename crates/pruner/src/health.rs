@@ -2,6 +2,7 @@
 
 mod age;
 mod config;
+mod counts;
 mod room;
 
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         incremental_failed(facts),
         incremental_behind(facts),
         incremental_waits(facts),
+        counts::counts_lost(facts),
         switched_off(facts),
         breaker_open(facts),
         recovery_exhausted(facts),

@@ -61,5 +61,6 @@ pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
 pub use worker::{
-    Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, Reply, ReserveStatus, StageStatus, SwitchedOff,
+    Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus, StageStatus,
+    SwitchedOff, Uncounted,
 };

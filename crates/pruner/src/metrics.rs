@@ -14,7 +14,7 @@ use crate::{
     worker::{IncrementalStatus, PrunerStatus},
 };
 
-const COUNTERS: [(&str, &str); 14] = [
+const COUNTERS: [(&str, &str); 15] = [
     ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
     ("state_pruner_runs_total", "Runs that ended, by the trigger that set them off; interrupted ones are among them"),
     ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
@@ -22,6 +22,7 @@ const COUNTERS: [(&str, &str); 14] = [
     ("state_pruner_freed_bytes_total", "Bytes on disk that finished cycles gave back"),
     ("state_pruner_incremental_deleted_nodes_total", "Nodes deleted by the sweep between cycles"),
     ("state_pruner_incremental_set_aside_total", "Nodes and journal rows it could not read and left to a cycle"),
+    ("state_pruner_reclaimed_ranges_total", "Ranges rewritten for their deleted rows while the chain was idle"),
     ("state_pruner_events_total", "Events, by their code"),
     ("state_pruner_events_lost_total", "Events that could not be written to their journal"),
     ("state_pruner_phase_retries_total", "Attempts at phases that failed and are made again"),
@@ -31,7 +32,7 @@ const COUNTERS: [(&str, &str); 14] = [
     ("state_pruner_breaker_openings_total", "Times that the breaker opened"),
 ];
 
-const GAUGES: [(&str, &str); 28] = [
+const GAUGES: [(&str, &str); 29] = [
     ("state_pruner_live_nodes", "Live nodes that the last finished cycle marked"),
     ("state_pruner_store_bytes", "Bytes on disk after the last finished cycle"),
     ("state_pruner_retained_roots", "Roots that the last finished cycle retained"),
@@ -57,6 +58,7 @@ const GAUGES: [(&str, &str); 28] = [
     ("state_pruner_incremental_capacity_nodes", "Nodes per second of its own time that the sweep deals with"),
     ("state_pruner_incremental_production_nodes", "Nodes per second that commits make it deal with"),
     ("state_pruner_incremental_slice_nodes", "Most nodes in its next slice"),
+    ("state_pruner_tombstones", "Deletes in the files of the node family when the chain was idle last"),
     ("state_pruner_free_bytes", "Bytes free on the device of the store, where the low-disk trigger looks at it"),
     ("state_pruner_reserve_kept", "1 while the room for a full device is kept, 0 while it is let go"),
     ("state_pruner_reserve_bytes", "Bytes kept for a full device; 0 while they are let go"),
@@ -90,6 +92,7 @@ pub(crate) fn describe() {
         "state_pruner_spared_nodes_total",
         "state_pruner_incremental_deleted_nodes_total",
         "state_pruner_incremental_set_aside_total",
+        "state_pruner_reclaimed_ranges_total",
         "state_pruner_events_lost_total",
     ] {
         counter!(name).increment(0);
@@ -115,6 +118,9 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     if let Some(status) = &status.incremental {
         incremental(status);
     }
+    if let Some(found) = status.reclaim.as_ref().and_then(|reclaim| reclaim.found) {
+        gauge!("state_pruner_tombstones").set(found.deletes as f64);
+    }
     gauge!("state_pruner_switched_off").set(f64::from(status.off.is_some()));
     recovery(&status.recovery);
     gauge!("state_pruner_snapshot_failures").set(f64::from(status.snapshot_failures));
@@ -134,6 +140,11 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
         gauge!("state_pruner_reserve_kept").set(f64::from(reserve.kept));
         gauge!("state_pruner_reserve_bytes").set(bytes as f64);
     }
+}
+
+/// A range of deleted rows was given back.
+pub(crate) fn range_reclaimed() {
+    counter!("state_pruner_reclaimed_ranges_total").increment(1);
 }
 
 fn recovery(status: &RecoveryStatus) {

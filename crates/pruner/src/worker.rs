@@ -5,9 +5,11 @@
 //! leaves the node serving (P14); dropping the value stops the thread and joins it.
 
 mod asking;
+mod counts;
 mod ending;
 mod health;
 mod left;
+mod reclaim;
 mod reserve;
 mod rollback;
 mod serving;
@@ -44,6 +46,8 @@ use crate::{
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
     trigger::{Coordinator, Ledger, Rules},
 };
+pub use counts::Uncounted;
+pub use reclaim::ReclaimStatus;
 pub use reserve::ReserveStatus;
 use serving::Begin;
 use shared::{Life, Recalled, Shared, recall};
@@ -206,11 +210,13 @@ impl Pruner {
             self.inner.end_a_paused_cycle_that_is_lost(&shared);
             let look = shared.coordinator.look(&shared.facts(&outside));
             shared.steady.committed(outside.now, took);
+            shared.committed_beside_reclaim(outside.now);
             shared.give_way(&outside);
+            let news = shared.note_lost(outside.lost);
             let idle = shared.running.is_none() && shared.steady.control.is_none();
             let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.lets_rounds_begin();
             let is_left = shared.is_left(&outside).is_ok();
-            idle && (look.begin.is_some() || sweeps || is_left || shared.coordinator.wants_disk(outside.now))
+            idle && (look.begin.is_some() || sweeps || is_left || news || shared.coordinator.wants_disk(outside.now))
         };
         if due {
             self.wake();
@@ -328,6 +334,7 @@ impl Inner {
 
     fn status(&self) -> PrunerStatus {
         let (snapshot, outside, recovery) = (self.snapshots.status(), self.outside(), self.recovery.status());
+        let uncounted = self.uncounted();
         let shared = self.shared.lock();
         let phase = snapshot.lock.as_ref().map_or(PrunePhase::Idle, |lock| lock.locked_by_phase);
         PrunerStatus {
@@ -344,7 +351,8 @@ impl Inner {
             keep_last: self.config.keep_last.get(),
             next_at_order: shared.coordinator.next_at(),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
-            incremental: shared.steady.status(),
+            incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),
+            reclaim: self.config.incremental.map(|_| shared.reclaim.status()),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),
             off: shared.off,

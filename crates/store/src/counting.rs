@@ -4,8 +4,13 @@
 //! state: every node counts as shared, so marks are set and nothing expires. *Exact*: every node that two places of a
 //! state have is marked, from one order on, and each commit keeps it so ([`state_tree::count`]). A store that begins
 //! with its journal begins exact; any other becomes so by a major cycle (S33, S57). What is exact is deleted from only
-//! once a major cycle has finished under it. A commit on an older state than the newest ends it: that state may need marks
-//! that are gone, and may have what the orders in between lost.
+//! once a major cycle has finished under it.
+//!
+//! A commit on an older state than the newest begins anew what entries may be trusted: that state may have what the orders
+//! in between lost, and lacks what they created. It has every mark that it needs, if it was counted exactly itself: marks go
+//! only where no state from the traced one on needs them, and none below that one is retained. So counting goes on
+//! exactly, the entries up to this order are left to a major cycle, and the next one traces no older state. On a state from
+//! before counts were exact, or while they are blind, the marks may be gone, and counting ends.
 //!
 //! The gate also counts what is stored, as far as it can be told: nodes that commits put and that were not there, less those
 //! that the sweep deletes. Two moments between which no cycle deletes bound from above by how many nodes the store has grown.
@@ -23,6 +28,7 @@ use crate::{
     chain::native,
     error::StoreError,
     journal::{self, JournalRecord},
+    lost::{CountsLost, LostBy},
     many::{self, Marked, Marks},
     pending::Pending,
     record::{self, Record},
@@ -53,12 +59,14 @@ impl CountsRecord {
 
     pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
         batch.put(Table::META, Self::KEY, record::encode(self)?);
+        CountsLost::forget(batch);
         Ok(())
     }
 
     /// Counts are exact no more.
-    pub(crate) fn forget(batch: &mut Batch) {
+    pub(crate) fn lose(batch: &mut Batch, lost: CountsLost) -> Result<(), StoreError> {
         batch.delete(Table::META, Self::KEY);
+        lost.put(batch)
     }
 }
 
@@ -111,6 +119,8 @@ impl Mode {
 #[derive(Debug)]
 pub(crate) struct Counting {
     pub(crate) mode: Mode,
+    /// Why it is not exact any more, if it was.
+    pub(crate) lost: Option<CountsLost>,
     /// Nothing until it was read from the journal.
     pub(crate) pending: Option<Pending>,
     /// Grows whenever entries are settled from outside the sweep of them: work on those is void.
@@ -129,11 +139,28 @@ pub(crate) struct Plan<'a> {
     pub(crate) base: Option<Order>,
     /// The newest order before it.
     pub(crate) head: Option<Order>,
+    pub(crate) floor: Order,
     pub(crate) commit: u64,
     pub(crate) timestamp_ms: u64,
     pub(crate) delta: &'a Delta,
     /// How many of the created nodes the barrier did not know; none while it is closed.
     pub(crate) recorded: u64,
+}
+
+impl Plan<'_> {
+    /// Whether it builds on an older state than the newest.
+    fn is_fork(&self) -> bool {
+        self.base.is_some() && self.base < self.head
+    }
+}
+
+/// What the entries of the journal are to the state that a commit builds on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entries {
+    /// It lacks what they name.
+    Trusted,
+    /// It may have it.
+    OfAnother,
 }
 
 /// What counting adds to a commit.
@@ -156,37 +183,27 @@ impl Counting {
     pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<Self, StoreError> {
         let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
         let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
-        let (marks, stored) = (Marks::load(view, head)?, StoredRecord::load(view)?);
-        Ok(Self { mode, marks, stored, ..Self::new(config) })
+        let (marks, stored, lost) = (Marks::load(view, head)?, StoredRecord::load(view)?, CountsLost::load(view)?);
+        Ok(Self { mode, lost, marks, stored, ..Self::new(config) })
     }
 
     /// Counts nothing yet.
     pub(crate) fn new(config: StoreConfig) -> Self {
         let StoreConfig { journal, pending_limit, .. } = config;
         let (marks, stored) = (Marks::none(), StoredRecord { nodes: 0 });
-        Self { mode: Mode::Off, pending: None, settled: 0, limit: pending_limit, marks, stored, journal }
+        Self { mode: Mode::Off, lost: None, pending: None, settled: 0, limit: pending_limit, marks, stored, journal }
     }
 
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet.
     pub(crate) fn book(&self, view: &dyn View, plan: &Plan<'_>) -> Result<Booked, StoreError> {
         let mut rows = Batch::new();
-        let mut mode = self.mode;
-        if !self.journal || plan.base < plan.head {
-            if mode != Mode::Off {
-                CountsRecord::forget(&mut rows); // a gap begins here (C11), or a state whose marks may be gone already
-            }
-            mode = Mode::Off;
+        let mode = self.mode_of(plan);
+        match mode {
+            Mode::Exact(counts) if mode != self.mode => counts.put(&mut rows)?,
+            Mode::Off if mode != self.mode => CountsRecord::lose(&mut rows, self.lost_by(plan))?,
+            Mode::Exact(_) | Mode::Blind | Mode::Off => {}
         }
-        if plan.base.is_none() && self.journal {
-            let record = CountsRecord { since: plan.order.get(), cycle: None };
-            record.put(&mut rows)?;
-            mode = Mode::Exact(record); // the empty state has every mark it needs
-        }
-        let none = || Counted { many: BTreeSet::new(), expiring: Expiring::default(), cancelled: BTreeMap::new() };
-        let Judged { counted, present } = match mode {
-            Mode::Off => Judged { counted: none(), present: 0 },
-            Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, mode)?,
-        };
+        let Judged { counted, present } = self.judge(view, plan, mode)?;
         let Counted { many, expiring, .. } = counted;
         let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
         new.for_each(|fingerprint| many::put(&mut rows, fingerprint, plan.order));
@@ -199,13 +216,48 @@ impl Counting {
         Ok(Booked { rows, mode, many, expiring, stored })
     }
 
+    /// Why this commit ends exact counting.
+    fn lost_by(&self, plan: &Plan<'_>) -> CountsLost {
+        let by = if self.journal { LostBy::Fork } else { LostBy::Unjournalled };
+        CountsLost { by, order: plan.order.get() }
+    }
+
+    /// How a commit is counted.
+    fn mode_of(&self, plan: &Plan<'_>) -> Mode {
+        match self.mode {
+            Mode::Off | Mode::Blind | Mode::Exact(_) if !self.journal => Mode::Off, // a gap begins here (C11)
+            Mode::Off | Mode::Blind | Mode::Exact(_) if plan.base.is_none() => {
+                Mode::Exact(CountsRecord { since: plan.order.get(), cycle: None }) // the empty state needs no mark
+            }
+            Mode::Exact(counts) if plan.is_fork() => {
+                let counted = plan.base.is_some_and(|base| base.get() >= counts.since);
+                if counted { Mode::Exact(CountsRecord { since: plan.order.get(), ..counts }) } else { Mode::Off }
+            }
+            Mode::Blind if plan.is_fork() => Mode::Off,
+            mode @ (Mode::Off | Mode::Blind | Mode::Exact(_)) => mode,
+        }
+    }
+
+    fn judge(&self, view: &dyn View, plan: &Plan<'_>, mode: Mode) -> Result<Judged, StoreError> {
+        let none = Counted { many: BTreeSet::new(), expiring: Expiring::default(), cancelled: BTreeMap::new() };
+        match mode {
+            Mode::Off => Ok(Judged { counted: none, present: 0 }),
+            Mode::Exact(_) if plan.is_fork() => {
+                let Judged { counted, present } = self.count(view, plan.delta, (mode, Entries::OfAnother))?;
+                // What its base lost is judged by marks that a cycle which traces this state takes away.
+                Ok(Judged { counted: Counted { many: counted.many, ..none }, present })
+            }
+            Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
+        }
+    }
+
     /// While a cycle works, a node that is there may be one that it deletes, and comes back only once.
     fn stored_after(&self, plan: &Plan<'_>, present: u64) -> StoredRecord {
         let absent = (plan.delta.created.len() as u64).saturating_sub(present);
         StoredRecord { nodes: self.stored.nodes.saturating_add(absent.max(plan.recorded)) }
     }
 
-    fn count(&self, view: &dyn View, delta: &Delta, mode: Mode) -> Result<Judged, StoreError> {
+    fn count(&self, view: &dyn View, delta: &Delta, (mode, entries): (Mode, Entries)) -> Result<Judged, StoreError> {
         let index = self.pending.as_ref();
         let marked = match mode {
             Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
@@ -215,14 +267,18 @@ impl Counting {
             |hash: &NodeHash| marked.is_known(hash) || index.is_some_and(|index| index.order(hash).is_some());
         let present = Presence::of(delta).read(view, &is_there)?;
         let stored = present.len() as u64;
+        let index = index.filter(|_| entries == Entries::Trusted); // what they name counts as present, so it is marked
         Ok(Judged { counted: count(delta, &Answers { marked, present, index }), present: stored })
     }
 
     /// Takes over what a written commit says.
     pub(crate) fn keep(&mut self, plan: &Plan<'_>, booked: Booked) {
         let began = self.mode == Mode::Off && booked.mode != Mode::Off;
+        if booked.mode != self.mode {
+            self.lost = (booked.mode == Mode::Off).then(|| self.lost_by(plan));
+        }
         (self.mode, self.stored) = (booked.mode, booked.stored);
-        self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
+        self.marks.make(booked.many.iter().map(NodeHash::fingerprint), plan.order, plan.floor);
         if began {
             self.pending = Some(Pending::new(self.limit));
         }
@@ -230,6 +286,10 @@ impl Counting {
             self.pending = None;
         }
         let Some(pending) = &mut self.pending else { return };
+        if plan.is_fork() {
+            pending.give_up();
+            self.settled += 1;
+        }
         plan.delta.created.keys().for_each(|hash| pending.forget(hash.fingerprint())); // S21
         let Expiring { stale, dropped } = &booked.expiring;
         pending.insert(plan.order, Some(plan.timestamp_ms), stale.iter().chain(dropped));

@@ -16,6 +16,7 @@ mod filter;
 mod gate;
 mod journal;
 mod kept;
+mod lost;
 mod many;
 mod pending;
 mod permit;
@@ -38,6 +39,7 @@ pub use error::{Disposition, HeadOrder, Holder, StoreError};
 pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
+pub use lost::{CountsLost, LostBy};
 pub use pending::{Lag, PendingCounts};
 pub use permit::{Occupied, Permit};
 #[cfg(all(feature = "test-util", debug_assertions))]

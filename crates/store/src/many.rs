@@ -7,10 +7,19 @@
 //! again is not written again. It is part of what the gate guards: whatever is marked on disk is in it, or it knows that it
 //! does not know. An order on disk may therefore be older than the last mark: what an earlier process marked counts as marked
 //! when this one began, which only keeps it for longer.
-//! Costs: 20 bytes of disk per shared node; in memory at most about 40 MiB, beyond which marks are read again, one batched
+//!
+//! A rollback takes back the marks that the orders above it made first: what was not marked before needed no mark in the state
+//! that is gone back to. Which those are is known only in the process that made them, while the marks have room in memory and
+//! no cycle has looked for shared nodes since; other marks stay, and only keep more.
+//!
+//! Costs: 20 bytes of disk per shared node; 8 bytes of memory per mark that the orders above the floor made first; in memory
+//! at most about 40 MiB, beyond which marks are read again, one batched
 //! read per commit and slice, and written each time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    ops::Bound,
+};
 
 use state_tree::{NodeHash, Order};
 
@@ -34,6 +43,8 @@ pub(crate) struct Marks {
     known: Option<Orders>,
     /// Marks that were made again up to this order may have an older one on disk.
     unsure: Order,
+    /// Fingerprints that had no mark before these orders marked them.
+    new: BTreeMap<Order, Vec<u64>>,
 }
 
 /// What is known of the marks of some nodes.
@@ -49,7 +60,7 @@ pub(crate) enum Marked<'a> {
 impl Marks {
     /// No marks.
     pub(crate) fn none() -> Self {
-        Self { known: Some(Orders::default()), unsure: Order::GENESIS }
+        Self { known: Some(Orders::default()), unsure: Order::GENESIS, new: BTreeMap::new() }
     }
 
     /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room.
@@ -76,6 +87,53 @@ impl Marks {
         }
     }
 
+    /// A commit has marked these, on disk as well. No rollback goes below the floor.
+    pub(crate) fn make(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order, floor: Order) {
+        let Some(known) = &mut self.known else { return };
+        let mut new = Vec::new();
+        for fingerprint in fingerprints {
+            match known.entry(fingerprint) {
+                Entry::Occupied(mut last) => *last.get_mut() = order.max(*last.get()),
+                Entry::Vacant(place) => {
+                    place.insert(order);
+                    new.push(fingerprint);
+                }
+            }
+        }
+        if known.len() > MOST {
+            return self.forget();
+        }
+        if !new.is_empty() {
+            self.new.insert(order, new);
+        }
+        while self.new.first_key_value().is_some_and(|(made, _)| *made <= floor) {
+            self.new.pop_first();
+        }
+    }
+
+    /// A cycle has found which nodes are shared: marks that are there already may be needed by the state it looked at.
+    pub(crate) fn keep_all(&mut self) {
+        self.new.clear();
+    }
+
+    /// The marks that orders above this one made first, as far as that is known.
+    pub(crate) fn made_above(&self, order: Order) -> Vec<u64> {
+        let above = self.new.range((Bound::Excluded(order), Bound::Unbounded));
+        above.flat_map(|(_, new)| new).copied().filter(|fingerprint| self.is_written(*fingerprint)).collect()
+    }
+
+    /// How many there are, as far as they have room.
+    pub(crate) fn count(&self) -> Option<u64> {
+        self.known.as_ref().map(|known| known.len() as u64)
+    }
+
+    /// Nothing above this order has made a mark.
+    pub(crate) fn forget_above(&mut self, order: Order) {
+        while self.new.last_key_value().is_some_and(|(made, _)| *made > order) {
+            self.new.pop_last();
+        }
+    }
+
     /// These are not marked on disk any more.
     pub(crate) fn remove<'a>(&mut self, fingerprints: impl IntoIterator<Item = &'a u64>) {
         let Some(known) = &mut self.known else { return };
@@ -86,6 +144,7 @@ impl Marks {
 
     /// What is marked on disk is not known any more: it is read from here on.
     pub(crate) fn forget(&mut self) {
+        self.new.clear();
         let last = self.known.take().and_then(|known| known.into_values().max());
         self.unsure = self.unsure.max(last.map_or(Order::GENESIS, |last| last));
     }

@@ -43,7 +43,8 @@ pub(crate) struct Pending {
     nodes: HashMap<u64, (NodeHash, Order), ByFingerprint>,
     orders: BTreeMap<Order, Named>,
     limit: usize,
-    /// Named by entries and not in the index, for want of room or of a fingerprint of their own.
+    /// Named by entries and not in the index: for want of room or of a fingerprint of their own, or for a commit on an older
+    /// state.
     unindexed: u64,
     /// Everything that was ever put in.
     named: u64,
@@ -56,7 +57,7 @@ pub struct PendingCounts {
     pub held: u64,
     /// Those that it was told of: what commits and the expansion of trees have named.
     pub named: u64,
-    /// Those that it had no place for: a major cycle finds them.
+    /// Those that it had no place for, or gave up: a major cycle finds them.
     pub unindexed: u64,
 }
 
@@ -141,6 +142,13 @@ impl Pending {
                 }
             }
         }
+    }
+
+    /// Forgets every entry: what they name is left to a major cycle.
+    pub(crate) fn give_up(&mut self) {
+        self.unindexed += self.nodes.len() as u64;
+        self.nodes.clear();
+        self.orders.clear();
     }
 
     /// What waits at or below a cutoff.

@@ -11,7 +11,9 @@ use crate::{
     counting::CountsRecord,
     error::StoreError,
     journal::{self, JournalRecord},
-    kept, many,
+    kept,
+    lost::CountsLost,
+    many,
     record::{self, Record},
     schema::Table,
     store::ExpiryRecord,
@@ -59,6 +61,7 @@ pub fn check_rows(view: &dyn View) -> Result<RowsChecked, StoreError> {
     let head: Option<native::HeadRecord> = seen.one("head", view.row(&Table::CHAIN, native::HEAD_KEY)?);
     seen.one::<FloorRecord>("floor", view.row(&Table::CHAIN, native::FLOOR_KEY)?);
     seen.one::<CountsRecord>("counts", view.row(&Table::META, CountsRecord::KEY)?);
+    seen.one::<CountsLost>("counts_lost", view.row(&Table::META, CountsLost::KEY)?);
     seen.one::<ExpiryRecord>("expiry", view.row(&Table::META, ExpiryRecord::KEY)?);
     if let Some(head) = head {
         let root: Option<RootRecord> = seen.one("root", view.row(&Table::ROOT, &Order::new(head.order).to_key())?);

@@ -4,6 +4,7 @@
 //! readers pin orders. A foreign store (a Rooch database at rest) has none of these: it is only captured and swept.
 
 mod active;
+mod counts;
 mod expire;
 mod floor;
 mod pin;
@@ -31,6 +32,7 @@ use crate::{
     filter::{LiveSet, Pace, Sweep},
     gate::{ChainState, Commit, Committed, Writer},
     journal,
+    lost::CountsLost,
     permit::{Fence, Occupied, Permit},
     point::{Point, reached},
     reserve::Reserve,
@@ -110,6 +112,8 @@ pub struct Store {
 struct Seen {
     /// Whether entries may expire as far as counts go.
     counts_settled: AtomicBool,
+    /// As [`Counting::lost`].
+    lost: Mutex<Option<CountsLost>>,
     /// Whether the journal is in the index.
     indexed: AtomicBool,
     /// As [`Counting::settled`].
@@ -178,11 +182,11 @@ impl Store {
     pub fn commit(&self, commit: Commit<'_>) -> Result<Committed, StoreError> {
         let mut gate = self.gate.lock();
         let (delta, timestamp_ms) = (commit.delta, commit.timestamp_ms);
-        let (planned, head) = self.look(|chain| (chain.plan(commit), chain.head_order()))?;
+        let (planned, head, floor) = self.look(|chain| (chain.plan(commit), chain.head_order(), chain.floor()))?;
         let mut planned = planned?;
         let (order, base, commit) = (planned.committed.order, planned.base, planned.head.commits - 1);
         let recorded = self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
-        let plan = Plan { order, base, head, commit, timestamp_ms, delta, recorded };
+        let plan = Plan { order, base, head, floor, commit, timestamp_ms, delta, recorded };
         let mut booked = gate.book(&*self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
         reached(Point::CommitRecorded);
@@ -197,7 +201,8 @@ impl Store {
 
     /// Call after each change of what the gate guards.
     fn note(&self, counting: &Counting) {
-        let Seen { counts_settled, indexed, settled, stored } = &self.seen;
+        let Seen { counts_settled, lost, indexed, settled, stored } = &self.seen;
+        *lost.lock() = counting.lost;
         counts_settled.store(counting.mode.is_settled(), Ordering::Release);
         indexed.store(counting.pending.is_some(), Ordering::Release);
         settled.store(counting.settled, Ordering::Release);
@@ -215,6 +220,12 @@ impl Store {
     /// cycles, and one is owed. Does not wait for a commit.
     pub fn counts_are_settled(&self) -> bool {
         self.seen.counts_settled.load(Ordering::Acquire)
+    }
+
+    /// Why commits are not counted exactly any more, if they were: nothing is deleted between cycles, and one is owed. Does
+    /// not wait for a commit.
+    pub fn counts_lost(&self) -> Option<CountsLost> {
+        *self.seen.lost.lock()
     }
 
     fn look<T>(&self, look: impl FnOnce(&ChainState) -> T) -> Result<T, StoreError> {

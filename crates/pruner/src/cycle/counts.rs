@@ -27,7 +27,8 @@ pub(super) fn settle(env: &CycleEnv, guard: &SnapshotGuard<'_>, record: &PhaseRe
     }
 }
 
-/// The marks that nothing needs any more go, AFTER the entries that stood on them.
+/// The marks that nothing needs any more go, AFTER the entries that stood on them. A sweep that was resumed knows none of
+/// them, and leaves all: what was counted exactly before may expire all the same.
 pub(super) fn correct(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
@@ -35,7 +36,9 @@ pub(super) fn correct(
     (marked, record): (&Marked, &PhaseRecord),
 ) -> Result<(), PruneError> {
     reached(Point::SweepEnds);
-    let Some((traced, shared)) = marked.traced.zip(marked.mark.shared()) else { return Ok(()) };
+    let Some((traced, shared)) = marked.traced.zip(marked.mark.shared()) else {
+        return Ok(env.parts.store.settle_counts(guard.permit(), record.cycle)?);
+    };
     let mut correction = Correction::new((traced, record.cycle), shared);
     let corrected = loop {
         env.control.checkpoint()?;

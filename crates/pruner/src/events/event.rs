@@ -75,6 +75,8 @@ pub enum Event {
     CatalogSnapshotRefused { catalog: String, error: String, message: String },
     Validated { passed: u64, skipped: u64, failed: Vec<String> },
     PhaseGivenUp { what: String, attempts: u32, error: String },
+    CountsLost { why: String, order: u64 },
+    SpaceReclaimed(Reclaimed),
 }
 
 /// How a cycle ended, with its totals.
@@ -96,6 +98,23 @@ pub struct CycleEnd {
     pub bytes_after: Option<u64>,
 }
 
+/// What a pass over the deleted rows of an idle chain gave back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Reclaimed {
+    /// Ranges rewritten.
+    pub ranges: u64,
+    /// Deletes in the files of the nodes before.
+    pub deletes_before: u64,
+    /// The same after.
+    pub deletes_after: u64,
+    /// Bytes of those files before.
+    pub bytes_before: u64,
+    /// The same after.
+    pub bytes_after: u64,
+    /// Time at work, in milliseconds.
+    pub working_ms: u64,
+}
+
 /// What rounds of the sweep between cycles did together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RoundTotals {
@@ -115,7 +134,7 @@ pub struct RoundTotals {
 
 impl Event {
     /// The word of every event there is, and the one that stands for those of a newer program.
-    pub const CODES: [&str; 44] = [
+    pub const CODES: [&str; 46] = [
         "started",
         "stopped",
         "cycle_begun",
@@ -159,6 +178,8 @@ impl Event {
         "catalog_snapshot_refused",
         "validated",
         "phase_given_up",
+        "counts_lost",
+        "space_reclaimed",
         UNKNOWN,
     ];
 
@@ -208,6 +229,8 @@ impl Event {
             Self::CatalogSnapshotRefused { .. } => "catalog_snapshot_refused",
             Self::Validated { .. } => "validated",
             Self::PhaseGivenUp { .. } => "phase_given_up",
+            Self::CountsLost { .. } => "counts_lost",
+            Self::SpaceReclaimed { .. } => "space_reclaimed",
         }
     }
 }

@@ -9,6 +9,7 @@
 
 mod batches;
 mod ranges;
+mod tombstones;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -24,6 +25,9 @@ use crate::{
     health::Room,
     mark::SealedMark,
 };
+
+pub use tombstones::Tombstones;
+pub(crate) use tombstones::{next_range, rewrite};
 
 /// The way that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

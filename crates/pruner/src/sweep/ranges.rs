@@ -108,7 +108,7 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
 }
 
 /// Ranges from `start` to the end of the keys, cut where files of the largest level begin, each of about `bytes`.
-fn cut(files: &[NodeFile], start: Option<Vec<u8>>, bytes: u64) -> Vec<KeyRange> {
+pub(super) fn cut(files: &[NodeFile], start: Option<Vec<u8>>, bytes: u64) -> Vec<KeyRange> {
     let largest = largest_level(files);
     let mut bottom: Vec<&NodeFile> = files.iter().filter(|file| Some(file.level) == largest).collect();
     bottom.sort_by(|a, b| a.first.cmp(&b.first));
@@ -157,7 +157,12 @@ fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, Pr
 /// Bytes of files in the range, if it has room: its files exist twice until the rewrite ends. Blob files are shared by
 /// every range, and an old one goes only with the last range that points into it: what lies behind the start of the
 /// range is still to be written a second time.
-fn check_room(backend: &dyn Backend, files: &[NodeFile], range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
+pub(super) fn check_room(
+    backend: &dyn Backend,
+    files: &[NodeFile],
+    range: &KeyRange,
+    blobs: u64,
+) -> Result<u64, PruneError> {
     let (inside, need) = need(files, range, blobs);
     match backend.free_bytes()? {
         Some(free) if free < need => Err(PruneError::NoRoom { free, need }),
@@ -179,7 +184,7 @@ pub(super) fn largest_need(backend: &dyn Backend, range_bytes: u64) -> Result<u6
     Ok(needs.max().map_or(ROOM_MARGIN, |need| need))
 }
 
-fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {
+pub(super) fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {
     range.start.as_ref().is_none_or(|start| file.last >= *start)
         && range.end.as_ref().is_none_or(|end| file.first < *end)
 }
@@ -189,7 +194,7 @@ mod tests {
     use super::*;
 
     fn file(level: u32, first: u8, last: u8, bytes: u64) -> NodeFile {
-        NodeFile { number: 1, level, bytes, first: vec![first], last: vec![last], entries: 1 }
+        NodeFile { number: 1, level, bytes, first: vec![first], last: vec![last], entries: 1, deletes: 0 }
     }
 
     #[test]

@@ -29,7 +29,7 @@ impl Pruner {
         let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
         let (snapshots, recovery) = (inner.snapshots.status(), inner.recovery.status());
-        let reserve = inner.reserve_let_go();
+        let (reserve, uncounted) = (inner.reserve_let_go(), inner.uncounted());
         let shared = inner.shared.lock();
         let age = CycleAge::told(shared.last.as_ref(), Some(shared.coordinator.ledger()), (shared.head, now_ms));
         Facts {
@@ -40,7 +40,7 @@ impl Pruner {
             lag: (!filling).then(|| (inner.behind(&shared), inner.due_after())),
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             disk: shared.coordinator.disk(),
-            incremental: shared.steady.status(),
+            incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),
             too_much: shared.steady.is_too_much(now),
             off: shared.off,
             recovery: Some(recovery),

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use state_store::{Point, reached};
+use state_store::{CountsLost, Point, reached};
 use tokio::runtime::Runtime;
 
 use super::{
@@ -41,6 +41,8 @@ enum Next {
     Cycle(Trigger, Arc<Control>),
     /// A round of the sweep between cycles.
     Sweep(Arc<Control>),
+    /// A range of deleted rows that is given back while the chain is idle.
+    Reclaim(Arc<Control>),
     /// Nothing, until this moment by the monotonic clock or for good, unless a message comes.
     Wait(Option<Duration>),
     /// The pruner is being dropped.
@@ -68,6 +70,7 @@ pub(super) struct Outside {
     synced: Option<bool>,
     nodes_stored: Option<u64>,
     counts: Option<Counts>,
+    pub(super) lost: Option<CountsLost>,
     pub(super) filling: bool,
     /// Until when the breaker lets nothing through.
     pub(super) held_until: Option<Duration>,
@@ -115,6 +118,7 @@ impl Inner {
                 Next::TakeUp(how, control) => self.take_up((how, control), &runtime),
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
+                Next::Reclaim(control) => self.reclaim(&control),
                 Next::Wait(until) => match self.wait(messages, until) {
                     Woken::ToLook => {}
                     Woken::ToEnd => break,
@@ -142,6 +146,7 @@ impl Inner {
         if shared.life == Life::Stopping {
             return Next::End;
         }
+        shared.note_lost(outside.lost); // told before the next look
         let left = match shared.take_up(&outside) {
             Ok((how, control)) => return Next::TakeUp(how, control),
             Err(again) => again,
@@ -153,7 +158,11 @@ impl Inner {
                 if outside.lets_rounds_begin() { shared.begin_round(outside.now) } else { Err(outside.held_until) };
             return match round {
                 Ok(control) => Next::Sweep(control),
-                Err(again) => Next::Wait([look_again, again, left].into_iter().flatten().min()),
+                Err(again) => match self.config.incremental.map(|_| shared.begin_reclaim(outside.now)) {
+                    Some(Ok(control)) => Next::Reclaim(control),
+                    Some(Err(idle)) => Next::Wait([look_again, again, left, idle].into_iter().flatten().min()),
+                    None => Next::Wait([look_again, again, left].into_iter().flatten().min()),
+                },
             };
         };
         let beginning = Beginning {
@@ -280,6 +289,7 @@ impl Inner {
                 true => Counts::Settled,
                 false => Counts::Owed,
             }),
+            lost: self.config.incremental.and_then(|_| self.parts.store.counts_lost()),
             held_until: self.recovery.holds_until(),
         }
     }

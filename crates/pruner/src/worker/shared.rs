@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{PrunerParts, left::Leftover, steady::SteadyShared, switch::SwitchedOff};
+use state_store::CountsLost;
+
+use super::{PrunerParts, left::Leftover, reclaim::ReclaimShared, steady::SteadyShared, switch::SwitchedOff};
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
@@ -44,10 +46,14 @@ pub(super) struct Shared {
     pub(super) steady: SteadyShared,
     /// The record of a cycle that is not at work.
     pub(super) left: Leftover,
+    /// Space that is given back while the chain is idle.
+    pub(super) reclaim: ReclaimShared,
     pub(super) head: u64,
     pub(super) life: Life,
     /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
     pub(super) asked: Option<Vec<String>>,
+    /// Why commits are not counted exactly any more, as told last.
+    pub(super) lost: Option<CountsLost>,
     /// Events for the worker to tell.
     pub(super) untold: Vec<Event>,
 }
@@ -74,9 +80,11 @@ impl Shared {
             coordinator,
             steady,
             left: Leftover::default(),
+            reclaim: ReclaimShared::default(),
             head,
             life: Life::Serving,
             asked: None,
+            lost: None,
             untold: Vec::new(),
         }
     }

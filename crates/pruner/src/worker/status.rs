@@ -11,7 +11,7 @@ use crate::{
     recovery::RecoveryStatus,
     snapshot::{LockRecord, SnapshotLock, SnapshotPath},
     trigger::TriggersStatus,
-    worker::{IncrementalStatus, ReserveStatus, SwitchedOff},
+    worker::{IncrementalStatus, ReclaimStatus, ReserveStatus, SwitchedOff},
 };
 
 /// What an operator may ask of a running pruner.
@@ -113,6 +113,8 @@ pub struct PrunerStatus {
     pub triggers: TriggersStatus,
     /// The sweep between cycles, if there is one.
     pub incremental: Option<IncrementalStatus>,
+    /// What deleted rows still take, and what of it was given back; absent without the sweep between cycles.
+    pub reclaim: Option<ReclaimStatus>,
     /// Why deletes are frozen, while they are.
     pub frozen: Option<String>,
     /// Why the worker ended, if it did.

@@ -16,6 +16,7 @@ use state_store::{Indexed, Lag};
 
 use super::{
     Inner,
+    counts::Uncounted,
     serving::Outside,
     shared::{Life, Shared},
 };
@@ -45,6 +46,8 @@ pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 pub struct IncrementalStatus {
     /// How its last round ended; absent before the first.
     pub last: Option<RoundEnd>,
+    /// Why nothing can be deleted, if so.
+    pub uncounted: Option<Uncounted>,
     /// Why the last round failed, if it did.
     pub failure: Option<String>,
     /// Orders at or below the floor whose journal entries still name nodes.
@@ -61,6 +64,8 @@ pub struct IncrementalStatus {
     pub set_aside_total: u64,
     /// Nodes that the index of the journal had no place for, left to a major cycle.
     pub unindexed_total: u64,
+    /// Nodes marked as shared, which wait for a cycle when they are lost; absent where they are too many to be held.
+    pub marks: Option<u64>,
     /// Slices taken.
     pub slices_total: u64,
     /// Nodes in the next slice, at most.
@@ -98,6 +103,7 @@ impl SteadyShared {
     pub(super) fn new(config: Option<IncrementalConfig>) -> Self {
         let status = IncrementalStatus {
             last: None,
+            uncounted: None,
             failure: None,
             lag_orders: None,
             lag_nodes: None,
@@ -106,6 +112,7 @@ impl SteadyShared {
             passed_total: 0,
             set_aside_total: 0,
             unindexed_total: 0,
+            marks: None,
             slices_total: 0,
             slice_nodes: 0,
             longest_slice_ms: 0.0,
@@ -236,7 +243,8 @@ impl Inner {
         let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control)));
         self.take_reserve();
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
-        let (pending, stored) = (self.parts.store.pending(), self.nodes_stored());
+        let (pending, marks) = (self.parts.store.pending(), self.parts.store.marks());
+        let stored = self.nodes_stored();
         let now = self.parts.clock.monotonic();
         let told = RoundTold::of(&ended);
         let freeze = match &ended {
@@ -275,6 +283,7 @@ impl Inner {
         shared.freeze = freeze.or(shared.freeze.take());
         shared.measure(now, lag, pending);
         stored.into_iter().for_each(|nodes| shared.coordinator.stored(nodes));
+        shared.steady.status.marks = marks;
         let failures = shared.steady.failures;
         drop(shared);
         if let Some((failures, error, wait)) = failed {

@@ -333,6 +333,10 @@ impl Backend for FaultyBackend {
         self.inner.node_blob_bytes()
     }
 
+    fn buffered_deletes(&self) -> Result<u64, StoreError> {
+        self.inner.buffered_deletes()
+    }
+
     fn node_rows_hint(&self) -> Result<u64, StoreError> {
         self.faults.meet(Operation::RowsHint)?;
         self.inner.node_rows_hint()

@@ -233,6 +233,7 @@ impl Backend for MemoryBackend {
                 first: rows.first()?.0.clone(),
                 last: rows.last()?.0.clone(),
                 entries: rows.len() as u64,
+                deletes: 0,
             })
         };
         Ok(files.filter_map(file).collect())

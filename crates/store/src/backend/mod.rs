@@ -143,6 +143,8 @@ pub struct NodeFile {
     pub last: Vec<u8>,
     /// Entries inside, tombstones included.
     pub entries: u64,
+    /// Tombstones among them.
+    pub deletes: u64,
 }
 
 /// Bytes on disk, measured from the files.
@@ -269,6 +271,11 @@ pub trait Backend: Send + Sync {
 
     /// The files of the node family, in no particular order.
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError>;
+
+    /// Deletes of nodes that are in memory only; [`Backend::flush`] brings them to files.
+    fn buffered_deletes(&self) -> Result<u64, StoreError> {
+        Ok(0)
+    }
 
     /// An estimate of the rows in the node family by the engine, for planning only, never for a report (I13).
     fn node_rows_hint(&self) -> Result<u64, StoreError>;

@@ -19,9 +19,10 @@ use state_tree::{
 use super::Store;
 use crate::{
     backend::{Batch, Durability, KeyRange, View},
-    counting::{Counting, StoredRecord},
+    counting::{Counting, CountsRecord, StoredRecord},
     error::StoreError,
     journal::{self, JournalRecord},
+    lost::LostBy,
     permit::Permit,
     point::{Point, reached},
     record::{self, Record},
@@ -192,7 +193,7 @@ impl Store {
             None => match At::read(&*view, settled, bad_row) {
                 Err(error @ StoreError::Record { .. }) => {
                     bad_row(&error);
-                    self.give_counts_up(settled)?;
+                    self.give_counts_up(settled, LostBy::Cursor)?;
                     return Ok(Err(Idle::Uncounted));
                 }
                 read => read?,
@@ -273,11 +274,17 @@ impl Store {
 }
 
 impl At {
+    /// Begins behind the entries that may not be trusted: one names a node alone that another names with its tree, and which
+    /// of the two a node that waits belongs to is not known.
+    ///
     /// Errors: a failed read, a cursor that is unusable or of other entries.
     fn read(view: &dyn View, settled: u64, bad_row: &mut dyn FnMut(&StoreError)) -> Result<Self, StoreError> {
-        let record = ExpiryRecord::load(view)?;
-        let done = record.done.map(Order::new);
-        let Some(saved) = record.group else { return Ok(Self { done, group: None, settled }) };
+        let (record, counts) = (ExpiryRecord::load(view)?, CountsRecord::load(view)?);
+        let since = counts.map(|counts| counts.since);
+        let done = record.done.max(since).map(Order::new);
+        let Some(saved) = record.group.filter(|group| Some(group.last) > since) else {
+            return Ok(Self { done, group: None, settled });
+        };
         let last = Order::new(saved.last);
         let unusable = || StoreError::Record { name: "expiry".to_owned(), why: "it is of other entries".to_owned() };
         let (rows, entries) = read_rows(view, done, last, (usize::MAX, usize::MAX), bad_row)?;

@@ -1,6 +1,7 @@
 //! Going back to a retained order: what came after it is taken away, with what was journalled for it (rule 8).
 //!
-//! Promise: head, roots, journal and the chain's own rows change in one batch (S36). Marks stay: they only keep more. The
+//! Promise: head, roots, journal, the marks that the branch is known to have made first, and the chain's own rows change in one
+//! batch (S36). Other marks stay: they only keep more. The
 //! nodes of the branch that is left are in no list and wait for a major cycle, which the caller owes (L9).
 //! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it.
 
@@ -15,17 +16,10 @@ use crate::{
     counting::{CountsRecord, Mode},
     error::{HeadOrder, StoreError},
     gate::ChainState,
-    record,
+    lost::{CountsLost, LostBy},
+    many, record,
     schema::Table,
 };
-
-/// What goes with the history.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Forget {
-    /// Counts were not exact as far back.
-    Counts,
-    Nothing,
-}
 
 /// What a rollback did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,19 +67,25 @@ impl Store {
             return Err(StoreError::HeldAbove { order, owner });
         }
         let inexact = matches!(gate.mode, Mode::Exact(counts) if counts.since > to.get());
-        let counts = if inexact { Forget::Counts } else { Forget::Nothing };
-        let rolled = match self.write_rollback((to, head), rows, counts) {
+        let lost = inexact.then(|| CountsLost { by: LostBy::Rollback, order: to.get() });
+        let is_exact = matches!(gate.mode, Mode::Exact(_)) && !inexact;
+        let marks = if is_exact { gate.marks.made_above(to) } else { Vec::new() };
+        let rolled = match self.write_rollback((to, head), rows, (lost, &marks)) {
             Ok(rolled) => rolled,
             Err(error) => {
+                if !marks.is_empty() {
+                    gate.marks.forget(); // what is marked on disk now is not known
+                }
                 self.change(ChainState::open_above)?;
                 return Err(error);
             }
         };
         if inexact || gate.mode == Mode::Blind {
-            gate.mode = Mode::Off;
-            gate.pending = None;
+            (gate.mode, gate.pending, gate.lost) = (Mode::Off, None, lost.or(gate.lost));
         }
         gate.settled += 1;
+        gate.marks.remove(&marks);
+        gate.marks.forget_above(to);
         self.note(&gate);
         if let Some(pending) = &mut gate.pending {
             pending.forget_orders((Bound::Excluded(to), Bound::Unbounded));
@@ -99,7 +99,7 @@ impl Store {
         &self,
         (to, head): (Order, HeadRecord),
         rows: Batch,
-        counts: Forget,
+        (lost, marks): (Option<CountsLost>, &[u64]),
     ) -> Result<HeadRecord, StoreError> {
         let record = native::read_root(&*self.view()?, to)?;
         let at = record.ok_or_else(|| StoreError::Invariant(format!("order {to} is retained without a record")))?;
@@ -111,8 +111,9 @@ impl Store {
             let (Some(first), Some(behind)) = (first, behind) else { continue };
             batch.delete_range(table, first.to_key(), behind.to_key());
         }
-        if counts == Forget::Counts {
-            CountsRecord::forget(&mut batch);
+        marks.iter().for_each(|fingerprint| many::delete(&mut batch, *fingerprint));
+        if let Some(lost) = lost {
+            CountsRecord::lose(&mut batch, lost)?;
         }
         self.backend().write(&batch, Durability::Synced)?;
         Ok(rolled)

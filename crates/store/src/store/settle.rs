@@ -20,8 +20,9 @@ use crate::{
     counting::{Counting, CountsRecord, Mode},
     error::StoreError,
     journal::{self, JournalRecord},
+    lost::{CountsLost, LostBy},
     many,
-    pending::{Lag, Pending, PendingCounts},
+    pending::Pending,
     permit::Permit,
     point::{Point, reached},
     record,
@@ -138,7 +139,7 @@ impl Store {
         Ok(())
     }
 
-    fn admit(&self, permit: &Permit) -> Result<(), StoreError> {
+    pub(super) fn admit(&self, permit: &Permit) -> Result<(), StoreError> {
         if !permit.belongs_to(&self.fence) {
             return Err(StoreError::Invariant("permit of another store".to_owned()));
         }
@@ -182,6 +183,7 @@ impl Store {
         missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, traced));
         self.write_unless_empty(&batch)?;
         gate.marks.add(missing.iter().copied(), traced);
+        gate.marks.keep_all();
         MutexGuard::unlock_fair(gate);
         Ok(missing.len() as u64)
     }
@@ -229,8 +231,9 @@ impl Store {
         reached(Point::CountsConfirmed);
         if gate.mode == Mode::Blind {
             gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
+            gate.settled += 1; // and what was named before it may not be trusted
         }
-        gate.mode = Mode::Exact(record);
+        (gate.mode, gate.lost) = (Mode::Exact(record), None);
         self.note(&gate);
         Ok(())
     }
@@ -250,7 +253,7 @@ impl Store {
         };
         let saved = match ExpiryRecord::load(&*self.view()?) {
             Err(error @ StoreError::Record { .. }) => {
-                self.give_counts_up(settled)?;
+                self.give_counts_up(settled, LostBy::Cursor)?;
                 return Ok(Indexed::BadCursor { why: error.to_string() });
             }
             saved => saved?,
@@ -271,7 +274,7 @@ impl Store {
         }
         indexing.read(&*self.view()?, &mut pending)?;
         if let Some(gap) = indexing.gap(self.look(|chain| chain.head_order())?) {
-            self.end_counts(&mut gate)?;
+            self.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: gap.get() })?;
             return Ok(Indexed::Gap(gap));
         }
         gate.pending = Some(pending);
@@ -280,30 +283,20 @@ impl Store {
     }
 
     /// Ends exact counting, unless a cycle or a rollback came since: entries are settled anew then.
-    pub(super) fn give_counts_up(&self, settled: u64) -> Result<(), StoreError> {
+    pub(super) fn give_counts_up(&self, settled: u64, by: LostBy) -> Result<(), StoreError> {
         let mut gate = self.gate.lock();
-        if gate.settled != settled { Ok(()) } else { self.end_counts(&mut gate) }
+        let head = self.head().map_or(0, |head| head.order);
+        if gate.settled != settled { Ok(()) } else { self.end_counts(&mut gate, CountsLost { by, order: head }) }
     }
 
     /// Nothing expires any more before a major cycle has made counts exact again.
-    fn end_counts(&self, gate: &mut Counting) -> Result<(), StoreError> {
+    fn end_counts(&self, gate: &mut Counting, lost: CountsLost) -> Result<(), StoreError> {
         let mut batch = Batch::new();
-        CountsRecord::forget(&mut batch);
+        CountsRecord::lose(&mut batch, lost)?;
         self.backend().write(&batch, Durability::Logged)?;
-        (gate.mode, gate.pending) = (Mode::Off, None);
+        (gate.mode, gate.pending, gate.lost) = (Mode::Off, None, Some(lost));
         self.note(gate);
         Ok(())
-    }
-
-    /// How far the journal is ahead of the sweep of it; nothing while counts are not exact or the index is not read.
-    pub fn lag(&self) -> Option<Lag> {
-        let floor = self.floor()?;
-        self.gate.lock().pending.as_ref().map(|pending| pending.lag(floor))
-    }
-
-    /// What the index holds and was told; nothing while there is none.
-    pub fn pending(&self) -> Option<PendingCounts> {
-        self.gate.lock().pending.as_ref().map(Pending::counts)
     }
 }
 

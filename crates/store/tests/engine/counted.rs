@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use state_store::{
-    Backlog, Base, Batch, Correction, Durability, Expired, Held, Idle, Indexed, Judging, Lag, MemoryBackend,
-    SliceLimit, Store, StoreError, Table,
+    Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, Held, Idle, Indexed, Judging, Lag, LostBy,
+    MemoryBackend, SliceLimit, Store, StoreError, Table,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -115,6 +115,91 @@ fn chain_of(orders: u64) -> Counted {
 
 fn hashes(numbers: impl IntoIterator<Item = u64>) -> BTreeSet<NodeHash> {
     numbers.into_iter().map(hash).collect()
+}
+
+/// S36: what the branch lost and the fork creates again stands at two places: where the base has it, and where it was created.
+#[test]
+fn what_a_branch_lost_and_a_fork_creates_again_stands_at_two_places() {
+    let mut counted = Counted::new();
+    counted.commit(&[(1, 1), (2, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(3, 1)], &[1]); // a branch, which is left
+    let mut fork = delta(root(0), root(2), [(hash(1), value(1, 10))]);
+    fork.created.get_mut(&hash(1)).unwrap().places = 1;
+    commit_on(&counted.store, Base::Retained(order(0), root(0)), &fork).unwrap();
+    counted.commit(&[(4, 1)], &[1]); // one of its two places is gone
+    counted.raise_floor(3);
+    counted.sweep(9, &nobody());
+    assert!(present(&counted.store).contains(&hash(1)), "the other place has it");
+    assert_eq!(counted.store.counts_lost(), None);
+}
+
+/// A fork on a state whose marks may be gone ends exact counting, and says so, also to the next process.
+#[test]
+fn a_fork_on_a_state_that_was_not_counted_ends_exact_counting_and_says_so() {
+    let mut counted = chain_of(4);
+    for (n, base) in [(4, 2), (5, 3)] {
+        let fork = delta(root(base), root(n), [(hash(10 + n), value(n, 10))]);
+        commit_on(&counted.store, Base::Retained(order(base), root(base)), &fork).unwrap();
+        let lost = (n == 5).then_some(CountsLost { by: LostBy::Fork, order: n }); // its base is older than the first fork
+        assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (lost, lost.is_none()));
+    }
+    let Counted { backend, store, .. } = counted;
+    drop(store);
+    counted = Counted {
+        store: Store::open(Arc::new(backend.clone()), CONFIG).unwrap(),
+        backend,
+        backlog: Backlog::default(),
+    };
+    assert_eq!(counted.store.counts_lost(), Some(CountsLost { by: LostBy::Fork, order: 5 }));
+    counted.store.begin_counting();
+    counted.cycle();
+    assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (None, true));
+}
+
+/// S36: what a branch marked first is unmarked with it, so that what comes after it may go; what was marked before stays so,
+/// and what a state needs that a cycle has traced.
+#[test]
+fn a_rollback_takes_back_the_marks_that_its_branch_made_first() {
+    let branch = |counted: &Counted| {
+        counted.commit(&[(2, 1), (3, 1)], &[0]); // both are there: a second place
+        counted.store.rollback(order(1), Batch::new()).unwrap();
+        counted.store.marks()
+    };
+    let mut counted = Counted::new();
+    counted.commit(&[(0, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(2, 1), (3, 2)], &[]);
+    assert_eq!(branch(&counted), Some(1), "node 3 was marked before");
+    counted.commit(&[(4, 1)], &[2]);
+    counted.commit(&[], &[3]);
+    counted = counted.restart();
+    assert_eq!(counted.store.marks(), Some(1), "the same on disk");
+    counted.raise_floor(3);
+    assert_eq!(counted.sweep(9, &nobody()), (1, 0));
+    assert!(!present(&counted.store).contains(&hash(2)) && present(&counted.store).contains(&hash(3)));
+
+    let blind = Counted::new();
+    blind.commit(&[(0, 1), (1, 1)], &[]);
+    blind.store.rollback(order(0), Batch::new()).unwrap();
+    blind.commit(&[(5, 1)], &[]);
+    let permit = blind.store.issue_permit();
+    blind.commit(&[(6, 2)], &[]);
+    let shared = [hash(6).fingerprint()]; // as the state of order 1 had it at two places, and no commit knew
+    let mut correction = Correction::new((order(1), 1), &shared);
+    while blind.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+    blind.store.rollback(order(1), Batch::new()).unwrap();
+    assert_eq!(blind.store.marks(), Some(1), "order 2 marked it first, and order 1 needs it");
+}
+
+/// The process that goes back does not know what an earlier one marked first.
+#[test]
+fn marks_of_an_earlier_process_outlive_a_rollback() {
+    let counted = chain_of(3);
+    counted.commit(&[(7, 2)], &[]);
+    let counted = counted.restart();
+    counted.store.rollback(order(2), Batch::new()).unwrap();
+    assert_eq!(counted.store.marks(), Some(1));
 }
 
 /// The floor is the policy's cutoff: nothing that an order above it lost goes, however often somebody asks.

@@ -194,6 +194,17 @@ impl Backend for RocksBackend {
         space::node_files(files)
     }
 
+    fn buffered_deletes(&self) -> Result<u64, StoreError> {
+        let of = |property| {
+            let count = self
+                .db
+                .property_int_value_cf(self.nodes()?, property)
+                .map_err(|e| self.failed("counting deletes in memory", &e))?;
+            count.ok_or_else(|| StoreError::Invariant("the engine does not count deletes in memory".to_owned()))
+        };
+        Ok(of(properties::NUM_DELETES_ACTIVE_MEM_TABLE)? + of(properties::NUM_DELETES_IMM_MEM_TABLES)?)
+    }
+
     fn node_rows_hint(&self) -> Result<u64, StoreError> {
         let rows = self
             .db

@@ -59,5 +59,6 @@ fn node_file(file: LiveFile) -> Result<NodeFile, StoreError> {
         first: file.start_key.clone().ok_or_else(unusable)?,
         last: file.end_key.clone().ok_or_else(unusable)?,
         entries: file.num_entries,
+        deletes: file.num_deletions,
     })
 }

@@ -1,0 +1,48 @@
+//! What is known of the counts of commits: whether they are settled, what waits, how much is marked.
+
+use super::Store;
+use crate::{
+    backend::{Batch, Durability},
+    counting::{CountsRecord, Mode},
+    error::StoreError,
+    pending::{Lag, Pending, PendingCounts},
+    permit::Permit,
+    point::{Point, reached},
+};
+
+impl Store {
+    /// A cycle has finished that could not correct marks: a sweep that goes on after a restart does not know which nodes its
+    /// mark found shared. Where counts were exact before, every node that needs a mark has one; there are only more, until the
+    /// next cycle. Where they were not, nothing changes, and a cycle stays owed.
+    ///
+    /// Errors: a revoked permit, a failed write.
+    pub fn settle_counts(&self, permit: &Permit, cycle: u64) -> Result<(), StoreError> {
+        let mut gate = self.gate.lock();
+        self.admit(permit)?;
+        let Mode::Exact(record) = gate.mode else { return Ok(()) };
+        let record = CountsRecord { cycle: Some(cycle), ..record };
+        let mut batch = Batch::new();
+        record.put(&mut batch)?;
+        self.backend().write(&batch, Durability::Logged)?;
+        reached(Point::CountsConfirmed);
+        gate.mode = Mode::Exact(record);
+        self.note(&gate);
+        Ok(())
+    }
+
+    /// How far the journal is ahead of the sweep of it; nothing while counts are not exact or the index is not read.
+    pub fn lag(&self) -> Option<Lag> {
+        let floor = self.floor()?;
+        self.gate.lock().pending.as_ref().map(|pending| pending.lag(floor))
+    }
+
+    /// Nodes marked as shared; nothing while they are too many to be held in memory.
+    pub fn marks(&self) -> Option<u64> {
+        self.gate.lock().marks.count()
+    }
+
+    /// What the index holds and was told; nothing while there is none.
+    pub fn pending(&self) -> Option<PendingCounts> {
+        self.gate.lock().pending.as_ref().map(Pending::counts)
+    }
+}

@@ -1,0 +1,173 @@
+//! S57, L9, P3: what is known of the counts of commits after a rollback and after a first cycle that a restart interrupted, and
+//! that the lag is what the archive says.
+
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    ops::ControlFlow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use state_pruner::{
+    Control, IncrementalConfig, PruneError, Pruner, PrunerConfig, Trigger, TriggerConfig, TriggerState, Uncounted,
+    incremental::{IncrementalSweep, Round, RoundEnd},
+    recovery::RecoveryConfig,
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{Batch, Lag, StoreConfig};
+use state_tests::{
+    archive::orders,
+    chain::STORE,
+    check,
+    hooks::{Hooks, Moment},
+    rig::{Engine, Rig},
+    workload::{Profile, Workload},
+};
+use state_tree::Order;
+
+const WINDOW: u64 = 5;
+
+/// What waits of these entries, by the archive: the nodes that each order lost, where nothing is shared and nothing comes back.
+pub(crate) fn lag_of(rig: &Rig, entries: impl Iterator<Item = Order>) -> Lag {
+    let archive = &rig.chain.archive;
+    let lost = |order: Order| archive.live([order.minus(1).unwrap()]).difference(&archive.live([order])).count() as u64;
+    let named: Vec<(Order, u64)> = entries.map(|order| (order, lost(order))).filter(|(_, lost)| *lost > 0).collect();
+    let chain_ms = named.first().zip(named.last()).map_or(0, |(first, last)| 1000 * (last.0.get() - first.0.get()));
+    Lag { orders: named.len() as u64, nodes: named.iter().map(|(_, lost)| lost).sum(), chain_ms }
+}
+
+/// The orders after `order` up to `last`.
+pub(crate) fn after(order: Order, last: Order) -> impl Iterator<Item = Order> {
+    orders(order.next().unwrap(), last)
+}
+
+/// Moves the floor to where the window wants it.
+pub(crate) fn raise_floor(rig: &Rig) {
+    rig.chain.store.raise_floor(rig.chain.head().minus(WINDOW - 1).unwrap(), Batch::new()).unwrap();
+}
+
+/// A round of a process that has just begun, to its end.
+fn drain(rig: &Rig) -> Round {
+    let (plan, few) = (rig.plan(WINDOW), NonZeroUsize::new(16).unwrap());
+    let env = rig.env(&plan, &Hooks::none());
+    let round =
+        IncrementalSweep::default().round(&env, &plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few));
+    round.unwrap()
+}
+
+/// A cycle whose process ends in the middle of its sweep; what the next one finds.
+fn interrupted(rig: Rig) -> Rig {
+    let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+    let (seen, to_stop) = (AtomicUsize::new(0), Arc::clone(&control));
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Deleting && seen.fetch_add(1, Ordering::Relaxed) == 1 {
+            to_stop.get().unwrap().stop();
+        }
+    });
+    let plan = rig.plan(WINDOW).batches(3);
+    let env = rig.env(&plan, &hooks);
+    assert!(control.set(Arc::clone(&env.control)).is_ok());
+    let ended = plan.run(&env);
+    assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
+    drop(env);
+    rig.restart()
+}
+
+/// S57: on a store that was counted exactly from its first commit on, a first cycle that is resumed settles the counts.
+#[test]
+fn a_first_cycle_that_is_resumed_settles_counts_that_were_exact() {
+    let rig = Rig::new(Engine::Memory);
+    let mut workload = Workload::new(Profile::Uniform, 601);
+    rig.chain.run(&mut workload, 12);
+    let rig = interrupted(rig);
+    assert!(!rig.chain.store.counts_are_settled());
+    let (plan, first) = (rig.plan(WINDOW), rig.chain.floor());
+    assert!(plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().is_some(), "it goes on");
+    assert!(rig.chain.store.counts_are_settled());
+    rig.chain.store.index_journal().unwrap();
+    rig.chain.run(&mut workload, WINDOW + 4);
+    raise_floor(&rig);
+    let lag = rig.chain.store.lag().unwrap();
+    assert_eq!(lag, lag_of(&rig, after(first, rig.chain.floor())));
+    assert!(lag.orders > 2 && lag.chain_ms > 2000, "the test tells nothing: {lag:?}");
+    let round = drain(&rig);
+    assert_eq!((round.end, round.nodes), (RoundEnd::Done, lag.nodes));
+    check::exact(&rig.chain, "no other cycle is needed");
+}
+
+/// The lag after a rollback is that of the history that is left; what its branch had taken out comes back with a restart.
+#[test]
+fn after_a_rollback_the_lag_is_that_of_what_is_left() {
+    for restarts in [false, true] {
+        let mut rig = Rig::new(Engine::Memory);
+        let mut workload = Workload::new(Profile::Uniform, 611);
+        rig.chain.run(&mut workload, 9);
+        rig.cycle(&rig.plan(WINDOW));
+        let first = rig.chain.floor();
+        rig.chain.run(&mut workload, 6);
+        let to = rig.chain.head().minus(3).unwrap();
+        rig.chain.store.rollback(to, Batch::new()).unwrap();
+        rig.chain.archive.forget_after(to);
+        let held = rig.chain.store.pending().unwrap().held;
+        assert_eq!(held, lag_of(&rig, after(first, to)).nodes, "right after it");
+        if restarts {
+            rig = rig.restart();
+            rig.chain.store.index_journal().unwrap();
+        }
+        rig.chain.run(&mut workload, WINDOW + 2);
+        raise_floor(&rig);
+        let lag = rig.chain.store.lag().unwrap();
+        assert_eq!(lag, lag_of(&rig, after(first, rig.chain.floor())), "restarts: {restarts}");
+        assert!(lag.orders > 4 && rig.chain.floor() > to, "the test tells nothing: {lag:?}");
+        let round = drain(&rig);
+        assert_eq!((round.end, round.nodes), (RoundEnd::Done, lag.nodes));
+        assert_eq!(rig.chain.store.lag(), Some(Lag::default()));
+        check::complete(&rig.chain, "after the rollback");
+        rig.cycle(&rig.plan(WINDOW));
+        check::exact(&rig.chain, "the branch is gone");
+    }
+}
+
+/// S57: where the first cycle had to make counts exact and was interrupted, nobody knows what its mark found shared: the status
+/// says so, and another cycle begins by itself.
+#[test]
+fn a_first_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_another() {
+    let rig = Rig::with(Engine::Memory, StoreConfig { journal: false, ..STORE });
+    let mut workload = Workload::new(Profile::Uniform, 621);
+    rig.chain.run(&mut workload, 12);
+    let rig = interrupted(rig.twin());
+    let plan = rig.plan(WINDOW);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
+    };
+    let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
+    let counts = || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap();
+    let settle = || {
+        while pruner.status().running || counts().standing == TriggerState::Due {
+            rig.clock.advance(Duration::from_millis(10));
+            thread::yield_now();
+        }
+    };
+    settle();
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, counts().standing), (1, TriggerState::Armed), "the one that was resumed");
+    assert_eq!(status.incremental.unwrap().uncounted, Some(Uncounted::NoCycleYet));
+    let resumed_at = rig.chain.head().get();
+    while pruner.status().cycles_finished == 1 {
+        assert!(rig.chain.head().get() <= resumed_at + WINDOW, "a window later");
+        rig.chain.run(&mut workload, 1);
+        pruner.committed(rig.chain.head());
+        settle();
+    }
+    assert_eq!((pruner.status().incremental.unwrap().uncounted, rig.chain.store.counts_are_settled()), (None, true));
+}

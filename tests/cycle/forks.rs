@@ -1,0 +1,226 @@
+//! I3, S37: commits on an older state than the newest: what the sweep between cycles still trusts afterwards, and what not.
+
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    ops::ControlFlow,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use state_pruner::{
+    IncrementalConfig, Pruner, PrunerConfig, PrunerParts, Trigger, TriggerConfig, TriggerState, Uncounted, Verdict,
+    cycle::CycleEnv,
+    events::{Event, EventSink},
+    incremental::{IncrementalSweep, Round, RoundEnd},
+    recovery::RecoveryConfig,
+    snapshot::SnapshotManagerConfig,
+};
+use state_store::{Lag, LostBy};
+use state_tests::{
+    archive::orders,
+    check,
+    hooks::Hooks,
+    rig::{Engine, Plan, Rig},
+    workload::{Profile, Workload},
+};
+use state_tree::Order;
+
+use crate::counts::{after, lag_of, raise_floor};
+
+/// A chain that is swept between its cycles.
+struct Swept {
+    rig: Rig,
+    plan: Plan,
+    env: CycleEnv,
+    sweep: IncrementalSweep,
+}
+
+impl Swept {
+    fn new(rig: Rig, keep_last: u64) -> Self {
+        let plan = rig.plan(keep_last);
+        let env = rig.env(&plan, &Hooks::none());
+        Self { rig, plan, env, sweep: IncrementalSweep::default() }
+    }
+
+    fn drain(&mut self) -> Round {
+        let few = NonZeroUsize::new(16).unwrap();
+        self.sweep.round(&self.env, &self.plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few)).unwrap()
+    }
+
+    fn cycle(&self) {
+        self.plan.run(&self.env).unwrap();
+    }
+
+    fn restart(self) -> Self {
+        let Self { rig, plan, env, sweep } = self;
+        drop((env, sweep));
+        let rig = rig.restart();
+        rig.chain.store.index_journal().unwrap();
+        Self::new(rig, plan.keep_last.get())
+    }
+
+    fn fork(&self, base: Order, workload: &mut Workload) {
+        self.rig.chain.fork_at(base, |root, reader| workload.changes(root, reader));
+    }
+
+    fn leaks(&self) -> usize {
+        check::present(&self.rig.chain.store).difference(&check::needed(&self.rig.chain)).count()
+    }
+}
+
+/// Forks again and again, on any readable state, between rounds, cycles and restarts.
+#[test]
+fn what_a_branch_had_lost_is_kept_for_the_state_that_still_has_it() {
+    let histories = std::env::var("INCREMENTAL_HISTORIES").map_or(60, |text| text.parse().unwrap());
+    let (mut nodes, mut exact, mut ended) = (0, 0, 0);
+    for (seed, profile) in (0..histories).flat_map(|seed| [(seed, Profile::Toggle), (seed, Profile::Tables)]) {
+        let rng = &mut ChaCha8Rng::seed_from_u64(seed);
+        let mut workload = Workload::new(profile, seed);
+        let mut swept = Swept::new(Rig::new(Engine::Memory), rng.random_range(2..=7));
+        swept.rig.chain.run(&mut workload, 9);
+        swept.cycle();
+        for step in 0..60 {
+            let context = format!("{profile:?} seed {seed} step {step}");
+            match rng.random_range(0..100) {
+                0..55 => swept.rig.chain.run(&mut workload, 1),
+                55..70 => {
+                    let window: Vec<Order> = orders(swept.rig.chain.floor(), swept.rig.chain.head()).collect();
+                    swept.fork(*window.choose(rng).unwrap(), &mut workload);
+                    *if swept.rig.chain.store.counts_are_settled() { &mut exact } else { &mut ended } += 1;
+                }
+                70..90 => nodes += swept.drain().nodes,
+                90..96 => {
+                    swept.cycle();
+                    assert_eq!(swept.leaks(), 0, "{context}");
+                }
+                _ => swept = swept.restart(),
+            }
+            check::complete(&swept.rig.chain, &context);
+        }
+        swept.cycle();
+        assert_eq!(swept.leaks(), 0, "{profile:?} seed {seed}: a cycle leaves nothing behind");
+    }
+    assert!(nodes > 1000 && exact > 100 && ended > 100, "{nodes} nodes swept, {exact} and {ended}: it tests nothing");
+}
+
+/// A fork leaves what waited to a cycle, says how much that was, and goes on exactly from there, also after a restart.
+#[test]
+fn after_a_fork_the_sweep_goes_on_with_what_comes_after_it() {
+    const WINDOW: u64 = 5;
+    for restarts in [false, true] {
+        let mut swept = Swept::new(Rig::new(Engine::Memory), WINDOW);
+        let mut workload = Workload::new(Profile::Uniform, 501);
+        swept.rig.chain.run(&mut workload, 9);
+        swept.cycle();
+        swept.rig.chain.run(&mut workload, 4);
+        let chain = swept.rig.chain.clone();
+        let waits = chain.store.pending().unwrap();
+        assert_eq!(
+            waits.held,
+            lag_of(&swept.rig, after(chain.floor(), chain.head())).nodes,
+            "all of it is in the index"
+        );
+        swept.fork(chain.head().minus(2).unwrap(), &mut workload);
+        let fork = chain.head();
+        let given_up = chain.store.pending().unwrap();
+        assert_eq!((given_up.held, given_up.unindexed), (0, waits.held), "and is left to a cycle, which is told");
+        drop(chain);
+        if restarts {
+            swept = swept.restart();
+        }
+        swept.rig.chain.run(&mut workload, WINDOW + 3);
+        let chain = swept.rig.chain.clone();
+        raise_floor(&swept.rig);
+        let lag = chain.store.lag().unwrap();
+        assert_eq!(lag, lag_of(&swept.rig, after(fork, chain.floor())), "restarts: {restarts}");
+        assert!(lag.orders > 2, "the test tells nothing: {lag:?}");
+        let round = swept.drain();
+        assert_eq!((round.end, round.nodes), (RoundEnd::Done, lag.nodes), "all that the new branch lost goes");
+        assert_eq!(chain.store.lag().unwrap(), Lag::default());
+        check::complete(&chain, "after the fork");
+        assert!(swept.leaks() > 0, "what waited before it is left");
+        drop(chain);
+        swept.cycle();
+        check::exact(&swept.rig.chain, "and a cycle finds it");
+    }
+}
+
+/// Notes what is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<Event>>);
+
+impl EventSink for Told {
+    fn emit(&self, event: Event) {
+        self.0.lock().push(event);
+    }
+}
+
+/// P3: where a fork ends exact counting, event, status and health say so at once, and a cycle begins by itself that ends it.
+#[test]
+fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
+    const WINDOW: u64 = 5;
+    let rig = Rig::new(Engine::Memory);
+    let mut workload = Workload::new(Profile::Uniform, 511);
+    rig.chain.run(&mut workload, 9);
+    rig.cycle(&rig.plan(WINDOW));
+    let told = Arc::new(Told::default());
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let plan = rig.plan(WINDOW);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
+    };
+    let pruner = Pruner::start(parts, config).unwrap();
+    let until = |reached: &dyn Fn() -> bool| {
+        while !reached() {
+            rig.clock.advance(Duration::from_millis(10));
+            thread::yield_now();
+        }
+    };
+    let commit = |workload: &mut Workload| {
+        rig.chain.run(workload, 1);
+        pruner.committed(rig.chain.head());
+    };
+    let counts =
+        || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap().standing;
+    let lost = || told.0.lock().iter().filter(|event| matches!(event, Event::CountsLost { .. })).count();
+    until(&|| !pruner.status().running);
+    pruner.run_once("from its snapshot on a window is waited for");
+    until(&|| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    let old = rig.chain.head().minus(1).unwrap();
+    for _ in 0..2 {
+        rig.chain.fork_at(old, |root, reader| workload.changes(root, reader));
+        pruner.committed(rig.chain.head());
+    }
+    let at = rig.chain.head().get();
+    let status = pruner.status().incremental.unwrap();
+    let by_fork = Some(Uncounted::Lost { by: LostBy::Fork, order: at });
+    assert_eq!((status.uncounted, status.last, status.lag_nodes), (by_fork, Some(RoundEnd::Uncounted), None));
+    let health = pruner.health();
+    assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Degraded, "counts_lost"), "{health:?}");
+    until(&|| lost() == 1);
+    assert_eq!(counts(), TriggerState::Armed);
+    while pruner.status().cycles_finished == 1 {
+        assert!(rig.chain.head().get() <= at + WINDOW, "a window later, by itself");
+        commit(&mut workload);
+        until(&|| !pruner.status().running && counts() != TriggerState::Due);
+    }
+    assert_eq!((pruner.status().incremental.unwrap().uncounted, pruner.health().verdict), (None, Verdict::Healthy));
+    (0..WINDOW).for_each(|_| commit(&mut workload));
+    let is_swept = || {
+        rig.chain.floor().get() == rig.chain.head().get() + 1 - WINDOW && rig.chain.store.lag() == Some(Lag::default())
+    };
+    until(&is_swept);
+    check::complete(&rig.chain, "the sweep goes on");
+    assert_eq!(lost(), 1, "told once");
+}

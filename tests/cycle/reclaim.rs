@@ -1,0 +1,130 @@
+//! L2, L3, I12: what was deleted between cycles is given back while the chain is idle, a range at a time, and never beside
+//! commits.
+
+use std::{num::NonZeroU64, sync::Arc, thread, time::Duration};
+
+use parking_lot::Mutex;
+use state_pruner::{
+    Command, IncrementalConfig, Pruner, PrunerConfig, PrunerParts, Reply, TriggerConfig,
+    events::{Event, EventSink, Reclaimed},
+    recovery::RecoveryConfig,
+    snapshot::SnapshotManagerConfig,
+};
+use state_tests::{
+    check,
+    hooks::Hooks,
+    rig::{Engine, Rig},
+    workload::{Profile, Workload},
+};
+
+const WINDOW: u64 = 5;
+
+/// Notes what is told.
+#[derive(Debug, Default)]
+struct Told(Mutex<Vec<Event>>);
+
+impl EventSink for Told {
+    fn emit(&self, event: Event) {
+        self.0.lock().push(event);
+    }
+}
+
+impl Told {
+    fn reclaimed(&self) -> Option<Event> {
+        self.0.lock().iter().find(|event| matches!(event, Event::SpaceReclaimed(_))).cloned()
+    }
+}
+
+fn start(rig: &Rig, told: &Arc<Told>) -> Pruner {
+    let parts = PrunerParts { events: Arc::clone(told) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let plan = rig.plan(WINDOW);
+    let config = PrunerConfig {
+        keep_last: plan.keep_last,
+        every_orders: NonZeroU64::new(1_000_000).unwrap(),
+        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
+        triggers: TriggerConfig::default(),
+        cycle: plan.config,
+        snapshots: SnapshotManagerConfig::default(),
+        recovery: RecoveryConfig::default(),
+    };
+    Pruner::start(parts, config).unwrap()
+}
+
+/// A chain on the real engine whose rounds have deleted what its window lost: rows and tombstones of it are in the files.
+fn swept(told: &Arc<Told>) -> (Rig, Pruner, Workload) {
+    let rig = Rig::new(Engine::Rocks);
+    let mut workload = Workload::new(Profile::Uniform, 701);
+    rig.chain.run(&mut workload, 9);
+    rig.cycle(&rig.plan(WINDOW));
+    rig.chain.run(&mut workload, 120);
+    rig.backend.flush().unwrap(); // puts and deletes lie in files of their own
+    let pruner = start(&rig, told);
+    pruner.committed(rig.chain.head());
+    settle(&rig, &pruner);
+    (rig, pruner, workload)
+}
+
+/// Until the rounds have nothing left to do.
+fn settle(rig: &Rig, pruner: &Pruner) {
+    until(|| {
+        later(rig, pruner, Duration::from_millis(10));
+        let lag = pruner.status().incremental.unwrap().lag_nodes;
+        !pruner.status().running && lag == Some(0) && rig.chain.floor().get() == rig.chain.head().get() + 1 - WINDOW
+    });
+}
+
+fn until(reached: impl Fn() -> bool) {
+    while !reached() {
+        thread::yield_now(); // no time passes
+    }
+}
+
+/// Time passes, and the worker looks again.
+fn later(rig: &Rig, pruner: &Pruner, time: Duration) {
+    rig.clock.advance(time);
+    assert_eq!(pruner.command(Command::Enable), Reply::Accepted); // it was on, and wakes the worker
+}
+
+/// Deletes and rows in the files.
+fn in_files(rig: &Rig) -> (u64, u64) {
+    let files = rig.backend.node_files().unwrap();
+    (files.iter().map(|file| file.deletes).sum(), files.iter().map(|file| file.entries).sum())
+}
+
+#[test]
+fn an_idle_chain_gives_the_space_of_deleted_rows_back() {
+    let told = Arc::new(Told::default());
+    let (rig, pruner, _) = swept(&told);
+    let live = check::present(&rig.chain.store).len() as u64;
+    until(|| {
+        later(&rig, &pruner, Duration::from_secs(40));
+        told.reclaimed().is_some()
+    });
+    assert_eq!(in_files(&rig), (0, live), "each row of the files is a node that is there");
+    let Some(Event::SpaceReclaimed(reclaimed)) = told.reclaimed() else { panic!("nothing was told") };
+    let Reclaimed { ranges, deletes_before, deletes_after, bytes_before, bytes_after, .. } = reclaimed;
+    assert!(ranges > 0 && deletes_before > 100 && bytes_after < bytes_before, "{:?}", told.reclaimed());
+    let status = pruner.status().reclaim.unwrap();
+    assert_eq!((deletes_after, status.found.unwrap().deletes, status.under_way), (0, 0, false));
+    assert_eq!((status.ranges_total, status.failure), (ranges, None));
+    check::exact(&rig.chain, "nothing else went");
+    let files = rig.backend.node_files().unwrap();
+    later(&rig, &pruner, Duration::from_secs(3600));
+    drop(pruner); // the worker has looked for the last time
+    assert_eq!(rig.backend.node_files().unwrap(), files, "each range once");
+}
+
+#[test]
+fn no_range_is_rewritten_while_commits_come() {
+    let told = Arc::new(Told::default());
+    let (rig, pruner, mut workload) = swept(&told);
+    for _ in 0..20 {
+        later(&rig, &pruner, Duration::from_secs(20)); // never as long as an idle chain takes
+        rig.chain.run(&mut workload, 1);
+        pruner.committed(rig.chain.head());
+        let swept = pruner.status().incremental.unwrap().slices_total;
+        until(|| pruner.status().incremental.unwrap().slices_total > swept);
+    }
+    let status = pruner.status().reclaim.unwrap();
+    assert_eq!((status.ranges_total, status.under_way, told.reclaimed()), (0, false, None));
+}
