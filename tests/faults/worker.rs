@@ -235,8 +235,10 @@ fn the_complete_marker_is_the_last_durable_write() {
             let plan = rig.plan(WINDOW).in_order().batches(20).by(mark, sweep);
             faulty.freeze_after(n);
             let died = plan.run(&rig.env(&plan, &Hooks::none()));
-            assert_eq!(died.is_ok(), n == whole, "{mark:?} {sweep:?} write {n}: {died:?}");
+            assert!(died.is_ok() || n < whole, "{mark:?} {sweep:?} write {n}: {died:?}");
             let certificate = rig.state_dir().join("certificates/cycle-00000001.json");
+            // What a cycle came to stands, also where the last writes, which say that it has ended, fail.
+            assert!(certificate.exists() || died.is_err(), "{mark:?} {sweep:?} write {n}: {died:?}");
             let rig = rig.crashed(faulty.crash_image(CrashTail::Lost).unwrap());
             let records = StoreRecords(Arc::clone(&rig.chain.store));
             if certificate.exists() && PhaseRecord::load(&records).unwrap().is_none() {

@@ -44,6 +44,9 @@ pub(super) fn settled(
 pub(crate) fn end_or_leave(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) {
     if let Err(error) = end(env, order, event) {
         tracing::warn!(%error, "an ended cycle could not be cleaned up; the worker, or the next start, does it");
+        if let Some(freeze) = Freeze::by(&error, None, env.parts.clock.unix_ms()) {
+            freeze.save_or_tell(&*env.parts.records);
+        }
         env.observer.left(&Left::Unended { event, error });
     }
 }

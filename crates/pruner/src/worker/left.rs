@@ -19,6 +19,7 @@ use crate::{
     control::{Control, Left},
     cycle,
     error::PruneError,
+    outcome::Freeze,
     phase::PhaseEvent,
     recovery::{Remedy, remedy},
 };
@@ -120,7 +121,12 @@ impl Inner {
 
     fn leave(&self, how: TakeUp, error: &PruneError) {
         let now = self.parts.clock.monotonic();
-        let (failures, wait) = self.shared.lock().left.again(how, now);
+        let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
+        let (failures, wait) = {
+            let mut shared = self.shared.lock();
+            shared.freeze = freeze.or(shared.freeze.take()); // I11: it holds also where it could not be saved
+            shared.left.again(how, now)
+        };
         self.recovery.outside_failed(failures, error, wait);
     }
 }
