@@ -68,20 +68,23 @@ fn physical_size_after_a_cycle_is_close_to_a_fresh_copy() {
     }
 }
 
-/// A cycle beside commits leaves the tombstones of little garbage to the engine, unless somebody waits for the space (L3).
+/// A cycle beside commits leaves the tombstones of little garbage to the engine, unless somebody waits for the
+/// space, or the store is small (L3).
 #[test]
-fn a_store_is_rewritten_where_much_of_it_is_garbage_or_somebody_waits_for_the_space() {
-    use Trigger::{Garbage, LowDisk, Operator, Orders, Schedule};
+fn a_store_is_rewritten_where_it_is_small_or_much_of_it_is_garbage_or_somebody_waits_for_the_space() {
+    use Trigger::{Garbage, LowDisk, Operator, Orders, Rollback, Schedule};
     let rig = Rig::new(Engine::Rocks);
     rig.chain.grow(Profile::Uniform, 144, 200);
-    let cycles = [(190, Garbage), (170, Orders), (160, Operator), (60, Garbage), (55, LowDisk), (5, Schedule)];
+    let cycles =
+        [(190, Garbage), (170, Orders), (165, Rollback), (160, Operator), (60, Garbage), (55, LowDisk), (5, Schedule)];
     let taken = cycles.map(|(keep_last, trigger)| {
-        let plan = rig.plan(keep_last).by(MarkChoice::Scan, SweepChoice::Auto);
+        let mut plan = rig.plan(keep_last).by(MarkChoice::Scan, SweepChoice::Auto);
+        plan.config.small_store = if trigger == Rollback { 1 << 30 } else { 0 };
         let order = CycleOrder { trigger, ..plan.order() };
         let certificate = cycle::run(&rig.env(&plan, &Hooks::none()), &order).unwrap().certificate;
         let (mark, sweep) = (certificate.mark.unwrap(), certificate.sweep);
         let (present, dead) = (mark.present_nodes.unwrap(), mark.present_nodes.unwrap() - mark.live_nodes);
-        let least = if matches!(trigger, LowDisk | Operator) { 200 } else { 4 };
+        let least = if matches!(trigger, LowDisk | Operator | Rollback) { 200 } else { 4 };
         let expected = if dead * least < present { SweepStrategy::Delete } else { SweepStrategy::Filter };
         assert_eq!(sweep.strategy, expected, "{trigger:?}: {dead} of {present}: {}", sweep.why);
         assert_eq!((sweep.reclaimed, sweep.deleted), (expected == SweepStrategy::Filter, dead), "{}", sweep.why);
@@ -89,7 +92,11 @@ fn a_store_is_rewritten_where_much_of_it_is_garbage_or_somebody_waits_for_the_sp
         expected
     });
     use SweepStrategy::{Delete, Filter};
-    assert_eq!(taken, [Delete, Delete, Filter, Filter, Filter, Filter], "the test needs both ways, for either reason");
+    assert_eq!(
+        taken,
+        [Delete, Delete, Filter, Filter, Filter, Filter, Filter],
+        "the test needs both ways, for each reason"
+    );
 }
 
 /// O6: nothing to delete is an outcome of its own, with its reason, and never a sweep that claims to have worked.

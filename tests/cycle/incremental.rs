@@ -267,7 +267,8 @@ fn history(seed: u64, profile: Profile) -> u64 {
     let rng = &mut ChaCha8Rng::seed_from_u64(seed);
     println!("incremental history {profile:?} seed {seed}");
     let mut workload = Workload::new(profile, seed);
-    let mut swept = Swept::new(Rig::new(Engine::Memory), 1);
+    let marks_limit = if seed % 3 == 2 { 8 } else { STORE.marks_limit }; // more marks than that are read
+    let mut swept = Swept::new(Rig::with(Engine::Memory, StoreConfig { marks_limit, ..STORE }), 1);
     let mut retained = Retained::of(&mut swept, any_keep(rng));
     let mut pins: Vec<Pin> = Vec::new();
     let mut nodes = 0;

@@ -56,6 +56,8 @@ pub struct Rig {
     pub clock: Arc<ManualClock>,
     memory: Option<MemoryBackend>,
     dir: Arc<Home>,
+    /// Marks that its store holds in memory, over restarts too.
+    marks_limit: usize,
 }
 
 /// The folder of a rig; one that nobody else owns goes with it.
@@ -140,7 +142,7 @@ impl Rig {
         let memory = (engine == Engine::Memory).then(MemoryBackend::new);
         let backend = open(&dir, memory.as_ref());
         let chain = Chain::open_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock: Arc::default(), memory, dir }
+        Self { chain, backend, clock: Arc::default(), memory, dir, marks_limit: config.marks_limit }
     }
 
     /// The store on the real engine that a folder holds, or a new one; the folder stays. Another process may have made
@@ -154,13 +156,13 @@ impl Rig {
     pub fn over(folder: &Path, backend: Arc<dyn Backend>, (archive, config): (Arc<Archive>, StoreConfig)) -> Self {
         let dir = Arc::new(Home { path: folder.to_owned(), _own: None });
         let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
-        Self { chain, backend, clock: Arc::default(), memory: None, dir }
+        Self { chain, backend, clock: Arc::default(), memory: None, dir, marks_limit: config.marks_limit }
     }
 
     /// A chain of somebody's making on a backend in memory or around one, beside a folder of its own.
     pub fn on(chain: Chain, backend: Arc<dyn Backend>) -> Self {
         let dir = Home::new();
-        Self { chain, backend, clock: Arc::default(), memory: None, dir }
+        Self { chain, backend, clock: Arc::default(), memory: None, dir, marks_limit: STORE.marks_limit }
     }
 
     /// A copy of this rig, in memory, behind a backend that fails where it is told to and counts what it is asked.
@@ -175,7 +177,7 @@ impl Rig {
         let (memory, dir) = (self.memory().copy(), Home::new());
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
         let chain = self.chain.fork_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir }
+        Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir, marks_limit: config.marks_limit }
     }
 
     /// The store in memory under this rig.
@@ -195,17 +197,18 @@ impl Rig {
 
     /// Ends the process and leaves the store closed.
     pub fn rest(self) -> AtRest {
-        let Self { chain, backend, clock, memory, dir } = self;
+        let Self { chain, backend, clock, memory, dir, marks_limit } = self;
         let archive = Arc::clone(&chain.archive);
         drop((chain, backend));
-        AtRest { archive, clock, memory: memory.map(|memory| memory.copy()), dir }
+        AtRest { archive, clock, memory: memory.map(|memory| memory.copy()), dir, marks_limit }
     }
 
     /// What a crash leaves of this rig if its store is found as `memory`.
     pub fn crashed(self, memory: MemoryBackend) -> Self {
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
-        let chain = self.chain.fork(Arc::clone(&backend));
-        Self { chain, backend, clock: self.clock, memory: Some(memory), dir: self.dir }
+        let Self { chain, clock, dir, marks_limit, .. } = self;
+        let chain = chain.fork_with(Arc::clone(&backend), StoreConfig { marks_limit, ..STORE });
+        Self { chain, backend, clock, memory: Some(memory), dir, marks_limit }
     }
 
     /// The folder of the store.
@@ -272,6 +275,7 @@ pub struct AtRest {
     clock: Arc<ManualClock>,
     memory: Option<MemoryBackend>,
     dir: Arc<Home>,
+    marks_limit: usize,
 }
 
 impl AtRest {
@@ -282,10 +286,11 @@ impl AtRest {
 
     /// Opens the store again.
     pub fn wake(self) -> Rig {
-        let Self { archive, clock, memory, dir } = self;
+        let Self { archive, clock, memory, dir, marks_limit } = self;
         let backend = open(&dir, memory.as_ref());
-        let chain = Chain { archive, ..Chain::open(Arc::clone(&backend)) };
-        Rig { chain, backend, clock, memory, dir }
+        let config = StoreConfig { marks_limit, ..STORE };
+        let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
+        Rig { chain, backend, clock, memory, dir, marks_limit }
     }
 }
 

@@ -44,6 +44,9 @@ pub struct CycleConfig {
     pub threads: NonZeroUsize,
     /// Bytes of files that one range of the sweep rewrites, about: the grain of progress, pause and extra disk.
     pub range_bytes: NonZeroU64,
+    /// A store with fewer bytes of nodes is rewritten, however little of it is garbage: that takes no time, and what the engine
+    /// leaves in its youngest files would be large against it.
+    pub small_store: u64,
     /// Most nodes in one delete batch: the longest a commit may wait for the pruner (I12).
     pub delete_batch: NonZeroUsize,
     /// Bytes the sweep may move per second; absent means no brake.
@@ -64,6 +67,7 @@ impl CycleConfig {
             memory_budget: 1 << 30,
             threads: NonZeroUsize::MIN.saturating_add(1),
             range_bytes: NonZeroU64::MIN.saturating_add((256 << 20) - 1),
+            small_store: 128 << 20,
             delete_batch: NonZeroUsize::MIN.saturating_add(999),
             io_limit: None,
             verify_sample: 1000,

@@ -349,7 +349,7 @@ fn sweep_under(
         permit: guard.permit(),
         barrier: &barrier,
         mark: &marked.mark,
-        outlook: outlook(env, order, (marked, &cursor.record)),
+        outlook: outlook(env, order, (marked, &cursor.record))?,
         range_bytes: order.config.range_bytes.get(),
         delete_batch: order.config.delete_batch,
         pace,

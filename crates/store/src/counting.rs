@@ -183,14 +183,15 @@ impl Counting {
     pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<Self, StoreError> {
         let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
         let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
-        let (marks, stored, lost) = (Marks::load(view, head)?, StoredRecord::load(view)?, CountsLost::load(view)?);
+        let marks = Marks::load(view, head, config.marks_limit)?;
+        let (stored, lost) = (StoredRecord::load(view)?, CountsLost::load(view)?);
         Ok(Self { mode, lost, marks, stored, ..Self::new(config) })
     }
 
     /// Counts nothing yet.
     pub(crate) fn new(config: StoreConfig) -> Self {
-        let StoreConfig { journal, pending_limit, .. } = config;
-        let (marks, stored) = (Marks::none(), StoredRecord { nodes: 0 });
+        let StoreConfig { journal, pending_limit, marks_limit, .. } = config;
+        let (marks, stored) = (Marks::none(marks_limit), StoredRecord { nodes: 0 });
         Self { mode: Mode::Off, lost: None, pending: None, settled: 0, limit: pending_limit, marks, stored, journal }
     }
 

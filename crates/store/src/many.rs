@@ -13,8 +13,8 @@
 //! no cycle has looked for shared nodes since; other marks stay, and only keep more.
 //!
 //! Costs: 20 bytes of disk per shared node; 8 bytes of memory per mark that the orders above the floor made first; in memory
-//! at most about 40 MiB, beyond which marks are read again, one batched
-//! read per commit and slice, and written each time.
+//! about 40 bytes each up to a limit, beyond which marks are read again, one batched read per commit and slice, and written
+//! each time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
@@ -30,9 +30,6 @@ use crate::{
     schema::Table,
 };
 
-/// The most marks that are held in memory.
-const MOST: usize = 1 << 20;
-
 /// Fingerprints, each with the order of its last mark.
 type Orders = HashMap<u64, Order, ByFingerprint>;
 
@@ -41,6 +38,8 @@ type Orders = HashMap<u64, Order, ByFingerprint>;
 pub(crate) struct Marks {
     /// Nothing once there are too many of them.
     known: Option<Orders>,
+    /// The most that are held.
+    limit: usize,
     /// Marks that were made again up to this order may have an older one on disk.
     unsure: Order,
     /// Fingerprints that had no mark before these orders marked them.
@@ -58,16 +57,16 @@ pub(crate) enum Marked<'a> {
 }
 
 impl Marks {
-    /// No marks.
-    pub(crate) fn none() -> Self {
-        Self { known: Some(Orders::default()), unsure: Order::GENESIS, new: BTreeMap::new() }
+    /// No marks, and room for so many.
+    pub(crate) fn none(limit: usize) -> Self {
+        Self { known: Some(Orders::default()), limit, unsure: Order::GENESIS, new: BTreeMap::new() }
     }
 
     /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room.
     ///
     /// Errors: a failed read.
-    pub(crate) fn load(view: &dyn View, head: Order) -> Result<Self, StoreError> {
-        let mut marks = Self { unsure: head, ..Self::none() };
+    pub(crate) fn load(view: &dyn View, head: Order, limit: usize) -> Result<Self, StoreError> {
+        let mut marks = Self { unsure: head, ..Self::none(limit) };
         view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, _| {
             marks.add(number(key), head);
             if marks.known.is_some() { Flow::Continue(()) } else { Flow::Break(()) }
@@ -82,7 +81,7 @@ impl Marks {
             let last = known.entry(fingerprint).or_insert(order);
             *last = order.max(*last);
         }
-        if known.len() > MOST {
+        if known.len() > self.limit {
             self.forget();
         }
     }
@@ -100,7 +99,7 @@ impl Marks {
                 }
             }
         }
-        if known.len() > MOST {
+        if known.len() > self.limit {
             return self.forget();
         }
         if !new.is_empty() {
@@ -276,7 +275,7 @@ mod tests {
         [3, 5].into_iter().for_each(|n| put(&mut batch, n, Order::new(1)));
         backend.write(&batch, Durability::Logged).unwrap();
         let view = backend.view().unwrap();
-        let mut marks = Marks::load(&*view, Order::new(1)).unwrap();
+        let mut marks = Marks::load(&*view, Order::new(1), 9).unwrap();
         let answers = |marks: &Marks| {
             let marked = marks.ask(&*view, || (3..7).collect()).unwrap();
             [3, 4, 5, 6].map(|n| marked.contains(&hash(n)))
@@ -285,7 +284,8 @@ mod tests {
         marks.add([6], Order::new(2));
         marks.remove(&[3]);
         assert_eq!(answers(&marks), [false, false, true, true]);
-        marks.add(100..=100 + MOST as u64, Order::new(2));
+        marks.add(100..108, Order::new(2));
+        assert_eq!(marks.count(), None);
         assert!(matches!(marks.ask(&*view, BTreeSet::new).unwrap(), Marked::Read(_)));
         assert_eq!(answers(&marks), [true, false, true, false], "as the disk has it");
         assert!(
@@ -327,7 +327,7 @@ mod tests {
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
         put(&mut batch, 7, order(3));
         backend.write(&batch, Durability::Logged).unwrap();
-        let mut marks = Marks::load(&*backend.view().unwrap(), order(5)).unwrap();
+        let mut marks = Marks::load(&*backend.view().unwrap(), order(5), 9).unwrap();
         assert!(marks.is_written(7) && !marks.is_written(8));
         assert!(!is_old(&marks, 3, 4), "the process before may have made it again up to its last order");
         assert!(is_old(&marks, 3, 5));

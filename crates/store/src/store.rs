@@ -7,6 +7,7 @@ mod active;
 mod counts;
 mod expire;
 mod floor;
+mod permits;
 mod pin;
 mod rollback;
 mod room;
@@ -33,7 +34,7 @@ use crate::{
     gate::{ChainState, Commit, Committed, Writer},
     journal,
     lost::CountsLost,
-    permit::{Fence, Occupied, Permit},
+    permit::{Fence, Permit},
     point::{Point, reached},
     reserve::Reserve,
 };
@@ -58,12 +59,17 @@ pub struct StoreConfig {
     /// The most nodes of unsettled journal entries that are remembered, at about 100 bytes each; what comes after them is
     /// left to a major cycle.
     pub pending_limit: usize,
+    /// The most marks of shared nodes that are held in memory, at about 40 bytes each; where there are more, commits and
+    /// slices read those that they ask for.
+    pub marks_limit: usize,
 }
 
 impl StoreConfig {
-    /// Commits that are journalled, with room for ten million nodes created during a cycle and as many that wait to go.
+    /// Commits that are journalled, with room for ten million nodes created during a cycle and as many that wait to go, and
+    /// for a million marks.
     pub const fn new(durability: Durability) -> Self {
-        Self { durability, barrier_limit: 10_000_000, journal: true, pending_limit: 10_000_000 }
+        let (barrier_limit, pending_limit) = (10_000_000, 10_000_000);
+        Self { durability, barrier_limit, journal: true, pending_limit, marks_limit: 1 << 20 }
     }
 }
 
@@ -275,45 +281,6 @@ impl Store {
             self.barrier.record_fingerprints(row.created.into_iter());
         })?;
         Ok(hold)
-    }
-
-    /// Issues the only current permit; every earlier one is dead before this returns (S39).
-    pub fn issue_permit(&self) -> Permit {
-        if let Some(permit) = self.fence.issue_if_free() {
-            return permit;
-        }
-        let _gate = self.gate.lock();
-        self.fence.issue()
-    }
-
-    /// Issues the only current permit if nobody has one. Waits for nobody.
-    ///
-    /// Errors: who has one.
-    pub fn try_issue_permit(&self) -> Result<Permit, Occupied> {
-        loop {
-            if let Some(permit) = self.fence.issue_if_free() {
-                return Ok(permit);
-            }
-            if let Some(occupied) = self.fence.occupied() {
-                return Err(occupied);
-            }
-        }
-    }
-
-    /// Makes that permit useless, as [`Store::revoke`] does; a later one stays what it is.
-    pub fn vacate(&self, occupied: Occupied) {
-        let _gate = self.gate.lock();
-        if self.fence.occupied() == Some(occupied) {
-            self.fence.revoke();
-        }
-    }
-
-    /// Makes the permit useless; once this returns its holders delete nothing (I10). A later one stays what it is.
-    pub fn revoke(&self, permit: &Permit) {
-        let _gate = self.gate.lock();
-        if permit.belongs_to(&self.fence) && permit.is_current() {
-            self.fence.revoke();
-        }
     }
 
     /// Deletes condemned nodes except those created since the view, with the cursor in the same batch.

@@ -24,14 +24,15 @@ impl Config {
 
     /// How the store behaves.
     pub fn store(&self) -> StoreConfig {
+        let durability = match self.chain.durability {
+            DurabilityChoice::Synced => Durability::Synced,
+            DurabilityChoice::Logged => Durability::Logged,
+        };
         StoreConfig {
-            durability: match self.chain.durability {
-                DurabilityChoice::Synced => Durability::Synced,
-                DurabilityChoice::Logged => Durability::Logged,
-            },
             barrier_limit: self.pruner.barrier_limit.get(),
             journal: self.pruner.enabled,
             pending_limit: self.pruner.pending_limit.get(),
+            ..StoreConfig::new(durability)
         }
     }
 

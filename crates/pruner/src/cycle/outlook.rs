@@ -3,28 +3,36 @@
 use super::{CycleEnv, CycleOrder, Marked};
 use crate::{
     certificate::Trigger,
+    error::PruneError,
     phase::PhaseRecord,
     sweep::{Outlook, SmallGarbage, SweepStrategy},
 };
 
 /// How the sweep of a store that goes on being written looks from here.
-pub(super) fn outlook(env: &CycleEnv, order: &CycleOrder<'_>, (marked, record): (&Marked, &PhaseRecord)) -> Outlook {
-    let store = &env.parts.store;
-    Outlook {
-        filter: store.backend().sweep_slot().is_some(),
-        small_garbage: if store.head().is_some() { beside_commits(order, record) } else { SmallGarbage::Rewrite },
-        ..marked.outlook_at_rest(order)
-    }
+///
+/// Errors: files that cannot be listed.
+pub(super) fn outlook(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    (marked, record): (&Marked, &PhaseRecord),
+) -> Result<Outlook, PruneError> {
+    let (store, backend) = (&env.parts.store, env.parts.store.backend());
+    let bytes: u64 = backend.node_files()?.iter().map(|file| file.bytes).sum();
+    let small_garbage = match store.head() {
+        Some(_) => beside_commits(order, record, bytes),
+        None => SmallGarbage::Rewrite,
+    };
+    Ok(Outlook { filter: backend.sweep_slot().is_some(), small_garbage, ..marked.outlook_at_rest(order) })
 }
 
 /// Whoever waits for the space gets it at once; a rewrite that was interrupted goes on as one.
-fn beside_commits(order: &CycleOrder<'_>, record: &PhaseRecord) -> SmallGarbage {
+fn beside_commits(order: &CycleOrder<'_>, record: &PhaseRecord, bytes: u64) -> SmallGarbage {
     use Trigger::{Counts, Garbage, LowDisk, Operator, Orders, Resumed, Rollback, Schedule};
     let is_waited_for = match order.trigger {
         LowDisk | Operator => true,
         Orders | Resumed | Counts | Garbage | Schedule | Rollback => false,
     };
-    if is_waited_for || record.swept_by == Some(SweepStrategy::Filter) {
+    if is_waited_for || bytes < order.config.small_store || record.swept_by == Some(SweepStrategy::Filter) {
         SmallGarbage::LeaveTraces
     } else {
         SmallGarbage::LeaveToCompaction

@@ -142,7 +142,7 @@ pub struct Outlook {
 pub enum SmallGarbage {
     /// Ordinary compaction absorbs them: the store goes on being written.
     LeaveToCompaction,
-    /// The same, where there is next to none; else somebody waits for the space.
+    /// The same, where there is next to none; else a rewrite is worth its while.
     LeaveTraces,
     /// Nothing will compact the store after us: it is rewritten.
     Rewrite,
