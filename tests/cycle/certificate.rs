@@ -99,6 +99,31 @@ fn a_store_is_rewritten_where_it_is_small_or_much_of_it_is_garbage_or_somebody_w
     );
 }
 
+/// L2: whoever waits for the space gets that of deletes that the engine has not compacted over yet, too.
+#[test]
+fn a_cycle_that_somebody_waits_for_gives_the_space_of_earlier_deletes_back() {
+    for waits in [Trigger::LowDisk, Trigger::Operator] {
+        let rig = Rig::new(Engine::Rocks);
+        rig.chain.grow(Profile::Uniform, 145, 200);
+        let mut plan = rig.plan(150).by(MarkChoice::Scan, SweepChoice::Auto);
+        plan.config.small_store = 0;
+        let cycle = |trigger| {
+            let order = CycleOrder { trigger, ..plan.order() };
+            cycle::run(&rig.env(&plan, &Hooks::none()), &order).unwrap().certificate.sweep
+        };
+        let deletes = || {
+            rig.backend.flush().unwrap();
+            rig.backend.node_files().unwrap().iter().map(|file| file.deletes).sum::<u64>()
+        };
+        let first = cycle(Trigger::Garbage);
+        assert_eq!((first.strategy, first.reclaimed), (SweepStrategy::Delete, false), "{}", first.why);
+        assert!(deletes() >= first.deleted / 2, "the test needs tombstones: {}", deletes());
+        let second = cycle(waits);
+        assert_eq!((second.strategy, second.reclaimed, deletes()), (SweepStrategy::Nothing, true, 0), "{}", second.why);
+        check::exact(&rig.chain, &format!("seed 145, {waits:?}"));
+    }
+}
+
 /// O6: nothing to delete is an outcome of its own, with its reason, and never a sweep that claims to have worked.
 #[test]
 fn a_run_without_effect_does_not_report_success() {

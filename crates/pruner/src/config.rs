@@ -67,7 +67,7 @@ impl CycleConfig {
             memory_budget: 1 << 30,
             threads: NonZeroUsize::MIN.saturating_add(1),
             range_bytes: NonZeroU64::MIN.saturating_add((256 << 20) - 1),
-            small_store: 128 << 20,
+            small_store: 64 << 20,
             delete_batch: NonZeroUsize::MIN.saturating_add(999),
             io_limit: None,
             verify_sample: 1000,

@@ -179,13 +179,16 @@ struct Judged {
 }
 
 impl Counting {
-    /// Reads how an earlier process counted. Without a journal nothing is counted from the next commit on.
-    pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<Self, StoreError> {
+    /// Reads how an earlier process counted, and why it is not so any more, which is to be written BEFORE anything else: a
+    /// mark that cannot be read may be the only one of its node. Without a journal nothing is counted from the next commit on.
+    pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<(Self, Option<CountsLost>), StoreError> {
         let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
         let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
-        let marks = Marks::load(view, head, config.marks_limit)?;
+        let (marks, unreadable) = Marks::load(view, head, config.marks_limit)?;
         let (stored, lost) = (StoredRecord::load(view)?, CountsLost::load(view)?);
-        Ok(Self { mode, lost, marks, stored, ..Self::new(config) })
+        let new = unreadable.filter(|_| mode != Mode::Off).map(|_| CountsLost { by: LostBy::Mark, order: head.get() });
+        let mode = if new.is_some() { Mode::Off } else { mode };
+        Ok((Self { mode, lost: new.or(lost), marks, stored, ..Self::new(config) }, new))
     }
 
     /// Counts nothing yet.
@@ -219,6 +222,9 @@ impl Counting {
 
     /// Why this commit ends exact counting.
     fn lost_by(&self, plan: &Plan<'_>) -> CountsLost {
+        if let (Mode::Blind, Some(lost)) = (self.mode, self.lost) {
+            return lost; // it was not exact
+        }
         let by = if self.journal { LostBy::Fork } else { LostBy::Unjournalled };
         CountsLost { by, order: plan.order.get() }
     }

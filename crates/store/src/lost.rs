@@ -23,6 +23,8 @@ pub enum LostBy {
     Cursor,
     /// A commit while the journal was off.
     Unjournalled,
+    /// A mark of a shared node that could not be read.
+    Mark,
 }
 
 /// Exact counting ended: nothing is deleted between cycles before one has begun it again.
@@ -71,6 +73,7 @@ impl LostBy {
             Self::Gap => "a gap in the commit journal",
             Self::Cursor => "an unusable cursor of the sweep",
             Self::Unjournalled => "commits without a journal",
+            Self::Mark => "a mark of a shared node that cannot be read",
         }
     }
 }

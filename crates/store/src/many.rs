@@ -62,16 +62,18 @@ impl Marks {
         Self { known: Some(Orders::default()), limit, unsure: Order::GENESIS, new: BTreeMap::new() }
     }
 
-    /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room.
+    /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room, and the first that
+    /// cannot be read: it may stand for a node that nothing else marks.
     ///
     /// Errors: a failed read.
-    pub(crate) fn load(view: &dyn View, head: Order, limit: usize) -> Result<Self, StoreError> {
-        let mut marks = Self { unsure: head, ..Self::none(limit) };
-        view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, _| {
+    pub(crate) fn load(view: &dyn View, head: Order, limit: usize) -> Result<(Self, Option<StoreError>), StoreError> {
+        let (mut marks, mut unreadable) = (Self { unsure: head, ..Self::none(limit) }, None);
+        view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
+            unreadable = unreadable.take().or_else(|| check(key, value).err());
             marks.add(number(key), head);
             if marks.known.is_some() { Flow::Continue(()) } else { Flow::Break(()) }
         })?;
-        Ok(marks)
+        Ok((marks, unreadable))
     }
 
     /// These are marked on disk now, as of an order or a later one.
@@ -153,13 +155,15 @@ impl Marks {
         self.known.as_ref().is_some_and(|known| known.contains_key(&fingerprint))
     }
 
-    /// Whether a mark, with its order on disk, was not made again after `traced`.
+    /// Whether a mark, with its order on disk, was not made again after `traced`. One that cannot be read is judged by what is
+    /// in memory, or is not old.
     pub(crate) fn is_old(&self, (fingerprint, on_disk): (u64, Order), traced: Order) -> bool {
         let last = match &self.known {
             Some(known) => known.get(&fingerprint).copied(),
             None => Some(self.unsure),
         };
-        on_disk <= traced && last.is_none_or(|last| last <= traced)
+        let is_old = on_disk <= traced || (on_disk == UNREADABLE && self.known.is_some());
+        is_old && last.is_none_or(|last| last <= traced)
     }
 
     /// Looks up those that `asked` names, or all at once where they are in memory.
@@ -220,11 +224,14 @@ pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64
     Ok(marked)
 }
 
-/// The order that the value of a row stands for; one that is none is a mark that never gets old (I8).
+/// Stands for an order that cannot be read: no mark of it is older than anything (I8).
+pub(crate) const UNREADABLE: Order = Order::new(u64::MAX);
+
+/// The order that the value of a row stands for, or [`UNREADABLE`].
 pub(crate) fn order_of(key: &[u8], value: &[u8]) -> Order {
     match decode(key, value) {
         Ok(order) => order,
-        Err(_) => Order::new(u64::MAX),
+        Err(_) => UNREADABLE,
     }
 }
 
@@ -275,7 +282,7 @@ mod tests {
         [3, 5].into_iter().for_each(|n| put(&mut batch, n, Order::new(1)));
         backend.write(&batch, Durability::Logged).unwrap();
         let view = backend.view().unwrap();
-        let mut marks = Marks::load(&*view, Order::new(1), 9).unwrap();
+        let mut marks = Marks::load(&*view, Order::new(1), 9).unwrap().0;
         let answers = |marks: &Marks| {
             let marked = marks.ask(&*view, || (3..7).collect()).unwrap();
             [3, 4, 5, 6].map(|n| marked.contains(&hash(n)))
@@ -327,7 +334,7 @@ mod tests {
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
         put(&mut batch, 7, order(3));
         backend.write(&batch, Durability::Logged).unwrap();
-        let mut marks = Marks::load(&*backend.view().unwrap(), order(5), 9).unwrap();
+        let mut marks = Marks::load(&*backend.view().unwrap(), order(5), 9).unwrap().0;
         assert!(marks.is_written(7) && !marks.is_written(8));
         assert!(!is_old(&marks, 3, 4), "the process before may have made it again up to its last order");
         assert!(is_old(&marks, 3, 5));

@@ -142,7 +142,12 @@ impl Store {
         let store = Self::build(backend, config)?; // claims the engine BEFORE its state is read
         let view = store.view()?;
         let mut gate = store.gate.lock();
-        *gate = Counting::load(&*view, config)?;
+        let (counting, lost) = Counting::load(&*view, config)?;
+        *gate = counting;
+        match lost.map_or(Ok(()), |lost| store.end_counts(&mut gate, lost)) {
+            Ok(()) | Err(StoreError::ReadOnly) => {} // where nothing is written, nothing is counted either
+            Err(error) => return Err(error),
+        }
         store.note(&gate);
         drop(gate);
         *store.chain.write() = Some(ChainState::load(&*view)?);
@@ -297,6 +302,8 @@ impl Store {
         if !permit.is_current() {
             return Err(StoreError::PermitRevoked); // I10
         }
+        // A cursor in the same batch is lost with the deletes, if at all; one that is kept elsewhere comes after them.
+        let durability = if condemned.cursor.is_empty() { self.writer.durability } else { Durability::Logged };
         let mut batch = condemned.cursor;
         let mut deleted = Deleted { nodes: 0, spared: 0 };
         for hash in condemned.hashes {
@@ -308,7 +315,7 @@ impl Store {
             }
         }
         reached(Point::BatchJudged);
-        self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9): lost together, if at all
+        self.backend().write(&batch, durability)?; // deletes and cursor together (I9)
         reached(Point::BatchWritten);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next delete batch (I12)
         Ok(deleted)

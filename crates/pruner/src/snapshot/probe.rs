@@ -96,7 +96,7 @@ impl AtomicSnapshotManager {
 
     /// How the lock stands.
     pub(crate) fn lock_standing(&self) -> LockStanding {
-        let standing = |lock: &Lock| match lock.permit.is_current() {
+        let standing = |lock: &Lock| match lock.is_alive() {
             true => LockStanding::Held(lock.phase, lock.permit.generation()),
             false => LockStanding::Dead(lock.phase, lock.permit.generation()),
         };

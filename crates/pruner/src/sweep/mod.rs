@@ -291,10 +291,22 @@ impl SweepJob<'_> {
             }
             SweepStrategy::Nothing => {}
         }
+        self.give_back(report)?;
         match (strategy, reclaim) {
             (SweepStrategy::Nothing, _) => report.kept = self.outlook.rows(),
             (SweepStrategy::Delete, Reclaim::LeaveToCompaction) => {} // counted row by row
             (SweepStrategy::Delete | SweepStrategy::Filter, _) => report.kept = self.rows_in_files()?,
+        }
+        Ok(())
+    }
+
+    /// Whoever waits for the space gets that of earlier deletes, too.
+    fn give_back(&self, report: &mut SweepReport) -> Result<(), PruneError> {
+        let is_wanted = !report.reclaimed && self.outlook.small_garbage == SmallGarbage::LeaveTraces;
+        if is_wanted && Tombstones::measure(self.store.backend())?.are_many() {
+            ranges::reclaim(self)?;
+            report.reclaimed = true;
+            report.why.push_str("; the space of earlier deletes is given back");
         }
         Ok(())
     }

@@ -122,6 +122,7 @@ impl Inner {
     fn leave(&self, how: TakeUp, error: &PruneError) {
         let now = self.parts.clock.monotonic();
         let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
+        let freeze = freeze.inspect(|freeze| freeze.save_or_tell(&*self.parts.records));
         let (failures, wait) = {
             let mut shared = self.shared.lock();
             shared.freeze = freeze.or(shared.freeze.take()); // I11: it holds also where it could not be saved

@@ -5,6 +5,7 @@
 //! again; each range once, then nothing before the next commit.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread::{self, Builder},
     time::Duration,
@@ -23,6 +24,7 @@ use crate::{
     error::PruneError,
     events::{Event, Reclaimed},
     metrics,
+    outcome::Freeze,
     sweep::{self, Tombstones},
 };
 
@@ -65,7 +67,18 @@ pub(super) struct ReclaimShared {
     not_before: Duration,
     stands: Stands,
     pass: Option<Pass>,
+    /// Steps in a row that failed.
+    failures: u32,
     status: ReclaimStatus,
+}
+
+/// Ends the watch on a rewrite, also where the rewrite panics.
+struct EndsWatch<'a>(&'a Control);
+
+impl Drop for EndsWatch<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// How it stands.
@@ -136,17 +149,44 @@ impl Inner {
     pub(super) fn reclaim(&self, control: &Control) {
         let began = self.parts.clock.monotonic();
         let pass = self.shared.lock().reclaim.pass.clone();
-        let step = self.watched(control, || self.step(pass.as_ref()));
+        let stepped = catch_unwind(AssertUnwindSafe(|| self.watched(control, || self.step(control, pass.as_ref()))));
+        let panicked = stepped.is_err().then(|| "giving space back panicked; see the log".to_owned());
+        let step = stepped.unwrap_or_else(|_| Err(PruneError::Invariant("giving space back panicked".to_owned())));
         let now = self.parts.clock.monotonic();
+        let freeze = self.judge(&step);
         let over = {
             let mut shared = self.shared.lock();
             shared.steady.control = None;
+            shared.freeze = freeze.or(shared.freeze.take());
+            shared.poisoned = panicked.or(shared.poisoned.take()); // P14
             shared.reclaim.ended(step, (began, now), self.config.cycle.io_limit.map(|limit| limit.get()))
         };
         self.rested.notify_all();
         if let Some(event) = over {
             self.parts.events.emit(event);
         }
+    }
+
+    /// Tells recovery how a step ended, and freezes deletes where it met damage (I11).
+    fn judge(&self, step: &Result<Step, PruneError>) -> Option<Freeze> {
+        let failures = {
+            let failures = &mut self.shared.lock().reclaim.failures;
+            match step {
+                Ok(_) => std::mem::take(failures),
+                Err(PruneError::Cancelled | PruneError::Stopped) => return None,
+                Err(_) => {
+                    *failures += 1;
+                    *failures
+                }
+            }
+        };
+        let Err(error) = step else {
+            (failures > 0).then(|| self.recovery.outside_succeeded(failures));
+            return None;
+        };
+        self.recovery.outside_failed(failures, error, AGAIN);
+        let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
+        freeze.inspect(|freeze| freeze.save_or_tell(&*self.parts.records))
     }
 
     /// A rewrite that nothing else interrupts ends when the control says so; whoever says so does not wait for it.
@@ -158,9 +198,10 @@ impl Inner {
                 backend.cancel_rewrite();
             });
             watch.map_err(|error| PruneError::Invariant(format!("the watch on a rewrite cannot start: {error}")))?;
+            let ends = EndsWatch(control);
             let worked = work();
             let ended = control.ended();
-            control.cancel(); // ends the watch
+            drop(ends);
             match (worked, ended) {
                 (Err(PruneError::Store(StoreError::Cancelled)), Some(ended)) => Err(ended),
                 (worked, _) => worked,
@@ -168,7 +209,7 @@ impl Inner {
         })
     }
 
-    fn step(&self, pass: Option<&Pass>) -> Result<Step, PruneError> {
+    fn step(&self, control: &Control, pass: Option<&Pass>) -> Result<Step, PruneError> {
         let backend = self.parts.store.backend();
         let found = Tombstones::measure(backend)?;
         if pass.is_none() && !found.are_many() {
@@ -181,6 +222,7 @@ impl Inner {
         if pass.is_none() {
             self.shared.lock().reclaim.pass = Some(Pass { from: None, found, ranges: 0, working: Duration::ZERO });
         }
+        control.checkpoint()?; // whoever ended it before the rewrite began is not waited for by it
         let bytes = sweep::rewrite(backend, &range)?;
         Ok(Step::Range { bytes, next: range.end })
     }

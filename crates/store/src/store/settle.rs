@@ -178,7 +178,8 @@ impl Store {
         let mut gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
-        let missing: Vec<u64> = fingerprints.iter().filter(|print| !marked.contains_key(print)).copied().collect();
+        let is_missing = |print: &&u64| marked.get(print).is_none_or(|order| *order == many::UNREADABLE);
+        let missing: Vec<u64> = fingerprints.iter().filter(is_missing).copied().collect();
         let mut batch = Batch::new();
         missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, traced));
         self.write_unless_empty(&batch)?;
@@ -290,7 +291,7 @@ impl Store {
     }
 
     /// Nothing expires any more before a major cycle has made counts exact again.
-    fn end_counts(&self, gate: &mut Counting, lost: CountsLost) -> Result<(), StoreError> {
+    pub(super) fn end_counts(&self, gate: &mut Counting, lost: CountsLost) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         CountsRecord::lose(&mut batch, lost)?;
         self.backend().write(&batch, Durability::Logged)?;
@@ -314,7 +315,8 @@ fn unneeded(
             next = Some(key.to_vec());
             return Flow::Break(());
         }
-        let old = many::number(key).filter(|_| many::order_of(key, value) <= traced);
+        let order = many::order_of(key, value);
+        let old = many::number(key).filter(|_| order <= traced || order == many::UNREADABLE);
         found.extend(old.filter(|fingerprint| shared.binary_search(fingerprint).is_err()));
         Flow::Continue(())
     })?;
