@@ -1,4 +1,4 @@
-//! The record of a cycle that is not at work: taken up by the loop, before anything else begins.
+//! The record of a cycle that is not at work: taken up by the loop, before anything else that is due.
 //!
 //! What there can be: a sweep that a freeze kept from going on at the start, and a cycle that ended and whose record could
 //! not be removed. Until it is taken up the sweep between cycles deletes nothing; so it is tried again, later each time,

@@ -202,6 +202,38 @@ fn marks_of_an_earlier_process_outlive_a_rollback() {
     assert_eq!(counted.store.marks(), Some(1));
 }
 
+/// I8: a mark that cannot be read may be the only one of its node. Nothing expires, also after a restart, before a cycle has
+/// made the marks anew; which writes that row anew, or takes it away.
+#[test]
+fn a_mark_that_cannot_be_read_ends_exact_counting_until_a_cycle() {
+    for shared in [&[7][..], &[]] {
+        let counted = chain_of(3);
+        counted.commit(&[(7, 2)], &[]);
+        let mut row = Batch::new();
+        row.put(Table::MANY, hash(7).fingerprint().to_be_bytes(), [0; 12]);
+        counted.store.write_rows(&row, Durability::Logged).unwrap();
+        let mut backend = counted.backend.clone();
+        drop(counted);
+        let lost = Some(CountsLost { by: LostBy::Mark, order: 3 });
+        for _ in 0..2 {
+            let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+            assert_eq!((store.counts_lost(), store.counts_are_settled()), (lost, false));
+            assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
+            drop(store);
+            backend = backend.copy();
+        }
+        let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        store.begin_counting();
+        let fingerprints: Vec<u64> = shared.iter().map(|n| hash(*n).fingerprint()).collect();
+        let (permit, mut correction) = (store.issue_permit(), Correction::new((order(3), 2), &fingerprints));
+        while store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+        assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, true));
+        drop(store);
+        let store = Store::open(Arc::new(backend), CONFIG).unwrap();
+        assert_eq!((store.counts_lost(), store.marks()), (None, Some(shared.len() as u64)), "{shared:?}");
+    }
+}
+
 /// The floor is the policy's cutoff: nothing that an order above it lost goes, however often somebody asks.
 #[test]
 fn incremental_never_passes_the_policy_cutoff() {
