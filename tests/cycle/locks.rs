@@ -393,7 +393,12 @@ fn a_reloaded_snapshot_keeps_its_identity_and_age() {
 fn capture_never_pairs_a_root_with_another_order() {
     let rig = Rig::new(Engine::Rocks);
     rig.chain.grow(Profile::Toggle, 102, 5);
-    let manager = manager(&rig, &Hooks::none());
+    // A commit between the view and whatever is looked up afterwards, each time.
+    let (mut parts, chain) = (rig.parts(keep(5), &Hooks::none()), rig.chain.clone());
+    let mut workload = Workload::new(Profile::Uniform, 105);
+    let act: Mutex<Box<dyn FnMut() + Send>> = Mutex::new(Box::new(move || chain.run(&mut workload, 1)));
+    parts.policy = Arc::new(Meanwhile { inner: Arc::clone(&parts.policy), act });
+    let manager = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
     let stop = AtomicBool::new(false);
     let mut snapshots = Vec::new();
     thread::scope(|scope| {

@@ -25,6 +25,11 @@ struct Mutation {
     test: String,
 }
 
+/// Seconds after which a test hangs: it waits for what its guard would have done. Compiling takes less, too.
+const PATIENCE: &str = "600";
+/// What `timeout` ends with then.
+const HUNG: i32 = 124;
+
 #[derive(Deserialize)]
 struct Table {
     mutation: Vec<Mutation>,
@@ -53,15 +58,16 @@ impl Mutation {
         let whole = fs::read_to_string(&file).unwrap();
         fs::write(&file, whole.replacen(&self.from, &self.to, 1)).unwrap();
         let compiled = self.cargo(copy).arg("--no-run").status().unwrap().success();
-        let run = compiled.then(|| self.cargo(copy).arg(&self.test).output().unwrap());
+        let run = compiled.then(|| self.cargo(copy).arg(&self.test).output().unwrap()); // one that hangs is ended, too
         fs::write(&file, whole).unwrap();
         let output = run.unwrap_or_else(|| panic!("{} does not compile without its guard", self.id));
-        !output.status.success() && String::from_utf8_lossy(&output.stdout).contains("test result: FAILED")
+        let failed = String::from_utf8_lossy(&output.stdout).contains("test result: FAILED");
+        failed || output.status.code() == Some(HUNG)
     }
 
     fn cargo(&self, copy: &Path) -> Command {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.current_dir(copy).env("CARGO_TARGET_DIR", copy.join("../target"));
+        let mut cargo = Command::new("timeout");
+        cargo.args([PATIENCE, env!("CARGO")]).current_dir(copy).env("CARGO_TARGET_DIR", copy.join("../target"));
         cargo.args(["test", "--locked", "--quiet"]).args(self.suite.split_whitespace());
         cargo
     }
