@@ -234,6 +234,21 @@ fn a_mark_that_cannot_be_read_ends_exact_counting_until_a_cycle() {
     }
 }
 
+/// I10: whoever lost the permit after a slice was read deletes nothing with it.
+#[test]
+fn a_slice_is_refused_once_its_permit_is_revoked() {
+    let mut counted = chain_of(9);
+    counted.raise_floor(5);
+    let Counted { store, backlog, .. } = &mut counted;
+    let (before, most, older) = (present(store), NonZeroUsize::new(9).unwrap(), nobody());
+    let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let (permit, newer) = (store.issue_permit(), store.issue_permit());
+    let by = Judging { held: &older, now: &|| Duration::ZERO };
+    assert!(matches!(store.expire(&permit, backlog, &slice, by), Err(StoreError::PermitRevoked)));
+    assert_eq!(present(store), before);
+    assert!(store.expire(&newer, backlog, &slice, by).unwrap().nodes > 0);
+}
+
 /// The floor is the policy's cutoff: nothing that an order above it lost goes, however often somebody asks.
 #[test]
 fn incremental_never_passes_the_policy_cutoff() {
