@@ -164,8 +164,13 @@ impl Freeze {
         error.is_live_fault().then(|| Self { cycle, at, why: error.to_string() })
     }
 
+    /// The same, saved; it holds also where it could not be.
+    pub(crate) fn imposed_by(error: &PruneError, cycle: Option<u64>, at: u64, records: &dyn Records) -> Option<Self> {
+        Self::by(error, cycle, at).inspect(|freeze| freeze.save_or_tell(records))
+    }
+
     /// Saves it, and says so if it holds in memory only.
-    pub(crate) fn save_or_tell(&self, records: &dyn Records) {
+    fn save_or_tell(&self, records: &dyn Records) {
         if let Err(unsaved) = self.save(records) {
             tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
         }

@@ -78,10 +78,20 @@ impl Marks {
 
     /// These are marked on disk now, as of an order or a later one.
     pub(crate) fn add(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order) {
+        self.note(fingerprints, order, |_| ());
+    }
+
+    /// Shows each that was not marked before.
+    fn note(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order, mut first: impl FnMut(u64)) {
         let Some(known) = &mut self.known else { return };
         for fingerprint in fingerprints {
-            let last = known.entry(fingerprint).or_insert(order);
-            *last = order.max(*last);
+            match known.entry(fingerprint) {
+                Entry::Occupied(mut last) => *last.get_mut() = order.max(*last.get()),
+                Entry::Vacant(place) => {
+                    place.insert(order);
+                    first(fingerprint);
+                }
+            }
         }
         if known.len() > self.limit {
             self.forget();
@@ -90,21 +100,9 @@ impl Marks {
 
     /// A commit has marked these, on disk as well. No rollback goes below the floor.
     pub(crate) fn make(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order, floor: Order) {
-        let Some(known) = &mut self.known else { return };
         let mut new = Vec::new();
-        for fingerprint in fingerprints {
-            match known.entry(fingerprint) {
-                Entry::Occupied(mut last) => *last.get_mut() = order.max(*last.get()),
-                Entry::Vacant(place) => {
-                    place.insert(order);
-                    new.push(fingerprint);
-                }
-            }
-        }
-        if known.len() > self.limit {
-            return self.forget();
-        }
-        if !new.is_empty() {
+        self.note(fingerprints, order, |fingerprint| new.push(fingerprint));
+        if !new.is_empty() && self.known.is_some() {
             self.new.insert(order, new);
         }
         while self.new.first_key_value().is_some_and(|(made, _)| *made <= floor) {

@@ -299,9 +299,7 @@ impl Store {
     ) -> Result<Deleted, StoreError> {
         self.check_owner(permit, barrier)?;
         let gate = self.gate.lock(); // same critical section as commit
-        if !permit.is_current() {
-            return Err(StoreError::PermitRevoked); // I10
-        }
+        self.admit(permit)?; // I10
         // A cursor in the same batch is lost with the deletes, if at all; one that is kept elsewhere comes after them.
         let durability = if condemned.cursor.is_empty() { self.writer.durability } else { Durability::Logged };
         let mut batch = condemned.cursor;

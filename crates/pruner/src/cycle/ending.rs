@@ -30,9 +30,7 @@ pub(super) fn settled(
         }
         Err(PruneError::Cancelled) => PhaseEvent::Cancelled,
         Err(error) => {
-            if let Some(freeze) = Freeze::by(error, Some(cycle), env.parts.clock.unix_ms()) {
-                freeze.save_or_tell(&*env.parts.records);
-            }
+            impose_freeze(env, Some(cycle), error);
             PhaseEvent::Failed
         }
     };
@@ -40,13 +38,16 @@ pub(super) fn settled(
     result
 }
 
+/// Damage freezes deletes, for the cycle itself and for whoever comes after it (I11).
+fn impose_freeze(env: &CycleEnv, cycle: Option<u64>, error: &PruneError) {
+    Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records);
+}
+
 /// Leaves nothing of the cycle behind, or tells that it could not: what the cycle came to stands.
 pub(crate) fn end_or_leave(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) {
     if let Err(error) = end(env, order, event) {
         tracing::warn!(%error, "an ended cycle could not be cleaned up; the worker, or the next start, does it");
-        if let Some(freeze) = Freeze::by(&error, None, env.parts.clock.unix_ms()) {
-            freeze.save_or_tell(&*env.parts.records);
-        }
+        impose_freeze(env, None, &error);
         env.observer.left(&Left::Unended { event, error });
     }
 }

@@ -17,9 +17,8 @@ pub(super) fn outlook(
     (marked, record): (&Marked, &PhaseRecord),
 ) -> Result<Outlook, PruneError> {
     let (store, backend) = (&env.parts.store, env.parts.store.backend());
-    let bytes: u64 = backend.node_files()?.iter().map(|file| file.bytes).sum();
     let small_garbage = match store.head() {
-        Some(_) => beside_commits(order, record, bytes),
+        Some(_) => beside_commits(order, record, backend.node_files()?.iter().map(|file| file.bytes).sum()),
         None => SmallGarbage::Rewrite,
     };
     Ok(Outlook { filter: backend.sweep_slot().is_some(), small_garbage, ..marked.outlook_at_rest(order) })

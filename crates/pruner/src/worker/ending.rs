@@ -79,6 +79,11 @@ impl Inner {
         Ended { outcome, change: Change { failed: 1, freeze, ..Change::default() } }
     }
 
+    /// The freeze that damage outside of a cycle asks for, saved (I11).
+    pub(super) fn freeze_by(&self, error: &PruneError) -> Option<Freeze> {
+        Freeze::imposed_by(error, None, self.parts.clock.unix_ms(), &*self.parts.records)
+    }
+
     pub(super) fn panicked(&self) -> Ended {
         self.snapshots.end_cycle();
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");

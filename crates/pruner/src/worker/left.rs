@@ -12,14 +12,13 @@ use super::{
     Inner,
     serving::Outside,
     shared::{Life, Shared},
-    steady::{LONGEST_WAIT, LOOK_AGAIN},
+    steady::wait_after,
 };
 use crate::{
     certificate::Trigger,
     control::{Control, Left},
     cycle,
     error::PruneError,
-    outcome::Freeze,
     phase::PhaseEvent,
     recovery::{Remedy, remedy},
 };
@@ -45,7 +44,7 @@ pub(super) struct Leftover {
 impl Leftover {
     fn again(&mut self, how: TakeUp, now: Duration) -> (u32, Duration) {
         self.failures += 1;
-        let wait = LOOK_AGAIN.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
+        let wait = wait_after(self.failures);
         (self.how, self.not_before) = (Some(how), now.saturating_add(wait));
         (self.failures, wait)
     }
@@ -121,8 +120,7 @@ impl Inner {
 
     fn leave(&self, how: TakeUp, error: &PruneError) {
         let now = self.parts.clock.monotonic();
-        let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
-        let freeze = freeze.inspect(|freeze| freeze.save_or_tell(&*self.parts.records));
+        let freeze = self.freeze_by(error);
         let (failures, wait) = {
             let mut shared = self.shared.lock();
             shared.freeze = freeze.or(shared.freeze.take()); // I11: it holds also where it could not be saved

@@ -185,8 +185,7 @@ impl Inner {
             return None;
         };
         self.recovery.outside_failed(failures, error, AGAIN);
-        let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
-        freeze.inspect(|freeze| freeze.save_or_tell(&*self.parts.records))
+        self.freeze_by(error)
     }
 
     /// A rewrite that nothing else interrupts ends when the control says so; whoever says so does not wait for it.

@@ -28,7 +28,6 @@ use crate::{
     events::{Event, RoundTally, RoundTold},
     incremental::{IncrementalSweep, Load, Round, RoundEnd, SlicePace},
     metrics,
-    outcome::Freeze,
     phase::PrunePhase,
 };
 
@@ -37,9 +36,14 @@ const IDLE: Duration = Duration::from_secs(1);
 /// While something waits and no commit comes, the next round begins after so long.
 const BREATH: Duration = Duration::from_millis(5);
 /// What stands in the way is looked at again after so long.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// The longest wait after failures.
-pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What failed so many times in a row is tried again after so long.
+pub(super) fn wait_after(failures: u32) -> Duration {
+    LOOK_AGAIN.saturating_mul(1 << failures.min(6)).min(LONGEST_WAIT)
+}
 
 /// What the sweep between cycles does now and did.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -208,7 +212,7 @@ impl SteadyShared {
 
     fn failed(&mut self, now: Duration, error: &PruneError) -> (u32, Duration) {
         self.failures += 1;
-        let wait = LOOK_AGAIN.saturating_mul(1 << self.failures.min(6)).min(LONGEST_WAIT);
+        let wait = wait_after(self.failures);
         self.not_before = now.saturating_add(wait);
         self.status.failure = Some(error.to_string());
         (self.failures, wait)
@@ -255,10 +259,7 @@ impl Inner {
                 }
                 None
             }
-            Ok(Err(error)) => {
-                let freeze = Freeze::by(error, None, self.parts.clock.unix_ms());
-                freeze.inspect(|freeze| freeze.save_or_tell(&*self.parts.records))
-            }
+            Ok(Err(error)) => self.freeze_by(error),
             Err(_) => None,
         };
         let mut shared = self.shared.lock();

@@ -3,7 +3,7 @@
 use super::Store;
 use crate::{
     backend::{Batch, Durability},
-    counting::{CountsRecord, Mode},
+    counting::{Counting, CountsRecord, Mode},
     error::StoreError,
     pending::{Lag, Pending, PendingCounts},
     permit::Permit,
@@ -20,13 +20,21 @@ impl Store {
         let mut gate = self.gate.lock();
         self.admit(permit)?;
         let Mode::Exact(record) = gate.mode else { return Ok(()) };
-        let record = CountsRecord { cycle: Some(cycle), ..record };
+        self.settle_by(&mut gate, CountsRecord { cycle: Some(cycle), ..record })
+    }
+
+    /// From here on counts are exact and entries may expire, as the record says.
+    pub(super) fn settle_by(&self, gate: &mut Counting, record: CountsRecord) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         record.put(&mut batch)?;
         self.backend().write(&batch, Durability::Logged)?;
         reached(Point::CountsConfirmed);
-        gate.mode = Mode::Exact(record);
-        self.note(&gate);
+        if gate.mode == Mode::Blind {
+            gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
+            gate.settled += 1; // and what was named before it may not be trusted
+        }
+        (gate.mode, gate.lost) = (Mode::Exact(record), None);
+        self.note(gate);
         Ok(())
     }
 

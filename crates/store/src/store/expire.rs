@@ -219,14 +219,9 @@ impl Store {
         by: Judging<'_>,
     ) -> Result<Expired, StoreError> {
         let Judging { held, now } = by;
-        if !permit.belongs_to(&self.fence) {
-            return Err(StoreError::Invariant("permit of another store".to_owned()));
-        }
         let mut gate = self.gate.lock(); // same critical section as commit
         let begun = now();
-        if !permit.is_current() {
-            return Err(StoreError::PermitRevoked); // I10
-        }
+        self.admit(permit)?; // I10
         let at = backlog.at.take().filter(|at| at.settled == gate.settled);
         let Some(At { done, group: Some(group), settled }) = at else { return Err(StoreError::Superseded) };
         let uncovered = self.look(|chain| chain.uncovered(group.last, &|root| held.covers(root)))?;

@@ -1,7 +1,10 @@
 //! Who may delete: permits, issued and taken back. Whoever waits for the gate here waits for at most one commit or batch.
 
 use super::Store;
-use crate::permit::{Occupied, Permit};
+use crate::{
+    error::StoreError,
+    permit::{Occupied, Permit},
+};
 
 impl Store {
     /// Issues the only current permit; every earlier one is dead before this returns (S39).
@@ -33,6 +36,14 @@ impl Store {
         if self.fence.occupied() == Some(occupied) {
             self.fence.revoke();
         }
+    }
+
+    /// Whether whoever has the permit may delete now. Call inside the gate (I10).
+    pub(super) fn admit(&self, permit: &Permit) -> Result<(), StoreError> {
+        if !permit.belongs_to(&self.fence) {
+            return Err(StoreError::Invariant("permit of another store".to_owned()));
+        }
+        if permit.is_current() { Ok(()) } else { Err(StoreError::PermitRevoked) } // I10
     }
 
     /// Makes the permit useless; once this returns its holders delete nothing (I10). A later one stays what it is.

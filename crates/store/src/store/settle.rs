@@ -139,13 +139,6 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn admit(&self, permit: &Permit) -> Result<(), StoreError> {
-        if !permit.belongs_to(&self.fence) {
-            return Err(StoreError::Invariant("permit of another store".to_owned()));
-        }
-        if permit.is_current() { Ok(()) } else { Err(StoreError::PermitRevoked) } // I10
-    }
-
     /// Takes the correction of marks one batch further, of at most `most` marks, under the gate; once it is over, what it
     /// came to is told, and from then on entries may expire.
     ///
@@ -226,17 +219,7 @@ impl Store {
             Mode::Blind => CountsRecord { since: traced.get(), cycle: Some(cycle) },
             Mode::Exact(record) => CountsRecord { cycle: Some(cycle), ..record },
         };
-        let mut batch = Batch::new();
-        record.put(&mut batch)?;
-        self.backend().write(&batch, Durability::Logged)?;
-        reached(Point::CountsConfirmed);
-        if gate.mode == Mode::Blind {
-            gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
-            gate.settled += 1; // and what was named before it may not be trusted
-        }
-        (gate.mode, gate.lost) = (Mode::Exact(record), None);
-        self.note(&gate);
-        Ok(())
+        self.settle_by(&mut gate, record)
     }
 
     /// Reads the journal that an earlier process left into the index; what is committed meanwhile waits for the last few
