@@ -1,11 +1,9 @@
 //! L3, L7, life cycle 18: a store after many cycles, one that was never pruned before, and one that two processes want.
 
-use std::{num::NonZeroU64, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
 use parking_lot::Mutex;
-use state_pruner::{
-    IncrementalConfig, Pruner, PrunerConfig, TriggerConfig, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
-};
+use state_pruner::Pruner;
 use state_store::{Durability, RocksBackend, StoreConfig, StoreError};
 use state_tests::{
     check,
@@ -18,16 +16,7 @@ const WINDOW: u64 = 5;
 
 /// A pruner that runs a cycle by itself only where counts need one.
 fn start(rig: &Rig) -> Pruner {
-    let plan = rig.plan(WINDOW);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = rig.plan(WINDOW).pruner();
     Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap()
 }
 

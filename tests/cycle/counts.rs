@@ -2,7 +2,7 @@
 //! that the lag is what the archive says.
 
 use std::{
-    num::{NonZeroU64, NonZeroUsize},
+    num::NonZeroUsize,
     ops::ControlFlow,
     sync::{
         Arc, OnceLock,
@@ -13,10 +13,8 @@ use std::{
 };
 
 use state_pruner::{
-    Control, IncrementalConfig, PruneError, Pruner, PrunerConfig, Trigger, TriggerConfig, TriggerState, Uncounted,
+    Control, PruneError, Pruner, Trigger, TriggerState, Uncounted,
     incremental::{IncrementalSweep, Round, RoundEnd},
-    recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
 };
 use state_store::{Batch, Lag, StoreConfig};
 use state_tests::{
@@ -140,16 +138,7 @@ fn a_first_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_ano
     let mut workload = Workload::new(Profile::Uniform, 621);
     rig.chain.run(&mut workload, 12);
     let rig = interrupted(rig.twin());
-    let plan = rig.plan(WINDOW);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = rig.plan(WINDOW).pruner();
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
     let counts = || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap();
     let settle = || {

@@ -11,10 +11,9 @@ use std::{
 
 use state_pruner::{
     Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, Pruner, PrunerConfig,
-    PrunerParts, ReaderLimit, Reply, ReserveStatus, RetentionParts, StoreRecords, TriggerConfig,
+    PrunerParts, ReaderLimit, Reply, ReserveStatus, RetentionParts, StoreRecords,
     events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
     phase::PrunePhase,
-    recovery::RecoveryConfig,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
 use state_store::{Reserve, Room};
@@ -49,16 +48,7 @@ fn start(
 }
 
 fn config(rig: &Rig, incremental: Option<IncrementalConfig>) -> PrunerConfig {
-    let plan = rig.plan(5);
-    PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000).unwrap(),
-        incremental,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    }
+    PrunerConfig { every_orders: NonZeroU64::new(1_000).unwrap(), incremental, ..rig.plan(5).pruner() }
 }
 
 fn run(pruner: &Pruner) {

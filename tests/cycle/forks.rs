@@ -1,24 +1,14 @@
 //! I3, S37: commits on an older state than the newest: what the sweep between cycles still trusts afterwards, and what not.
 
-use std::{
-    num::{NonZeroU64, NonZeroUsize},
-    ops::ControlFlow,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
-
-use parking_lot::Mutex;
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, thread, time::Duration};
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    IncrementalConfig, Pruner, PrunerConfig, PrunerParts, Trigger, TriggerConfig, TriggerState, Uncounted, Verdict,
+    Pruner, PrunerParts, Trigger, TriggerState, Uncounted, Verdict,
     cycle::CycleEnv,
-    events::{Event, EventSink},
+    events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd},
-    recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
 };
 use state_store::{Lag, LostBy};
 use state_tests::{
@@ -26,6 +16,7 @@ use state_tests::{
     check,
     hooks::Hooks,
     rig::{Engine, Plan, Rig},
+    told::Told,
     workload::{Profile, Workload},
 };
 use state_tree::Order;
@@ -150,16 +141,6 @@ fn after_a_fork_the_sweep_goes_on_with_what_comes_after_it() {
     }
 }
 
-/// Notes what is told.
-#[derive(Debug, Default)]
-struct Told(Mutex<Vec<Event>>);
-
-impl EventSink for Told {
-    fn emit(&self, event: Event) {
-        self.0.lock().push(event);
-    }
-}
-
 /// P3: where a fork ends exact counting, event, status and health say so at once, and a cycle begins by itself that ends it.
 #[test]
 fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
@@ -170,16 +151,7 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
     rig.cycle(&rig.plan(WINDOW));
     let told = Arc::new(Told::default());
     let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
-    let plan = rig.plan(WINDOW);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = rig.plan(WINDOW).pruner();
     let pruner = Pruner::start(parts, config).unwrap();
     let until = |reached: &dyn Fn() -> bool| {
         while !reached() {

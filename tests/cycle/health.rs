@@ -8,7 +8,7 @@ use std::{
 };
 
 use state_pruner::{
-    Command, NewPin, PruneError, Pruner, PrunerConfig, Reason, RetentionParts, StoreRecords, TriggerConfig, Verdict,
+    Command, NewPin, PruneError, Pruner, Reason, RetentionParts, StoreRecords, Verdict,
     offline::{HealthRequest, health_of_opened},
     phase::PrunePhase,
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
@@ -24,16 +24,7 @@ use state_tests::{
 
 /// A pruner whose cycles begin when somebody asks.
 pub(crate) fn pruner(rig: &Rig, hooks: &Hooks) -> Pruner {
-    let plan = rig.plan(5);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = rig.plan(5).pruner_of_cycles();
     Pruner::start(rig.pruner_parts(hooks), config).unwrap()
 }
 

@@ -2,7 +2,6 @@
 //! finished stays finished.
 
 use std::{
-    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,12 +13,11 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, Freeze, IncrementalConfig, PruneError, Pruner, PrunerConfig, PrunerParts,
-    RecordKey, Records, Reply, StoreRecords, SystemClock, TriggerConfig,
+    Clock, Command, Control, Ended, Freeze, PruneError, Pruner, PrunerParts, RecordKey, Records, Reply, StoreRecords,
+    SystemClock,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
-    recovery::{Came, RecoveryConfig},
-    snapshot::SnapshotManagerConfig,
+    recovery::Came,
 };
 use state_store::{Batch, StoreError, record};
 use state_tests::{
@@ -86,16 +84,7 @@ fn start(
     hooks: &Hooks,
     act: impl Fn(Use, RecordKey) -> Result<(), PruneError> + Send + Sync + 'static,
 ) -> Pruner {
-    let plan = rig.plan(WINDOW).in_order().batches(20);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = rig.plan(WINDOW).in_order().batches(20).pruner();
     let parts = rig.pruner_parts(hooks);
     let records = Arc::new(Acting { inner: Arc::clone(&parts.records), act: Box::new(act) });
     Pruner::start(PrunerParts { records, ..parts }, config).unwrap()
@@ -172,13 +161,19 @@ fn rounds_go_on(rig: &Rig, pruner: &Pruner, context: &str) {
     check::complete(&rig.chain, context);
 }
 
-#[test]
-fn a_cycle_that_a_freeze_holds_goes_on_when_it_is_lifted() {
+/// An interrupted cycle that a freeze keeps from going on.
+fn held() -> (Rig, Pruner) {
     let rig = interrupted();
     let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
     records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
     let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
     until(&rig, &pruner, |pruner| !pruner.status().running);
+    (rig, pruner)
+}
+
+#[test]
+fn a_cycle_that_a_freeze_holds_goes_on_when_it_is_lifted() {
+    let (rig, pruner) = held();
     assert_eq!(left(&rig), Some(PrunePhase::SweepExpired), "it waits");
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
     until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
@@ -191,11 +186,7 @@ fn a_cycle_that_a_freeze_holds_goes_on_when_it_is_lifted() {
 /// Switched off while it waits, it is abandoned, as if it had run.
 #[test]
 fn a_cycle_that_a_freeze_holds_is_abandoned_when_pruning_is_switched_off() {
-    let rig = interrupted();
-    let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
-    records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
-    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
-    until(&rig, &pruner, |pruner| !pruner.status().running);
+    let (rig, pruner) = held();
     let before = check::present(&rig.chain.store);
     assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
     until(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);

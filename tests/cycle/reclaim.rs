@@ -1,53 +1,29 @@
 //! L2, L3, I12: what was deleted between cycles is given back while the chain is idle, a range at a time, and never beside
 //! commits.
 
-use std::{num::NonZeroU64, sync::Arc, thread, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
-use parking_lot::Mutex;
 use state_pruner::{
-    Command, IncrementalConfig, Pruner, PrunerConfig, PrunerParts, Reply, TriggerConfig,
-    events::{Event, EventSink, Reclaimed},
-    recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
+    Command, Pruner, PrunerParts, Reply,
+    events::{Event, Reclaimed},
 };
 use state_tests::{
     check,
     hooks::Hooks,
     rig::{Engine, Rig},
+    told::Told,
     workload::{Profile, Workload},
 };
 
 const WINDOW: u64 = 5;
 
-/// Notes what is told.
-#[derive(Debug, Default)]
-struct Told(Mutex<Vec<Event>>);
-
-impl EventSink for Told {
-    fn emit(&self, event: Event) {
-        self.0.lock().push(event);
-    }
-}
-
-impl Told {
-    fn reclaimed(&self) -> Option<Event> {
-        self.0.lock().iter().find(|event| matches!(event, Event::SpaceReclaimed(_))).cloned()
-    }
+fn given_back(told: &Told) -> Option<Event> {
+    told.0.lock().iter().find(|event| matches!(event, Event::SpaceReclaimed(_))).cloned()
 }
 
 fn start(rig: &Rig, told: &Arc<Told>) -> Pruner {
     let parts = PrunerParts { events: Arc::clone(told) as _, ..rig.pruner_parts(&Hooks::none()) };
-    let plan = rig.plan(WINDOW);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
-    Pruner::start(parts, config).unwrap()
+    Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap()
 }
 
 /// A chain on the real engine whose rounds have deleted what its window lost: rows and tombstones of it are in the files.
@@ -98,12 +74,12 @@ fn an_idle_chain_gives_the_space_of_deleted_rows_back() {
     let live = check::present(&rig.chain.store).len() as u64;
     until(|| {
         later(&rig, &pruner, Duration::from_secs(40));
-        told.reclaimed().is_some()
+        given_back(&told).is_some()
     });
     assert_eq!(in_files(&rig), (0, live), "each row of the files is a node that is there");
-    let Some(Event::SpaceReclaimed(reclaimed)) = told.reclaimed() else { panic!("nothing was told") };
+    let Some(Event::SpaceReclaimed(reclaimed)) = given_back(&told) else { panic!("nothing was told") };
     let Reclaimed { ranges, deletes_before, deletes_after, bytes_before, bytes_after, .. } = reclaimed;
-    assert!(ranges > 0 && deletes_before > 100 && bytes_after < bytes_before, "{:?}", told.reclaimed());
+    assert!(ranges > 0 && deletes_before > 100 && bytes_after < bytes_before, "{:?}", given_back(&told));
     let status = pruner.status().reclaim.unwrap();
     assert_eq!((deletes_after, status.found.unwrap().deletes, status.under_way), (0, 0, false));
     assert_eq!((status.ranges_total, status.failure), (ranges, None));
@@ -126,5 +102,5 @@ fn no_range_is_rewritten_while_commits_come() {
         until(|| pruner.status().incremental.unwrap().slices_total > swept);
     }
     let status = pruner.status().reclaim.unwrap();
-    assert_eq!((status.ranges_total, status.under_way, told.reclaimed()), (0, false, None));
+    assert_eq!((status.ranges_total, status.under_way, given_back(&told)), (0, false, None));
 }

@@ -15,7 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Certificate, Clock, Command, Control, Ended, Facts, HealthConfig, HeldBy, PruneError, Pruner, PrunerConfig,
-    PrunerParts, Reply, SweepChoice, TriggerConfig, TriggerState, Verdict,
+    PrunerParts, Reply, SweepChoice, TriggerState, Verdict,
     events::{Breaker, Event, EventSink},
     mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
@@ -29,6 +29,7 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Plan, Rig},
+    told::Told,
     workload::Profile,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -103,16 +104,6 @@ fn transient_faults_back_off_and_permanent_faults_do_not_retry() {
         let (tried, ended) = attempts(&subject, vec![error]);
         assert_eq!((tried, ended.unwrap_err().code()), (1, code));
         assert_eq!(rig.clock.slept().len(), slept, "{code}");
-    }
-}
-
-/// Keeps what it is told.
-#[derive(Debug, Default)]
-struct Told(Mutex<Vec<Event>>);
-
-impl EventSink for Told {
-    fn emit(&self, event: Event) {
-        self.0.lock().push(event);
     }
 }
 
@@ -392,15 +383,7 @@ fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
 }
 
 fn start_with(parts: PrunerParts, plan: Plan, every_orders: u64) -> Pruner {
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(every_orders).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = PrunerConfig { every_orders: NonZeroU64::new(every_orders).unwrap(), ..plan.pruner_of_cycles() };
     Pruner::start(parts, config).unwrap()
 }
 
@@ -784,15 +767,10 @@ fn a_torn_snapshot_record_is_given_up_at_the_start_and_ids_go_on() {
 #[test]
 fn basic_snapshots_prune_exactly_and_are_marked_as_such() {
     let rig = grown();
-    let plan = rig.plan(WINDOW);
     let config = PrunerConfig {
-        keep_last: plan.keep_last,
         every_orders: NonZeroU64::new(10).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
         snapshots: SnapshotManagerConfig::basic(),
-        recovery: RecoveryConfig::default(),
+        ..rig.plan(WINDOW).pruner_of_cycles()
     };
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
     run(&pruner);

@@ -12,12 +12,11 @@ use parking_lot::Mutex;
 use state_pruner::{
     Asked, Bound, Clock, Explanation, Freeze, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding,
     OldReaders, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState, RetentionParts, Standing,
-    StoreRecords, Trigger, TriggerConfig, TriggerState, Verdict, Why,
+    StoreRecords, Trigger, TriggerState, Verdict, Why,
     cycle::{CycleEnv, Finished},
     events::NoEvents,
     offline::StoreLayout,
-    recovery::RecoveryConfig,
-    snapshot::{RetentionPolicy, SnapshotManagerConfig},
+    snapshot::RetentionPolicy,
 };
 use state_store::{CrashTail, Durability, Fault, StoreError};
 use state_tests::{
@@ -292,16 +291,7 @@ fn a_chain_younger_than_its_window_begins_no_cycle_by_itself() {
     let rig = grown(8); // a second of chain time each
     let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_secs(20)), ..keep(2) });
     assert!(kept.is_filling() && !policy(&rig, keep(2)).is_filling());
-    let plan = rig.plan(2);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::MIN,
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = PrunerConfig { every_orders: NonZeroU64::MIN, ..rig.plan(2).pruner_of_cycles() };
     let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
     let mut workload = Workload::new(Profile::Tables, 62);
     while kept.is_filling() {

@@ -16,13 +16,12 @@ use std::{
 };
 
 use state_pruner::{
-    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner,
-    PrunerConfig, Reply, RetentionParts, StoreRecords, Trigger, TriggerConfig, TriggerState,
+    Clock, Command, Ended, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, Reply, RetentionParts,
+    StoreRecords, Trigger, TriggerState,
     events::NoEvents,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
-    recovery::RecoveryConfig,
-    snapshot::{RetentionPolicy, SnapshotManagerConfig},
+    snapshot::RetentionPolicy,
 };
 use state_store::{Batch, CrashTail, RolledBack, StoreError, Table};
 use state_tests::{
@@ -49,15 +48,7 @@ fn retention(rig: &Rig) -> LiveRetention {
 /// Starts a pruner that has reason for a cycle when asked, when counts need one, and when one is owed.
 fn start(rig: &Rig, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
     let parts = rig.pruner_parts(&Hooks::new(act));
-    let config = PrunerConfig {
-        keep_last: KEEP,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
-        triggers: TriggerConfig::default(),
-        cycle: rig.plan(KEEP.get()).config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = rig.plan(KEEP.get()).pruner();
     Pruner::start_under(parts, config, Arc::new(retention(rig))).unwrap()
 }
 

@@ -11,8 +11,7 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey,
-    Records, Reply, StoreRecords, TriggerConfig, Verdict, assess, incremental::RoundEnd, recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
+    Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
 use state_store::{Fault, record};
 use state_tests::{
@@ -27,16 +26,7 @@ const WINDOW: u64 = 5;
 /// A pruner whose cycles come when counts need one, or when somebody asks.
 fn start(rig: &Rig, incremental: Option<IncrementalConfig>, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
     let parts = rig.pruner_parts(&Hooks::new(act));
-    let plan = rig.plan(WINDOW);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = PrunerConfig { incremental, ..rig.plan(WINDOW).pruner() };
     Pruner::start(parts, config).unwrap()
 }
 

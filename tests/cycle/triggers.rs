@@ -14,9 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Command, Ended, HeldBy, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, Run, Share, Trigger, TriggerConfig,
-    TriggerState,
-    recovery::RecoveryConfig,
-    snapshot::{NodeFacts, SnapshotManagerConfig},
+    TriggerState, recovery::RecoveryConfig, snapshot::NodeFacts,
 };
 use state_store::{CrashTail, Fault};
 use state_tests::{
@@ -55,15 +53,12 @@ impl<'a> Setup<'a> {
         let rig = self.rig;
         let parts = PrunerParts { facts: self.facts, ..rig.pruner_parts(&Hooks::new(act)) };
         let plan = rig.plan(self.keep_last).batches(self.delete_batch);
+        // One fault fails a run here; what is tried again is in recovery.rs.
         let config = PrunerConfig {
-            keep_last: plan.keep_last,
             every_orders: NonZeroU64::new(self.every_orders).unwrap(),
-            incremental: None,
             triggers: self.triggers,
-            cycle: plan.config,
-            snapshots: SnapshotManagerConfig::default(),
-            // One fault fails a run here; what is tried again is in recovery.rs.
             recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
+            ..plan.pruner_of_cycles()
         };
         Pruner::start(parts, config).unwrap()
     }

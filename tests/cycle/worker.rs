@@ -9,8 +9,7 @@ use std::{
 };
 
 use state_pruner::{
-    Certificate, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, TriggerConfig,
-    Verdict, Verification, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
+    Certificate, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, Verdict, Verification,
 };
 use state_store::{Backend, FaultyBackend, MemoryBackend};
 use state_tests::{
@@ -41,16 +40,7 @@ fn start_with(
         }
     });
     let parts = PrunerParts { layout, ..rig.pruner_parts(&hooks) };
-    let plan = rig.plan(5);
-    let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(10).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
-    };
+    let config = PrunerConfig { every_orders: NonZeroU64::new(10).unwrap(), ..rig.plan(5).pruner_of_cycles() };
     (Pruner::start(parts, config).unwrap(), outcomes)
 }
 

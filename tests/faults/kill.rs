@@ -15,11 +15,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, IncrementalConfig, Pruner, PrunerConfig, Reply, StoreRecords, SweepChoice, TriggerConfig, Verdict,
+    Command, IncrementalConfig, Pruner, PrunerConfig, Reply, StoreRecords, SweepChoice, Verdict,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
-    recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
 };
 use state_store::{KILL_AT, Point};
 use state_tests::{
@@ -86,13 +84,8 @@ fn start(rig: &Rig, sweep: SweepChoice, stride: Option<u64>, act: impl FnMut(Mom
     let mut plan = rig.plan(WINDOW).batches(20);
     plan.config.sweep = sweep;
     let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
         incremental: stride.map(|stride| IncrementalConfig { stride: NonZeroU64::new(stride).unwrap() }),
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(),
+        ..plan.pruner()
     };
     Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
 }

@@ -11,11 +11,10 @@ use std::{
 use rand::{RngCore as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Command, Ended, PruneError, Pruner, PrunerConfig, Reply, SweepChoice, TriggerConfig, Verdict,
+    Command, Ended, PruneError, Pruner, PrunerConfig, Reply, SweepChoice, Verdict,
     cycle::Finished,
     offline::{HealthRequest, health_of_opened},
     recovery::RecoveryConfig,
-    snapshot::SnapshotManagerConfig,
 };
 use state_store::{Disposition, Reserve, Room, StoreError};
 use state_tests::{
@@ -61,13 +60,8 @@ fn start(rig: &Rig, sweep: SweepChoice) -> Pruner {
     let mut plan = rig.plan(WINDOW);
     plan.config.sweep = sweep;
     let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
         recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
+        ..plan.pruner_of_cycles()
     };
     Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap()
 }

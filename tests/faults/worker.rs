@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroU64,
     num::NonZeroUsize,
     sync::Arc,
     thread::{self, ThreadId},
@@ -11,8 +10,8 @@ use std::{
 
 use parking_lot::{Condvar, Mutex};
 use state_pruner::{
-    Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, StoreRecords, TriggerConfig,
-    Verdict, mark::MarkChoice, phase::PhaseRecord, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
+    Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, StoreRecords, Verdict,
+    mark::MarkChoice, phase::PhaseRecord, recovery::RecoveryConfig,
 };
 use state_store::{CrashTail, Fault, Lasting, Operation};
 use state_tests::{
@@ -33,13 +32,8 @@ fn base() -> Rig {
 
 fn start(rig: &Rig, plan: Plan, hooks: &Hooks, layout: Arc<dyn NodeLayout>) -> Pruner {
     let config = PrunerConfig {
-        keep_last: plan.keep_last,
-        every_orders: NonZeroU64::new(1_000_000).unwrap(),
-        incremental: None,
-        triggers: TriggerConfig::default(),
-        cycle: plan.config,
-        snapshots: SnapshotManagerConfig::default(),
         recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
+        ..plan.pruner_of_cycles()
     };
     Pruner::start(PrunerParts { layout, ..rig.pruner_parts(hooks) }, config).unwrap()
 }

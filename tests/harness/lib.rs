@@ -15,4 +15,5 @@ pub mod offline;
 pub mod rig;
 pub mod shared;
 pub mod skip;
+pub mod told;
 pub mod workload;

@@ -7,10 +7,12 @@ use std::{
 };
 
 use state_pruner::{
-    Clock, CycleConfig, LiveWindow, ManualClock, PruneError, PrunerParts, Records, StoreRecords, SweepChoice, Trigger,
+    Clock, CycleConfig, IncrementalConfig, LiveWindow, ManualClock, PruneError, PrunerConfig, PrunerParts, Records,
+    StoreRecords, SweepChoice, Trigger, TriggerConfig,
     cycle::{self, CycleEnv, CycleOrder, Finished},
     events::NoEvents,
     mark::MarkChoice,
+    recovery::RecoveryConfig,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
 use state_store::{Backend, FaultyBackend, MemoryBackend, NativeChain, RocksBackend, RocksConfig, StoreConfig};
@@ -109,6 +111,24 @@ impl Plan {
     /// What a cycle or a round is told.
     pub fn order(&self) -> CycleOrder<'_> {
         CycleOrder { keep_last: self.keep_last, config: &self.config, trigger: Trigger::Operator }
+    }
+
+    /// A pruner whose cycles come when somebody asks or counts need one, beside a sweep of each order that the window loses.
+    pub fn pruner(self) -> PrunerConfig {
+        PrunerConfig {
+            keep_last: self.keep_last,
+            every_orders: NonZeroU64::new(1_000_000).unwrap(),
+            incremental: Some(IncrementalConfig { stride: NonZeroU64::MIN }),
+            triggers: TriggerConfig::default(),
+            cycle: self.config,
+            snapshots: SnapshotManagerConfig::default(),
+            recovery: RecoveryConfig::default(),
+        }
+    }
+
+    /// The same without a sweep between cycles.
+    pub fn pruner_of_cycles(self) -> PrunerConfig {
+        PrunerConfig { incremental: None, ..self.pruner() }
     }
 
     /// Runs a cycle.
