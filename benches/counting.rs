@@ -1,7 +1,8 @@
 //! What counting costs a commit: two stores that go through the same history side by side, one that journals and counts
 //! and one that does neither, commit by commit in turn.
 //!
-//!     ./scripts/bench --bench counting -- [--objects N] [--commits N] [--logged]
+//!     ./scripts/bench --bench counting -- [--profile uniform|hot|tables] [--objects N] [--commits N]
+//!     [--logged]
 //!
 //! Time is that of whole commits, update of the tree included; that of the committing thread on a processor is told beside
 //! it, for on a busy machine it alone compares. Bytes are those of the rows as they are written, before
@@ -101,7 +102,7 @@ fn main() -> Result<ExitCode, Error> {
     let commits = args::number("--commits").unwrap_or(600);
     let durability = if args::flag("--logged") { Durability::Logged } else { Durability::Synced };
     let mut table = Table::default();
-    for profile in Profile::ALL {
+    for profile in Profile::asked_for()? {
         let [counted, plain] = [tempfile::tempdir()?, tempfile::tempdir()?];
         let config = StoreConfig::new(durability);
         let mut with = Side::new(counted.path(), config, profile, objects);

@@ -61,7 +61,7 @@ impl Plan {
         let garbage = number("--garbage", NODE_GARBAGE_PERCENT);
         let write_buffer_bytes = positive("--write-buffer", 4)?.get() as usize * (1 << 20);
         Ok(Self {
-            profiles: profiles(args::text("--profile").as_deref())?,
+            profiles: Profile::asked_for()?,
             seed: number("--seed", 1),
             objects: positive("--objects", 80_000)?.get(),
             changes: positive("--changes", 100)?.get(),
@@ -95,10 +95,4 @@ impl Plan {
             recovery: RecoveryConfig::default(),
         }
     }
-}
-
-fn profiles(named: Option<&str>) -> Result<Vec<Profile>, Error> {
-    let Some(name) = named else { return Ok(Profile::ALL.to_vec()) };
-    let known = Profile::ALL.into_iter().find(|profile| profile.name() == name);
-    Ok(vec![known.ok_or_else(|| format!("--profile: there is no {name}"))?])
 }

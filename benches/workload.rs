@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use state_tree::{Change, Changes, FieldsBase, Key, Object, ObjectId, Put, TypeTag};
 
-use crate::history::key;
+use crate::{Error, args, history::key};
 
 /// What is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,15 @@ pub enum Profile {
 impl Profile {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Uniform, Self::Hot, Self::Tables];
+
+    /// Those behind `--profile`, or all.
+    ///
+    /// Errors: a profile that there is not.
+    pub fn asked_for() -> Result<Vec<Self>, Error> {
+        let Some(name) = args::text("--profile") else { return Ok(Self::ALL.to_vec()) };
+        let known = Self::ALL.into_iter().find(|profile| profile.name() == name);
+        Ok(vec![known.ok_or_else(|| format!("--profile: there is no {name}"))?])
+    }
 
     /// Its name in arguments, figures and files.
     pub fn name(self) -> &'static str {

@@ -34,7 +34,7 @@ pub(crate) fn lag_of(rig: &Rig, entries: impl Iterator<Item = Order>) -> Lag {
     let archive = &rig.chain.archive;
     let lost = |order: Order| archive.live([order.minus(1).unwrap()]).difference(&archive.live([order])).count() as u64;
     let named: Vec<(Order, u64)> = entries.map(|order| (order, lost(order))).filter(|(_, lost)| *lost > 0).collect();
-    let chain_ms = named.first().zip(named.last()).map_or(0, |(first, last)| 1000 * (last.0.get() - first.0.get()));
+    let chain_ms = named.first().map_or(0, |(first, _)| 1000 * rig.chain.floor().get().saturating_sub(first.get()));
     Lag { orders: named.len() as u64, nodes: named.iter().map(|(_, lost)| lost).sum(), chain_ms }
 }
 

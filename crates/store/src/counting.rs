@@ -328,33 +328,37 @@ impl<'a> Presence<'a> {
 
     /// Two batched reads at most.
     fn read(mut self, view: &dyn View, is_there: &dyn Fn(&NodeHash) -> bool) -> Result<BTreeSet<NodeHash>, StoreError> {
-        let (mut lowest, mut above) = (Vec::new(), Vec::new());
+        let most = self.created.len();
+        let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
         for (hash, created) in self.created {
-            if is_there(hash) {
-                self.present.insert(*hash);
-                continue;
-            }
             match created.lowest.filter(|lowest| self.created.contains_key(lowest)) {
-                Some(below) => above.push((*hash, below)),
-                None => lowest.push(*hash),
+                Some(below) => above.push((hash, below)),
+                None => lowest.push(hash),
             }
         }
-        self.ask(view, &lowest)?;
+        self.ask(view, lowest, is_there)?;
         if !self.present.is_empty() {
             let doubtful = above.into_iter().filter(|(_, lowest)| self.present.contains(lowest));
-            let doubtful: Vec<NodeHash> = doubtful.map(|(hash, _)| hash).collect();
-            self.ask(view, &doubtful)?;
+            let doubtful = doubtful.map(|(hash, _)| hash).collect();
+            self.ask(view, doubtful, is_there)?;
         }
         Ok(self.present)
     }
 
-    fn ask(&mut self, view: &dyn View, hashes: &[NodeHash]) -> Result<(), StoreError> {
+    fn ask(
+        &mut self,
+        view: &dyn View,
+        mut hashes: Vec<&'a NodeHash>,
+        is_there: &dyn Fn(&NodeHash) -> bool,
+    ) -> Result<(), StoreError> {
+        let present = &mut self.present;
+        hashes.retain(|hash| !is_there(hash) || !present.insert(**hash));
         if hashes.is_empty() {
             return Ok(());
         }
-        let present = &mut self.present;
-        view.nodes(hashes, &mut |index, bytes| {
-            present.extend(hashes.get(index).filter(|_| bytes.is_some()));
+        let asked: Vec<NodeHash> = hashes.into_iter().copied().collect();
+        view.nodes(&asked, &mut |index, bytes| {
+            present.extend(asked.get(index).filter(|_| bytes.is_some()));
         })
     }
 }
@@ -372,11 +376,10 @@ impl Known for Answers<'_> {
     }
 
     fn standing(&self, hash: &NodeHash) -> Standing {
-        match self.index.and_then(|pending| pending.order(hash)) {
-            Some(order) if !self.marked.contains(hash) => Standing::Pending(order),
-            Some(_) => Standing::Present,
-            None if self.present.contains(hash) => Standing::Present,
-            None => Standing::Absent,
+        if !self.present.contains(hash) {
+            return Standing::Absent;
         }
+        let pending = self.index.filter(|_| !self.marked.contains(hash)).and_then(|index| index.order(hash));
+        pending.map_or(Standing::Present, Standing::Pending)
     }
 }

@@ -25,6 +25,7 @@ use crate::{
     kept::{self, Kept},
     record,
     schema::Table,
+    store::Held,
 };
 
 /// What a commit builds on.
@@ -71,8 +72,8 @@ pub struct Committed {
 #[derive(Debug)]
 pub(crate) struct ChainState {
     head: Option<HeadRecord>,
-    /// Roots of the retained orders, from the floor on.
-    roots: VecDeque<(Order, StateRoot)>,
+    /// The retained orders, from the floor on.
+    roots: VecDeque<Retained>,
     floor: Order,
     /// Single orders below the floor that stay readable.
     pub(crate) kept: Kept,
@@ -80,6 +81,21 @@ pub(crate) struct ChainState {
     next_pin: u64,
     /// While a rollback is written: what lies above it can be neither read nor pinned any more (S41).
     ceiling: Option<Order>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Retained {
+    order: Order,
+    root: StateRoot,
+    timestamp_ms: u64,
+}
+
+/// Up to where somebody is known to answer for every kept order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Covered {
+    below: Order,
+    /// That of who answers.
+    version: u64,
 }
 
 impl ChainState {
@@ -98,8 +114,13 @@ impl ChainState {
         let bad = |_| StoreError::Record { name: "root key".to_owned(), why: format!("{} bytes, not 8", key.len()) };
         let order = Order::new(u64::from_be_bytes(key.try_into().map_err(bad)?));
         let record: RootRecord = record::decode("root", value)?;
-        self.roots.push_back((order, StateRoot::new(NodeHash::new(record.root))));
+        self.retain(order, &record);
         Ok(())
+    }
+
+    fn retain(&mut self, order: Order, record: &RootRecord) {
+        let root = StateRoot::new(NodeHash::new(record.root));
+        self.roots.push_back(Retained { order, root, timestamp_ms: record.timestamp_ms });
     }
 
     pub(crate) fn head_order(&self) -> Option<Order> {
@@ -114,10 +135,15 @@ impl ChainState {
         self.floor
     }
 
+    /// The floor, with its time by the chain's clock; nothing before there is a state.
+    pub(crate) fn floor_time(&self) -> Option<(Order, u64)> {
+        self.roots.front().map(|oldest| (self.floor, oldest.timestamp_ms))
+    }
+
     /// The root of a retained order.
     pub(crate) fn retained(&self, order: Order) -> Option<StateRoot> {
-        let index = self.roots.binary_search_by_key(&order, |(at, _)| *at);
-        index.map_or(None, |index| self.roots.get(index).map(|(_, root)| *root))
+        let index = self.roots.binary_search_by_key(&order, |retained| retained.order);
+        index.map_or(None, |index| self.roots.get(index).map(|retained| retained.root))
     }
 
     /// I3: refuses a base that is not retained, and returns the order the commit gets with the order it builds on.
@@ -179,7 +205,7 @@ impl ChainState {
     /// Takes over what a written plan says.
     pub(crate) fn apply(&mut self, planned: &Planned) {
         self.head = Some(planned.head);
-        self.roots.push_back((planned.committed.order, planned.committed.root));
+        self.retain(planned.committed.order, &planned.head.at);
     }
 
     /// The root of a readable order; tells pruned from never committed (O19).
@@ -198,7 +224,7 @@ impl ChainState {
     /// Readable orders with this root, newest first.
     pub(crate) fn orders_of(&self, root: StateRoot, most: usize) -> Vec<Order> {
         let kept = self.kept.iter().rev().map(|(order, root)| (*order, *root));
-        let readable = self.roots.iter().rev().copied().chain(kept);
+        let readable = self.roots.iter().rev().map(|retained| (retained.order, retained.root)).chain(kept);
         readable.filter(|(_, at)| *at == root).map(|(order, _)| order).take(most).collect()
     }
 
@@ -229,16 +255,27 @@ impl ChainState {
         self.pins.iter().map(|(order, owners)| (*order, owners.clone())).collect()
     }
 
-    /// An order below `order` that is kept, or that a reader holds, with a root that is not covered, and who holds it.
-    pub(crate) fn uncovered(&self, order: Order, covers: &dyn Fn(&StateRoot) -> bool) -> Option<(Order, String)> {
-        let kept = self.kept.range(..order).find(|(_, root)| !covers(root));
-        if let Some((order, _)) = kept {
-            return Some((*order, "the retention policy".to_owned()));
+    /// An order below `order`, which is at most the floor, that is kept, or that a reader holds, with a root that is not
+    /// covered, and who holds it. No kept order is asked for twice, for they may be many (I12): orders are kept when the floor
+    /// passes them, so what was asked for has got no new ones.
+    pub(crate) fn uncovered(
+        &self,
+        order: Order,
+        by: &dyn Held,
+        known: &mut Option<Covered>,
+    ) -> Option<(Order, String)> {
+        let version = by.version();
+        let from = known.filter(|known| known.version == version).map_or(Order::GENESIS, |known| known.below);
+        if from < order {
+            if let Some((order, _)) = self.kept.range(from..order).find(|(_, root)| !by.covers(root)) {
+                return Some((*order, "the retention policy".to_owned()));
+            }
+            *known = Some(Covered { below: order, version });
         }
         let below = self.pins.range(..order);
         below
             .flat_map(|(order, owners)| owners.iter().map(|owner| (*order, owner)))
-            .find(|(_, owner)| !covers(&owner.root))
+            .find(|(_, owner)| !by.covers(&owner.root))
             .map(|(order, owner)| (order, owner.owner.clone()))
     }
 
@@ -263,7 +300,7 @@ impl ChainState {
     /// Takes the orders after `head` away.
     pub(crate) fn rolled_back(&mut self, head: HeadRecord) {
         (self.head, self.ceiling) = (Some(head), None);
-        while self.roots.back().is_some_and(|(order, _)| order.get() > head.order) {
+        while self.roots.back().is_some_and(|newest| newest.order.get() > head.order) {
             self.roots.pop_back();
         }
     }
@@ -271,7 +308,7 @@ impl ChainState {
     /// Forgets the roots below the new floor; from here on no reader can pin below it.
     pub(crate) fn raise(&mut self, floor: Order) {
         self.floor = floor;
-        while self.roots.front().is_some_and(|(order, _)| *order < floor) {
+        while self.roots.front().is_some_and(|oldest| oldest.order < floor) {
             self.roots.pop_front();
         }
     }

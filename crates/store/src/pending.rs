@@ -5,11 +5,11 @@
 //! It is rebuilt from the journal alone: nothing of it is written. Keyed by fingerprint, because that is what the journal
 //! keeps of created nodes; two nodes that share one are both forgotten, which only keeps more.
 //!
-//! Costs: about 100 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
+//! Costs: about 60 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
-    ops::RangeBounds,
+    ops::{Bound, RangeBounds},
 };
 
 use state_tree::{NodeHash, Order};
@@ -17,13 +17,33 @@ use state_tree::{NodeHash, Order};
 use crate::barrier::ByFingerprint;
 
 /// What an order's entry still has in the index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Named {
-    nodes: u64,
-    /// Everything that was put in for the order, gone since or not.
-    fingerprints: Vec<u64>,
+    hashes: Vec<NodeHash>,
     /// Nothing where only nodes below trees are left.
     timestamp_ms: Option<u64>,
+}
+
+/// Where a node is in the index: an order and a position in its entry, in one word, since there are many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place(u64);
+
+impl Place {
+    const POSITION_BITS: u32 = 24;
+
+    /// Nothing for more than 16 million nodes that wait for one order, or beyond a million million orders.
+    fn new(order: Order, position: usize) -> Option<Self> {
+        let fits = position < 1 << Self::POSITION_BITS && order.get().leading_zeros() >= Self::POSITION_BITS;
+        fits.then_some(Self(order.get() << Self::POSITION_BITS | position as u64))
+    }
+
+    fn order(self) -> Order {
+        Order::new(self.0 >> Self::POSITION_BITS)
+    }
+
+    fn position(self) -> usize {
+        (self.0 & ((1 << Self::POSITION_BITS) - 1)) as usize
+    }
 }
 
 /// How far the journal is ahead of the sweep of it.
@@ -31,23 +51,49 @@ struct Named {
 pub struct Lag {
     /// Orders at or below the cutoff whose entries still name nodes.
     pub orders: u64,
-    /// Nodes and roots of trees that they name.
+    /// Nodes and roots of trees that they name, at least: what lies below a tree is named once that was read.
     pub nodes: u64,
-    /// Milliseconds of chain time from the oldest of them to the newest.
+    /// Milliseconds of chain time from the oldest of them to the cutoff.
     pub chain_ms: u64,
+}
+
+/// Where nodes are, by fingerprint.
+type Places = HashMap<u64, Place, ByFingerprint>;
+
+/// The last of an entry moves to a place that is free now: an entry is as long as it has nodes that wait.
+fn close_up(nodes: &mut Places, named: &mut Named, free: Place) {
+    named.hashes.swap_remove(free.position());
+    if let Some(moved) = named.hashes.get(free.position()) {
+        nodes.insert(moved.fingerprint(), free);
+    }
 }
 
 /// Nodes that wait to go.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    nodes: HashMap<u64, (NodeHash, Order), ByFingerprint>,
+    nodes: Places,
     orders: BTreeMap<Order, Named>,
+    due: Due,
     limit: usize,
     /// Named by entries and not in the index: for want of room or of a fingerprint of their own, or for a commit on an older
     /// state.
     unindexed: u64,
     /// Everything that was ever put in.
     named: u64,
+}
+
+/// What waits at or below the cutoff that was asked for last, so that nobody counts it again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Due {
+    cutoff: Option<Order>,
+    orders: u64,
+    nodes: u64,
+}
+
+impl Due {
+    fn has(&self, order: Order) -> bool {
+        self.cutoff.is_some_and(|cutoff| order <= cutoff)
+    }
 }
 
 /// What the index holds and was told, since the process began.
@@ -64,12 +110,15 @@ pub struct PendingCounts {
 impl Pending {
     /// An empty index for at most so many nodes.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { nodes: HashMap::default(), orders: BTreeMap::new(), limit, unindexed: 0, named: 0 }
+        let (nodes, orders) = (HashMap::default(), BTreeMap::new());
+        Self { nodes, orders, due: Due::default(), limit, unindexed: 0, named: 0 }
     }
 
     /// The order in which the node lost its last place, if it may still go.
     pub(crate) fn order(&self, hash: &NodeHash) -> Option<Order> {
-        self.nodes.get(&hash.fingerprint()).filter(|(at, _)| at == hash).map(|(_, order)| *order)
+        let place = *self.nodes.get(&hash.fingerprint())?;
+        let there = self.orders.get(&place.order())?.hashes.get(place.position())?;
+        (there == hash).then(|| place.order())
     }
 
     /// Nodes that left their last place in an order, at a time by the chain's clock.
@@ -79,47 +128,82 @@ impl Pending {
         timestamp_ms: Option<u64>,
         hashes: impl IntoIterator<Item = &'a NodeHash>,
     ) {
-        let (mut nodes, mut fingerprints) = (0, Vec::new());
+        let hashes = hashes.into_iter();
+        let named = self.take_out(order);
+        let mut named = named.map_or(Named { hashes: Vec::new(), timestamp_ms }, |named| named);
+        named.hashes.reserve(hashes.size_hint().0);
         for hash in hashes {
             self.named += 1;
-            let room = self.nodes.len() < self.limit;
-            match self.nodes.entry(hash.fingerprint()) {
-                Entry::Occupied(known) if known.get().0 == *hash => {} // below a tree, and named by itself
-                Entry::Occupied(other) => {
-                    // Which of the two is meant cannot be told any more.
-                    let (_, of) = other.remove();
-                    self.unindexed += 2;
-                    if of == order && nodes > 0 { nodes -= 1 } else { self.one_less(of) }
+            self.insert_one(hash, order, &mut named);
+        }
+        self.put_in(order, named);
+    }
+
+    /// `named` is that of the order, and out of the index meanwhile.
+    fn insert_one(&mut self, hash: &NodeHash, order: Order, named: &mut Named) {
+        let room = self.nodes.len() < self.limit;
+        let place = match self.nodes.entry(hash.fingerprint()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(vacant) => {
+                match Place::new(order, named.hashes.len()).filter(|_| room) {
+                    Some(place) => {
+                        vacant.insert(place);
+                        named.hashes.push(*hash);
+                    }
+                    None => self.unindexed += 1,
                 }
-                Entry::Vacant(place) if room => {
-                    place.insert((*hash, order));
-                    fingerprints.push(hash.fingerprint());
-                    nodes += 1;
-                }
-                Entry::Vacant(_) => self.unindexed += 1,
+                return;
             }
+        };
+        let of = if place.order() == order { Some(&*named) } else { self.orders.get(&place.order()) };
+        if of.and_then(|of| of.hashes.get(place.position())) == Some(hash) {
+            return; // below a tree, and named by itself
         }
-        if nodes > 0 {
-            let none = Named { nodes: 0, fingerprints: Vec::new(), timestamp_ms };
-            let named = self.orders.entry(order).or_insert(none);
-            named.nodes += nodes;
-            named.fingerprints.append(&mut fingerprints);
-        }
+        self.unindexed += 2; // which of the two is meant cannot be told any more
+        self.nodes.remove(&hash.fingerprint());
+        if place.order() == order { close_up(&mut self.nodes, named, place) } else { self.vacate(place) }
     }
 
     /// A node with this fingerprint was created, or is dealt with.
     pub(crate) fn forget(&mut self, fingerprint: u64) {
-        if let Some((_, order)) = self.nodes.remove(&fingerprint) {
-            self.one_less(order);
+        if let Some(place) = self.nodes.remove(&fingerprint) {
+            self.vacate(place);
         }
     }
 
-    fn one_less(&mut self, order: Order) {
+    /// A place whose node is not looked up any more.
+    fn vacate(&mut self, place: Place) {
+        let order = place.order();
         let Some(named) = self.orders.get_mut(&order) else { return };
-        named.nodes -= 1;
-        if named.nodes == 0 {
+        close_up(&mut self.nodes, named, place);
+        let is_empty = named.hashes.is_empty();
+        if is_empty {
             self.orders.remove(&order);
         }
+        if self.due.has(order) {
+            self.due.nodes -= 1;
+            self.due.orders -= u64::from(is_empty);
+        }
+    }
+
+    fn take_out(&mut self, order: Order) -> Option<Named> {
+        let named = self.orders.remove(&order)?;
+        if self.due.has(order) {
+            self.due.orders -= 1;
+            self.due.nodes -= named.hashes.len() as u64;
+        }
+        Some(named)
+    }
+
+    fn put_in(&mut self, order: Order, named: Named) {
+        if named.hashes.is_empty() {
+            return;
+        }
+        if self.due.has(order) {
+            self.due.orders += 1;
+            self.due.nodes += named.hashes.len() as u64;
+        }
+        self.orders.insert(order, named);
     }
 
     /// Forgets a node unless it left its last place after the cutoff.
@@ -133,13 +217,8 @@ impl Pending {
     pub(crate) fn forget_orders(&mut self, orders: impl RangeBounds<Order>) {
         let gone: Vec<Order> = self.orders.range(orders).map(|(order, _)| *order).collect();
         for order in gone {
-            let Some(named) = self.orders.remove(&order) else { continue };
-            for fingerprint in named.fingerprints {
-                if let Entry::Occupied(node) = self.nodes.entry(fingerprint)
-                    && node.get().1 == order
-                {
-                    node.remove();
-                }
+            for hash in self.take_out(order).into_iter().flat_map(|named| named.hashes) {
+                self.nodes.remove(&hash.fingerprint());
             }
         }
     }
@@ -149,20 +228,23 @@ impl Pending {
         self.unindexed += self.nodes.len() as u64;
         self.nodes.clear();
         self.orders.clear();
+        self.due = Due::default();
     }
 
-    /// What waits at or below a cutoff.
-    pub(crate) fn lag(&self, cutoff: Order) -> Lag {
-        let mut lag = Lag::default();
-        let (mut first, mut last) = (None, None);
-        for (_, named) in self.orders.range(..=cutoff) {
-            lag.orders += 1;
-            lag.nodes += named.nodes;
-            first = first.or(named.timestamp_ms);
-            last = named.timestamp_ms.or(last);
+    /// What waits at or below a cutoff, which is of this time by the chain's clock. Costs what came to it since it was asked last.
+    pub(crate) fn lag(&mut self, cutoff: Order, timestamp_ms: u64) -> Lag {
+        if self.due.cutoff > Some(cutoff) {
+            self.due = Due::default();
         }
-        lag.chain_ms = first.zip(last).map_or(0, |(first, last)| u64::saturating_sub(last, first));
-        lag
+        let from = self.due.cutoff.map_or(Bound::Unbounded, Bound::Excluded);
+        for (_, named) in self.orders.range((from, Bound::Included(cutoff))) {
+            self.due.orders += 1;
+            self.due.nodes += named.hashes.len() as u64;
+        }
+        self.due.cutoff = Some(cutoff);
+        let oldest = self.orders.range(..=cutoff).find_map(|(_, named)| named.timestamp_ms);
+        let chain_ms = oldest.map_or(0, |oldest| timestamp_ms.saturating_sub(oldest));
+        Lag { orders: self.due.orders, nodes: self.due.nodes, chain_ms }
     }
 
     pub(crate) fn counts(&self) -> PendingCounts {
@@ -172,7 +254,9 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Bound;
+    use std::{collections::BTreeSet, ops::Bound};
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -202,7 +286,7 @@ mod tests {
         pending.insert(order(1), None, &[hash(1, 1), hash(2, 1)]);
         pending.insert(order(1), None, &[hash(2, 1), hash(2, 2)]);
         assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(2, 1))), (Some(order(2)), None));
-        assert_eq!(pending.lag(order(9)), Lag { orders: 1, nodes: 1, chain_ms: 0 });
+        assert_eq!(pending.lag(order(9), 9), Lag { orders: 1, nodes: 1, chain_ms: 4 });
     }
 
     #[test]
@@ -212,6 +296,59 @@ mod tests {
         assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(2, 1))), (Some(order(1)), None));
     }
 
+    proptest! {
+        #[test]
+        fn the_index_agrees_with_a_plain_map_and_holds_only_what_waits(
+            steps in prop::collection::vec((0..10_u8, 0..40_u8, 0..12_u64), 1..300),
+        ) {
+            let (mut pending, mut plain) = (Pending::new(usize::MAX), BTreeMap::<NodeHash, Order>::new());
+            for (what, node, at) in steps {
+                let (node, at) = (hash(node, 1), order(at));
+                match what {
+                    0..6 => {
+                        pending.insert(at, Some(at.get()), [&node]);
+                        plain.entry(node).or_insert(at);
+                    }
+                    6 | 7 => {
+                        pending.forget(node.fingerprint());
+                        plain.remove(&node);
+                    }
+                    8 => {
+                        pending.settle(&node, at);
+                        plain.retain(|other, of| *other != node || *of > at);
+                    }
+                    _ => {
+                        pending.forget_orders(..=at);
+                        plain.retain(|_, of| *of > at);
+                    }
+                }
+                let due = plain.values().filter(|of| **of <= at);
+                let orders: BTreeSet<&Order> = due.clone().collect();
+                let chain_ms = orders.first().map_or(0, |oldest| 30 - oldest.get());
+                let lag = Lag { orders: orders.len() as u64, nodes: due.count() as u64, chain_ms };
+                prop_assert_eq!(pending.lag(at, 30), lag);
+                prop_assert!(plain.iter().all(|(node, of)| pending.order(node) == Some(*of)));
+                let held: usize = pending.orders.values().map(|named| named.hashes.len()).sum();
+                prop_assert_eq!((held, pending.nodes.len()), (plain.len(), plain.len()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_no_place_in_the_index_is_left_out() {
+        let mut pending = Pending::new(9);
+        let last = order((1 << 40) - 1);
+        pending.insert(last, Some(5), &[hash(1, 1), hash(2, 1)]);
+        assert_eq!((pending.order(&hash(1, 1)), pending.order(&hash(2, 1))), (Some(last), Some(last)));
+        pending.insert(order(1 << 40), Some(5), &[hash(3, 1)]);
+        assert_eq!((pending.order(&hash(3, 1)), pending.counts().unindexed), (None, 1));
+        assert_eq!(
+            Place::new(order(7), (1 << 24) - 1).map(|at| (at.order(), at.position())),
+            Some((order(7), (1 << 24) - 1))
+        );
+        assert_eq!(Place::new(order(7), 1 << 24), None);
+    }
+
     #[test]
     fn the_lag_is_what_waits_at_or_below_the_cutoff() {
         let mut pending = Pending::new(9);
@@ -219,11 +356,11 @@ mod tests {
         pending.insert(order(3), Some(4000), &[hash(3, 1)]);
         pending.insert(order(4), Some(9000), &[hash(4, 1)]);
         pending.forget(hash(1, 1).fingerprint());
-        assert_eq!(pending.lag(order(3)), Lag { orders: 2, nodes: 2, chain_ms: 3000 });
+        assert_eq!(pending.lag(order(3), 4500), Lag { orders: 2, nodes: 2, chain_ms: 3500 });
         pending.settle(&hash(4, 1), order(3));
         pending.settle(&hash(3, 1), order(3));
-        assert_eq!(pending.lag(order(9)), Lag { orders: 2, nodes: 2, chain_ms: 8000 });
+        assert_eq!(pending.lag(order(9), 9000), Lag { orders: 2, nodes: 2, chain_ms: 8000 });
         pending.forget_orders((Bound::Excluded(order(1)), Bound::Unbounded));
-        assert_eq!(pending.lag(order(9)), Lag { orders: 1, nodes: 1, chain_ms: 0 });
+        assert_eq!(pending.lag(order(9), 9000), Lag { orders: 1, nodes: 1, chain_ms: 8000 });
     }
 }

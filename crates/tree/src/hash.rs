@@ -2,7 +2,7 @@
 //!
 //! None of them has a default: a read that failed must never become "the zero root" (S14).
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use crate::error::HexError;
 
@@ -11,8 +11,21 @@ use crate::error::HexError;
 pub const PLACEHOLDER: NodeHash = NodeHash(*b"SPARSE_MERKLE_PLACEHOLDER_HASH\0\0");
 
 /// The 32-byte content hash of one node, which is also its key on disk.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeHash([u8; 32]);
+
+impl Ord for NodeHash {
+    /// By bytes; the first eight, which nearly always differ, in one step.
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.fingerprint().cmp(&other.fingerprint()).then_with(|| self.0.cmp(&other.0))
+    }
+}
+
+impl PartialOrd for NodeHash {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 impl NodeHash {
     /// Wraps 32 raw bytes, most significant first.

@@ -32,12 +32,18 @@ const WALK_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct HeldStates {
     covered: BTreeSet<StateRoot>,
+    /// How many walks there were.
+    version: u64,
     mark: Option<SealedMark>,
     /// Orders that are waited for, each since when.
     waiting: BTreeMap<Order, Duration>,
 }
 
 impl Held for HeldStates {
+    fn version(&self) -> u64 {
+        self.version
+    }
+
     fn covers(&self, root: &StateRoot) -> bool {
         root.node().is_none() || self.covered.contains(root)
     }
@@ -109,7 +115,7 @@ impl HeldStates {
             observer: &Renewing { guard, observer: &*env.observer },
         })?;
         tracing::info!(nodes = report.live_nodes, seconds = report.seconds, "what they hold is known");
-        self.covered = covered;
+        (self.covered, self.version) = (covered, self.version + 1);
         self.waiting.clear();
         let before = self.mark.replace(sealed).map(|mark| mark.path().to_owned());
         before.map_or(Ok(()), |path| files::remove(&path)) // else the next cycle does

@@ -40,8 +40,8 @@ impl Store {
 
     /// How far the journal is ahead of the sweep of it; nothing while counts are not exact or the index is not read.
     pub fn lag(&self) -> Option<Lag> {
-        let floor = self.floor()?;
-        self.gate.lock().pending.as_ref().map(|pending| pending.lag(floor))
+        let (floor, timestamp_ms) = self.chain.read().as_ref()?.floor_time()?;
+        self.gate.lock().pending.as_mut().map(|pending| pending.lag(floor, timestamp_ms))
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.

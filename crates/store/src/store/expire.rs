@@ -8,7 +8,7 @@
 //! Costs: the gate is held for one unsynced write of at most as many nodes as were asked for, and for a read of their marks
 //! where those have no room in memory. Reading a slice waits for no commit.
 
-use std::{num::NonZeroUsize, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::MutexGuard;
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use crate::{
     backend::{Batch, Durability, KeyRange, View},
     counting::{Counting, CountsRecord, StoredRecord},
     error::StoreError,
+    gate::Covered,
     journal::{self, JournalRecord},
     lost::LostBy,
     permit::Permit,
@@ -87,6 +88,7 @@ impl GroupRecord {
 pub struct Backlog {
     /// Nothing until it was read, and after a slice that failed.
     at: Option<At>,
+    covered: Option<Covered>,
 }
 
 #[derive(Debug)]
@@ -132,6 +134,9 @@ const FIRST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
 /// What older states than the entries may still have.
 pub trait Held {
+    /// Another number whenever it answers for other roots.
+    fn version(&self) -> u64;
+
     /// Whether these roots are among those that [`Held::holds`] answers for.
     fn covers(&self, root: &StateRoot) -> bool;
 
@@ -219,12 +224,15 @@ impl Store {
         by: Judging<'_>,
     ) -> Result<Expired, StoreError> {
         let Judging { held, now } = by;
+        let hashes = &slice.step.hashes;
+        // BEFORE the gate, since it may read files (I12): older states do not change.
+        let loose: BTreeSet<&NodeHash> = hashes.iter().filter(|hash| !held.holds(hash)).collect();
         let mut gate = self.gate.lock(); // same critical section as commit
         let begun = now();
         self.admit(permit)?; // I10
         let at = backlog.at.take().filter(|at| at.settled == gate.settled);
         let Some(At { done, group: Some(group), settled }) = at else { return Err(StoreError::Superseded) };
-        let uncovered = self.look(|chain| chain.uncovered(group.last, &|root| held.covers(root)))?;
+        let uncovered = self.look(|chain| chain.uncovered(group.last, held, &mut backlog.covered))?;
         if let Some((order, owner)) = uncovered {
             backlog.at = Some(At { done, group: Some(group), settled });
             return Err(StoreError::HeldByReader { order, owner }); // S41, S58
@@ -232,12 +240,11 @@ impl Store {
         let Counting { pending: Some(pending), marks, stored, .. } = &mut *gate else {
             return Err(StoreError::Superseded);
         };
-        let hashes = &slice.step.hashes;
         let marked = marks.ask(&*self.view()?, || hashes.iter().map(NodeHash::fingerprint).collect())?;
         let is_free = |hash: &NodeHash| {
             pending.order(hash).is_some_and(|order| order <= group.last) // created and lost again since: a later entry's
                 && !marked.contains(hash)
-                && !held.holds(hash)
+                && loose.contains(hash)
         };
         let Group { rows, last, mut expiry } = group;
         let judge = Judge { is_free: &is_free, is_shared: &|child| marked.is_known(child) };

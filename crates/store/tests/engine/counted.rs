@@ -1,10 +1,10 @@
 //! S21, S33, S35, S57, L11, P1: what the journal lets go, on deltas whose nodes are made up, against plain sets.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use state_store::{
-    Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, Held, Idle, Indexed, Judging, Lag, LostBy,
-    MemoryBackend, SliceLimit, Store, StoreError, Table,
+    Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, FloorMove, Held, Idle, Indexed, Judging, Lag,
+    LostBy, MemoryBackend, SliceLimit, Store, StoreError, Table,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -21,6 +21,10 @@ struct Counted {
 struct Older(BTreeSet<NodeHash>);
 
 impl Held for Older {
+    fn version(&self) -> u64 {
+        0
+    }
+
     fn covers(&self, _: &StateRoot) -> bool {
         true
     }
@@ -485,11 +489,58 @@ fn a_node_without_bookkeeping_is_kept() {
     assert_eq!(present(&counted.store), hashes(0..12));
 }
 
+/// I12: however many orders are kept, a slice asks for none that another one has asked for.
+#[test]
+fn no_slice_asks_again_for_a_kept_order_unless_somebody_else_answers() {
+    struct Asked {
+        version: u64,
+        times: Cell<u64>,
+    }
+    impl Held for Asked {
+        fn version(&self) -> u64 {
+            self.version
+        }
+
+        fn covers(&self, _: &StateRoot) -> bool {
+            self.times.set(self.times.get() + 1);
+            true
+        }
+
+        fn holds(&self, _: &NodeHash) -> bool {
+            false
+        }
+    }
+
+    let mut counted = chain_of(30);
+    let mut asked = Asked { version: 1, times: Cell::new(0) };
+    let times_of = |counted: &mut Counted, asked: &Asked, new: std::ops::Range<u64>| {
+        let (to, keep) = (order(new.end), new.map(order).collect());
+        let change = FloorMove { to, keep, let_go: BTreeSet::new(), rows: Vec::new() };
+        counted.store.move_floor(change, Durability::Logged).unwrap();
+        let Counted { store, backlog, .. } = counted;
+        let before = asked.times.get();
+        let most = limit(NonZeroUsize::new(2).unwrap());
+        while let Ok(slice) = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap() {
+            let by = Judging { held: asked, now: &|| Duration::ZERO };
+            store.expire(&store.issue_permit(), backlog, &slice, by).unwrap();
+        }
+        asked.times.get() - before
+    };
+    assert_eq!(times_of(&mut counted, &asked, 0..10), 10, "of 0 to 9, once each, in five slices");
+    assert_eq!(times_of(&mut counted, &asked, 10..20), 10, "of 10 to 19");
+    asked.version = 2;
+    assert_eq!(times_of(&mut counted, &asked, 20..29), 29, "somebody else answers for all of them");
+}
+
 /// S41, S58: a reader below the floor whose state nobody answers for stops the slice, which then goes on where it was.
 #[test]
 fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
     struct Unknown;
     impl Held for Unknown {
+        fn version(&self) -> u64 {
+            1
+        }
+
         fn covers(&self, _: &StateRoot) -> bool {
             false
         }

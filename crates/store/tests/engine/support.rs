@@ -171,13 +171,13 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Every file of a folder with its bytes.
+/// Every file of a folder with its bytes; one that the engine removes meanwhile is not there.
 pub(crate) fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
-    std::fs::read_dir(path)
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()))
-        .collect()
+    let read = |entry: std::fs::DirEntry| match std::fs::read(entry.path()) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        bytes => Some((entry.file_name().into_string().unwrap(), bytes.unwrap())),
+    };
+    std::fs::read_dir(path).unwrap().filter_map(|entry| read(entry.unwrap())).collect()
 }
 
 /// Waits until the thread sleeps: the caller knows on what.
