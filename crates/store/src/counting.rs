@@ -270,12 +270,15 @@ impl Counting {
             Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
             Mode::Blind | Mode::Off => Marked::All,
         };
-        let is_there =
-            |hash: &NodeHash| marked.is_known(hash) || index.is_some_and(|index| index.order(hash).is_some());
-        let present = Presence::of(delta).read(view, &is_there)?;
-        let stored = present.len() as u64;
-        let index = index.filter(|_| entries == Entries::Trusted); // what they name counts as present, so it is marked
-        Ok(Judged { counted: count(delta, &Answers { marked, present, index }), present: stored })
+        let standing = |hash: &NodeHash| match index.and_then(|index| index.order(hash)) {
+            Some(_) if entries == Entries::OfAnother => Some(Standing::Present), // so it is marked
+            Some(order) if !marked.contains(hash) => Some(Standing::Pending(order)),
+            Some(_) => Some(Standing::Present),
+            None => marked.is_known(hash).then_some(Standing::Present),
+        };
+        let stored = Presence::of(delta).read(view, &standing)?;
+        let present = stored.len() as u64;
+        Ok(Judged { counted: count(delta, &Answers { marked, stored }), present })
     }
 
     /// Takes over what a written commit says.
@@ -310,24 +313,28 @@ fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
     counts.iter().chain(standings.iter().filter(is_pending)).map(NodeHash::fingerprint).collect()
 }
 
-/// Which created nodes are stored, or may be.
+/// Which created nodes are stored, or may be, and what they are.
 ///
-/// Only nodes with nothing created below are read at first, which in most commits are the changed leaves: above one that is
+/// Only nodes with nothing created below are looked at at first, which in most commits are the changed leaves: above one that is
 /// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
 /// keys, settles those first. The rest is read together. What is known to be marked, or waits to go, is not read: it is stored, or
 /// taken for it, which only renews a mark.
 struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
-    present: BTreeSet<NodeHash>,
+    stored: BTreeMap<NodeHash, Standing>,
 }
 
 impl<'a> Presence<'a> {
     fn of(delta: &'a Delta) -> Self {
-        Self { created: &delta.created, present: BTreeSet::new() }
+        Self { created: &delta.created, stored: BTreeMap::new() }
     }
 
-    /// Two batched reads at most.
-    fn read(mut self, view: &dyn View, is_there: &dyn Fn(&NodeHash) -> bool) -> Result<BTreeSet<NodeHash>, StoreError> {
+    /// Two batched reads at most; `standing` is what is known without.
+    fn read(
+        mut self,
+        view: &dyn View,
+        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
+    ) -> Result<BTreeMap<NodeHash, Standing>, StoreError> {
         let most = self.created.len();
         let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
         for (hash, created) in self.created {
@@ -336,29 +343,34 @@ impl<'a> Presence<'a> {
                 None => lowest.push(hash),
             }
         }
-        self.ask(view, lowest, is_there)?;
-        if !self.present.is_empty() {
-            let doubtful = above.into_iter().filter(|(_, lowest)| self.present.contains(lowest));
+        self.ask(view, lowest, standing)?;
+        if !self.stored.is_empty() {
+            let doubtful = above.into_iter().filter(|(_, lowest)| self.stored.contains_key(lowest));
             let doubtful = doubtful.map(|(hash, _)| hash).collect();
-            self.ask(view, doubtful, is_there)?;
+            self.ask(view, doubtful, standing)?;
         }
-        Ok(self.present)
+        Ok(self.stored)
     }
 
     fn ask(
         &mut self,
         view: &dyn View,
-        mut hashes: Vec<&'a NodeHash>,
-        is_there: &dyn Fn(&NodeHash) -> bool,
+        hashes: Vec<&'a NodeHash>,
+        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
     ) -> Result<(), StoreError> {
-        let present = &mut self.present;
-        hashes.retain(|hash| !is_there(hash) || !present.insert(**hash));
-        if hashes.is_empty() {
+        let stored = &mut self.stored;
+        let mut asked = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            match standing(hash) {
+                Some(standing) => drop(stored.insert(*hash, standing)),
+                None => asked.push(*hash),
+            }
+        }
+        if asked.is_empty() {
             return Ok(());
         }
-        let asked: Vec<NodeHash> = hashes.into_iter().copied().collect();
         view.nodes(&asked, &mut |index, bytes| {
-            present.extend(asked.get(index).filter(|_| bytes.is_some()));
+            stored.extend(asked.get(index).filter(|_| bytes.is_some()).map(|hash| (*hash, Standing::Present)));
         })
     }
 }
@@ -366,8 +378,7 @@ impl<'a> Presence<'a> {
 /// What is known for one commit.
 struct Answers<'a> {
     marked: Marked<'a>,
-    present: BTreeSet<NodeHash>,
-    index: Option<&'a Pending>,
+    stored: BTreeMap<NodeHash, Standing>,
 }
 
 impl Known for Answers<'_> {
@@ -376,10 +387,6 @@ impl Known for Answers<'_> {
     }
 
     fn standing(&self, hash: &NodeHash) -> Standing {
-        if !self.present.contains(hash) {
-            return Standing::Absent;
-        }
-        let pending = self.index.filter(|_| !self.marked.contains(hash)).and_then(|index| index.order(hash));
-        pending.map_or(Standing::Present, Standing::Pending)
+        self.stored.get(hash).copied().map_or(Standing::Absent, |standing| standing)
     }
 }

@@ -118,6 +118,9 @@ struct Counting<'a> {
 impl Counting<'_> {
     /// Rule 1: an adopted root is *many*, unless the adoption is half of a move. Returns the moves.
     fn adopt(&mut self) -> Places {
+        if self.delta.adopted.is_empty() {
+            return Places::new();
+        }
         let shared = self.shared_places();
         let moves = self.delta.moves(&|dropped| is_below(&shared, dropped));
         let mut adoptions = Places::new();
@@ -171,8 +174,11 @@ impl Counting<'_> {
     /// Rule 5: what lost its last place, judged by all marks of this commit. What was *many* before is not among the lost.
     fn expiring(&self, lost: &SortedPlaces, moves: &Places) -> Expiring {
         let stale = lost.iter().map(|(hash, _)| *hash).filter(|hash| !self.many.contains(hash)).collect();
-        let shared = self.shared_places();
         let mut drops = Places::new();
+        if self.delta.dropped.is_empty() {
+            return Expiring { stale, dropped: BTreeSet::new() };
+        }
+        let shared = self.shared_places();
         for dropped in self.delta.dropped.iter().filter(|dropped| !is_below(&shared, dropped)) {
             *drops.entry(dropped.root).or_insert(0) += 1;
         }

@@ -28,6 +28,9 @@ impl PartialOrd for NodeHash {
 }
 
 impl NodeHash {
+    /// How long it is.
+    pub const BYTES: usize = 32;
+
     /// Wraps 32 raw bytes, most significant first.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)

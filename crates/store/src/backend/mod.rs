@@ -64,6 +64,19 @@ pub(crate) enum Op {
     DeleteRange(Table, Vec<u8>, Vec<u8>),
 }
 
+impl Op {
+    /// Bytes of its keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::PutNode(_, bytes) => NodeHash::BYTES + bytes.len(),
+            Self::DeleteNode(_) => NodeHash::BYTES,
+            Self::Put(_, key, value) => key.len() + value.len(),
+            Self::Delete(_, key) => key.len(),
+            Self::DeleteRange(_, start, end) => start.len() + end.len(),
+        }
+    }
+}
+
 /// Changes that become visible together.
 ///
 /// Nodes cannot be put from outside the crate:

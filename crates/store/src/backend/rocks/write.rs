@@ -19,6 +19,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// With less room than this many memtables, a flush that has failed for want of room will fail again.
 const MEMTABLES_TO_GO_ON: u64 = 8;
 
+/// What the engine adds to one change, at most: its kind, the family, two lengths.
+const OP_BYTES: usize = 16;
+
 impl RocksBackend {
     pub(super) fn apply(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
         if !self.is_writable() {
@@ -45,7 +48,8 @@ impl RocksBackend {
 
     fn translate(&self, batch: &Batch) -> Result<WriteBatch, StoreError> {
         let nodes = self.nodes()?;
-        let mut translated = WriteBatch::default();
+        let bytes: usize = batch.ops().iter().map(|op| OP_BYTES + op.bytes()).sum();
+        let mut translated = WriteBatch::with_capacity_bytes(bytes);
         for op in batch.ops() {
             match op {
                 Op::PutNode(hash, bytes) => translated.put_cf(nodes, hash.as_bytes(), bytes),
