@@ -62,7 +62,12 @@ pub fn check_rows(view: &dyn View) -> Result<RowsChecked, StoreError> {
     seen.one::<FloorRecord>("floor", view.row(&Table::CHAIN, native::FLOOR_KEY)?);
     seen.one::<CountsRecord>("counts", view.row(&Table::META, CountsRecord::KEY)?);
     seen.one::<CountsLost>("counts_lost", view.row(&Table::META, CountsLost::KEY)?);
-    seen.one::<ExpiryRecord>("expiry", view.row(&Table::META, ExpiryRecord::KEY)?);
+    let cursor: Option<ExpiryRecord> = seen.one("expiry", view.row(&Table::META, ExpiryRecord::KEY)?);
+    match cursor.and_then(|cursor| cursor.group).map(|group| group.left(view).map(|_| ())) {
+        Some(Err(error)) if !matches!(error, StoreError::Record { .. }) => return Err(error),
+        Some(layers) => seen.take(layers),
+        None => {}
+    }
     if let Some(head) = head {
         let root: Option<RootRecord> = seen.one("root", view.row(&Table::ROOT, &Order::new(head.order).to_key())?);
         if root != Some(head.at) {
@@ -103,6 +108,7 @@ fn sample(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LayerRecord;
 
     fn every_flip_is_found<R: Record>(record: &R) {
         let bytes = record::encode(record).unwrap();
@@ -122,6 +128,7 @@ mod tests {
         every_flip_is_found(&FloorRecord { order: 9 });
         every_flip_is_found(&CountsRecord { since: 1, cycle: Some(2) });
         every_flip_is_found(&ExpiryRecord { done: Some(3), group: None });
+        every_flip_is_found(&LayerRecord { nodes: vec![[4; 32]] });
         every_flip_is_found(&JournalRecord {
             timestamp_ms: 1,
             created: vec![2, 3],

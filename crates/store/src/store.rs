@@ -5,6 +5,7 @@
 
 mod active;
 mod counts;
+mod cursor;
 mod expire;
 mod floor;
 mod permits;
@@ -39,7 +40,9 @@ use crate::{
     reserve::Reserve,
 };
 pub use active::ActiveSweep;
-pub(crate) use expire::ExpiryRecord;
+pub(crate) use cursor::ExpiryRecord;
+#[cfg(test)]
+pub(crate) use cursor::LayerRecord;
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
 pub use pin::Pin;

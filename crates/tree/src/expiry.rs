@@ -134,6 +134,11 @@ impl Expiry {
         Left { alone: self.alone.len(), trees: self.named, below: self.below().copied().collect() }
     }
 
+    /// How many of the nodes that go alone, and of the trees that the entries name, are left.
+    pub fn named(&self) -> (usize, usize) {
+        (self.alone.len(), self.named)
+    }
+
     /// Nodes below trees that were begun.
     pub fn below(&self) -> impl Iterator<Item = &NodeHash> {
         self.trees.iter().skip(self.named)

@@ -11,12 +11,14 @@
 use std::{collections::BTreeSet, num::NonZeroUsize, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::MutexGuard;
-use serde::{Deserialize, Serialize};
 use state_tree::{
-    Expiring, Expiry, ExpiryStep, Found, Judge, Left, NodeHash, NodeLayout, NodeSource, Order, StateRoot, TreeError,
+    Expiring, Expiry, ExpiryStep, Found, Judge, NodeHash, NodeLayout, NodeSource, Order, StateRoot, TreeError,
 };
 
-use super::Store;
+use super::{
+    Store,
+    cursor::{self, ExpiryRecord, Layers},
+};
 use crate::{
     backend::{Batch, Durability, KeyRange, View},
     counting::{Counting, CountsRecord, StoredRecord},
@@ -26,62 +28,13 @@ use crate::{
     lost::LostBy,
     permit::Permit,
     point::{Point, reached},
-    record::{self, Record},
+    record,
     schema::Table,
 };
 
 /// Entries are worked on together until they name so many nodes, or are so many.
 const GROUP_NODES: usize = 4096;
 const GROUP_ROWS: usize = 256;
-
-/// How far the sweep of the journal is, in `prune_meta`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct ExpiryRecord {
-    /// The newest order whose entry is dealt with.
-    pub(crate) done: Option<u64>,
-    /// What is left of the entries of the orders behind it.
-    pub(crate) group: Option<GroupRecord>,
-}
-
-/// What is left of a group of entries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct GroupRecord {
-    pub(crate) last: u64,
-    alone: u64,
-    trees: u64,
-    below: Vec<[u8; 32]>,
-}
-
-impl Record for ExpiryRecord {
-    const KIND: [u8; 4] = *b"XPRY";
-    const VERSION: u16 = 1;
-}
-
-impl ExpiryRecord {
-    pub(crate) const KEY: &[u8] = b"expiry";
-
-    pub(crate) fn load(view: &dyn View) -> Result<Self, StoreError> {
-        let Some(bytes) = view.row(&Table::META, Self::KEY)? else { return Ok(Self::default()) };
-        record::decode("expiry", &bytes)
-    }
-
-    pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.put(Table::META, Self::KEY, record::encode(self)?);
-        Ok(())
-    }
-}
-
-impl GroupRecord {
-    fn of(last: Order, left: &Left) -> Self {
-        let below = left.below.iter().map(|hash| *hash.as_bytes()).collect();
-        Self { last: last.get(), alone: left.alone as u64, trees: left.trees as u64, below }
-    }
-
-    pub(crate) fn left(&self) -> Option<Left> {
-        let (Ok(alone), Ok(trees)) = (usize::try_from(self.alone), usize::try_from(self.trees)) else { return None };
-        Some(Left { alone, trees, below: self.below.iter().copied().map(NodeHash::new).collect() })
-    }
-}
 
 /// Where the sweep of the journal stands. Made empty; the store reads what an earlier process left.
 #[derive(Debug, Default)]
@@ -104,6 +57,7 @@ struct Group {
     rows: Vec<Vec<u8>>,
     last: Order,
     expiry: Expiry,
+    layers: Layers,
 }
 
 /// A slice that was read and waits to be taken.
@@ -246,7 +200,7 @@ impl Store {
                 && !marked.contains(hash)
                 && loose.contains(hash)
         };
-        let Group { rows, last, mut expiry } = group;
+        let Group { rows, last, mut expiry, mut layers } = group;
         let judge = Judge { is_free: &is_free, is_shared: &|child| marked.is_known(child) };
         let taken = expiry.take(&slice.step, &slice.found, judge);
         let nodes = taken.condemned.len() as u64;
@@ -258,7 +212,8 @@ impl Store {
         if is_done {
             rows.iter().for_each(|row| batch.delete(Table::JOURNAL, row.as_slice()));
         }
-        let group = (!is_done).then(|| GroupRecord::of(last, &expiry.left()));
+        layers.follow(&expiry, &taken, &mut batch)?;
+        let group = (!is_done).then(|| layers.record(last, &expiry));
         ExpiryRecord { done: done.map(Order::get), group }.put(&mut batch)?;
         less.put(&mut batch)?;
         reached(Point::SliceJudged);
@@ -267,7 +222,7 @@ impl Store {
         *stored = less;
         hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
-        backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry }), settled });
+        backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry, layers }), settled });
         self.note(&gate);
         let gate_held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
@@ -288,10 +243,11 @@ impl At {
             return Ok(Self { done, group: None, settled });
         };
         let last = Order::new(saved.last);
-        let unusable = || StoreError::Record { name: "expiry".to_owned(), why: "it is of other entries".to_owned() };
         let (rows, entries) = read_rows(view, done, last, (usize::MAX, usize::MAX), bad_row)?;
-        let expiry = saved.left().and_then(|left| Expiry::resume(&entries, &left)).ok_or_else(unusable)?;
-        Ok(Self { done, group: Some(Group { rows, last, expiry }), settled })
+        let expiry = Expiry::resume(&entries, &saved.left(view)?);
+        let expiry = expiry.ok_or_else(|| cursor::unusable("it is of other entries"))?;
+        let layers = Layers::of(&saved);
+        Ok(Self { done, group: Some(Group { rows, last, expiry, layers }), settled })
     }
 }
 
@@ -320,7 +276,7 @@ impl Group {
         let (rows, entries) = read_rows(view, done, cutoff, (GROUP_ROWS, GROUP_NODES), bad_row)?;
         let Some(key) = rows.last() else { return Ok(None) };
         let last = journal::order_of(key)?;
-        Ok(Some(Self { expiry: Expiry::new(&entries), rows, last }))
+        Ok(Some(Self { expiry: Expiry::new(&entries), rows, last, layers: Layers::default() }))
     }
 }
 

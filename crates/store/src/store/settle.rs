@@ -12,9 +12,12 @@
 use std::{num::NonZeroUsize, ops::ControlFlow};
 
 use parking_lot::MutexGuard;
-use state_tree::{Expiring, NodeHash, Order};
+use state_tree::{Expiring, Left, NodeHash, Order};
 
-use super::{Store, expire::ExpiryRecord};
+use super::{
+    Store,
+    cursor::{self, ExpiryRecord},
+};
 use crate::{
     backend::{Batch, Durability, Flow, KeyRange, View, visit_rows},
     counting::{Counting, CountsRecord, Mode},
@@ -129,6 +132,7 @@ impl Store {
         let mut batch = Batch::new();
         batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
         ExpiryRecord { done, group: None }.put(&mut batch)?;
+        cursor::delete_layers(&mut batch);
         self.backend().write(&batch, Durability::Logged)?;
         reached(Point::JournalSettled);
         gate.settled += 1;
@@ -235,14 +239,14 @@ impl Store {
                 (Mode::Off | Mode::Blind, _) => return Ok(Indexed::Uncounted),
             }
         };
-        let saved = match ExpiryRecord::load(&*self.view()?) {
+        let begun = match Begun::load(&*self.view()?) {
             Err(error @ StoreError::Record { .. }) => {
                 self.give_counts_up(settled, LostBy::Cursor)?;
                 return Ok(Indexed::BadCursor { why: error.to_string() });
             }
-            saved => saved?,
+            begun => begun?,
         };
-        let mut indexing = Indexing { counts, last: None, bad_rows: 0, saved, begun: Expiring::default() };
+        let mut indexing = Indexing { counts, last: None, bad_rows: 0, begun };
         loop {
             let before = indexing.last;
             indexing.read(&*self.view()?, &mut pending)?;
@@ -311,15 +315,31 @@ struct Indexing {
     counts: CountsRecord,
     last: Option<Order>,
     bad_rows: u64,
-    saved: ExpiryRecord,
-    /// What the entries name that an earlier process had begun with.
-    begun: Expiring,
+    begun: Begun,
+}
+
+/// What an earlier process had begun with.
+struct Begun {
+    /// The newest order that is dealt with.
+    done: Option<u64>,
+    /// The last order of the entries behind it, and what is left of them.
+    group: Option<(Order, Left)>,
+    /// What those name, as far as they were read.
+    entries: Expiring,
+}
+
+impl Begun {
+    fn load(view: &dyn View) -> Result<Self, StoreError> {
+        let ExpiryRecord { done, group } = ExpiryRecord::load(view)?;
+        let group = group.map(|group| Ok((Order::new(group.last), group.left(view)?))).transpose()?;
+        Ok(Self { done, group, entries: Expiring::default() })
+    }
 }
 
 impl Indexing {
     /// The order behind which each order must have a row.
     fn begin(&self) -> u64 {
-        self.saved.done.map_or(self.counts.since, |done| done.max(self.counts.since))
+        self.begun.done.map_or(self.counts.since, |done| done.max(self.counts.since))
     }
 
     /// Goes on behind the last order read.
@@ -349,17 +369,17 @@ impl Indexing {
         row.created.iter().for_each(|fingerprint| pending.forget(*fingerprint));
         let expiring = row.expiring();
         pending.insert(order, Some(row.timestamp_ms), expiring.stale.iter().chain(&expiring.dropped));
-        let Some(group) = self.saved.group.as_ref().filter(|group| order.get() <= group.last) else { return };
-        self.begun.stale.extend(expiring.stale);
-        self.begun.dropped.extend(expiring.dropped);
-        if order.get() < group.last {
+        let Begun { group, entries, .. } = &mut self.begun;
+        let Some((last, left)) = group.as_ref().filter(|(last, _)| order <= *last) else { return };
+        entries.stale.extend(expiring.stale);
+        entries.dropped.extend(expiring.dropped);
+        if order < *last {
             return;
         }
-        let Some(left) = group.left() else { return }; // whoever goes on with the entries finds out
-        left.dealt_with(&self.begun).for_each(|hash| pending.settle(hash, order));
+        left.dealt_with(entries).for_each(|hash| pending.settle(hash, order));
         let new: Vec<&NodeHash> = left.below.iter().filter(|hash| pending.order(hash).is_none()).collect();
         pending.insert(order, None, new);
-        self.begun = Expiring::default();
+        *group = None;
     }
 
     /// The first order without a row, up to the head.
