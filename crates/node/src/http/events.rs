@@ -5,7 +5,7 @@
 //! them is not. It begins with what the journal has after the number asked for, so that a client that comes back misses
 //! nothing that is kept. It ends with the node.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, io::ErrorKind, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -18,7 +18,10 @@ use axum::{
 };
 use futures_util::stream;
 use serde_json::json;
-use state_pruner::events::{Entry, Filter, Heard, JournalRead, Subscription};
+use state_pruner::{
+    PruneError,
+    events::{Entry, Filter, Heard, JournalRead, Subscription},
+};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
@@ -162,7 +165,11 @@ pub(super) async fn stream(State(node): State<Arc<Node>>, uri: Uri) -> Result<Re
 async fn refuse_what_is_to_come(node: &Arc<Node>, after: u64) -> Result<(), ApiError> {
     let asked = Arc::clone(node);
     let newest = node.blocking(move || {
-        let is_known = asked.events.flush(FLUSH).is_ok();
+        let is_known = match asked.events.flush(FLUSH) {
+            Err(PruneError::File { source, .. }) => source.kind() != ErrorKind::TimedOut, // one that is not written has its number
+            Err(_) => false,
+            Ok(()) => true,
+        };
         Ok(is_known.then(|| asked.events.status().last_seq))
     });
     let Some(last) = newest.await?.filter(|last| after > *last) else { return Ok(()) }; // unknown refuses nothing

@@ -21,13 +21,19 @@ const STEP: usize = 256 << 10;
 pub(super) struct Keep {
     /// Those that begin here or later in the file.
     pub(super) from: u64,
-    /// Those that are not older.
+    /// Of these, those that are not older.
     pub(super) since_ms: u64,
+    /// Those that begin here or later stay, however old they are.
+    pub(super) spared_from: u64,
 }
 
 impl Keep {
     /// All.
-    pub(super) const ALL: Self = Self { from: 0, since_ms: 0 };
+    pub(super) const ALL: Self = Self { from: 0, since_ms: 0, spared_from: 0 };
+
+    fn holds(self, at: u64, at_ms: u64) -> bool {
+        at >= self.from && (at_ms >= self.since_ms || at >= self.spared_from)
+    }
 }
 
 /// How far a compaction is.
@@ -102,11 +108,11 @@ impl Compaction {
                 break;
             };
             read += frame.bytes.len();
-            if frame.at < self.keep.from || frame.at_ms < self.keep.since_ms {
-                self.dropped += 1;
-            } else {
+            if self.keep.holds(frame.at, frame.at_ms) {
                 self.oldest_ms = Some(self.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
                 copied.extend_from_slice(&frame.bytes);
+            } else {
+                self.dropped += 1;
             }
         }
         self.into.append(&copied).map_err(files::failed(&self.aside))?;
@@ -130,7 +136,7 @@ impl Compaction {
 
     /// The only thing that is done under the lock: nothing here writes or waits for the disk to sync.
     fn exchange(&self, file: &EventFile, clock: &dyn Clock) -> Result<(Duration, u64), PruneError> {
-        let new = Active { medium: Arc::clone(&self.into), bytes: self.bytes };
+        let new = Active::new(Arc::clone(&self.into), self.bytes);
         let mut active = file.active.lock();
         let begun = clock.monotonic();
         std::fs::rename(&self.aside, &file.path).map_err(files::failed(&file.path))?;

@@ -23,11 +23,35 @@ pub(super) const FILE: &str = "journal.events";
 /// Whoever writes holds a lock on this one: the journal itself is exchanged by compaction.
 const LOCK: &str = "writer.lock";
 
+/// What lies behind the bytes that were written whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tail {
+    Nothing,
+    /// What a failed write left, and could not be taken back.
+    Leftover,
+}
+
 /// What a compaction exchanges.
 pub(super) struct Active {
     pub(super) medium: Arc<dyn Medium>,
-    /// Bytes that were written whole.
+    /// Bytes that were written, whole records or a leftover between them that a reader passes over.
     pub(super) bytes: u64,
+    pub(super) tail: Tail,
+}
+
+impl Active {
+    /// A file that ends with its last whole record.
+    pub(super) fn new(medium: Arc<dyn Medium>, bytes: u64) -> Self {
+        Self { medium, bytes, tail: Tail::Nothing }
+    }
+
+    /// What is appended lies behind a leftover, so its end counts from there: a later cut must not reach below it.
+    fn pass_leftover(&mut self) -> std::io::Result<()> {
+        if self.tail == Tail::Leftover {
+            (self.bytes, self.tail) = (self.medium.length()?, Tail::Nothing);
+        }
+        Ok(())
+    }
 }
 
 /// A journal that is open for writing.
@@ -112,7 +136,7 @@ impl EventFile {
         };
         let file = append_to(&path)?;
         let bytes = file.metadata().map_err(files::failed(&path))?.len();
-        let active = Mutex::new(Active { medium: mount(file), bytes });
+        let active = Mutex::new(Active::new(mount(file), bytes));
         let opened = Self { path, header, mount, active, _lock: lock };
         if found.counts.torn_bytes > 0 && !found.headless {
             opened.cut_tail(bytes.saturating_sub(found.counts.torn_bytes))?;
@@ -137,14 +161,21 @@ impl EventFile {
     /// Errors: a failed write.
     pub(super) fn append(&self, records: &[u8]) -> Result<(), PruneError> {
         let mut active = self.active.lock();
+        active.pass_leftover().map_err(files::failed(&self.path))?;
         if let Err(error) = active.medium.append(records) {
             if let Err(left) = active.medium.cut(active.bytes) {
                 tracing::debug!(%left, "what a failed write left in the event journal stays, and is passed over");
+                active.tail = Tail::Leftover;
             }
             return Err(files::failed(&self.path)(error));
         }
         active.bytes += records.len() as u64;
         Ok(())
+    }
+
+    /// Whether a failed write left something that could not be taken back.
+    pub(super) fn has_leftover(&self) -> bool {
+        self.active.lock().tail == Tail::Leftover
     }
 
     /// Makes what was appended durable.

@@ -16,7 +16,7 @@ use super::{
     file::{EventFile, FILE, Found},
     frame::Counts,
     medium::{Mount, plain},
-    queue::{InTime, Queue, Refused, Sent},
+    queue::{Flushed, Queue, Refused, Sent},
     read::{Filter, JournalRead, read_journal},
     status::{EventsConfig, JournalStatus, Replay, Told, WriteFailure},
     writer::{Need, Writer, WriterParts},
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How a journal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stopping {
-    /// Everything that was taken is on disk, or was counted as lost before.
+    /// Everything that was taken is on disk, or is counted as lost: [`JournalStatus::lost_total`] tells.
     Whole,
     /// The disk did not answer in time, and so many events are given up.
     GivenUp {
@@ -154,7 +154,7 @@ impl EventJournal {
             file,
         };
         let need = if found.headless { Need::Rewriting } else { Need::Nothing };
-        let writer = Writer::new(parts, found.last_seq, found.oldest_ms, need);
+        let writer = Writer::new(parts, (found.last_seq, found.oldest_ms), need);
         let spawned = Builder::new().name("events".to_owned()).spawn(move || writer.run());
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the event writer cannot start: {error}")))?;
@@ -169,11 +169,14 @@ impl EventJournal {
 
     /// Waits until everything that was emitted before is written; not longer than this.
     ///
-    /// Errors: it took longer.
+    /// Errors: it took longer; the disk fails, so that not everything is.
     pub fn flush(&self, patience: Duration) -> Result<(), PruneError> {
         match self.queue.flush(patience) {
-            InTime::Yes => Ok(()),
-            InTime::No => Err(self.late("the disk does not answer in time".to_owned())),
+            Flushed::Whole => Ok(()),
+            Flushed::Unwritten(WriteFailure { message, .. }) => {
+                Err(PruneError::File { path: self.path.clone(), source: std::io::Error::other(message) })
+            }
+            Flushed::Late => Err(self.late("the disk does not answer in time".to_owned())),
         }
     }
 

@@ -10,6 +10,8 @@ pub(super) trait Medium: Send + Sync {
     fn sync(&self) -> io::Result<()>;
     /// Takes back what a failed write left beyond this length.
     fn cut(&self, bytes: u64) -> io::Result<()>;
+    /// How long it is.
+    fn length(&self) -> io::Result<u64>;
 }
 
 impl Medium for File {
@@ -24,6 +26,10 @@ impl Medium for File {
 
     fn cut(&self, bytes: u64) -> io::Result<()> {
         self.set_len(bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::event::Event;
+use super::{event::Event, status::WriteFailure};
 
 /// Events that wait or are being written, at most.
 pub(super) const CAPACITY: usize = 2048;
@@ -45,6 +45,8 @@ struct State {
     /// Flushes asked for, and done.
     asked: u64,
     flushed: u64,
+    /// Up to which one not everything was written, and why.
+    unwritten: Option<(u64, WriteFailure)>,
 }
 
 impl State {
@@ -75,11 +77,15 @@ pub(super) enum Refused {
     Stuck,
 }
 
-/// Whether something happened in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum InTime {
-    Yes,
-    No,
+/// What came of a flush.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Flushed {
+    /// Everything is written.
+    Whole,
+    /// Not everything is.
+    Unwritten(WriteFailure),
+    /// Nobody answered in time.
+    Late,
 }
 
 /// The queue between producers and writer.
@@ -104,6 +110,7 @@ impl Default for Queue {
             life: Life::Open,
             asked: 0,
             flushed: 0,
+            unwritten: None,
         };
         Self { state: Mutex::new(state), room: Condvar::new(), work: Condvar::new(), done: Condvar::new() }
     }
@@ -163,24 +170,31 @@ impl Queue {
         }
     }
 
-    /// Waits until everything that was sent before is flushed.
-    pub(super) fn flush(&self, patience: Duration) -> InTime {
+    /// Waits until everything that was sent before is flushed, or cannot be.
+    pub(super) fn flush(&self, patience: Duration) -> Flushed {
         let mut state = self.state.lock();
         state.asked += 1;
         let ticket = state.asked;
         self.work.notify_one();
         while state.flushed < ticket && state.life != Life::Ended {
             if self.done.wait_for(&mut state, patience).timed_out() {
-                return InTime::No;
+                return Flushed::Late;
             }
         }
-        InTime::Yes
+        match &state.unwritten {
+            // A later flush may have failed since: whoever wakes after it cannot tell, and is told the worse.
+            Some((up_to, failure)) if *up_to >= ticket => Flushed::Unwritten(failure.clone()),
+            Some(_) | None => Flushed::Whole,
+        }
     }
 
-    /// Tells that everything up to this ticket is flushed.
-    pub(super) fn flushed(&self, ticket: u64) {
+    /// Tells what came of everything up to this ticket.
+    pub(super) fn flushed(&self, ticket: u64, outcome: Result<(), WriteFailure>) {
         let mut state = self.state.lock();
         state.flushed = state.flushed.max(ticket);
+        if let Err(failure) = outcome {
+            state.unwritten = Some((ticket, failure));
+        }
         drop(state);
         self.done.notify_all();
     }
@@ -224,9 +238,12 @@ impl Queue {
     }
 
     /// The writer has ended, by itself or because it was told to; what still waits is given back as a number.
-    pub(super) fn ended(&self) -> u64 {
+    pub(super) fn ended(&self, outcome: Result<(), WriteFailure>) -> u64 {
         let mut state = self.state.lock();
         state.life = Life::Ended;
+        if let Err(failure) = outcome {
+            state.unwritten = Some((u64::MAX, failure)); // whatever is asked for from now on
+        }
         (state.in_hand, state.flushed) = (0, state.asked);
         let left = state.waiting.len() as u64;
         state.waiting.clear();

@@ -71,6 +71,8 @@ fn folder_with(bytes: &[u8]) -> TempDir {
 struct Disk {
     full: Mutex<bool>,
     hangs: Mutex<bool>,
+    /// What a failed write left cannot be taken back.
+    keeps_leftovers: Mutex<bool>,
     answers: Condvar,
     /// Syncs to fail.
     bad_syncs: AtomicU64,
@@ -121,7 +123,14 @@ impl Medium for OnDisk {
     }
 
     fn cut(&self, bytes: u64) -> io::Result<()> {
+        if *self.disk.keeps_leftovers.lock() {
+            return Err(io::Error::other("injected"));
+        }
         self.file.cut(bytes)
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
     }
 }
 
@@ -505,13 +514,15 @@ fn a_full_disk_reaches_the_status_loses_nothing_that_fits_and_tells_what_it_lost
     journal.flush(LONG).unwrap();
     *disk.full.lock() = true;
     journal.emit(pin(0, 2));
-    journal.flush(LONG).unwrap();
+    let unwritten = journal.flush(LONG).unwrap_err().to_string();
     let status = journal.status();
+    assert!(unwritten.contains(&status.failure.as_ref().unwrap().message), "{unwritten}");
     assert_eq!(status.failure.as_ref().unwrap().code, "disk_full");
     assert_eq!((status.lost_total, status.failure.unwrap().times), (0, 1), "it is kept, and tried again");
     let why = "x".repeat(60_000);
     (0..20).for_each(|_| journal.emit(Event::WorkerPanicked { why: why.clone() }));
-    journal.flush(LONG).unwrap();
+    assert!(journal.flush(LONG).is_err());
+    assert!(journal.flush(LONG).is_err(), "what was lost meanwhile is not told in the journal yet");
     let lost = journal.status().lost_total;
     assert!(lost > 0, "more than is kept in memory is lost, and nobody waits");
     *disk.full.lock() = false;
@@ -544,6 +555,51 @@ fn after_a_failed_sync_the_journal_is_written_anew() {
     assert_eq!(orders(&all(dir.path())), [1]);
 }
 
+#[test]
+fn a_second_failed_write_cuts_nothing_that_was_written_behind_the_leftover_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), quiet());
+    journal.emit(pin(0, 1));
+    journal.flush(LONG).unwrap();
+    (*disk.full.lock(), *disk.keeps_leftovers.lock()) = (true, true);
+    journal.emit(pin(0, 2));
+    (0..2).for_each(|_| assert!(journal.flush(LONG).is_err())); // and it cannot be written anew
+    *disk.full.lock() = false;
+    journal.emit(pin(0, 3));
+    assert!(journal.flush(LONG).is_err(), "the leftover is still to be removed");
+    (*disk.full.lock(), *disk.keeps_leftovers.lock()) = (true, false);
+    journal.emit(pin(0, 4));
+    assert!(journal.flush(LONG).is_err());
+    assert_eq!(orders(&all(dir.path())), [1, 2, 3]);
+    *disk.full.lock() = false;
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let (read, status) = (all(dir.path()), journal.status());
+    assert_eq!((orders(&read), status.lost_total, status.compactions_total), (vec![1, 2, 3, 4], 0, 1));
+    assert_eq!((read.damaged, read.torn_bytes, read.missing), (0, 0, 0), "the leftover went");
+}
+
+#[test]
+fn a_stop_writes_anew_at_once_what_a_failed_sync_left_and_counts_what_it_cannot() {
+    for (bad_syncs, lost) in [(2, 0), (u64::MAX, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Arc::new(Disk::default());
+        let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+        journal.flush(LONG).unwrap();
+        disk.bad_syncs.store(bad_syncs, Ordering::SeqCst);
+        journal.emit(pin(0, 1));
+        while disk.bad_syncs.load(Ordering::SeqCst) > bad_syncs - 2 {
+            std::thread::yield_now(); // its own sync, and that of the file that is written anew
+        }
+        assert!(journal.flush(LONG).is_err(), "nobody knows whether it is there");
+        assert_eq!(journal.stop(LONG), Stopping::Whole);
+        let status = journal.status();
+        assert_eq!((status.lost_total, status.compactions_total), (lost, u64::from(lost == 0)), "{status:?}");
+        assert_eq!(status.failure.is_some(), lost > 0);
+        assert_eq!(orders(&all(dir.path())), [1]);
+    }
+}
+
 /// Runs a compaction to its end.
 fn compact(file: &EventFile, keep: Keep) {
     let mut compaction = Compaction::begin(file, keep).unwrap();
@@ -565,7 +621,7 @@ fn a_crash_at_any_point_of_a_compaction_leaves_the_old_journal_or_the_new_one() 
     };
     let file = EventFile::open(dir.path(), plain(), 0).unwrap().0;
     let from = file.bytes() / 2;
-    let mut compaction = Compaction::begin(&file, Keep { from, since_ms: 0 }).unwrap();
+    let mut compaction = Compaction::begin(&file, Keep { from, since_ms: 0, spared_from: 0 }).unwrap();
     let mut crashes = vec![copy("begun")];
     while compaction.step().unwrap() == Step::More {
         crashes.push(copy("copying"));
@@ -598,14 +654,14 @@ fn a_crash_at_any_point_of_a_compaction_leaves_the_old_journal_or_the_new_one() 
 fn what_is_appended_while_a_journal_is_made_smaller_stays() {
     let dir = folder_with(&small_journal(20));
     let file = EventFile::open(dir.path(), plain(), 0).unwrap().0;
-    let mut compaction = Compaction::begin(&file, Keep { from: u64::MAX - 1, since_ms: 0 }).unwrap();
+    let mut compaction = Compaction::begin(&file, Keep { from: u64::MAX - 1, since_ms: 0, spared_from: 0 }).unwrap();
     assert_eq!(compaction.step().unwrap(), Step::CaughtUp);
     let mut later = Vec::new();
     frame::encode(&Happened { seq: 100, at_ms: 0, event: pin(0, 100) }, &mut later).unwrap();
     drop(compaction); // given up: nothing has changed
     file.append(&later).unwrap();
     let from = file.bytes() - later.len() as u64;
-    compact(&file, Keep { from, since_ms: 0 });
+    compact(&file, Keep { from, since_ms: 0, spared_from: 0 });
     assert_eq!(orders(&all(dir.path())), [100]);
     file.append(&{
         let mut next = Vec::new();
@@ -644,6 +700,9 @@ fn nothing_but_a_rename_is_done_under_the_lock_of_a_compaction() {
         fn cut(&self, bytes: u64) -> io::Result<()> {
             self.file.cut(bytes)
         }
+        fn length(&self) -> io::Result<u64> {
+            self.file.length()
+        }
     }
     let dir = folder_with(&small_journal(50));
     let (watched, seen) = (Arc::new(Mutex::new(None)), Arc::new(AtomicU64::new(0)));
@@ -679,25 +738,63 @@ fn a_journal_keeps_its_size_and_the_newest_events() {
     assert_eq!(orders, (first..20_000).collect::<Vec<_>>(), "the newest are there, without a hole");
 }
 
+/// Of which a thousand bytes, about twenty events, go by no age.
+fn short_lived() -> EventsConfig {
+    EventsConfig { keep: Duration::from_secs(100), max_bytes: 8_000.try_into().unwrap(), ..quiet() }
+}
+
 #[test]
-fn events_older_than_the_journal_keeps_go() {
+fn events_older_than_the_journal_keeps_go_but_for_the_newest() {
     let dir = tempfile::tempdir().unwrap();
     let clock = Arc::new(ManualClock::default());
-    let config = EventsConfig { keep: Duration::from_secs(100), ..quiet() };
-    let journal = EventJournal::open(dir.path(), config, Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
-    journal.emit(pin(0, 1));
+    let journal = EventJournal::open(dir.path(), short_lived(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let pass = |seconds: u64| {
+        clock.advance(Duration::from_secs(seconds));
+        clock.set_unix_ms(clock.unix_ms() + seconds * 1000);
+    };
+    (1..=60).for_each(|number| journal.emit(pin(0, number)));
     journal.flush(LONG).unwrap();
-    clock.set_unix_ms(105_000);
-    journal.emit(pin(0, 2));
+    pass(105);
+    journal.emit(pin(0, 61));
     journal.flush(LONG).unwrap();
-    assert_eq!(orders(&all(dir.path())), [1, 2], "an eighth later");
-    clock.set_unix_ms(115_000);
-    journal.emit(pin(0, 3));
+    assert_eq!(orders(&all(dir.path())), (1..=61).collect::<Vec<_>>(), "an eighth later");
+    pass(10);
+    journal.emit(pin(0, 62));
     while journal.status().compactions_total == 0 {
         journal.flush(LONG).unwrap();
     }
     assert_eq!(journal.stop(LONG), Stopping::Whole);
-    assert_eq!(orders(&all(dir.path())), [2, 3]);
+    let (left, bytes) = (orders(&all(dir.path())), journal.status().bytes);
+    assert!((43..47).contains(&left[0]) && bytes < 1_250, "{left:?}, {bytes} bytes");
+    assert_eq!(left, (left[0]..=62).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_wall_clock_that_steps_forward_does_not_take_the_history() {
+    const YEARS: u64 = 10 * 365 * 24 * 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let start = || EventJournal::open(dir.path(), short_lived(), Arc::clone(&clock) as Arc<dyn Clock>).unwrap();
+    let journal = start();
+    (1..=60).for_each(|number| journal.emit(pin(0, number)));
+    journal.flush(LONG).unwrap();
+    clock.set_unix_ms(YEARS);
+    (61..=65).for_each(|number| {
+        journal.emit(pin(0, number));
+        journal.flush(LONG).unwrap();
+    });
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    assert_eq!(journal.status().compactions_total, 0);
+    assert_eq!(orders(&all(dir.path())), (1..=65).collect::<Vec<_>>(), "no time has passed");
+    clock.set_unix_ms(2 * YEARS); // as a process that starts finds it, which knows of no other time
+    let journal = start();
+    while journal.status().compactions_total == 0 {
+        journal.emit(pin(0, 66));
+        journal.flush(LONG).unwrap();
+    }
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let left = orders(&all(dir.path()));
+    assert!(left[0] > 1 && left.iter().filter(|number| **number <= 65).count() >= 10, "{left:?}");
 }
 
 #[test]
@@ -721,7 +818,7 @@ fn a_journal_that_cannot_be_written_is_heard_and_says_so() {
     let journal = EventJournal::unwritten(dir.path(), &error, quiet(), Arc::new(ManualClock::default())).unwrap();
     let mut watcher = journal.subscribe();
     journal.emit(pin(0, 1));
-    journal.flush(LONG).unwrap();
+    assert!(journal.flush(LONG).unwrap_err().to_string().contains("injected"));
     assert!(matches!(watcher.try_next(), Some(Heard::Event(_))));
     let status = journal.status();
     assert_eq!((status.failure.unwrap().code.as_str(), status.lost_total, status.written_total), ("internal", 1, 0));

@@ -30,6 +30,8 @@ const BATCH: usize = 256;
 const BUFFER: usize = 64 << 10;
 /// Bytes that are kept while they cannot be written.
 const HELD: usize = 1 << 20;
+/// This part of the most bytes, the newest, goes by no age: a wall clock that is wrong takes no more (C16).
+const SPARED: u64 = 8;
 /// A compaction that failed is tried again after so long.
 const COMPACT_AGAIN: Duration = Duration::from_secs(60);
 
@@ -62,7 +64,12 @@ pub(super) struct Writer {
     buffered: u64,
     /// When what came since the last flush is to be on disk.
     due: Option<Duration>,
-    unsynced: bool,
+    /// Events that were written since everything was durable last.
+    unsynced: u64,
+    /// Events that a failed sync may have taken, until the file is written anew.
+    unsure: u64,
+    /// Since when the writer is at work, by both clocks.
+    began: (Duration, u64),
     compaction: Option<Compaction>,
     compact_from: Duration,
     /// Events that were lost since it was told.
@@ -71,8 +78,9 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(parts: WriterParts, seq: u64, oldest_ms: Option<u64>, need: Need) -> Self {
+    pub(super) fn new(parts: WriterParts, (seq, oldest_ms): (u64, Option<u64>), need: Need) -> Self {
         Self {
+            began: (parts.clock.monotonic(), parts.clock.unix_ms()),
             parts,
             seq,
             oldest_ms,
@@ -80,7 +88,8 @@ impl Writer {
             buffer: Vec::with_capacity(2 * BUFFER),
             buffered: 0,
             due: None,
-            unsynced: false,
+            unsynced: 0,
+            unsure: 0,
             compaction: None,
             compact_from: Duration::ZERO,
             lost: 0,
@@ -104,7 +113,7 @@ impl Writer {
                 Taken::Flush(ticket) => {
                     self.flush(); // whoever reads wants it written; durable it is when the configuration says
                     self.flush_if_due();
-                    queue.flushed(ticket);
+                    queue.flushed(ticket, self.outcome());
                 }
                 Taken::End => break,
             }
@@ -112,15 +121,25 @@ impl Writer {
             self.tell();
         }
         self.finish();
-        let left = self.buffered.saturating_add(queue.ended());
+        let left = self.buffered.saturating_add(queue.ended(self.outcome()));
         self.lose(left);
         self.tell();
     }
 
-    /// Makes everything durable, whatever the configuration leaves to the system.
+    /// Whether everything that was taken is written; what was lost counts until the journal tells it.
+    fn outcome(&self) -> Result<(), WriteFailure> {
+        let is_whole = self.buffered == 0 && self.lost == 0 && self.need == Need::Nothing && self.parts.file.is_some();
+        match self.parts.told.lock().failure.clone() {
+            Some(failure) if !is_whole => Err(failure),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Makes everything durable, whatever the configuration leaves to the system. What cannot be counts as lost.
     fn finish(&mut self) {
         self.flush();
         self.sync();
+        self.compact_from = Duration::ZERO; // there is no later time to try it again
         while self.need == Need::Rewriting || self.compaction.is_some() {
             self.compact();
             if self.compaction.is_none() {
@@ -129,6 +148,7 @@ impl Writer {
         }
         self.flush();
         self.sync();
+        self.lose(self.unsure);
     }
 
     /// How long to wait for events: not at all while the file is made smaller, for good while nothing is in memory.
@@ -188,12 +208,16 @@ impl Writer {
         };
         match append(file, self.parts.config.max_bytes.get(), &self.buffer) {
             Ok(()) => {
-                self.parts.told.lock().written += self.buffered;
-                (self.buffered, self.unsynced) = (0, true);
+                let written = std::mem::take(&mut self.buffered);
+                self.parts.told.lock().written += written;
+                self.unsynced += written;
                 self.buffer.clear();
                 self.recovered();
             }
             Err(error) => {
+                if file.has_leftover() {
+                    self.need = Need::Rewriting;
+                }
                 self.failed(&error);
                 if self.buffer.len() > HELD {
                     self.discard();
@@ -209,10 +233,11 @@ impl Writer {
     }
 
     fn sync(&mut self) {
-        let Some(file) = self.parts.file.as_ref().filter(|_| self.unsynced) else { return };
-        self.unsynced = false;
+        let Some(file) = self.parts.file.as_ref().filter(|_| self.unsynced > 0) else { return };
+        let unsynced = std::mem::take(&mut self.unsynced);
         if let Err(error) = file.sync() {
             self.need = Need::Rewriting;
+            self.unsure += unsynced;
             self.failed(&error);
         }
     }
@@ -286,21 +311,29 @@ impl Writer {
             return Some(Keep::ALL);
         }
         let EventsConfig { max_bytes, keep, .. } = &self.parts.config;
-        let keep_ms = millis(*keep);
-        let since_ms = self.parts.clock.unix_ms().saturating_sub(keep_ms);
+        let (max_bytes, keep_ms) = (max_bytes.get(), millis(*keep));
+        let since_ms = self.now_ms().saturating_sub(keep_ms);
         let bytes = file.bytes();
-        if bytes > max_bytes.get() {
-            return Some(Keep { from: bytes.saturating_sub(max_bytes.get() / 2), since_ms });
+        let spared_from = bytes.saturating_sub(max_bytes / SPARED);
+        if bytes > max_bytes {
+            return Some(Keep { from: bytes.saturating_sub(max_bytes / 2), since_ms, spared_from });
         }
-        // An eighth later, so that this is rare.
+        // An eighth later, and of twice what is spared, so that this is rare.
         let old = self.oldest_ms.is_some_and(|oldest| oldest < since_ms.saturating_sub(keep_ms / 8));
-        old.then_some(Keep { from: 0, since_ms })
+        (old && bytes > max_bytes / SPARED * 2).then_some(Keep { from: 0, since_ms, spared_from })
+    }
+
+    /// The time by which events are old: that of the wall clock, unless it has stepped forward since the writer began.
+    fn now_ms(&self) -> u64 {
+        let Self { parts, began: (monotonic, unix_ms), .. } = self;
+        let here = millis(parts.clock.monotonic().saturating_sub(*monotonic));
+        parts.clock.unix_ms().min(unix_ms.saturating_add(here))
     }
 
     fn compacted(&mut self, compacted: Compacted) {
         let Compacted { dropped, bytes_before, bytes_after, oldest_ms, locked } = compacted;
         self.need = Need::Nothing;
-        self.unsynced = false;
+        (self.unsynced, self.unsure) = (0, 0);
         self.oldest_ms = oldest_ms;
         {
             let mut told = self.parts.told.lock();

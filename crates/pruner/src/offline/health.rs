@@ -20,9 +20,7 @@ use super::{
 use crate::{
     clock::{Clock as _, SystemClock},
     error::PruneError,
-    health::{
-        self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Room, Unfinished, Validated,
-    },
+    health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished, Validated},
     outcome::{Ended, Freeze, Outcome, RestFloor},
     phase::PhaseRecord,
     records::{FolderRecords, Records, StoreRecords},
@@ -102,25 +100,25 @@ fn look(request: &HealthRequest) -> Result<Health, PruneError> {
 /// Errors: records that cannot be read.
 pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<Health, PruneError> {
     let kept = kept_dir(&request.db, request.state_dir.as_deref());
-    let room = sweep::room(store.backend(), request.range_bytes.get())?;
+    let range_bytes = request.range_bytes.get();
     let facts = if store.view()?.has_table(&Table::META) {
-        of_node(&store, room, request)?
+        of_node(&store, request)?
     } else {
         let (records, holder) = (FolderRecords(kept.clone()), folder::holder(&kept)?);
         let facts = of_rest(&records, holder, request)?;
         if facts.freeze.is_none() && facts.last.is_none() && facts.unfinished.is_none() {
             return Err(PruneError::NothingKnown { db: request.db.clone() }); // silence is not health (I13)
         }
-        Facts { room, ..facts }
+        Facts { room: sweep::room(store.backend(), 0, range_bytes)?, ..facts }
     };
     Ok(health::assess(&facts, &request.bounds))
 }
 
 /// A node's own store: the records are among its tables.
-fn of_node(store: &Arc<Store>, room: Option<Room>, request: &HealthRequest) -> Result<Facts, PruneError> {
+fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneError> {
     let (records, holder) = (StoreRecords(Arc::clone(store)), lock_holder_if_there(&request.db)?);
     let told = Told::read(&records, request)?;
-    let reserved = Reserved::look(request, room, holder.as_ref())?;
+    let reserved = Reserved::look(store, request, holder.as_ref())?;
     let head = NativeChain.head(&*store.view()?)?.map_or(0, |head| head.order.get()); // no commit: none went by
     let ledger = Ledger::load(&records)?;
     let lock = recorded_lock(&records)?;
@@ -136,7 +134,7 @@ fn of_node(store: &Arc<Store>, room: Option<Room>, request: &HealthRequest) -> R
         lock_record,
         cycle_age: age.map(|age| CycleAge { due_after: request.due_after, ..age }),
         oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, request.now_ms),
-        room: room.map(|room| Room { free: room.free.saturating_add(reserved.kept), ..room }),
+        room: sweep::room(store.backend(), reserved.kept, request.range_bytes.get())?,
         reserve: reserved.let_go,
         ..told.facts()
     })
@@ -158,6 +156,11 @@ fn lock_holder_if_there(db: &Path) -> Result<Option<Holder>, PruneError> {
     Ok(if db.exists() { lock_holder(db)? } else { None })
 }
 
+/// Where a node keeps the reserve of its store.
+pub(super) fn reserve_of(db: &Path) -> PathBuf {
+    db.parent().map_or_else(|| RESERVE_FILE.into(), |data| data.join(RESERVE_FILE))
+}
+
 /// The reserve of a node, by its file.
 struct Reserved {
     /// Bytes of it: a sweep that lacks room lets them go, so they count as room.
@@ -168,11 +171,11 @@ struct Reserved {
 
 impl Reserved {
     /// One that is not there was let go, unless its node would take it when it starts.
-    fn look(request: &HealthRequest, room: Option<Room>, node: Option<&Holder>) -> Result<Self, PruneError> {
-        let path = request.db.parent().map_or_else(|| RESERVE_FILE.into(), |data| data.join(RESERVE_FILE));
-        let (there, wanted) = (Reserve::kept_at(&path)?, request.reserve.map(NonZeroU64::get));
+    fn look(store: &Store, request: &HealthRequest, node: Option<&Holder>) -> Result<Self, PruneError> {
+        let (there, wanted) = (Reserve::kept_at(&reserve_of(&request.db))?, request.reserve.map(NonZeroU64::get));
+        let free = sweep::free(store.backend(), 0)?; // what it would be taken from
         let kept = there.filter(|bytes| wanted.is_none_or(|wanted| wanted == *bytes));
-        let is_roomy = |wanted: u64| room.is_none_or(|room| room.free >= wanted.saturating_mul(2));
+        let is_roomy = |wanted: u64| free.is_none_or(|free| free >= wanted.saturating_mul(2));
         let let_go = wanted.filter(|wanted| kept.is_none() && (node.is_some() || !is_roomy(*wanted)));
         Ok(Self { kept: kept.map_or(0, |bytes| bytes), let_go })
     }

@@ -7,11 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use state_store::{RocksBackend, Store, StoreError, Table, lock_holder};
+use state_store::{Reserve, RocksBackend, Store, StoreError, Table, lock_holder};
 
 use super::{
     AT_REST, StoreLayout,
     folder::{canonical, kept_dir},
+    health::reserve_of,
 };
 use crate::{
     clock::SystemClock,
@@ -54,12 +55,13 @@ fn events_of(db: &Path, state_dir: Option<&Path>) -> PathBuf {
 
 fn validator_of(store: &Arc<Store>, db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidator, PruneError> {
     let view = store.view()?;
-    let (layout, records, folder): (_, Arc<dyn Records>, _) = if view.has_table(&Table::META) {
+    let (layout, records, folder, kept): (_, Arc<dyn Records>, _, _) = if view.has_table(&Table::META) {
         let beside = state_dir.map_or_else(|| db.with_file_name(NODE_FOLDER), Path::to_owned);
-        (StoreLayout::Native, Arc::new(StoreRecords(Arc::clone(store))), beside)
+        let reserve = Reserve::kept_at(&reserve_of(db))?.map_or(0, |bytes| bytes);
+        (StoreLayout::Native, Arc::new(StoreRecords(Arc::clone(store))), beside, reserve)
     } else {
         let kept = kept_dir(db, state_dir);
-        (StoreLayout::Rooch, Arc::new(FolderRecords(kept.clone())), kept)
+        (StoreLayout::Rooch, Arc::new(FolderRecords(kept.clone())), kept, 0)
     };
     let policy =
         RestWindow { keep_last: NonZeroU64::MIN, allowed_holes: BTreeSet::new(), below: layout.below(&*view)? };
@@ -76,5 +78,6 @@ fn validator_of(store: &Arc<Store>, db: &Path, state_dir: Option<&Path>) -> Resu
     if let Err(error) = snapshots.initialize() {
         tracing::debug!(%error, "the snapshot cannot be loaded; the validation says so");
     }
-    Ok(SnapshotValidator::new(Arc::new(snapshots), None).with_cycles(&CycleConfig::new(folder)))
+    let validator = SnapshotValidator::new(Arc::new(snapshots), None).with_cycles(&CycleConfig::new(folder));
+    Ok(validator.with_reserve_kept(kept))
 }

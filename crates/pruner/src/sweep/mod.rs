@@ -9,12 +9,13 @@
 
 mod batches;
 mod ranges;
+mod room;
 mod tombstones;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use state_store::{Backend, BarrierHold, Batch, Flow, KeyRange, LiveSet, Pace, Permit, Store, StoreError, View};
+use state_store::{BarrierHold, Batch, Flow, KeyRange, LiveSet, Pace, Permit, Store, StoreError, View};
 use state_tree::NodeHash;
 
 use crate::{
@@ -22,10 +23,10 @@ use crate::{
     config::SweepChoice,
     control::{Control, Observer, Progress, Stage},
     error::PruneError,
-    health::Room,
     mark::SealedMark,
 };
 
+pub(crate) use room::{check_room, free, largest_need, reserve_kept, room};
 pub use tombstones::Tombstones;
 pub(crate) use tombstones::{next_range, rewrite};
 
@@ -146,22 +147,6 @@ pub enum SmallGarbage {
     LeaveTraces,
     /// Nothing will compact the store after us: it is rewritten.
     Rewrite,
-}
-
-/// Refuses a sweep that has no room for one of its ranges, before the store is opened for writing.
-pub(crate) fn check_room(backend: &dyn Backend, range_bytes: u64) -> Result<(), PruneError> {
-    ranges::check_room_for_all(backend, range_bytes)
-}
-
-/// Bytes that the largest range of a sweep would ask for. Lists the files, and reads none of them.
-pub(crate) fn largest_need(backend: &dyn Backend, range_bytes: u64) -> Result<u64, PruneError> {
-    ranges::largest_need(backend, range_bytes)
-}
-
-/// What is free beside that; nothing where there is no device.
-pub(crate) fn room(backend: &dyn Backend, range_bytes: u64) -> Result<Option<Room>, PruneError> {
-    let Some(free) = backend.free_bytes()? else { return Ok(None) };
-    Ok(Some(Room { free, need: largest_need(backend, range_bytes)? }))
 }
 
 /// Garbage below these shares of the nodes present is deleted in batches and left to ordinary compaction, as the sweep between

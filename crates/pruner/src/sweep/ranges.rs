@@ -8,11 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use state_store::{Backend, Haste, KeyRange, NodeFile, Point, StoreError, reached};
 
-use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, share_of_keys};
+use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, room::check_range};
 use crate::{control::Stage, error::PruneError};
-
-/// Kept free beside what a range needs.
-const ROOM_MARGIN: u64 = 16 << 20;
 
 pub(super) fn sweep(
     job: &SweepJob<'_>,
@@ -137,56 +134,15 @@ fn largest_level(files: &[NodeFile]) -> Option<u32> {
     levels.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(level, _)| level)
 }
 
-/// Refuses a sweep that has no room for one of its ranges, before anything is opened for writing.
-pub(super) fn check_room_for_all(backend: &dyn Backend, range_bytes: u64) -> Result<(), PruneError> {
-    let (files, blobs) = (backend.node_files()?, backend.node_blob_bytes()?);
-    cut(&files, None, range_bytes).iter().try_for_each(|range| check_room(backend, &files, range, blobs).map(|_| ()))
-}
-
 /// Asks for room as the store is now, for commits have written since the last range; the reserve goes where there is none.
 fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
     let backend = job.store.backend();
-    let asked = check_room(backend, &backend.node_files()?, range, blobs);
+    let asked = check_range(backend, range, blobs);
     let (Err(PruneError::NoRoom { .. }), Some(reserve)) = (&asked, job.store.reserve()) else { return asked };
     match reserve.let_go()? {
-        Some(_) => check_room(backend, &backend.node_files()?, range, blobs),
+        Some(_) => check_range(backend, range, blobs),
         None => asked,
     }
-}
-
-/// Bytes of files in the range, if it has room: its files exist twice until the rewrite ends. Blob files are shared by
-/// every range, and an old one goes only with the last range that points into it: what lies behind the start of the
-/// range is still to be written a second time.
-pub(super) fn check_room(
-    backend: &dyn Backend,
-    files: &[NodeFile],
-    range: &KeyRange,
-    blobs: u64,
-) -> Result<u64, PruneError> {
-    let (inside, need) = need(files, range, blobs);
-    match backend.free_bytes()? {
-        Some(free) if free < need => Err(PruneError::NoRoom { free, need }),
-        Some(_) | None => Ok(inside),
-    }
-}
-
-/// Bytes of files in the range, and bytes that must be free before it is rewritten.
-fn need(files: &[NodeFile], range: &KeyRange, blobs: u64) -> (u64, u64) {
-    let inside: u64 = files.iter().filter(|file| overlaps(file, range)).map(|file| file.bytes).sum();
-    let behind = range.start.as_deref().map_or(1.0, |start| 1.0 - share_of_keys(start));
-    (inside, inside + (blobs as f64 * behind) as u64 + ROOM_MARGIN)
-}
-
-/// Bytes that the largest range of a whole sweep needs free.
-pub(super) fn largest_need(backend: &dyn Backend, range_bytes: u64) -> Result<u64, PruneError> {
-    let (files, blobs) = (backend.node_files()?, backend.node_blob_bytes()?);
-    let needs = cut(&files, None, range_bytes).into_iter().map(|range| need(&files, &range, blobs).1);
-    Ok(needs.max().map_or(ROOM_MARGIN, |need| need))
-}
-
-pub(super) fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {
-    range.start.as_ref().is_none_or(|start| file.last >= *start)
-        && range.end.as_ref().is_none_or(|end| file.first < *end)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use state_store::{Backend, KeyRange, NodeFile};
 
-use super::ranges;
+use super::{ranges, room};
 use crate::error::PruneError;
 
 /// From this share of the rows on tombstones are worth a rewrite: each hides a row, so twice as much of the files is dead.
@@ -52,15 +52,16 @@ pub(crate) fn next_range(
     range_bytes: u64,
 ) -> Result<Option<KeyRange>, PruneError> {
     let files = backend.node_files()?;
-    let holds = |range: &KeyRange| files.iter().any(|file| file.deletes > 0 && ranges::overlaps(file, range));
-    Ok(ranges::cut(&files, from, range_bytes).into_iter().find(holds))
+    let ranges = ranges::cut(&files, from, range_bytes);
+    let deletes = room::inside(&files, &ranges, |file| file.deletes);
+    Ok(ranges.into_iter().zip(deletes).find(|(_, deletes)| *deletes > 0).map(|(range, _)| range))
 }
 
 /// Rewrites a range, if it has room; returns the bytes of its files.
 ///
 /// Errors: no room, a failed rewrite, one that was told to end.
 pub(crate) fn rewrite(backend: &dyn Backend, range: &KeyRange) -> Result<u64, PruneError> {
-    let bytes = ranges::check_room(backend, &backend.node_files()?, range, backend.node_blob_bytes()?)?;
+    let bytes = room::check_range(backend, range, backend.node_blob_bytes()?)?;
     backend.rewrite_files(range)?;
     Ok(bytes)
 }

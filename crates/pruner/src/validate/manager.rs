@@ -32,6 +32,8 @@ impl Default for ValidationTargets {
 pub(super) struct Place {
     pub(super) state_dir: PathBuf,
     pub(super) range_bytes: NonZeroU64,
+    /// Bytes that the reserve keeps of a store that is looked at from outside.
+    pub(super) reserve_kept: u64,
 }
 
 /// Checks the snapshots of a store, and what is built on them.
@@ -66,8 +68,14 @@ impl SnapshotValidator {
 
     /// The same, knowing where cycles keep marks and certificates; without that, these are not looked at.
     pub fn with_cycles(self, config: &CycleConfig) -> Self {
-        let place = Place { state_dir: config.state_dir.clone(), range_bytes: config.range_bytes };
+        let place = Place { state_dir: config.state_dir.clone(), range_bytes: config.range_bytes, reserve_kept: 0 };
         Self { place: Some(place), ..self }
+    }
+
+    /// The same, knowing cycles and how many bytes the reserve keeps of a store that is not open for writing here.
+    pub(crate) fn with_reserve_kept(self, reserve_kept: u64) -> Self {
+        let place = self.place.map(|place| Place { reserve_kept, ..place });
+        Self { place, ..self }
     }
 
     /// The same, knowing the folder of the journal of events; without that, it is not looked at.

@@ -195,8 +195,12 @@ fn judge_times(rows: &[(&str, Option<Duration>, Duration)]) -> ValidationResult 
 
 /// Looks at free space, the barrier and the view.
 pub(super) fn resources(snapshots: &AtomicSnapshotManager, place: Option<&Place>) -> ValidationResult {
-    let range_bytes = place.map(|place| place.range_bytes.get());
-    let room = range_bytes.map(|bytes| sweep::room(snapshots.parts().store.backend(), bytes)).transpose();
+    let store = &*snapshots.parts().store;
+    let room = place.map(|place| {
+        let kept = sweep::reserve_kept(store).max(place.reserve_kept); // a store open for writing knows its own
+        sweep::room(store.backend(), kept, place.range_bytes.get())
+    });
+    let room = room.transpose();
     match room {
         Ok(room) => Held { room: room.flatten(), view: snapshots.view_age(), full: snapshots.is_barrier_full() }
             .judge(snapshots.longest_age()),

@@ -89,16 +89,16 @@ impl Inner {
     }
 
     /// What is free now, beside a need that was measured not long ago: listing many files holds the engine's own lock.
+    /// Nobody is waited for who measures it too.
     fn room(&self) -> Option<Room> {
-        let backend = self.parts.store.backend();
-        let Ok(Some(free)) = backend.free_bytes() else { return None };
-        let free = free.saturating_add(self.reserve_held()); // a sweep that lacks room lets it go
-        let (now, mut known) = (self.parts.clock.monotonic(), self.need.lock());
+        let store = &self.parts.store;
+        let Ok(Some(free)) = sweep::free(store.backend(), sweep::reserve_kept(store)) else { return None };
+        let (now, known) = (self.parts.clock.monotonic(), *self.need.lock());
         if let Some((_, need)) = known.filter(|(at, _)| now.saturating_sub(*at) < NEED_HOLDS) {
             return Some(Room { free, need });
         }
-        let Ok(need) = sweep::largest_need(backend, self.config.cycle.range_bytes.get()) else { return None };
-        *known = Some((now, need));
+        let Ok(need) = sweep::largest_need(store.backend(), self.config.cycle.range_bytes.get()) else { return None };
+        *self.need.lock() = Some((now, need));
         Some(Room { free, need })
     }
 }

@@ -28,11 +28,6 @@ impl Inner {
         self.reserve_status().filter(|reserve| !reserve.kept).map(|reserve| reserve.bytes)
     }
 
-    /// Bytes of the reserve, while it is kept.
-    pub(super) fn reserve_held(&self) -> u64 {
-        self.reserve_status().filter(|reserve| reserve.kept).map_or(0, |reserve| reserve.bytes)
-    }
-
     /// Takes the reserve again, if there is room by now.
     pub(super) fn take_reserve(&self) {
         self.tell_reserve();
