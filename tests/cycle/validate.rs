@@ -4,7 +4,7 @@ use std::{
     fs,
     future::Future,
     num::NonZeroU64,
-    path::PathBuf,
+    path::{Path, PathBuf},
     pin::pin,
     sync::{
         Arc,
@@ -18,7 +18,8 @@ use std::{
 
 use crate::health::pruner;
 use state_pruner::{
-    Clock, Command, PruneError, RecordKey, Records as _, Retention, StoreRecords, SystemClock, Verdict,
+    Certificate, CertificateText, Clock, Command, PruneError, RecordKey, Records as _, Retention, StoreRecords,
+    SystemClock, Verdict,
     events::{Event, EventJournal, EventSink as _, EventsConfig, journal_dir, journal_file},
     phase::{PhaseRecord, PrunePhase},
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
@@ -284,6 +285,7 @@ fn a_validation_beside_a_cycle_disturbs_nothing_and_each_record_of_the_cycle_sho
     pruner.command(Command::Run);
     sealed.recv().unwrap();
     let writes = bench.faulty.writes();
+    let state_dir = bench.rig.plan(5).config.state_dir;
     let report = now(pruner.validator().run_comprehensive_validation());
     assert!(report.is_sound(), "{}", report.detailed_report());
     assert!(
@@ -302,11 +304,57 @@ fn a_validation_beside_a_cycle_disturbs_nothing_and_each_record_of_the_cycle_sho
             assert!(check_record(key, &flipped).is_err(), "{key:?}, bit {bit}");
         }
     }
+    let validated = || now(pruner.validator().run_comprehensive_validation()).of(Check::Integrity).unwrap().clone();
+    damaged(
+        &state_dir.join("mark-0000000000000001.sealed"),
+        |bytes| *bytes.last_mut().unwrap() ^= 1,
+        || {
+            assert!(failed(&validated()), "its last bit counts");
+        },
+    );
     drop(release);
     outcomes.recv().unwrap();
     assert_eq!(pruner.status().cycles_failed, 0);
+    certificates_show_each_flipped_bit(&state_dir.join("certificates/cycle-00000001.json"), &validated);
     drop(pruner);
     check::exact(&bench.rig.chain, "after a validation");
+}
+
+/// Has a file damaged for as long as something is done.
+fn damaged(path: &Path, damage: impl FnOnce(&mut Vec<u8>), work: impl FnOnce()) {
+    let whole = fs::read(path).unwrap();
+    let mut bytes = whole.clone();
+    damage(&mut bytes);
+    fs::write(path, bytes).unwrap();
+    work();
+    fs::write(path, whole).unwrap();
+}
+
+fn certificates_show_each_flipped_bit(path: &Path, validated: &dyn Fn() -> ValidationResult) {
+    let text = fs::read(path).unwrap();
+    assert_eq!(Certificate::decode(&text).unwrap().1, CertificateText::Covered);
+    for bit in 0..text.len() * 8 {
+        let mut flipped = text.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        assert!(Certificate::decode(&flipped).is_err(), "bit {bit}");
+    }
+    assert!(matches!(validated(), ValidationResult::Passed { .. }), "{:?}", validated());
+    let seconds = |bytes: &mut Vec<u8>| {
+        let at = bytes.windows(9).position(|window| window == b"\"seconds\"").unwrap();
+        let digit = bytes[at..].iter().position(u8::is_ascii_digit).unwrap();
+        bytes[at + digit] ^= 1; // a figure that no outcome has
+    };
+    damaged(path, seconds, || assert!(failed(&validated())));
+    let old = |bytes: &mut Vec<u8>| {
+        let text = String::from_utf8(bytes.clone()).unwrap().replace("\"format\": 3", "\"format\": 2");
+        let lines: Vec<&str> =
+            text.lines().filter(|line| !line.contains("\"digest\": \"") || line.starts_with("    ")).collect();
+        *bytes = lines.join("\n").into_bytes();
+    };
+    damaged(path, old, || {
+        let ValidationResult::Passed { evidence } = validated() else { panic!("{:?}", validated()) };
+        assert!(evidence.contains("is not covered: format 2"), "{evidence}");
+    });
 }
 
 /// Phases come and go while somebody validates without a pause: no phase is ever in anybody's way.

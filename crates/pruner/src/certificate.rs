@@ -1,9 +1,13 @@
 //! The certificate of a cycle: one JSON file that says what was kept, why, what was deleted, and what was checked.
+//!
+//! Its second line is a digest over all of the text but that line, so that a flipped bit anywhere is found. Those of formats
+//! before 3 have none, and are read all the same.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use state_store::{Point, Space, reached};
+use sha2::{Digest as _, Sha256};
+use state_store::{Point, Space, StoreError, reached};
 
 use crate::{
     error::PruneError,
@@ -230,7 +234,24 @@ pub struct Certificate {
 }
 
 /// The version of the certificate format.
-pub(crate) const CERTIFICATE_FORMAT: u32 = 2;
+pub(crate) const CERTIFICATE_FORMAT: u32 = 3;
+/// The first version with a digest.
+const WITH_DIGEST: u32 = 3;
+/// What stands around the digest.
+const OPENING: &[u8] = b"{\n";
+const BEFORE_DIGEST: &[u8] = b"  \"digest\": \"";
+const BEHIND_DIGEST: &[u8] = b"\",\n";
+/// Hex digits of it.
+const DIGITS: usize = 64;
+
+/// What the text of a certificate was held against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CertificateText {
+    /// Its digest, which covers every bit.
+    Covered,
+    /// Nothing: it is of a format that had no digest.
+    NotCovered,
+}
 
 /// Their folder inside the state folder.
 pub(crate) const FOLDER: &str = "certificates";
@@ -241,13 +262,46 @@ impl Certificate {
         let folder = state_dir.join(FOLDER);
         files::create_dir(&folder)?;
         let path = folder.join(file_name(self.cycle));
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|error| PruneError::Invariant(format!("a certificate does not encode: {error}")))?;
-        files::replace(&path, &text)?;
+        files::replace(&path, &self.encode()?)?;
         reached(Point::Certified);
         remove_old(&folder)?;
         Ok(path)
     }
+
+    fn encode(&self) -> Result<Vec<u8>, PruneError> {
+        let broken = |why: String| PruneError::Invariant(format!("a certificate does not encode: {why}"));
+        let plain = serde_json::to_vec_pretty(self).map_err(|error| broken(error.to_string()))?;
+        let fields = plain.strip_prefix(OPENING).ok_or_else(|| broken("it does not begin with a line".to_owned()))?;
+        let digest = digest_around(fields);
+        Ok([OPENING, BEFORE_DIGEST, digest.as_bytes(), BEHIND_DIGEST, fields].concat())
+    }
+
+    /// Reads the text of a certificate, and holds it against its digest.
+    ///
+    /// Errors: a text that is none, or differs by one bit from what was written.
+    pub fn decode(text: &[u8]) -> Result<(Self, CertificateText), PruneError> {
+        let refuse = |why: String| StoreError::Record { name: "certificate".to_owned(), why };
+        let told: Self = serde_json::from_slice(text).map_err(|error| refuse(error.to_string()))?;
+        match split_digest(text) {
+            Some((digest, fields)) if digest == digest_around(fields).as_bytes() => {
+                Ok((told, CertificateText::Covered))
+            }
+            Some(_) => Err(refuse("it is not the text that its digest stands for".to_owned()).into()),
+            None if told.format < WITH_DIGEST => Ok((told, CertificateText::NotCovered)),
+            None => Err(refuse(format!("it has format {} and no digest", told.format)).into()),
+        }
+    }
+}
+
+/// The digest of a text without the line of its digest; `fields` are the lines behind that.
+fn digest_around(fields: &[u8]) -> String {
+    hex::encode(Sha256::new().chain_update(OPENING).chain_update(fields).finalize())
+}
+
+/// The digest that a text has, and what follows it.
+fn split_digest(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (digest, rest) = text.strip_prefix(OPENING)?.strip_prefix(BEFORE_DIGEST)?.split_at_checked(DIGITS)?;
+    Some((digest, rest.strip_prefix(BEHIND_DIGEST)?))
 }
 
 /// Cycles that failed left no certificate, so the newest are counted, not numbered.

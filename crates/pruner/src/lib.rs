@@ -36,7 +36,9 @@ pub mod verify;
 mod when;
 mod worker;
 
-pub use certificate::{Certificate, FileBytes, PhaseSeconds, RetainedReport, RootReport, Trigger, Verification};
+pub use certificate::{
+    Certificate, CertificateText, FileBytes, PhaseSeconds, RetainedReport, RootReport, Trigger, Verification,
+};
 #[cfg(any(test, feature = "test-util"))]
 pub use clock::ManualClock;
 pub use clock::{Clock, Sleep, SystemClock};

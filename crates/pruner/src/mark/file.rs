@@ -13,7 +13,7 @@
 
 use std::{
     fs::{self, File},
-    io::{BufWriter, Read as _, Seek, SeekFrom, Write},
+    io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -36,6 +36,8 @@ const VERSION: u32 = 1;
 const HEADER: usize = 104;
 const CHECKED: usize = HEADER - 8;
 const WRITE_BUFFER: usize = 1 << 20;
+/// Bytes of a mark that are in memory at once while it is checked.
+const PIECE: usize = 1 << 20;
 
 /// What a mark belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +178,59 @@ fn field<const N: usize>(head: &[u8; HEADER], at: &mut usize) -> Result<[u8; N],
     rest.first_chunk::<N>().copied().ok_or("its header is cut")
 }
 
+/// Fingerprints as they are read, piece by piece.
+#[derive(Default)]
+struct Payload {
+    digest: Sha256,
+    count: u64,
+    last: Option<[u8; 8]>,
+    faults: Faults,
+}
+
+/// What pieces alone tell.
+#[derive(Default)]
+struct Faults {
+    descends: bool,
+    stray_bytes: usize,
+}
+
+impl Payload {
+    /// Reads to the end; a piece is a multiple of a fingerprint.
+    fn read(from: &mut impl Read, piece: usize) -> std::io::Result<Self> {
+        let (mut payload, mut bytes) = (Self::default(), Vec::with_capacity(piece));
+        loop {
+            bytes.clear();
+            if from.by_ref().take(piece as u64).read_to_end(&mut bytes)? == 0 {
+                return Ok(payload);
+            }
+            payload.add(&bytes);
+        }
+    }
+
+    fn add(&mut self, piece: &[u8]) {
+        let (fingerprints, rest) = piece.as_chunks::<8>();
+        self.digest.update(piece);
+        self.count += fingerprints.len() as u64;
+        let joined = self.last.iter().chain(fingerprints);
+        self.faults.descends |= !joined.is_sorted_by(|a, b| a < b);
+        self.faults.stray_bytes += rest.len();
+        self.last = fingerprints.last().copied().or(self.last);
+    }
+
+    fn check(self, header: &Header) -> Result<(), &'static str> {
+        if self.faults.stray_bytes > 0 || self.count != header.count {
+            return Err("its length differs from its header");
+        }
+        if <[u8; 32]>::from(self.digest.finalize()) != header.payload {
+            return Err("its digest differs from its header");
+        }
+        if self.faults.descends {
+            return Err("its fingerprints are not ascending");
+        }
+        Ok(())
+    }
+}
+
 /// A mark that is complete; only marking makes one, and only a whole file of the right cycle opens as one (I7).
 /// ```compile_fail,E0451
 /// fn forge(like: state_pruner::mark::SealedMark) -> state_pruner::mark::SealedMark {
@@ -219,43 +274,28 @@ impl SealedMark {
         if header.identity != identity {
             return Err(refuse("it belongs to another cycle or to other roots"));
         }
-        let mark = Self { map, path: path.clone(), digest: header.payload, shared: None };
-        mark.check(header.count).map_err(refuse)?;
-        Ok(mark)
+        let mut payload = Payload::default();
+        payload.add(map.get(HEADER..).map_or(&[], |payload| payload));
+        payload.check(&header).map_err(refuse)?;
+        Ok(Self { map, path: path.clone(), digest: header.payload, shared: None })
     }
 
-    /// Checks the header of a mark and its length, without reading what lies behind; returns the bytes of the file.
+    /// Checks all of a mark without mapping it, in the memory of one piece however long it is.
     ///
-    /// Errors: a file that is missing, of another cycle, or as long as its header does not say.
-    pub(crate) fn check_header(dir: &Path, identity: MarkIdentity) -> Result<u64, PruneError> {
+    /// Errors: those of [`SealedMark::open`]; a mark that is not the one whose digest its cycle has recorded.
+    pub(crate) fn verify(dir: &Path, identity: MarkIdentity, sealed: Option<[u8; 32]>) -> Result<(), PruneError> {
         let path = disk::sealed_path(dir, identity.cycle);
         let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
         let mut file = File::open(&path).map_err(failed(&path))?;
-        let bytes = file.metadata().map_err(failed(&path))?.len();
-        let mut head = [0; HEADER];
-        file.read_exact(&mut head).map_err(|_| refuse("it is shorter than a header"))?;
+        let mut head = Vec::with_capacity(HEADER);
+        Read::by_ref(&mut file).take(HEADER as u64).read_to_end(&mut head).map_err(failed(&path))?;
         let header = Header::decode(&head).map_err(refuse)?;
         if header.identity != identity {
             return Err(refuse("it belongs to another cycle or to other roots"));
         }
-        if header.count.checked_mul(8).and_then(|rest| rest.checked_add(HEADER as u64)) != Some(bytes) {
-            return Err(refuse("its length differs from its header"));
-        }
-        Ok(bytes)
-    }
-
-    fn check(&self, count: u64) -> Result<(), &'static str> {
-        let (fingerprints, rest) = self.map.get(HEADER..).map_or((&[] as &[_], &[] as &[_]), <[u8]>::as_chunks);
-        if !rest.is_empty() || fingerprints.len() as u64 != count {
-            return Err("its length differs from its header");
-        }
-        if <[u8; 32]>::from(Sha256::digest(fingerprints.as_flattened())) != self.digest {
-            return Err("its digest differs from its header");
-        }
-        if !fingerprints.is_sorted_by(|a: &[u8; 8], b| a < b) {
-            return Err("its fingerprints are not ascending");
-        }
-        Ok(())
+        let payload = Payload::read(&mut file, PIECE).map_err(failed(&path))?;
+        payload.check(&header).map_err(refuse)?;
+        if sealed == Some(header.payload) { Ok(()) } else { Err(refuse("it is not the one that its cycle sealed")) }
     }
 
     /// Nodes in the mark; equal fingerprints count once.

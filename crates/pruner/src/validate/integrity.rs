@@ -1,6 +1,6 @@
 //! Whether everything persisted is what was written: records, rows of the store, the mark of a sweep, the certificate.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use super::{
     artefacts,
@@ -9,8 +9,9 @@ use super::{
     result::ValidationResult,
 };
 use crate::{
-    certificate::Certificate,
+    certificate::{Certificate, CertificateText},
     error::PruneError,
+    files,
     mark::{MarkIdentity, SealedMark},
     outcome::{Ended, Outcome},
     phase::{PhaseRecord, PrunePhase},
@@ -18,15 +19,14 @@ use crate::{
     snapshot::AtomicSnapshotManager,
 };
 
-/// A mark up to this size is read whole, of a larger one the header.
-const WHOLE_MARK: u64 = 64 << 20;
-
 /// What was seen of one kind of artefact.
 #[derive(Debug, Default)]
 struct Seen {
     records: usize,
     rows: u64,
     files: usize,
+    /// What had nothing to be held against.
+    not_covered: Vec<String>,
     faults: Vec<String>,
 }
 
@@ -47,11 +47,14 @@ pub(super) fn check(snapshots: &AtomicSnapshotManager, place: Option<&Place>) ->
             Err(Moves) => return ValidationResult::skipped(MOVED),
         }
     }
-    let Seen { records, rows, files, faults } = seen;
-    if (records, rows, files) == (0, 0, 0) && faults.is_empty() {
+    let Seen { records, rows, files, not_covered, faults } = seen;
+    if (records, rows, files) == (0, 0, 0) && not_covered.is_empty() && faults.is_empty() {
         return ValidationResult::skipped("nothing is persisted yet");
     }
-    ValidationResult::unless(faults, || format!("{records} records, {rows} rows and {files} files are as written"))
+    ValidationResult::unless(faults, || {
+        let whole = format!("{records} records, {rows} rows and {files} files are as written");
+        [vec![whole], not_covered].concat().join("; ")
+    })
 }
 
 fn records(records: &dyn Records, seen: &mut Seen) -> Result<(), PruneError> {
@@ -77,10 +80,8 @@ fn files(snapshots: &AtomicSnapshotManager, place: &Place, seen: &mut Seen) -> R
             seen.faults.push(error.to_string());
         }
     }
-    if let Some(last) = last
-        && let Some(fault) = certificate(&place.state_dir, &last, &mut seen.files)
-    {
-        seen.faults.push(fault);
+    if let Some(last) = last {
+        certificate(&place.state_dir, &last, seen);
     }
     Ok(())
 }
@@ -99,34 +100,34 @@ fn still(records: &dyn Records, record: &PhaseRecord) -> Result<(), Moves> {
 
 fn mark(dir: &Path, record: &PhaseRecord) -> Result<(), PruneError> {
     let identity = MarkIdentity { cycle: record.cycle, roots: record.roots_digest };
-    if SealedMark::check_header(dir, identity)? > WHOLE_MARK {
-        return Ok(());
-    }
-    let sealed = SealedMark::open(dir, identity)?;
-    if Some(sealed.live_digest()) == record.mark_digest {
-        return Ok(());
-    }
-    let why = "it is not the one that its cycle sealed".to_owned();
-    Err(PruneError::BadMark { path: sealed.path().to_owned(), why })
+    SealedMark::verify(dir, identity, record.mark_digest)
 }
 
-/// The certificate of the last cycle that finished, held against its outcome.
-fn certificate(state_dir: &Path, last: &Outcome, files: &mut usize) -> Option<String> {
+/// The certificate of the last cycle that finished, held against its digest and against the outcome.
+fn certificate(state_dir: &Path, last: &Outcome, seen: &mut Seen) {
     let Ended::Finished { certificate, deleted, first_order, live_nodes, bytes_after, .. } = &last.ended else {
-        return None;
+        return;
     };
-    *files += 1;
-    let name = Path::new(certificate).file_name()?;
+    let Some(name) = Path::new(certificate).file_name() else {
+        return seen.faults.push(format!("the last outcome names no certificate: `{certificate}`"));
+    };
     let path = state_dir.join(crate::certificate::FOLDER).join(name);
-    let read = match fs::read(&path) {
-        Ok(bytes) => serde_json::from_slice::<Certificate>(&bytes).map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
-    };
-    let told = match read {
-        Ok(told) => told,
-        Err(error) => return Some(format!("certificate {}: {error}", path.display())),
+    let read = std::fs::read(&path).map_err(files::failed(&path)).and_then(|text| Certificate::decode(&text));
+    let (told, text) = match read {
+        Ok(read) => read,
+        Err(error) => return seen.faults.push(format!("certificate {}: {error}", path.display())),
     };
     let same = (Some(told.cycle), told.deleted, told.retained.first_order, told.live_nodes, told.bytes_after.total)
         == (last.cycle, *deleted, *first_order, *live_nodes, *bytes_after);
-    (!same).then(|| format!("certificate {} is not that of the last cycle's outcome", path.display()))
+    match text {
+        _ if !same => {
+            seen.faults.push(format!("certificate {} is not that of the last cycle's outcome", path.display()))
+        }
+        CertificateText::Covered => seen.files += 1,
+        CertificateText::NotCovered => seen.not_covered.push(format!(
+            "certificate {} is not covered: format {} had no digest, and only what the outcome has too was compared",
+            path.display(),
+            told.format
+        )),
+    }
 }

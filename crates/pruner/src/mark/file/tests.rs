@@ -49,22 +49,50 @@ fn mark_set_agrees_with_a_plain_set_on_random_and_adversarial_hashes() {
 #[test]
 fn a_mark_file_with_any_flipped_bit_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let path = seal(dir.path(), &(0..20).map(hash_of).collect()).path().to_owned();
+    let sealed = seal(dir.path(), &(0..20).map(hash_of).collect());
+    let (path, digest) = (sealed.path().to_owned(), Some(sealed.live_digest()));
+    let verify = || SealedMark::verify(dir.path(), IDENTITY, digest);
     let whole = std::fs::read(&path).unwrap();
     for bit in 0..whole.len() * 8 {
         let mut bytes = whole.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
         std::fs::write(&path, bytes).unwrap();
         assert!(matches!(SealedMark::open(dir.path(), IDENTITY), Err(PruneError::BadMark { .. })), "bit {bit}");
+        assert!(matches!(verify(), Err(PruneError::BadMark { .. })), "bit {bit}");
     }
     for length in [0, 8, HEADER - 1, HEADER, whole.len() - 8, whole.len() - 1] {
         std::fs::write(&path, &whole[..length]).unwrap();
-        assert!(SealedMark::open(dir.path(), IDENTITY).is_err(), "cut to {length} bytes");
+        assert!(SealedMark::open(dir.path(), IDENTITY).is_err() && verify().is_err(), "cut to {length} bytes");
     }
     std::fs::write(&path, [whole.clone(), vec![0; 8]].concat()).unwrap();
-    assert!(SealedMark::open(dir.path(), IDENTITY).is_err(), "eight bytes more");
+    assert!(SealedMark::open(dir.path(), IDENTITY).is_err() && verify().is_err(), "eight bytes more");
     std::fs::write(&path, whole).unwrap();
     SealedMark::open(dir.path(), IDENTITY).unwrap();
+    verify().unwrap();
+    let other = SealedMark::verify(dir.path(), IDENTITY, Some([1; 32])).unwrap_err();
+    assert!(other.to_string().contains("not the one that its cycle sealed"), "{other}");
+}
+
+#[test]
+fn a_mark_read_piece_by_piece_is_judged_as_one_read_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = seal(dir.path(), &(0..20).map(hash_of).collect()).path().to_owned();
+    let whole = std::fs::read(path).unwrap();
+    let header = Header::decode(&whole).unwrap();
+    for piece in [8, 16, 24, 160, 1 << 20] {
+        let judged = |mut payload: &[u8]| Payload::read(&mut payload, piece).unwrap().check(&header);
+        assert_eq!(judged(&whole[HEADER..]), Ok(()), "pieces of {piece}");
+        for bit in 0..(whole.len() - HEADER) * 8 {
+            let mut flipped = whole[HEADER..].to_vec();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(judged(&flipped).is_err(), "bit {bit} in pieces of {piece}");
+        }
+        let mut swapped = whole[HEADER..].to_vec();
+        swapped.rotate_left(8); // descends where two pieces meet, too
+        let header = Header { payload: Sha256::digest(&swapped).into(), ..Header::decode(&whole).unwrap() };
+        let judged = Payload::read(&mut &swapped[..], piece).unwrap().check(&header);
+        assert_eq!(judged, Err("its fingerprints are not ascending"), "pieces of {piece}");
+    }
 }
 
 #[test]
