@@ -8,8 +8,9 @@ use std::{
 };
 
 use state_pruner::{
-    Command, NewPin, PruneError, Pruner, Reason, RetentionParts, StoreRecords, Verdict,
-    offline::{HealthRequest, health_of_opened},
+    Command, KeepPolicy, NewPin, PruneError, Pruner, PrunerConfig, Reason, Reply, RetentionParts, StoreRecords,
+    Verdict,
+    offline::{CycleDue, HealthRequest, health_of_opened},
     phase::PrunePhase,
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig},
@@ -39,6 +40,10 @@ fn cycle(rig: &Rig) {
     let pruner = pruner(rig, &hooks);
     pruner.command(Command::Run);
     outcomes.recv().unwrap();
+}
+
+fn due_after_orders(orders: u64) -> CycleDue {
+    CycleDue::After { orders, keep: KeepPolicy::last(NonZeroU64::new(5).unwrap()) }
 }
 
 fn codes(reasons: &[Reason]) -> Vec<&str> {
@@ -84,14 +89,19 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     retention.add_pin(pin).unwrap();
     let days = |days: u64| days * 24 * 3_600_000;
     let judged = |now_ms: u64, due_after: Option<u64>| {
-        let request = HealthRequest { now_ms, due_after, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let due = due_after.map_or(CycleDue::Unknown, due_after_orders);
+        let request = HealthRequest { now_ms, due, ..HealthRequest::new(Path::new("nowhere"), None) };
         let health = health_of_opened(store(), &request).unwrap();
         codes(&health.reasons).join(" ")
     };
     assert_eq!(judged(days(1), Some(6)), "");
     assert_eq!(judged(days(2), Some(6)), "cycle_overdue");
     assert_eq!(judged(days(2), Some(7)), "", "none is due");
-    assert_eq!(judged(days(2), None), "cycle_age_unknown");
+    assert_eq!(judged(days(2), None), "cycle_age_unknown lag_unknown");
+    assert_eq!(judged(days(1), Some(1)), "lagging", "six, and four are too many");
+    let request = HealthRequest { due: CycleDue::Never, ..HealthRequest::new(Path::new("nowhere"), None) };
+    let health = health_of_opened(store(), &HealthRequest { now_ms: days(2), ..request }).unwrap();
+    assert_eq!(codes(&health.reasons), Vec::<&str>::new(), "its node does not prune");
     assert_eq!(judged(days(31), Some(6)), "cycle_overdue pin_old");
     retention.remove_pin("audit").unwrap();
     cycle(&rig);
@@ -155,7 +165,8 @@ fn a_store_at_rest_gives_the_reasons_of_its_node_for_what_failed() {
         runtime.block_on(manager.execute_phase_with_recovery(PrunePhase::BuildReach, phase)).is_ok()
     };
     let judged = || {
-        let at_rest = HealthRequest { now_ms: 0, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let due = due_after_orders(rig.plan(5).pruner_of_cycles().every_orders.get());
+        let at_rest = HealthRequest { now_ms: 0, due, ..HealthRequest::new(Path::new("nowhere"), None) };
         let before = faulty.writes();
         let health = health_of_opened(Arc::clone(&rig.chain.store), &at_rest).unwrap();
         assert_eq!(faulty.writes(), before, "nothing is written");
@@ -174,6 +185,46 @@ fn a_store_at_rest_gives_the_reasons_of_its_node_for_what_failed() {
     assert_eq!(judged(), "");
 }
 
+/// Pruning is switched off, so that a lag stays as it is while it is looked at.
+#[test]
+fn a_store_at_rest_gives_the_reasons_of_its_node_for_lag_and_for_snapshots_that_fail() {
+    let rig = Rig::new(Engine::Memory);
+    let config = || PrunerConfig { every_orders: NonZeroU64::new(2).unwrap(), ..rig.plan(5).pruner_of_cycles() };
+    let node = || Pruner::start(rig.pruner_parts(&Hooks::none()), config()).unwrap();
+    assert!(matches!(node().command(Command::Disable), Reply::Accepted));
+    let judged = || {
+        let due = due_after_orders(2);
+        let at_rest = HealthRequest { now_ms: 0, due, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let health = health_of_opened(Arc::clone(&rig.chain.store), &at_rest).unwrap();
+        let node = node().health();
+        assert_eq!((health.verdict, codes(&health.reasons)), (node.verdict, codes(&node.reasons)));
+        codes(&health.reasons).join(" ")
+    };
+    let snapshots = || {
+        let parts = rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none());
+        let snapshots = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
+        snapshots.initialize().unwrap();
+        snapshots
+    };
+    let fail = |times: u32| {
+        (0..times).for_each(|_| assert!(snapshots().create_snapshot(PrunePhase::BuildReach).is_err())); // of no state
+    };
+    fail(3);
+    assert_eq!(judged(), "switched_off");
+    fail(1);
+    assert_eq!(judged(), "switched_off snapshots_failing", "of four processes, each with one");
+    rig.chain.grow(Profile::Uniform, 122, 5);
+    snapshots().create_snapshot(PrunePhase::BuildReach).unwrap();
+    assert_eq!(judged(), "switched_off");
+    let mut told = Vec::new();
+    for order in 6..=14 {
+        rig.chain.grow(Profile::Uniform, 122, 1);
+        told.push((order, judged()));
+    }
+    let lagging = told.iter().find(|(_, codes)| codes == "lagging switched_off").map(|(order, _)| *order);
+    assert!(matches!(lagging, Some(7..=14)), "{told:?}");
+}
+
 /// The reserve is a file: whoever looks from outside sees whether it is there.
 #[test]
 fn a_store_at_rest_tells_that_the_reserve_of_its_node_was_let_go() {
@@ -181,7 +232,8 @@ fn a_store_at_rest_tells_that_the_reserve_of_its_node_was_let_go() {
     rig.chain.grow(Profile::Uniform, 121, 3);
     let vast = NonZeroU64::new(1 << 42).unwrap(); // no device here has twice that free
     let judged = |reserve| {
-        let request = HealthRequest { now_ms: 0, reserve, ..HealthRequest::new(&rig.store_dir(), None) };
+        let due = due_after_orders(1_000);
+        let request = HealthRequest { now_ms: 0, reserve, due, ..HealthRequest::new(&rig.store_dir(), None) };
         let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
         codes(&health.reasons).join(" ")
     };

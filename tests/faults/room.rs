@@ -89,7 +89,7 @@ fn at_rest(rig: &Rig) -> Vec<String> {
     let (reserve, range_bytes) = (NonZeroU64::new(RESERVE), rig.plan(WINDOW).config.range_bytes);
     let request = HealthRequest { reserve, range_bytes, ..HealthRequest::new(&rig.store_dir(), None) };
     let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
-    let ages = ["cycle_age_unknown", "running"]; // of a store whose node is this process
+    let ages = ["cycle_age_unknown", "lag_unknown", "running"]; // of a store whose node is this process
     health.reasons.into_iter().map(|reason| reason.code).filter(|code| !ages.contains(&code.as_str())).collect()
 }
 

@@ -86,7 +86,8 @@ impl HookedRecords {
             | RecordKey::Validation
             | RecordKey::Recovery
             | RecordKey::Lock
-            | RecordKey::Switch => {}
+            | RecordKey::Switch
+            | RecordKey::SnapshotFailures => {}
         }
     }
 }

@@ -113,6 +113,8 @@ pub struct Facts {
     pub poisoned: Option<String>,
     /// Orders committed since a cycle was due to be behind, and the number after which the next one is due.
     pub lag: Option<(u64, u64)>,
+    /// Orders that no cycle has counted, where nobody says after how many one is due.
+    pub uncounted: Option<u64>,
     /// Failures the engine met in the background, where somebody has it open.
     pub background_errors: Option<u64>,
     /// Free space, where the low-disk trigger looks at it.
@@ -181,6 +183,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         age::lock_held_long(facts, config),
         age::lock_recorded(facts, config),
         basic_snapshots(facts),
+        age::lag_unknown(facts, config),
     ]
     .into_iter()
     .flatten()
@@ -416,6 +419,10 @@ mod tests {
         Facts { oldest_pin: Some(OldestPin { pin, now_ms }), ..Facts::default() }
     }
 
+    fn uncounted(orders: u64) -> Facts {
+        Facts { uncounted: Some(orders), ..Facts::default() }
+    }
+
     fn room(free: u64, need: u64) -> Facts {
         Facts { room: Some(Room { free, need }), ..Facts::default() }
     }
@@ -470,7 +477,7 @@ mod tests {
         use Pause::{Holding, No};
         use Since::{Finished, NotSince};
         let (most, tick) = (Duration::from_secs(900), Duration::from_millis(1));
-        let rows: [(Facts, Verdict, &[&str]); 22] = [
+        let rows: [(Facts, Verdict, &[&str]); 24] = [
             (age(Finished(0), DAY_MS + 1, 100, Some(100)), Verdict::Degraded, &["cycle_overdue"]),
             (age(NotSince(0), DAY_MS + 1, 100, Some(100)), Verdict::Degraded, &["cycle_overdue"]),
             (age(Finished(0), DAY_MS, 100, Some(100)), Verdict::Healthy, &[]),
@@ -478,6 +485,8 @@ mod tests {
             (age(Finished(0), 9 * DAY_MS, 0, None), Verdict::Healthy, &[]),       // nothing went by
             (age(Finished(0), 9 * DAY_MS, 5, None), Verdict::Healthy, &["cycle_age_unknown"]),
             (age(Finished(1000), 999, 5, Some(100)), Verdict::Healthy, &["cycle_age_unknown"]), // the clock went back
+            (uncounted(1), Verdict::Healthy, &["lag_unknown"]),
+            (uncounted(0), Verdict::Healthy, &[]),
             (lock(most + tick, HOUR, No), Verdict::Degraded, &["lock_held_long"]),
             (lock(most + tick, HOUR, Holding), Verdict::Degraded, &["lock_held_long"]),
             (lock(most, HOUR, No), Verdict::Healthy, &[]),

@@ -39,7 +39,7 @@ pub use explain::explain;
 pub use folder::default_state_dir;
 pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
-pub use health::{HealthRequest, health_of_opened, health_of_store};
+pub use health::{CycleDue, HealthRequest, health_of_opened, health_of_store};
 pub(crate) use inspect::refuse_unreadable;
 pub use inspect::verify;
 pub use layout::StoreLayout;

@@ -37,11 +37,13 @@ pub enum RecordKey {
     Lock,
     /// Whether an operator has switched pruning off.
     Switch,
+    /// Snapshots in a row that could not be taken.
+    SnapshotFailures,
 }
 
 impl RecordKey {
     /// Every name.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Phase,
         Self::LastCycle,
         Self::Freeze,
@@ -56,6 +58,7 @@ impl RecordKey {
         Self::Recovery,
         Self::Lock,
         Self::Switch,
+        Self::SnapshotFailures,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl RecordKey {
             Self::Recovery => "recovery",
             Self::Lock => "lock",
             Self::Switch => "switch",
+            Self::SnapshotFailures => "snapshot_failures",
         }
     }
 
@@ -92,6 +96,7 @@ impl RecordKey {
             | Self::Recovery
             | Self::Lock
             | Self::Switch
+            | Self::SnapshotFailures
             | Self::Validation => Table::META,
         }
     }

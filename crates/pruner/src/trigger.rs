@@ -236,7 +236,7 @@ impl Coordinator {
         }
     }
 
-    /// The order at which enough orders make a cycle due: a chain shorter than its window has nothing to delete (S13).
+    /// The order at which enough orders make a cycle due.
     pub(crate) fn next_at(&self) -> u64 {
         let every = self.rules.every_orders;
         let spread = if self.ledger.spread == Some(self.seed.number()) {
@@ -244,12 +244,12 @@ impl Coordinator {
         } else {
             self.seed.draw(self.rules.config.jitter, every, 0)
         };
-        self.ledger.counted.saturating_add(every).saturating_add(spread).max(self.rules.keep_last)
+        self.ledger.due_at(every.saturating_add(spread), self.rules.keep_last)
     }
 
     /// Orders up to the head that no run has counted.
     pub(crate) fn uncounted(&self, head: u64) -> u64 {
-        head.saturating_sub(self.ledger.counted)
+        self.ledger.uncounted(head)
     }
 
     /// How much is new since the last run, where that is known.

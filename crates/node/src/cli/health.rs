@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, path::Path, process::ExitCode, time::Duration};
 
 use state_pruner::{
     Health, Reason, Verdict,
-    offline::{self, HealthRequest},
+    offline::{self, CycleDue, HealthRequest},
 };
 
 use super::{
@@ -64,11 +64,12 @@ fn of_store(db: &Path, args: &HealthArgs) -> Result<Health, Failure> {
         None => request,
         Some(file) => {
             let config = Config::load(file, &[]).map_err(|problems| bad_config(&problems))?;
-            let due_after = config.pruner.enabled.then_some(config.pruner.every_orders.get());
+            let orders = config.pruner.every_orders.get();
+            let due = config.keep().map_or(CycleDue::Never, |keep| CycleDue::After { orders, keep });
             let reserve = config.pruner.reserve.filter(|_| config.pruner.enabled).and_then(NonZeroU64::new);
             let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
             let (bounds, range_bytes) = (config.health, RANGE_BYTES);
-            HealthRequest { bounds, due_after, range_bytes, reserve, min_healthy_cycles, ..request }
+            HealthRequest { bounds, due, range_bytes, reserve, min_healthy_cycles, ..request }
         }
     };
     offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error))

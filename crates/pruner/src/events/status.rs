@@ -27,7 +27,7 @@ pub struct EventsConfig {
     pub sync: EventsSync,
     /// Beyond so many bytes the older half goes.
     pub max_bytes: NonZeroU64,
-    /// Events older than this go.
+    /// Events older than this go, but for the newest eighth of the most bytes.
     pub keep: Duration,
     /// How long a producer waits for room in memory while nothing is written; then its event is lost.
     pub room_within: Duration,

@@ -128,6 +128,16 @@ pub(super) fn cycle_overdue(facts: &Facts, config: &HealthConfig) -> Option<Reas
     }
 }
 
+pub(super) fn lag_unknown(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
+    let orders = facts.uncounted.filter(|orders| *orders > 0)?;
+    let message = format!(
+        "{orders} orders were committed since the last cycle; whether pruning falls behind ({} times what makes one due) only \
+         its node or its --config tells",
+        config.lag_cycles
+    );
+    Some(reason(Verdict::Healthy, "lag_unknown", message))
+}
+
 /// A lock is held too long when its phase has not said for this part of its timeout that it makes progress.
 const UNRENEWED_PART: u32 = 2;
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use state_store::{
-    ChainView as _, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError, Table, lock_holder,
+    ChainView as _, Head, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError, Table, View,
+    lock_holder,
 };
 
 use super::{
@@ -25,8 +26,8 @@ use crate::{
     phase::PhaseRecord,
     records::{FolderRecords, Records, StoreRecords},
     recovery::{RecoveryConfig, RecoveryStatus},
-    retention::Holds,
-    snapshot::recorded_lock,
+    retention::{Holds, KeepPolicy, is_filling},
+    snapshot::{SnapshotFailures, recorded_lock},
     sweep,
     trigger::Ledger,
     worker::SwitchedOff,
@@ -37,6 +38,31 @@ const LOOKS: usize = 20;
 /// Bytes of one range of a sweep, where nobody says.
 const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
 
+/// When the node of a store begins a cycle by orders, as far as whoever asks knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CycleDue {
+    /// Nobody says.
+    Unknown,
+    /// It does not prune.
+    Never,
+    /// After so many, once there are more than it keeps.
+    After {
+        /// How many.
+        orders: u64,
+        /// What it keeps.
+        keep: KeepPolicy,
+    },
+}
+
+impl CycleDue {
+    fn orders(self) -> Option<u64> {
+        match self {
+            Self::Unknown | Self::Never => None,
+            Self::After { orders, .. } => Some(orders),
+        }
+    }
+}
+
 /// Which store, and by what it is judged.
 #[derive(Debug, Clone)]
 pub struct HealthRequest {
@@ -46,8 +72,8 @@ pub struct HealthRequest {
     pub state_dir: Option<PathBuf>,
     /// The bounds.
     pub bounds: HealthConfig,
-    /// Its node begins a cycle after so many orders; absent where that is not known.
-    pub due_after: Option<u64>,
+    /// When its node begins a cycle by orders.
+    pub due: CycleDue,
     /// Bytes of one range of its sweeps.
     pub range_bytes: NonZeroU64,
     /// Bytes that its node keeps for a full device; absent where it keeps none, or that is not known.
@@ -65,7 +91,7 @@ impl HealthRequest {
             db: db.to_owned(),
             state_dir: state_dir.map(Path::to_owned),
             bounds: HealthConfig::default(),
-            due_after: None,
+            due: CycleDue::Unknown,
             range_bytes: RANGE_BYTES,
             reserve: None,
             min_healthy_cycles: RecoveryConfig::default().min_healthy_cycles,
@@ -119,11 +145,16 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneEr
     let (records, holder) = (StoreRecords(Arc::clone(store)), lock_holder_if_there(&request.db)?);
     let told = Told::read(&records, request)?;
     let reserved = Reserved::look(store, request, holder.as_ref())?;
-    let head = NativeChain.head(&*store.view()?)?.map_or(0, |head| head.order.get()); // no commit: none went by
+    let view = store.view()?;
+    let newest = NativeChain.head(&*view)?;
+    let head = newest.as_ref().map_or(0, |head| head.order.get()); // no commit: none went by
     let ledger = Ledger::load(&records)?;
+    let lag =
+        Lag::look(&*view, newest.as_ref(), Counted { ledger: ledger.as_ref(), last: told.last.as_ref() }, request.due)?;
     let lock = recorded_lock(&records)?;
     let lock_record = lock.map(|record| RecordedLock { record, now_ms: request.now_ms, by: holder.clone() });
     let age = CycleAge::told(told.last.as_ref(), ledger.as_ref(), (head, request.now_ms));
+    let age = age.filter(|_| request.due != CycleDue::Never);
     let unfinished = match (told.begun, holder) {
         (Some(begun), Some(by)) => Some(Unfinished::HeldByNode { begun, by }),
         (Some(begun), None) => Some(Unfinished::WithItsNode { begun }),
@@ -132,12 +163,56 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneEr
     Ok(Facts {
         unfinished,
         lock_record,
-        cycle_age: age.map(|age| CycleAge { due_after: request.due_after, ..age }),
+        snapshot_failures: SnapshotFailures::load(&records)?,
+        lag: lag.known,
+        uncounted: lag.uncounted,
+        cycle_age: age.map(|age| CycleAge { due_after: request.due.orders(), ..age }),
         oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, request.now_ms),
         room: sweep::room(store.backend(), reserved.kept, request.range_bytes.get())?,
         reserve: reserved.let_go,
         ..told.facts()
     })
+}
+
+/// How far pruning is behind, as the worker of a node tells it.
+#[derive(Default)]
+struct Lag {
+    /// Orders since a cycle was due to be behind, and after how many one is due.
+    known: Option<(u64, u64)>,
+    /// Orders that no cycle has counted, where nobody says after how many one is due.
+    uncounted: Option<u64>,
+}
+
+/// What tells up to which order cycles have counted.
+struct Counted<'a> {
+    ledger: Option<&'a Ledger>,
+    last: Option<&'a Outcome>,
+}
+
+impl Lag {
+    /// A node spreads its first cycle by chance, which only it draws: until then it is behind by that less than is told.
+    fn look(view: &dyn View, head: Option<&Head>, counted: Counted<'_>, due: CycleDue) -> Result<Self, PruneError> {
+        let Some(head) = head else { return Ok(Self::default()) };
+        let Counted { ledger, last } = counted;
+        let new; // as a node begins it that finds none
+        let ledger = match ledger {
+            Some(ledger) => ledger,
+            None => {
+                new = Ledger::new(0, last.and_then(|last| last.head_order).map_or(0, |order| order));
+                &new
+            }
+        };
+        let order = head.order.get();
+        Ok(match due {
+            CycleDue::Never => Self::default(),
+            CycleDue::Unknown => Self { uncounted: Some(ledger.uncounted(order)), ..Self::default() },
+            CycleDue::After { keep, .. } if is_filling(view, keep, head)? => Self::default(),
+            CycleDue::After { orders, keep } => {
+                let lag = order.saturating_add(orders).saturating_sub(ledger.due_at(orders, keep.last.get()));
+                Self { known: Some((lag, orders)), ..Self::default() }
+            }
+        })
+    }
 }
 
 /// A store at rest: the records lie beside it, and no cycle is ever due.

@@ -31,3 +31,4 @@ pub use log::{Gone, RecordedPolicy};
 pub use look::LOOK_LIMIT;
 pub use readers::{OldReaders, ReaderLimit, ReaderState, ReaderStatus};
 pub use status::{ConsumerStatus, PinState, PinStatus, RetentionStatus};
+pub(crate) use within::is_filling;

@@ -1,8 +1,9 @@
 //! The first order of a range that lies within some bound, found without looking at all of them.
 
-use state_store::{HeadRecord, Hole, NativeChain, View};
+use state_store::{ChainView as _, Head, HeadRecord, Hole, NativeChain, View};
 use state_tree::Order;
 
+use super::keep::KeepPolicy;
 use crate::error::PruneError;
 
 /// The first order of `first` to `last` that is `within`, if all that follow one that is are so too; `last` if no earlier
@@ -33,6 +34,18 @@ pub(super) fn first_within(
         }
     }
     Ok(inside)
+}
+
+/// Whether the whole chain of a view is younger than the bound of time, so that nothing can be behind. Reads one root record
+/// at most; a floor that has moved tells enough.
+///
+/// Errors: a record that cannot be read.
+pub(crate) fn is_filling(view: &dyn View, keep: KeepPolicy, head: &Head) -> Result<bool, PruneError> {
+    let (Some(time_ms), Some(head_ms)) = (keep.time_ms(), head.timestamp_ms) else { return Ok(false) };
+    if NativeChain.floor(view)? != Order::GENESIS {
+        return Ok(false);
+    }
+    Ok(head_ms.saturating_sub(timestamp(view, Order::GENESIS)?) <= time_ms)
 }
 
 /// The first order of the range that is not older than the head by more than this; the last if none before it is.

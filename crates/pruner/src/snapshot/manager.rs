@@ -12,6 +12,7 @@ use primitive_types::H256;
 use state_store::{BarrierHold, Head, Permit, StoreError, View};
 
 use super::{
+    failures::SnapshotFailures,
     guard::SnapshotGuard,
     holder::{LockRecord, LockSlot},
     lock::Lock,
@@ -54,7 +55,7 @@ pub(super) struct State {
     left: Option<LockRecord>,
     pub(super) last_id: u64,
     /// Captures in a row that failed.
-    failures: u32,
+    pub(super) failures: u32,
     /// The permit of whoever tries the lock, and gives way to a phase.
     pub(super) probe: Option<Permit>,
     /// Releases that could not be written down.
@@ -112,12 +113,14 @@ impl AtomicSnapshotManager {
             return Ok(());
         }
         let slot = LockSlot::load_or_tell(&*self.parts.records)?;
+        let failures = SnapshotFailures::load_or_tell(&*self.parts.records);
         if let Some(left) = &slot.held {
             tracing::warn!("a lock was left: {left}; it is not obeyed");
         }
         {
             let mut state = self.state.lock();
             (state.left, state.last_id) = (slot.held, slot.last_snapshot);
+            state.failures = failures;
         }
         let Some(bytes) = self.parts.records.load(RecordKey::Snapshot)? else {
             return Ok(());
@@ -149,10 +152,10 @@ impl AtomicSnapshotManager {
             self.refuse_if_locked(&state)?;
             state.next_id()
         };
-        let held = self.capture(phase, id).inspect_err(|_| self.state.lock().failures += 1)?;
+        let held = self.capture(phase, id).inspect_err(|_| self.count_failure())?;
+        self.forget_failures();
         let snapshot = Arc::clone(&held.snapshot);
         let mut state = self.state.lock();
-        state.failures = 0;
         self.refuse_if_locked(&state)?; // a phase that took the lock meanwhile works on the snapshot it found
         state.held = Some(held);
         Ok(snapshot)

@@ -5,6 +5,7 @@
 //! (S17). A phase enters with a lock that is decided and taken in one scope; an expired lock is taken over only after
 //! its permit is dead (S39); a guard releases on drop.
 
+mod failures;
 mod guard;
 mod holder;
 mod lock;
@@ -15,6 +16,7 @@ mod probe;
 mod telling;
 mod types;
 
+pub(crate) use failures::SnapshotFailures;
 pub use guard::SnapshotGuard;
 pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
 pub(crate) use holder::{check_lock, recorded_lock};

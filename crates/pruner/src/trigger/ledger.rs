@@ -256,6 +256,16 @@ impl Ledger {
         self.runs.last()
     }
 
+    /// The order at which so many orders make a cycle due: a chain shorter than its window has nothing to delete (S13).
+    pub(crate) fn due_at(&self, orders: u64, keep_last: u64) -> u64 {
+        self.counted.saturating_add(orders).max(keep_last)
+    }
+
+    /// Orders up to the head that no run has counted.
+    pub(crate) fn uncounted(&self, head: u64) -> u64 {
+        head.saturating_sub(self.counted)
+    }
+
     /// The number of the newest run.
     pub(crate) fn newest(&self) -> u64 {
         self.begun

@@ -11,7 +11,7 @@ use crate::{
     records::RecordKey,
     recovery,
     retention::{Holds, RetentionLog},
-    snapshot::{AtomicSnapshot, check_lock},
+    snapshot::{AtomicSnapshot, SnapshotFailures, check_lock},
     trigger::Ledger,
     worker::SwitchedOff,
 };
@@ -36,6 +36,7 @@ pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
         RecordKey::Recovery => recovery::check_saved(bytes),
         RecordKey::Lock => check_lock(bytes),
         RecordKey::Switch => is::<SwitchedOff>(name, bytes),
+        RecordKey::SnapshotFailures => is::<SnapshotFailures>(name, bytes),
     }
 }
 
@@ -76,6 +77,7 @@ mod tests {
                 record::encode(&Validated { at: 1, passed: 2, skipped: 3, failed: vec!["it".to_owned()] })
             }
             RecordKey::Switch => record::encode(&SwitchedOff { at: 1 }),
+            RecordKey::SnapshotFailures => record::encode(&SnapshotFailures { in_a_row: 4 }),
             RecordKey::Snapshot => return Some(crate::snapshot::sample().encode().unwrap()),
             RecordKey::Recovery => return Some(recovery::sample()),
             // Their types are private to those who write them; tests of whole cycles flip the bits of theirs.

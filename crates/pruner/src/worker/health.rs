@@ -38,6 +38,7 @@ impl Pruner {
             unfinished: None, // the status shows it
             poisoned: shared.poisoned.clone(),
             lag: (!filling).then(|| (inner.behind(&shared), inner.due_after())),
+            uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),

@@ -1,0 +1,77 @@
+//! Captures in a row that failed, as they are written down: whoever looks from outside knows them too, and so does the next
+//! process. They decide nothing.
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use super::AtomicSnapshotManager;
+use crate::{
+    error::PruneError,
+    records::{RecordKey, Records},
+};
+
+/// The record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SnapshotFailures {
+    pub(crate) in_a_row: u32,
+}
+
+impl Record for SnapshotFailures {
+    const KIND: [u8; 4] = *b"SNFL";
+    const VERSION: u16 = 1;
+}
+
+impl SnapshotFailures {
+    /// Captures in a row that failed, as far as it could be written down.
+    ///
+    /// Errors: a record that cannot be read.
+    pub(crate) fn load(records: &dyn Records) -> Result<u32, PruneError> {
+        let Some(bytes) = records.load(RecordKey::SnapshotFailures)? else { return Ok(0) };
+        Ok(record::decode::<Self>("snapshot_failures", &bytes)?.in_a_row)
+    }
+
+    /// The same for a process that begins: what cannot be read is told, and counted anew.
+    pub(super) fn load_or_tell(records: &dyn Records) -> u32 {
+        Self::load(records).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the failures of earlier snapshots are counted anew");
+            0
+        })
+    }
+}
+
+impl AtomicSnapshotManager {
+    /// One more capture has failed.
+    pub(super) fn count_failure(&self) {
+        let in_a_row = {
+            let mut state = self.state.lock();
+            state.failures = state.failures.saturating_add(1);
+            state.failures
+        };
+        self.note_failures(in_a_row);
+    }
+
+    /// A capture ended well.
+    pub(super) fn forget_failures(&self) {
+        let failed = std::mem::take(&mut self.state.lock().failures);
+        if failed > 0 {
+            self.note_failures(0);
+        }
+    }
+
+    /// Writes them down. What cannot be is known to this process all the same.
+    fn note_failures(&self, in_a_row: u32) {
+        if !self.config.enable_persistence {
+            return;
+        }
+        let records = &self.parts.records;
+        let saved = record::encode(&SnapshotFailures { in_a_row }).map_err(PruneError::from).and_then(|bytes| {
+            match records.batch(RecordKey::SnapshotFailures, &bytes) {
+                Some(_) => records.save(RecordKey::SnapshotFailures, &bytes),
+                None => Ok(()), // a prune at rest takes one snapshot, and its outcome tells
+            }
+        });
+        if let Err(error) = saved {
+            tracing::warn!(%error, in_a_row, "failures of snapshots cannot be written down; nobody outside knows them");
+        }
+    }
+}
