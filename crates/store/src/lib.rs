@@ -42,9 +42,9 @@ pub use journal::JournalRecord;
 pub use lost::{CountsLost, LostBy};
 pub use pending::{Lag, PendingCounts};
 pub use permit::{Occupied, Permit};
+pub use point::{CatalogPoint, Point, catalog_reached, reached};
 #[cfg(all(feature = "test-util", debug_assertions))]
 pub use point::{KILL_AT, Watching, watch};
-pub use point::{Point, reached};
 pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;

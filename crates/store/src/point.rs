@@ -6,14 +6,14 @@
 
 /// Declares the points and lists them, so that a new one is in every test that goes through the list.
 macro_rules! points {
-    ($($(#[$doc:meta])* $point:ident => $name:literal,)*) => {
-        /// A point.
+    ($(#[$about:meta])* $points:ident: $($(#[$doc:meta])* $point:ident => $name:literal,)*) => {
+        $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Point {
+        pub enum $points {
             $($(#[$doc])* $point,)*
         }
 
-        impl Point {
+        impl $points {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$point,)*];
 
@@ -28,6 +28,8 @@ macro_rules! points {
 }
 
 points! {
+    /// A point of commits and of pruning.
+    Point:
     /// A commit is in the barrier and not written.
     CommitRecorded => "commit::recorded",
     /// A commit is written and not visible.
@@ -84,6 +86,43 @@ points! {
     SliceWritten => "slice::written",
 }
 
+points! {
+    /// A point of a command on a snapshot catalog.
+    CatalogPoint:
+    /// The staging folder is made; it has no lock.
+    StagingMade => "catalog::staging_made",
+    /// The staging folder is held; nothing is copied.
+    CaptureBegun => "catalog::capture_begun",
+    /// The files are copied; there is no manifest.
+    CaptureCopied => "catalog::capture_copied",
+    /// The manifest is durable; the snapshot has no name.
+    CaptureSealed => "catalog::capture_sealed",
+    /// The snapshot has its name; the folder of the catalog is not synced.
+    CaptureNamed => "catalog::capture_named",
+    /// The snapshot is made, durably; the retention has taken nothing.
+    CapturePublished => "catalog::capture_published",
+    /// A snapshot is held alone by whoever removes it.
+    RemovalBegun => "catalog::removal_begun",
+    /// A snapshot is in the trash; the folder of the catalog is not synced.
+    RemovalNamed => "catalog::removal_named",
+    /// A snapshot is in the trash, durably; its files are there.
+    RemovalSynced => "catalog::removal_synced",
+    /// What a dead process has left is in the trash; the lock of the catalog is held.
+    LeftoverBuried => "catalog::leftover_buried",
+    /// The trash was looked for; what is in it is there.
+    TrashFound => "catalog::trash_found",
+    /// The folder of a restore is held; nothing is copied.
+    RestoreBegun => "catalog::restore_begun",
+    /// The files are copied; nothing is proved.
+    RestoreCopied => "catalog::restore_copied",
+    /// The restored store is proved and durable; it has no name.
+    RestoreProved => "catalog::restore_proved",
+    /// The restored store has its name; the folder above is not synced.
+    RestoreNamed => "catalog::restore_named",
+    /// What a dead restore has left is held; it is there.
+    RestoreLeftoverFound => "catalog::restore_leftover_found",
+}
+
 /// Tells whoever armed the point that it is reached.
 #[inline]
 pub fn reached(point: Point) {
@@ -91,6 +130,15 @@ pub fn reached(point: Point) {
     armed::reached(point);
     #[cfg(not(all(feature = "test-util", debug_assertions)))]
     let _: Point = point;
+}
+
+/// The same for the catalog, whose points are armed by the environment only.
+#[inline]
+pub fn catalog_reached(point: CatalogPoint) {
+    #[cfg(all(feature = "test-util", debug_assertions))]
+    armed::kill_at(point.name());
+    #[cfg(not(all(feature = "test-util", debug_assertions)))]
+    let _: CatalogPoint = point;
 }
 
 #[cfg(all(feature = "test-util", debug_assertions))]
@@ -131,8 +179,8 @@ mod armed {
             Self { name: name.to_owned(), passed: AtomicU64::new(0), allowed }
         }
 
-        fn reached(&self, point: Point) {
-            if self.name == point.name() && self.passed.fetch_add(1, Ordering::AcqRel) == self.allowed {
+        fn reached(&self, name: &str) {
+            if self.name == name && self.passed.fetch_add(1, Ordering::AcqRel) == self.allowed {
                 let process = rustix::process::getpid();
                 let killed = rustix::process::kill_process(process, rustix::process::Signal::KILL);
                 assert!(killed.is_ok(), "the process cannot kill itself: {killed:?}");
@@ -171,10 +219,14 @@ mod armed {
         Watching(())
     }
 
-    pub(super) fn reached(point: Point) {
+    pub(super) fn kill_at(name: &str) {
         if let Some(kill) = Kill::armed() {
-            kill.reached(point);
+            kill.reached(name);
         }
+    }
+
+    pub(super) fn reached(point: Point) {
+        kill_at(point.name());
         let watcher = WATCHER.with_borrow(Clone::clone);
         if let Some(watcher) = watcher {
             watcher(point);

@@ -257,10 +257,11 @@ fn created(created: &Created) -> String {
 fn listed(listing: &Listing) -> String {
     let clock = SystemClock::new();
     let row = |listed: &Listed| {
-        let age = Duration::from_secs(clock.unix_ms().saturating_sub(listed.created_at_ms) / 1000);
+        let age = clock.unix_ms().checked_sub(listed.created_at_ms).map(|age| Duration::from_secs(age / 1000));
+        let age = age
+            .map_or_else(|| "dated in the future".to_owned(), |age| format!("{} ago", humantime::format_duration(age)));
         let (state, size) = (&listed.state, bytes(listed.total_bytes));
-        let age = humantime::format_duration(age);
-        format!("{}  orders {} to {}  {size}  {age} ago", listed.id, state.first_order, state.head_order)
+        format!("{}  orders {} to {}  {size}  {age}", listed.id, state.first_order, state.head_order)
     };
     let damaged = |damaged: &Damaged| format!("{}  DAMAGED: {}", damaged.id, damaged.message);
     let rows: Vec<String> = listing.snapshots.iter().map(row).chain(listing.damaged.iter().map(damaged)).collect();

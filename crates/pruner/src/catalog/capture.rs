@@ -7,7 +7,7 @@
 use std::{num::NonZeroU64, path::Path};
 
 use serde::{Deserialize, Serialize};
-use state_store::{Backend, Copied, RocksBackend, RocksConfig, StoreError, lock_holder};
+use state_store::{Backend, CatalogPoint, Copied, RocksBackend, RocksConfig, StoreError, catalog_reached, lock_holder};
 
 use super::{
     Catalog, CatalogError, CatalogRetention, Creator, LockTimes, Manifest, Removed, SnapshotId, Through, folder,
@@ -85,7 +85,8 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let access = catalog.access(clock);
     let staging = Staging::begin(&access, request.id)?;
     let store = staging.store();
-    let copied = ready.copy_into(&store)?;
+    let copied = staging.copied(&steering.control, || ready.copy_into(&store))?;
+    catalog_reached(CatalogPoint::CaptureCopied);
     let copy = OpenCopy::open(&store, ready.layout)?;
     let roots = copy.roots(copy.window(ready.orders))?;
     let state = copy.state(&roots)?;
@@ -98,6 +99,7 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let manifest = Manifest {
         version: Manifest::VERSION,
         id: request.id,
+        ordinal: Some(staging.ordinal),
         created_at_ms,
         creator: ready.creator(),
         layout: ready.layout,
@@ -109,6 +111,7 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     };
     staging.seal(&manifest)?;
     let path = staging.publish(&access)?.display().to_string();
+    catalog_reached(CatalogPoint::CapturePublished);
     let removed = access.retain_after(request.id, request.retention);
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
     let links_refused = copied.links_refused;

@@ -62,13 +62,13 @@ pub enum CatalogError {
         what: String,
     },
     /// A snapshot that another program wrote.
-    #[error("snapshot {id} has a manifest of version {version}, this program reads version {known}")]
+    #[error("snapshot {id} has a manifest of version {version}, this program reads none above {known}")]
     OtherVersion {
         /// The id.
         id: SnapshotId,
         /// Its version.
         version: u64,
-        /// Ours.
+        /// The newest that is read.
         known: u64,
     },
     /// Somebody reads the snapshot, or has just made it.

@@ -47,6 +47,23 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CatalogError> {
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(path))
 }
 
+/// Makes a folder and those above it that are missing, durably.
+pub(super) fn make(dir: &Path) -> Result<(), CatalogError> {
+    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        match fs::create_dir(dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(dir)(error)),
+            Ok(()) | Err(_) => sync(above(dir))?,
+        }
+    }
+    Ok(())
+}
+
+/// The folder that has the name of an absolute path.
+pub(super) fn above(path: &Path) -> &Path {
+    path.parent().map_or(Path::new("/"), |above| above)
+}
+
 /// Makes the names in a folder durable.
 pub(super) fn sync(dir: &Path) -> Result<(), CatalogError> {
     File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed(dir))

@@ -1,6 +1,6 @@
 //! Reading a catalog: what lists and shows snapshots, without any lock.
 
-use std::{io, path::Path};
+use std::{io, num::NonZeroU64, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,9 @@ const ATTEMPTS: usize = 16;
 pub struct Listed {
     /// Its id.
     pub id: SnapshotId,
-    /// When it was begun, in milliseconds since 1970.
+    /// The how many-th of the catalog it is; not known of one that an older version made.
+    pub ordinal: Option<NonZeroU64>,
+    /// When it was begun by the wall clock, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// Who made it.
     pub creator: Creator,
@@ -48,7 +50,7 @@ pub struct Damaged {
     pub message: String,
 }
 
-/// The snapshots of a catalog, the oldest first.
+/// The snapshots of a catalog, in the order in which they were begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// Those whose manifest is what was written.
@@ -113,7 +115,7 @@ impl Catalog {
         })
     }
 
-    fn ids(&self) -> Result<Vec<SnapshotId>, CatalogError> {
+    pub(super) fn ids(&self) -> Result<Vec<SnapshotId>, CatalogError> {
         let names = folder::names(&self.dir)?;
         // Anything else in the folder is not ours to speak of.
         Ok(names.iter().flat_map(|name| name.parse()).collect())
@@ -132,6 +134,7 @@ impl Catalog {
                 Err(error) => return Err(error),
             }
         }
+        listing.snapshots.sort_by_key(Listed::begun);
         Ok(listing)
     }
 }
@@ -144,9 +147,19 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(text)
 }
 
+/// What tells which of two snapshots was begun first: those without an ordinal are older than those with one, and have only
+/// their dates.
+pub(super) type Begun = (Option<NonZeroU64>, u64, SnapshotId);
+
+impl Listed {
+    pub(super) fn begun(&self) -> Begun {
+        (self.ordinal, self.created_at_ms, self.id)
+    }
+}
+
 impl From<Manifest> for Listed {
     fn from(manifest: Manifest) -> Self {
-        let Manifest { id, created_at_ms, creator, layout, state, total_bytes, files, .. } = manifest;
-        Self { id, created_at_ms, creator, layout, state, files: files.len() as u64, total_bytes }
+        let Manifest { id, ordinal, created_at_ms, creator, layout, state, total_bytes, files, .. } = manifest;
+        Self { id, ordinal, created_at_ms, creator, layout, state, files: files.len() as u64, total_bytes }
     }
 }

@@ -16,7 +16,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use state_store::{Holder, file_holder};
 
-use super::{Catalog, CatalogError, ENTRY_LOCK, LOCK_FILE, SnapshotId, failed};
+use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed};
 use crate::clock::Clock;
 
 /// A holder that keeps the catalog longer than this was stopped.
@@ -51,11 +51,11 @@ impl<'a> Access<'a> {
         self.times.get()
     }
 
-    /// Does what takes no longer than a rename, while no other process does.
+    /// Does what takes no longer than a rename, while no other process does; it is given the file that is locked.
     ///
     /// Errors: the lock was not to be had in time, or what the work says.
-    pub(super) fn locked<T>(&self, work: impl FnOnce() -> Result<T, CatalogError>) -> Result<T, CatalogError> {
-        let path = self.catalog.dir.join(LOCK_FILE);
+    pub(super) fn locked<T>(&self, work: impl FnOnce(&File) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
+        let path = self.catalog.lock_file();
         let file = file(&path)?;
         let asked = self.clock.monotonic();
         if !self.within(CATALOG_PATIENCE, || file.try_lock()).map_err(failed(&path))? {
@@ -63,7 +63,7 @@ impl<'a> Access<'a> {
             return Err(CatalogError::CatalogBusy { dir, holder, waited: CATALOG_PATIENCE });
         }
         let taken = self.clock.monotonic();
-        let done = work();
+        let done = work(&file);
         drop(file);
         let LockTimes { longest_held_us, longest_wait_us } = self.times.get();
         self.times.set(LockTimes {
@@ -181,10 +181,14 @@ impl EntryLock {
         Ok(Self(file))
     }
 
-    /// Takes the lock of a staging folder whose owner has died; nothing while the owner lives.
+    /// Takes the lock of a staging folder whose owner has died; nothing while the owner lives, or if it has just removed
+    /// the folder.
     pub(super) fn of_the_dead(dir: &Path) -> Result<Option<Self>, CatalogError> {
         let path = dir.join(ENTRY_LOCK);
-        let file = open_or_make(&path).map_err(failed(&path))?;
+        let file = match open_or_make(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(failed(&path))?,
+        };
         match file.try_lock() {
             Ok(()) => Ok(Some(Self(file))),
             Err(TryLockError::WouldBlock) => Ok(None),

@@ -4,7 +4,7 @@
 //! flipped bit, a lost end or an added blank is found (C5). Names, counts and sizes are bounded and cannot lead out of the
 //! folder (F15).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroU64};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -12,8 +12,10 @@ use sha2::{Digest as _, Sha256};
 use super::{CatalogError, SnapshotId};
 use crate::{error::PruneError, offline::StoreLayout};
 
-/// The version that this program writes, and the only one that it reads.
-const VERSION: u64 = 1;
+/// The version that this program writes.
+const VERSION: u64 = 2;
+/// The oldest that it reads. It has no ordinals.
+const OLDEST_VERSION: u64 = 1;
 /// The longest manifest.
 pub(super) const MOST_BYTES: u64 = 64 << 20;
 /// The most files of one store.
@@ -86,7 +88,10 @@ pub struct Manifest {
     pub version: u64,
     /// Its id.
     pub id: SnapshotId,
-    /// When it was begun, in milliseconds since 1970.
+    /// The how many-th of its catalog it is; version 1 has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ordinal: Option<NonZeroU64>,
+    /// When it was begun by the wall clock, in milliseconds since 1970.
     pub created_at_ms: u64,
     /// Who made it.
     pub creator: Creator,
@@ -146,7 +151,7 @@ impl Manifest {
         let versioned: Versioned =
             serde_json::from_slice(text).map_err(|error| damaged(format!("does not parse: {error}")))?;
         let version = versioned.manifest.version;
-        if version != VERSION {
+        if !(OLDEST_VERSION..=VERSION).contains(&version) {
             return Err(CatalogError::OtherVersion { id, version, known: VERSION });
         }
         let Sealed { manifest, .. } =
@@ -163,6 +168,9 @@ impl Manifest {
 
     /// Bounds what is done on the strength of a manifest (F15).
     fn check(&self) -> Result<(), &'static str> {
+        if self.ordinal.is_none() != (self.version == OLDEST_VERSION) {
+            return Err("has an ordinal where its version has none, or none where it has one");
+        }
         if self.files.len() > MOST_FILES {
             return Err("names more files than a store can have");
         }
@@ -202,6 +210,7 @@ mod tests {
         Manifest {
             version: VERSION,
             id: SnapshotId::draw(&ManualClock::default()),
+            ordinal: NonZeroU64::new(3),
             created_at_ms: 7,
             creator: Creator { pid: 4711, through: Through::Rest, version: "0.1.0".to_owned() },
             layout: StoreLayout::Native,
@@ -253,6 +262,18 @@ mod tests {
         let manifest = Manifest { version: VERSION + 1, ..sample() };
         let error = Manifest::decode(manifest.id, &manifest.encode().unwrap()).unwrap_err();
         assert_eq!(error.code(), "other_version", "{error}");
+    }
+
+    #[test]
+    fn a_manifest_of_the_first_version_is_read_and_has_no_ordinal() {
+        let first = Manifest { version: 1, ordinal: None, ..sample() };
+        let text = first.encode().unwrap();
+        assert!(!String::from_utf8(text.clone()).unwrap().contains("ordinal"));
+        assert_eq!(Manifest::decode(first.id, &text).unwrap(), first);
+        for wrong in [Manifest { version: 1, ..sample() }, Manifest { ordinal: None, ..sample() }] {
+            let told = Manifest::decode(wrong.id, &wrong.encode().unwrap()).unwrap_err().to_string();
+            assert!(told.contains("ordinal"), "{told}");
+        }
     }
 
     #[test]

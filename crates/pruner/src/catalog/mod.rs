@@ -18,6 +18,7 @@ mod id;
 mod listing;
 mod lock;
 mod manifest;
+mod ordinal;
 mod proof;
 mod restore;
 mod retain;
@@ -41,7 +42,7 @@ pub use self::{
     retain::{CatalogRetention, Removed, Tidied},
 };
 use self::{folder::failed, lock::Access};
-use crate::clock::Clock;
+use crate::{clock::Clock, offline};
 
 /// The lock file of a catalog; its presence tells that a folder is one.
 const LOCK_FILE: &str = "catalog.lock";
@@ -79,8 +80,8 @@ impl Catalog {
     ///
     /// Errors: a folder that holds something else, or that cannot be made.
     pub fn open_or_create(dir: &Path) -> Result<Self, CatalogError> {
-        std::fs::create_dir_all(dir).map_err(failed(dir))?;
-        let dir = std::fs::canonicalize(dir).map_err(failed(dir))?;
+        let dir = offline::resolved(dir);
+        folder::make(&dir)?;
         let lock = dir.join(LOCK_FILE);
         let is_vacant = || Ok::<_, CatalogError>(folder::names(&dir)?.is_empty());
         // Another process may have made it a catalog between the two looks.
@@ -98,6 +99,10 @@ impl Catalog {
 
     fn access<'a>(&'a self, clock: &'a dyn Clock) -> Access<'a> {
         Access::new(self, clock)
+    }
+
+    fn lock_file(&self) -> PathBuf {
+        self.dir.join(LOCK_FILE)
     }
 
     fn entry(&self, id: SnapshotId) -> PathBuf {

@@ -4,11 +4,12 @@
 //! what the manifest says. Folders above it are made, and stay. Every file is hashed as it is copied, so nothing is accepted that was not compared.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
+use state_store::{CatalogPoint, catalog_reached};
 
 use super::{
     Catalog, CatalogError, CopiedFile, CopiedState, Depth, LockTimes, Manifest, STORE, SnapshotId,
@@ -52,14 +53,17 @@ impl Catalog {
         let access = self.access(clock);
         let _reading = access.reading(id)?;
         let manifest = self.show(id)?;
-        make_above(&target)?;
+        folder::make(folder::above(&target))?;
         let restoring = Restoring::begin(&access, &target, id)?;
         let store = restoring.store();
         copy_files(&manifest, &self.entry(id).join(STORE), &store, steering)?;
+        catalog_reached(CatalogPoint::RestoreCopied);
         proof::prove(&manifest, &store, Depth::Sampled, steering)?;
         folder::sync(&store)?;
+        catalog_reached(CatalogPoint::RestoreProved);
         fs::rename(&store, &target).map_err(failed(&target))?; // refused by the system if something is there by now
-        folder::sync(target.parent().map_or(Path::new("/"), |above| above))?;
+        catalog_reached(CatalogPoint::RestoreNamed);
+        folder::sync(folder::above(&target))?;
         Ok(Restored {
             id,
             path: target.display().to_string(),
@@ -93,18 +97,6 @@ impl Catalog {
         }
         Ok(target)
     }
-}
-
-/// Makes the folders above, durably.
-fn make_above(target: &Path) -> Result<(), CatalogError> {
-    let missing: Vec<&Path> = target.ancestors().skip(1).take_while(|above| !above.exists()).collect();
-    for dir in missing.into_iter().rev() {
-        match fs::create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(dir)(error)),
-            Ok(()) | Err(_) => folder::sync(dir.parent().map_or(Path::new("/"), |above| above))?,
-        }
-    }
-    Ok(())
 }
 
 fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering) -> Result<(), CatalogError> {

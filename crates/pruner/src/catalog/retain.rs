@@ -1,15 +1,18 @@
 //! Which snapshots go, and how they go: renamed to the trash under the lock, removed outside of it.
 //!
-//! The newest snapshot always stays, and so does one that cannot be read: nothing is known about it (I8). One that
-//! somebody reads is passed, and goes the next time.
+//! Which one is newer is told by ordinals and never by the clock, which may have been wrong (C16). The newest snapshot always
+//! stays, and so does one that cannot be read: nothing is known about it (I8). One that somebody reads is passed, and goes
+//! the next time.
 
 use std::{fs, io, num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use state_store::{CatalogPoint, catalog_reached};
 
 use super::{
     Catalog, CatalogError, LockTimes, SnapshotId,
     folder::{self, failed},
+    listing::{Begun, Listed},
     lock::{Access, Patience},
     staging,
 };
@@ -20,7 +23,7 @@ use crate::clock::Clock;
 pub struct CatalogRetention {
     /// The newest so many; without it all.
     pub keep: Option<NonZeroU64>,
-    /// Those that are not older, by the wall clock; without it all.
+    /// Those that are not older by the wall clock, or whose age is not known; without it all.
     pub max_age: Option<Duration>,
 }
 
@@ -51,17 +54,34 @@ impl CatalogRetention {
     /// Everything stays.
     pub const ALL: Self = Self { keep: None, max_age: None };
 
-    /// Which of these snapshots go, given when each was begun.
-    fn doomed(self, snapshots: &[(u64, SnapshotId)], now_ms: u64) -> Vec<SnapshotId> {
-        let mut newest_first = snapshots.to_vec();
-        newest_first.sort_unstable_by(|one, other| other.cmp(one));
+    /// Which of these snapshots go.
+    fn doomed(self, snapshots: &[Begun], now_ms: u64) -> Vec<SnapshotId> {
+        let mut oldest_first = snapshots.to_vec();
+        oldest_first.sort_unstable();
+        let mut dated = dates(&oldest_first, now_ms);
+        dated.reverse();
         let keep = self.keep.map_or(u64::MAX, NonZeroU64::get);
         let max_age_ms = self.max_age.map_or(u128::MAX, |age| age.as_millis());
-        let goes = |(place, (begun_ms, _)): &(u64, (u64, SnapshotId))| {
-            *place > 0 && (*place >= keep || u128::from(now_ms.saturating_sub(*begun_ms)) > max_age_ms)
+        let is_old = |begun_ms: u64| u128::from(now_ms.saturating_sub(begun_ms)) > max_age_ms;
+        let goes = |(place, (begun_ms, _)): &(u64, (Option<u64>, SnapshotId))| {
+            *place > 0 && (*place >= keep || begun_ms.is_some_and(is_old))
         };
-        (0..).zip(newest_first).filter(goes).map(|(_, (_, id))| id).collect()
+        (0..).zip(dated).filter(goes).map(|(_, (_, id))| id).collect()
     }
+}
+
+/// When each was begun, at the latest that can be, given the oldest first. A date that is still to come is not known (I8); one that is before
+/// that of an older snapshot was given by a clock that was behind, and is no earlier than that one.
+fn dates(oldest_first: &[Begun], now_ms: u64) -> Vec<(Option<u64>, SnapshotId)> {
+    let mut latest = 0;
+    let date = |(_, begun_ms, id): &Begun| {
+        let known = (*begun_ms <= now_ms).then(|| {
+            latest = latest.max(*begun_ms);
+            latest
+        });
+        (known, *id)
+    };
+    oldest_first.iter().map(date).collect()
 }
 
 impl Catalog {
@@ -103,7 +123,7 @@ impl Access<'_> {
             return Ok(removed);
         }
         let listed = self.catalog.list()?.snapshots;
-        let snapshots: Vec<(u64, SnapshotId)> = listed.iter().map(|listed| (listed.created_at_ms, listed.id)).collect();
+        let snapshots: Vec<Begun> = listed.iter().map(Listed::begun).collect();
         let doomed = retention.doomed(&snapshots, self.clock.unix_ms());
         for id in doomed.into_iter().filter(|id| Some(*id) != spared) {
             match self.remove(id, Patience::None) {
@@ -119,12 +139,15 @@ impl Access<'_> {
     fn remove(&self, id: SnapshotId, patience: Patience) -> Result<(), CatalogError> {
         let (entry, trash) = (self.catalog.entry(id), self.catalog.trash(&id.to_string()));
         let alone = self.removing(id, patience)?;
-        self.locked(|| match fs::rename(&entry, &trash) {
+        catalog_reached(CatalogPoint::RemovalBegun);
+        self.locked(|_| match fs::rename(&entry, &trash) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.unknown(id)),
             renamed => renamed.map_err(failed(&entry)),
         })?;
+        catalog_reached(CatalogPoint::RemovalNamed);
         drop(alone);
         folder::sync(self.catalog.dir())?; // a snapshot that is told to be gone does not come back
+        catalog_reached(CatalogPoint::RemovalSynced);
         folder::remove_all(&trash)
     }
 }
@@ -134,13 +157,29 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
+    const HOUR: u64 = 3_600_000;
+
+    fn keep(n: u64) -> CatalogRetention {
+        CatalogRetention { keep: NonZeroU64::new(n), max_age: None }
+    }
+
+    fn age(ms: u64) -> CatalogRetention {
+        CatalogRetention { keep: None, max_age: Some(Duration::from_millis(ms)) }
+    }
+
+    /// Snapshots with these ordinals and dates; which of them go, as places in that list.
+    fn doomed(begun: &[(Option<u64>, u64)], retention: CatalogRetention, now: u64) -> Vec<usize> {
+        let clock = ManualClock::default();
+        let begun =
+            begun.iter().map(|(ordinal, ms)| (ordinal.and_then(NonZeroU64::new), *ms, SnapshotId::draw(&clock)));
+        let begun: Vec<Begun> = begun.collect();
+        let place = |id| begun.iter().position(|(_, _, known)| *known == id).unwrap();
+        retention.doomed(&begun, now).into_iter().map(place).collect()
+    }
+
     #[test]
     fn retention_counts_from_the_newest_and_never_takes_it() {
-        let clock = ManualClock::default();
-        let ids: Vec<SnapshotId> = (0..4).map(|_| SnapshotId::draw(&clock)).collect();
-        let begun: Vec<(u64, SnapshotId)> = [100, 400, 300, 200].into_iter().zip(ids.iter().copied()).collect();
-        let keep = |n: u64| CatalogRetention { keep: NonZeroU64::new(n), max_age: None };
-        let age = |ms: u64| CatalogRetention { keep: None, max_age: Some(Duration::from_millis(ms)) };
+        let begun = [(Some(1), 100), (Some(4), 400), (Some(3), 300), (Some(2), 200)];
         let both = CatalogRetention { max_age: age(150).max_age, ..keep(3) };
         let table: [(CatalogRetention, u64, &[usize], &str); 8] = [
             (CatalogRetention::ALL, u64::MAX, &[], "no bound, nothing goes"),
@@ -153,8 +192,34 @@ mod tests {
             (both, 500, &[2, 3, 0], "each bound takes"),
         ];
         for (retention, now, expected, why) in table {
-            let expected: Vec<SnapshotId> = expected.iter().map(|at| ids[*at]).collect();
-            assert_eq!(retention.doomed(&begun, now), expected, "{why}");
+            assert_eq!(doomed(&begun, retention, now), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn no_step_of_the_clock_makes_an_older_snapshot_the_newer_one() {
+        let ahead = [(Some(1), 90 * HOUR), (Some(2), 91 * HOUR), (Some(3), HOUR), (Some(4), 2 * HOUR)];
+        let behind = [(Some(1), 50 * HOUR), (Some(2), 1), (Some(3), 51 * HOUR)];
+        let unnumbered = [(None, 90 * HOUR), (None, HOUR), (Some(1), 2 * HOUR), (Some(2), 3 * HOUR)];
+        type Row<'a> = (&'a [(Option<u64>, u64)], CatalogRetention, u64, &'a [usize], &'a str);
+        let table: [Row<'_>; 8] = [
+            (&ahead, keep(2), 2 * HOUR, &[1, 0], "made while the clock was ahead, they are the older ones"),
+            (&ahead, age(0), 2 * HOUR, &[2], "a date that is to come has no age"),
+            (&ahead, age(HOUR), 93 * HOUR, &[2, 1, 0], "once it has come it counts, also for what was begun later"),
+            (
+                &behind,
+                age(2 * HOUR),
+                51 * HOUR,
+                &[],
+                "made while the clock was behind, it is as young as the one before",
+            ),
+            (&behind, age(HOUR), 53 * HOUR, &[1, 0], "and as old"),
+            (&behind, keep(2), 51 * HOUR, &[0], "it is the newer one"),
+            (&unnumbered, keep(2), 3 * HOUR, &[0, 1], "those without an ordinal are the older ones"),
+            (&unnumbered, age(0), 3 * HOUR, &[2, 1], "and have only their dates"),
+        ];
+        for (begun, retention, now, expected, why) in table {
+            assert_eq!(doomed(begun, retention, now), expected, "{why}");
         }
     }
 }

@@ -4,21 +4,28 @@
 //! it is moved to the trash under the lock of the catalog, and removed outside of it. Whoever finds trash removes it.
 
 use std::{
-    fs,
+    fs, io,
+    num::NonZeroU64,
     path::{Path, PathBuf},
 };
+
+use state_store::{CatalogPoint, catalog_reached};
 
 use super::{
     Catalog, CatalogError, MANIFEST, STAGING, STORE, SnapshotId, TRASH,
     folder::{self, failed},
     lock::{Access, EntryLock},
     manifest::Manifest,
+    ordinal,
 };
+use crate::control::Control;
 
 /// A snapshot that is being made; dropped without being published, it is removed.
 pub(super) struct Staging<'a> {
     catalog: &'a Catalog,
     pub(super) id: SnapshotId,
+    /// The how many-th of the catalog it is.
+    pub(super) ordinal: NonZeroU64,
     dir: PathBuf,
     /// Held until the snapshot is published or removed.
     _lock: EntryLock,
@@ -28,12 +35,16 @@ impl<'a> Staging<'a> {
     /// Sweeps what the dead have left, and begins.
     pub(super) fn begin(access: &Access<'a>, id: SnapshotId) -> Result<Self, CatalogError> {
         let (catalog, dir) = (access.catalog, access.catalog.staging(id));
-        let begun = access.locked(|| {
+        let greatest = catalog.greatest_ordinal()?;
+        let (ordinal, lock) = access.locked(|lock_file| {
             bury(catalog)?;
+            let ordinal = ordinal::next(lock_file, &catalog.lock_file(), greatest)?;
             fs::create_dir(&dir).map_err(failed(&dir))?;
-            EntryLock::begin(&dir) // inside the lock: a sweeper never sees a folder that is not held yet
+            catalog_reached(CatalogPoint::StagingMade);
+            Ok((ordinal, EntryLock::begin(&dir)?)) // inside the lock: a sweeper never sees a folder that is not held yet
         })?;
-        let staging = Self { catalog, id, dir, _lock: begun };
+        let staging = Self { catalog, id, ordinal, dir, _lock: lock };
+        catalog_reached(CatalogPoint::CaptureBegun);
         remove_trash(catalog);
         Ok(staging)
     }
@@ -43,22 +54,50 @@ impl<'a> Staging<'a> {
         self.dir.join(STORE)
     }
 
+    /// Has the files copied by an engine that sees no stop: a stop takes the folder away that it copies into, so it fails at
+    /// its next file.
+    ///
+    /// Errors: a stop, or what the engine says.
+    pub(super) fn copied<T>(
+        &self,
+        control: &Control,
+        copy: impl FnOnce() -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let (dir, trash) = (self.dir.clone(), self.trash());
+        control.on_end(Box::new(move || {
+            if let Err(error) = fs::rename(&dir, &trash) {
+                tracing::warn!(path = %dir.display(), %error, "a stop waits until the store is copied");
+            }
+        }));
+        let copied = copy();
+        control.forget_end();
+        control.ended().map_or(copied, |ended| Err(ended.into()))
+    }
+
+    fn trash(&self) -> PathBuf {
+        self.catalog.trash(&self.id.to_string())
+    }
+
     /// Writes the manifest, after everything it speaks of is durable.
     pub(super) fn seal(&self, manifest: &Manifest) -> Result<(), CatalogError> {
         folder::sync(&self.store())?;
         folder::write_new(&self.dir.join(MANIFEST), &manifest.encode()?)?;
-        folder::sync(&self.dir)
+        folder::sync(&self.dir)?;
+        catalog_reached(CatalogPoint::CaptureSealed);
+        Ok(())
     }
 
     /// Makes the snapshot part of the catalog, durably (C3).
     pub(super) fn publish(self, access: &Access<'_>) -> Result<PathBuf, CatalogError> {
         let entry = self.catalog.entry(self.id);
-        access.locked(|| {
+        access.locked(|_| {
             if entry.exists() {
                 let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
                 return Err(failed(&entry)(source));
             }
-            fs::rename(&self.dir, &entry).map_err(failed(&entry))
+            fs::rename(&self.dir, &entry).map_err(failed(&entry))?;
+            catalog_reached(CatalogPoint::CaptureNamed);
+            Ok(())
         })?;
         folder::sync(&self.catalog.dir)?;
         Ok(entry)
@@ -68,8 +107,8 @@ impl<'a> Staging<'a> {
 impl Drop for Staging<'_> {
     fn drop(&mut self) {
         // Its lock is held still, so nobody buries it; after a publication there is nothing of this name.
-        let trash = self.catalog.trash(&self.id.to_string());
-        if fs::rename(&self.dir, &trash).is_ok() {
+        let trash = self.trash();
+        if fs::rename(&self.dir, &trash).is_ok() || trash.exists() {
             remove_trash(self.catalog);
         }
     }
@@ -77,7 +116,7 @@ impl Drop for Staging<'_> {
 
 /// Sweeps what the dead have left; returns the names of the staging folders among it.
 pub(super) fn sweep(access: &Access<'_>) -> Result<Vec<String>, CatalogError> {
-    let buried = access.locked(|| bury(access.catalog))?;
+    let buried = access.locked(|_| bury(access.catalog))?;
     remove_trash(access.catalog);
     Ok(buried)
 }
@@ -88,14 +127,8 @@ fn bury(catalog: &Catalog) -> Result<Vec<String>, CatalogError> {
     for name in folder::names(&catalog.dir)? {
         let Some(id) = name.strip_prefix(STAGING) else { continue };
         let dir = catalog.dir.join(&name);
-        // An owner that has just failed removes its own folder meanwhile.
-        let dead = match EntryLock::of_the_dead(&dir) {
-            Err(CatalogError::File { .. }) if !dir.exists() => continue,
-            dead => dead?,
-        };
-        if let Some(_held) = dead {
-            let trash = catalog.trash(id);
-            fs::rename(&dir, &trash).map_err(failed(&dir))?;
+        let Some(held) = EntryLock::of_the_dead(&dir)? else { continue };
+        if bury_one(&dir, &catalog.trash(id), &held)? == Buried::ByUs {
             tracing::info!(id, "a process died while it made this snapshot; what it left is removed");
             buried.push(id.to_owned());
         }
@@ -103,11 +136,32 @@ fn bury(catalog: &Catalog) -> Result<Vec<String>, CatalogError> {
     Ok(buried)
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Buried {
+    ByUs,
+    /// By its owner, which failed after its lock was opened here.
+    ByItsOwner,
+}
+
+fn bury_one(dir: &Path, trash: &Path, _held: &EntryLock) -> Result<Buried, CatalogError> {
+    match fs::rename(dir, trash) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Buried::ByItsOwner),
+        renamed => {
+            renamed.map_err(failed(dir))?;
+            catalog_reached(CatalogPoint::LeftoverBuried);
+            Ok(Buried::ByUs)
+        }
+    }
+}
+
 /// Removes what lies in the trash, of whomever. What cannot be removed is in nobody's way: it is told, and tried again.
 fn remove_trash(catalog: &Catalog) {
     let removed = folder::names(&catalog.dir).and_then(|names| {
         let mut trash = names.iter().filter(|name| name.starts_with(TRASH));
-        trash.try_for_each(|name| folder::remove_all(&catalog.dir.join(name)))
+        trash.try_for_each(|name| {
+            catalog_reached(CatalogPoint::TrashFound);
+            folder::remove_all(&catalog.dir.join(name))
+        })
     });
     if let Err(error) = removed {
         tracing::warn!(%error, "the trash of the catalog stays until the next snapshot is made or removed");
@@ -129,13 +183,15 @@ impl Restoring {
         let prefix = format!(".{name}.restoring-");
         let attempt = SnapshotId::draw(access.clock); // the same snapshot may be restored twice
         let dir = above.join(format!("{prefix}{attempt}"));
-        let (lock, dead) = access.locked(|| {
+        let (lock, dead) = access.locked(|_| {
             let dead = dead_restores(above, &prefix)?;
             fs::create_dir(&dir).map_err(failed(&dir))?;
             Ok((EntryLock::begin(&dir)?, dead))
         })?;
         let restoring = Self { dir, _lock: lock };
+        catalog_reached(CatalogPoint::RestoreBegun);
         for (left, _held) in dead {
+            catalog_reached(CatalogPoint::RestoreLeftoverFound);
             tracing::info!(path = %left.display(), %id, "a restore died here; what it left is removed");
             folder::remove_all(&left)?;
         }
@@ -165,4 +221,53 @@ fn dead_restores(above: &Path, prefix: &str) -> Result<Vec<(PathBuf, EntryLock)>
         }
     }
     Ok(dead)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    fn catalog() -> (tempfile::TempDir, Catalog) {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open_or_create(&dir.path().join("catalog")).unwrap();
+        (dir, catalog)
+    }
+
+    #[test]
+    fn a_folder_that_its_owner_removes_at_the_same_moment_fails_nobody() {
+        let (_dir, catalog) = catalog();
+        let dir = catalog.dir().join(".staging-of-an-owner");
+        assert!(EntryLock::of_the_dead(&dir).unwrap().is_none(), "gone before its lock was opened");
+        fs::create_dir(&dir).unwrap();
+        let lock = EntryLock::of_the_dead(&dir).unwrap().unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+        assert_eq!(bury_one(&dir, &catalog.trash("of-an-owner"), &lock).unwrap(), Buried::ByItsOwner);
+    }
+
+    /// An engine that copies one file after another and never asks whether it shall end.
+    #[test]
+    fn a_stop_ends_a_copy_that_sees_none_and_leaves_nothing_of_it() {
+        const MOST: usize = 1000;
+        let ((_dir, catalog), clock, control) = (catalog(), ManualClock::default(), Control::default());
+        let access = catalog.access(&clock);
+        let staging = Staging::begin(&access, SnapshotId::draw(&clock)).unwrap();
+        let (store, mut files) = (staging.store(), 0);
+        fs::create_dir(&store).unwrap();
+        let ended = staging.copied(&control, || {
+            while files < MOST {
+                let file = store.join(files.to_string());
+                fs::write(&file, b"copied").map_err(failed(&file))?;
+                files += 1;
+                if files == 3 {
+                    control.stop();
+                }
+            }
+            Ok(())
+        });
+        assert_eq!(ended.unwrap_err().code(), "stopped");
+        assert_eq!(files, 3, "no file is begun after the stop");
+        drop(staging);
+        assert_eq!(folder::names(catalog.dir()).unwrap(), ["catalog.lock"]);
+    }
 }
