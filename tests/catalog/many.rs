@@ -1,6 +1,7 @@
 //! Many processes on one catalog: all of them succeed, and whoever looks finds it whole.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     num::NonZeroU64,
     sync::atomic::{AtomicBool, Ordering},
@@ -59,7 +60,10 @@ fn together(place: &Place, creators: usize) {
         looking.join().unwrap()
     });
     assert!(looks > 0);
-    assert_eq!(catalog.list().unwrap().snapshots.len(), creators + kept.len());
+    let listed = catalog.list().unwrap().snapshots;
+    assert_eq!(listed.len(), creators + kept.len());
+    let ordinals: BTreeSet<_> = listed.iter().map(|listed| listed.ordinal.unwrap()).collect();
+    assert_eq!(ordinals.len(), listed.len(), "each has its own: {ordinals:?}");
     assert_eq!(place.leftovers(), Vec::<String>::new());
 }
 

@@ -49,6 +49,34 @@ fn a_store_of_another_owner_is_copied_where_it_cannot_be_linked() {
     assert_eq!(own["links_refused"], false, "its owner links");
 }
 
+/// Without the right to read a folder nobody can sync it, so a name in it may be lost with the power.
+#[test]
+fn a_catalog_is_not_made_where_its_folder_cannot_be_made_durable() {
+    let place = Place::native();
+    let (open, unreadable) = (fs::Permissions::from_mode(0o755), fs::Permissions::from_mode(0o333));
+    fs::set_permissions(place.path(""), open.clone()).unwrap();
+    let above = place.path("above");
+    fs::create_dir(&above).unwrap();
+    fs::set_permissions(&above, unreadable).unwrap();
+    let to = above.join("of/catalog").display().to_string();
+    let db = place.db().display().to_string();
+    let words = ["snapshot", "create", "--db", &db, "--layout", "native", "--catalog", &to, "--json"];
+    let binary = node::binary().display().to_string();
+    let made = if fs::read_dir(&above).is_ok() {
+        let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", &binary];
+        Command::new("setpriv").args(nobody).args(words).output()
+    } else {
+        Command::new(&binary).args(words).output()
+    };
+    fs::set_permissions(&above, open).unwrap();
+    let told = made.map_or(Value::Null, |made| serde_json::from_slice(&made.stdout).unwrap_or(Value::Null));
+    if told.is_null() {
+        return skipped("a catalog that is not durable", "only root has another user at hand, or setpriv is missing");
+    }
+    assert_eq!(told["error"]["code"], "permission", "{told:#}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("above"), "{told:#}");
+}
+
 #[test]
 fn a_restore_makes_the_folders_above_its_place_and_none_for_a_snapshot_that_is_not_there() {
     let place = Place::native();

@@ -16,7 +16,7 @@ use super::{
     folder::{self, failed},
     hashing::{self, Digested},
     proof,
-    staging::Restoring,
+    staging::{self, Restoring},
 };
 use crate::offline::{self, Steering, StoreLayout};
 
@@ -45,16 +45,18 @@ impl Catalog {
     /// Restores a snapshot into a folder that is absent or empty.
     ///
     /// Errors: no such snapshot, one that is damaged, a folder that holds something, no room. Nothing is left then but the
-    /// folders above, if they were missing.
+    /// folders above, if they were missing. What restores into the same place have left that died is removed in any case.
     pub fn restore(&self, id: SnapshotId, to: &Path, steering: &Steering) -> Result<Restored, CatalogError> {
         let clock = &*steering.clock;
         let started = clock.monotonic();
         let target = self.target(to)?;
         let access = self.access(clock);
+        staging::sweep_restores(&access, &target)?; // also if the place is taken: by the one that died, perhaps
+        refuse_taken(&target)?;
         let _reading = access.reading(id)?;
         let manifest = self.show(id)?;
         folder::make(folder::above(&target))?;
-        let restoring = Restoring::begin(&access, &target, id)?;
+        let restoring = Restoring::begin(&access, &target)?;
         let store = restoring.store();
         copy_files(&manifest, &self.entry(id).join(STORE), &store, steering)?;
         catalog_reached(CatalogPoint::RestoreCopied);
@@ -76,7 +78,7 @@ impl Catalog {
         })
     }
 
-    /// The place asked for, which may hold nothing.
+    /// The place asked for.
     fn target(&self, to: &Path) -> Result<PathBuf, CatalogError> {
         let bad = |why| CatalogError::BadPlace { path: to.to_owned(), why };
         let target = offline::resolved(to);
@@ -86,17 +88,23 @@ impl Catalog {
         if !target.ancestors().skip(1).find(|above| above.exists()).is_some_and(Path::is_dir) {
             return Err(bad("lies below something that is no folder: give another place"));
         }
-        if !target.exists() {
-            return Ok(target);
-        }
-        if !folder::is_folder(&target) {
-            return Err(bad("is no folder: give an empty one, or one that does not exist"));
-        }
-        if fs::read_dir(&target).map_err(failed(&target))?.next().is_some() {
-            return Err(bad("is not empty: give an empty folder, or one that does not exist"));
-        }
         Ok(target)
     }
+}
+
+/// A place where something lies is left alone.
+fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
+    let bad = |why| CatalogError::BadPlace { path: target.to_owned(), why };
+    if !target.exists() {
+        return Ok(());
+    }
+    if !folder::is_folder(target) {
+        return Err(bad("is no folder: give an empty one, or one that does not exist"));
+    }
+    if fs::read_dir(target).map_err(failed(target))?.next().is_some() {
+        return Err(bad("is not empty: give an empty folder, or one that does not exist"));
+    }
+    Ok(())
 }
 
 fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering) -> Result<(), CatalogError> {

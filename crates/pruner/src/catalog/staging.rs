@@ -175,27 +175,17 @@ pub(super) struct Restoring {
 }
 
 impl Restoring {
-    /// Sweeps what dead restores into the same place have left, and begins.
-    pub(super) fn begin(access: &Access<'_>, target: &Path, id: SnapshotId) -> Result<Self, CatalogError> {
-        let none = || CatalogError::BadPlace { path: target.to_owned(), why: "is no folder that could be made" };
-        let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(none)?;
-        let above = target.parent().ok_or_else(none)?;
-        let prefix = format!(".{name}.restoring-");
+    /// Begins.
+    pub(super) fn begin(access: &Access<'_>, target: &Path) -> Result<Self, CatalogError> {
+        let (above, prefix) = beside(target)?;
         let attempt = SnapshotId::draw(access.clock); // the same snapshot may be restored twice
         let dir = above.join(format!("{prefix}{attempt}"));
-        let (lock, dead) = access.locked(|_| {
-            let dead = dead_restores(above, &prefix)?;
+        let lock = access.locked(|_| {
             fs::create_dir(&dir).map_err(failed(&dir))?;
-            Ok((EntryLock::begin(&dir)?, dead))
+            EntryLock::begin(&dir)
         })?;
-        let restoring = Self { dir, _lock: lock };
         catalog_reached(CatalogPoint::RestoreBegun);
-        for (left, _held) in dead {
-            catalog_reached(CatalogPoint::RestoreLeftoverFound);
-            tracing::info!(path = %left.display(), %id, "a restore died here; what it left is removed");
-            folder::remove_all(&left)?;
-        }
-        Ok(restoring)
+        Ok(Self { dir, _lock: lock })
     }
 
     /// Where the files of the store go.
@@ -210,6 +200,27 @@ impl Drop for Restoring {
             tracing::warn!(%error, "a restore leaves a folder that the next one into the same place removes");
         }
     }
+}
+
+/// The folder of a place, and how the names begin of what is put together there for it.
+fn beside(target: &Path) -> Result<(&Path, String), CatalogError> {
+    let none = || CatalogError::BadPlace { path: target.to_owned(), why: "is no folder that could be made" };
+    let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(none)?;
+    Ok((folder::above(target), format!(".{name}.restoring-")))
+}
+
+/// Removes what restores into the same place have left that died.
+pub(super) fn sweep_restores(access: &Access<'_>, target: &Path) -> Result<(), CatalogError> {
+    let (above, prefix) = beside(target)?;
+    if !above.exists() {
+        return Ok(());
+    }
+    for (left, _held) in access.locked(|_| dead_restores(above, &prefix))? {
+        tracing::info!(path = %left.display(), "a restore died here; what it left is removed");
+        catalog_reached(CatalogPoint::RestoreLeftoverFound);
+        folder::remove_all(&left)?;
+    }
+    Ok(())
 }
 
 fn dead_restores(above: &Path, prefix: &str) -> Result<Vec<(PathBuf, EntryLock)>, CatalogError> {
