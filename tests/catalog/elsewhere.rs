@@ -33,12 +33,11 @@ fn a_copy_whose_folder_is_taken_away_ends_before_it_is_whole() {
         let (into, done) = (place.join("store"), AtomicBool::new(false));
         let (copied, taken) = thread::scope(|scope| {
             let taker = scope.spawn(|| {
-                while !done.load(Ordering::SeqCst) {
-                    if place.join("store.tmp").exists() {
-                        return fs::rename(&place, &aside).is_ok();
-                    }
+                let begun = place.join("store.tmp");
+                while !begun.exists() && !done.load(Ordering::SeqCst) {
+                    thread::yield_now();
                 }
-                false
+                begun.exists() && fs::rename(&place, &aside).is_ok()
             });
             let copied = backend.copy_into(&into);
             done.store(true, Ordering::SeqCst);
