@@ -4,7 +4,7 @@
 //! last byte is synced (C3); it has the states that its manifest names, read back from the copy itself; its id is never
 //! used again (F4); what a process that died was making is told by its lock, which the system has let go, and is swept by
 //! the next process that makes or removes a snapshot (L13). Copying and hashing go on outside the lock of the catalog,
-//! which is held for renames only and measured.
+//! which is held for renames and for giving an ordinal, and measured.
 //!
 //! The folder is the index: a snapshot is a folder named by its id, so that no list can disagree with it.
 //! Never: a write into the store that is copied, a touch of the engine's LOCK, a file outside the folders named here.

@@ -70,8 +70,8 @@ impl CatalogRetention {
     }
 }
 
-/// When each was begun, at the latest that can be, given the oldest first. A date that is still to come is not known (I8); one that is before
-/// that of an older snapshot was given by a clock that was behind, and is no earlier than that one.
+/// When each was begun, given the oldest first. A date that is still to come is not known (I8); one that is before that of
+/// an older snapshot was given by a clock that was behind, and is taken to be no earlier than that one.
 fn dates(oldest_first: &[Begun], now_ms: u64) -> Vec<(Option<u64>, SnapshotId)> {
     let mut latest = 0;
     let date = |(_, begun_ms, id): &Begun| {
