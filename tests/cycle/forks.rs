@@ -24,30 +24,30 @@ use state_tree::Order;
 use crate::counts::{after, lag_of, raise_floor};
 
 /// A chain that is swept between its cycles.
-struct Swept {
-    rig: Rig,
-    plan: Plan,
+pub(crate) struct Swept {
+    pub(crate) rig: Rig,
+    pub(crate) plan: Plan,
     env: CycleEnv,
     sweep: IncrementalSweep,
 }
 
 impl Swept {
-    fn new(rig: Rig, keep_last: u64) -> Self {
+    pub(crate) fn new(rig: Rig, keep_last: u64) -> Self {
         let plan = rig.plan(keep_last);
         let env = rig.env(&plan, &Hooks::none());
         Self { rig, plan, env, sweep: IncrementalSweep::default() }
     }
 
-    fn drain(&mut self) -> Round {
+    pub(crate) fn drain(&mut self) -> Round {
         let few = NonZeroUsize::new(16).unwrap();
         self.sweep.round(&self.env, &self.plan.config.state_dir, few, &mut |_| ControlFlow::Continue(few)).unwrap()
     }
 
-    fn cycle(&self) {
+    pub(crate) fn cycle(&self) {
         self.plan.run(&self.env).unwrap();
     }
 
-    fn restart(self) -> Self {
+    pub(crate) fn restart(self) -> Self {
         let Self { rig, plan, env, sweep } = self;
         drop((env, sweep));
         let rig = rig.restart();
@@ -55,11 +55,11 @@ impl Swept {
         Self::new(rig, plan.keep_last.get())
     }
 
-    fn fork(&self, base: Order, workload: &mut Workload) {
+    pub(crate) fn fork(&self, base: Order, workload: &mut Workload) {
         self.rig.chain.fork_at(base, |root, reader| workload.changes(root, reader));
     }
 
-    fn leaks(&self) -> usize {
+    pub(crate) fn leaks(&self) -> usize {
         check::present(&self.rig.chain.store).difference(&check::needed(&self.rig.chain)).count()
     }
 }

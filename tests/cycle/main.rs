@@ -1,6 +1,7 @@
 //! Store and pruner together, in one process: what a cycle keeps, deletes, survives and says.
 
 mod aged;
+mod blind;
 mod certificate;
 mod counts;
 mod crash;
