@@ -21,7 +21,10 @@ use state_pruner::{
     incremental::{IncrementalSweep, Round, RoundEnd, SlicePace},
     snapshot::{RetentionPolicy, SnapshotParts},
 };
-use state_store::{CrashTail, Fault, FaultyBackend, Indexed, Pin, StoreConfig, StoreError};
+use state_store::{
+    Batch, CrashTail, Durability, Fault, FaultyBackend, Flow, Indexed, KeyRange, Lag, Pin, Store, StoreConfig,
+    StoreError, Table,
+};
 use state_tests::{
     archive::orders,
     chain::STORE,
@@ -299,7 +302,7 @@ fn history(seed: u64, profile: Profile) -> u64 {
             91..94 => swept.rig.clock.advance(Duration::from_secs(20)), // a reader that stays is walked around
             94..97 => {
                 let to = *window.choose(rng).unwrap();
-                match retained.policy.roll_back(&swept.rig.chain.store, to, state_store::Batch::new()) {
+                match retained.policy.roll_back(&swept.rig.chain.store, to, Batch::new()) {
                     Ok(_) => swept.rig.chain.archive.forget_after(to),
                     Err(PruneError::Store(StoreError::HeldAbove { order, .. })) => {
                         let mut held = pins.iter().map(Pin::order).chain(retained.named.iter().map(|(_, at)| *at));
@@ -394,29 +397,67 @@ fn live_for_a_while(swept: &mut Swept) -> bool {
     true
 }
 
-/// P2: a journal row that cannot be read is passed, counted, and what it named waits for a cycle.
+/// P2: a journal row that goes bad while the process lives is passed and counted, once, wherever it stands among the entries at
+/// or below the floor; what it named waits for a cycle, and is not waited for.
 #[test]
 fn one_bad_journal_entry_is_passed_counted_and_alerted() {
-    let mut swept = Swept::new(Rig::new(Engine::Memory), 3);
-    swept.rig.chain.grow(Profile::Uniform, 61, 8);
-    swept.cycle();
-    swept.rig.chain.grow(Profile::Uniform, 62, 6);
-    let bad = swept.rig.chain.head();
-    swept.rig.chain.grow(Profile::Uniform, 63, 6);
-    let mut batch = state_store::Batch::new();
-    let commits = swept.rig.chain.store.head().unwrap().commits;
-    let key = [bad.to_key(), (commits - 7).to_be_bytes()].concat();
-    batch.put(state_store::Table::JOURNAL, key, *b"torn");
-    swept.rig.chain.store.write_rows(&batch, state_store::Durability::Logged).unwrap();
-    let round = swept.drain();
-    assert_eq!((round.set_aside, round.end.clone()), (1, RoundEnd::Done));
-    assert!(round.nodes > 0, "it does not block what comes behind it");
-    swept.check(&[], "past the bad row");
-    let swept = swept.restart();
-    swept.check(&[], "after a restart");
-    assert!(swept.leaks(&[]) > 0, "what the row named is left");
-    swept.cycle();
-    assert_eq!(swept.leaks(&[]), 0);
+    const WINDOW: u64 = 3;
+    for below_floor in [4, 1, 0] {
+        let context = format!("{below_floor} orders below the floor");
+        let mut swept = Swept::new(Rig::new(Engine::Memory), WINDOW);
+        swept.rig.chain.grow(Profile::Uniform, 61, 8);
+        swept.cycle();
+        swept.rig.chain.grow(Profile::Uniform, 62, 12);
+        let bad = swept.rig.chain.head().minus(WINDOW - 1 + below_floor).unwrap();
+        spoil(&swept.rig.chain.store, bad);
+        let round = swept.drain();
+        assert_eq!((round.set_aside, round.end.clone()), (1, RoundEnd::Done), "{context}");
+        assert!(round.nodes > 0, "{context}: it does not block what comes before and behind it");
+        assert_eq!(swept.rig.chain.store.lag(), Some(Lag::default()), "{context}: nothing is waited for");
+        swept.check(&[], &format!("{context}: past the bad row"));
+        let mut workload = Workload::new(Profile::Uniform, 63);
+        for _ in 0..3 {
+            swept.rig.chain.run(&mut workload, 1);
+            let round = swept.drain();
+            assert_eq!((round.set_aside, round.end), (0, RoundEnd::Done), "{context}: nobody comes upon it again");
+            assert_eq!(swept.rig.chain.store.lag(), Some(Lag::default()), "{context}: later");
+        }
+        let store = Arc::clone(&swept.rig.chain.store);
+        let is_left = orders_of_rows(&store).contains(&bad);
+        assert!(!is_left, "{context}: the row is dealt with");
+        drop(store);
+        let swept = swept.restart();
+        swept.check(&[], &format!("{context}: after a restart"));
+        assert!(swept.leaks(&[]) > 0, "{context}: what the row named is left");
+        swept.cycle();
+        assert_eq!(swept.leaks(&[]), 0, "{context}");
+    }
+}
+
+/// The orders that have a row in the journal.
+fn orders_of_rows(store: &Store) -> Vec<Order> {
+    let mut orders = Vec::new();
+    let mut take = |key: &[u8], _: &[u8]| {
+        orders.push(Order::new(u64::from_be_bytes(key[..8].try_into().unwrap())));
+        Flow::Continue(())
+    };
+    store.view().unwrap().scan(&Table::JOURNAL, &KeyRange::ALL, &mut take).unwrap();
+    orders
+}
+
+/// The row of an order cannot be read from now on.
+fn spoil(store: &Store, order: Order) {
+    let mut keys = Vec::new();
+    let range = KeyRange { start: Some(order.to_key().to_vec()), end: Some(order.next().unwrap().to_key().to_vec()) };
+    let mut take = |key: &[u8], _: &[u8]| {
+        keys.push(key.to_vec());
+        Flow::Continue(())
+    };
+    store.view().unwrap().scan(&Table::JOURNAL, &range, &mut take).unwrap();
+    assert_eq!(keys.len(), 1, "order {order} has one row");
+    let mut batch = Batch::new();
+    keys.into_iter().for_each(|key| batch.put(Table::JOURNAL, key, *b"torn"));
+    store.write_rows(&batch, Durability::Logged).unwrap();
 }
 
 /// C11, S33: a journal that was off for a while is not trusted before a cycle has made counts exact again.
@@ -628,9 +669,9 @@ fn a_gap_far_below_the_head_ends_the_reading_of_the_journal() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 95, 300);
     let missing = Order::new(40);
-    let mut batch = state_store::Batch::new();
-    batch.delete_range(state_store::Table::JOURNAL, missing.to_key(), missing.next().unwrap().to_key());
-    rig.chain.store.write_rows(&batch, state_store::Durability::Logged).unwrap();
+    let mut batch = Batch::new();
+    batch.delete_range(Table::JOURNAL, missing.to_key(), missing.next().unwrap().to_key());
+    rig.chain.store.write_rows(&batch, Durability::Logged).unwrap();
     let rig = rig.restart();
     assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Gap(missing));
     assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted, "and nothing is trusted any more");

@@ -84,6 +84,13 @@ pub(crate) fn order_of(key: &[u8]) -> Result<Order, StoreError> {
     Ok(Order::new(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
 }
 
+/// The order that a row sorts with, also where its key is none of ours.
+pub(crate) fn place_of(key: &[u8]) -> Order {
+    let mut order = [0; 8];
+    order.iter_mut().zip(key).for_each(|(byte, at)| *byte = *at);
+    Order::new(u64::from_be_bytes(order))
+}
+
 /// The row of the order after `last`, or a further one of `last` itself.
 fn following(last: Order, key: &[u8], value: &[u8]) -> Result<(Order, JournalRecord), StoreError> {
     let order = order_of(key)?;

@@ -42,6 +42,8 @@ pub struct Backlog {
     /// Nothing until it was read, and after a slice that failed.
     at: Option<At>,
     covered: Option<Covered>,
+    /// The newest order whose row is bad and was told: each is told once.
+    told: Option<Order>,
 }
 
 #[derive(Debug)]
@@ -54,10 +56,13 @@ struct At {
 /// Entries that are worked on together.
 #[derive(Debug)]
 struct Group {
+    /// Their keys, with those of rows that cannot be read.
     rows: Vec<Vec<u8>>,
     last: Order,
     expiry: Expiry,
     layers: Layers,
+    /// Orders whose rows cannot be read, with what is wrong.
+    bad: Vec<(Order, StoreError)>,
 }
 
 /// A slice that was read and waits to be taken.
@@ -149,7 +154,7 @@ impl Store {
         backlog.at.take_if(|at| at.settled != settled);
         let at = match backlog.at.take() {
             Some(at) => at,
-            None => match At::read(&*view, settled, bad_row) {
+            None => match At::read(&*view, settled) {
                 Err(error @ StoreError::Record { .. }) => {
                     bad_row(&error);
                     self.give_counts_up(settled, LostBy::Cursor)?;
@@ -160,10 +165,24 @@ impl Store {
         };
         let at = backlog.at.insert(at);
         if at.group.is_none() {
-            at.group = Group::behind(&*view, at.done, cutoff, bad_row)?;
+            at.group = Group::behind(&*view, at.done, cutoff)?;
         }
         let Some(group) = &at.group else { return Ok(Err(Idle::Done)) };
+        for (order, error) in group.bad.iter().filter(|(order, _)| backlog.told.is_none_or(|told| told < *order)) {
+            bad_row(error);
+            self.forget_entry(*order, settled);
+        }
+        backlog.told = backlog.told.max(group.bad.last().map(|(order, _)| *order));
         Ok(Ok(group.read(limit, &*view, layout).map_err(unread)?))
+    }
+
+    /// What the entry of an order named is left to a major cycle: it may not wait in the index for ever.
+    fn forget_entry(&self, order: Order, settled: u64) {
+        let mut gate = self.gate.lock();
+        let is_current = gate.settled == settled;
+        if let Some(pending) = gate.pending.as_mut().filter(|_| is_current) {
+            pending.forget_orders(order..=order); // what it created was taken out of the index when it was committed
+        }
     }
 
     /// Takes a slice: deletes what is free of it.
@@ -200,7 +219,7 @@ impl Store {
                 && !marked.contains(hash)
                 && loose.contains(hash)
         };
-        let Group { rows, last, mut expiry, mut layers } = group;
+        let Group { rows, last, mut expiry, mut layers, bad } = group;
         let judge = Judge { is_free: &is_free, is_shared: &|child| marked.is_known(child) };
         let taken = expiry.take(&slice.step, &slice.found, judge);
         let nodes = taken.condemned.len() as u64;
@@ -222,7 +241,8 @@ impl Store {
         *stored = less;
         hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
-        backlog.at = Some(At { done, group: (!is_done).then_some(Group { rows, last, expiry, layers }), settled });
+        let group = (!is_done).then_some(Group { rows, last, expiry, layers, bad });
+        backlog.at = Some(At { done, group, settled });
         self.note(&gate);
         let gate_held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
@@ -235,7 +255,7 @@ impl At {
     /// of the two a node that waits belongs to is not known.
     ///
     /// Errors: a failed read, a cursor that is unusable or of other entries.
-    fn read(view: &dyn View, settled: u64, bad_row: &mut dyn FnMut(&StoreError)) -> Result<Self, StoreError> {
+    fn read(view: &dyn View, settled: u64) -> Result<Self, StoreError> {
         let (record, counts) = (ExpiryRecord::load(view)?, CountsRecord::load(view)?);
         let since = counts.map(|counts| counts.since);
         let done = record.done.max(since).map(Order::new);
@@ -243,11 +263,11 @@ impl At {
             return Ok(Self { done, group: None, settled });
         };
         let last = Order::new(saved.last);
-        let (rows, entries) = read_rows(view, done, last, (usize::MAX, usize::MAX), bad_row)?;
+        let Rows { keys, entries, bad } = read_rows(view, done, last, (usize::MAX, usize::MAX))?;
         let expiry = Expiry::resume(&entries, &saved.left(view)?);
         let expiry = expiry.ok_or_else(|| cursor::unusable("it is of other entries"))?;
         let layers = Layers::of(&saved);
-        Ok(Self { done, group: Some(Group { rows, last, expiry, layers }), settled })
+        Ok(Self { done, group: Some(Group { rows: keys, last, expiry, layers, bad }), settled })
     }
 }
 
@@ -267,45 +287,48 @@ impl Group {
     }
 
     /// The next entries at or below the cutoff, or nothing if there are none.
-    fn behind(
-        view: &dyn View,
-        done: Option<Order>,
-        cutoff: Order,
-        bad_row: &mut dyn FnMut(&StoreError),
-    ) -> Result<Option<Self>, StoreError> {
-        let (rows, entries) = read_rows(view, done, cutoff, (GROUP_ROWS, GROUP_NODES), bad_row)?;
-        let Some(key) = rows.last() else { return Ok(None) };
-        let last = journal::order_of(key)?;
-        Ok(Some(Self { expiry: Expiry::new(&entries), rows, last, layers: Layers::default() }))
+    fn behind(view: &dyn View, done: Option<Order>, cutoff: Order) -> Result<Option<Self>, StoreError> {
+        let Rows { keys, entries, bad } = read_rows(view, done, cutoff, (GROUP_ROWS, GROUP_NODES))?;
+        let Some(key) = keys.last() else { return Ok(None) };
+        let last = journal::place_of(key); // of a bad row, too: nobody comes upon it again
+        Ok(Some(Self { expiry: Expiry::new(&entries), rows: keys, last, layers: Layers::default(), bad }))
     }
 }
 
-/// The entries of the orders behind `done` up to `last`, together, until they are as many as may be.
+/// Rows of the journal.
+#[derive(Default)]
+struct Rows {
+    keys: Vec<Vec<u8>>,
+    /// What those that can be read name, together.
+    entries: Expiring,
+    bad: Vec<(Order, StoreError)>,
+}
+
+/// The rows of the orders behind `done` up to `last`, until they are as many as may be.
 fn read_rows(
     view: &dyn View,
     done: Option<Order>,
     last: Order,
     (most_rows, most_nodes): (usize, usize),
-    bad_row: &mut dyn FnMut(&StoreError),
-) -> Result<(Vec<Vec<u8>>, Expiring), StoreError> {
+) -> Result<Rows, StoreError> {
     use crate::backend::Flow;
     let bound = |order: Option<Order>| order.and_then(Order::next).map(|order| order.to_key().to_vec());
     let range = KeyRange { start: bound(done), end: bound(Some(last)) }; // from the cursor, past no tombstones (L3)
-    let (mut rows, mut entries) = (Vec::new(), Expiring::default());
+    let mut rows = Rows::default();
     view.scan(&Table::JOURNAL, &range, &mut |key, value| {
         match journal::order_of(key).and_then(|_| record::decode::<JournalRecord>("journal", value)) {
             Ok(row) => {
                 let Expiring { stale, dropped } = row.expiring();
-                entries.stale.extend(stale);
-                entries.dropped.extend(dropped);
-                rows.push(key.to_vec());
+                rows.entries.stale.extend(stale);
+                rows.entries.dropped.extend(dropped);
             }
-            Err(error) => bad_row(&error),
+            Err(error) => rows.bad.push((journal::place_of(key), error)),
         }
-        let is_full = rows.len() >= most_rows || entries.stale.len() + entries.dropped.len() >= most_nodes;
-        if is_full { Flow::Break(()) } else { Flow::Continue(()) }
+        rows.keys.push(key.to_vec());
+        let nodes = rows.entries.stale.len() + rows.entries.dropped.len();
+        if rows.keys.len() >= most_rows || nodes >= most_nodes { Flow::Break(()) } else { Flow::Continue(()) }
     })?;
-    Ok((rows, entries))
+    Ok(rows)
 }
 
 /// The nodes of a view.
