@@ -2,6 +2,7 @@
 
 mod aged;
 mod blind;
+mod books;
 mod certificate;
 mod counts;
 mod crash;
@@ -9,6 +10,7 @@ mod entries;
 mod events;
 mod forks;
 mod health;
+mod histories;
 mod incremental;
 mod left;
 mod locks;

@@ -10,6 +10,7 @@ use state_tree::{Delta, NodeHash, NodeLayout, NodeReader, Order, RoochLayout, St
 pub struct Archive {
     nodes: RwLock<BTreeMap<NodeHash, Vec<u8>>>,
     roots: RwLock<BTreeMap<Order, StateRoot>>,
+    created: RwLock<BTreeMap<Order, BTreeSet<NodeHash>>>,
 }
 
 impl NodeReader for Archive {
@@ -21,7 +22,11 @@ impl NodeReader for Archive {
 impl Archive {
     /// Another archive that knows the same so far.
     pub fn copy(&self) -> Self {
-        Self { nodes: RwLock::new(self.nodes.read().clone()), roots: RwLock::new(self.roots.read().clone()) }
+        Self {
+            nodes: RwLock::new(self.nodes.read().clone()),
+            roots: RwLock::new(self.roots.read().clone()),
+            created: RwLock::new(self.created.read().clone()),
+        }
     }
 
     /// Keeps what a commit created, and its root.
@@ -29,6 +34,7 @@ impl Archive {
         let created = delta.created.iter().map(|(hash, created)| (*hash, created.bytes.clone()));
         self.nodes.write().extend(created);
         self.roots.write().insert(order, delta.root);
+        self.created.write().insert(order, delta.created.keys().copied().collect());
     }
 
     /// Forgets the orders after `last`, as a power loss does.
@@ -39,6 +45,40 @@ impl Archive {
     /// The root after an order.
     pub fn root(&self, order: Order) -> StateRoot {
         self.roots.read()[&order]
+    }
+
+    /// Every node that the commit of an order emitted.
+    pub fn created(&self, order: Order) -> BTreeSet<NodeHash> {
+        self.created.read()[&order].clone()
+    }
+
+    /// The nodes that two references of an order's state lead to.
+    pub fn referred_twice(&self, order: Order) -> BTreeSet<NodeHash> {
+        let (mut seen, mut twice) = (BTreeSet::new(), BTreeSet::new());
+        let mut stack: Vec<NodeHash> = self.root(order).node().into_iter().collect();
+        while let Some(hash) = stack.pop() {
+            if seen.insert(hash) {
+                RoochLayout.children(&self.bytes(&hash), &mut stack).unwrap();
+            } else {
+                twice.insert(hash);
+            }
+        }
+        twice
+    }
+
+    /// These nodes with everything below them; where `stops` says so, a node is left out with what only it leads to.
+    pub fn below(
+        &self,
+        roots: impl IntoIterator<Item = NodeHash>,
+        stops: impl Fn(&NodeHash) -> bool,
+    ) -> BTreeSet<NodeHash> {
+        let (mut found, mut stack) = (BTreeSet::new(), roots.into_iter().collect::<Vec<_>>());
+        while let Some(hash) = stack.pop() {
+            if !stops(&hash) && found.insert(hash) {
+                RoochLayout.children(&self.bytes(&hash), &mut stack).unwrap();
+            }
+        }
+        found
     }
 
     /// The newest order.

@@ -110,6 +110,17 @@ impl Chain {
         self.write(Base::Head(root), order.get() + 1, &delta)
     }
 
+    /// As [`Chain::fork_at`] with changes that are made from the archive, for stores that fail.
+    pub fn try_fork_from_archive(
+        &self,
+        order: Order,
+        mut changes: impl FnMut(StateRoot, &dyn NodeReader) -> Changes,
+    ) -> Result<Committed, StoreError> {
+        let root = self.archive.root(order);
+        let delta = delta(root, &*self.archive, &mut changes);
+        self.write(Base::Retained(order, root), self.head().get() + 1, &delta)
+    }
+
     fn attempt(
         &self,
         changes: &mut impl FnMut(StateRoot, &dyn NodeReader) -> Changes,

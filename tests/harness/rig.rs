@@ -15,7 +15,9 @@ use state_pruner::{
     recovery::RecoveryConfig,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
-use state_store::{Backend, FaultyBackend, MemoryBackend, NativeChain, RocksBackend, RocksConfig, StoreConfig};
+use state_store::{
+    Backend, CrashTail, FaultyBackend, MemoryBackend, NativeChain, RocksBackend, RocksConfig, StoreConfig,
+};
 use state_tree::RoochLayout;
 use tempfile::TempDir;
 
@@ -56,10 +58,49 @@ pub struct Rig {
     pub backend: Arc<dyn Backend>,
     /// Time as the test says.
     pub clock: Arc<ManualClock>,
-    memory: Option<MemoryBackend>,
+    under: Under,
     dir: Arc<Home>,
-    /// Marks that its store holds in memory, over restarts too.
-    marks_limit: usize,
+    /// How its store behaves, over restarts too.
+    config: StoreConfig,
+}
+
+/// What a rig knows of the engine under it.
+enum Under {
+    /// The real engine, or whatever somebody made.
+    Files,
+    Memory(MemoryBackend),
+    /// Behind a backend that fails where it is told to.
+    Faulty(MemoryBackend, FaultyBackend),
+}
+
+impl Under {
+    fn new(engine: Engine) -> Self {
+        match engine {
+            Engine::Memory => Self::Memory(MemoryBackend::new()),
+            Engine::Rocks => Self::Files,
+        }
+    }
+
+    fn faulty(memory: MemoryBackend) -> Self {
+        Self::Faulty(memory.clone(), FaultyBackend::over(memory))
+    }
+
+    /// What the next process finds.
+    fn after_a_restart(self) -> Self {
+        match self {
+            Self::Files => Self::Files,
+            Self::Memory(memory) => Self::Memory(memory.copy()),
+            Self::Faulty(memory, _) => Self::faulty(memory.copy()),
+        }
+    }
+
+    fn open(&self, dir: &Home) -> Arc<dyn Backend> {
+        match self {
+            Self::Files => Arc::new(RocksBackend::open(&dir.path().join("store"), &SMALL).unwrap()),
+            Self::Memory(memory) => Arc::new(memory.clone()),
+            Self::Faulty(_, faulty) => Arc::new(faulty.clone()),
+        }
+    }
 }
 
 /// The folder of a rig; one that nobody else owns goes with it.
@@ -159,10 +200,10 @@ impl Rig {
     /// An empty chain whose store behaves in a given way.
     pub fn with(engine: Engine, config: StoreConfig) -> Self {
         let dir = Home::new();
-        let memory = (engine == Engine::Memory).then(MemoryBackend::new);
-        let backend = open(&dir, memory.as_ref());
+        let under = Under::new(engine);
+        let backend = under.open(&dir);
         let chain = Chain::open_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock: Arc::default(), memory, dir, marks_limit: config.marks_limit }
+        Self { chain, backend, clock: Arc::default(), under, dir, config }
     }
 
     /// The store on the real engine that a folder holds, or a new one; the folder stays. Another process may have made
@@ -176,20 +217,45 @@ impl Rig {
     pub fn over(folder: &Path, backend: Arc<dyn Backend>, (archive, config): (Arc<Archive>, StoreConfig)) -> Self {
         let dir = Arc::new(Home { path: folder.to_owned(), _own: None });
         let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
-        Self { chain, backend, clock: Arc::default(), memory: None, dir, marks_limit: config.marks_limit }
+        Self { chain, backend, clock: Arc::default(), under: Under::Files, dir, config }
     }
 
     /// A chain of somebody's making on a backend in memory or around one, beside a folder of its own.
     pub fn on(chain: Chain, backend: Arc<dyn Backend>) -> Self {
         let dir = Home::new();
-        Self { chain, backend, clock: Arc::default(), memory: None, dir, marks_limit: STORE.marks_limit }
+        Self { chain, backend, clock: Arc::default(), under: Under::Files, dir, config: STORE }
     }
 
     /// A copy of this rig, in memory, behind a backend that fails where it is told to and counts what it is asked.
     pub fn faulty(&self) -> (Self, FaultyBackend) {
+        self.faulty_with(STORE)
+    }
+
+    /// The same under a store that behaves in a given way.
+    pub fn faulty_with(&self, config: StoreConfig) -> (Self, FaultyBackend) {
         let faulty = FaultyBackend::over(self.memory().copy());
         let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-        (Self::on(self.chain.fork(Arc::clone(&backend)), backend), faulty)
+        let chain = self.chain.fork_with(Arc::clone(&backend), config);
+        (Self { config, ..Self::on(chain, backend) }, faulty)
+    }
+
+    /// The same rig behind a backend that fails where it is told to, over restarts and crashes too.
+    pub fn behind_faults(self) -> Self {
+        let AtRest { archive, clock, under, dir, config } = self.rest();
+        let Under::Memory(memory) = under else { panic!("only a store in memory") };
+        AtRest { archive, clock, under: Under::faulty(memory), dir, config }.wake()
+    }
+
+    /// Where the failures of [`Rig::behind_faults`] are told.
+    pub fn faults(&self) -> &FaultyBackend {
+        let Under::Faulty(_, faults) = &self.under else { panic!("this rig does not fail") };
+        faults
+    }
+
+    /// What a crash leaves of [`Rig::behind_faults`].
+    pub fn crash(self, tail: CrashTail) -> Self {
+        let image = self.faults().crash_image(tail).unwrap();
+        AtRest { under: Under::faulty(image), ..self.rest() }.wake()
     }
 
     /// The same history in memory under a store that behaves in a given way.
@@ -197,12 +263,13 @@ impl Rig {
         let (memory, dir) = (self.memory().copy(), Home::new());
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
         let chain = self.chain.fork_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock: Arc::default(), memory: Some(memory), dir, marks_limit: config.marks_limit }
+        Self { chain, backend, clock: Arc::default(), under: Under::Memory(memory), dir, config }
     }
 
     /// The store in memory under this rig.
     pub fn memory(&self) -> &MemoryBackend {
-        self.memory.as_ref().unwrap()
+        let Under::Memory(memory) = &self.under else { panic!("not in memory") };
+        memory
     }
 
     /// The same history in a store, a folder and an archive of its own: what the original would be after the same steps.
@@ -217,18 +284,18 @@ impl Rig {
 
     /// Ends the process and leaves the store closed.
     pub fn rest(self) -> AtRest {
-        let Self { chain, backend, clock, memory, dir, marks_limit } = self;
+        let Self { chain, backend, clock, under, dir, config } = self;
         let archive = Arc::clone(&chain.archive);
         drop((chain, backend));
-        AtRest { archive, clock, memory: memory.map(|memory| memory.copy()), dir, marks_limit }
+        AtRest { archive, clock, under: under.after_a_restart(), dir, config }
     }
 
     /// What a crash leaves of this rig if its store is found as `memory`.
     pub fn crashed(self, memory: MemoryBackend) -> Self {
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
-        let Self { chain, clock, dir, marks_limit, .. } = self;
-        let chain = chain.fork_with(Arc::clone(&backend), StoreConfig { marks_limit, ..STORE });
-        Self { chain, backend, clock, memory: Some(memory), dir, marks_limit }
+        let Self { chain, clock, dir, config, .. } = self;
+        let chain = chain.fork_with(Arc::clone(&backend), config);
+        Self { chain, backend, clock, under: Under::Memory(memory), dir, config }
     }
 
     /// The folder of the store.
@@ -293,9 +360,9 @@ impl Rig {
 pub struct AtRest {
     archive: Arc<Archive>,
     clock: Arc<ManualClock>,
-    memory: Option<MemoryBackend>,
+    under: Under,
     dir: Arc<Home>,
-    marks_limit: usize,
+    config: StoreConfig,
 }
 
 impl AtRest {
@@ -306,11 +373,10 @@ impl AtRest {
 
     /// Opens the store again.
     pub fn wake(self) -> Rig {
-        let Self { archive, clock, memory, dir, marks_limit } = self;
-        let backend = open(&dir, memory.as_ref());
-        let config = StoreConfig { marks_limit, ..STORE };
+        let Self { archive, clock, under, dir, config } = self;
+        let backend = under.open(&dir);
         let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
-        Rig { chain, backend, clock, memory, dir, marks_limit }
+        Rig { chain, backend, clock, under, dir, config }
     }
 }
 
@@ -324,12 +390,5 @@ pub fn env(parts: SnapshotParts, hooks: &Hooks) -> CycleEnv {
         layout: Arc::new(RoochLayout),
         control: Arc::default(),
         observer: Arc::new(hooks.clone()),
-    }
-}
-
-fn open(dir: &Home, memory: Option<&MemoryBackend>) -> Arc<dyn Backend> {
-    match memory {
-        Some(memory) => Arc::new(memory.clone()),
-        None => Arc::new(RocksBackend::open(&dir.path().join("store"), &SMALL).unwrap()),
     }
 }

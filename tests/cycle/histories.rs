@@ -1,0 +1,501 @@
+//! IncrementalSweep under every operation there is, in any order, against an exact model: no reachable node is ever missing, no
+//! unreachable one is left after a cycle, journal and marks say what the archive says, and what was acknowledged is there.
+//!
+//! Commits, branches and rollbacks come between slices and inside cycles; cycles are cancelled, or their process ends; the
+//! process dies, or the machine does with what was not synced; reads and writes fail. The retention, the limits of index
+//! and marks and the durability of commits differ from history to history.
+
+use std::{
+    num::{NonZeroU64, NonZeroUsize},
+    ops::ControlFlow,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
+use state_pruner::{
+    Clock, Control, KeepPolicy, LiveRetention, NewPin, PruneError, RetentionParts, StoreRecords, cycle::CycleEnv,
+    events::NoEvents, snapshot::RetentionPolicy as _,
+};
+use state_store::{Batch, CrashTail, Durability, Fault, Pin, StoreConfig, StoreError};
+use state_tests::{
+    archive::orders,
+    chain::{Chain, STORE},
+    hooks::{Hooks, Moment},
+    rig::{Engine, Plan, Rig, WAYS},
+    workload::{Profile, Workload},
+};
+use state_tree::Order;
+
+use crate::{
+    books::{self, Marks},
+    incremental::Swept,
+};
+
+const STEPS: u64 = 70;
+/// Commits inside one cycle, at most.
+const INSIDE: u64 = 6;
+/// Beyond every history: what is to fail there never does.
+const NEVER: u64 = u64::MAX >> 1;
+
+/// Every operation there is, in any order, against the archive.
+#[test]
+fn incremental_sweeps_lose_nothing_whatever_comes_between_them() {
+    let (mut seen, seeds) = (Seen::default(), histories(24));
+    for seed in 0..seeds {
+        for profile in [Profile::Toggle, Profile::Tables] {
+            History::new(seed, profile).run(&mut seen);
+        }
+    }
+    println!("{seeds} seeds: {seen:?}");
+    let Seen { swept, crashes, troubles, marks, named } = seen;
+    let enough = swept > 60 * seeds && crashes > seeds && troubles > seeds && marks > 10 * seeds && named > 100 * seeds;
+    assert!(enough, "the histories test nothing: {seen:?}");
+}
+
+/// More histories than a test run needs: `INCREMENTAL_HISTORIES=2000`.
+fn histories(usual: u64) -> u64 {
+    std::env::var("INCREMENTAL_HISTORIES").map_or(usual, |text| text.parse().unwrap())
+}
+
+/// What the histories came upon.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// Nodes deleted between cycles.
+    swept: u64,
+    crashes: u64,
+    /// Operations that met a failure.
+    troubles: u64,
+    /// Marks that were compared one by one.
+    marks: u64,
+    /// Nodes that entries named, compared one by one.
+    named: u64,
+}
+
+/// The policy that a chain is swept under from now on.
+fn keep_by(swept: &mut Swept, keep: KeepPolicy) -> Arc<LiveRetention> {
+    let policy = Arc::new(LiveRetention::new(RetentionParts {
+        store: Arc::clone(&swept.rig.chain.store),
+        records: Arc::new(StoreRecords(Arc::clone(&swept.rig.chain.store))),
+        clock: Arc::clone(&swept.rig.clock) as Arc<dyn Clock>,
+        keep: Some(keep),
+        floor_rows: None,
+        events: Arc::new(NoEvents),
+    }));
+    swept.policy = Some(Arc::clone(&policy) as _);
+    swept.plan.keep_last = keep.last;
+    swept.env = swept.env_of(&swept.plan, &Hooks::none());
+    policy
+}
+
+fn any_keep(rng: &mut ChaCha8Rng) -> KeepPolicy {
+    KeepPolicy {
+        last: NonZeroU64::new(rng.random_range(1..=8)).unwrap(),
+        time: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(0..9000))),
+        every: if rng.random_bool(0.4) { NonZeroU64::new(rng.random_range(2..=7)) } else { None },
+    }
+}
+
+/// A process on its chain.
+struct Process {
+    swept: Swept,
+    policy: Arc<LiveRetention>,
+    pins: Vec<Pin>,
+}
+
+/// One random history.
+struct History {
+    name: String,
+    rng: ChaCha8Rng,
+    source: Arc<Mutex<Workload>>,
+    /// Nothing only while the next process begins.
+    process: Option<Process>,
+    keep: KeepPolicy,
+    named: Vec<(String, Order)>,
+    names: u64,
+    synced: bool,
+    /// The newest order that the disk is known to have.
+    durable: Order,
+    /// The newest order there ever was.
+    highest: Order,
+    seen: Seen,
+}
+
+impl History {
+    fn new(seed: u64, profile: Profile) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let config = StoreConfig {
+            marks_limit: if seed % 3 == 2 { 8 } else { STORE.marks_limit }, // more marks than that are read
+            pending_limit: if seed % 4 == 3 { rng.random_range(1..40) } else { STORE.pending_limit },
+            durability: if seed % 5 == 1 { Durability::Synced } else { Durability::Logged },
+            ..STORE
+        };
+        let name = format!("{profile:?} seed {seed}");
+        println!("incremental history {name}: {config:?}");
+        let mut workload = Workload::new(profile, seed);
+        let rig = Rig::with(Engine::Memory, config).behind_faults();
+        rig.chain.run(&mut workload, 3);
+        let keep = any_keep(&mut rng);
+        let mut history = Self {
+            name,
+            rng,
+            source: Arc::new(Mutex::new(workload)),
+            process: None,
+            keep,
+            named: Vec::new(),
+            names: 0,
+            synced: config.durability == Durability::Synced,
+            durable: Order::GENESIS,
+            highest: Order::GENESIS,
+            seen: Seen::default(),
+        };
+        history.begin(Swept::new(rig, 1));
+        if seed.is_multiple_of(2) {
+            history.cycle("the first cycle");
+        } else {
+            history.ended_cycle(1);
+            let settled = history.chain().store.counts_are_settled();
+            assert!(settled, "{}: it was counted exactly from its first commit on", history.name);
+        }
+        history
+    }
+
+    fn run(mut self, seen: &mut Seen) {
+        for step in 0..STEPS {
+            let context = format!("{} step {step}", self.name);
+            self.step(&context);
+            let Process { swept, pins, .. } = self.process();
+            swept.check(pins, &context);
+            books::journal_is_whole(&swept.rig.chain, &context);
+            for (name, order) in &self.named {
+                assert!(self.chain().store.root(*order).is_ok(), "{context}: {name} keeps order {order}");
+            }
+        }
+        self.process_mut().pins.clear();
+        let context = format!("{} at the end", self.name);
+        self.cycle(&context);
+        let Seen { swept, crashes, troubles, marks, named } = self.seen;
+        seen.swept += swept;
+        seen.crashes += crashes;
+        seen.troubles += troubles;
+        seen.marks += marks;
+        seen.named += named;
+    }
+
+    fn step(&mut self, context: &str) {
+        let readers = self.process().pins.len();
+        match self.rng.random_range(0..138) {
+            0..46 => self.commit(context),
+            46..66 => self.round(),
+            66..74 => self.seen.swept += self.process_mut().swept.drain().nodes,
+            74..80 => self.cycle(context),
+            80..86 => self.busy_cycle(context),
+            86..89 => self.read(),
+            89..92 if readers > 0 => {
+                let at = self.rng.random_range(0..readers);
+                drop(self.process_mut().pins.swap_remove(at));
+            }
+            92..94 => self.process().swept.rig.clock.advance(Duration::from_secs(20)), // a reader that stays is walked around
+            94..98 => self.roll_back(context),
+            98 => self.cancelled_cycle(),
+            99..102 => self.branch(),
+            102..108 => {
+                self.keep = any_keep(&mut self.rng);
+                self.keep_on();
+            }
+            108..113 => self.pin(),
+            113..117 if !self.named.is_empty() => self.unpin(),
+            117..120 if readers == 0 => {
+                let batch = self.rng.random_range(0..6);
+                self.ended_cycle(batch);
+            }
+            120..126 => self.trouble(),
+            126..133 => self.crash(context),
+            _ if readers == 0 => self.restart(),
+            _ => {}
+        }
+        self.highest = self.highest.max(self.chain().head());
+    }
+
+    fn process(&self) -> &Process {
+        self.process.as_ref().unwrap()
+    }
+
+    fn process_mut(&mut self) -> &mut Process {
+        self.process.as_mut().unwrap()
+    }
+
+    fn chain(&self) -> &Chain {
+        &self.process().swept.rig.chain
+    }
+
+    /// The orders that a commit may build on.
+    fn window(&self) -> Vec<Order> {
+        orders(self.chain().floor(), self.chain().head()).collect()
+    }
+
+    fn readable(&self) -> Vec<Order> {
+        self.window().into_iter().chain(self.process().swept.kept()).collect()
+    }
+
+    fn begin(&mut self, mut swept: Swept) {
+        let policy = keep_by(&mut swept, self.keep);
+        self.process = Some(Process { swept, policy, pins: Vec::new() });
+    }
+
+    /// The same process under the retention as it is now.
+    fn keep_on(&mut self) {
+        let keep = self.keep;
+        let process = self.process_mut();
+        process.policy = keep_by(&mut process.swept, keep);
+    }
+
+    /// Ends the process.
+    fn end(&mut self) -> Swept {
+        let Process { swept, policy, pins } = self.process.take().unwrap();
+        drop((policy, pins));
+        swept
+    }
+
+    fn restart(&mut self) {
+        let next = self.end().restart();
+        self.begin(next);
+    }
+
+    /// What the entry of the commit names is what its state lost.
+    fn commit(&mut self, context: &str) {
+        let source = Arc::clone(&self.source);
+        self.chain().run(&mut source.lock(), 1);
+        if self.chain().store.counts_are_settled() {
+            self.seen.named += books::newest_entry_is_exact(self.chain(), context) as u64;
+        }
+    }
+
+    fn round(&mut self) {
+        let (slices, nodes) = (self.rng.random_range(1..=4), self.rng.random_range(1..=8));
+        self.seen.swept += self.process_mut().swept.round(slices, nodes).nodes;
+    }
+
+    fn read(&mut self) {
+        let order = *self.readable().choose(&mut self.rng).unwrap();
+        let pin = self.chain().store.pin(order, "a reader").unwrap();
+        self.process_mut().pins.push(pin);
+    }
+
+    fn branch(&mut self) {
+        let base = *self.window().choose(&mut self.rng).unwrap();
+        let source = Arc::clone(&self.source);
+        self.chain().fork_at(base, |root, reader| source.lock().changes(root, reader));
+    }
+
+    fn pin(&mut self) {
+        let order = *self.readable().choose(&mut self.rng).unwrap();
+        let name = format!("pin-{}", self.names);
+        self.names += 1;
+        let pin = NewPin { name: name.clone(), owner: "a test".to_owned(), order, ttl: None };
+        self.process().policy.add_pin(pin).unwrap();
+        self.named.push((name, order));
+    }
+
+    fn unpin(&mut self) {
+        let at = self.rng.random_range(0..self.named.len());
+        let (name, _) = self.named.swap_remove(at);
+        self.process().policy.remove_pin(&name).unwrap();
+    }
+
+    fn roll_back(&mut self, context: &str) {
+        let to = *self.window().choose(&mut self.rng).unwrap();
+        let Process { swept, policy, pins } = self.process();
+        match policy.roll_back(&swept.rig.chain.store, to, Batch::new()) {
+            Ok(done) => {
+                swept.rig.chain.archive.forget_after(to);
+                self.durable = if done.from == to { self.durable } else { to }; // nothing is written where nothing changes
+            }
+            Err(PruneError::Store(StoreError::HeldAbove { order, .. })) => {
+                let mut held = pins.iter().map(Pin::order).chain(self.named.iter().map(|(_, at)| *at));
+                assert!(held.any(|at| at == order), "{context}: order {order}");
+            }
+            Err(error) => panic!("{context}: {error}"),
+        }
+    }
+
+    fn any_way(&mut self) {
+        let way = *WAYS.choose(&mut self.rng).unwrap();
+        let config = &mut self.process_mut().swept.plan.config;
+        (config.mark, config.sweep) = way;
+    }
+
+    /// A cycle leaves nothing behind, and marks what two references of the state lead to that it traced: of a window of one
+    /// order, or where counts were lost, the newest one.
+    fn cycle(&mut self, context: &str) {
+        if self.rng.random_bool(0.3) {
+            self.keep = KeepPolicy::last(NonZeroU64::MIN);
+            self.keep_on();
+        }
+        self.any_way();
+        let (head, was_lost) = (self.chain().head(), self.chain().store.counts_lost().is_some());
+        let Process { swept, pins, .. } = self.process();
+        swept.cycle();
+        assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
+        let chain = &swept.rig.chain;
+        assert!(chain.store.counts_are_settled(), "{context}: {:?}", chain.store.counts_lost());
+        assert_eq!(
+            books::journal_is_whole(chain, context),
+            chain.floor().next().unwrap(),
+            "{context}: what it settled"
+        );
+        books::names_nothing_alive(chain, context);
+        let mut compared = 0;
+        if was_lost || chain.floor() == head {
+            let exact = if head >= self.highest { Marks::Exact } else { Marks::More }; // a branch may have renewed some
+            compared = books::marks_are_those_of(chain, head, exact, context);
+        }
+        self.seen.marks += compared as u64;
+        self.durable = head;
+    }
+
+    /// Commits and branches at some of the moments, made from the archive: a failure reaches nothing else of the test.
+    fn hooks(&mut self) -> Hooks {
+        let (chain, source) = (self.chain().clone(), Arc::clone(&self.source));
+        let (mut rng, mut left) = (ChaCha8Rng::seed_from_u64(self.rng.random()), self.rng.random_range(0..=INSIDE));
+        Hooks::new(move |_| {
+            if left == 0 || !rng.random_bool(0.2) {
+                return;
+            }
+            left -= 1;
+            let source = &mut *source.lock();
+            if rng.random_bool(0.05) {
+                let base: Vec<Order> = orders(chain.floor(), chain.head()).collect();
+                let base = *base.choose(&mut rng).unwrap();
+                chain
+                    .try_fork_from_archive(base, |root, reader| source.changes(root, reader))
+                    .map_or_else(failed, |_| ());
+            } else {
+                chain.try_commit_from_archive(|root, reader| source.changes(root, reader)).map_or_else(failed, |_| ());
+            }
+        })
+    }
+
+    /// A cycle with commits inside leaves nothing behind either.
+    fn busy_cycle(&mut self, context: &str) {
+        self.any_way();
+        let (head, hooks) = (self.chain().head(), self.hooks());
+        let Process { swept, pins, .. } = self.process();
+        swept.plan.run(&swept.env_of(&swept.plan, &hooks)).unwrap();
+        assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
+        books::names_nothing_alive(&swept.rig.chain, context);
+        self.durable = head;
+    }
+
+    /// Hooks that end a cycle at one of its batches, with where its control goes.
+    fn ends_at(batch: usize, end: fn(&Control)) -> (Hooks, Arc<OnceLock<Arc<Control>>>) {
+        let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+        let (seen, of_cycle) = (AtomicUsize::new(0), Arc::clone(&control));
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::Deleting && seen.fetch_add(1, Ordering::Relaxed) == batch {
+                end(of_cycle.get().unwrap());
+            }
+        });
+        (hooks, control)
+    }
+
+    /// A cycle in small batches that something ends, or that finishes before.
+    fn ending_cycle(&mut self, batch: usize, end: fn(&Control)) {
+        let (hooks, control) = Self::ends_at(batch, end);
+        let Process { swept, .. } = self.process();
+        let plan: Plan = swept.plan.clone().batches(3);
+        let env: CycleEnv = swept.env_of(&plan, &hooks);
+        assert!(control.set(Arc::clone(&env.control)).is_ok());
+        let ended = plan.run(&env);
+        assert!(matches!(ended, Ok(_) | Err(PruneError::Cancelled | PruneError::Stopped)), "{ended:?}");
+    }
+
+    fn cancelled_cycle(&mut self) {
+        let batch = self.rng.random_range(0..6);
+        self.ending_cycle(batch, Control::cancel);
+    }
+
+    /// A cycle whose process ends, and that the next one goes on with.
+    fn ended_cycle(&mut self, batch: usize) {
+        self.ending_cycle(batch, Control::stop);
+        self.restart();
+        self.resume();
+    }
+
+    fn resume(&mut self) {
+        let Process { swept, .. } = self.process();
+        swept.plan.resume(&swept.env).unwrap();
+    }
+
+    /// What a process may be at when something happens to it: it ends by itself or by a failure.
+    fn at_work(&mut self) -> bool {
+        let what = self.rng.random_range(0..3);
+        let (source, hooks, few) = (Arc::clone(&self.source), self.hooks(), NonZeroUsize::new(3).unwrap());
+        let Process { swept, .. } = self.process_mut();
+        match what {
+            0 => (0..3).all(|_| {
+                let commit = |root, reader: &dyn state_tree::NodeReader| source.lock().changes(root, reader);
+                swept.rig.chain.try_commit_from_archive(commit).map_err(failed).is_ok()
+            }),
+            1 => {
+                let dir = swept.plan.config.state_dir.clone();
+                swept.sweep.round(&swept.env, &dir, few, &mut |_| ControlFlow::Continue(few)).is_ok()
+            }
+            _ => swept.plan.run(&swept.env_of(&swept.plan, &hooks)).is_ok(),
+        }
+    }
+
+    /// How many reads or writes are let through: mostly so few that every operation has more.
+    fn soon(&mut self) -> u64 {
+        let most = if self.rng.random_bool(0.7) { 5 } else { 30 };
+        self.rng.random_range(0..most)
+    }
+
+    /// A read or a write fails, and the process goes on.
+    fn trouble(&mut self) {
+        let distance = self.soon();
+        let faults = self.process().swept.rig.faults().clone();
+        if self.rng.random_bool(0.5) {
+            faults.fail_write(distance, Fault::Transient);
+        } else {
+            faults.fail_read(distance, Fault::Transient);
+        }
+        self.seen.troubles += u64::from(!self.at_work());
+        faults.fail_write(NEVER, Fault::Transient);
+        faults.fail_read(NEVER, Fault::Transient);
+    }
+
+    /// The process dies at some write, or the machine does: what was acknowledged is there, if it was to survive that.
+    fn crash(&mut self, context: &str) {
+        self.process_mut().pins.clear();
+        let tail = *[CrashTail::Kept, CrashTail::Lost].choose(&mut self.rng).unwrap();
+        let write = self.soon();
+        self.process().swept.rig.faults().freeze_after(write);
+        self.seen.crashes += u64::from(!self.at_work());
+        let acknowledged = self.chain().archive.head().unwrap();
+        self.highest = self.highest.max(acknowledged);
+        let Swept { rig, plan, env, sweep, policy } = self.end();
+        drop((env, sweep, policy));
+        let rig = rig.crash(tail);
+        let found = rig.chain.head();
+        let survives = if tail == CrashTail::Kept || self.synced { acknowledged } else { self.durable };
+        let context = format!("{context}: {tail:?} at write {write}");
+        assert!(found >= survives && found <= acknowledged, "{context}: {survives} <= {found} <= {acknowledged}");
+        rig.chain.archive.forget_after(found);
+        self.begin(Swept::reopened(rig, plan.keep_last.get()));
+        let Process { swept, .. } = self.process();
+        swept.check(&[], &format!("{context}: as found"));
+        books::names_nothing_alive(&swept.rig.chain, &context);
+        self.resume();
+    }
+}
+
+/// Only what was told to fail has failed.
+fn failed(error: StoreError) {
+    assert!(matches!(error, StoreError::Io { .. }), "{error}");
+}
