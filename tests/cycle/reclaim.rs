@@ -1,11 +1,19 @@
 //! L2, L3, I12: what was deleted between cycles is given back while the chain is idle, a range at a time, and never beside
 //! commits.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use state_pruner::{
     Command, Pruner, PrunerParts, Reply,
     events::{Event, Reclaimed},
+    snapshot::NodeFacts,
 };
 use state_tests::{
     check,
@@ -21,20 +29,42 @@ fn given_back(told: &Told) -> Option<Event> {
     told.0.lock().iter().find(|event| matches!(event, Event::SpaceReclaimed(_))).cloned()
 }
 
-fn start(rig: &Rig, told: &Arc<Told>) -> Pruner {
-    let parts = PrunerParts { events: Arc::clone(told) as _, ..rig.pruner_parts(&Hooks::none()) };
+fn start(rig: &Rig, told: &Arc<Told>, looks: &Arc<Looks>) -> Pruner {
+    let facts = Some(Arc::clone(looks) as _);
+    let parts = PrunerParts { events: Arc::clone(told) as _, facts, ..rig.pruner_parts(&Hooks::none()) };
     Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap()
+}
+
+/// How often the worker has looked what is due: it asks for these facts each time.
+#[derive(Default)]
+struct Looks(AtomicU64);
+
+impl NodeFacts for Looks {
+    fn mempool_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn sync_status(&self) -> Option<bool> {
+        if thread::current().name() == Some("pruner") {
+            self.0.fetch_add(1, Ordering::AcqRel);
+        }
+        None
+    }
 }
 
 /// A chain on the real engine whose rounds have deleted what its window lost: rows and tombstones of it are in the files.
 fn swept(told: &Arc<Told>) -> (Rig, Pruner, Workload) {
+    swept_seen(told, &Arc::default())
+}
+
+fn swept_seen(told: &Arc<Told>, looks: &Arc<Looks>) -> (Rig, Pruner, Workload) {
     let rig = Rig::new(Engine::Rocks);
     let mut workload = Workload::new(Profile::Uniform, 701);
     rig.chain.run(&mut workload, 9);
     rig.cycle(&rig.plan(WINDOW));
     rig.chain.run(&mut workload, 120);
     rig.backend.flush().unwrap(); // puts and deletes lie in files of their own
-    let pruner = start(&rig, told);
+    let pruner = start(&rig, told, looks);
     pruner.committed(rig.chain.head());
     settle(&rig, &pruner);
     (rig, pruner, workload)
@@ -70,7 +100,8 @@ fn in_files(rig: &Rig) -> (u64, u64) {
 #[test]
 fn an_idle_chain_gives_the_space_of_deleted_rows_back() {
     let told = Arc::new(Told::default());
-    let (rig, pruner, _) = swept(&told);
+    let looks = Arc::<Looks>::default();
+    let (rig, pruner, _) = swept_seen(&told, &looks);
     let live = check::present(&rig.chain.store).len() as u64;
     until(|| {
         later(&rig, &pruner, Duration::from_secs(40));
@@ -85,9 +116,14 @@ fn an_idle_chain_gives_the_space_of_deleted_rows_back() {
     assert_eq!((status.ranges_total, status.failure), (ranges, None));
     check::exact(&rig.chain, "nothing else went");
     let files = rig.backend.node_files().unwrap();
-    later(&rig, &pruner, Duration::from_secs(3600));
-    drop(pruner); // the worker has looked for the last time
-    assert_eq!(rig.backend.node_files().unwrap(), files, "each range once");
+    for _ in 0..4 {
+        let before = looks.0.load(Ordering::Acquire);
+        later(&rig, &pruner, Duration::from_secs(3600));
+        until(|| looks.0.load(Ordering::Acquire) > before); // a look comes after whatever the one before it began
+    }
+    let status = pruner.status().reclaim.unwrap();
+    assert_eq!((status.ranges_total, status.under_way), (ranges, false), "each range once");
+    assert_eq!(rig.backend.node_files().unwrap(), files, "and no file anew");
 }
 
 #[test]

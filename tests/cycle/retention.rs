@@ -3,7 +3,8 @@
 
 use std::{
     collections::BTreeSet,
-    num::NonZeroU64,
+    num::{NonZeroU64, NonZeroUsize},
+    ops::ControlFlow,
     sync::{Arc, mpsc},
     time::Duration,
 };
@@ -15,6 +16,7 @@ use state_pruner::{
     StoreRecords, Trigger, TriggerState, Verdict, Why,
     cycle::{CycleEnv, Finished},
     events::NoEvents,
+    incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
     offline::StoreLayout,
     snapshot::RetentionPolicy,
 };
@@ -341,13 +343,35 @@ fn everybody_who_keeps_an_order_is_named() {
     drop(pins);
 }
 
-/// Where a rig stands when its policy changes, and the moments at which the change comes.
+/// A round under the policy of at most so many slices of a few nodes each.
+fn slices(rig: &Rig, kept: &Arc<LiveRetention>, most: u64) -> Round {
+    let (env, plan) = under(rig, kept, &Hooks::none());
+    let (few, mut left) = (NonZeroUsize::new(8).unwrap(), most);
+    let mut between = |_: &SliceReport| {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(few) }
+    };
+    IncrementalSweep::default().round(&env, &plan.config.state_dir, few, &mut between).unwrap()
+}
+
+/// Where a rig stands when its policy changes: at rest, after some slices of what its window has lost, and at each moment of
+/// a cycle.
 fn at_each_moment(last: KeepPolicy, mut then: impl FnMut(Rig, &str)) {
     let base = grown(30);
     base.chain.grow(Profile::Tables, 62, 1);
     cycle(&base, &policy(&base, last));
     base.chain.grow(Profile::Tables, 63, 12);
     then(base.twin(), "idle");
+    for most in 1.. {
+        let rig = base.twin();
+        rig.chain.store.index_journal().unwrap();
+        let round = slices(&rig, &policy(&rig, last), most);
+        then(rig.restart(), &format!("stopped after {most} slices"));
+        if round.end != RoundEnd::Paused {
+            assert!(round.end == RoundEnd::Done && round.nodes > 10, "no slice ends inside its entries: {round:?}");
+            break;
+        }
+    }
     for at in 0.. {
         let rig = base.twin();
         let (stop, moments) = (Arc::new(Mutex::new(None::<Arc<state_pruner::Control>>)), Arc::new(Mutex::new(0)));
@@ -380,6 +404,9 @@ fn at_each_moment(last: KeepPolicy, mut then: impl FnMut(Rig, &str)) {
 fn go_on(rig: &Rig, kept: &Arc<LiveRetention>) {
     let (env, plan) = under(rig, kept, &Hooks::none());
     plan.resume(&env).unwrap();
+    rig.chain.store.index_journal().unwrap();
+    slices(rig, kept, u64::MAX);
+    check::complete(&rig.chain, "swept on under another policy");
     plan.run(&env).unwrap();
 }
 
@@ -432,6 +459,9 @@ fn a_change_of_any_part_of_the_policy_in_each_phase() {
         at_each_moment(every(5, 10), |rig, context| {
             let (before, (env, plan)) = (rig.chain.floor().get(), under(&rig, &policy(&rig, other), &Hooks::none()));
             assert!(plan.resume(&env).unwrap().is_none(), "{context}: went on under {other:?}");
+            rig.chain.store.index_journal().unwrap();
+            slices(&rig, &policy(&rig, other), u64::MAX);
+            check::complete(&rig.chain, &format!("{context}: swept on under {other:?}"));
             plan.run(&env).unwrap();
             let window = rig.chain.floor().get()..43;
             let single = (0..window.start).filter(|at| at.is_multiple_of(10) || *at >= before);
