@@ -13,12 +13,13 @@ use state_pruner::{
     Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey,
     Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
-use state_store::{Fault, record};
+use state_store::{Fault, StoreConfig, record};
 use state_tests::{
+    chain::STORE,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
-    workload::Profile,
+    workload::{Profile, Workload},
 };
 
 const WINDOW: u64 = 5;
@@ -297,5 +298,37 @@ fn commits_that_outrun_the_sweep_turn_health_degraded() {
         let found: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
         assert_eq!(found, codes, "{status:?}");
         assert!(health.reasons.iter().all(|reason| reason.message.contains("drop 900 nodes per second")), "{health:?}");
+    }
+}
+
+/// Whoever sweeps nothing between cycles holds no index, however long that goes on; what was lost meanwhile goes once somebody
+/// sweeps again, without a cycle.
+#[test]
+fn a_sweep_that_is_switched_off_and_on_again_takes_what_was_lost_in_between() {
+    let commit = |rig: &Rig, pruner: &Pruner, workload: &mut Workload, count: u64| {
+        for _ in 0..count {
+            rig.chain.run(workload, 1);
+            pruner.committed(rig.chain.head());
+        }
+    };
+    let (off, mut workload) = (StoreConfig { pending_limit: 0, ..STORE }, Workload::new(Profile::Uniform, 481));
+    let mut rig = Rig::with(Engine::Memory, off);
+    rig.chain.run(&mut workload, 9);
+    for round in 0..2 {
+        let pruner = start(&rig, None, |_| ());
+        until(&rig, &pruner, |pruner| !pruner.status().running);
+        assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+        until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+        commit(&rig, &pruner, &mut workload, 20);
+        assert_eq!(rig.chain.store.pending().map_or(0, |pending| pending.held), 0, "round {round}: it holds no index");
+        drop(pruner);
+        rig = rig.reopened_with(STORE);
+        let pruner = start(&rig, each_order(), |_| ());
+        commit(&rig, &pruner, &mut workload, 1);
+        until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+        check::exact(&rig.chain, &format!("round {round}: all that was lost meanwhile is gone"));
+        assert_eq!(pruner.status().cycles_finished, 0, "round {round}: by the sweep alone");
+        drop(pruner);
+        rig = rig.reopened_with(off);
     }
 }

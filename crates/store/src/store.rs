@@ -60,7 +60,7 @@ pub struct StoreConfig {
     /// begins anew.
     pub journal: bool,
     /// The most nodes of unsettled journal entries that are remembered, at about 100 bytes each; what comes after them is
-    /// left to a major cycle.
+    /// left to a major cycle. Zero where nobody sweeps between cycles: whoever does later reads the journal.
     pub pending_limit: usize,
     /// The most marks of shared nodes that are held in memory, at about 40 bytes each; where there are more, commits and
     /// slices read those that they ask for.

@@ -28,10 +28,14 @@ impl Config {
             DurabilityChoice::Synced => Durability::Synced,
             DurabilityChoice::Logged => Durability::Logged,
         };
+        let pending_limit = match self.pruner.incremental {
+            IncrementalChoice::On => self.pruner.pending_limit.get(),
+            IncrementalChoice::Off => 0, // nobody asks for the index
+        };
         StoreConfig {
             barrier_limit: self.pruner.barrier_limit.get(),
             journal: self.pruner.enabled,
-            pending_limit: self.pruner.pending_limit.get(),
+            pending_limit,
             ..StoreConfig::new(durability)
         }
     }
