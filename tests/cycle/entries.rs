@@ -241,6 +241,50 @@ fn a_dead_tree_that_cannot_be_read_is_set_aside() {
     assert!(orders(rig.chain.floor(), rig.chain.head()).count() == 2);
 }
 
+/// I9: a cursor in the middle of a tree goes on after a restart; one that a branch makes void leaves no row behind.
+#[test]
+fn a_cursor_in_the_middle_of_a_tree_is_continued_or_leaves_nothing_behind() {
+    for branch in [false, true] {
+        let rig = Rig::new(Engine::Memory);
+        let plan = rig.plan(3);
+        let object = key(1);
+        for field in 0..60 {
+            put(&rig, object, with_field(7, key(100 + field), field));
+        }
+        put(&rig, key(2), leaf(1));
+        rig.cycle(&plan);
+        put(&rig, object, Change::Remove);
+        (2..6).for_each(|n| put(&rig, key(2), leaf(n)));
+        let layers = |rig: &Rig| {
+            rows(&rig.chain.store, &Table::META).into_keys().filter(|row| row.starts_with(b"expiry/")).count()
+        };
+        let few = NonZeroUsize::new(4).unwrap();
+        let mut slices = 3;
+        let mut go_on = |_: &_| {
+            slices -= 1;
+            if slices == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(few) }
+        };
+        let env = rig.env(&plan, &Hooks::none());
+        IncrementalSweep::default().round(&env, &plan.config.state_dir, few, &mut go_on).unwrap();
+        assert!(layers(&rig) > 1, "the test tells nothing");
+        drop(env);
+        let rig = rig.restart();
+        assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
+        if branch {
+            let base = rig.chain.head().minus(1).unwrap();
+            rig.chain.fork_at(base, |_, _| Changes([(key(3), leaf(1))].into()));
+            (6..12).for_each(|n| put(&rig, key(2), leaf(n)));
+        }
+        let round = one_round(&rig, &plan);
+        assert_eq!((round.end, layers(&rig)), (RoundEnd::Done, 0), "branch {branch}");
+        if branch {
+            check::complete(&rig.chain, "the tree is left to a cycle");
+            rig.cycle(&plan);
+        }
+        check::exact(&rig.chain, "after all of it");
+    }
+}
+
 /// I8, I11: a mark that is unusable is a mark whose order nobody knows, so the node is shared and the chain goes on.
 #[test]
 fn a_torn_mark_counts_as_shared_and_holds_up_no_commit() {

@@ -13,6 +13,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Range,
     sync::Arc,
 };
 
@@ -25,7 +26,6 @@ use crate::{
     kept::{self, Kept},
     record,
     schema::Table,
-    store::Held,
 };
 
 /// What a commit builds on.
@@ -88,14 +88,6 @@ struct Retained {
     order: Order,
     root: StateRoot,
     timestamp_ms: u64,
-}
-
-/// Up to where somebody is known to answer for every kept order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Covered {
-    below: Order,
-    /// That of who answers.
-    version: u64,
 }
 
 impl ChainState {
@@ -255,27 +247,17 @@ impl ChainState {
         self.pins.iter().map(|(order, owners)| (*order, owners.clone())).collect()
     }
 
-    /// An order below `order`, which is at most the floor, that is kept, or that a reader holds, with a root that is not
-    /// covered, and who holds it. No kept order is asked for twice, for they may be many (I12): orders are kept when the floor
-    /// passes them, so what was asked for has got no new ones.
-    pub(crate) fn uncovered(
-        &self,
-        order: Order,
-        by: &dyn Held,
-        known: &mut Option<Covered>,
-    ) -> Option<(Order, String)> {
-        let version = by.version();
-        let from = known.filter(|known| known.version == version).map_or(Order::GENESIS, |known| known.below);
-        if from < order {
-            if let Some((order, _)) = self.kept.range(from..order).find(|(_, root)| !by.covers(root)) {
-                return Some((*order, "the retention policy".to_owned()));
-            }
-            *known = Some(Covered { below: order, version });
-        }
+    /// The kept orders of a range, with their roots.
+    pub(crate) fn kept_in(&self, range: Range<Order>) -> Vec<(Order, StateRoot)> {
+        self.kept.range(range).map(|(order, root)| (*order, *root)).collect()
+    }
+
+    /// An order below `order` that a reader holds with a root that is not covered, and that reader.
+    pub(crate) fn uncovered(&self, order: Order, covers: &dyn Fn(&StateRoot) -> bool) -> Option<(Order, String)> {
         let below = self.pins.range(..order);
         below
             .flat_map(|(order, owners)| owners.iter().map(|owner| (*order, owner)))
-            .find(|(_, owner)| !by.covers(&owner.root))
+            .find(|(_, owner)| !covers(&owner.root))
             .map(|(order, owner)| (order, owner.owner.clone()))
     }
 

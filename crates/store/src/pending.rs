@@ -63,6 +63,9 @@ type Places = HashMap<u64, Place, ByFingerprint>;
 /// The last of an entry moves to a place that is free now: an entry is as long as it has nodes that wait.
 fn close_up(nodes: &mut Places, named: &mut Named, free: Place) {
     named.hashes.swap_remove(free.position());
+    if named.hashes.len() < named.hashes.capacity() / 4 {
+        named.hashes.shrink_to(2 * named.hashes.len()); // the limit counts nodes, so it must be of what they take
+    }
     if let Some(moved) = named.hashes.get(free.position()) {
         nodes.insert(moved.fingerprint(), free);
     }
@@ -131,7 +134,7 @@ impl Pending {
         let hashes = hashes.into_iter();
         let named = self.take_out(order);
         let mut named = named.map_or(Named { hashes: Vec::new(), timestamp_ms }, |named| named);
-        named.hashes.reserve(hashes.size_hint().0);
+        named.hashes.reserve(hashes.size_hint().0.min(self.limit.saturating_sub(self.nodes.len())));
         for hash in hashes {
             self.named += 1;
             self.insert_one(hash, order, &mut named);
@@ -332,6 +335,25 @@ mod tests {
                 prop_assert_eq!((held, pending.nodes.len()), (plain.len(), plain.len()));
             }
         }
+    }
+
+    #[test]
+    fn a_full_index_takes_no_more_room_for_what_it_has_none_for() {
+        let mut pending = Pending::new(100);
+        let node = |n: u64| {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&n.to_be_bytes());
+            NodeHash::new(bytes)
+        };
+        let first: Vec<NodeHash> = (0..100).map(node).collect();
+        pending.insert(order(0), Some(0), &first);
+        for n in 1..500 {
+            let (gone, new): (u64, Vec<NodeHash>) = (n - 1, (0..1000).map(|i| node(100 * n + i)).collect());
+            pending.forget(if gone < 100 { gone } else { 100 * (n - 100) });
+            pending.insert(order(n), Some(n), &new);
+        }
+        let room: usize = pending.orders.values().map(|named| named.hashes.capacity()).sum();
+        assert!(pending.nodes.len() <= 100 && room <= 8 * 100, "{} nodes have room for {room}", pending.nodes.len());
     }
 
     #[test]

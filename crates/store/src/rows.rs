@@ -1,7 +1,7 @@
 //! Whether the rows of a store of our own are what was written: each decoded by the code that uses it.
 //!
-//! Costs: a constant number of rows, however large the store is: every record of which there is one, the first sixteen
-//! kept orders, the first 65,536 marks (20 bytes each), and the journal rows of the last sixteen orders.
+//! Costs: a constant number of rows, however large the store is: every record of which there is one, those of the cursor in a
+//! tree that is swept, as many as it is deep, the first sixteen kept orders, the first 65,536 marks (20 bytes each), and the journal rows of the last sixteen orders.
 
 use state_tree::Order;
 

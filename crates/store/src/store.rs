@@ -59,7 +59,7 @@ pub struct StoreConfig {
     /// Whether commits are journalled and counted. Without, nothing is deleted between cycles, and an interrupted cycle
     /// begins anew.
     pub journal: bool,
-    /// The most nodes of unsettled journal entries that are remembered, at about 100 bytes each; what comes after them is
+    /// The most nodes of unsettled journal entries that are remembered, at about 60 bytes each; what comes after them is
     /// left to a major cycle. Zero where nobody sweeps between cycles: whoever does later reads the journal.
     pub pending_limit: usize,
     /// The most marks of shared nodes that are held in memory, at about 40 bytes each; where there are more, commits and

@@ -226,8 +226,8 @@ impl Working<'_> {
         let IncrementalSweep { backlog, held } = self.sweep;
         let by = Judging { held, now: &|| clock.monotonic() };
         match store.expire(guard.permit(), backlog, &read.slice, by) {
-            Ok(Expired { nodes, passed, held: taking }) => {
-                Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading, taking }))
+            Ok(Expired { nodes, passed, looked, held: taking }) => {
+                Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading + looked, taking }))
             }
             Err(StoreError::Superseded) => Ok(Taken::Nothing),
             Err(StoreError::HeldByReader { order, .. }) if held.learn((self.env, self.dir), (guard, order))? => {

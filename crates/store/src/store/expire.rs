@@ -23,7 +23,6 @@ use crate::{
     backend::{Batch, Durability, KeyRange, View},
     counting::{Counting, CountsRecord, StoredRecord},
     error::StoreError,
-    gate::Covered,
     journal::{self, JournalRecord},
     lost::LostBy,
     permit::Permit,
@@ -51,6 +50,16 @@ struct At {
     done: Option<Order>,
     group: Option<Group>,
     settled: u64,
+    /// Whether rows of another cursor may be left.
+    litter: bool,
+}
+
+/// Up to where somebody is known to answer for every kept order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Covered {
+    below: Order,
+    /// That of who answers.
+    version: u64,
 }
 
 /// Entries that are worked on together.
@@ -119,6 +128,8 @@ pub struct Expired {
     pub nodes: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed: u64,
+    /// How long was looked up what older states hold, before the gate.
+    pub looked: Duration,
     /// How long the gate was held.
     pub held: Duration,
 }
@@ -197,17 +208,20 @@ impl Store {
         by: Judging<'_>,
     ) -> Result<Expired, StoreError> {
         let Judging { held, now } = by;
+        let begun = now();
         let hashes = &slice.step.hashes;
         // BEFORE the gate, since it may read files (I12): older states do not change.
         let loose: BTreeSet<&NodeHash> = hashes.iter().filter(|hash| !held.holds(hash)).collect();
+        self.ask_kept(backlog, held)?;
+        let looked = now().saturating_sub(begun);
         let mut gate = self.gate.lock(); // same critical section as commit
         let begun = now();
         self.admit(permit)?; // I10
         let at = backlog.at.take().filter(|at| at.settled == gate.settled);
-        let Some(At { done, group: Some(group), settled }) = at else { return Err(StoreError::Superseded) };
-        let uncovered = self.look(|chain| chain.uncovered(group.last, held, &mut backlog.covered))?;
+        let Some(At { done, group: Some(group), settled, litter }) = at else { return Err(StoreError::Superseded) };
+        let uncovered = self.look(|chain| chain.uncovered(group.last, &|root| held.covers(root)))?;
         if let Some((order, owner)) = uncovered {
-            backlog.at = Some(At { done, group: Some(group), settled });
+            backlog.at = Some(At { done, group: Some(group), settled, litter });
             return Err(StoreError::HeldByReader { order, owner }); // S41, S58
         }
         let Counting { pending: Some(pending), marks, stored, .. } = &mut *gate else {
@@ -231,6 +245,9 @@ impl Store {
         if is_done {
             rows.iter().for_each(|row| batch.delete(Table::JOURNAL, row.as_slice()));
         }
+        if litter {
+            cursor::delete_layers(&mut batch);
+        }
         layers.follow(&expiry, &taken, &mut batch)?;
         let group = (!is_done).then(|| layers.record(last, &expiry));
         ExpiryRecord { done: done.map(Order::get), group }.put(&mut batch)?;
@@ -241,12 +258,33 @@ impl Store {
         *stored = less;
         hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
+        if is_done {
+            pending.forget_orders(..=last); // what is left of them is no slice's any more
+        }
         let group = (!is_done).then_some(Group { rows, last, expiry, layers, bad });
-        backlog.at = Some(At { done, group, settled });
+        backlog.at = Some(At { done, group, settled, litter: false });
         self.note(&gate);
         let gate_held = now().saturating_sub(begun);
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
-        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, held: gate_held })
+        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, looked, held: gate_held })
+    }
+
+    /// Refuses while a kept order below the entries is not answered for. None is asked for twice, and none under the gate, for
+    /// they may be many (I12): orders are kept when the floor passes them, and entries lie at or below it, so what was asked
+    /// for has got no new ones.
+    fn ask_kept(&self, backlog: &mut Backlog, held: &dyn Held) -> Result<(), StoreError> {
+        let Some(Group { last, .. }) = backlog.at.as_ref().and_then(|at| at.group.as_ref()) else {
+            return Err(StoreError::Superseded);
+        };
+        let known = backlog.covered.filter(|known| known.version == held.version());
+        let from = known.map_or(Order::GENESIS, |known| known.below.min(*last));
+        let kept = self.look(|chain| chain.kept_in(from..*last))?;
+        if let Some((order, _)) = kept.into_iter().find(|(_, root)| !held.covers(root)) {
+            return Err(StoreError::HeldByReader { order, owner: "the retention policy".to_owned() }); // S58
+        }
+        backlog.covered =
+            Some(Covered { below: known.map_or(*last, |known| known.below.max(*last)), version: held.version() });
+        Ok(())
     }
 }
 
@@ -259,15 +297,16 @@ impl At {
         let (record, counts) = (ExpiryRecord::load(view)?, CountsRecord::load(view)?);
         let since = counts.map(|counts| counts.since);
         let done = record.done.max(since).map(Order::new);
+        let litter = record.group.is_some();
         let Some(saved) = record.group.filter(|group| Some(group.last) > since) else {
-            return Ok(Self { done, group: None, settled });
+            return Ok(Self { done, group: None, settled, litter });
         };
         let last = Order::new(saved.last);
         let Rows { keys, entries, bad } = read_rows(view, done, last, (usize::MAX, usize::MAX))?;
         let expiry = Expiry::resume(&entries, &saved.left(view)?);
         let expiry = expiry.ok_or_else(|| cursor::unusable("it is of other entries"))?;
         let layers = Layers::of(&saved);
-        Ok(Self { done, group: Some(Group { rows: keys, last, expiry, layers, bad }), settled })
+        Ok(Self { done, group: Some(Group { rows: keys, last, expiry, layers, bad }), settled, litter: false })
     }
 }
 

@@ -32,14 +32,18 @@ impl Store {
     /// Changes what is readable. When this returns, nothing that it let go can be read or pinned any more; nodes may go
     /// only afterwards (S27, S41). Under [`Durability::Logged`] the order of the log keeps that true after a crash.
     ///
-    /// Errors: a floor below the present one or above the head, an order to keep that is gone already, a failed write.
+    /// Errors: a floor below the present one or above the head, an order to keep that is gone already or does not fall below
+    /// the floor, a failed write.
     pub fn move_floor(&self, change: FloorMove, durability: Durability) -> Result<(), StoreError> {
         let records = self.records_to_keep(&change.keep)?; // BEFORE the gate: no commit waits for these reads (I12)
         let _gate = self.gate.lock();
         let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
-        let FloorMove { to, let_go, rows, .. } = change;
+        let FloorMove { to, let_go, rows, keep } = change;
         if to < floor || head.is_none_or(|head| to > head) {
             return Err(StoreError::NoSuchOrder { order: to, head: HeadOrder(head) });
+        }
+        if let Some(above) = keep.last().filter(|last| **last >= to) {
+            return Err(StoreError::Invariant(format!("order {above} does not fall below the floor at {to}")));
         }
         let mut batch = Batch::new();
         rows.into_iter().for_each(|rows| batch.append(rows));
