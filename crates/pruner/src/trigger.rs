@@ -10,6 +10,7 @@
 //! opened: a clock that went back makes the wait as long as a whole cooldown and never longer, one that went forward
 //! makes one cycle early and never two.
 
+mod apart;
 mod disk;
 mod jitter;
 mod ledger;
@@ -37,8 +38,9 @@ pub struct TriggerConfig {
     pub node: String,
     /// A cycle begins at the latest so long after the beginning of the last one.
     pub every: Option<Duration>,
-    /// By up to this share of `every` a scheduled cycle comes earlier, each time anew, and by up to this share of the
-    /// orders that make one due a node's first cycle comes later: no two nodes prune in step (F10).
+    /// No two nodes prune in step (F10). By up to this share of `every` a scheduled cycle comes earlier, and by up to this
+    /// share of `garbage_ratio` more garbage makes one due; by up to this share of the orders that make one due the first
+    /// cycle for them comes later, and, by a window at most, each one that is owed to counts, garbage or a rollback.
     pub jitter: Share,
     /// A cycle begins when this share of the nodes present may be garbage ([`Turnover`]), a window after the last run at the
     /// earliest.
@@ -236,17 +238,6 @@ impl Coordinator {
         }
     }
 
-    /// The order at which enough orders make a cycle due.
-    pub(crate) fn next_at(&self) -> u64 {
-        let every = self.rules.every_orders;
-        let spread = if self.ledger.spread == Some(self.seed.number()) {
-            0 // its runs follow its own first one
-        } else {
-            self.seed.draw(self.rules.config.jitter, every, 0)
-        };
-        self.ledger.due_at(every.saturating_add(spread), self.rules.keep_last)
-    }
-
     /// Orders up to the head that no run has counted.
     pub(crate) fn uncounted(&self, head: u64) -> u64 {
         self.ledger.uncounted(head)
@@ -266,8 +257,7 @@ impl Coordinator {
     /// When the schedule comes round, if there is one.
     pub(crate) fn scheduled_at(&self) -> Option<Duration> {
         let every = self.rules.config.every?;
-        let millis = millis(every);
-        let early = self.seed.draw(self.rules.config.jitter, millis, self.ledger.begun + 1); // 0 is that of the orders
+        let early = self.seed.draw(self.rules.config.jitter, millis(every), self.ledger.begun + 1);
         Some(self.scheduled_from.after(every.saturating_sub(Duration::from_millis(early))))
     }
 
@@ -303,11 +293,10 @@ impl Coordinator {
         let met = match trigger {
             Trigger::Operator => Some(facts.asked == Asked::Yes),
             Trigger::Orders => Some(facts.head >= self.next_at()),
-            Trigger::Rollback => Some(self.ledger.owed_from.is_some_and(|from| facts.head >= from)),
+            Trigger::Rollback => Some(self.rollback_at().is_some_and(|at| facts.head >= at)),
             Trigger::Counts => match facts.counts {
                 None => return TriggerState::Off,
-                // After one that failed the next comes a window later, not at once.
-                Some(counts) => Some(counts == Counts::Owed && self.uncounted(facts.head) >= self.rules.keep_last),
+                Some(counts) => Some(counts == Counts::Owed && facts.head >= self.window_later()),
             },
             Trigger::LowDisk => match &self.disk {
                 None => return TriggerState::Off,
@@ -317,9 +306,8 @@ impl Coordinator {
                 None => return TriggerState::Off,
                 Some(ratio) => {
                     // What a cycle may remove left the window: sooner than a window later there is little of it.
-                    let is_late = self.uncounted(facts.head) >= self.rules.keep_last;
-                    let turnover = self.turnover(facts);
-                    turnover.map(|new| is_late && ratio.is_reached(new.garbage(), new.present()))
+                    let (is_late, ratio) = (facts.head >= self.window_later(), self.of_this_node(ratio));
+                    self.turnover(facts).map(|new| is_late && ratio.is_reached(new.garbage(), new.present()))
                 }
             },
             Trigger::Schedule => match self.scheduled_at() {
@@ -351,7 +339,9 @@ impl Coordinator {
     /// A run begins; save the ledger BEFORE it does anything.
     pub(crate) fn begin(&mut self, beginning: Beginning, now: Duration) {
         self.last = Some(Moment::now(now));
-        self.ledger.spread = Some(self.seed.number());
+        if beginning.trigger == Trigger::Orders {
+            self.ledger.spread = Some(self.seed.number());
+        }
         if let (Trigger::LowDisk, Some(disk)) = (beginning.trigger, self.disk.as_mut()) {
             disk.fire();
         }

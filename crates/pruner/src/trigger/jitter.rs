@@ -35,6 +35,12 @@ impl Share {
         (u128::from(whole) * u128::from(self.0) / u128::from(MILLION)) as u64
     }
 
+    /// More by what `more` makes of its millionths, all at most.
+    pub(super) fn plus(self, more: impl Fn(u64) -> u64) -> Self {
+        let millionths = u64::from(self.0).saturating_add(more(u64::from(self.0))).min(u64::from(MILLION));
+        Self(millionths as u32) // at most a million
+    }
+
     /// Whether `part` is at least this share of `whole`; of nothing no part is.
     pub(crate) fn is_reached(self, part: u64, whole: u64) -> bool {
         whole > 0 && u128::from(part) * u128::from(MILLION) >= u128::from(whole) * u128::from(self.0)

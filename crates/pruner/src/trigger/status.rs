@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Asked, Coordinator, DiskStatus, Facts, HeldBy, Run, TriggerState, Turnover};
+use super::{Asked, Coordinator, Counts, DiskStatus, Facts, HeldBy, Run, TriggerState, Turnover};
 use crate::{certificate::Trigger, clock::millis};
 
 /// One trigger as shown.
@@ -48,7 +48,7 @@ impl Coordinator {
         let shown = |(trigger, standing): (Trigger, TriggerState)| TriggerStatus {
             trigger,
             standing,
-            at_order: (trigger == Trigger::Orders).then(|| self.next_at()),
+            at_order: self.at_order(trigger, facts),
             in_ms: self.due_at(trigger, standing, facts.now).map(|at| millis(at.saturating_sub(facts.now))),
         };
         TriggersStatus {
@@ -60,6 +60,15 @@ impl Coordinator {
             turnover: self.turnover(facts),
             disk: self.disk(),
             runs: self.ledger.runs().to_vec(),
+        }
+    }
+
+    fn at_order(&self, trigger: Trigger, facts: &Facts) -> Option<u64> {
+        match trigger {
+            Trigger::Orders => Some(self.next_at()),
+            Trigger::Counts => (facts.counts == Some(Counts::Owed)).then(|| self.window_later()),
+            Trigger::Rollback => self.rollback_at(),
+            Trigger::Operator | Trigger::LowDisk | Trigger::Garbage | Trigger::Schedule | Trigger::Resumed => None,
         }
     }
 

@@ -238,53 +238,153 @@ fn the_cooldown_survives_restarts_and_steps_of_the_clock() {
 /// publishing has a lease.
 #[test]
 fn a_fleet_never_prunes_or_publishes_in_step() {
-    const NODES: usize = 40;
-    let share = Share::new(0.25).unwrap();
-    let named = |node: usize| TriggerConfig {
-        node: format!("node-{node}"),
-        jitter: share,
-        every: Some(100 * HOUR),
-        cooldown: Duration::ZERO,
-        ..TriggerConfig::default()
-    };
-    let mut fleet: Vec<Coordinator> = (0..NODES)
-        .map(|node| {
-            let rules = Rules { every_orders: 1000, ..rules(named(node)) };
-            Coordinator::new(rules, Ledger::new(0, 0), Duration::ZERO, 0)
-        })
-        .collect();
-    let apart = |moments: &[u64], width: u64, what: &str| {
-        let tenths: Vec<u64> = moments.iter().map(|moment| moment * 10 / width).collect();
-        let most = (0..10).map(|tenth| tenths.iter().filter(|at| **at == tenth).count()).max().unwrap();
-        assert!(most <= NODES / 4, "{what}: {most} of {NODES} in the same tenth: {moments:?}");
-        assert!(moments.iter().all(|moment| *moment < width), "{what}: {moments:?}");
-        assert!(moments.iter().collect::<BTreeSet<_>>().len() > NODES * 3 / 4, "{what}: {moments:?}");
-    };
+    let mut fleet = Fleet::new(TriggerConfig { every: Some(100 * HOUR), ..named(0) });
     // The orders trigger: all nodes see the same orders, and began the same history.
-    let first: Vec<u64> = fleet.iter().map(|node| node.next_at() - 1000).collect();
-    apart(&first, 250, "first cycles");
+    let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at() - EVERY).collect();
+    apart(&first, EVERY / 4, "first cycles");
     // The schedule: all were started together, and run as soon as it comes round.
     let mut began = [Duration::ZERO; NODES];
     for round in 0..20 {
-        let at: Vec<Duration> = fleet.iter().map(|node| node.scheduled_at().unwrap()).collect();
+        let at: Vec<Duration> = fleet.0.iter().map(|node| node.scheduled_at().unwrap()).collect();
         let early: Vec<u64> =
             at.iter().zip(&began).map(|(at, began)| (100 * HOUR - (*at - *began)).as_secs()).collect();
         apart(&early, 25 * 3600, &format!("round {round}"));
-        for ((node, at), began) in fleet.iter_mut().zip(&at).zip(&mut began) {
-            let facts = Facts { now: *at, ..facts() };
+        for ((node, at), began) in fleet.0.iter_mut().zip(&at).zip(&mut began) {
+            let facts = Facts { now: *at, head: 650, ..facts() };
             assert_eq!(node.look(&Facts { now: *at - Duration::from_millis(1), ..facts }).begin, None);
             assert_eq!(node.look(&facts).begin, Some(Trigger::Schedule));
             run(node, Trigger::Schedule, &facts);
-            end(node, 50, None);
+            end(node, 650, None);
             *began = *at;
         }
     }
+    // Runs that something else set off leave their orders where all nodes have the same ones: they are still to be spread.
+    let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at() - 650 - EVERY).collect();
+    apart(&first, EVERY / 4, "first cycles for orders after other ones");
     // Afterwards their orders stay apart by themselves, unless a node takes over the data of another one.
-    let (same, other) = (fleet[0].ledger.clone(), |node| {
-        Coordinator::new(Rules { every_orders: 1000, ..rules(named(node)) }, fleet[0].ledger.clone(), Duration::ZERO, 0)
-    });
-    assert_eq!(other(0).next_at(), same.counted + 1000, "the node itself");
+    let mut one = fleet.0.remove(0);
+    run(&mut one, Trigger::Orders, &Facts { head: 2000, ..facts() });
+    end(&mut one, 2000, None);
+    let other =
+        |node| Coordinator::new(Rules { config: named(node), ..Fleet::rules() }, one.ledger.clone(), Duration::ZERO, 0);
+    assert_eq!(other(0).next_at(), 2000 + EVERY, "the node itself");
     assert_ne!(other(1).next_at(), other(2).next_at(), "two nodes made from its backup");
+}
+
+/// What all nodes owe at one head: counts from the beginning, garbage that grows in all of them, a branch that was left. Each
+/// trigger comes round twice, and no run of it uses up what keeps the next one apart.
+#[test]
+fn a_fleet_that_owes_the_same_cycle_does_not_run_it_in_step() {
+    let owed = Facts { counts: Some(Counts::Owed), ..facts() };
+    let mut fleet = Fleet::new(named(0));
+    let first = fleet.begins(Trigger::Counts, 1, |head| Facts { head, ..owed });
+    apart(&since(&first, WINDOW), EVERY / 4, "counts");
+    assert!(fleet.0.iter().all(|node| node.next_at() > node.ledger.counted + EVERY), "and orders are still apart");
+    let again = fleet.begins(Trigger::Counts, 1, |head| Facts { head, ..owed });
+    let waits: Vec<u64> = again.iter().zip(&first).map(|(again, first)| again - first - WINDOW).collect();
+    apart(&waits, EVERY / 4, "counts after a run that failed");
+
+    let ratio = Share::new(0.5);
+    let mut fleet = Fleet::new(TriggerConfig { garbage_ratio: ratio, ..named(0) });
+    for node in &mut fleet.0 {
+        run(node, Trigger::Operator, &Facts { nodes_stored: Some(100_000), ..facts() });
+        end(node, 50, Some(100_000)); // the same of all: an operator asked them
+    }
+    let grown = |head: u64| Facts { head, nodes_stored: Some(100_000 + 50 * head), ..facts() };
+    let first = fleet.begins(Trigger::Garbage, 10, grown);
+    let (from, to) = (2000, 3334); // garbage is half of the nodes present, or five eighths
+    apart(&since(&first, from), to - from, "garbage");
+    let mut fleet = Fleet::new(TriggerConfig { garbage_ratio: ratio, ..named(0) });
+    for node in &mut fleet.0 {
+        run(node, Trigger::Operator, &Facts { nodes_stored: Some(100), ..facts() });
+        end(node, 50, Some(100));
+    }
+    let much = fleet.begins(Trigger::Garbage, 1, |head| Facts { head, nodes_stored: Some(100_000), ..facts() });
+    apart(&since(&much, 50 + WINDOW), EVERY / 4, "garbage that is there before a run may come");
+
+    let mut fleet = Fleet::new(named(0));
+    fleet.0.iter_mut().for_each(|node| node.rolled_back(300));
+    let first = fleet.begins(Trigger::Rollback, 1, |head| Facts { head, ..facts() });
+    apart(&since(&first, 300), EVERY / 4, "rollback");
+    let again = fleet.begins(Trigger::Rollback, 1, |head| Facts { head, ..facts() });
+    let waits: Vec<u64> = again.iter().zip(&first).map(|(again, first)| again - first - WINDOW).collect();
+    apart(&waits, EVERY / 4, "rollback after a run that failed");
+}
+
+/// Nothing keeps a node apart that is low on disk, or whose operator asks; and a window is the most that it waits otherwise.
+#[test]
+fn a_node_that_is_kept_apart_waits_for_a_window_at_most_and_not_where_somebody_waits() {
+    let every_orders = 1_000_000;
+    for node in 0..NODES {
+        let jitter = TriggerConfig { jitter: Share::ALL, garbage_ratio: Share::new(0.5), ..config() };
+        let rules =
+            Rules { config: TriggerConfig { node: format!("node-{node}"), ..jitter }, every_orders, keep_last: 10 };
+        let mut coordinator = Coordinator::new(rules, Ledger::new(0, 0), Duration::ZERO, 0);
+        coordinator.measured(Duration::ZERO, Some(5000));
+        let owed = Facts { head: 19, counts: Some(Counts::Owed), ..facts() };
+        assert_eq!(standing(&coordinator, Trigger::Counts, &owed), TriggerState::Due, "{node}");
+        let at = coordinator.status(&owed).triggers;
+        let at = |trigger| at.iter().find(|status| status.trigger == trigger).unwrap().at_order;
+        assert_eq!((at(Trigger::Counts), at(Trigger::Rollback)), (Some(coordinator.window_later()), None));
+        coordinator.rolled_back(12);
+        assert_eq!(standing(&coordinator, Trigger::Rollback, &Facts { head: 21, ..owed }), TriggerState::Due, "{node}");
+        let early = Facts { head: 10, ..facts() };
+        coordinator.measured(Duration::ZERO, Some(999));
+        assert_eq!(coordinator.look(&early).begin, Some(Trigger::LowDisk), "{node}");
+        let asked = Facts { asked: Asked::Yes, ..early };
+        assert_eq!(coordinator.look(&asked).begin, Some(Trigger::Operator), "{node}");
+    }
+}
+
+const NODES: usize = 40;
+const EVERY: u64 = 1000;
+const WINDOW: u64 = 600;
+
+fn named(node: usize) -> TriggerConfig {
+    TriggerConfig { node: format!("node-{node}"), jitter: Share::new(0.25).unwrap(), ..TriggerConfig::default() }
+}
+
+/// Moments that are spread over a width.
+fn apart(moments: &[u64], width: u64, what: &str) {
+    let tenths: Vec<u64> = moments.iter().map(|moment| moment * 10 / width).collect();
+    let most = (0..10).map(|tenth| tenths.iter().filter(|at| **at == tenth).count()).max().unwrap();
+    assert!(most <= NODES / 4, "{what}: {most} of {NODES} in the same tenth: {moments:?}");
+    assert!(moments.iter().all(|moment| *moment < width), "{what}: {moments:?}");
+    assert!(moments.iter().collect::<BTreeSet<_>>().len() > NODES * 3 / 4, "{what}: {moments:?}");
+}
+
+fn since(heads: &[u64], from: u64) -> Vec<u64> {
+    heads.iter().map(|head| head - from).collect()
+}
+
+/// Nodes that differ by their name only.
+struct Fleet(Vec<Coordinator>);
+
+impl Fleet {
+    fn rules() -> Rules {
+        Rules { config: named(0), every_orders: EVERY, keep_last: WINDOW }
+    }
+
+    fn new(config: TriggerConfig) -> Self {
+        let node = |node| {
+            let config = TriggerConfig { node: named(node).node, ..config.clone() };
+            Coordinator::new(Rules { config, ..Self::rules() }, Ledger::new(0, 0), Duration::ZERO, 0)
+        };
+        Self((0..NODES).map(node).collect())
+    }
+
+    /// The chain grows: the head at which each node begins a run for a trigger, which fails.
+    fn begins(&mut self, trigger: Trigger, step: usize, at: impl Fn(u64) -> Facts) -> Vec<u64> {
+        let begins = |node: &mut Coordinator| {
+            let from = node.ledger.counted.max(node.ledger.owed_from.map_or(0, |from| from));
+            let due = |head: &u64| standing(node, trigger, &at(*head)) == TriggerState::Due;
+            let head = (from..from + 10_000).step_by(step).find(due).unwrap();
+            run(node, trigger, &at(head));
+            end(node, head, None);
+            head
+        };
+        self.0.iter_mut().map(begins).collect()
+    }
 }
 
 /// An interrupted run gives back what it was begun for, so that the next one is due.
