@@ -35,12 +35,12 @@ pub struct Incremental {
     pub lag_orders: u64,
     /// Nodes it deleted.
     pub deleted: u64,
-    /// How long its thread worked.
+    /// How long its thread worked: without what it waited for, such as the commit gate.
     pub busy: Duration,
 }
 
 impl Incremental {
-    /// Nodes per second of one core.
+    /// Nodes per second of one core. What it can do beside commits is the `capacity_per_second` of the status.
     pub fn capacity(&self) -> f64 {
         self.deleted as f64 / self.busy.as_secs_f64()
     }

@@ -10,7 +10,7 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey,
+    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey,
     Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
 use state_store::{Fault, StoreConfig, record};
@@ -19,8 +19,9 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
-    workload::{Profile, Workload},
+    workload::{Profile, Workload, key, leaf},
 };
+use state_tree::Changes;
 
 const WINDOW: u64 = 5;
 
@@ -331,4 +332,104 @@ fn a_sweep_that_is_switched_off_and_on_again_takes_what_was_lost_in_between() {
         drop(pruner);
         rig = rig.reopened_with(off);
     }
+}
+
+/// P3, from end to end: each round takes as long as the orders that it deals with took to come, so commits make the sweep
+/// work all the time. It is told after ten minutes of that, by what a worker measures, and no longer than it goes on.
+#[test]
+fn a_worker_that_has_worked_without_rest_for_ten_minutes_is_behind_until_the_chain_rests() {
+    const ROUND: Duration = Duration::from_secs(10);
+    let rig = settled();
+    let (clock, pace) = (Arc::clone(&rig.clock), Arc::new(Mutex::new(Duration::ZERO)));
+    let takes = Arc::clone(&pace);
+    let pruner = start(&rig, each_order(), move |moment| {
+        if moment == Moment::Captured {
+            clock.advance(*takes.lock()); // it waits for its lock, neither reading nor deleting
+        }
+    });
+    let told = || tells(&pruner, "incremental_behind");
+    let orders = |rounds: u32| {
+        let began = rig.clock.monotonic();
+        for _ in 0..rounds {
+            let slices = slices(&pruner);
+            even(&rig, 8);
+            pruner.committed(rig.chain.head());
+            while slices == self::slices(&pruner) || !is_swept(&rig, &pruner) {
+                thread::yield_now(); // no time passes but that of rounds
+            }
+        }
+        rig.clock.monotonic() - began
+    };
+    orders(10);
+    *pace.lock() = ROUND;
+    assert_eq!(orders(60), 60 * ROUND, "one snapshot per round");
+    assert!(!told(), "not yet for ten minutes");
+    orders(10);
+    let status = pruner.status().incremental.unwrap();
+    let (made, done) = (status.production_per_second.unwrap(), status.capacity_per_second.unwrap());
+    assert!(told(), "{made} against {done}");
+    assert!(made > done * 0.8 && made < done * 1.25, "the rounds took all the time: {made} against {done}");
+    assert_eq!(status.working_seconds, 0.0, "waiting is no work of its own");
+    rig.clock.advance(Duration::from_secs(3600));
+    let status = pruner.status().incremental.unwrap();
+    assert_eq!((told(), status.production_per_second), (false, None), "an idle chain is not behind");
+}
+
+/// P3: commits that get slower and slower make slices small, and what waits grows by what they leave. Health says
+/// so, whatever it knows of capacity.
+#[test]
+fn what_waits_and_grows_for_ten_minutes_turns_health_degraded() {
+    const STEP: Duration = Duration::from_millis(900); // the chain is never idle
+    let rig = settled();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    let (began, mut took) = (rig.clock.monotonic(), Duration::from_millis(1));
+    while rig.clock.monotonic() - began < Duration::from_secs(720) {
+        let slices = slices(&pruner);
+        even(&rig, 80); // more than two slices
+        pruner.committed_in(rig.chain.head(), Some(took));
+        while slices == self::slices(&pruner) {
+            thread::yield_now(); // no time passes
+        }
+        rig.clock.advance(STEP);
+        took = took.mul_f64(1.01);
+        let is_early = rig.clock.monotonic() - began < Duration::from_secs(600);
+        assert!(!is_early || !tells(&pruner, "incremental_lagging"), "not yet for ten minutes");
+    }
+    let reasons = pruner.health().reasons;
+    let told = reasons.iter().find(|reason| reason.code == "incremental_lagging");
+    assert!(told.is_some_and(|reason| reason.message.contains(" orders")), "{reasons:?}");
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    assert!(!tells(&pruner, "incremental_lagging"), "what waited is gone");
+}
+
+/// P3: what the index has no place for waits for a cycle; where that goes on, somebody has to know.
+#[test]
+fn an_index_that_is_full_again_and_again_turns_health_degraded() {
+    let rig = settled().reopened_with(StoreConfig { pending_limit: 20, ..STORE });
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    for order in 0..4 {
+        assert!(order > 1 || !tells(&pruner, "index_full"), "order {order}");
+        even(&rig, 20);
+        pruner.committed(rig.chain.head());
+        until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    }
+    assert!(tells(&pruner, "index_full"), "{:?}", pruner.status().incremental);
+    rig.clock.advance(Duration::from_secs(600));
+    assert!(!tells(&pruner, "index_full"), "nothing was left out for ten minutes");
+}
+
+fn slices(pruner: &Pruner) -> u64 {
+    pruner.status().incremental.unwrap().slices_total
+}
+
+fn tells(pruner: &Pruner, code: &str) -> bool {
+    pruner.health().reasons.iter().any(|reason| reason.code == code)
+}
+
+/// An order that changes the same objects each time, so that it loses as many nodes as the one before.
+fn even(rig: &Rig, objects: u64) {
+    let fresh = rig.chain.head().get() * 1000;
+    rig.chain.put(&Changes((0..objects).map(|n| (key(n), leaf(fresh + n))).collect()));
 }

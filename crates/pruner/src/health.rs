@@ -1,6 +1,7 @@
 //! Health as a pure function of what is known: it says what is wrong and what to do, and it recovers with its cause.
 
 mod age;
+mod behind;
 mod config;
 mod counts;
 mod room;
@@ -11,7 +12,7 @@ use state_store::Holder;
 use crate::{
     control::Pause,
     error::iec,
-    incremental::RoundEnd,
+    incremental::{LagGrowth, RoundEnd},
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
     recovery::{BreakerState, Came, RecoveryState, RecoveryStatus},
@@ -123,6 +124,10 @@ pub struct Facts {
     pub incremental: Option<IncrementalStatus>,
     /// Whether commits make it do more than it can, and have for long.
     pub too_much: bool,
+    /// What waits for that sweep and has grown for ten minutes, if so.
+    pub lag_growth: Option<LagGrowth>,
+    /// Nodes that its index had no place for, where they become more.
+    pub without_place: Option<u64>,
     /// Since when an operator has switched pruning off, if one has.
     pub off: Option<SwitchedOff>,
     /// What has failed, and what comes of it.
@@ -171,7 +176,9 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         room::validation_failed(facts),
         age::pin_old(facts, config),
         incremental_failed(facts),
-        incremental_behind(facts),
+        behind::incremental_behind(facts),
+        behind::incremental_lagging(facts),
+        behind::index_full(facts),
         incremental_waits(facts),
         counts::counts_lost(facts),
         switched_off(facts),
@@ -283,16 +290,6 @@ fn incremental_failed(facts: &Facts) -> Option<Reason> {
     let why = facts.incremental.as_ref().filter(|_| facts.freeze.is_none())?.failure.as_ref()?;
     let message = format!("the sweep between cycles failed and is tried again: {why}");
     Some(reason(Verdict::Degraded, "incremental_failed", message))
-}
-
-fn incremental_behind(facts: &Facts) -> Option<Reason> {
-    let incremental = facts.incremental.as_ref().filter(|_| facts.too_much)?;
-    let (made, done) = incremental.production_per_second.zip(incremental.capacity_per_second)?;
-    let message = format!(
-        "commits drop {made:.0} nodes per second and the sweep between cycles can delete {done:.0}: it falls behind; \
-         give the node a faster disk, or let major cycles do more"
-    );
-    Some(reason(Verdict::Degraded, "incremental_behind", message))
 }
 
 fn incremental_waits(facts: &Facts) -> Option<Reason> {

@@ -351,7 +351,7 @@ impl Inner {
             keep_last: self.config.keep_last.get(),
             next_at_order: shared.coordinator.next_at(),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
-            incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),
+            incremental: shared.steady.status(outside.now).map(|status| status.while_uncounted(uncounted)),
             reclaim: self.config.incremental.map(|_| shared.reclaim.status()),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),

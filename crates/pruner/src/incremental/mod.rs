@@ -11,6 +11,7 @@
 //! Costs: per node one read of it and one delete; per round one snapshot record and two of its lock. Where orders below the
 //! floor are kept, one walk of their states each time another one is.
 
+mod growth;
 mod held;
 mod load;
 mod pace;
@@ -26,6 +27,7 @@ use crate::{
     phase::{PhaseRecord, PrunePhase},
     snapshot::SnapshotGuard,
 };
+pub use growth::{LagGrowth, Waiting};
 use held::HeldStates;
 pub use load::Load;
 pub use pace::SlicePace;
@@ -75,7 +77,7 @@ pub struct Round {
     pub passed: u64,
     /// Nodes and journal rows that could not be read, left to a major cycle (P2).
     pub set_aside: u64,
-    /// Time at work, reading and taking.
+    /// Time at work, reading and taking, without what it waits for: the gate, its lock, a reader.
     pub working: Duration,
     /// The longest time for which a slice held the commit gate.
     pub longest: Duration,
@@ -84,7 +86,7 @@ pub struct Round {
 }
 
 impl Round {
-    fn begun() -> Self {
+    pub(crate) fn begun() -> Self {
         let (working, longest) = (Duration::ZERO, Duration::ZERO);
         Self { slices: 0, nodes: 0, passed: 0, set_aside: 0, working, longest, end: RoundEnd::Done }
     }

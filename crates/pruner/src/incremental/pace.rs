@@ -13,8 +13,6 @@ pub struct SlicePace {
     /// Commit times in seconds, averaged over a few commits and over many.
     now: Option<f64>,
     usual: Option<f64>,
-    /// Nodes per second of work, and nodes named per second.
-    capacity: Option<f64>,
 }
 
 /// Weights of the newest commit in the averages.
@@ -37,7 +35,7 @@ impl SlicePace {
 
     /// The pace before anything was measured.
     pub fn new() -> Self {
-        Self { size: 256, now: None, usual: None, capacity: None }
+        Self { size: 256, now: None, usual: None }
     }
 
     /// The size of the next slice.
@@ -57,8 +55,8 @@ impl SlicePace {
         self.now.zip(self.usual).is_some_and(|(now, usual)| now > usual * SLOWER)
     }
 
-    /// A slice of so many nodes took so long under the gate, and so long altogether.
-    pub fn took(&mut self, nodes: u64, taking: Duration, working: Duration) {
+    /// A slice of so many nodes took so long under the gate.
+    pub fn took(&mut self, nodes: u64, taking: Duration) {
         let size = if taking > Self::MOST_TAKING / 2 || self.is_strained() {
             self.size / 2
         } else if nodes as usize >= self.size / 2 && taking < Self::MOST_TAKING / 4 {
@@ -67,21 +65,12 @@ impl SlicePace {
             self.size
         };
         self.size = size.clamp(Self::LEAST, Self::MOST);
-        if nodes > 0 && !working.is_zero() {
-            let rate = nodes as f64 / working.as_secs_f64();
-            self.capacity = Some(self.capacity.map_or(rate, |of| of + (rate - of) * NOW));
-        }
     }
 
     /// Nodes to be dealt with after a commit, where so many wait: enough that the wait gets shorter.
     pub fn quota(&self, waiting: u64) -> u64 {
         let share = waiting.div_ceil(COMMITS);
         if self.is_strained() { share.min(self.size as u64) } else { share.max(self.size as u64) }
-    }
-
-    /// Nodes per second of its own time that the sweep deals with, once measured.
-    pub fn capacity(&self) -> Option<f64> {
-        self.capacity
     }
 }
 
@@ -101,35 +90,25 @@ mod tests {
     fn the_pace_shrinks_slices_when_foreground_latency_rises() {
         let mut pace = SlicePace::new();
         (0..100).for_each(|_| pace.committed(2 * MS));
-        (0..20).for_each(|_| pace.took(pace.size().get() as u64, MS / 10, MS));
+        (0..20).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
         assert_eq!(pace.size().get(), SlicePace::MOST);
         (0..16).for_each(|_| pace.committed(8 * MS));
-        (0..3).for_each(|_| pace.took(pace.size().get() as u64, MS / 10, MS));
+        (0..3).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
         assert_eq!(pace.size().get(), SlicePace::MOST / 8);
         assert_eq!(pace.quota(1 << 20), (SlicePace::MOST / 8) as u64, "and one slice follows a commit");
         (0..200).for_each(|_| pace.committed(2 * MS));
-        (0..20).for_each(|_| pace.took(pace.size().get() as u64, MS / 10, MS));
+        (0..20).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
         assert_eq!((pace.size().get(), pace.quota(1 << 20)), (SlicePace::MOST, 1 << 16));
     }
 
     #[test]
     fn a_slice_that_holds_the_gate_for_long_is_followed_by_smaller_ones() {
         let mut pace = SlicePace::new();
-        pace.took(256, 3 * MS, 4 * MS);
+        pace.took(256, 3 * MS);
         assert_eq!(pace.size().get(), 128);
-        (0..9).for_each(|_| pace.took(128, 40 * MS, 40 * MS));
+        (0..9).for_each(|_| pace.took(128, 40 * MS));
         assert_eq!(pace.size().get(), SlicePace::LEAST);
-        pace.took(1, MS / 10, MS);
+        pace.took(1, MS / 10);
         assert_eq!(pace.size().get(), SlicePace::LEAST, "a slice that was not full says nothing of a larger one");
-    }
-
-    #[test]
-    fn the_capacity_is_measured_or_absent() {
-        let mut pace = SlicePace::new();
-        assert_eq!(pace.capacity(), None);
-        pace.took(0, MS, MS);
-        assert_eq!(pace.capacity(), None);
-        pace.took(500, MS, 10 * MS);
-        assert_eq!(pace.capacity(), Some(50_000.0));
     }
 }

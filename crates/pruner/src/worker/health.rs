@@ -31,6 +31,7 @@ impl Pruner {
         let (snapshots, recovery) = (inner.snapshots.status(), inner.recovery.status());
         let (reserve, uncounted) = (inner.reserve_let_go(), inner.uncounted());
         let shared = inner.shared.lock();
+        let (lag_growth, without_place) = shared.steady.growth(now);
         let age = CycleAge::told(shared.last.as_ref(), Some(shared.coordinator.ledger()), (shared.head, now_ms));
         Facts {
             freeze: shared.freeze.clone(),
@@ -41,8 +42,10 @@ impl Pruner {
             uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             disk: shared.coordinator.disk(),
-            incremental: shared.steady.status().map(|status| status.while_uncounted(uncounted)),
+            incremental: shared.steady.status(now).map(|status| status.while_uncounted(uncounted)),
             too_much: shared.steady.is_too_much(now),
+            lag_growth,
+            without_place,
             off: shared.off,
             recovery: Some(recovery),
             lock: snapshots.lock,

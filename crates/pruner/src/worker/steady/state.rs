@@ -1,0 +1,205 @@
+//! What commits and worker share of the sweep between cycles: when its next round is due, and what the rounds measured.
+
+use std::{sync::Arc, time::Duration};
+
+use state_store::{Lag, PendingCounts};
+
+use super::status::IncrementalStatus;
+use crate::{
+    config::IncrementalConfig,
+    control::Control,
+    error::PruneError,
+    incremental::{LagGrowth, Load, Round, RoundEnd, SlicePace, Waiting},
+};
+
+/// A chain without commits for so long is idle.
+const IDLE: Duration = Duration::from_secs(1);
+/// While something waits and no commit comes, the next round begins after so long.
+const BREATH: Duration = Duration::from_millis(5);
+/// What stands in the way is looked at again after so long.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The longest wait after failures.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What failed so many times in a row is tried again after so long.
+pub(in crate::worker) fn wait_after(failures: u32) -> Duration {
+    LOOK_AGAIN.saturating_mul(1 << failures.min(6)).min(LONGEST_WAIT)
+}
+
+/// What commits and worker share of it.
+pub(in crate::worker) struct SteadyShared {
+    config: Option<IncrementalConfig>,
+    pub(in crate::worker) control: Option<Arc<Control>>,
+    pub(super) pace: SlicePace,
+    load: Load,
+    waiting: Waiting,
+    /// The head at which the floor can move far enough for a round.
+    next_at: u64,
+    /// The head that the last whole round saw.
+    swept: u64,
+    /// Something waits; from this moment on the next round is due without a commit.
+    waiting_from: Option<Duration>,
+    /// Nothing is tried before.
+    not_before: Duration,
+    pub(super) failures: u32,
+    last_commit: Duration,
+    pub(super) status: IncrementalStatus,
+}
+
+impl SteadyShared {
+    pub(in crate::worker) fn new(config: Option<IncrementalConfig>) -> Self {
+        Self {
+            config,
+            control: None,
+            pace: SlicePace::new(),
+            load: Load::default(),
+            waiting: Waiting::default(),
+            next_at: 0,
+            swept: 0,
+            waiting_from: None,
+            not_before: Duration::ZERO,
+            failures: 0,
+            last_commit: Duration::ZERO,
+            status: IncrementalStatus::new(),
+        }
+    }
+
+    /// A commit came, and took so long if its maker tells.
+    pub(in crate::worker) fn committed(&mut self, now: Duration, took: Option<Duration>) {
+        self.last_commit = now;
+        self.waiting_from = self.waiting_from.map(|_| now);
+        if let Some(took) = took {
+            self.pace.committed(took);
+        }
+    }
+
+    /// Whether a round is due at a head, or when one will be if nothing happens.
+    pub(in crate::worker) fn look(&self, head: u64, now: Duration) -> Result<(), Option<Duration>> {
+        if self.config.is_none() {
+            return Err(None);
+        }
+        let idle_from = (head > self.swept).then(|| self.last_commit.saturating_add(IDLE));
+        let from = if head >= self.next_at {
+            Some(Duration::ZERO)
+        } else {
+            [self.waiting_from, idle_from].into_iter().flatten().min()
+        };
+        let from = from.map(|from| from.max(self.not_before));
+        if from.is_some_and(|from| from <= now) { Ok(()) } else { Err(from) }
+    }
+
+    /// Nodes that it is about to delete, as its last round left it: none where there is no such sweep.
+    pub(in crate::worker) fn waiting(&self) -> Option<u64> {
+        if self.config.is_some() { self.status.lag_nodes } else { Some(0) }
+    }
+
+    /// What waited before it was settled, and what has waited for its end is not known: the next round tells.
+    pub(in crate::worker) fn cycle_ended(&mut self) {
+        self.swept = 0;
+        self.waiting.settled();
+        let status = &mut self.status;
+        (status.lag_orders, status.lag_nodes, status.lag_ms) = (None, None, None);
+    }
+
+    pub(in crate::worker) fn status(&self, now: Duration) -> Option<IncrementalStatus> {
+        let (capacity_per_second, production_per_second) = (self.load.capacity(), self.load.production(now));
+        let status = || IncrementalStatus { capacity_per_second, production_per_second, ..self.status.clone() };
+        self.config.is_some().then(status)
+    }
+
+    pub(in crate::worker) fn is_too_much(&self, now: Duration) -> bool {
+        self.load.is_too_much(now)
+    }
+
+    /// What has grown although it should not, if something has.
+    pub(in crate::worker) fn growth(&self, now: Duration) -> (Option<LagGrowth>, Option<u64>) {
+        (self.waiting.grown(now), self.waiting.without_place(now))
+    }
+
+    pub(super) fn ended(&mut self, head: u64, now: Duration, (round, took): (&Round, Duration)) {
+        let stride = self.config.map_or(1, |config| config.stride.get());
+        self.failures = 0;
+        self.status.failure = None;
+        (self.next_at, self.waiting_from, self.not_before) = (head.saturating_add(stride), None, Duration::ZERO);
+        match &round.end {
+            RoundEnd::Done => self.swept = head,
+            RoundEnd::Paused => self.waiting_from = Some(now.saturating_add(BREATH)),
+            RoundEnd::Uncounted | RoundEnd::CycleOpen | RoundEnd::Waits { .. } => {
+                let again = now.saturating_add(LOOK_AGAIN); // by time: the next stride may be far away
+                (self.not_before, self.waiting_from) = (again, Some(again));
+            }
+        }
+        self.load.worked(round.nodes + round.passed, took);
+        let status = &mut self.status;
+        status.deleted_total += round.nodes;
+        status.passed_total += round.passed;
+        status.set_aside_total += round.set_aside;
+        status.slices_total += round.slices;
+        status.longest_slice_ms = status.longest_slice_ms.max(round.longest.as_secs_f64() * 1000.0);
+        status.working_seconds += round.working.as_secs_f64();
+        status.last = Some(round.end.clone());
+    }
+
+    /// The chain went back to an order: what was swept above it comes anew.
+    pub(in crate::worker) fn rolled_back(&mut self, to: u64) {
+        (self.swept, self.next_at) = (self.swept.min(to), self.next_at.min(to));
+    }
+
+    pub(super) fn failed(&mut self, now: Duration, error: &PruneError) -> (u32, Duration) {
+        self.failures += 1;
+        let wait = wait_after(self.failures);
+        self.not_before = now.saturating_add(wait);
+        self.status.failure = Some(error.to_string());
+        (self.failures, wait)
+    }
+
+    /// What waits after a round, and what was named until then.
+    pub(super) fn measure(&mut self, now: Duration, lag: Option<Lag>, pending: Option<PendingCounts>) {
+        if let Some(pending) = pending {
+            self.load.measure(now, pending.named);
+            self.waiting.unindexed(now, pending.unindexed);
+            self.status.unindexed_total = pending.unindexed;
+        }
+        match lag {
+            Some(lag) => self.waiting.lag(now, (lag.orders, lag.nodes)),
+            None => self.waiting.settled(),
+        }
+        let status = &mut self.status;
+        status.lag_orders = lag.map(|lag| lag.orders);
+        status.lag_nodes = lag.map(|lag| lag.nodes);
+        status.lag_ms = lag.map(|lag| lag.chain_ms);
+        status.slice_nodes = self.pace.size().get() as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// What stands in the way may be gone a moment later, and the next stride may be hours away.
+    #[test]
+    fn what_stands_in_the_way_is_looked_at_again_by_time_while_commits_come() {
+        for end in [RoundEnd::Waits { order: 1, owner: "a reader".to_owned() }, RoundEnd::CycleOpen] {
+            let mut steady = SteadyShared::new(Some(IncrementalConfig { stride: NonZeroU64::new(1000).unwrap() }));
+            assert_eq!(steady.look(50, Duration::ZERO), Ok(()));
+            let round = Round { end, ..Round::begun() };
+            steady.ended(50, Duration::ZERO, (&round, MS));
+            for tick in 0..1000u32 {
+                steady.committed(tick * MS, None);
+                assert_eq!(steady.look(51, tick * MS), Err(Some(LOOK_AGAIN)), "{tick}: {round:?}");
+            }
+            assert_eq!(steady.look(51, LOOK_AGAIN), Ok(()), "{round:?}");
+            steady.ended(51, LOOK_AGAIN, (&Round::begun(), MS));
+            steady.committed(LOOK_AGAIN + MS, None);
+            assert_eq!(
+                steady.look(52, LOOK_AGAIN + MS),
+                Err(Some(2 * LOOK_AGAIN + MS)),
+                "done: a stride, or an idle chain"
+            );
+        }
+    }
+}

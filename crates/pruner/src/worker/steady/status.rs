@@ -1,0 +1,71 @@
+//! What the sweep between cycles shows of itself.
+
+use serde::Serialize;
+
+use crate::{incremental::RoundEnd, worker::Uncounted};
+
+/// What the sweep between cycles does now and did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct IncrementalStatus {
+    /// How its last round ended; absent before the first.
+    pub last: Option<RoundEnd>,
+    /// Why nothing can be deleted, if so.
+    pub uncounted: Option<Uncounted>,
+    /// Why the last round failed, if it did.
+    pub failure: Option<String>,
+    /// Orders at or below the floor whose journal entries still name nodes.
+    pub lag_orders: Option<u64>,
+    /// Nodes that they name.
+    pub lag_nodes: Option<u64>,
+    /// Milliseconds of chain time from the oldest of them to the head.
+    pub lag_ms: Option<u64>,
+    /// Nodes deleted since the process began.
+    pub deleted_total: u64,
+    /// Nodes passed over: shared, created since, held by an older state, or not stored.
+    pub passed_total: u64,
+    /// Nodes and journal rows that could not be read, left to a major cycle.
+    pub set_aside_total: u64,
+    /// Nodes that the index of the journal had no place for, left to a major cycle.
+    pub unindexed_total: u64,
+    /// Nodes marked as shared, which wait for a cycle when they are lost; absent where they are too many to be held.
+    pub marks: Option<u64>,
+    /// Slices taken.
+    pub slices_total: u64,
+    /// Nodes in the next slice, at most.
+    pub slice_nodes: u64,
+    /// The longest time for which a slice held the commit gate, in milliseconds: no commit waited longer for one.
+    pub longest_slice_ms: f64,
+    /// Time at work, in seconds: reading, and holding the gate. What it waits for is not in it, so what one core could do is
+    /// the nodes it dealt with over this.
+    pub working_seconds: f64,
+    /// Nodes per second that its rounds deal with from begin to end, waiting for the gate, the disk and the lock included;
+    /// absent before the first that had work.
+    pub capacity_per_second: Option<f64>,
+    /// Nodes per second that commits make it deal with; absent while no round measures it.
+    pub production_per_second: Option<f64>,
+}
+
+impl IncrementalStatus {
+    /// Before anything was done or measured.
+    pub(super) const fn new() -> Self {
+        Self {
+            last: None,
+            uncounted: None,
+            failure: None,
+            lag_orders: None,
+            lag_nodes: None,
+            lag_ms: None,
+            deleted_total: 0,
+            passed_total: 0,
+            set_aside_total: 0,
+            unindexed_total: 0,
+            marks: None,
+            slices_total: 0,
+            slice_nodes: 0,
+            longest_slice_ms: 0.0,
+            working_seconds: 0.0,
+            capacity_per_second: None,
+            production_per_second: None,
+        }
+    }
+}
