@@ -11,16 +11,16 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Asked, Bound, Clock, Explanation, Freeze, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin, NodeStanding,
-    OldReaders, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState, RetentionParts, Standing,
-    StoreRecords, Trigger, TriggerState, Verdict, Why,
+    Asked, Bound, Clock, Explanation, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin,
+    NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState,
+    RetentionParts, Standing, StoreRecords, Trigger, TriggerState, Verdict, WaitsFor, Why,
     cycle::{CycleEnv, Finished},
     events::NoEvents,
     incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
     offline::StoreLayout,
     snapshot::RetentionPolicy,
 };
-use state_store::{CrashTail, Durability, Fault, StoreError};
+use state_store::{Batch, CrashTail, Durability, Fault, StoreError};
 use state_tests::{
     archive::orders,
     chain::ViewReader,
@@ -659,13 +659,62 @@ fn explain_names_the_bound_that_keeps_each_root() {
     let only_old = archive.live([order(13)]);
     let young = archive.live((20..30).map(order).chain([order(0), order(10)]));
     let node = only_old.difference(&young).next().unwrap();
-    assert!(matches!(hash(*node, 100_000).node, NodeStanding::Reached { order: 13, .. }));
+    let NodeStanding::Reached { order: 13, kept: by, .. } = hash(*node, 100_000).node else { panic!("it is kept") };
+    assert!(
+        matches!(&by.standing, Standing::Kept { reasons, .. } if matches!(&reasons[..], [Why::Pin { .. }])),
+        "{by}"
+    );
     assert!(matches!(hash(*node, 3).node, NodeStanding::NotFound { looked_at: 3, .. }), "and never guesses");
-    assert_eq!(hash(NodeHash::new([7; 32]), 10).node, NodeStanding::Absent);
+    let gone = kept.explain(Asked::Order(order(23)), &RoochLayout, 1).unwrap();
+    let Explanation::Order(OrderExplained { standing: Standing::Pruned { gone, .. }, .. }) = gone else { panic!() };
+    assert_eq!(hash(archive.root(order(14)).hash(), 10).node, NodeStanding::Absent { floor: 24, gone });
     kept.remove_pin("audit").unwrap();
     kept.advance().unwrap();
     assert!(matches!(hash(*node, 100_000).node, NodeStanding::Garbage { .. }), "there until the next cycle");
     rig.chain.put(&state_tree::Changes::default());
+}
+
+/// Garbage is told with what takes it and since when it waits; an order that was taken away is not told as one that never was.
+#[test]
+fn explain_says_what_takes_garbage_and_what_was_rolled_back() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    cycle(&rig, &kept);
+    let archive = &rig.chain.archive;
+    let explain = |asked: Asked| kept.explain(asked, &RoochLayout, 100_000).unwrap();
+    let waits_for = |hash: NodeHash| match explain(Asked::Hash(hash)) {
+        Explanation::Hash(HashExplained { node: NodeStanding::Garbage { waits_for, .. }, .. }) => waits_for,
+        other => panic!("{other}"),
+    };
+    rig.chain.grow(Profile::Uniform, 31, 3);
+    kept.advance().unwrap(); // and nothing sweeps
+    let live = archive.live((29..=32).map(order));
+    let lost = archive.live([order(28)]).difference(&live).copied().collect::<Vec<_>>();
+    let lag_nodes = rig.chain.store.lag().unwrap().nodes;
+    let sweep = WaitsFor::Sweep { lost_in: 29, floor: 29, lag_orders: 3, lag_nodes };
+    let (named, below): (Vec<_>, Vec<_>) = lost.into_iter().map(waits_for).partition(|waits_for| *waits_for == sweep);
+    assert!(!named.is_empty(), "{below:?}");
+    assert!(below.iter().all(|waits_for| *waits_for == WaitsFor::Unlisted), "below trees that were dropped: {below:?}");
+    // The branch that was left is in no list, and its orders were committed once.
+    let branch = archive.live([order(32)]);
+    rig.chain.store.rollback(order(30), Batch::new()).unwrap();
+    let stay = archive.live((26..=30).map(order));
+    let left = branch.difference(&stay).next().unwrap();
+    assert_eq!(waits_for(*left), WaitsFor::Unlisted);
+    let standing = |at: u64| match explain(Asked::Order(order(at))) {
+        Explanation::Order(explained) => explained.standing,
+        Explanation::Hash(hash) => panic!("{hash}"),
+    };
+    assert_eq!(standing(32), Standing::RolledBack { head: 30 });
+    assert_eq!(standing(33), Standing::NeverExisted { head: 30 });
+    rig.chain.grow(Profile::Uniform, 32, 4); // to 34, after which no floor has moved
+    rig.chain.store.rollback(order(31), Batch::new()).unwrap();
+    assert_eq!(standing(34), Standing::AboveHead { head: 31 });
+    // Counts that are not exact any more know nothing of it.
+    let unknown = rig.restart();
+    let kept = policy(&unknown, keep(4));
+    let told = kept.explain(Asked::Hash(*left), &RoochLayout, 100_000).unwrap();
+    assert!(told.to_string().contains("not known here"), "nobody has read the journal: {told}");
 }
 
 /// The record of pins and the kept orders, with a crash or a failure at each write of what moves them.

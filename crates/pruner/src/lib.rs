@@ -56,7 +56,7 @@ pub use records::{FolderRecords, RecordKey, Records, StoreRecords};
 pub use retention::{
     Ask, Asked, Bound, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Gone, HashExplained, KeepPolicy,
     LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PinStatus,
-    ReaderLimit, ReaderState, ReaderStatus, RecordedPolicy, RetentionParts, RetentionStatus, Standing, Why,
+    ReaderLimit, ReaderState, ReaderStatus, RecordedPolicy, RetentionParts, RetentionStatus, Standing, WaitsFor, Why,
 };
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{

@@ -54,7 +54,7 @@ const GAUGES: [(&str, &str); 29] = [
     ("state_pruner_turnover_share", "Share of the nodes present by which the store has grown since the last run"),
     ("state_pruner_incremental_lag_orders", "Orders at or below the floor whose entries still name nodes"),
     ("state_pruner_incremental_lag_nodes", "Nodes that those entries name"),
-    ("state_pruner_incremental_lag_seconds", "Chain time from the oldest of those entries to the head"),
+    ("state_pruner_incremental_lag_seconds", "Chain time from the oldest of those entries to the floor"),
     ("state_pruner_incremental_capacity_nodes", "Nodes per second that its rounds deal with from begin to end"),
     ("state_pruner_incremental_production_nodes", "Nodes per second that commits make it deal with"),
     ("state_pruner_incremental_slice_nodes", "Most nodes in its next slice"),

@@ -50,5 +50,5 @@ pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;
 pub use store::{
     ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,
-    Judging, Pin, RolledBack, Slice, SliceLimit, Store, StoreConfig, Traced,
+    Judging, Pin, RolledBack, Slice, SliceLimit, Store, StoreConfig, Traced, Waits,
 };

@@ -40,6 +40,7 @@ use crate::{
     reserve::Reserve,
 };
 pub use active::ActiveSweep;
+pub use counts::Waits;
 pub(crate) use cursor::ExpiryRecord;
 #[cfg(test)]
 pub(crate) use cursor::LayerRecord;

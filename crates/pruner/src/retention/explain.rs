@@ -3,23 +3,18 @@
 //! The answers for orders are a pure function of what is known. Those for hashes look at a bounded number of nodes, and
 //! say so where that does not settle the question.
 
+mod node;
+mod words;
+
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use state_store::{NativeChain, RootRecord, View};
-use state_tree::{NodeHash, NodeLayout, Order, StateRoot};
+use state_tree::{NodeHash, NodeLayout, Order};
 
-use super::{
-    keep::{Ask, Bound},
-    live::LiveRetention,
-    log::Gone,
-    look::look,
-    state::State,
-};
-use crate::{error::PruneError, when::When};
-
-/// Orders listed for one root, at most.
-const LISTED: usize = 16;
+use super::{keep::Ask, live::LiveRetention, log::Gone, state::State};
+use crate::error::PruneError;
+pub use node::{NodeStanding, WaitsFor};
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +93,16 @@ pub enum Standing {
         /// The newest order.
         head: u64,
     },
+    /// It was committed, and the chain went back to before it.
+    RolledBack {
+        /// The newest order.
+        head: u64,
+    },
+    /// It is above the head: it was never committed, or rolled back, and nothing tells which.
+    AboveHead {
+        /// The newest order.
+        head: u64,
+    },
 }
 
 /// The answer about an order.
@@ -110,35 +115,6 @@ pub struct OrderExplained {
     /// How it stands.
     #[serde(flatten)]
     pub standing: Standing,
-}
-
-/// How a node stands.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "node")]
-pub enum NodeStanding {
-    /// It is not in the store.
-    Absent,
-    /// It is there, and a retained root reaches it.
-    Reached {
-        /// The newest order whose state reaches it, kept orders below the floor coming last.
-        order: u64,
-        /// Its root, in hex.
-        root: String,
-        /// Nodes looked at until it was found.
-        looked_at: u64,
-    },
-    /// It is there, and no retained root reaches it: all of them were looked at to their end.
-    Garbage {
-        /// Nodes looked at.
-        looked_at: u64,
-    },
-    /// It is there, and was not found under the nodes looked at, which are not all: nothing is known.
-    NotFound {
-        /// Nodes looked at.
-        looked_at: u64,
-        /// Nodes on the way that could not be read.
-        faults: u64,
-    },
 }
 
 /// The answer about a hash.
@@ -180,12 +156,28 @@ pub(super) struct Known {
     /// Its readers, and the heads they began at.
     pub(super) readers: Vec<(String, u64)>,
     pub(super) gone: Option<Gone>,
+    /// The newest order that may have been committed ever, by the number of commits.
+    pub(super) highest: u64,
+    /// The newest order that the head was ever seen at, as far as it was written down.
+    pub(super) seen: Option<u64>,
+}
+
+/// How an order above the head stands.
+fn above(order: u64, known: &Known) -> Standing {
+    let head = known.head;
+    if known.seen >= Some(order) {
+        Standing::RolledBack { head }
+    } else if order > known.highest {
+        Standing::NeverExisted { head }
+    } else {
+        Standing::AboveHead { head }
+    }
 }
 
 /// How an order stands, by what is known.
 pub(super) fn stand(order: u64, known: &Known) -> Standing {
     if order > known.head {
-        return Standing::NeverExisted { head: known.head };
+        return above(order, known);
     }
     let mut reasons = Vec::new();
     if order == known.head {
@@ -225,7 +217,7 @@ impl LiveRetention {
         }
     }
 
-    fn explain_order(&self, order: Order) -> Result<OrderExplained, PruneError> {
+    pub(super) fn explain_order(&self, order: Order) -> Result<OrderExplained, PruneError> {
         let state = self.state()?;
         let view = self.parts.store.view()?;
         let record = NativeChain.record(&*view, order)?;
@@ -250,134 +242,16 @@ impl LiveRetention {
             pins: pins.map(|pin| (pin.name.clone(), pin.owner.clone())).collect(),
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),
             gone: state.log.gone(order.get()),
+            highest: head.order.saturating_add(head.commits.saturating_sub(head.order.saturating_add(1))),
+            seen: state.log.highest_head(),
         })
-    }
-
-    fn explain_hash(&self, hash: NodeHash, layout: &dyn NodeLayout, limit: u64) -> Result<HashExplained, PruneError> {
-        let root_of = self.parts.store.orders_of(StateRoot::new(hash), LISTED);
-        let root_of = root_of.into_iter().map(|order| self.explain_order(order)).collect::<Result<_, _>>()?;
-        let node = self.node(&*self.parts.store.view()?, layout, (hash, limit))?;
-        Ok(HashExplained { hash: hash.to_string(), root_of, node })
-    }
-
-    /// Roots from the newest on, then the single orders below the floor, then what readers hold.
-    fn node(
-        &self,
-        view: &dyn View,
-        layout: &dyn NodeLayout,
-        target: (NodeHash, u64),
-    ) -> Result<NodeStanding, PruneError> {
-        if view.node(&target.0)?.is_none() {
-            return Ok(NodeStanding::Absent);
-        }
-        let store = &self.parts.store;
-        let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
-        let range = (floor.get()..=head.order).rev().map(Order::new);
-        // One that the floor passes meanwhile is in the view still, and no longer retained.
-        let range = range.filter_map(|order| store.root(order).map_or(None, |root| Some((order, root))));
-        let readers = store.pins().into_iter();
-        let held = readers.flat_map(|(order, owners)| owners.into_iter().map(move |owner| (order, owner.root)));
-        let roots = range.chain(store.kept().into_iter().rev()).chain(held);
-        let looked = look(view, layout, roots, target)?;
-        Ok(match looked.found {
-            Some((order, root)) => {
-                NodeStanding::Reached { order: order.get(), root: root.to_string(), looked_at: looked.nodes }
-            }
-            None if looked.everything => NodeStanding::Garbage { looked_at: looked.nodes },
-            None => NodeStanding::NotFound { looked_at: looked.nodes, faults: looked.faults },
-        })
-    }
-}
-
-impl std::fmt::Display for Why {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Head => f.write_str("it is the head"),
-            Self::Asked(Ask { by: by @ Bound::Consumer { .. }, from }) => {
-                write!(f, "{by} still needs every order from {from} on")
-            }
-            Self::Asked(Ask { by, from }) => write!(f, "{by} reaches down to order {from}"),
-            Self::Every { orders } => write!(f, "it is one of every {orders} (keep_every)"),
-            Self::Pin { name, owner } => write!(f, "pin `{name}` of {owner}"),
-            Self::Reader { owner, since_order } => write!(f, "a reader holds it ({owner}, since order {since_order})"),
-            Self::Leaving => f.write_str("nobody asks for it any more: it goes when the floor moves next"),
-            Self::NoPolicy => f.write_str("no policy is in force: nothing goes"),
-        }
-    }
-}
-
-impl std::fmt::Display for Gone {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.after_ms {
-            Some(after) if after == self.by_ms => write!(f, "it was let go at {}", When(self.by_ms))?,
-            Some(after) => write!(f, "it went between {} and {}", When(after), When(self.by_ms))?,
-            None => write!(f, "it was gone by {}", When(self.by_ms))?,
-        }
-        write!(f, ", when the head was order {}", self.head)
-    }
-}
-
-impl std::fmt::Display for OrderExplained {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let order = self.order;
-        match &self.standing {
-            Standing::NeverExisted { head } => write!(f, "order {order} was never committed; the head is order {head}"),
-            Standing::Pruned { floor, gone } => {
-                write!(f, "order {order} is pruned; the oldest order of the readable range is {floor}\n  ")?;
-                match gone {
-                    Some(gone) => gone.fmt(f),
-                    None => f.write_str("when it went was not written down, or is forgotten"),
-                }
-            }
-            Standing::Kept { root, reasons } => {
-                write!(f, "order {order} is kept")?;
-                if let Some(timestamp_ms) = self.timestamp_ms {
-                    write!(f, ", of {} by the chain's clock", When(timestamp_ms))?;
-                }
-                if let Some(root) = root {
-                    write!(f, ", with root {root}")?;
-                }
-                reasons.iter().try_for_each(|why| write!(f, "\n  {why}"))
-            }
-        }
-    }
-}
-
-impl std::fmt::Display for HashExplained {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.node {
-            NodeStanding::Absent => write!(f, "node {} is not in the store", self.hash)?,
-            NodeStanding::Reached { order, looked_at, .. } => {
-                write!(f, "node {} is kept: the state of order {order} reaches it", self.hash)?;
-                write!(f, " (found after {looked_at} nodes, the newest states first)")?;
-            }
-            NodeStanding::Garbage { looked_at } => {
-                write!(f, "node {} is garbage: no retained root reaches it", self.hash)?;
-                write!(f, " ({looked_at} nodes looked at, which are all)")?;
-            }
-            NodeStanding::NotFound { looked_at, faults } => {
-                write!(f, "node {} is there; it was not found within {looked_at} nodes looked at", self.hash)?;
-                if *faults > 0 {
-                    write!(f, ", and {faults} on the way could not be read")?;
-                }
-            }
-        }
-        self.root_of.iter().try_for_each(|order| write!(f, "\nit is a root: {order}"))
-    }
-}
-
-impl std::fmt::Display for Explanation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Order(order) => order.fmt(f),
-            Self::Hash(hash) => hash.fmt(f),
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retention::keep::Bound;
 
     fn ask(by: Bound, from: u64) -> Ask {
         Ask { by, from }
@@ -388,6 +262,8 @@ mod tests {
         let readable = order >= 80 || [40, 60, 70].contains(&order);
         Known {
             head: 100,
+            highest: 100,
+            seen: Some(99),
             floor: 80,
             root: readable.then(|| "r".to_owned()),
             policy: true,
@@ -430,7 +306,16 @@ mod tests {
             let gone = Some(Gone { after_ms: None, by_ms: 1, head: 99 });
             assert_eq!(stand(order, &known(order)), Standing::Pruned { floor: 80, gone }, "order {order}");
         }
-        assert_eq!(stand(101, &known(101)), Standing::NeverExisted { head: 100 });
+        let branch = Known { highest: 110, ..known(101) };
+        let went = Known { seen: Some(110), ..branch.clone() };
+        for (order, known, expected, why) in [
+            (101, known(101), Standing::NeverExisted { head: 100 }, "as many commits as orders"),
+            (110, branch.clone(), Standing::AboveHead { head: 100 }, "ten commits are no order any more"),
+            (111, branch, Standing::NeverExisted { head: 100 }, "and no more than ten"),
+            (110, went, Standing::RolledBack { head: 100 }, "the floor moved when the head was there"),
+        ] {
+            assert_eq!(stand(order, &known), expected, "{why}");
+        }
         let idle = Known { policy: false, asks: Vec::new(), ..known(81) };
         assert!(matches!(stand(81, &idle), Standing::Kept { reasons, .. } if reasons == [Why::NoPolicy]));
     }
@@ -455,11 +340,40 @@ mod tests {
             assert!(told.contains(words), "{told}");
         }
         assert!(told[0].contains("of 1970-01-01T00:01:00.000Z by the chain's clock"), "{}", told[0]);
+        for (standing, words) in [
+            (Standing::RolledBack { head: 100 }, "was rolled back"),
+            (
+                Standing::AboveHead { head: 100 },
+                "is above the head (order 100): it was never committed, or rolled back",
+            ),
+        ] {
+            let explained = Explanation::Order(OrderExplained { order: 110, timestamp_ms: None, standing });
+            let json = serde_json::to_string(&explained).unwrap();
+            assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explained, "{json}");
+            assert!(explained.to_string().contains(words), "{explained}");
+        }
+        let gone = Some(Gone { after_ms: None, by_ms: 1, head: 99 });
+        let kept = OrderExplained { order: 60, timestamp_ms: None, standing: stand(60, &known(60)) };
+        let sweep = |lost_in| WaitsFor::Sweep { lost_in, floor: 80, lag_orders: 3, lag_nodes: 17 };
+        let garbage = |waits_for| NodeStanding::Garbage { looked_at: 9, waits_for };
         let nodes = [
-            (NodeStanding::Absent, "not in the store"),
-            (NodeStanding::Garbage { looked_at: 9 }, "garbage"),
+            (NodeStanding::Absent { floor: 80, gone }, "gone by 1970-01-01T00:00:00.001Z, when the head was order 99"),
+            (NodeStanding::Absent { floor: 0, gone: None }, "not in the store"),
+            (garbage(sweep(79)), "left its last place in order 79, which the floor (order 80) has passed"),
+            (garbage(sweep(80)), "3 orders with 17 nodes wait"),
+            (garbage(sweep(81)), "goes when the floor, now order 80, comes to that order"),
+            (garbage(WaitsFor::Cycle), "it was shared once"),
+            (garbage(WaitsFor::Unlisted), "no entry of the journal names it by itself"),
+            (garbage(WaitsFor::Unknown), "is not known here"),
             (NodeStanding::NotFound { looked_at: 9, faults: 0 }, "not found within 9 nodes looked at"),
-            (NodeStanding::Reached { order: 4, root: "r".to_owned(), looked_at: 9 }, "order 4 reaches it"),
+            (
+                NodeStanding::Reached { order: 60, root: "r".to_owned(), looked_at: 9, kept: Box::new(kept.clone()) },
+                "order 60 reaches it",
+            ),
+            (
+                NodeStanding::Reached { order: 60, root: "r".to_owned(), looked_at: 9, kept: Box::new(kept) },
+                "pin `audit` of ann",
+            ),
         ];
         for (node, words) in nodes {
             let explained = Explanation::Hash(HashExplained { hash: "h".to_owned(), root_of: Vec::new(), node });

@@ -127,6 +127,11 @@ impl RetentionLog {
         self
     }
 
+    /// The highest of the heads that were written down: the chain may have gone back since.
+    pub(crate) fn highest_head(&self) -> Option<u64> {
+        self.moves.iter().map(|moved| moved.head).chain(self.let_go.iter().map(|let_go| let_go.head)).max()
+    }
+
     /// Since when an order below the floor is gone, if that is still known.
     pub(crate) fn gone(&self, order: u64) -> Option<Gone> {
         if let Some(let_go) = self.let_go.iter().rev().find(|let_go| let_go.order == order) {

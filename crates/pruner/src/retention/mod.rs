@@ -21,7 +21,7 @@ mod state;
 mod status;
 mod within;
 
-pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, Why};
+pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, WaitsFor, Why};
 pub(crate) use holds::Holds;
 pub use holds::{Consumer, NamedPin};
 pub use keep::{Ask, Bound, KeepPolicy};

@@ -1,5 +1,7 @@
 //! What is known of the counts of commits: whether they are settled, what waits, how much is marked.
 
+use state_tree::{NodeHash, Order};
+
 use super::Store;
 use crate::{
     backend::{Batch, Durability},
@@ -10,7 +12,36 @@ use crate::{
     point::{Point, reached},
 };
 
+/// What takes a node that no retained state has, as far as commits were counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// They are not counted exactly, or the journal was not read.
+    Unknown,
+    /// A major cycle: it is marked as shared.
+    Shared,
+    /// No entry names it by itself: it is below a tree that was dropped, and goes with it, or waits for a major cycle.
+    Unlisted,
+    /// The sweep of the journal: it left its last place in this order. Beside it, what waits at or below the floor.
+    LostIn(Order, Lag),
+}
+
 impl Store {
+    /// What takes a node if no retained state has it. May wait for a commit.
+    ///
+    /// Errors: a failed read of its mark.
+    pub fn waits(&self, hash: &NodeHash) -> Result<Waits, StoreError> {
+        let (floor, mut gate) = (self.look(|chain| chain.floor_time())?, self.gate.lock());
+        let Counting { mode, pending: Some(pending), marks, .. } = &mut *gate else { return Ok(Waits::Unknown) };
+        if !mode.is_settled() {
+            return Ok(Waits::Unknown);
+        }
+        if marks.ask(&*self.view()?, || [hash.fingerprint()].into())?.contains(hash) {
+            return Ok(Waits::Shared);
+        }
+        let lag = floor.map_or_else(Lag::default, |(floor, timestamp_ms)| pending.lag(floor, timestamp_ms));
+        Ok(pending.order(hash).map_or(Waits::Unlisted, |order| Waits::LostIn(order, lag)))
+    }
+
     /// A cycle has finished that could not correct marks: a sweep that goes on after a restart does not know which nodes its
     /// mark found shared. Where counts were exact before, every node that needs a mark has one; there are only more, until the
     /// next cycle. Where they were not, nothing changes, and a cycle stays owed.

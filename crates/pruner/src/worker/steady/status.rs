@@ -17,7 +17,7 @@ pub struct IncrementalStatus {
     pub lag_orders: Option<u64>,
     /// Nodes that they name.
     pub lag_nodes: Option<u64>,
-    /// Milliseconds of chain time from the oldest of them to the head.
+    /// Milliseconds of chain time from the oldest of them to the floor.
     pub lag_ms: Option<u64>,
     /// Nodes deleted since the process began.
     pub deleted_total: u64,

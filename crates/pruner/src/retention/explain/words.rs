@@ -1,0 +1,136 @@
+//! Explanations in words.
+
+use super::{Explanation, HashExplained, NodeStanding, OrderExplained, Standing, WaitsFor, Why};
+use crate::{
+    retention::{
+        keep::{Ask, Bound},
+        log::Gone,
+    },
+    when::When,
+};
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Head => f.write_str("it is the head"),
+            Self::Asked(Ask { by: by @ Bound::Consumer { .. }, from }) => {
+                write!(f, "{by} still needs every order from {from} on")
+            }
+            Self::Asked(Ask { by, from }) => write!(f, "{by} reaches down to order {from}"),
+            Self::Every { orders } => write!(f, "it is one of every {orders} (keep_every)"),
+            Self::Pin { name, owner } => write!(f, "pin `{name}` of {owner}"),
+            Self::Reader { owner, since_order } => write!(f, "a reader holds it ({owner}, since order {since_order})"),
+            Self::Leaving => f.write_str("nobody asks for it any more: it goes when the floor moves next"),
+            Self::NoPolicy => f.write_str("no policy is in force: nothing goes"),
+        }
+    }
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.after_ms {
+            Some(after) if after == self.by_ms => write!(f, "it was let go at {}", When(self.by_ms))?,
+            Some(after) => write!(f, "it went between {} and {}", When(after), When(self.by_ms))?,
+            None => write!(f, "it was gone by {}", When(self.by_ms))?,
+        }
+        write!(f, ", when the head was order {}", self.head)
+    }
+}
+
+impl std::fmt::Display for OrderExplained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let order = self.order;
+        match &self.standing {
+            Standing::NeverExisted { head } => write!(f, "order {order} was never committed; the head is order {head}"),
+            Standing::RolledBack { head } => {
+                write!(f, "order {order} was rolled back: the chain went back, and the head is order {head}")
+            }
+            Standing::AboveHead { head } => {
+                write!(f, "order {order} is above the head (order {head}): it was never committed, or rolled back")
+            }
+            Standing::Pruned { floor, gone } => {
+                write!(f, "order {order} is pruned; the oldest order of the readable range is {floor}\n  ")?;
+                match gone {
+                    Some(gone) => gone.fmt(f),
+                    None => f.write_str("when it went was not written down, or is forgotten"),
+                }
+            }
+            Standing::Kept { root, reasons } => {
+                write!(f, "order {order} is kept")?;
+                if let Some(timestamp_ms) = self.timestamp_ms {
+                    write!(f, ", of {} by the chain's clock", When(timestamp_ms))?;
+                }
+                if let Some(root) = root {
+                    write!(f, ", with root {root}")?;
+                }
+                reasons.iter().try_for_each(|why| write!(f, "\n  {why}"))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for WaitsFor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Sweep { lost_in, floor, .. } if lost_in > floor => {
+                write!(f, "it left its last place in order {lost_in}, and goes when the floor, now order {floor}, ")?;
+                f.write_str("comes to that order")
+            }
+            Self::Sweep { lost_in, floor, lag_orders, lag_nodes } => {
+                write!(
+                    f,
+                    "it left its last place in order {lost_in}, which the floor (order {floor}) has passed: it "
+                )?;
+                write!(f, "waits for the sweep between cycles; {lag_orders} orders with {lag_nodes} nodes wait")
+            }
+            Self::Cycle => f.write_str("it was shared once, so only a cycle takes it"),
+            Self::Unlisted => {
+                f.write_str(
+                    "no entry of the journal names it by itself: it goes with a tree that was dropped with all ",
+                )?;
+                f.write_str("below it, or with a cycle")
+            }
+            Self::Unknown => f.write_str(
+                "what takes it is not known here: commits are not counted exactly, or its node does not run",
+            ),
+        }
+    }
+}
+
+impl std::fmt::Display for HashExplained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.node {
+            NodeStanding::Absent { floor, gone } => {
+                write!(f, "node {} is not in the store: it never was, or only states had it", self.hash)?;
+                write!(f, " that are gone: below order {floor}, where the readable range begins, or rolled back")?;
+                if let (Some(gone), Some(before)) = (gone, floor.checked_sub(1)) {
+                    write!(f, "\n  of order {before}, the last of those below: {gone}")?;
+                }
+            }
+            NodeStanding::Reached { order, looked_at, kept, .. } => {
+                write!(f, "node {} is kept: the state of order {order} reaches it", self.hash)?;
+                write!(f, " (found after {looked_at} nodes, the newest states first)\n{kept}")?;
+            }
+            NodeStanding::Garbage { looked_at, waits_for } => {
+                write!(f, "node {} is garbage: no retained root reaches it", self.hash)?;
+                write!(f, " ({looked_at} nodes looked at, which are all)\n  {waits_for}")?;
+            }
+            NodeStanding::NotFound { looked_at, faults } => {
+                write!(f, "node {} is there; it was not found within {looked_at} nodes looked at", self.hash)?;
+                if *faults > 0 {
+                    write!(f, ", and {faults} on the way could not be read")?;
+                }
+            }
+        }
+        self.root_of.iter().try_for_each(|order| write!(f, "\nit is a root: {order}"))
+    }
+}
+
+impl std::fmt::Display for Explanation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Order(order) => order.fmt(f),
+            Self::Hash(hash) => hash.fmt(f),
+        }
+    }
+}
