@@ -498,8 +498,13 @@ fn a_cycle_that_was_given_up_turns_health_degraded_until_one_finishes() {
 #[test]
 fn the_chain_goes_back_in_a_running_node_and_at_rest() {
     let data = tempfile::tempdir().unwrap();
-    let settings =
-        ["chain.block_interval=1ms", "pruner.keep_last=10", "pruner.every_orders=1000000", "pruner.garbage_ratio=none"];
+    let settings = [
+        "chain.block_interval=1ms",
+        "pruner.keep_last=10",
+        "pruner.every_orders=1000000",
+        "pruner.garbage_ratio=none",
+        "pruner.jitter=0", // what is owed begins at once
+    ];
     let node = Node::start(data.path(), &settings);
     let db = data.path().join("store").display().to_string();
     let id = |n: u8| hex::encode([n; 32]);
