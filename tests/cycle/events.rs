@@ -208,6 +208,7 @@ fn what_is_kept_and_why_it_is_not_any_more_is_told() {
     policy.set_consumer("indexer", Order::new(12), Some(Duration::from_secs(5))).unwrap();
     policy.set_consumer("indexer", Order::new(13), Some(Duration::from_secs(5))).unwrap();
     rig.clock.set_unix_ms(60_000);
+    rig.clock.advance(Duration::from_secs(60));
     advance(&policy);
     policy.remove_pin("audit").unwrap();
     policy.remove_consumer("indexer").unwrap();

@@ -56,6 +56,12 @@ fn policy(rig: &Rig, keep: KeepPolicy) -> Arc<LiveRetention> {
     }))
 }
 
+/// Time passes, by both clocks.
+fn passes(rig: &Rig, time: Duration) {
+    rig.clock.advance(time);
+    rig.clock.set_unix_ms(rig.clock.unix_ms() + time.as_millis() as u64);
+}
+
 fn pin(name: &str, at: u64, ttl: Option<Duration>) -> NewPin {
     NewPin { name: name.to_owned(), owner: "a test".to_owned(), order: order(at), ttl }
 }
@@ -159,7 +165,7 @@ fn what_is_kept_is_told_while_the_floor_moves() {
     let kept = policy(&rig, keep(5));
     kept.add_pin(pin("audit", 13, None)).unwrap();
     kept.set_consumer("indexer", order(20), Some(Duration::from_secs(60))).unwrap();
-    rig.clock.set_unix_ms(rig.clock.unix_ms() + 61_000); // it is silent
+    passes(&rig, Duration::from_secs(61)); // it is silent
     let (told, writing) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
     let hold = Mutex::new(Some((told, released)));
@@ -544,7 +550,7 @@ fn disabling_one_consumer_never_freezes_the_cutoff() {
     assert_eq!(rig.chain.floor(), order(7), "the slowest one is waited for");
     assert_eq!(kept.status().unwrap().winner.unwrap().by, Bound::Consumer { name: "slow".to_owned() });
 
-    rig.clock.set_unix_ms(3_600_000);
+    passes(&rig, Duration::from_secs(3600));
     let silent: Vec<bool> = kept.status().unwrap().consumers.iter().map(|consumer| consumer.silent).collect();
     assert_eq!(silent, [true, true, true], "silence is told");
     kept.set_consumer("near", order(20), hour).unwrap();
@@ -586,7 +592,11 @@ fn a_pin_is_refused_for_what_is_gone_and_goes_only_when_its_time_is_over() {
         kept.advance().unwrap();
         assert!(rig.chain.store.root(order(9)).is_ok(), "at {at_ms}");
     }
-    rig.clock.set_unix_ms(1_010_000);
+    rig.clock.set_unix_ms(u64::MAX); // a wrong reading of the wall clock alone
+    kept.advance().unwrap();
+    assert_eq!(kept.status().unwrap().pins[0].state, PinState::Kept, "its time has not passed");
+    rig.clock.set_unix_ms(1_000_000);
+    passes(&rig, Duration::from_secs(10));
     assert_eq!(kept.status().unwrap().pins[0].state, PinState::Expired, "shown, and still kept");
     assert!(rig.chain.store.root(order(9)).is_ok(), "only the pruner lets it go");
     kept.advance().unwrap();
@@ -597,6 +607,31 @@ fn a_pin_is_refused_for_what_is_gone_and_goes_only_when_its_time_is_over() {
     assert!(restarted.status().unwrap().pins.is_empty(), "durably");
     cycle(&rig, &kept);
     exactly(&rig, 26..30, "and its state goes with the next cycle");
+}
+
+/// A process that begins knows only what its wall clock says; how much of its time was left then has to pass in it, too.
+#[test]
+fn a_pin_and_a_consumer_last_over_a_restart_for_what_the_wall_clock_leaves_of_their_time() {
+    let rig = grown(30);
+    rig.clock.set_unix_ms(1_000_000);
+    let ten = Some(Duration::from_secs(10));
+    let kept = policy(&rig, keep(4));
+    kept.add_pin(pin("short", 9, ten)).unwrap();
+    kept.set_consumer("indexer", order(20), ten).unwrap();
+    passes(&rig, Duration::from_secs(6));
+    let stand = |kept: &LiveRetention| {
+        kept.advance_under(Durability::Synced).unwrap();
+        (kept.status().unwrap().pins.len(), kept.silent().unwrap().len())
+    };
+    let restarted = policy(&rig, keep(4));
+    assert_eq!(stand(&restarted), (1, 0));
+    rig.clock.set_unix_ms(u64::MAX);
+    assert_eq!(stand(&restarted), (1, 0), "a step of the clock after the start ends nothing");
+    rig.clock.set_unix_ms(1_006_000);
+    passes(&rig, Duration::from_millis(3_999));
+    assert_eq!(stand(&restarted), (1, 0));
+    passes(&rig, Duration::from_millis(1));
+    assert_eq!(stand(&restarted), (0, 1), "their time is over");
 }
 
 #[test]

@@ -13,16 +13,19 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Ended, HeldBy, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply, Run, Share, Trigger, TriggerConfig,
-    TriggerState, recovery::RecoveryConfig, snapshot::NodeFacts,
+    Clock, Command, Ended, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
+    Reply, RetentionParts, Run, Share, StoreRecords, Trigger, TriggerConfig, TriggerState, events::NoEvents,
+    recovery::RecoveryConfig, snapshot::NodeFacts,
 };
-use state_store::{CrashTail, Fault};
+use state_store::{CrashTail, Durability, Fault};
 use state_tests::{
+    archive::orders,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
     workload::{Profile, Workload},
 };
+use state_tree::Order;
 
 /// A pruner to be started on a rig.
 struct Setup<'a> {
@@ -32,12 +35,14 @@ struct Setup<'a> {
     facts: Option<Arc<dyn NodeFacts>>,
     delete_batch: usize,
     keep_last: u64,
+    /// Instead of a window of so many orders.
+    policy: Option<Arc<LiveRetention>>,
 }
 
 impl<'a> Setup<'a> {
     fn new(rig: &'a Rig, every_orders: u64) -> Self {
         let triggers = TriggerConfig::default();
-        Self { rig, every_orders, triggers, facts: None, delete_batch: 50, keep_last: 5 }
+        Self { rig, every_orders, triggers, facts: None, delete_batch: 50, keep_last: 5, policy: None }
     }
 
     fn cooled(rig: &'a Rig, cooldown: Duration) -> Self {
@@ -60,7 +65,10 @@ impl<'a> Setup<'a> {
             recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
             ..plan.pruner_of_cycles()
         };
-        Pruner::start(parts, config).unwrap()
+        match self.policy {
+            Some(policy) => Pruner::start_under(parts, config, policy).unwrap(),
+            None => Pruner::start(parts, config).unwrap(),
+        }
     }
 }
 
@@ -496,7 +504,25 @@ fn the_first_slice_after_restart_obeys_its_limits() {
     check::complete(&rig.chain, "resumed with another limit");
 }
 
-/// The wall clock steps at each moment of a run: the run ends as if it had not, and so does the cooldown after it.
+/// Keeps the last five orders, order 3 by a pin and everything from order 20 on for a consumer, both for an hour.
+fn held_for_an_hour(rig: &Rig) -> Arc<LiveRetention> {
+    let policy = LiveRetention::new(RetentionParts {
+        store: Arc::clone(&rig.chain.store),
+        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        keep: Some(KeepPolicy::last(NonZeroU64::new(5).unwrap())),
+        floor_rows: None,
+        events: Arc::new(NoEvents),
+    });
+    let hour = Some(Duration::from_secs(3600));
+    let pin = NewPin { name: "audit".to_owned(), owner: "a test".to_owned(), order: Order::new(3), ttl: hour };
+    policy.add_pin(pin).unwrap();
+    policy.set_consumer("indexer", Order::new(20), hour).unwrap();
+    Arc::new(policy)
+}
+
+/// The wall clock steps at each moment of a run: the run ends as if it had not, and so does the cooldown after it. What is
+/// kept for a time stays: a wrong reading of the clock is no reason to let go of it.
 #[test]
 fn clock_jump_in_each_phase() {
     let base = genesis();
@@ -507,7 +533,9 @@ fn clock_jump_in_each_phase() {
         let (clock, seen) = (Arc::clone(&rig.clock), Arc::new(Mutex::new(0)));
         clock.set_unix_ms(1_000_000_000);
         let count = Arc::clone(&seen);
-        let pruner = Setup::cooled(&rig, cooldown).start_with(move |moment| {
+        let policy = held_for_an_hour(&rig);
+        let setup = Setup { policy: Some(Arc::clone(&policy)), delete_batch: 20, ..Setup::cooled(&rig, cooldown) };
+        let pruner = setup.start_with(move |moment| {
             if !matches!(moment, Moment::Progress(_)) {
                 if *count.lock() == at {
                     clock.set_unix_ms(to);
@@ -524,8 +552,12 @@ fn clock_jump_in_each_phase() {
         assert_eq!(status.triggers.runs[0].duration_ms, Some(0), "{context}: durations are monotonic");
         rig.clock.advance(cooldown);
         assert_eq!(pruner.status().triggers.cooldown_ms, None, "{context}");
+        policy.advance_under(Durability::Synced).unwrap();
         drop(pruner);
-        check::exact(&rig.chain, &context);
+        assert_eq!((policy.silent().unwrap(), policy.status().unwrap().pins.len()), (Vec::new(), 1), "{context}");
+        assert_eq!((rig.chain.floor().get(), rig.chain.store.kept().len()), (20, 1), "{context}");
+        let kept = [Order::new(3)].into_iter().chain(orders(Order::new(20), rig.chain.head()));
+        assert_eq!(check::present(&rig.chain.store), rig.chain.archive.live(kept), "{context}");
         *seen.lock()
     };
     let all = moments(usize::MAX, 0);

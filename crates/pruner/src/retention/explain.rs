@@ -229,7 +229,7 @@ impl LiveRetention {
     fn known(&self, view: &dyn View, state: &State, order: Order) -> Result<Known, PruneError> {
         let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
         let keep = self.parts.keep;
-        let pins = state.holds.pins.iter().filter(|pin| pin.order == order.get());
+        let pins = state.held.holds.pins.iter().filter(|pin| pin.order == order.get());
         let readers = self.parts.store.pins().into_iter().filter(|(at, _)| *at == order).flat_map(|(_, owners)| owners);
         let every = keep.filter(|keep| keep.is_one_of_every(order)).and_then(|keep| keep.every);
         Ok(Known {
@@ -237,7 +237,7 @@ impl LiveRetention {
             floor: floor.get(),
             root: self.parts.store.root(order).map_or(None, |root| Some(root.to_string())),
             policy: keep.is_some(),
-            asks: self.asks(view, &state.holds, (head, floor))?,
+            asks: self.asks(view, &state.held, (head, floor))?,
             every: every.map(std::num::NonZeroU64::get),
             pins: pins.map(|pin| (pin.name.clone(), pin.owner.clone())).collect(),
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),

@@ -1,8 +1,7 @@
 //! What people and programs asked to keep by name: pins on single orders, and consumers with a watermark.
 //!
 //! One durable record holds both; it is replaced as a whole. Time here is the wall clock, because it must survive a
-//! restart: a clock that steps back keeps things longer, one that steps forward may end them early, and neither loses a
-//! pin before its time by the clock.
+//! restart: a clock that steps back keeps things longer. That one which steps forward ends nothing is up to `held`.
 
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
@@ -53,13 +52,15 @@ fn is_over(since_ms: u64, ttl_ms: u64, now_ms: u64) -> bool {
 }
 
 impl NamedPin {
-    pub(crate) fn is_expired(&self, now_ms: u64) -> bool {
+    /// Whether its time is over by the wall clock.
+    pub(super) fn is_past(&self, now_ms: u64) -> bool {
         self.ttl_ms.is_some_and(|ttl_ms| is_over(self.since_ms, ttl_ms, now_ms))
     }
 }
 
 impl Consumer {
-    pub(crate) fn is_silent(&self, now_ms: u64) -> bool {
+    /// Whether it was not heard of in time, by the wall clock.
+    pub(super) fn is_past(&self, now_ms: u64) -> bool {
         is_over(self.heard_ms, self.ttl_ms, now_ms)
     }
 }
@@ -120,15 +121,6 @@ impl Holds {
         }
     }
 
-    /// Without the pins whose time is over, and those pins; nothing if there are none.
-    pub(crate) fn without_expired(&self, now_ms: u64) -> Option<(Self, Vec<NamedPin>)> {
-        if !self.pins.iter().any(|pin| pin.is_expired(now_ms)) {
-            return None;
-        }
-        let (gone, pins) = self.pins.iter().cloned().partition(|pin| pin.is_expired(now_ms));
-        Some((Self { pins, consumers: self.consumers.clone() }, gone))
-    }
-
     /// With this consumer, instead of the one of its name if there is one.
     pub(crate) fn with_consumer(&self, consumer: Consumer) -> Result<Self, PruneError> {
         check_name(&consumer.name)?;
@@ -153,11 +145,6 @@ impl Holds {
             }
             Err(_) => Err(PruneError::UnknownName { what: "consumer", name: name.to_owned() }),
         }
-    }
-
-    /// Consumers that are obeyed.
-    pub(crate) fn heard(&self, now_ms: u64) -> impl Iterator<Item = &Consumer> {
-        self.consumers.iter().filter(move |consumer| !consumer.is_silent(now_ms))
     }
 }
 
@@ -243,9 +230,9 @@ mod tests {
     fn a_clock_that_steps_back_never_ends_a_pin_before_its_time() {
         let rows = [(Some(500), 1499, false), (Some(500), 1500, true), (Some(500), 0, false), (None, u64::MAX, false)];
         for (ttl, now, expired) in rows {
-            assert_eq!(pin("a", 1, ttl).is_expired(now), expired, "ttl {ttl:?} at {now}");
+            assert_eq!(pin("a", 1, ttl).is_past(now), expired, "ttl {ttl:?} at {now}");
         }
-        assert!(!pin("a", 1, Some(u64::MAX)).is_expired(u64::MAX - 1), "no sum wraps");
-        assert!(consumer("c", 1).is_silent(1500) && !consumer("c", 1).is_silent(3));
+        assert!(!pin("a", 1, Some(u64::MAX)).is_past(u64::MAX - 1), "no sum wraps");
+        assert!(consumer("c", 1).is_past(1500) && !consumer("c", 1).is_past(3));
     }
 }

@@ -16,6 +16,7 @@ use state_store::{Batch, Durability, FloorMove, HeadRecord, RolledBack, Store, S
 use state_tree::Order;
 
 use super::{
+    held::{Held, Now},
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound, KeepPolicy},
     log::RetentionLog,
@@ -117,7 +118,7 @@ impl LiveRetention {
     pub(super) fn state(&self) -> Result<MappedMutexGuard<'_, State>, PruneError> {
         let mut state = self.state.lock();
         if state.is_none() {
-            let loaded = State::load(&*self.parts.records)?;
+            let loaded = State::load(&*self.parts.records, Now::of(&*self.parts.clock))?;
             self.publish(&loaded);
             *state = Some(loaded);
         }
@@ -130,7 +131,7 @@ impl LiveRetention {
         if let Some(published) = &*self.published.lock() {
             return Ok(Arc::clone(published));
         }
-        let read = State::load(&*self.parts.records)?.to_publish();
+        let read = State::load(&*self.parts.records, Now::of(&*self.parts.clock))?.to_publish();
         Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
     }
 
@@ -139,9 +140,9 @@ impl LiveRetention {
     }
 
     /// Other pins and consumers: durable, then in force, then shown.
-    fn hold(&self, state: &mut State, holds: Holds) -> Result<(), PruneError> {
-        holds.save(&*self.parts.records)?;
-        state.holds = holds;
+    fn hold(&self, state: &mut State, held: Held) -> Result<(), PruneError> {
+        held.holds.save(&*self.parts.records)?;
+        state.held = held;
         self.publish(state);
         Ok(())
     }
@@ -153,10 +154,10 @@ impl LiveRetention {
         let mut state = self.state()?;
         self.parts.store.root(pin.order)?;
         let NewPin { name, owner, order, ttl } = pin;
-        let since_ms = self.parts.clock.unix_ms();
-        let pin = NamedPin { name, owner, order: order.get(), since_ms, ttl_ms: ttl.map(millis) };
-        let holds = state.holds.with_pin(pin.clone())?;
-        self.hold(&mut state, holds)?;
+        let now = Now::of(&*self.parts.clock);
+        let pin = NamedPin { name, owner, order: order.get(), since_ms: now.unix_ms, ttl_ms: ttl.map(millis) };
+        let held = state.held.with_pin(pin.clone(), now)?;
+        self.hold(&mut state, held)?;
         drop(state);
         tracing::info!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin was added");
         let NamedPin { name, owner, order, ttl_ms, .. } = pin.clone();
@@ -169,8 +170,8 @@ impl LiveRetention {
     /// Errors: no such pin, a failed write.
     pub fn remove_pin(&self, name: &str) -> Result<NamedPin, PruneError> {
         let mut state = self.state()?;
-        let (holds, pin) = state.holds.without_pin(name)?;
-        self.hold(&mut state, holds)?;
+        let (held, pin) = state.held.without_pin(name)?;
+        self.hold(&mut state, held)?;
         state.below = Below::ToBeLookedAt;
         drop(state);
         tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
@@ -186,11 +187,11 @@ impl LiveRetention {
         if let Some(floor) = self.parts.store.floor().filter(|floor| order < *floor) {
             return Err(StoreError::Pruned { order, floor }.into());
         }
-        let (heard_ms, ttl) = (self.parts.clock.unix_ms(), ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl));
-        let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms, ttl_ms: millis(ttl) };
-        let holds = state.holds.with_consumer(consumer.clone())?;
-        let known = state.holds.consumers.iter().any(|known| known.name == name);
-        self.hold(&mut state, holds)?;
+        let (now, ttl_ms) = (Now::of(&*self.parts.clock), millis(ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl)));
+        let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms: now.unix_ms, ttl_ms };
+        let held = state.held.with_consumer(consumer.clone(), now)?;
+        let known = state.held.holds.consumers.iter().any(|known| known.name == name);
+        self.hold(&mut state, held)?;
         let returns = state.silent.remove(name);
         drop(state);
         if !known || returns {
@@ -205,8 +206,8 @@ impl LiveRetention {
     /// Errors: no such consumer, a failed write.
     pub fn remove_consumer(&self, name: &str) -> Result<Consumer, PruneError> {
         let mut state = self.state()?;
-        let (holds, consumer) = state.holds.without_consumer(name)?;
-        self.hold(&mut state, holds)?;
+        let (held, consumer) = state.held.without_consumer(name)?;
+        self.hold(&mut state, held)?;
         state.silent.remove(name);
         drop(state);
         tracing::info!(name, order = consumer.order, "a consumer was removed");
@@ -240,20 +241,20 @@ impl LiveRetention {
         (head, floor): (HeadRecord, Order),
         durability: Durability,
     ) -> Result<(), PruneError> {
-        let now_ms = self.parts.clock.unix_ms();
+        let now = Now::of(&*self.parts.clock);
         self.tell_old_readers(&mut state.untold)?;
-        self.drop_expired(state, now_ms)?;
-        state.tell_silence(now_ms);
-        let to = self.first_asked_for(keep, &state.holds, (floor, head))?.max(floor);
+        self.drop_expired(state, now)?;
+        state.tell_silence(now);
+        let to = self.first_asked_for(keep, &state.held, (floor, head))?.max(floor);
         let let_go = match state.below {
             Below::Settled => BTreeSet::new(),
-            Below::ToBeLookedAt => self.unasked_for(keep, &state.holds),
+            Below::ToBeLookedAt => self.unasked_for(keep, &state.held.holds),
         };
         if to == floor && let_go.is_empty() && state.log.is_in_force(keep) {
             state.below = Below::Settled;
             return Ok(());
         }
-        let pinned = state.holds.pins.iter().map(|pin| Order::new(pin.order));
+        let pinned = state.held.holds.pins.iter().map(|pin| Order::new(pin.order));
         let pinned = pinned.filter(|order| (floor..to).contains(order));
         let change =
             FloorMove { to, keep: keep.every_between(floor, to).chain(pinned).collect(), let_go, rows: vec![] };
@@ -290,9 +291,9 @@ impl LiveRetention {
     }
 
     /// An expired pin is dropped here and nowhere else, so that it is told.
-    fn drop_expired(&self, state: &mut State, now_ms: u64) -> Result<(), PruneError> {
-        let Some((holds, expired)) = state.holds.without_expired(now_ms) else { return Ok(()) };
-        self.hold(state, holds)?;
+    fn drop_expired(&self, state: &mut State, now: Now) -> Result<(), PruneError> {
+        let Some((held, expired)) = state.held.without_expired(now) else { return Ok(()) };
+        self.hold(state, held)?;
         state.below = Below::ToBeLookedAt;
         for pin in expired {
             tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
@@ -311,11 +312,11 @@ impl LiveRetention {
     fn first_asked_for(
         &self,
         keep: &KeepPolicy,
-        holds: &Holds,
+        held: &Held,
         (floor, head): (Order, HeadRecord),
     ) -> Result<Order, PruneError> {
         let top = Order::new(head.order);
-        let consumers = self.asks_of_consumers(holds, top).map(|ask| Order::new(ask.from));
+        let consumers = self.asks_of_consumers(held, top).map(|ask| Order::new(ask.from));
         let first = consumers.fold(keep.first_of_last(top), Order::min);
         match keep.time_ms() {
             Some(time_ms) if first > floor => first_of_time(&*self.parts.store.view()?, time_ms, (floor, first), &head),
@@ -323,12 +324,12 @@ impl LiveRetention {
         }
     }
 
-    pub(super) fn asks_of_consumers(&self, holds: &Holds, head: Order) -> impl Iterator<Item = Ask> {
+    pub(super) fn asks_of_consumers(&self, held: &Held, head: Order) -> impl Iterator<Item = Ask> {
         let ask = move |consumer: &Consumer| Ask {
             by: Bound::Consumer { name: consumer.name.clone() },
             from: consumer.order.min(head.get()), // one that is ahead asks for nothing that is there
         };
-        holds.heard(self.parts.clock.unix_ms()).map(ask)
+        held.heard(Now::of(&*self.parts.clock)).map(ask)
     }
 
     fn unasked_for(&self, keep: &KeepPolicy, holds: &Holds) -> BTreeSet<Order> {
@@ -358,7 +359,7 @@ impl RetentionPolicy for LiveRetention {
     fn retention(&self) -> Result<Retention, PruneError> {
         let state = self.state()?; // floor and kept orders belong together: nobody moves them meanwhile
         let floor = self.parts.store.floor().map_or(Order::GENESIS, |floor| floor);
-        let kept = self.kept(&state.holds);
+        let kept = self.kept(&state.held.holds);
         let pins = with_reader_pins(kept, &self.parts.store);
         Ok(Retention { window: Window::From(floor), pins, allowed_holes: BTreeSet::new() })
     }

@@ -9,6 +9,7 @@
 //! it. It costs a few comparisons where nothing moves, and reads of the order of the logarithm of what it moves over.
 
 mod explain;
+mod held;
 mod holds;
 mod keep;
 mod live;

@@ -6,7 +6,7 @@
 use state_store::{Batch, RolledBack, Store, StoreError};
 use state_tree::Order;
 
-use super::{live::LiveRetention, state::State};
+use super::{held::Now, live::LiveRetention, state::State};
 use crate::{error::PruneError, rollback::Rollback, snapshot::RetentionPolicy as _, trigger::Ledger};
 
 impl LiveRetention {
@@ -31,7 +31,7 @@ impl LiveRetention {
         let state = self.state()?;
         self.refuse_if_pinned(&state, to)?;
         let rolled = store.rollback(to, rows)?;
-        for consumer in state.holds.consumers.iter().filter(|consumer| consumer.order > to.get()) {
+        for consumer in state.held.holds.consumers.iter().filter(|consumer| consumer.order > to.get()) {
             let (name, order) = (&consumer.name, consumer.order);
             tracing::warn!(name, order, head = to.get(), "a consumer is ahead of the head since a rollback");
         }
@@ -40,9 +40,11 @@ impl LiveRetention {
 
     /// A pin whose time is over holds nothing.
     pub(super) fn refuse_if_pinned(&self, state: &State, to: Order) -> Result<(), PruneError> {
-        let now_ms = self.parts.clock.unix_ms();
-        let mut pins = state.holds.pins.iter();
-        let Some(pin) = pins.find(|pin| pin.order > to.get() && !pin.is_expired(now_ms)) else { return Ok(()) };
+        let now = Now::of(&*self.parts.clock);
+        let mut pins = state.held.holds.pins.iter();
+        let Some(pin) = pins.find(|pin| pin.order > to.get() && !state.held.is_expired(pin, now)) else {
+            return Ok(());
+        };
         let owner = format!("pin `{}` of {}", pin.name, pin.owner);
         Err(StoreError::HeldAbove { order: Order::new(pin.order), owner }.into())
     }

@@ -6,6 +6,7 @@ use state_store::{ChainView as _, HeadRecord, NativeChain, View};
 use state_tree::{Order, StateRoot};
 
 use super::{
+    held::{Held, Now},
     holds::{Consumer, Holds, NamedPin},
     keep::{Ask, Bound},
     live::LiveRetention,
@@ -26,7 +27,7 @@ impl LiveRetention {
     pub(super) fn asks(
         &self,
         view: &dyn View,
-        holds: &Holds,
+        held: &Held,
         (head, floor): (HeadRecord, Order),
     ) -> Result<Vec<Ask>, PruneError> {
         let top = Order::new(head.order);
@@ -39,7 +40,7 @@ impl LiveRetention {
                 asks.push(Ask { by: Bound::Time { time_ms }, from });
             }
         }
-        asks.extend(self.asks_of_consumers(holds, top));
+        asks.extend(self.asks_of_consumers(held, top));
         Ok(asks)
     }
 
@@ -82,9 +83,8 @@ impl LiveRetention {
     ///
     /// Errors: records that cannot be read.
     pub fn silent(&self) -> Result<Vec<String>, PruneError> {
-        let (shown, now_ms) = (self.published()?, self.parts.clock.unix_ms());
-        let silent = shown.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms));
-        Ok(silent.map(|consumer| consumer.name.clone()).collect())
+        let shown = self.published()?;
+        Ok(shown.held.silent(Now::of(&*self.parts.clock)).map(|consumer| consumer.name.clone()).collect())
     }
 
     /// Every reader that holds an order. Waits for nobody.
@@ -127,7 +127,7 @@ impl LiveRetention {
     ///
     /// Errors: records that cannot be read.
     pub fn oldest_pin(&self) -> Result<Option<OldestPin>, PruneError> {
-        Ok(OldestPin::of(&self.published()?.holds.pins, self.parts.clock.unix_ms()))
+        Ok(OldestPin::of(&self.published()?.held.holds.pins, self.parts.clock.unix_ms()))
     }
 
     /// What is in force, and who asks for what. Waits for nobody who changes it.
@@ -138,20 +138,20 @@ impl LiveRetention {
         let head = self.parts.store.head().ok_or(PruneError::NoHead)?;
         let view = self.parts.store.view()?; // AFTER the head; the floor may move meanwhile, not that of the view
         let floor = NativeChain.floor(&*view)?;
-        let (now_ms, keep) = (self.parts.clock.unix_ms(), self.parts.keep);
+        let (now, keep) = (Now::of(&*self.parts.clock), self.parts.keep);
         let pin = |pin: &NamedPin| PinStatus {
             pin: pin.clone(),
-            age_ms: now_ms.saturating_sub(pin.since_ms),
+            age_ms: now.unix_ms.saturating_sub(pin.since_ms),
             state: match self.parts.store.root(Order::new(pin.order)) {
                 Err(_) => PinState::Gone,
-                Ok(_) if pin.is_expired(now_ms) => PinState::Expired,
+                Ok(_) if shown.held.is_expired(pin, now) => PinState::Expired,
                 Ok(_) => PinState::Kept,
             },
         };
         let consumer = |consumer: &Consumer| ConsumerStatus {
             consumer: consumer.clone(),
-            age_ms: now_ms.saturating_sub(consumer.heard_ms),
-            silent: consumer.is_silent(now_ms),
+            age_ms: now.unix_ms.saturating_sub(consumer.heard_ms),
+            silent: shown.held.is_silent(consumer, now),
             behind: head.order.saturating_sub(consumer.order),
         };
         Ok(RetentionStatus {
@@ -160,12 +160,12 @@ impl LiveRetention {
             keep_every: keep.and_then(|keep| keep.every).map(NonZeroU64::get),
             head: head.order,
             floor: floor.get(),
-            asks: self.asks(&*view, &shown.holds, (head, floor))?,
+            asks: self.asks(&*view, &shown.held, (head, floor))?,
             winner: None,
             gone_already: 0,
             kept_below: self.parts.store.kept().len() as u64,
-            pins: shown.holds.pins.iter().map(pin).collect(),
-            consumers: shown.holds.consumers.iter().map(consumer).collect(),
+            pins: shown.held.holds.pins.iter().map(pin).collect(),
+            consumers: shown.held.holds.consumers.iter().map(consumer).collect(),
             readers: self.readers(),
             expired_pins: shown.expired.iter().cloned().collect(),
         }

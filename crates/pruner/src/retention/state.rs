@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    holds::{Holds, NamedPin},
+    held::{Held, Now},
+    holds::NamedPin,
     log::RetentionLog,
 };
 use crate::{error::PruneError, events::Event, records::Records};
@@ -20,7 +21,7 @@ pub(super) enum Below {
 
 #[derive(Debug)]
 pub(super) struct State {
-    pub(super) holds: Holds,
+    pub(super) held: Held,
     pub(super) log: RetentionLog,
     pub(super) below: Below,
     /// Consumers whose silence was told.
@@ -34,14 +35,14 @@ pub(super) struct State {
 /// What is shown of the state: whoever shows it waits for nobody who changes it, and so for no write (O14).
 #[derive(Debug)]
 pub(super) struct Published {
-    pub(super) holds: Holds,
+    pub(super) held: Held,
     pub(super) expired: VecDeque<NamedPin>,
 }
 
 impl State {
-    pub(super) fn load(records: &dyn Records) -> Result<Self, PruneError> {
+    pub(super) fn load(records: &dyn Records, now: Now) -> Result<Self, PruneError> {
         Ok(Self {
-            holds: Holds::load(records)?,
+            held: Held::load(records, now)?,
             log: RetentionLog::load(records)?,
             below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
             silent: BTreeSet::new(),
@@ -51,12 +52,12 @@ impl State {
     }
 
     pub(super) fn to_publish(&self) -> Arc<Published> {
-        Arc::new(Published { holds: self.holds.clone(), expired: self.expired.clone() })
+        Arc::new(Published { held: self.held.clone(), expired: self.expired.clone() })
     }
 
     /// Says once that a consumer is not obeyed any more.
-    pub(super) fn tell_silence(&mut self, now_ms: u64) {
-        for consumer in self.holds.consumers.iter().filter(|consumer| consumer.is_silent(now_ms)) {
+    pub(super) fn tell_silence(&mut self, now: Now) {
+        for consumer in self.held.silent(now) {
             if self.silent.insert(consumer.name.clone()) {
                 let (name, order, ttl_ms) = (&consumer.name, consumer.order, consumer.ttl_ms);
                 tracing::warn!(name, order, ttl_ms, "a consumer is silent: it is not waited for");
