@@ -19,60 +19,16 @@ use state_pruner::{
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
 };
-use state_store::{Batch, StoreError, record};
+use state_store::{StoreError, record};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
+    records::{Acting, Use},
     rig::{Engine, Rig},
     workload::Profile,
 };
 
 const WINDOW: u64 = 5;
-
-/// What is done with a record.
-#[derive(Clone, Copy, PartialEq)]
-enum Use {
-    Load,
-    Remove,
-}
-
-type Act = dyn Fn(Use, RecordKey) -> Result<(), PruneError> + Send + Sync;
-
-/// Records in whose way something may stand.
-struct Acting {
-    inner: Arc<dyn Records>,
-    act: Box<Act>,
-}
-
-impl std::fmt::Debug for Acting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Acting")
-    }
-}
-
-impl Records for Acting {
-    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
-        (self.act)(Use::Load, key)?;
-        self.inner.load(key)
-    }
-
-    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
-        self.inner.save(key, bytes)
-    }
-
-    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
-        self.inner.stage(key, bytes)
-    }
-
-    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
-        (self.act)(Use::Remove, key)?;
-        self.inner.remove(key)
-    }
-
-    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
-        self.inner.batch(key, bytes)
-    }
-}
 
 fn io() -> PruneError {
     StoreError::Io { what: "removing a record".to_owned(), source: std::io::Error::other("injected") }.into()
@@ -86,7 +42,7 @@ fn start(
 ) -> Pruner {
     let config = rig.plan(WINDOW).in_order().batches(20).pruner();
     let parts = rig.pruner_parts(hooks);
-    let records = Arc::new(Acting { inner: Arc::clone(&parts.records), act: Box::new(act) });
+    let records = Acting::over(Arc::clone(&parts.records), act);
     Pruner::start(PrunerParts { records, ..parts }, config).unwrap()
 }
 

@@ -1,23 +1,28 @@
-//! P3, P4, I11: the sweep between cycles in the worker, by itself: when it begins, when it must not, and what it leaves to
+//! P3, P4, P14, I11: the sweep between cycles in the worker, by itself: when it begins, when it must not, and what it leaves to
 //! the next process.
 
 use std::{
     num::NonZeroU64,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, RecordKey,
-    Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
+    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, PrunerParts,
+    RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
-use state_store::{Fault, StoreConfig, record};
+use state_store::{Batch, Fault, StoreConfig, record};
 use state_tests::{
     chain::STORE,
     check,
     hooks::{Hooks, Moment},
+    records::{Acting, Use},
     rig::{Engine, Rig},
     workload::{Profile, Workload, key, leaf},
 };
@@ -277,6 +282,57 @@ fn a_round_that_fails_is_told_and_tried_again() {
     until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
     assert_eq!((pruner.health().verdict, pruner.status().incremental.unwrap().failure), (Verdict::Healthy, None));
     check::exact(&rig.chain, "tried again");
+}
+
+/// The worker panics at a write of a record, one after the other, in rounds that succeed, that fail and that meet damage. A
+/// rollback that comes then does not wait for what has died.
+#[test]
+fn a_panic_at_any_write_of_a_round_leaves_nobody_waiting() {
+    for fault in [None, Some(Fault::Transient), Some(Fault::Corrupt)] {
+        for at in 0.. {
+            let context = format!("{fault:?}, write {at}");
+            let (rig, faulty) = settled().faulty();
+            let left = Arc::new(AtomicI64::new(i64::MAX));
+            let counts = Arc::clone(&left);
+            let parts = rig.pruner_parts(&Hooks::none());
+            let records = Acting::over(Arc::clone(&parts.records), move |what, _| {
+                if what != Use::Load && thread::current().name() == Some("pruner") {
+                    assert!(counts.fetch_sub(1, Ordering::AcqRel) != 0, "a bug of ours");
+                }
+                Ok(())
+            });
+            let config = PrunerConfig { incremental: each_order(), ..rig.plan(WINDOW).pruner() };
+            let pruner = Arc::new(Pruner::start(PrunerParts { records, ..parts }, config).unwrap());
+            until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+            rig.chain.grow(Profile::Uniform, 471, 10);
+            fault.into_iter().for_each(|fault| faulty.fail_write(0, fault));
+            left.store(at, Ordering::Release);
+            pruner.committed(rig.chain.head());
+            until(&rig, &pruner, |pruner| {
+                let status = pruner.status();
+                status.poisoned.is_some()
+                    || status.frozen.is_some()
+                    || is_swept(&rig, pruner)
+                    || left.load(Ordering::Acquire) < 0
+            });
+            let (to, asker, (answer, answers)) =
+                (rig.chain.head().minus(2).unwrap(), Arc::clone(&pruner), mpsc::channel());
+            thread::spawn(move || answer.send(asker.rollback(to, Batch::new())));
+            let rolled = answers.recv_timeout(Duration::from_secs(60)); // only one that waits for ever takes longer
+            rolled.expect(&context).expect(&context);
+            assert_eq!(rig.chain.head(), to, "{context}");
+            rig.chain.archive.forget_after(to);
+            check::complete(&rig.chain, &context);
+            let died = left.load(Ordering::Acquire) < 0;
+            if died {
+                until(&rig, &pruner, |pruner| pruner.status().poisoned.is_some());
+                assert_eq!(pruner.health().verdict, Verdict::Critical, "{context}");
+            } else {
+                assert!(at > 0, "{context}: nothing was written, so this tells nothing");
+                break;
+            }
+        }
+    }
 }
 
 /// P3: production near capacity for long is a reason of health, with both figures, and only where both are measured.

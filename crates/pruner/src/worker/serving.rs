@@ -83,17 +83,31 @@ impl Outside {
     }
 }
 
+/// The worker lives. However it ends, what was at work is not any more, and whoever waits for that goes on.
+struct Working<'a>(&'a Inner);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        let mut shared = self.0.shared.lock();
+        shared.rest();
+        shared.steady.control = None;
+        drop(shared);
+        self.0.rested.notify_all();
+    }
+}
+
 impl Inner {
     /// Works until it is told to stop. A panic between runs ends the worker as one in a run does (P14).
     pub(super) fn serve_or_tell(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
-        if catch_unwind(AssertUnwindSafe(|| self.serve(messages, begin))).is_err() {
-            tracing::error!("the pruner panicked between runs; the node serves, pruning has ended");
-            let mut shared = self.shared.lock();
-            shared.poisoned = Some("it panicked between runs; see the log".to_owned());
-            shared.rest();
-            drop(shared);
-            self.rested.notify_all();
+        let working = Working(self); // BEFORE anything that may panic
+        if catch_unwind(AssertUnwindSafe(|| self.serve(messages, begin))).is_ok() {
+            return;
         }
+        let why = "it panicked between runs; see the log".to_owned();
+        self.shared.lock().poisoned = Some(why.clone()); // BEFORE whoever waits goes on
+        drop(working);
+        tracing::error!("the pruner panicked between runs; the node serves, pruning has ended");
+        self.parts.events.emit(Event::WorkerPanicked { why });
     }
 
     /// Works until it is told to stop. A ledger that is new is saved first: the schedule counts from it.
@@ -218,11 +232,7 @@ impl Inner {
 
     fn poison(&self, why: String) {
         tracing::error!(why, "the node serves, nothing is pruned");
-        let mut shared = self.shared.lock();
-        shared.poisoned = Some(why);
-        shared.rest();
-        drop(shared);
-        self.rested.notify_all();
+        self.shared.lock().poisoned = Some(why);
     }
 
     fn work(
