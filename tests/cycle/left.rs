@@ -13,8 +13,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, Freeze, PruneError, Pruner, PrunerParts, RecordKey, Records, Reply, StoreRecords,
-    SystemClock,
+    Clock, Command, Control, Ended, Freeze, PruneError, Pruner, PrunerParts, PrunerStatus, RecordKey, Records, Reply,
+    StoreRecords, SystemClock, Trigger, Verdict,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
@@ -226,6 +226,68 @@ fn a_record_that_cannot_be_read_at_the_start_is_looked_at_again() {
     until_beside_commits(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert_eq!((pruner.status().cycles_failed, left(&rig)), (0, None));
     check::exact(&rig.chain, "it went on");
+}
+
+/// Any record of an earlier process cannot be read at first: nothing begins and nothing is written over, and it goes on by
+/// itself when it can be.
+#[test]
+fn a_read_error_that_passes_holds_the_pruner_no_longer_than_it_lasts() {
+    use RecordKey::{Freeze, LastOutcome, Lock, Recovery, Snapshot, Switch, Triggers, Validation};
+    for unread in [Recovery, Lock, Snapshot, LastOutcome, Freeze, Triggers, Switch, Validation] {
+        let (rig, context) = (interrupted(), format!("{unread:?}"));
+        let (fails, saved) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let (fail, save) = (Arc::clone(&fails), Arc::clone(&saved));
+        let pruner = start(&rig, &Hooks::none(), move |what, key| {
+            let failing = fail.load(Ordering::Acquire);
+            save.fetch_or(failing && what != Use::Load, Ordering::AcqRel);
+            if failing && (what, key) == (Use::Load, unread) { Err(io()) } else { Ok(()) }
+        });
+        let before = check::present(&rig.chain.store);
+        let is_over = |status: PrunerStatus| status.recovery.attempts.len() == 4 || status.poisoned.is_some();
+        until_beside_commits(&rig, &pruner, |pruner| is_over(pruner.status()));
+        let (status, health) = (pruner.status(), pruner.health());
+        assert_eq!((status.poisoned, status.recovery.exhausted_by.as_deref()), (None, Some("io")), "{context}");
+        let codes: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert!(health.verdict == Verdict::Degraded && codes.contains(&"recovery_exhausted"), "{context}: {codes:?}");
+        for command in [Command::Run, Command::Disable, Command::Enable, Command::Unfreeze] {
+            let reply = pruner.command(command);
+            assert!(matches!(&reply, Reply::Refused { why } if why.contains("injected")), "{context}: {reply:?}");
+        }
+        assert_eq!(check::present(&rig.chain.store), before, "{context}: nothing goes");
+        assert!(!saved.load(Ordering::Acquire), "{context}: what is not known is not written over");
+        fails.store(false, Ordering::Release);
+        until_beside_commits(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+        assert_eq!((pruner.status().cycles_failed, left(&rig)), (0, None), "{context}");
+        until(&rig, &pruner, |pruner| pruner.status().recovery.exhausted_by.is_none());
+        check::exact(&rig.chain, &context);
+    }
+}
+
+/// The chain goes back while what triggers counted cannot be read by the worker: it is not forgotten.
+#[test]
+fn a_rollback_before_the_records_are_read_keeps_what_triggers_counted() {
+    let rig = interrupted();
+    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    let runs = pruner.status().triggers.runs;
+    assert_eq!(runs.len(), 1);
+    drop(pruner);
+    let rig = rig.restart();
+    rig.chain.grow(Profile::Tables, 604, 4);
+    let fails = Arc::new(AtomicBool::new(true));
+    let fail = Arc::clone(&fails);
+    let pruner = start(&rig, &Hooks::none(), move |what, key| {
+        let failing = fail.load(Ordering::Acquire) && (what, key) == (Use::Load, RecordKey::LastOutcome);
+        if failing { Err(io()) } else { Ok(()) }
+    });
+    let to = rig.chain.head().minus(2).unwrap();
+    pruner.rollback(to, state_store::Batch::new()).unwrap();
+    rig.chain.archive.forget_after(to);
+    fails.store(false, Ordering::Release);
+    until_beside_commits(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    let triggers: Vec<_> = pruner.status().triggers.runs.into_iter().map(|run| run.trigger).collect();
+    assert_eq!(triggers, [runs[0].trigger, Trigger::Rollback], "the run before it is remembered, and one was owed");
+    check::exact(&rig.chain, "gone back");
 }
 
 /// The switch comes while the worker looks at what an earlier process left: the sweep that it finds does not go on.

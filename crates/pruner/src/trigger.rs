@@ -76,6 +76,8 @@ pub enum HeldBy {
     Frozen,
     /// The worker has ended.
     WorkerGone,
+    /// What earlier processes left cannot be read yet.
+    Unread,
     /// An operator has switched pruning off.
     SwitchedOff,
     /// Failures followed each other, and nothing is tried for a while.

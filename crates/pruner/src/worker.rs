@@ -9,6 +9,7 @@ mod counts;
 mod ending;
 mod health;
 mod left;
+mod recall;
 mod reclaim;
 mod reserve;
 mod rollback;
@@ -44,13 +45,14 @@ use crate::{
     records::Records,
     recovery::{ErrorRecoveryManager, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
-    trigger::{Coordinator, Ledger, Rules},
 };
 pub use counts::Uncounted;
+use left::TakeUp;
+use recall::Recalling;
 pub use reclaim::ReclaimStatus;
 pub use reserve::ReserveStatus;
 use serving::Begin;
-use shared::{Life, Recalled, Shared, recall};
+use shared::{Life, Shared};
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
 pub use steady::IncrementalStatus;
 use steady::SteadyShared;
@@ -164,14 +166,15 @@ impl Pruner {
             RecoveryMetrics::new(),
             Some(config.recovery),
         ));
-        let recalled = recall(&parts, &snapshots, &recovery);
-        if config.incremental.is_none() {
-            recovery.no_longer_runs(PrunePhase::IncrementalSweep);
-        }
-        let (coordinator, new_ledger) = coordinate(&parts, &config, &recalled);
+        let recalling = Recalling { parts: &parts, config: &config, snapshots: &snapshots, recovery: &recovery };
+        let recalled = recalling.recall(0);
+        let (coordinator, new_ledger) = recalling.coordinate(&recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
-        let look = shared.poisoned.is_none().then(|| shared.hold(Trigger::Resumed));
+        if shared.unread.is_some() && shared.poisoned.is_none() {
+            shared.left.again(TakeUp::Recall, parts.clock.monotonic());
+        }
+        let look = shared.unread.is_none().then(|| shared.hold(Trigger::Resumed));
         let reserve_told = Mutex::new(parts.store.reserve().map(Reserve::room));
         let inner = Arc::new(Inner {
             parts,
@@ -268,23 +271,6 @@ impl Drop for Pruner {
             tracing::error!("the pruner thread panicked outside a cycle");
         }
     }
-}
-
-/// Goes on with the ledger of an earlier process, or with a new one, which is then to be saved.
-fn coordinate(parts: &PrunerParts, config: &PrunerConfig, recalled: &Recalled) -> (Coordinator, Option<Ledger>) {
-    let (now, unix_ms) = (parts.clock.monotonic(), parts.clock.unix_ms());
-    let rules = Rules {
-        config: config.triggers.clone(),
-        every_orders: config.every_orders.get(),
-        keep_last: config.keep_last.get(),
-    };
-    if let Some(ledger) = recalled.ledger.clone() {
-        return (Coordinator::new(rules, ledger, now, unix_ms), None);
-    }
-    let counted = recalled.last.as_ref().and_then(|last| last.head_order).map_or(0, |order| order);
-    let new = Ledger::new(unix_ms, counted);
-    let save = recalled.poisoned.is_none().then(|| new.clone());
-    (Coordinator::new(rules, new, now, unix_ms), save)
 }
 
 /// Shows the progress of the running cycle in the status.

@@ -245,6 +245,17 @@ impl ErrorRecoveryManager {
         self.save_if_changed(before_and_after);
     }
 
+    /// The records of earlier processes could not be read, so many times so far. Nothing is saved over what is not known.
+    pub(crate) fn unread(&self, number: u32, error: &PruneError, wait: Duration) {
+        let came = Came::Retry { wait_ms: millis(wait) };
+        let attempt = self.attempt(PrunePhase::Idle, number, Some(error), came);
+        let mut state = self.state.lock();
+        state.history.add(attempt);
+        if number > 1 {
+            state.exhausted_by = Some(error.code().to_owned()); // it stays
+        }
+    }
+
     /// It succeeded, after so many failures.
     pub(crate) fn outside_succeeded(&self, failed: u32) {
         let attempt = self.attempt(PrunePhase::Idle, failed + 1, None, Came::Success);

@@ -19,6 +19,11 @@ impl Pruner {
             let shared = self.inner.shared.lock();
             shared.running.clone().filter(|_| !shared.is_looking())
         };
+        if let (Command::Run | Command::Disable | Command::Enable | Command::Unfreeze, Some(why)) =
+            (command, self.unread())
+        {
+            return Reply::Refused { why };
+        }
         match (command, running) {
             (Command::Run, _) => self.ask(None),
             (Command::Disable, _) => self.disable(),
@@ -49,6 +54,9 @@ impl Pruner {
 
     /// One request may wait at a time; others join it.
     fn ask(&self, id: Option<&str>) -> Reply {
+        if let Some(why) = self.unread() {
+            return Reply::Refused { why };
+        }
         let outside = self.inner.outside();
         let mut shared = self.inner.shared.lock();
         if let Some(run) = id.and_then(|id| shared.coordinator.ledger().served(id)) {
@@ -88,6 +96,13 @@ impl Pruner {
             self.inner.parts.events.emit(Event::TriggerCoalesced { joined });
         }
         reply
+    }
+
+    /// Why nothing can be decided: what earlier processes left may say otherwise, and is not written over.
+    fn unread(&self) -> Option<String> {
+        let shared = self.inner.shared.lock();
+        let why = shared.poisoned.is_none().then_some(shared.unread.as_ref())??;
+        Some(format!("the records of the pruner cannot be read, which is tried again: {why}"))
     }
 
     fn unfreeze(&self) -> Reply {

@@ -32,13 +32,14 @@ impl Pruner {
         let (reserve, uncounted) = (inner.reserve_let_go(), inner.uncounted());
         let shared = inner.shared.lock();
         let (lag_growth, without_place) = shared.steady.growth(now);
+        let known = shared.unread.is_none(); // what runs counted is not, either, then
         let age = CycleAge::told(shared.last.as_ref(), Some(shared.coordinator.ledger()), (shared.head, now_ms));
         Facts {
             freeze: shared.freeze.clone(),
             last: shared.last.clone(),
             unfinished: None, // the status shows it
             poisoned: shared.poisoned.clone(),
-            lag: (!filling).then(|| (inner.behind(&shared), inner.due_after())),
+            lag: (!filling && known).then(|| (inner.behind(&shared), inner.due_after())),
             uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             disk: shared.coordinator.disk(),
@@ -53,7 +54,7 @@ impl Pruner {
             snapshot_failures: snapshots.failures,
             snapshot_path: inner.config.snapshots.path(),
             lock_record: None, // the status shows it
-            cycle_age: age.map(|age| CycleAge { due_after: Some(inner.due_after()), ..age }),
+            cycle_age: age.filter(|_| known).map(|age| CycleAge { due_after: Some(inner.due_after()), ..age }),
             oldest_pin: None, // of whoever keeps the pins
             room,
             reserve,

@@ -1,7 +1,7 @@
 //! The record of a cycle that is not at work: taken up by the loop, before anything else that is due.
 //!
-//! What there can be: a sweep that a freeze kept from going on at the start, and a cycle that ended and whose record could
-//! not be removed. Until it is taken up the sweep between cycles deletes nothing; so it is tried again, later each time,
+//! What there can be: a sweep that a freeze kept from going on at the start, records that could not be read then, and a cycle
+//! that ended and whose record could not be removed. Until it is taken up the sweep between cycles deletes nothing; so it is tried again, later each time,
 //! and recovery tells of each failure.
 
 use std::{sync::Arc, time::Duration};
@@ -26,6 +26,8 @@ use crate::{
 /// What is to be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TakeUp {
+    /// The records of earlier processes are read, which failed; then the cycle goes on.
+    Recall,
     /// The cycle goes on, or is abandoned if it cannot.
     GoOn,
     /// The cycle ended by this event: its record goes.
@@ -42,7 +44,13 @@ pub(super) struct Leftover {
 }
 
 impl Leftover {
-    fn again(&mut self, how: TakeUp, now: Duration) -> (u32, Duration) {
+    /// How often taking it up has failed in a row.
+    pub(super) fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// It failed once more: tried again later.
+    pub(super) fn again(&mut self, how: TakeUp, now: Duration) -> (u32, Duration) {
         self.failures += 1;
         let wait = wait_after(self.failures);
         (self.how, self.not_before) = (Some(how), now.saturating_add(wait));
@@ -80,6 +88,7 @@ impl Inner {
     /// Takes up what was left. What cannot be taken up is left again.
     pub(super) fn take_up(self: &Arc<Self>, (how, control): (TakeUp, Arc<Control>), runtime: &Runtime) {
         match how {
+            TakeUp::Recall => self.recall_again(control, runtime),
             TakeUp::GoOn => self.go_on(control, runtime),
             TakeUp::End(event) => self.clean_up(event, control),
         }

@@ -14,10 +14,7 @@ use std::{
 use serde::Serialize;
 use state_store::StoreError;
 
-use super::{
-    Inner,
-    shared::{Life, Shared},
-};
+use super::{Inner, shared::Shared};
 use crate::{
     clock::millis,
     control::Control,
@@ -130,8 +127,7 @@ impl Shared {
 
     /// Begins a step, unless none is wanted.
     pub(super) fn begin_reclaim(&mut self, now: Duration) -> Result<Arc<Control>, Option<Duration>> {
-        let may = self.poisoned.is_none() && self.freeze.is_none() && self.off.is_none();
-        if self.life != Life::Serving || !may {
+        if !self.lets_work_begin() {
             return Err(None);
         }
         match self.reclaim.due() {

@@ -3,7 +3,7 @@
 use state_store::{Batch, RolledBack};
 use state_tree::Order;
 
-use super::{Pruner, shared::Life};
+use super::{Inner, Pruner, shared::Life};
 use crate::{error::PruneError, events::Event, rollback::Rollback, trigger::Ledger};
 
 impl Pruner {
@@ -24,11 +24,8 @@ impl Pruner {
         }
         Ledger::load(records)?; // one that is unusable is not written over
         let _alone = self.alone();
-        let ledger = {
-            let mut ledger = inner.shared.lock().coordinator.ledger().clone();
-            ledger.rolled_back(to.get());
-            ledger
-        };
+        let mut ledger = inner.ledger()?;
+        ledger.rolled_back(to.get());
         let rolled = Rollback { store, records, policy }.run(to, rows, &ledger)?;
         let mut shared = inner.shared.lock();
         shared.coordinator.rolled_back(to.get());
@@ -55,6 +52,20 @@ impl Pruner {
         }
         drop(shared);
         alone
+    }
+}
+
+impl Inner {
+    /// What the triggers count from; that of an earlier process as long as it was not taken over.
+    fn ledger(&self) -> Result<Ledger, PruneError> {
+        {
+            let shared = self.shared.lock();
+            if shared.unread.is_none() {
+                return Ok(shared.coordinator.ledger().clone());
+            }
+        }
+        let saved = Ledger::load(&*self.parts.records)?;
+        Ok(saved.unwrap_or_else(|| Ledger::new(self.parts.clock.unix_ms(), 0)))
     }
 }
 

@@ -110,12 +110,9 @@ impl Inner {
         self.parts.events.emit(Event::WorkerPanicked { why });
     }
 
-    /// Works until it is told to stop. A ledger that is new is saved first: the schedule counts from it.
+    /// Works until it is told to stop.
     fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
-        if let Some(Err(error)) = begin.new_ledger.map(|ledger| ledger.save(&*self.parts.records)) {
-            tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
-            self.recovery.unsaved(&error);
-        }
+        self.save_new(begin.new_ledger);
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
             Err(error) => return self.poison(format!("what waits between attempts cannot start: {error}")),
@@ -316,6 +313,7 @@ impl Shared {
             (self.life == Life::RollingBack).then_some(HeldBy::RollingBack),
             self.running.as_ref().map(|_| HeldBy::Running),
             self.poisoned.as_ref().map(|_| HeldBy::WorkerGone),
+            self.unread.as_ref().map(|_| HeldBy::Unread),
             self.freeze.as_ref().map(|_| HeldBy::Frozen),
             self.off.map(|_| HeldBy::SwitchedOff),
             outside.held_until.map(|_| HeldBy::Breaker),

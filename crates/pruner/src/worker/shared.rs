@@ -4,18 +4,14 @@ use std::sync::Arc;
 
 use state_store::CountsLost;
 
-use super::{PrunerParts, left::Leftover, reclaim::ReclaimShared, steady::SteadyShared, switch::SwitchedOff};
+use super::{left::Leftover, recall::Recalled, reclaim::ReclaimShared, steady::SteadyShared, switch::SwitchedOff};
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
-    error::PruneError,
     events::Event,
     health::Validated,
     outcome::{Freeze, Outcome},
-    records::Records,
-    recovery::ErrorRecoveryManager,
-    snapshot::AtomicSnapshotManager,
-    trigger::{Coordinator, Ledger},
+    trigger::Coordinator,
 };
 
 pub(super) struct Shared {
@@ -32,6 +28,8 @@ pub(super) struct Shared {
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
+    /// Why it is not known what earlier processes left; nothing begins and nothing is changed while that is so.
+    pub(super) unread: Option<String>,
     /// What the last validation came to.
     pub(super) validation: Option<Validated>,
     /// An operator has switched pruning off.
@@ -60,7 +58,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(recalled: Recalled, coordinator: Coordinator, steady: SteadyShared, head: u64) -> Self {
-        let Recalled { last, freeze, poisoned, off, validation, .. } = recalled;
+        let Recalled { last, freeze, poisoned, unread, off, validation, .. } = recalled;
         Self {
             running: None,
             progress: None,
@@ -71,6 +69,7 @@ impl Shared {
             last,
             freeze,
             poisoned,
+            unread,
             validation,
             off,
             finished: 0,
@@ -87,6 +86,14 @@ impl Shared {
             lost: None,
             untold: Vec::new(),
         }
+    }
+}
+
+impl Shared {
+    /// Whether something that is no cycle may delete or rewrite.
+    pub(super) fn lets_work_begin(&self) -> bool {
+        let stopped = self.poisoned.is_some() || self.unread.is_some() || self.freeze.is_some() || self.off.is_some();
+        self.life == Life::Serving && !stopped
     }
 }
 
@@ -123,64 +130,5 @@ impl Change {
         shared.freeze = self.freeze.or(shared.freeze.take());
         shared.poisoned = self.poisoned.or(shared.poisoned.take());
         shared.settled_errors = self.settled_errors.unwrap_or(shared.settled_errors);
-    }
-}
-
-/// What earlier processes left.
-pub(super) struct Recalled {
-    pub(super) last: Option<Outcome>,
-    pub(super) freeze: Option<Freeze>,
-    pub(super) ledger: Option<Ledger>,
-    pub(super) validation: Option<Validated>,
-    pub(super) off: Option<SwitchedOff>,
-    /// Why nothing is pruned: records that are unusable are a reason.
-    pub(super) poisoned: Option<String>,
-}
-
-/// Loads the snapshot of an earlier process, or gives up its record where that alone is damaged.
-fn recall_snapshot(snapshots: &AtomicSnapshotManager, recovery: &ErrorRecoveryManager) -> Result<(), PruneError> {
-    match snapshots.initialize() {
-        Err(error) if error.is_damaged_artefact() && recovery.config().enable_snapshot_recovery => {
-            tracing::error!(%error, "the record of the snapshot is damaged; the next one takes its place");
-            recovery.snapshot_given_up(&error);
-            snapshots.forget_damaged()
-        }
-        other => other,
-    }
-}
-
-/// Reads the records.
-pub(super) fn recall(
-    parts: &PrunerParts,
-    snapshots: &AtomicSnapshotManager,
-    recovery: &ErrorRecoveryManager,
-) -> Recalled {
-    let read = || -> Result<Recalled, PruneError> {
-        recovery.initialize_or_tell()?;
-        recall_snapshot(snapshots, recovery)?;
-        let records = &*parts.records;
-        let (last, freeze, ledger) = (Outcome::load(records)?, Freeze::load(records)?, Ledger::load(records)?);
-        let (off, validation) = (SwitchedOff::load(records)?, recall_validation(records));
-        Ok(Recalled { last, freeze, ledger, off, validation, poisoned: None })
-    };
-    match read() {
-        Ok(recalled) => recalled,
-        Err(error) => {
-            tracing::error!(%error, "the records of the pruner are unusable; the node serves, nothing is pruned");
-            let poisoned = Some(error.to_string());
-            Recalled { last: None, freeze: None, ledger: None, off: None, validation: None, poisoned }
-        }
-    }
-}
-
-/// Nothing is deleted on the strength of this record: one that is unusable is a fault to tell, and no reason to stop.
-fn recall_validation(records: &dyn Records) -> Option<Validated> {
-    match Validated::load(records) {
-        Ok(validated) => validated,
-        Err(error) => {
-            tracing::warn!(%error, "the outcome of the last validation is unusable");
-            let failed = vec![format!("its own record is unusable: {error}")];
-            Some(Validated { at: 0, passed: 0, skipped: 0, failed })
-        }
     }
 }

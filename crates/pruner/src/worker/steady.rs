@@ -16,11 +16,7 @@ use std::{
 
 use state_store::Indexed;
 
-use super::{
-    Inner,
-    serving::Outside,
-    shared::{Life, Shared},
-};
+use super::{Inner, serving::Outside, shared::Shared};
 use crate::{
     control::{Control, Observer, Progress},
     cycle::CycleEnv,
@@ -177,8 +173,7 @@ impl Inner {
 impl Shared {
     /// Begins a round, unless one is not wanted.
     pub(super) fn begin_round(&mut self, now: Duration) -> Result<Arc<Control>, Option<Duration>> {
-        let may = self.poisoned.is_none() && self.freeze.is_none() && self.off.is_none();
-        if self.life != Life::Serving || !may {
+        if !self.lets_work_begin() {
             return Err(None);
         }
         self.steady.look(self.head, now)?;
