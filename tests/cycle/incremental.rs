@@ -13,8 +13,9 @@ use std::{
 };
 
 use state_pruner::{
-    Control, PruneError,
+    Command, Control, PruneError, Pruner, PrunerParts, Reply, Verdict,
     cycle::CycleEnv,
+    events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd, SlicePace},
     snapshot::{RetentionPolicy, SnapshotParts},
 };
@@ -27,6 +28,7 @@ use state_tests::{
     check,
     hooks::Hooks,
     rig::{Engine, Plan, Rig, env},
+    told::Told,
     workload::{Profile, Workload},
 };
 use state_tree::{NodeHash, Order};
@@ -244,6 +246,69 @@ fn one_bad_journal_entry_is_passed_counted_and_alerted() {
         swept.cycle();
         assert_eq!(swept.leaks(&[]), 0, "{context}");
     }
+    for found in [Found::ByARound, Found::AtTheStart] {
+        alerted(found);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Found {
+    ByARound,
+    AtTheStart,
+}
+
+/// A worker that comes upon a torn row says so, by an event and in health, until a cycle has finished.
+fn alerted(found: Found) {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 61, 8);
+    rig.cycle(&rig.plan(3));
+    let rig = match found {
+        Found::ByARound => rig,
+        Found::AtTheStart => {
+            grow_past_a_torn_row(&rig);
+            rig.restart()
+        }
+    };
+    let told = Arc::new(Told::default());
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Pruner::start(parts, rig.plan(3).pruner()).unwrap();
+    let until = |reached: &dyn Fn(&Pruner) -> bool| {
+        while !reached(&pruner) {
+            rig.clock.advance(Duration::from_millis(10));
+            std::thread::yield_now();
+        }
+    };
+    until(&|pruner| pruner.status().incremental.unwrap().last.is_some());
+    if found == Found::ByARound {
+        assert!(pruner.health().reasons.is_empty(), "{:?}", pruner.health());
+        grow_past_a_torn_row(&rig);
+        pruner.committed(rig.chain.head());
+    }
+    let at_the_window = rig.chain.head().minus(2).unwrap();
+    until(&|pruner| {
+        let status = pruner.status().incremental.unwrap();
+        rig.chain.floor() == at_the_window && status.last == Some(RoundEnd::Done) && status.poison_items > 0
+    });
+    let (health, status) = (pruner.health(), pruner.status().incremental.unwrap());
+    assert_eq!((status.poison_items, status.set_aside_total), (1, 1), "{found:?}");
+    let codes: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    assert_eq!((health.verdict, codes), (Verdict::Degraded, vec!["poison_items"]), "{found:?}");
+    assert!(health.reasons[0].message.contains("1 rows or nodes") && health.reasons[0].message.contains("prune-run"));
+    until(&|_| told.0.lock().iter().any(|event| matches!(event, Event::PoisonItem { count: 1, .. })));
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted, "{found:?}");
+    until(&|pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    assert!(pruner.health().reasons.is_empty(), "{found:?}: {:?}", pruner.health());
+    assert_eq!(pruner.status().incremental.unwrap().set_aside_total, 1, "{found:?}: it happened");
+    drop(pruner);
+    check::exact(&rig.chain, "what the row named is gone");
+}
+
+/// Twelve orders more; the journal row of the sixth cannot be read.
+fn grow_past_a_torn_row(rig: &Rig) {
+    rig.chain.grow(Profile::Uniform, 62, 6);
+    let bad = rig.chain.head();
+    rig.chain.grow(Profile::Uniform, 63, 6);
+    spoil(&rig.chain.store, bad);
 }
 
 /// The orders that have a row in the journal.

@@ -14,8 +14,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig, PrunerParts,
-    RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
+    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig,
+    PrunerParts, RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
 use state_store::{Batch, Fault, StoreConfig, record};
 use state_tests::{

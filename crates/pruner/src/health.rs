@@ -181,6 +181,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         behind::index_full(facts),
         incremental_waits(facts),
         counts::counts_lost(facts),
+        counts::poison_items(facts),
         switched_off(facts),
         breaker_open(facts),
         recovery_exhausted(facts),

@@ -205,8 +205,13 @@ fn incremental(status: &IncrementalStatus) {
 /// Counts a round of the sweep between cycles.
 pub(crate) fn round_ended(round: &Round) {
     counter!("state_pruner_incremental_deleted_nodes_total").increment(round.nodes);
-    counter!("state_pruner_incremental_set_aside_total").increment(round.set_aside);
+    set_aside(round.set_aside);
     histogram!("state_pruner_incremental_slice_seconds").record(round.longest.as_secs_f64());
+}
+
+/// Counts what could not be read and was left to a cycle.
+pub(crate) fn set_aside(items: u64) {
+    counter!("state_pruner_incremental_set_aside_total").increment(items);
 }
 
 /// Counts a cycle that ended early by the code of what ended it.

@@ -1,4 +1,4 @@
-//! Reasons of the counts of commits.
+//! Reasons of the counts of commits, and of what the sweep by them could not read.
 
 use super::{Facts, Reason, Verdict, reason};
 use crate::worker::Uncounted;
@@ -11,4 +11,14 @@ pub(super) fn counts_lost(facts: &Facts) -> Option<Reason> {
         by.words()
     );
     Some(reason(Verdict::Degraded, "counts_lost", message))
+}
+
+pub(super) fn poison_items(facts: &Facts) -> Option<Reason> {
+    let items = facts.incremental.as_ref()?.poison_items;
+    let message = format!(
+        "{items} rows or nodes could not be read and were passed over by the sweep between cycles; what they named stays \
+         until a cycle has finished, and `prune-run` begins one now. If it comes again the disk fails: run `state-node \
+         verify` on a copy of the store"
+    );
+    (items > 0).then(|| reason(Verdict::Degraded, "poison_items", message))
 }

@@ -123,6 +123,9 @@ pub(super) struct Change {
 impl Change {
     /// Takes the change over.
     pub(super) fn apply(self, shared: &mut Shared) {
+        if self.finished > 0 {
+            shared.steady.cycle_finished();
+        }
         shared.finished += self.finished;
         shared.failed += self.failed;
         shared.cancelled += self.cancelled;

@@ -148,8 +148,7 @@ impl Inner {
             Indexed::Whole { bad_rows } => {
                 if bad_rows > 0 {
                     tracing::error!(bad_rows, "journal rows cannot be read; a major cycle finds what they named");
-                    let what = "rows of the commit journal".to_owned();
-                    self.parts.events.emit(Event::PoisonItem { what, count: bad_rows });
+                    self.alert("rows of the commit journal", bad_rows); // each counts when a round passes it
                 }
                 Ok(true)
             }
@@ -163,10 +162,16 @@ impl Inner {
                     why,
                     "how far the sweep of the journal is cannot be read; a major cycle has to come first"
                 );
-                self.shared.lock().steady.status.set_aside_total += 1;
+                self.shared.lock().steady.set_aside(1);
+                metrics::set_aside(1);
+                self.alert("how far the sweep between cycles is", 1);
                 Ok(false)
             }
         }
+    }
+
+    fn alert(&self, what: &str, count: u64) {
+        self.parts.events.emit(Event::PoisonItem { what: what.to_owned(), count });
     }
 }
 

@@ -60,7 +60,7 @@ impl SteadyShared {
             not_before: Duration::ZERO,
             failures: 0,
             last_commit: Duration::ZERO,
-            status: IncrementalStatus::new(),
+            status: IncrementalStatus::default(),
         }
     }
 
@@ -101,6 +101,17 @@ impl SteadyShared {
         (status.lag_orders, status.lag_nodes, status.lag_ms) = (None, None, None);
     }
 
+    /// Something could not be read and was passed over: a cycle finds what it named.
+    pub(super) fn set_aside(&mut self, items: u64) {
+        self.status.set_aside_total += items;
+        self.status.poison_items += items;
+    }
+
+    /// A cycle has finished: it found what was named by what was set aside before.
+    pub(in crate::worker) fn cycle_finished(&mut self) {
+        self.status.poison_items = 0;
+    }
+
     pub(in crate::worker) fn status(&self, now: Duration) -> Option<IncrementalStatus> {
         let (capacity_per_second, production_per_second) = (self.load.capacity(), self.load.production(now));
         let status = || IncrementalStatus { capacity_per_second, production_per_second, ..self.status.clone() };
@@ -130,10 +141,10 @@ impl SteadyShared {
             }
         }
         self.load.worked(round.nodes + round.passed, took);
+        self.set_aside(round.set_aside);
         let status = &mut self.status;
         status.deleted_total += round.nodes;
         status.passed_total += round.passed;
-        status.set_aside_total += round.set_aside;
         status.slices_total += round.slices;
         status.longest_slice_ms = status.longest_slice_ms.max(round.longest.as_secs_f64() * 1000.0);
         status.working_seconds += round.working.as_secs_f64();

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{incremental::RoundEnd, worker::Uncounted};
 
 /// What the sweep between cycles does now and did.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct IncrementalStatus {
     /// How its last round ended; absent before the first.
     pub last: Option<RoundEnd>,
@@ -25,6 +25,8 @@ pub struct IncrementalStatus {
     pub passed_total: u64,
     /// Nodes and journal rows that could not be read, left to a major cycle.
     pub set_aside_total: u64,
+    /// Those of them that no cycle has finished after, as far as this process knows.
+    pub poison_items: u64,
     /// Nodes that the index of the journal had no place for, left to a major cycle.
     pub unindexed_total: u64,
     /// Nodes marked as shared, which wait for a cycle when they are lost; absent where they are too many to be held.
@@ -43,29 +45,4 @@ pub struct IncrementalStatus {
     pub capacity_per_second: Option<f64>,
     /// Nodes per second that commits make it deal with; absent while no round measures it.
     pub production_per_second: Option<f64>,
-}
-
-impl IncrementalStatus {
-    /// Before anything was done or measured.
-    pub(super) const fn new() -> Self {
-        Self {
-            last: None,
-            uncounted: None,
-            failure: None,
-            lag_orders: None,
-            lag_nodes: None,
-            lag_ms: None,
-            deleted_total: 0,
-            passed_total: 0,
-            set_aside_total: 0,
-            unindexed_total: 0,
-            marks: None,
-            slices_total: 0,
-            slice_nodes: 0,
-            longest_slice_ms: 0.0,
-            working_seconds: 0.0,
-            capacity_per_second: None,
-            production_per_second: None,
-        }
-    }
 }
