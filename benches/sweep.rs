@@ -113,7 +113,7 @@ fn sweep_by_filter(store: &Arc<Store>, marked: &Marked) -> Result<(), Error> {
     };
     let mut report = SweepReport::begun();
     job.run(&mut Unsaved::default(), &mut report)?;
-    if report.deleted == 0 || report.kept != marked.mark.live_nodes() {
+    if report.deleted == 0 || report.kept != Some(marked.mark.live_nodes()) {
         return Err(format!("the sweep saw something else than the mark: {report:?}").into());
     }
     Ok(())

@@ -14,8 +14,8 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Ended, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
-    Reply, RetentionParts, Run, Share, StoreRecords, Trigger, TriggerConfig, TriggerState, events::NoEvents,
-    recovery::RecoveryConfig, snapshot::NodeFacts,
+    Reply, RetentionParts, Run, Share, StoreRecords, SweepChoice, Trigger, TriggerConfig, TriggerState,
+    events::NoEvents, mark::MarkChoice, recovery::RecoveryConfig, snapshot::NodeFacts,
 };
 use state_store::{CrashTail, Durability, Fault};
 use state_tests::{
@@ -435,6 +435,51 @@ fn killed_in_its_sweep(seed: u64) -> Rig {
     settle(&pruner);
     drop(pruner);
     rig.crashed(faulty.crash_image(CrashTail::Kept).unwrap())
+}
+
+/// The process dies before the first delete of a cycle that somebody waits for: the next one still knows that.
+#[test]
+fn a_cycle_that_somebody_waits_for_gives_the_space_back_also_after_a_restart() {
+    for waits in [true, false] {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Uniform, 160, 200);
+        let (rig, faulty) = rig.faulty();
+        let start = |rig: &Rig, every_orders: u64, act: Box<dyn FnMut(Moment) + Send>| {
+            let mut plan = rig.plan(160).by(MarkChoice::Scan, SweepChoice::Auto);
+            plan.config.small_store = 0;
+            let config =
+                PrunerConfig { every_orders: NonZeroU64::new(every_orders).unwrap(), ..plan.pruner_of_cycles() };
+            Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
+        };
+        let (dying, mut saves) = (faulty.clone(), 0);
+        let dies = Box::new(move |moment| {
+            saves += usize::from(moment == Moment::PhaseSaved);
+            if saves == 2 {
+                dying.freeze_after(0);
+            }
+        });
+        let pruner = start(&rig, if waits { 1_000_000 } else { 50 }, dies);
+        if waits {
+            assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+        }
+        pruner.committed(rig.chain.head());
+        while pruner.status().last.is_none() {
+            thread::yield_now();
+        }
+        drop(pruner);
+        let rig = rig.crashed(faulty.crash_image(CrashTail::Kept).unwrap());
+        let pruner = start(&rig, 1_000_000, Box::new(|_| ()));
+        settle(&pruner);
+        let run = runs(&pruner).pop().unwrap();
+        assert_eq!(run.trigger, if waits { Trigger::Operator } else { Trigger::Orders });
+        drop(pruner);
+        let certificate = rig.state_dir().join("certificates/cycle-00000001.json");
+        let certificate: serde_json::Value = serde_json::from_slice(&std::fs::read(certificate).unwrap()).unwrap();
+        let (sweep, way) = (&certificate["sweep"], if waits { "filter" } else { "delete" });
+        assert_eq!((&certificate["trigger"], &sweep["strategy"]), (&"resumed".into(), &way.into()), "{sweep}");
+        assert_eq!(sweep["reclaimed"], waits, "{sweep}");
+        check::exact(&rig.chain, "seed 160");
+    }
 }
 
 #[test]

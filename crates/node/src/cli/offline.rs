@@ -148,7 +148,7 @@ fn pruned(outcome: &PruneOutcome) -> String {
         lines.push(format!("          by {way}: {}", mark.why));
     }
     let sweep = &outcome.sweep;
-    let (gone, kept) = (number(sweep.deleted), number(sweep.kept));
+    let (gone, kept) = (number(sweep.deleted), sweep.kept.map_or_else(|| "an unknown number".to_owned(), number));
     if outcome.dry_run {
         let size = sweep.deleted_bytes.map_or_else(String::new, |size| format!(", {} before compression", bytes(size)));
         lines.push(format!("would delete {gone} nodes{size}, and keep {kept}"));

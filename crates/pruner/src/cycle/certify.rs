@@ -38,9 +38,10 @@ pub(super) struct Swept<'a> {
 /// Nodes deleted by the whole cycle. The count of an interrupted run may lack the range it died in; where nobody writes
 /// meanwhile and the mark counted every row, what is left tells exactly.
 fn deleted(env: &CycleEnv, marked: &Marked, swept: &Swept<'_>) -> Result<u64, PruneError> {
-    let (at_rest, kept) = (env.parts.store.head().is_none(), swept.report.kept);
-    match (at_rest, marked.report().present_nodes, marked.report().foreign_rows) {
-        (true, Some(nodes), Some(foreign)) => {
+    let at_rest = env.parts.store.head().is_none();
+    let (report, kept) = (marked.report(), swept.report.kept.filter(|_| at_rest));
+    match (kept, report.present_nodes, report.foreign_rows) {
+        (Some(kept), Some(nodes), Some(foreign)) => {
             let rows = nodes + foreign;
             let more = || PruneError::Invariant(format!("{kept} rows are left where the mark counted {rows}"));
             rows.checked_sub(kept).ok_or_else(more)

@@ -18,7 +18,8 @@ impl SweptSoFar {
 
     /// What the record of an interrupted cycle tells.
     pub(crate) fn by_earlier_processes(record: &PhaseRecord) -> Self {
-        Self { before: record.deleted, ..Self::nothing() }
+        let report = SweepReport { kept: None, ..SweepReport::begun() }; // what they passed is not in the record
+        Self { before: record.deleted, report }
     }
 
     /// Nodes that the cycle deleted.

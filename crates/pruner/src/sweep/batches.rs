@@ -86,7 +86,8 @@ fn delete(
     // whose bytes were spared nobody saw
     report.deleted_bytes = bytes.map(|bytes| bytes + slice.bytes).filter(|_| deleted.spared == 0);
     report.deleted += deleted.nodes;
-    (report.spared, report.kept) = (report.spared + spared, report.kept + slice.kept + spared);
+    report.spared += spared;
+    report.kept = report.kept.map(|kept| kept + slice.kept + spared);
     (report.foreign, report.ranges) = (report.foreign + slice.foreign, report.ranges + 1);
     cursor.advance(next, report.deleted, saved)
 }

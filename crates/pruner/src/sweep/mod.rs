@@ -54,8 +54,9 @@ pub struct SweepReport {
     pub deleted: u64,
     /// Bytes of the nodes deleted, before compression; absent where nobody saw them.
     pub deleted_bytes: Option<u64>,
-    /// Rows of the node family that remain in its files, counted from the files after the sweep.
-    pub kept: u64,
+    /// Rows of the node family that remain, counted from its files after the sweep, or row by row where its tombstones are left
+    /// to compaction; absent of such a one that went on behind what an earlier process had counted.
+    pub kept: Option<u64>,
     /// Versions outside the mark that were kept because they were created since the view. A filter counts one as often
     /// as the engine rewrites it.
     pub spared: u64,
@@ -186,7 +187,7 @@ impl SweepReport {
             why: String::new(),
             deleted: 0,
             deleted_bytes: None,
-            kept: 0,
+            kept: Some(0),
             spared: 0,
             foreign: 0,
             ranges: 0,
@@ -197,7 +198,7 @@ impl SweepReport {
 
     /// Another mark takes the place of the one that this tells of: what was deleted stays deleted, the rest is met again.
     pub(crate) fn begin_anew(&mut self) {
-        (self.kept, self.foreign, self.reclaimed) = (0, 0, false);
+        (self.kept, self.foreign, self.reclaimed) = (Some(0), 0, false);
     }
 
     /// Bytes of the nodes deleted so far, if somebody saw all of them.
@@ -261,6 +262,9 @@ impl SweepJob<'_> {
         let Way { strategy, reclaim, why } = self.outlook.way();
         (report.strategy, report.why) = (strategy, why);
         cursor.begin(strategy);
+        if cursor.position().is_none() {
+            report.kept = Some(0); // no row is behind it that somebody else counted
+        }
         self.show(Stage::Sweep, 0, cursor.position().as_deref());
         match strategy {
             SweepStrategy::Filter => {
@@ -278,9 +282,9 @@ impl SweepJob<'_> {
         }
         self.give_back(report)?;
         match (strategy, reclaim) {
-            (SweepStrategy::Nothing, _) => report.kept = self.outlook.rows(),
+            (SweepStrategy::Nothing, _) => report.kept = Some(self.outlook.rows()),
             (SweepStrategy::Delete, Reclaim::LeaveToCompaction) => {} // counted row by row
-            (SweepStrategy::Delete | SweepStrategy::Filter, _) => report.kept = self.rows_in_files()?,
+            (SweepStrategy::Delete | SweepStrategy::Filter, _) => report.kept = Some(self.rows_in_files()?),
         }
         Ok(())
     }
@@ -332,23 +336,23 @@ pub fn plan(
     outlook: &Outlook,
     control: &Control,
 ) -> Result<SweepReport, PruneError> {
-    let (mut report, mut bytes, mut hint) = (outlook.way().report(), 0, 0);
+    let (mut report, mut bytes, mut kept, mut hint) = (outlook.way().report(), 0, 0, 0);
     view.scan_nodes(&KeyRange::ALL, &mut |key, value| {
         match NodeHash::try_from(key) {
             Ok(hash) if !mark.contains(&hash, &mut hint) => {
                 report.deleted += 1;
                 bytes += value.len() as u64;
             }
-            Ok(_) => report.kept += 1,
+            Ok(_) => kept += 1,
             Err(_) => {
-                report.kept += 1; // not a node (I8)
+                kept += 1; // not a node (I8)
                 report.foreign += 1;
             }
         }
-        let slice = (report.deleted + report.kept).is_multiple_of(PLAN_SLICE);
+        let slice = (report.deleted + kept).is_multiple_of(PLAN_SLICE);
         if slice && control.ended().is_some() { Flow::Break(()) } else { Flow::Continue(()) }
     })?;
-    report.deleted_bytes = Some(bytes);
+    (report.kept, report.deleted_bytes) = (Some(kept), Some(bytes));
     control.ended().map_or(Ok(report), Err)
 }
 

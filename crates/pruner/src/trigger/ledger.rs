@@ -276,6 +276,12 @@ impl Ledger {
         self.open.as_ref().map(|open| open.trigger)
     }
 
+    /// What set off the newest run, if it has not ended but with its process.
+    pub(crate) fn set_off_by(&self) -> Option<Trigger> {
+        let interrupted = || self.runs.last().filter(|run| run.number == self.begun && run.outcome.is_none());
+        self.open().or_else(|| interrupted().map(|run| run.trigger))
+    }
+
     /// The last runs that ended, the newest last.
     pub(crate) fn runs(&self) -> &[Run] {
         &self.runs
