@@ -317,7 +317,7 @@ fn a_panic_at_any_write_of_a_round_leaves_nobody_waiting() {
             });
             let (to, asker, (answer, answers)) =
                 (rig.chain.head().minus(2).unwrap(), Arc::clone(&pruner), mpsc::channel());
-            thread::spawn(move || answer.send(asker.rollback(to, Batch::new())));
+            thread::Builder::new().spawn(move || answer.send(asker.rollback(to, Batch::new()))).unwrap();
             let rolled = answers.recv_timeout(Duration::from_secs(60)); // only one that waits for ever takes longer
             rolled.expect(&context).expect(&context);
             assert_eq!(rig.chain.head(), to, "{context}");
