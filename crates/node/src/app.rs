@@ -1,9 +1,9 @@
 //! A running node: what is built in which order, and what is torn down in which.
 //!
 //! Build: store, events, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting,
-//! the mempool drains into last blocks, the pruner stops and lets go of its locks, what happened is written down and
-//! synced, the store closes. Dropping the node without stopping it is
-//! like a kill: safe, and what waited is lost.
+//! the mempool drains into last blocks, connections drain and are cut off then, the pruner stops and lets go of its locks,
+//! what happened is written down and synced, the store closes. No step waits for a client, and none is left out because
+//! one before it failed. Dropping the node without stopping it is like a kill: safe, and what waited is lost.
 
 use std::{
     net::SocketAddr,
@@ -21,18 +21,23 @@ use state_pruner::{
 };
 use state_store::{Batch, NativeChain, RESERVE_FILE, Reserve, RocksBackend, RocksConfig, Store, Table};
 use state_tree::{Order, RoochLayout};
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    task::{JoinHandle, spawn_blocking},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     chain::{BlockObserver, Chain, ChainError, Produced, Producer},
     config::Config,
-    http::{self, Node, NodeParts, Snapshots},
+    http::{self, Node, NodeParts, Server, Snapshots},
     telemetry,
 };
 
 /// How long open connections may take to end once the node stops.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what still reads for a connection that was cut off may take.
+const LAST_READS: Duration = Duration::from_secs(5);
 /// How long the disk may take to write down what happened.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// How often the recorder of metrics tidies up.
@@ -46,7 +51,7 @@ pub struct App {
     events: Arc<EventJournal>,
     snapshots: Arc<Snapshots>,
     producer: Producer,
-    server: JoinHandle<std::io::Result<()>>,
+    server: Server,
     upkeep: JoinHandle<()>,
     stop: CancellationToken,
 }
@@ -71,7 +76,7 @@ impl App {
         let snapshots = Arc::new(Snapshots::new(config.store_dir(), Arc::clone(&clock)));
         let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);
         let config = config.clone();
-        let opened = tokio::task::spawn_blocking(move || Core::open(&config, clock)).await??;
+        let opened = spawn_blocking(move || Core::open(&config, clock)).await??;
         let Core { chain, pruner, retention, events, producer } = opened;
         let stop = CancellationToken::new();
         let parts = NodeParts {
@@ -85,7 +90,7 @@ impl App {
             stop: stop.clone(),
         };
         let node = Arc::new(Node::new(id, parts, patience));
-        let server = axum::serve(listener, http::router(node)).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let server = Server::start(listener, http::router(node), stop.clone()).context("starting HTTP")?;
         let upkeep = tokio::spawn(async move {
             let mut timer = tokio::time::interval(UPKEEP);
             loop {
@@ -93,7 +98,6 @@ impl App {
                 metrics.run_upkeep();
             }
         });
-        let server = tokio::spawn(async move { server.await });
         Ok(Self { address, chain, pruner, events, snapshots, producer, server, upkeep, stop })
     }
 
@@ -115,38 +119,51 @@ impl App {
     /// Stops accepting, commits what waits, stops the pruner and closes the store.
     ///
     /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
-    pub async fn stop(self) -> anyhow::Result<()> {
+    pub async fn stop(self) -> anyhow::Result<Stopped> {
         let Self { chain, pruner, events, snapshots, mut producer, mut server, upkeep, stop, .. } = self;
         snapshots.stop(); // a capture ends, and leaves nothing
         stop.cancel(); // no new connections; requests that wait for a block get it
-        let drained = tokio::task::spawn_blocking(move || {
+        let drained = spawn_blocking(move || {
             producer.finish();
             drop(producer);
         });
-        drained.await.context("draining the mempool")?;
-        match tokio::time::timeout(PATIENCE, &mut server).await {
-            Ok(served) => served.context("the HTTP task")?.context("serving HTTP")?,
-            Err(_) => {
-                tracing::warn!("some connections did not end in time");
-                server.abort();
-            }
-        }
+        let drained = drained.await.context("draining the mempool");
+        let served = server.drain(PATIENCE).await.context("serving HTTP");
+        let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
-        tokio::task::spawn_blocking(move || {
-            events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
-            drop(pruner); // stops the running cycle between two slices, joins its thread, lets go of its locks
-            match events.stop(LAST_EVENTS) {
-                Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
-            }
-            let flushed = chain.store().backend().flush();
-            drop(chain);
-            flushed
-        })
-        .await
-        .context("closing the store")?
-        .context("flushing the store")?;
-        Ok(())
+        let closed = spawn_blocking(move || close((chain, pruner), &events)).await.context("closing the store");
+        drained.and(served).and(ended)?;
+        closed?
     }
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The store is closed.
+    Whole,
+    /// A read still has the store open, on a thread that nobody can end: [`crate::shutdown::leave`] the process.
+    StillRead,
+}
+
+/// The end of what works below HTTP.
+fn close((chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>), events: &EventJournal) -> anyhow::Result<Stopped> {
+    events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
+    if let Some(pruner) = pruner {
+        pruner.stop(); // by name: a read that does not end shares it
+    }
+    match events.stop(LAST_EVENTS) {
+        Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
+    }
+    let store = Arc::downgrade(chain.store());
+    let flushed = chain.store().backend().flush();
+    drop(chain);
+    flushed.context("flushing the store")?;
+    if store.strong_count() == 0 {
+        return Ok(Stopped::Whole);
+    }
+    tracing::warn!("a read of a request does not end: the process ends without it");
+    Ok(Stopped::StillRead)
 }
 
 /// The parts below HTTP.

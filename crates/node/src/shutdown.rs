@@ -1,42 +1,56 @@
 //! Ending on a signal: the first asks, the second insists.
+//!
+//! Promises: signals have a thread of their own, so the second one counts also while the store is being opened, while a
+//! disk hangs, and after the runtime of the command is gone. The process then ends without any teardown, not that of its
+//! libraries either: the engine would wait in it for the compactions at work. What was acknowledged is on disk.
 
-use std::io;
+use std::{io, thread::Builder};
 
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals as Incoming,
+    low_level,
+};
+use tokio_util::sync::CancellationToken;
 
 /// The exit code of a process that was told twice to end.
 const INTERRUPTED: i32 = 130;
 
-/// SIGINT and SIGTERM from now on.
+/// SIGINT and SIGTERM from now on, for the rest of the process.
 #[derive(Debug)]
 pub struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
+    told: CancellationToken,
 }
 
 impl Signals {
-    /// Listens; call within a runtime.
+    /// Listens. The second signal ends the process at once after these last words.
     ///
-    /// Errors: the system refuses.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    /// Errors: the system refuses a handler or a thread.
+    pub fn listen(last_words: impl FnOnce() + Send + 'static) -> io::Result<Self> {
+        let mut incoming = Incoming::new([SIGINT, SIGTERM])?;
+        let told = CancellationToken::new();
+        let tell = told.clone();
+        Builder::new().name("signals".to_owned()).spawn(move || {
+            let mut signals = incoming.forever();
+            if signals.next().is_some() {
+                tell.cancel();
+            }
+            if signals.next().is_some() {
+                last_words();
+                leave(INTERRUPTED);
+            }
+        })?;
+        Ok(Self { told })
     }
 
-    /// Waits for the next one.
-    pub async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
+    /// Waits for the first one; returns at once if it has come.
+    pub async fn told(&self) {
+        self.told.cancelled().await;
     }
+}
 
-    /// Ends the process at the next one after these last words, without any teardown: what was acknowledged is on disk.
-    pub fn exit_at_next(mut self, last_words: impl FnOnce() + Send + 'static) {
-        tokio::spawn(async move {
-            self.next().await;
-            tracing::warn!("told twice to stop: exiting at once");
-            last_words();
-            std::process::exit(INTERRUPTED);
-        });
-    }
+/// Ends the process without any teardown. For when what would have to be torn down still works, and all that counts is
+/// on disk.
+pub fn leave(code: i32) -> ! {
+    low_level::exit(code)
 }

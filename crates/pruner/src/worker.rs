@@ -112,11 +112,11 @@ enum Message {
     Stop,
 }
 
-/// The background pruner. Dropping it stops it.
+/// The background pruner. Dropping it stops it; whoever shares it stops it by name, because it is dropped with its last owner.
 pub struct Pruner {
     inner: Arc<Inner>,
     inbox: SyncSender<Message>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl std::fmt::Debug for Pruner {
@@ -196,7 +196,7 @@ impl Pruner {
         });
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the pruner thread cannot start: {error}")))?;
-        Ok(Self { inner, inbox, thread: Some(thread) })
+        Ok(Self { inner, inbox, thread: Mutex::new(Some(thread)) })
     }
 
     /// Tells that an order was committed. Returns at once.
@@ -254,8 +254,10 @@ impl Pruner {
     }
 }
 
-impl Drop for Pruner {
-    fn drop(&mut self) {
+impl Pruner {
+    /// Stops for good: what is at work ends at its next checkpoint and goes on after the next start, waits end at once, locks
+    /// are released. Returns when the worker has ended. Stopped before, there is nothing to do. Not for the worker itself.
+    pub fn stop(&self) {
         let running = {
             let mut shared = self.inner.shared.lock();
             shared.life = Life::Stopping; // a cycle begins under the same lock, so none can begin unseen
@@ -267,9 +269,16 @@ impl Drop for Pruner {
         match self.inbox.send(Message::Stop) {
             Ok(()) | Err(_) => {}
         }
-        if let Some(Err(_)) = self.thread.take().map(JoinHandle::join) {
+        let mut thread = self.thread.lock(); // whoever stops it too waits here for the same end
+        if let Some(Err(_)) = thread.take().map(JoinHandle::join) {
             tracing::error!("the pruner thread panicked outside a cycle");
         }
+    }
+}
+
+impl Drop for Pruner {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn follow(
     let newest = read.range.map_or(0, |(_, last)| last).max(filter.after.map_or(0, |after| after));
     let runtime = work::runtime().map_err(|error| failed(&error))?;
     runtime.block_on(async {
-        let mut signals = Signals::listen().map_err(|error| failed(&error))?;
+        let signals = Signals::listen(|| {}).map_err(|error| failed(&error))?;
         let followed = async {
             match &source.url {
                 Some(url) => of_node(url, newest, &mut printer).await,
@@ -37,7 +37,7 @@ pub(super) fn follow(
         };
         tokio::select! {
             followed = followed => followed,
-            () = signals.next() => Ok(()),
+            () = signals.told() => Ok(()),
         }
     })
 }

@@ -15,11 +15,11 @@ use super::{
     work,
 };
 use crate::{
-    app::App,
+    app::{App, Stopped},
     chain::ChainStatus,
     config::Config,
     load::{Client, ClientError, Load, LoadPlan, LoadReport},
-    shutdown::Signals,
+    shutdown::{Signals, leave},
     telemetry,
 };
 
@@ -39,26 +39,26 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
     let ran = telemetry::install_logs(&config.log).map_err(anyhow::Error::from);
     let ran = ran.and_then(|()| work::runtime()?.block_on(serve(&config, args)));
     match ran {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Stopped::Whole) => ExitCode::SUCCESS,
+        Ok(Stopped::StillRead) => leave(0), // a teardown would meet what still reads
         Err(error) => output.failed(&Failure::new("start", format!("{error:#}"))),
     }
 }
 
-async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<()> {
-    let mut signals = Signals::listen()?;
+async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<Stopped> {
+    let signals = Signals::listen(|| tracing::warn!("told twice to stop: the process ends at once"))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let app = App::start(config, Arc::clone(&clock)).await?;
+    let app = start_between(&signals, App::start(config, Arc::clone(&clock))).await?;
     tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
     let stop = CancellationToken::new();
     let load = args.load.map(|own| own_load(own, &app, &clock)).transpose()?;
     let mut driving = load.clone().map(|load| tokio::spawn(drive_own(load, stop.clone())));
     let show = Show { app: &app, load: load.as_deref(), clock: &*clock };
     tokio::select! {
-        () = signals.next() => {}
+        () = signals.told() => {}
         () = elapsed(args.seconds) => {}
         () = show.forever() => {}
     }
-    signals.exit_at_next(|| {});
     tracing::info!("stopping: what waits is committed first");
     stop.cancel();
     let driven = match &mut driving {
@@ -66,9 +66,23 @@ async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<()> {
         None => Ok(()),
     };
     let told = summary(&app).await;
-    app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip the teardown
+    let stopped = app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
     tracing::info!("{}", told?);
-    driven
+    driven.map(|()| stopped)
+}
+
+/// An opening is not broken off, which would leave it at work behind our back: one that a signal interrupts ends, and what it
+/// opened is closed in order.
+async fn start_between(signals: &Signals, starting: impl Future<Output = anyhow::Result<App>>) -> anyhow::Result<App> {
+    tokio::pin!(starting);
+    tokio::select! {
+        biased;
+        app = &mut starting => return app,
+        () = signals.told() => {
+            tracing::info!("told to stop while the node opens: it closes again once it is open");
+        }
+    }
+    starting.await
 }
 
 /// Waits for the last requests, but not for ever, and tells what the load did.
@@ -267,7 +281,7 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<LoadReport> {
         batch: args.batch,
     };
     work::runtime()?.block_on(async {
-        let mut signals = Signals::listen()?;
+        let signals = Signals::listen(move || output.fail(&work::cut_short()))?;
         let load = Arc::new(Load::new(plan, Client::new(&args.url)?, Arc::new(SystemClock::new())));
         let stop = CancellationToken::new();
         let mut running = tokio::spawn(Arc::clone(&load).run(stop.clone()));
@@ -279,12 +293,11 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<LoadReport> {
             tokio::select! {
                 biased; // a tick at the end would tell the result twice
                 done = &mut running => return Ok(done??),
-                () = signals.next() => ending = true,
+                () = signals.told() => ending = true,
                 () = &mut seconds => ending = true,
                 _ = timer.tick() => tracing::info!("so far {}", brief_load(&load.report())),
             }
         }
-        signals.exit_at_next(move || output.fail(&work::cut_short()));
         stop.cancel();
         Ok(running.await??)
     })

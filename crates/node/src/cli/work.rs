@@ -35,19 +35,18 @@ pub(super) fn steered<T: Send + 'static>(
     let failed = |error: &dyn std::fmt::Display| output.failed(&Failure::new("internal", error));
     let runtime = runtime().map_err(|error| failed(&error))?;
     let done = runtime.block_on(async {
-        let mut signals = Signals::listen()?;
+        let signals = Signals::listen(move || output.fail(&cut_short()))?;
         let mut job = tokio::task::spawn_blocking(work);
         let mut timer = tokio::time::interval(TICK);
         loop {
             tokio::select! {
                 done = &mut job => return Ok::<_, std::io::Error>(done),
-                () = signals.next() => break,
+                () = signals.told() => break,
                 _ = timer.tick() => tick(),
             }
         }
         tracing::warn!("stopping at the next checkpoint; a second signal ends the process at once");
         control.stop();
-        signals.exit_at_next(move || output.fail(&cut_short()));
         Ok(job.await)
     });
     match done {

@@ -11,6 +11,7 @@ mod query;
 mod read;
 mod retain;
 mod rollback;
+mod server;
 mod snapshot;
 mod submit;
 mod validate;
@@ -38,6 +39,7 @@ use crate::{
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
+pub use server::Server;
 pub use snapshot::Snapshots;
 pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof, WireProofError, WireReceipt};
 

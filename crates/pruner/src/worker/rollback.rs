@@ -41,7 +41,9 @@ impl Pruner {
         let inner = &*self.inner;
         let at_work = {
             let mut shared = inner.shared.lock();
-            shared.life = Life::RollingBack; // what begins does so under the same lock, so nothing can begin unseen
+            if shared.life == Life::Serving {
+                shared.life = Life::RollingBack; // what begins does so under the same lock, so nothing can begin unseen
+            }
             [shared.running.clone(), shared.steady.control.clone()]
         };
         let alone = Alone(self);
@@ -74,7 +76,11 @@ struct Alone<'a>(&'a Pruner);
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        self.0.inner.shared.lock().life = Life::Serving;
+        let mut shared = self.0.inner.shared.lock();
+        if shared.life == Life::RollingBack {
+            shared.life = Life::Serving; // a stop that came meanwhile stays one
+        }
+        drop(shared);
         self.0.wake();
     }
 }
