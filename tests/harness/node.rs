@@ -3,8 +3,11 @@
 use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Output, Stdio},
-    sync::Arc,
+    process::{Child, ChildStderr, Command, ExitStatus, Output, Stdio},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -53,7 +56,11 @@ pub struct Node {
     client: Client,
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
+    /// Disconnected once it has closed its log, so when it has ended.
+    ended: Receiver<()>,
 }
+
+type Lines = std::io::Lines<BufReader<ChildStderr>>;
 
 impl Node {
     /// Starts a node from the shipped configuration with its data in `data` and these settings.
@@ -68,24 +75,42 @@ impl Node {
         Self::spawn(command, data, settings)
     }
 
-    fn spawn(mut command: Command, data: &Path, settings: &[&str]) -> Self {
+    /// Starts one that is held before it serves: nothing can be asked of it.
+    pub fn held(data: &Path, settings: &[&str]) -> Self {
+        let (process, lines) = Self::process(Command::new(binary()), data, settings);
+        Self::logging(process, String::new(), (Arc::default(), lines))
+    }
+
+    fn process(mut command: Command, data: &Path, settings: &[&str]) -> (Child, Lines) {
         command.arg("start").arg("--config").arg(repository().join("config/node.toml"));
         command.arg("--set").arg(format!("node.data_dir={}", data.display()));
         command.args(["--set", "node.listen=127.0.0.1:0"]);
         command.args(settings.iter().flat_map(|setting| ["--set", setting]));
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        (process, lines)
+    }
+
+    fn spawn(command: Command, data: &Path, settings: &[&str]) -> Self {
+        let (process, mut lines) = Self::process(command, data, settings);
         let log: Arc<Mutex<Vec<String>>> = Arc::default();
-        let url = lines.by_ref().find_map(|line| {
+        let url = lines.by_ref().map(Result::unwrap).find_map(|line| {
             let url = line.split_whitespace().find(|word| word.starts_with("http://")).map(str::to_owned);
             log.lock().push(line);
             url
         });
         let url = url.unwrap_or_else(|| panic!("the node does not serve: {:#?}", log.lock()));
-        let kept = Arc::clone(&log);
-        let reader = thread::Builder::new().spawn(move || lines.for_each(|line| kept.lock().push(line))).unwrap();
-        let client = Client::builder().no_proxy().build().unwrap();
-        Self { process, url, client, log, reader: Some(reader) }
+        Self::logging(process, url, (log, lines))
+    }
+
+    fn logging(process: Child, url: String, (log, lines): (Arc<Mutex<Vec<String>>>, Lines)) -> Self {
+        let (kept, (alive, ended)) = (Arc::clone(&log), mpsc::channel());
+        let reader = thread::Builder::new().spawn(move || {
+            lines.map(Result::unwrap).for_each(|line| kept.lock().push(line));
+            drop(alive);
+        });
+        let (reader, client) = (Some(reader.unwrap()), Client::builder().no_proxy().build().unwrap());
+        Self { process, url, client, log, reader, ended }
     }
 
     /// Its address.
@@ -172,9 +197,29 @@ impl Node {
     }
 
     /// Sends a signal and waits for the end; what it logged comes with its exit status.
-    pub fn stop(mut self, signal: Signal) -> (ExitStatus, String) {
-        let pid = Pid::from_child(&self.process);
-        kill_process(pid, signal).unwrap();
+    pub fn stop(self, signal: Signal) -> (ExitStatus, String) {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Waits until it has logged this.
+    pub fn until_logged(&self, text: &str) {
+        let clock = SystemClock::new();
+        while !self.log().contains(text) {
+            assert!(clock.monotonic() < PATIENCE, "waiting for {text:?}\n{}", self.log());
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for its end; what it logged comes with its exit status.
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let ended = self.ended.recv_timeout(PATIENCE);
+        assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "it does not end\n{}", self.log());
         let status = self.process.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();
         (status, self.log())

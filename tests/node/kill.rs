@@ -25,7 +25,7 @@ pub(crate) const SETTINGS: [&str; 7] = [
 ];
 
 /// A sweep this slow is caught at its first range.
-const SLOW: &str = "pruner.io_limit=256 KiB";
+pub(crate) const SLOW: &str = "pruner.io_limit=256 KiB";
 
 pub(crate) fn verified(data: &Path) -> Value {
     let db = data.join("store").display().to_string();
@@ -40,7 +40,7 @@ fn orders(node: &Node, at_least: u64) {
 }
 
 /// Holds a cycle in the phase; whether it was caught there.
-fn hold_in(node: &Node, phase: &str) -> bool {
+pub(crate) fn hold_in(node: &Node, phase: &str) -> bool {
     assert!(node.prune("run"));
     loop {
         let held = node.prune("pause");

@@ -6,3 +6,4 @@ mod journal;
 mod kill;
 mod load;
 mod points;
+mod stop;
