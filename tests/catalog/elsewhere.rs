@@ -9,7 +9,12 @@ use std::{
 };
 
 use state_store::{Backend as _, RocksBackend};
-use state_tests::{chain::Chain, rig::SMALL, skip::skipped, workload::Profile};
+use state_tests::{
+    chain::Chain,
+    rig::SMALL,
+    skip::{Lack, skipped},
+    workload::Profile,
+};
 
 /// Copies after which one was caught while it was made.
 const ATTEMPTS: usize = 50;
@@ -20,7 +25,7 @@ fn a_copy_whose_folder_is_taken_away_ends_before_it_is_whole() {
     let (shared, dir) = (Path::new("/dev/shm"), tempfile::tempdir().unwrap());
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
     if device(shared).map_or(true, |other| other == device(dir.path()).unwrap()) {
-        return skipped("a copy to another device", "there is no other device at /dev/shm");
+        return skipped("a copy to another device", Lack::Other, "there is no other device at /dev/shm");
     }
     let backend = std::sync::Arc::new(RocksBackend::open(&dir.path().join("store"), &SMALL).unwrap());
     let chain = Chain::open(backend.clone());

@@ -7,7 +7,10 @@ use std::{
 };
 
 use serde_json::Value;
-use state_tests::{folder, node, skip::skipped};
+use state_tests::{
+    folder, node,
+    skip::{Lack, skipped},
+};
 
 use crate::support::{Place, id};
 
@@ -21,7 +24,7 @@ fn a_store_of_another_owner_is_copied_where_it_cannot_be_linked() {
     fs::set_permissions(place.path(""), open).unwrap();
     fs::create_dir(place.catalog_dir()).unwrap();
     if chown(place.catalog_dir(), Some(NOBODY), Some(NOBODY)).is_err() {
-        return skipped("a store of another owner", "only root has another user at hand");
+        return skipped("a store of another owner", Lack::Users, "only root has another user at hand");
     }
     let as_nobody = |program: &str| {
         let mut command = Command::new("setpriv");
@@ -33,7 +36,11 @@ fn a_store_of_another_owner_is_copied_where_it_cannot_be_linked() {
     let linked = as_nobody("ln").args([table.clone(), place.catalog_dir().join("link")]).output();
     let reached = as_nobody(&binary).arg("--version").output();
     if !linked.is_ok_and(|linked| !linked.status.success()) || !reached.is_ok_and(|ran| ran.status.success()) {
-        return skipped("a store of another owner", "links are allowed here, or the binary is out of reach");
+        return skipped(
+            "a store of another owner",
+            Lack::Other,
+            "links are allowed here, or the binary is out of reach",
+        );
     }
     let before = folder::digests(place.db());
     let made = as_nobody(&binary).args(place.creating(&[])).output().unwrap();
@@ -71,7 +78,11 @@ fn a_catalog_is_not_made_where_its_folder_cannot_be_made_durable() {
     fs::set_permissions(&above, open).unwrap();
     let told = made.map_or(Value::Null, |made| serde_json::from_slice(&made.stdout).unwrap_or(Value::Null));
     if told.is_null() {
-        return skipped("a catalog that is not durable", "only root has another user at hand, or setpriv is missing");
+        return skipped(
+            "a catalog that is not durable",
+            Lack::Users,
+            "only root has another user at hand, or setpriv is missing",
+        );
     }
     assert_eq!(told["error"]["code"], "permission", "{told:#}");
     assert!(told["error"]["message"].as_str().unwrap().contains("above"), "{told:#}");

@@ -9,7 +9,8 @@ use std::{
 };
 
 use state_pruner::{
-    Certificate, Command, Ended, Freeze, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, Verdict, Verification,
+    Certificate, Command, Ended, Freeze, Pause, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, Verdict,
+    Verification,
 };
 use state_store::{Backend, FaultyBackend, MemoryBackend};
 use state_tests::{
@@ -350,4 +351,41 @@ fn a_cancelled_cycle_is_no_failed_one() {
     let rig = rig.restart();
     let (pruner, _outcomes) = start(&rig, Arc::new(RoochLayout));
     assert_eq!(pruner.status().last.unwrap().ended, Ended::Cancelled, "and the next process knows");
+}
+
+/// A node shares its pruner with requests, and one of them may outlive its end.
+#[test]
+fn a_pruner_that_somebody_shares_ends_when_it_is_stopped_and_leaves_its_sweep_to_the_next_start() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 118, 30);
+    let ((deleting, begun), (go_on, held)) = (mpsc::channel(), mpsc::channel::<()>());
+    let act = move |moment| {
+        if moment == Moment::Deleting && deleting.send(()).is_ok() {
+            let _: Result<(), mpsc::RecvError> = held.recv(); // until the test lets go of its end
+        }
+    };
+    let (pruner, _outcomes) = start_with(&rig, Arc::new(RoochLayout), act);
+    let pruner = Arc::new(pruner);
+    let shared = Arc::clone(&pruner);
+    begun.recv().unwrap(); // it is due, and sweeps
+    thread::scope(|scope| {
+        let stopping = scope.spawn(move || pruner.stop());
+        until(&shared, |shared| {
+            assert_eq!(shared.command(Command::Pause), Reply::Accepted);
+            shared.status().pause == Pause::No // a stop is final, so it has come
+        });
+        drop((go_on, begun));
+        stopping.join().unwrap();
+    });
+    shared.stop(); // there is nothing left to do
+    let status = shared.status();
+    assert_eq!((status.running, status.cycles_finished, status.lock.is_none()), (false, 0, true), "{status:?}");
+    rig.chain.grow(Profile::Tables, 119, 20);
+    shared.committed(rig.chain.head());
+    assert!(!shared.status().running, "nothing begins any more");
+    let rig = rig.restart();
+    let (pruner, outcomes) = start(&rig, Arc::new(RoochLayout));
+    outcomes.recv().unwrap();
+    drop(pruner);
+    check::complete(&rig.chain, "after the next start");
 }

@@ -30,7 +30,7 @@ fn base() -> Rig {
     rig
 }
 
-fn start(rig: &Rig, plan: Plan, hooks: &Hooks, layout: Arc<dyn NodeLayout>) -> Pruner {
+pub(crate) fn start(rig: &Rig, plan: Plan, hooks: &Hooks, layout: Arc<dyn NodeLayout>) -> Pruner {
     let config = PrunerConfig {
         recovery: RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() },
         ..plan.pruner_of_cycles()
@@ -45,7 +45,7 @@ fn rest(pruner: &Pruner) {
 }
 
 /// Asks for a cycle and waits for its end.
-fn run(pruner: &Pruner) -> Option<Ended> {
+pub(crate) fn run(pruner: &Pruner) -> Option<Ended> {
     rest(pruner);
     let ended = |status: PrunerStatus| status.cycles_finished + status.cycles_failed;
     let before = ended(pruner.status());

@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::skip::skipped;
+use crate::skip::{Lack, skipped};
 
 /// A mounted file system; unmounted when it goes out of scope.
 pub struct Device(TempDir);
@@ -23,7 +23,7 @@ impl Device {
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(dir));
         }
-        skipped(test, "it needs the right to mount a file system in memory");
+        skipped(test, Lack::Mounts, "it needs the right to mount a file system in memory");
         None
     }
 

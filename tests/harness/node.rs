@@ -57,7 +57,7 @@ pub struct Node {
     log: Arc<Mutex<Vec<String>>>,
     reader: Option<JoinHandle<()>>,
     /// Disconnected once it has closed its log, so when it has ended.
-    ended: Receiver<()>,
+    ended: Mutex<Receiver<()>>,
 }
 
 type Lines = std::io::Lines<BufReader<ChildStderr>>;
@@ -110,7 +110,7 @@ impl Node {
             drop(alive);
         });
         let (reader, client) = (Some(reader.unwrap()), Client::builder().no_proxy().build().unwrap());
-        Self { process, url, client, log, reader, ended }
+        Self { process, url, client, log, reader, ended: Mutex::new(ended) }
     }
 
     /// Its address.
@@ -218,7 +218,7 @@ impl Node {
 
     /// Waits for its end; what it logged comes with its exit status.
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let ended = self.ended.recv_timeout(PATIENCE);
+        let ended = self.ended.get_mut().recv_timeout(PATIENCE);
         assert_eq!(ended, Err(RecvTimeoutError::Disconnected), "it does not end\n{}", self.log());
         let status = self.process.wait().unwrap();
         self.reader.take().unwrap().join().unwrap();

@@ -14,7 +14,10 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{folder, skip::skipped};
+use crate::{
+    folder,
+    skip::{Lack, skipped},
+};
 
 /// One of the shared stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Shared {
         let Some(original) = self.original() else {
             let why = format!("{} is not at {}", self.archive(), folder_of_archives().display());
             assert!(std::env::var_os(FOLDER).is_none(), "{FOLDER} is set, and {why}");
-            skipped(test, &why);
+            skipped(test, Lack::Other, &why);
             return None;
         };
         let dir = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ use state_tests::{
     offline::{prune, request, verify},
     rig::{Engine, Rig},
     shared::Shared,
-    skip::skipped,
+    skip::{Lack, skipped},
     workload::Profile,
 };
 use tempfile::TempDir;
@@ -186,7 +186,7 @@ fn a_store_without_permission_is_refused_and_untouched() {
         return;
     };
     if !is_root() || Command::new("setpriv").arg("--version").output().is_err() {
-        return skipped("no permission", "it needs root and setpriv to become somebody else");
+        return skipped("no permission", Lack::Users, "it needs root and setpriv to become somebody else");
     }
     let open_to_all = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     open_to_all(store.dir(), 0o755);
@@ -257,7 +257,7 @@ fn a_full_disk_before_the_sweep_is_refused_and_the_store_is_untouched() {
         return;
     };
     let Some(disk) = Disk::of(16) else {
-        return skipped("full disk before", "it needs root to mount a small disk");
+        return skipped("full disk before", Lack::Mounts, "it needs root to mount a small disk");
     };
     folder::copy(&store.db(), &disk.path());
     for sweep in [SweepChoice::Filter, SweepChoice::Delete] {
@@ -286,7 +286,7 @@ fn a_disk_that_fills_during_a_sweep_loses_nothing_and_the_next_prune_is_exact() 
             return;
         };
         let Some(disk) = Disk::of(150) else {
-            return skipped("full disk during", "it needs root to mount a small disk");
+            return skipped("full disk during", Lack::Mounts, "it needs root to mount a small disk");
         };
         let expected = store.windows().into_iter().find(|expected| expected.keep_last == 100).unwrap();
         folder::copy(&store.db(), &disk.path());

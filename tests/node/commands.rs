@@ -8,7 +8,7 @@ use state_tests::{
     damage, folder,
     node::{self, Node},
     shared::Shared,
-    skip::skipped,
+    skip::{Lack, skipped},
 };
 
 /// Fields that must be in an object, dotted.
@@ -187,7 +187,11 @@ fn the_health_of_a_store_is_told_where_nothing_may_be_written() {
         Command::new("unshare").args(["-m", "sh", "-c", &mount, "sh", &path, &binary]).output()
     };
     if !read_only("true").is_ok_and(|made| made.status.success()) {
-        return skipped("the health of a store that may not be written", "no mounts of its own are allowed here");
+        return skipped(
+            "the health of a store that may not be written",
+            Lack::Mounts,
+            "no mounts of its own are allowed here",
+        );
     }
     assert!(!read_only("touch \"$1/file\"").unwrap().status.success(), "the folder may be written after all");
     let asked = || {

@@ -130,13 +130,12 @@ fn a_node_ends_in_order_beside_a_request_a_stream_and_a_read_that_never_end() {
 
 /// Whatever file the engine makes next hangs it for ever.
 fn hang_the_next_files(store: &Path) {
-    let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<u64>().map_or(None, Some);
-    let files = fs::read_dir(store).unwrap().map(|entry| entry.unwrap());
-    let named = files.filter_map(|entry| {
-        let name = entry.file_name().into_string().unwrap();
-        name.strip_prefix("MANIFEST-").map_or_else(|| number(entry.path()), |digits| digits.parse().map_or(None, Some))
+    let names = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let numbers = names.filter_map(|name| {
+        let digits: String = name.chars().filter(char::is_ascii_digit).collect();
+        (!digits.is_empty()).then(|| digits.parse::<u64>().unwrap())
     });
-    let newest = named.max().unwrap();
+    let newest = numbers.max().unwrap();
     (newest + 1..newest + NEXT_FILES).for_each(|number| pipe(&store.join(format!("{number:06}.sst"))));
 }
 

@@ -58,7 +58,7 @@ fn no_command_waits_for_a_terminal() {
     assert_eq!(object(&unreachable)["error"]["code"], "unreachable");
     let load = run(&["load", "--url", "http://127.0.0.1:9", "--for", "1", "--json"]);
     assert_eq!(load.status.code(), Some(1));
-    assert_eq!(object(&load)["error"]["code"], "load");
+    assert_eq!(object(&load)["error"]["code"], "unreachable");
 }
 
 #[test]

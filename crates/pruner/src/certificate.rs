@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use state_store::{Point, Space, StoreError, reached};
+use state_store::{FileCall, Point, Space, StoreError, ask, reached};
 
 use crate::{
     error::PruneError,
@@ -307,7 +307,8 @@ fn split_digest(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Cycles that failed left no certificate, so the newest are counted, not numbered.
 fn remove_old(folder: &Path) -> Result<(), PruneError> {
     let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(files::failed(folder))? {
+    let entries = ask(FileCall::List, folder).and_then(|()| std::fs::read_dir(folder));
+    for entry in entries.map_err(files::failed(folder))? {
         let name = entry.map_err(files::failed(folder))?.file_name();
         if name.to_str().is_some_and(|name| name.starts_with("cycle-") && name.ends_with(".json")) {
             names.push(name);

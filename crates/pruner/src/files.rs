@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use state_store::StoreError;
+use state_store::{FileCall, StoreError, ask};
 
 use crate::error::PruneError;
 
@@ -35,21 +35,33 @@ pub(crate) fn failed_as<E: From<StoreError>, F: Fn(PathBuf, io::Error) -> E>(
 
 /// Creates a folder and everything above it.
 pub(crate) fn create_dir(path: &Path) -> Result<(), PruneError> {
-    fs::create_dir_all(path).map_err(failed(path))
+    ask(FileCall::Create, path).and_then(|()| fs::create_dir_all(path)).map_err(failed(path))
 }
 
 /// Replaces the file by `bytes`, durably: afterwards it holds either what it held or all of `bytes`.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
     let aside = aside(path);
-    let mut file = File::create(&aside).map_err(failed(&aside))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(&aside))?;
-    fs::rename(&aside, path).map_err(failed(path))?;
+    let written = || {
+        ask(FileCall::Create, &aside)?;
+        let mut file = File::create(&aside)?;
+        ask(FileCall::Write, &aside)?;
+        file.write_all(bytes)?;
+        ask(FileCall::Sync, &aside)?;
+        file.sync_all()
+    };
+    written().map_err(failed(&aside))?;
+    rename(&aside, path)?;
     sync_folder(above(path))
+}
+
+/// Gives a file its name.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), PruneError> {
+    ask(FileCall::Rename, to).and_then(|()| fs::rename(from, to)).map_err(failed(to))
 }
 
 /// Reads a file that may be absent.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, PruneError> {
-    match fs::read(path) {
+    match ask(FileCall::Read, path).and_then(|()| fs::read(path)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(failed(path)(error)),
@@ -58,7 +70,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, PruneError> {
 
 /// Removes a file that may be absent.
 pub(crate) fn remove(path: &Path) -> Result<(), PruneError> {
-    match fs::remove_file(path) {
+    match ask(FileCall::Remove, path).and_then(|()| fs::remove_file(path)) {
         Ok(()) => sync_folder(above(path)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(path)(error)),
@@ -67,7 +79,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), PruneError> {
 
 /// Makes the entries of a folder durable.
 pub(crate) fn sync_folder(dir: &Path) -> Result<(), PruneError> {
-    File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed(dir))
+    ask(FileCall::Sync, dir).and_then(|()| File::open(dir)).and_then(|folder| folder.sync_all()).map_err(failed(dir))
 }
 
 fn above(path: &Path) -> &Path {

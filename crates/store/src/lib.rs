@@ -11,6 +11,7 @@ mod backend;
 mod barrier;
 mod chain;
 mod counting;
+mod disk;
 mod error;
 mod filter;
 mod gate;
@@ -35,6 +36,9 @@ pub use backend::{
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
+#[cfg(all(feature = "test-util", debug_assertions))]
+pub use disk::FaultyDisk;
+pub use disk::{FileCall, ask};
 pub use error::{Disposition, HeadOrder, Holder, StoreError};
 pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};

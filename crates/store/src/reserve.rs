@@ -18,7 +18,10 @@ use rustix::{
     io::Errno,
 };
 
-use crate::error::StoreError;
+use crate::{
+    disk::{FileCall, ask},
+    error::StoreError,
+};
 
 /// Its name in the data folder of a node, beside the folder of the store.
 pub const RESERVE_FILE: &str = "reserve";
@@ -52,7 +55,7 @@ impl Reserve {
     ///
     /// Errors: a path that cannot be looked at.
     pub fn kept_at(path: &Path) -> Result<Option<u64>, StoreError> {
-        match fs::metadata(path) {
+        match ask(FileCall::Open, path).and_then(|()| fs::metadata(path)) {
             Ok(file) => Ok(Some(file.len())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(path, error)),
@@ -108,7 +111,7 @@ impl Reserve {
     /// Errors: a failed removal.
     pub fn remove(path: &Path) -> Result<(), StoreError> {
         for file in [path, &aside(path)] {
-            match fs::remove_file(file) {
+            match ask(FileCall::Remove, file).and_then(|()| fs::remove_file(file)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(file, error)),
                 Ok(()) | Err(_) => {}
             }
@@ -128,7 +131,8 @@ impl Reserve {
             return Ok(false);
         }
         let aside = aside(&self.path);
-        let taken = self.fill(&aside).and_then(|()| fs::rename(&aside, &self.path));
+        let named = || ask(FileCall::Rename, &self.path).and_then(|()| fs::rename(&aside, &self.path));
+        let taken = self.fill(&aside).and_then(|()| named());
         match taken {
             Ok(()) => Ok(true),
             Err(error) => {
@@ -140,7 +144,9 @@ impl Reserve {
     }
 
     fn fill(&self, path: &Path) -> io::Result<()> {
+        ask(FileCall::Create, path)?;
         let mut file = File::create(path)?;
+        ask(FileCall::Write, path)?;
         match fallocate(&file, FallocateFlags::empty(), 0, self.bytes.get()) {
             Ok(()) => {}
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
@@ -148,6 +154,7 @@ impl Reserve {
             }
             Err(errno) => return Err(errno.into()),
         }
+        ask(FileCall::Sync, path)?;
         file.sync_all()
     }
 }

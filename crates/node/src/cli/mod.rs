@@ -49,7 +49,7 @@ use values::{OwnLoad, at_most, layout, positive, positive_size, size};
 /// Bad usage.
 const USAGE: u8 = 2;
 
-const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage.";
+const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage, 130 told twice to stop.";
 const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 it gave up after failures in a row, or a proof was wrong; 2 bad usage.";
 const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
 const JOURNAL_CODES: &str = "Exit codes: 0 done, 1 error, or a journal with damage, 2 bad usage.";

@@ -268,7 +268,15 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
             output.answer(&report, || describe_load(&report));
             if report.counts.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => output.failed(&Failure::new("load", format!("{error:#}"))),
+        Err(error) => output.failed(&Failure::new(code_of(&error), format!("{error:#}"))),
+    }
+}
+
+/// A node that does not answer is the same to every command that asks one.
+fn code_of(error: &anyhow::Error) -> &'static str {
+    match error.downcast_ref::<ClientError>() {
+        Some(ClientError::Http(_) | ClientError::Url(_)) => "unreachable",
+        Some(ClientError::Busy(_) | ClientError::Broken(_) | ClientError::Refused { .. }) | None => "load",
     }
 }
 

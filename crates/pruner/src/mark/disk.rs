@@ -10,7 +10,12 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use crate::{error::PruneError, files::failed};
+use state_store::{FileCall, ask};
+
+use crate::{
+    error::PruneError,
+    files::{self, failed},
+};
 
 const SEALED: &str = "sealed";
 const TEMPORARY: &str = "tmp";
@@ -31,7 +36,7 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// Makes the folder if needed and removes what an earlier build of this cycle left.
     pub(crate) fn open(dir: &Path, cycle: u64) -> Result<Self, PruneError> {
-        fs::create_dir_all(dir).map_err(failed(dir))?;
+        files::create_dir(dir)?;
         remove(dir, |name| name.cycle == cycle && name.kind == Kind::Temporary)?;
         Ok(Self { dir: dir.to_owned(), cycle, next: AtomicU64::new(0) })
     }
@@ -40,7 +45,8 @@ impl Scratch {
     pub(crate) fn create(&self) -> Result<TemporaryFile, PruneError> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.join(format!("mark-{:016x}-{number}.{TEMPORARY}", self.cycle));
-        let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(failed(&path))?;
+        let create = || File::options().read(true).write(true).create_new(true).open(&path);
+        let file = ask(FileCall::Create, &path).and_then(|()| create()).map_err(failed(&path))?;
         Ok(TemporaryFile { file, path })
     }
 }
@@ -56,7 +62,7 @@ pub(crate) struct TemporaryFile {
 
 impl Drop for TemporaryFile {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = ask(FileCall::Remove, &self.path).and_then(|()| fs::remove_file(&self.path)) {
             // After a rename there is nothing to remove; anything else the next build removes.
             if error.kind() != io::ErrorKind::NotFound {
                 tracing::warn!(path = %self.path.display(), %error, "a temporary file could not be removed");
@@ -101,7 +107,7 @@ impl Name {
 }
 
 fn remove(dir: &Path, doomed: impl Fn(&Name) -> bool) -> Result<u64, PruneError> {
-    let entries = match fs::read_dir(dir) {
+    let entries = match ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(failed(dir)(error)),
@@ -111,7 +117,8 @@ fn remove(dir: &Path, doomed: impl Fn(&Name) -> bool) -> Result<u64, PruneError>
         let entry = entry.map_err(failed(dir))?;
         let name = entry.file_name();
         if name.to_str().and_then(Name::parse).is_some_and(|name| doomed(&name)) {
-            fs::remove_file(entry.path()).map_err(failed(&entry.path()))?;
+            let path = entry.path();
+            ask(FileCall::Remove, &path).and_then(|()| fs::remove_file(&path)).map_err(failed(&path))?;
             removed += 1;
         }
     }

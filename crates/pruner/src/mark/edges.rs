@@ -6,6 +6,7 @@
 use std::{io::Write, os::unix::fs::FileExt};
 
 use parking_lot::Mutex;
+use state_store::{FileCall, ask};
 
 use crate::{
     error::PruneError,
@@ -53,13 +54,15 @@ impl EdgeFile {
     pub(crate) fn spill(&self, edges: &[u8]) -> Result<Edges, PruneError> {
         let mut end = self.end.lock();
         let at = *end;
-        (&self.file.file).write_all(edges).map_err(failed(&self.file.path))?;
+        let path = &self.file.path;
+        ask(FileCall::Write, path).and_then(|()| (&self.file.file).write_all(edges)).map_err(failed(path))?;
         *end += edges.len() as u64;
         Ok(Edges::Spilled { at, bytes: edges.len() })
     }
 
     fn read(&self, at: u64, into: &mut [u8]) -> Result<(), PruneError> {
-        self.file.file.read_exact_at(into, at).map_err(failed(&self.file.path))
+        let path = &self.file.path;
+        ask(FileCall::Read, path).and_then(|()| self.file.file.read_exact_at(into, at)).map_err(failed(path))
     }
 }
 

@@ -12,19 +12,19 @@
 //! SHA-256 of the fingerprints 32, CRC-32 of all that u32, zero u32; then the fingerprints, big-endian, ascending.
 
 use std::{
-    fs::{self, File},
+    fs::File,
     io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
-use state_store::{LiveSet, Point, reached};
+use state_store::{FileCall, LiveSet, Point, ask, reached};
 use state_tree::NodeHash;
 
 use crate::{
     error::PruneError,
-    files::{failed, sync_folder},
+    files::{failed, rename, sync_folder},
     mark::{
         disk::{self, Scratch, TemporaryFile},
         evidence::AllRootsWalked,
@@ -79,7 +79,7 @@ impl OpenMark {
         let aside = scratch.create()?;
         let file = aside.file.try_clone().map_err(failed(&aside.path))?;
         let mut out = BufWriter::with_capacity(WRITE_BUFFER, file);
-        out.write_all(&[0; HEADER]).map_err(failed(&aside.path))?;
+        ask(FileCall::Write, &aside.path).and_then(|()| out.write_all(&[0; HEADER])).map_err(failed(&aside.path))?;
         Ok(Self { out, aside, dir: dir.to_owned(), identity, digest: Sha256::new(), last: None, count: 0 })
     }
 
@@ -114,13 +114,14 @@ impl OpenMark {
         let Self { out, aside, dir, identity, digest, count, .. } = self;
         let header = Header { identity, count, payload: digest.finalize().into() };
         let named = failed(&aside.path);
+        ask(FileCall::Write, &aside.path).map_err(&named)?;
         let mut file = out.into_inner().map_err(|error| named(error.into_error()))?;
         file.seek(SeekFrom::Start(0)).map_err(&named)?;
         file.write_all(&header.encode()).map_err(&named)?;
-        file.sync_all().map_err(&named)?;
+        ask(FileCall::Sync, &aside.path).and_then(|()| file.sync_all()).map_err(&named)?;
         reached(Point::MarkWritten);
         let path = disk::sealed_path(&dir, identity.cycle);
-        fs::rename(&aside.path, &path).map_err(failed(&path))?;
+        rename(&aside.path, &path)?;
         reached(Point::MarkNamed);
         sync_folder(&dir)?;
         reached(Point::MarkSealed);
@@ -264,12 +265,12 @@ impl SealedMark {
     pub fn open(dir: &Path, identity: MarkIdentity) -> Result<Self, PruneError> {
         let path = disk::sealed_path(dir, identity.cycle);
         let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
-        let file = match File::open(&path) {
+        let file = match ask(FileCall::Open, &path).and_then(|()| File::open(&path)) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(refuse("it does not exist")),
             Err(error) => return Err(failed(&path)(error)),
         };
-        let map = map(&file).map_err(failed(&path))?;
+        let map = ask(FileCall::Read, &path).and_then(|()| map(&file)).map_err(failed(&path))?;
         let header = Header::decode(&map).map_err(refuse)?;
         if header.identity != identity {
             return Err(refuse("it belongs to another cycle or to other roots"));

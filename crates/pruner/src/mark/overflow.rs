@@ -5,6 +5,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use state_store::{FileCall, ask};
 use state_tree::NodeHash;
 
 use crate::{
@@ -37,6 +38,7 @@ impl Overflow {
         let at = self.end();
         let named = failed(&self.file.path);
         let mut check = crc32fast::Hasher::new();
+        ask(FileCall::Write, &self.file.path).map_err(&named)?;
         std::io::Seek::seek(&mut &self.file.file, std::io::SeekFrom::Start(at)).map_err(&named)?;
         let mut out = BufWriter::new(&self.file.file);
         for hash in hashes {
@@ -57,6 +59,7 @@ impl Overflow {
         };
         let named = failed(&self.file.path);
         let mut check = crc32fast::Hasher::new();
+        ask(FileCall::Read, &self.file.path).map_err(&named)?;
         let mut hash = [0; HASH as usize];
         let mut source = std::io::BufReader::new(Positioned { file: &self.file, at });
         for _ in 0..hashes {

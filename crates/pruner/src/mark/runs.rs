@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::FileExt,
 };
 
+use state_store::{FileCall, ask};
 use state_tree::NodeHash;
 
 use crate::{
@@ -126,7 +127,8 @@ impl RunWriter {
     fn end_block(&mut self) -> Result<(), PruneError> {
         let check = crc32fast::hash(&self.block);
         self.block.extend_from_slice(&check.to_le_bytes());
-        self.out.write_all(&self.block).map_err(failed(&self.file.path))?;
+        let path = &self.file.path;
+        ask(FileCall::Write, path).and_then(|()| self.out.write_all(&self.block)).map_err(failed(path))?;
         self.block.clear();
         Ok(())
     }
@@ -136,7 +138,8 @@ impl RunWriter {
         if !self.block.is_empty() {
             self.end_block()?;
         }
-        self.out.flush().map_err(failed(&self.file.path))?;
+        let path = &self.file.path;
+        ask(FileCall::Write, path).and_then(|()| self.out.flush()).map_err(failed(path))?;
         self.firsts.shrink_to_fit();
         Ok(Run { file: self.file, firsts: self.firsts, filter: self.filter, count: self.count })
     }
@@ -208,7 +211,8 @@ impl Run {
         block.bytes.resize(hashes * HASH + CRC, 0);
         let named = failed(&self.file.path);
         let at = (index * BLOCK) as u64;
-        self.file.file.read_exact_at(&mut block.bytes, at).map_err(&named)?;
+        let read = |bytes: &mut Vec<u8>| self.file.file.read_exact_at(bytes, at);
+        ask(FileCall::Read, &self.file.path).and_then(|()| read(&mut block.bytes)).map_err(&named)?;
         let Some((payload, check)) = block.bytes.split_last_chunk::<CRC>() else {
             return Err(named(damaged()));
         };

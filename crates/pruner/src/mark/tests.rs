@@ -15,6 +15,8 @@ use crate::{
     mark::testing::{MapView, NamedLayout, Random, Shape, hash_of, named, random_graph, retained},
 };
 
+mod faults;
+
 const PLENTY: u64 = 1 << 30;
 const UNIFORM: Shape = Shape { nodes: 3000, most_children: 20, roots: 6, fingerprints: None };
 
