@@ -59,6 +59,14 @@ fn with_field(object: u64, field: Key, value: u64) -> Change {
     Change::Put(Put { object: Some(content(object)), base: FieldsBase::Keep, fields })
 }
 
+/// Removes an object with so many fields after a cycle.
+fn drop_after_a_cycle(rig: &Rig, plan: &Plan, object: Key, fields: u64) {
+    (0..fields).for_each(|field| put(rig, object, with_field(7, key(100 + field), field)));
+    put(rig, key(2), leaf(1));
+    rig.cycle(plan);
+    put(rig, object, Change::Remove);
+}
+
 /// S31: what the entry of an order names is in the state before that order, and not in the state after it.
 #[test]
 fn a_stale_entry_names_the_first_order_without_the_node() {
@@ -220,12 +228,7 @@ fn a_dead_tree_that_cannot_be_read_is_set_aside() {
     let rig = Rig::new(Engine::Memory);
     let plan = rig.plan(2);
     let object = key(1);
-    for field in 0..6 {
-        put(&rig, object, with_field(7, key(100 + field), field));
-    }
-    put(&rig, key(2), leaf(1));
-    rig.cycle(&plan);
-    put(&rig, object, Change::Remove);
+    drop_after_a_cycle(&rig, &plan, object, 6);
     let dropped = entries(&rig.chain.store).into_iter().flat_map(|(_, row)| row.dropped).collect::<Vec<_>>();
     let [root] = dropped[..] else { panic!("{dropped:?}") };
     rig.memory().plant(&root, b"torn");
@@ -248,12 +251,7 @@ fn a_cursor_in_the_middle_of_a_tree_is_continued_or_leaves_nothing_behind() {
         let rig = Rig::new(Engine::Memory);
         let plan = rig.plan(3);
         let object = key(1);
-        for field in 0..60 {
-            put(&rig, object, with_field(7, key(100 + field), field));
-        }
-        put(&rig, key(2), leaf(1));
-        rig.cycle(&plan);
-        put(&rig, object, Change::Remove);
+        drop_after_a_cycle(&rig, &plan, object, 60);
         (2..6).for_each(|n| put(&rig, key(2), leaf(n)));
         let layers = |rig: &Rig| {
             rows(&rig.chain.store, &Table::META).into_keys().filter(|row| row.starts_with(b"expiry/")).count()

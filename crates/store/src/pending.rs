@@ -226,6 +226,19 @@ impl Pending {
         }
     }
 
+    /// The same of some of the entries up to a cutoff, about as many nodes as are given; whether there are more.
+    pub(crate) fn forget_some(&mut self, cutoff: Order, most: usize) -> bool {
+        let mut nodes = 0;
+        let first = self.orders.range(..=cutoff).take_while(|(_, named)| {
+            let goes = nodes < most;
+            nodes += named.hashes.len();
+            goes
+        });
+        let Some(last) = first.last().map(|(order, _)| *order) else { return false };
+        self.forget_orders(..=last);
+        self.orders.range(..=cutoff).next().is_some()
+    }
+
     /// Forgets every entry: what they name is left to a major cycle.
     pub(crate) fn give_up(&mut self) {
         self.unindexed += self.nodes.len() as u64;
@@ -354,6 +367,24 @@ mod tests {
         }
         let room: usize = pending.orders.values().map(|named| named.hashes.capacity()).sum();
         assert!(pending.nodes.len() <= 100 && room <= 8 * 100, "{} nodes have room for {room}", pending.nodes.len());
+    }
+
+    #[test]
+    fn entries_are_forgotten_a_few_nodes_at_a_time() {
+        let mut pending = Pending::new(99);
+        for n in 0..5 {
+            pending.insert(
+                order(n),
+                Some(n),
+                &[hash(10 * n as u8, 1), hash(10 * n as u8 + 1, 1), hash(10 * n as u8 + 2, 1)],
+            );
+        }
+        let mut left = Vec::new();
+        while pending.forget_some(order(3), 4) {
+            left.push(pending.counts().held);
+        }
+        assert_eq!((left, pending.counts().held), (vec![9], 3), "two entries at a time, and not the fifth");
+        assert_eq!(pending.order(&hash(40, 1)), Some(order(4)));
     }
 
     #[test]

@@ -91,6 +91,8 @@ impl<'a> Correction<'a> {
     }
 }
 
+/// Nodes of settled entries that are taken out of the index in one stay under the gate, about.
+const FORGOTTEN_AT_ONCE: usize = 4096;
 /// Orders that are read under the gate at most, at the end of indexing.
 const LAST_ORDERS: u64 = 64;
 
@@ -137,10 +139,22 @@ impl Store {
         reached(Point::JournalSettled);
         gate.settled += 1;
         self.note(&gate);
-        if let Some(pending) = &mut gate.pending {
-            pending.forget_orders(..=cutoff);
-        }
+        MutexGuard::unlock_fair(gate);
+        self.forget_settled(cutoff);
         Ok(())
+    }
+
+    /// In small stays under the gate, for it may be much (I12). What is still in the index meanwhile is pending as it was: no
+    /// state has it, and no slice comes to it.
+    fn forget_settled(&self, cutoff: Order) {
+        loop {
+            let mut gate = self.gate.lock();
+            let more = gate.pending.as_mut().is_some_and(|pending| pending.forget_some(cutoff, FORGOTTEN_AT_ONCE));
+            MutexGuard::unlock_fair(gate);
+            if !more {
+                return;
+            }
+        }
     }
 
     /// Takes the correction of marks one batch further, of at most `most` marks, under the gate; once it is over, what it

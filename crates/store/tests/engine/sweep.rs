@@ -190,20 +190,24 @@ fn race(rig: &Rig, sweeper: &Store) -> (usize, u64) {
     let capture = sweeper.capture().unwrap();
     let race = Race::default();
     let commits = || race.committed.load(Ordering::Acquire);
+    let active = sweep(sweeper, &capture, []);
+    let pass = || {
+        rig.backend.flush().unwrap(); // a filter judges files only: so that it meets what was created meanwhile
+        for part in [0, 7, 12] {
+            active.rewrite(&sixteenth(part)).unwrap();
+        }
+    };
     std::thread::scope(|scope| {
         scope.spawn(|| race.write(&rig.store, 0));
         scope.spawn(|| race.write(&rig.store, KEYS / 2));
-        let active = sweep(sweeper, &capture, []);
         let mut rounds = 0;
         while rounds < 3 || commits() < 200 {
-            rig.backend.flush().unwrap(); // a filter judges files only: so that it meets what was created meanwhile
-            for part in [0, 7, 12] {
-                active.rewrite(&sixteenth(part)).unwrap();
-            }
+            pass();
             rounds += 1;
         }
         race.stop.store(true, Ordering::Release);
     });
+    pass(); // what the writers created last, and would have created again
     let left = present(&rig.store);
     let lost = race.created.lock().unwrap().difference(&left).count();
     (lost, commits())
