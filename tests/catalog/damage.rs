@@ -60,6 +60,28 @@ fn a_flipped_byte_in_any_file_is_found_and_the_snapshot_is_not_restored() {
     assert_eq!(folder::digests(place.db()), before, "and the store never changed");
 }
 
+/// What can be seen to be damaged without reading it is never what a retention keeps for a sound one.
+#[test]
+fn a_snapshot_whose_file_is_missing_or_cut_is_listed_as_damaged_and_does_not_count() {
+    for cut in [false, true] {
+        let place = Place::native();
+        let (sound, damaged) = (id(&place.create(&[])), id(&place.create(&[])));
+        let store = place.entry(&damaged).join("store");
+        let names = fs::read_dir(&store).unwrap().map(|entry| entry.unwrap().path());
+        let table = names.into_iter().find(|path| path.extension().is_some_and(|kind| kind == "sst")).unwrap();
+        if cut {
+            change(&table, |bytes| bytes.truncate(bytes.len() - 1))
+        } else {
+            fs::remove_file(&table).unwrap()
+        }
+        let listed = place.ask(&["list"]).1;
+        assert_eq!(listed["damaged"][0]["id"].as_str(), Some(damaged.as_str()), "cut {cut}: {listed}");
+        let pruned = place.ask(&["prune", "--keep", "1"]).1;
+        assert_eq!(pruned["removed"]["snapshots"].as_array().map(Vec::len), Some(0), "cut {cut}: {pruned}");
+        assert_eq!(place.ask(&["verify", &sound]).0, 0, "cut {cut}: the sound one is still there");
+    }
+}
+
 #[test]
 fn a_damaged_manifest_is_listed_as_such_and_can_be_deleted() {
     let place = Place::native();

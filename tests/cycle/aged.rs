@@ -28,7 +28,7 @@ fn enabling_on_an_old_database_clears_the_backlog() {
         let unpruned = StoreConfig { journal: false, ..StoreConfig::new(Durability::Logged) };
         let rig = Rig::with(engine, unpruned);
         rig.chain.grow(Profile::Tables, 900, 200);
-        let rig = rig.restart(); // the process that has the pruner
+        let rig = rig.rest().with(StoreConfig::new(Durability::Logged)).wake(); // the process that has the pruner
         let (stored, live) = (check::present(&rig.chain.store).len(), rig.chain.archive.live([rig.chain.head()]).len());
         assert!(stored > 4 * live, "there is a backlog: {stored} of which {live} live");
         let pruner = start(&rig);

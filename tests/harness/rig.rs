@@ -366,6 +366,11 @@ pub struct AtRest {
 }
 
 impl AtRest {
+    /// The process that comes next has another configuration of the store.
+    pub fn with(self, config: StoreConfig) -> Self {
+        Self { config, ..self }
+    }
+
     /// The folder of the store.
     pub fn store_dir(&self) -> PathBuf {
         self.dir.path().join("store")

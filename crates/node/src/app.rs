@@ -50,7 +50,8 @@ pub struct App {
     pruner: Option<Arc<Pruner>>,
     events: Arc<EventJournal>,
     snapshots: Arc<Snapshots>,
-    producer: Producer,
+    /// None once it was drained.
+    producer: Option<Producer>,
     server: Server,
     upkeep: JoinHandle<()>,
     stop: CancellationToken,
@@ -98,7 +99,7 @@ impl App {
                 metrics.run_upkeep();
             }
         });
-        Ok(Self { address, chain, pruner, events, snapshots, producer, server, upkeep, stop })
+        Ok(Self { address, chain, pruner, events, snapshots, producer: Some(producer), server, upkeep, stop })
     }
 
     /// Where requests are taken.
@@ -116,18 +117,26 @@ impl App {
         self.pruner.as_ref()
     }
 
-    /// Stops accepting, commits what waits, stops the pruner and closes the store.
+    /// Stops accepting, and commits what waits: from then on the head stays. Done before, there is nothing to do.
     ///
-    /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
-    pub async fn stop(self) -> anyhow::Result<Stopped> {
-        let Self { chain, pruner, events, snapshots, mut producer, mut server, upkeep, stop, .. } = self;
-        snapshots.stop(); // a capture ends, and leaves nothing
-        stop.cancel(); // no new connections; requests that wait for a block get it
+    /// Errors: the thread that makes blocks had panicked.
+    pub async fn drain(&mut self) -> anyhow::Result<()> {
+        self.snapshots.stop(); // a capture ends, and leaves nothing
+        self.stop.cancel(); // no new connections; requests that wait for a block get it
+        let Some(mut producer) = self.producer.take() else { return Ok(()) };
         let drained = spawn_blocking(move || {
             producer.finish();
             drop(producer);
         });
-        let drained = drained.await.context("draining the mempool");
+        drained.await.context("draining the mempool")
+    }
+
+    /// Drains, stops the pruner and closes the store.
+    ///
+    /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
+    pub async fn stop(mut self) -> anyhow::Result<Stopped> {
+        let drained = self.drain().await;
+        let Self { chain, pruner, events, mut server, upkeep, .. } = self;
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();

@@ -41,7 +41,7 @@ enum PinCommand {
         /// How long, such as 12h or 30d; without it until the pin is removed.
         #[arg(long, value_name = "TIME", value_parser = time)]
         ttl: Option<Duration>,
-        /// Who asks; without it the user who runs the command.
+        /// Who asks; without it the user that $USER names.
         #[arg(long, value_name = "WHO")]
         owner: Option<String>,
         #[command(flatten)]
@@ -114,7 +114,7 @@ pub(super) struct ExplainArgs {
     /// Whose records it holds: native. A Rooch store has no policy of its own, its window is given to each prune.
     #[arg(long, value_parser = native, requires = "db")]
     layout: Option<StoreLayout>,
-    /// Most nodes to look at for the hash of a node.
+    /// Most nodes to look at for the hash of a node; 100,000 unless told, and through a node a million at most.
     #[arg(long, value_name = "N", value_parser = positive)]
     limit: Option<NonZeroU64>,
     #[command(flatten)]

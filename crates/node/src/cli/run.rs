@@ -48,7 +48,7 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
 async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<Stopped> {
     let signals = Signals::listen(|| tracing::warn!("told twice to stop: the process ends at once"))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let app = start_between(&signals, App::start(config, Arc::clone(&clock))).await?;
+    let mut app = start_between(&signals, App::start(config, Arc::clone(&clock))).await?;
     tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
     let stop = CancellationToken::new();
     let load = args.load.map(|own| own_load(own, &app, &clock)).transpose()?;
@@ -65,8 +65,10 @@ async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<Stopped> {
         Some(driving) => end_of_load(driving).await,
         None => Ok(()),
     };
-    let told = summary(&app).await;
+    let drained = app.drain().await;
+    let told = summary(&app).await; // AFTER the last block
     let stopped = app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
+    drained?;
     tracing::info!("{}", told?);
     driven.map(|()| stopped)
 }

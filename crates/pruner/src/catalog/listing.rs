@@ -60,7 +60,7 @@ pub struct Listing {
 }
 
 impl Catalog {
-    /// Lists the snapshots. Their manifests are read, their files are not.
+    /// Lists the snapshots. Their manifests are read; of their files it is asked whether they are there, as long as they were.
     ///
     /// Errors: the folder cannot be read.
     pub fn list(&self) -> Result<Listing, CatalogError> {
@@ -124,7 +124,7 @@ impl Catalog {
     fn listing(&self, ids: &[SnapshotId]) -> Result<Listing, CatalogError> {
         let mut listing = Listing { snapshots: Vec::new(), damaged: Vec::new() };
         for id in ids {
-            match self.show(*id) {
+            match self.show(*id).and_then(|manifest| self.whole(manifest)) {
                 Ok(manifest) => listing.snapshots.push(manifest.into()),
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // removed since the folder was read
                 Err(error @ (CatalogError::DamagedSnapshot { .. } | CatalogError::OtherVersion { .. })) => {
@@ -136,6 +136,27 @@ impl Catalog {
         }
         listing.snapshots.sort_by_key(Listed::begun);
         Ok(listing)
+    }
+
+    /// Errors: a file of the snapshot that is not there or has another length, unless all of it was removed meanwhile.
+    fn whole(&self, manifest: Manifest) -> Result<Manifest, CatalogError> {
+        let (id, entry) = (manifest.id, self.entry(manifest.id));
+        let wrong = manifest.files.iter().find_map(|file| {
+            let found = std::fs::symlink_metadata(entry.join(STORE).join(&file.name));
+            let why = match found {
+                Ok(found) if found.len() == file.bytes => return None,
+                Ok(found) => format!("it has {} bytes, not {}", found.len(), file.bytes),
+                Err(error) => error.to_string(),
+            };
+            Some(format!("{}: {why}", file.name))
+        });
+        match wrong {
+            None => Ok(manifest),
+            Some(_) if !entry.join(MANIFEST).exists() => {
+                Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() })
+            }
+            Some(what) => Err(CatalogError::DamagedSnapshot { id, what }),
+        }
     }
 }
 

@@ -116,7 +116,8 @@ impl std::fmt::Display for HashExplained {
                 write!(f, " ({looked_at} nodes looked at, which are all)\n  {waits_for}")?;
             }
             NodeStanding::NotFound { looked_at, faults } => {
-                write!(f, "node {} is there; it was not found within {looked_at} nodes looked at", self.hash)?;
+                write!(f, "node {} is stored, and whether a retained root reaches it is not known: ", self.hash)?;
+                write!(f, "{looked_at} nodes were looked at, and there are more (--limit)")?;
                 if *faults > 0 {
                     write!(f, ", and {faults} on the way could not be read")?;
                 }

@@ -90,6 +90,23 @@ fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
     Err(StoreError::Corrupt(format!("{list} names none of the {count} table files in {path}: it was cut or replaced")))
 }
 
+/// Refuses a store of which a table is not there, or has another length than the engine's list says.
+pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> {
+    let listed = db.live_files().map_err(|e| super::classify(path, "listing the files", &e))?;
+    for file in listed {
+        let table = path.join(file.name.trim_start_matches('/'));
+        let failed = |e| super::classify::classify_io(&table, "looking at", e);
+        let length = fs::metadata(&table).map_err(failed)?.len();
+        if length != file.size as u64 {
+            let (table, listed) = (table.display(), file.size);
+            return Err(StoreError::Corrupt(format!(
+                "{table} has {length} bytes, and the list of files says {listed}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The engine writes its list of files in blocks of so many bytes; no record begins in the last bytes of one.
 const BLOCK: usize = 32 * 1024;
 const RECORD_HEADER: usize = 7;

@@ -68,8 +68,8 @@ impl RocksBackend {
         Ok(Self::assemble(Opened { db, families, log }, path, Access::ReadOnly, config))
     }
 
-    /// Opens any store, in use or not, to read a few rows at one instant: in the same time whatever its size, because no
-    /// table is opened before it is read. One that a writer removes meanwhile fails the read: look again then.
+    /// Opens any store, in use or not, to read a few rows at one instant: no table is opened before it is read, and only
+    /// asked for its length. One that a writer removes meanwhile fails the read: look again then.
     pub fn open_for_a_look(path: &Path) -> Result<Self, StoreError> {
         let families = inspect(path)?;
         let config =
@@ -82,6 +82,7 @@ impl RocksBackend {
             DB::open_cf_descriptors_read_only(&options, path, families.iter().map(rows), false)
                 .map_err(|e| classify(path, "opening for a look", &e))
         })?;
+        damage::refuse_cut_tables(path, &db)?;
         Ok(Self::assemble(Opened { db, families, log }, path, Access::ReadOnly, &config))
     }
 
