@@ -132,9 +132,9 @@ fn no_range_is_rewritten_while_commits_come() {
     let (rig, pruner, mut workload) = swept(&told);
     for _ in 0..20 {
         later(&rig, &pruner, Duration::from_secs(20)); // never as long as an idle chain takes
+        let swept = pruner.status().incremental.unwrap().slices_total;
         rig.chain.run(&mut workload, 1);
         pruner.committed(rig.chain.head());
-        let swept = pruner.status().incremental.unwrap().slices_total;
         until(|| pruner.status().incremental.unwrap().slices_total > swept);
     }
     let status = pruner.status().reclaim.unwrap();
