@@ -8,6 +8,7 @@ mod counts;
 mod cursor;
 mod expire;
 mod floor;
+mod index;
 mod permits;
 mod pin;
 mod rollback;
@@ -46,9 +47,10 @@ pub(crate) use cursor::ExpiryRecord;
 pub(crate) use cursor::LayerRecord;
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
+pub use index::Indexed;
 pub use pin::Pin;
 pub use rollback::RolledBack;
-pub use settle::{Corrected, Correction, Indexed, Traced};
+pub use settle::{Corrected, Correction, Traced};
 
 /// How a store behaves; safety is not among the choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a major cycle does for the counts, and the index of the journal (rule 7).
+//! What a major cycle does for the counts (rule 7).
 //!
 //! Ordering: a cycle settles its entries, durably, BEFORE its first delete, for a sweep that ends early leaves trees that lack
 //! nodes, and what comes back of those is not known to be named; and so BEFORE any mark goes, for the expansion of a
@@ -12,23 +12,20 @@
 use std::{num::NonZeroUsize, ops::ControlFlow};
 
 use parking_lot::MutexGuard;
-use state_tree::{Expiring, Left, NodeHash, Order};
+use state_tree::Order;
 
 use super::{
     Store,
     cursor::{self, ExpiryRecord},
 };
 use crate::{
-    backend::{Batch, Durability, Flow, KeyRange, View, visit_rows},
+    backend::{Batch, Durability, Flow, KeyRange, View},
     counting::{Counting, CountsRecord, Mode},
     error::StoreError,
-    journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
     many,
-    pending::Pending,
     permit::Permit,
     point::{Point, reached},
-    record,
     schema::Table,
 };
 
@@ -39,25 +36,6 @@ pub enum Traced {
     OldestFrom(Order),
     /// The newest that its view has.
     Newest,
-}
-
-/// What was found of the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Indexed {
-    /// Every entry is in the index, as far as it has room.
-    Whole {
-        /// Rows that could not be read: what earlier rows name is left to a major cycle (P2).
-        bad_rows: u64,
-    },
-    /// Commits are not counted exactly, so there is nothing to index.
-    Uncounted,
-    /// An order has no row: a major cycle must make counts exact again (C11).
-    Gap(Order),
-    /// How far the sweep is cannot be read: the same.
-    BadCursor {
-        /// What is wrong with the record.
-        why: String,
-    },
 }
 
 /// How marks were made exact.
@@ -93,9 +71,6 @@ impl<'a> Correction<'a> {
 
 /// Nodes of settled entries that are taken out of the index in one stay under the gate, about.
 const FORGOTTEN_AT_ONCE: usize = 4096;
-/// Orders that are read under the gate at most, at the end of indexing.
-const LAST_ORDERS: u64 = 64;
-
 impl Store {
     /// Begins to count commits, blindly, if nobody does. Call BEFORE the capture of a major cycle, which then traces the
     /// state that is told.
@@ -240,50 +215,6 @@ impl Store {
         self.settle_by(&mut gate, record)
     }
 
-    /// Reads the journal that an earlier process left into the index; what is committed meanwhile waits for the last few
-    /// orders only. Nothing expires before.
-    ///
-    /// Errors: a failed read or write, a rollback or cycle meanwhile.
-    pub fn index_journal(&self) -> Result<Indexed, StoreError> {
-        let (counts, settled, mut pending) = {
-            let gate = self.gate.lock();
-            match (gate.mode, &gate.pending) {
-                (Mode::Exact(_), Some(_)) => return Ok(Indexed::Whole { bad_rows: 0 }),
-                (Mode::Exact(counts), None) => (counts, gate.settled, Pending::new(gate.limit)),
-                (Mode::Off | Mode::Blind, _) => return Ok(Indexed::Uncounted),
-            }
-        };
-        let begun = match Begun::load(&*self.view()?) {
-            Err(error @ StoreError::Record { .. }) => {
-                self.give_counts_up(settled, LostBy::Cursor)?;
-                return Ok(Indexed::BadCursor { why: error.to_string() });
-            }
-            begun => begun?,
-        };
-        let mut indexing = Indexing { counts, last: None, bad_rows: 0, begun };
-        loop {
-            let before = indexing.last;
-            indexing.read(&*self.view()?, &mut pending)?;
-            let head = self.look(|chain| chain.head_order())?; // AFTER the pass: the rest is read under the gate
-            let is_near = |head: Order| indexing.last.is_some_and(|last| head.minus(LAST_ORDERS) <= Some(last));
-            if head.is_none_or(is_near) || indexing.last == before {
-                break; // a pass that got no further has met a gap
-            }
-        }
-        let mut gate = self.gate.lock();
-        if gate.mode != Mode::Exact(counts) || gate.settled != settled {
-            return Err(StoreError::Superseded);
-        }
-        indexing.read(&*self.view()?, &mut pending)?;
-        if let Some(gap) = indexing.gap(self.look(|chain| chain.head_order())?) {
-            self.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: gap.get() })?;
-            return Ok(Indexed::Gap(gap));
-        }
-        gate.pending = Some(pending);
-        self.note(&gate);
-        Ok(Indexed::Whole { bad_rows: indexing.bad_rows })
-    }
-
     /// Ends exact counting, unless a cycle or a rollback came since: entries are settled anew then.
     pub(super) fn give_counts_up(&self, settled: u64, by: LostBy) -> Result<(), StoreError> {
         let mut gate = self.gate.lock();
@@ -322,83 +253,4 @@ fn unneeded(
         Flow::Continue(())
     })?;
     Ok((found, next))
-}
-
-/// Reading the journal from the first entry that may be trusted on.
-struct Indexing {
-    counts: CountsRecord,
-    last: Option<Order>,
-    bad_rows: u64,
-    begun: Begun,
-}
-
-/// What an earlier process had begun with.
-struct Begun {
-    /// The newest order that is dealt with.
-    done: Option<u64>,
-    /// The last order of the entries behind it, and what is left of them.
-    group: Option<(Order, Left)>,
-    /// What those name, as far as they were read.
-    entries: Expiring,
-}
-
-impl Begun {
-    fn load(view: &dyn View) -> Result<Self, StoreError> {
-        let ExpiryRecord { done, group } = ExpiryRecord::load(view)?;
-        let group = group.map(|group| Ok((Order::new(group.last), group.left(view)?))).transpose()?;
-        Ok(Self { done, group, entries: Expiring::default() })
-    }
-}
-
-impl Indexing {
-    /// The order behind which each order must have a row.
-    fn begin(&self) -> u64 {
-        self.begun.done.map_or(self.counts.since, |done| done.max(self.counts.since))
-    }
-
-    /// Goes on behind the last order read.
-    fn read(&mut self, view: &dyn View, pending: &mut Pending) -> Result<(), StoreError> {
-        let after = Order::new(self.last.map_or_else(|| self.begin(), Order::get));
-        let range = KeyRange { start: after.next().map(|order| order.to_key().to_vec()), end: None };
-        self.last = Some(after);
-        visit_rows(view, &Table::JOURNAL, &range, &mut |key, value| {
-            let order = journal::order_of(key)?;
-            if self.last.and_then(Order::next) != Some(order) {
-                return Ok(()); // a gap: the last order stays behind the head
-            }
-            match record::decode::<JournalRecord>("journal", value) {
-                Ok(row) => self.take(order, &row, pending),
-                Err(_) => {
-                    // What it created is unknown, so earlier entries may name what is alive (I8).
-                    self.bad_rows += 1;
-                    pending.forget_orders(..=order);
-                }
-            }
-            self.last = Some(order);
-            Ok(())
-        })
-    }
-
-    fn take(&mut self, order: Order, row: &JournalRecord, pending: &mut Pending) {
-        row.created.iter().for_each(|fingerprint| pending.forget(*fingerprint));
-        let expiring = row.expiring();
-        pending.insert(order, Some(row.timestamp_ms), expiring.stale.iter().chain(&expiring.dropped));
-        let Begun { group, entries, .. } = &mut self.begun;
-        let Some((last, left)) = group.as_ref().filter(|(last, _)| order <= *last) else { return };
-        entries.stale.extend(expiring.stale);
-        entries.dropped.extend(expiring.dropped);
-        if order < *last {
-            return;
-        }
-        left.dealt_with(entries).for_each(|hash| pending.settle(hash, order));
-        let new: Vec<&NodeHash> = left.below.iter().filter(|hash| pending.order(hash).is_none()).collect();
-        pending.insert(order, None, new);
-        *group = None;
-    }
-
-    /// The first order without a row, up to the head.
-    fn gap(&self, head: Option<Order>) -> Option<Order> {
-        let next = self.last.and_then(Order::next)?;
-        head.filter(|head| next <= *head).map(|_| next)
-    }
 }
