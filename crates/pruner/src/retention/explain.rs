@@ -365,7 +365,7 @@ mod tests {
             (garbage(WaitsFor::Cycle), "it was shared once"),
             (garbage(WaitsFor::Unlisted), "no entry of the journal names it by itself"),
             (garbage(WaitsFor::Unknown), "is not known here"),
-            (NodeStanding::NotFound { looked_at: 9, faults: 0 }, "not found within 9 nodes looked at"),
+            (NodeStanding::NotFound { looked_at: 9, faults: 0 }, "not known: 9 nodes were looked at"),
             (
                 NodeStanding::Reached { order: 60, root: "r".to_owned(), looked_at: 9, kept: Box::new(kept.clone()) },
                 "order 60 reaches it",
