@@ -142,13 +142,10 @@ impl Catalog {
     fn whole(&self, manifest: Manifest) -> Result<Manifest, CatalogError> {
         let (id, entry) = (manifest.id, self.entry(manifest.id));
         let wrong = manifest.files.iter().find_map(|file| {
-            let found = std::fs::symlink_metadata(entry.join(STORE).join(&file.name));
-            let why = match found {
-                Ok(found) if found.len() == file.bytes => return None,
-                Ok(found) => format!("it has {} bytes, not {}", found.len(), file.bytes),
-                Err(error) => error.to_string(),
-            };
-            Some(format!("{}: {why}", file.name))
+            match std::fs::symlink_metadata(entry.join(STORE).join(&file.name)) {
+                Ok(found) => file.other_length(found.len()),
+                Err(error) => Some(format!("{}: {error}", file.name)),
+            }
         });
         match wrong {
             None => Ok(manifest),

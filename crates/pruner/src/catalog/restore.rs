@@ -4,6 +4,7 @@
 //! what the manifest says. Folders above it are made, and stay. Every file is hashed as it is copied, so nothing is accepted that was not compared.
 
 use std::{
+    cmp::Ordering,
     fs,
     path::{Path, PathBuf},
 };
@@ -129,13 +130,17 @@ fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering
 impl CopiedFile {
     /// What is wrong with a file that was found so.
     pub(super) fn difference(&self, found: &Digested) -> Option<String> {
-        let name = &self.name;
-        if found.bytes > self.bytes {
-            return Some(format!("{name}: it is longer than {} bytes", self.bytes));
+        let other = || format!("{}: its SHA-256 is not the one that was written", self.name);
+        self.other_length(found.bytes).or_else(|| (found.sha256 != self.sha256).then(other))
+    }
+
+    /// What is wrong with a file of so many bytes, if its length is.
+    pub(super) fn other_length(&self, found: u64) -> Option<String> {
+        let Self { name, bytes, .. } = self;
+        match found.cmp(bytes) {
+            Ordering::Greater => Some(format!("{name}: it is longer than {bytes} bytes")),
+            Ordering::Less => Some(format!("{name}: {found} of {bytes} bytes are there")),
+            Ordering::Equal => None,
         }
-        if found.bytes < self.bytes {
-            return Some(format!("{name}: {} of {} bytes are there", found.bytes, self.bytes));
-        }
-        (found.sha256 != self.sha256).then(|| format!("{name}: its SHA-256 is not the one that was written"))
     }
 }

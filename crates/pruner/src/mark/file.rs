@@ -153,6 +153,12 @@ impl Header {
         bytes
     }
 
+    /// Decodes that of a mark which has to belong to somebody (S19).
+    fn of(identity: MarkIdentity, bytes: &[u8]) -> Result<Self, &'static str> {
+        let header = Self::decode(bytes)?;
+        if header.identity == identity { Ok(header) } else { Err("it belongs to another cycle or to other roots") }
+    }
+
     /// Accepts exactly what `encode` produces.
     fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let (head, _) = bytes.split_first_chunk::<HEADER>().ok_or("it is shorter than a header")?;
@@ -271,10 +277,7 @@ impl SealedMark {
             Err(error) => return Err(failed(&path)(error)),
         };
         let map = ask(FileCall::Read, &path).and_then(|()| map(&file)).map_err(failed(&path))?;
-        let header = Header::decode(&map).map_err(refuse)?;
-        if header.identity != identity {
-            return Err(refuse("it belongs to another cycle or to other roots"));
-        }
+        let header = Header::of(identity, &map).map_err(refuse)?;
         let mut payload = Payload::default();
         payload.add(map.get(HEADER..).map_or(&[], |payload| payload));
         payload.check(&header).map_err(refuse)?;
@@ -290,10 +293,7 @@ impl SealedMark {
         let mut file = File::open(&path).map_err(failed(&path))?;
         let mut head = Vec::with_capacity(HEADER);
         Read::by_ref(&mut file).take(HEADER as u64).read_to_end(&mut head).map_err(failed(&path))?;
-        let header = Header::decode(&head).map_err(refuse)?;
-        if header.identity != identity {
-            return Err(refuse("it belongs to another cycle or to other roots"));
-        }
+        let header = Header::of(identity, &head).map_err(refuse)?;
         let payload = Payload::read(&mut file, PIECE).map_err(failed(&path))?;
         payload.check(&header).map_err(refuse)?;
         if sealed == Some(header.payload) { Ok(()) } else { Err(refuse("it is not the one that its cycle sealed")) }
