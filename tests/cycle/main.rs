@@ -25,5 +25,6 @@ mod shared;
 mod steady;
 mod triggers;
 mod validate;
+mod versions;
 mod window;
 mod worker;

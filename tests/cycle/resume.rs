@@ -32,7 +32,7 @@ use state_tree::Order;
 
 /// Ends the work at the n-th moment.
 #[derive(Clone, Default)]
-struct StopAt {
+pub(crate) struct StopAt {
     control: Arc<Mutex<Option<Arc<Control>>>>,
     seen: Arc<AtomicUsize>,
 }
@@ -48,7 +48,7 @@ impl StopAt {
     }
 
     /// Runs a cycle that is told to stop at moment `at`; returns how it ended and how many moments it had.
-    fn run(rig: &Rig, plan: &Plan, at: usize) -> (Result<Finished, PruneError>, usize) {
+    pub(crate) fn run(rig: &Rig, plan: &Plan, at: usize) -> (Result<Finished, PruneError>, usize) {
         let stop = Self::default();
         let env = rig.env(plan, &stop.hooks(at));
         *stop.control.lock() = Some(Arc::clone(&env.control));

@@ -60,7 +60,7 @@ const KEPT: &str = "\
     O1 O4 O5 O6 O7 O8 O9 O10 O11 O12 O13 O14 O15 O16 O17 O18 O19 O21 \
     F3 F4 F10 F15 \
     life_cycle_1 life_cycle_2 life_cycle_3 life_cycle_4 life_cycle_5 life_cycle_6 life_cycle_7 life_cycle_8 life_cycle_9 \
-    life_cycle_12 life_cycle_13 life_cycle_14 life_cycle_16 life_cycle_17 life_cycle_18 life_cycle_19";
+    life_cycle_12 life_cycle_13 life_cycle_14 life_cycle_15 life_cycle_16 life_cycle_17 life_cycle_18 life_cycle_19";
 
 /// How often each test function is there that a plain run runs.
 pub(crate) fn tests_of_the_repository() -> BTreeMap<String, usize> {

@@ -2,9 +2,9 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use state_store::{Batch, Durability, Store, Table};
+use state_store::{Batch, Durability, Store, StoreError, Table};
 
-use crate::{error::PruneError, files};
+use crate::{error::PruneError, files, validate::check_record};
 
 /// The name of one record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,6 +185,20 @@ impl Records for FolderRecords {
     fn batch(&self, _key: RecordKey, _bytes: &[u8]) -> Option<Batch> {
         None
     }
+}
+
+/// Looks for records of a newer program, which may mean what this one does not know: a hold, a floor, a cursor (C17). What
+/// cannot be read, or is unusable, is told by whoever needs it.
+///
+/// Errors: [`StoreError::Newer`].
+pub(crate) fn refuse_newer(records: &dyn Records) -> Result<(), PruneError> {
+    for key in RecordKey::ALL {
+        let Ok(Some(bytes)) = records.load(key) else { continue };
+        if let Err(error @ PruneError::Store(StoreError::Newer { .. })) = check_record(key, &bytes) {
+            return Err(error);
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ use crate::{
     metrics,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
-    records::Records,
+    records::{self, Records},
     recovery::{ErrorRecoveryManager, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
@@ -131,7 +131,7 @@ impl Pruner {
     ///
     /// Records that are unusable stop the pruner, not the node (O11): it starts poisoned, and health says why.
     ///
-    /// Errors: a thread that cannot be started.
+    /// Errors: a record that a newer program wrote, a thread that cannot be started.
     pub fn start(parts: PrunerParts, config: PrunerConfig) -> Result<Self, PruneError> {
         let policy = LiveWindow {
             store: Arc::clone(&parts.store),
@@ -143,12 +143,13 @@ impl Pruner {
 
     /// The same under a policy that somebody else asks and changes too; it keeps `keep_last` orders at least.
     ///
-    /// Errors: a thread that cannot be started.
+    /// Errors: a record that a newer program wrote, a thread that cannot be started.
     pub fn start_under(
         parts: PrunerParts,
         config: PrunerConfig,
         policy: Arc<dyn RetentionPolicy>,
     ) -> Result<Self, PruneError> {
+        records::refuse_newer(&*parts.records)?; // BEFORE any write (C17)
         metrics::describe();
         let snapshot_parts = SnapshotParts {
             store: Arc::clone(&parts.store),

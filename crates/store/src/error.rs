@@ -95,13 +95,25 @@ pub enum StoreError {
     /// The engine found its own data damaged.
     #[error("the database is damaged: {0}. Restore it from a backup")]
     Corrupt(String),
-    /// A record that is torn, foreign or of a newer format.
+    /// A record that is torn or foreign.
     #[error("record `{name}` is unusable: {why}")]
     Record {
         /// The name of the record.
         name: String,
         /// What is wrong with it.
         why: String,
+    },
+    /// A record that a newer program wrote; whoever opens what it belongs to refuses before any write (C17).
+    #[error(
+        "record `{name}` has version {version} and was written by a newer program, this one reads version {reads}: use that program"
+    )]
+    Newer {
+        /// The name of the record.
+        name: String,
+        /// Its version.
+        version: u32,
+        /// The one that is read here.
+        reads: u32,
     },
     /// The store has no such table.
     #[error("the store has no table `{0}`")]
@@ -213,6 +225,7 @@ impl StoreError {
             Self::Io { .. } => "io",
             Self::Corrupt(_) => "corrupt",
             Self::Record { .. } => "record",
+            Self::Newer { .. } => "newer",
             Self::NoTable(_) => "no_table",
             Self::Poisoned => "poisoned",
             Self::ReadOnly => "read_only",
@@ -247,6 +260,7 @@ impl StoreError {
             | Self::MissingFamily { .. }
             | Self::Locked { .. }
             | Self::Permission { .. }
+            | Self::Newer { .. }
             | Self::NoTable(_)
             | Self::ReadOnly
             | Self::Unsupported(_)

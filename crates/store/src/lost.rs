@@ -49,6 +49,7 @@ impl CountsLost {
         let Some(bytes) = view.row(&Table::META, Self::KEY)? else { return Ok(None) };
         match record::decode("counts_lost", &bytes) {
             Ok(lost) => Ok(Some(lost)),
+            Err(error @ StoreError::Newer { .. }) => Err(error),
             Err(_) => Ok(None),
         }
     }

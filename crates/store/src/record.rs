@@ -38,7 +38,7 @@ pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
 
 /// Decodes a record of exactly this kind and version; `name` is for the message.
 ///
-/// Errors: [`StoreError::Record`] for anything else, with what is wrong.
+/// Errors: [`StoreError::Newer`] for a later version of it, [`StoreError::Record`] for anything else, with what is wrong.
 pub fn decode<R: Record>(name: &str, bytes: &[u8]) -> Result<R, StoreError> {
     let bad = |why: String| StoreError::Record { name: name.to_owned(), why };
     let (body, sum) = bytes.split_last_chunk::<TRAILER>().ok_or_else(|| bad("it is too short".to_owned()))?;
@@ -54,13 +54,27 @@ pub fn decode<R: Record>(name: &str, bytes: &[u8]) -> Result<R, StoreError> {
         return Err(bad("it is a record of another kind".to_owned()));
     }
     let version = u16::from_le_bytes([v0, v1]);
-    if version != R::VERSION {
+    if version > R::VERSION {
+        let (name, version, reads) = (name.to_owned(), version.into(), R::VERSION.into());
+        return Err(StoreError::Newer { name, version, reads });
+    }
+    if version < R::VERSION {
         return Err(bad(format!("it has version {version}, this program reads version {}", R::VERSION)));
     }
     if u32::from_le_bytes([l0, l1, l2, l3]) as usize != payload.len() {
         return Err(bad("its length does not match".to_owned()));
     }
     bcs::from_bytes(payload).map_err(|e| bad(format!("its payload does not decode: {e}")))
+}
+
+/// Passes over a record that is unusable for any other reason: whoever needs it tells.
+///
+/// Errors: [`StoreError::Newer`].
+pub(crate) fn refuse_newer<R: Record>(name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+    match decode::<R>(name, bytes) {
+        Err(error @ StoreError::Newer { .. }) => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 #[cfg(test)]

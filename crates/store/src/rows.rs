@@ -6,7 +6,7 @@
 use state_tree::Order;
 
 use crate::{
-    backend::{Flow, KeyRange, View},
+    backend::{Flow, KeyRange, View, visit_rows},
     chain::{FloorRecord, RootRecord, native},
     counting::CountsRecord,
     error::StoreError,
@@ -16,7 +16,7 @@ use crate::{
     many,
     record::{self, Record},
     schema::Table,
-    store::ExpiryRecord,
+    store::{ExpiryRecord, LayerRecord, cursor_layers},
 };
 
 /// Rows of each kind of which there are many.
@@ -79,6 +79,21 @@ pub fn check_rows(view: &dyn View) -> Result<RowsChecked, StoreError> {
     sample(view, kept, SAMPLE, &mut |key, value| seen.take(kept::decode(key, value).map(|_| ())))?;
     sample(view, (&Table::MANY, KeyRange::ALL), MARKS, &mut |key, value| seen.take(many::check(key, value)))?;
     Ok(seen)
+}
+
+/// Looks for rows of a newer program among those that are not read when a store is opened.
+///
+/// Errors: [`StoreError::Newer`], a failed read.
+pub(crate) fn refuse_newer(view: &dyn View, head: Option<Order>) -> Result<(), StoreError> {
+    if let Some(cursor) = view.row(&Table::META, ExpiryRecord::KEY)? {
+        record::refuse_newer::<ExpiryRecord>("expiry", &cursor)?;
+    }
+    visit_rows(view, &Table::META, &cursor_layers(), &mut |_, value| {
+        record::refuse_newer::<LayerRecord>("expiry layer", value)
+    })?;
+    let Some(head) = head else { return Ok(()) };
+    let newest = KeyRange { start: Some(head.to_key().to_vec()), end: None };
+    visit_rows(view, &Table::JOURNAL, &newest, &mut |_, value| record::refuse_newer::<JournalRecord>("journal", value))
 }
 
 fn journal_rows(view: &dyn View, head: u64, seen: &mut RowsChecked) -> Result<(), StoreError> {

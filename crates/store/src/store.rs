@@ -39,12 +39,11 @@ use crate::{
     permit::{Fence, Permit},
     point::{Point, reached},
     reserve::Reserve,
+    rows,
 };
 pub use active::ActiveSweep;
 pub use counts::Waits;
-pub(crate) use cursor::ExpiryRecord;
-#[cfg(test)]
-pub(crate) use cursor::LayerRecord;
+pub(crate) use cursor::{ExpiryRecord, LayerRecord, layers as cursor_layers};
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
 pub use index::Indexed;
@@ -147,6 +146,8 @@ impl Store {
     pub fn open(backend: Arc<dyn Backend>, config: StoreConfig) -> Result<Self, StoreError> {
         let store = Self::build(backend, config)?; // claims the engine BEFORE its state is read
         let view = store.view()?;
+        let chain = ChainState::load(&*view)?;
+        rows::refuse_newer(&*view, chain.head_order())?; // BEFORE any write (C17)
         let mut gate = store.gate.lock();
         let (counting, lost) = Counting::load(&*view, config)?;
         *gate = counting;
@@ -156,7 +157,7 @@ impl Store {
         }
         store.note(&gate);
         drop(gate);
-        *store.chain.write() = Some(ChainState::load(&*view)?);
+        *store.chain.write() = Some(chain);
         Ok(store)
     }
 

@@ -75,14 +75,18 @@ pub(super) struct Found {
     pub(super) headless: bool,
 }
 
+/// As messages name it.
+fn name(path: &Path) -> String {
+    format!("event journal {}", path.display())
+}
+
 /// What is wrong with a journal as a whole.
 fn refused(path: &Path, why: impl Into<String>) -> PruneError {
-    StoreError::Record { name: format!("event journal {}", path.display()), why: why.into() }.into()
+    StoreError::Record { name: name(path), why: why.into() }.into()
 }
 
 fn newer(path: &Path, version: u32) -> PruneError {
-    let known = super::frame::VERSION;
-    refused(path, format!("it has version {version}, this program reads up to {known}: use the newer program"))
+    StoreError::Newer { name: name(path), version, reads: super::frame::VERSION }.into()
 }
 
 /// Opens a journal for reading and tells what it says of itself; nothing if there is none.

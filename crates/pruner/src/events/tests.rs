@@ -462,10 +462,10 @@ fn a_journal_of_a_newer_program_is_refused_and_left_as_it_is() {
     let sum = crc32fast::hash(&bytes[..HEADER - 4]).to_le_bytes();
     bytes[HEADER - 4..HEADER].copy_from_slice(&sum);
     let foreign = vec![b'x'; 100];
-    for (bytes, says) in [(bytes, "version 2"), (foreign, "no event journal")] {
+    for (bytes, code, says) in [(bytes, "newer", "version 2"), (foreign, "record", "no event journal")] {
         let dir = folder_with(&bytes);
         let refused = EventJournal::open(dir.path(), quiet(), Arc::new(ManualClock::default())).unwrap_err();
-        assert_eq!(refused.code(), "record");
+        assert_eq!(refused.code(), code);
         assert!(refused.to_string().contains(says), "{refused}");
         assert_eq!(fs::read(dir.path().join(FILE)).unwrap(), bytes);
         assert!(!dir.path().join("journal.events.tmp").exists());

@@ -73,6 +73,7 @@ fn of_store(error: &StoreError) -> Remedy {
         | StoreError::MissingFamily { .. }
         | StoreError::Locked { .. }
         | StoreError::Permission { .. }
+        | StoreError::Newer { .. }
         | StoreError::NoTable(_)
         | StoreError::ReadOnly
         | StoreError::Unsupported(_)

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     error::PruneError,
     phase::PrunePhase,
-    records::RecordKey,
+    records::{self, RecordKey},
     roots::{RetainedRoots, Retention},
 };
 
@@ -107,11 +107,12 @@ impl AtomicSnapshotManager {
     /// Loads the snapshot that an earlier process persisted: same id, same time, same hash, but without its view. A lock
     /// that it left is told and not obeyed: who held it has gone with the process.
     ///
-    /// Errors: a record that is torn, foreign or fails its integrity hash.
+    /// Errors: a record that is torn, foreign or fails its integrity hash; one that a newer program wrote, of whatever.
     pub fn initialize(&self) -> Result<(), PruneError> {
         if !self.config.enable_persistence {
             return Ok(());
         }
+        records::refuse_newer(&*self.parts.records)?;
         let slot = LockSlot::load_or_tell(&*self.parts.records)?;
         let failures = SnapshotFailures::load_or_tell(&*self.parts.records);
         if let Some(left) = &slot.held {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use state_tree::{Expiry, Left, NodeHash, Order, Taken};
 
 use crate::{
-    backend::{Batch, View},
+    backend::{Batch, KeyRange, View},
     error::StoreError,
     record::{self, Record},
     schema::Table,
@@ -108,6 +108,11 @@ impl Layer {
     }
 }
 
+/// Where the layers are.
+pub(crate) fn layers() -> KeyRange {
+    KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) }
+}
+
 /// Takes every layer away, whoever left it.
 pub(crate) fn delete_layers(batch: &mut Batch) {
     batch.delete_range(Table::META, PREFIX, BEHIND);
@@ -158,7 +163,7 @@ mod tests {
     use state_tree::{Expiring, Found, Judge, NodeError, NodeLayout, NodeSource, TreeError};
 
     use super::*;
-    use crate::backend::{Backend, Durability, Flow, KeyRange, MemoryBackend};
+    use crate::backend::{Backend, Durability, Flow, MemoryBackend};
 
     /// Node `n` has the children `3n + 1` to `3n + 3`, up to 200.
     #[derive(Debug)]
