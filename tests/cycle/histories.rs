@@ -78,7 +78,7 @@ struct Seen {
 }
 
 /// The policy that a chain is swept under from now on.
-fn keep_by(swept: &mut Swept, keep: KeepPolicy) -> Arc<LiveRetention> {
+pub(crate) fn keep_by(swept: &mut Swept, keep: KeepPolicy) -> Arc<LiveRetention> {
     let policy = Arc::new(LiveRetention::new(RetentionParts {
         store: Arc::clone(&swept.rig.chain.store),
         records: Arc::new(StoreRecords(Arc::clone(&swept.rig.chain.store))),

@@ -14,6 +14,7 @@ mod histories;
 mod incremental;
 mod left;
 mod locks;
+mod older;
 mod race;
 mod reclaim;
 mod recovery;

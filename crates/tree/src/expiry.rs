@@ -19,7 +19,13 @@ use std::{
     num::NonZeroUsize,
 };
 
-use crate::{counting::Expiring, error::TreeError, hash::NodeHash, layout::NodeLayout, walk::NodeSource};
+use crate::{
+    counting::Expiring,
+    error::TreeError,
+    hash::NodeHash,
+    layout::NodeLayout,
+    walk::{NodeSource, children_of},
+};
 
 /// What is left to do of some journal entries: at first all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,12 +241,7 @@ impl Found {
 
 fn children(layout: &dyn NodeLayout, hash: &NodeHash, bytes: &[u8]) -> Result<Vec<NodeHash>, TreeError> {
     let mut children = Vec::new();
-    let read = layout.read(bytes, &mut children);
-    let actual = read.map_err(|source| TreeError::Malformed { hash: *hash, source })?;
-    if actual != *hash {
-        return Err(TreeError::WrongHash { key: *hash, actual });
-    }
-    Ok(children)
+    children_of(layout, hash, bytes, &mut children).map(|()| children)
 }
 
 #[cfg(test)]

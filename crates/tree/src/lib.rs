@@ -1,14 +1,15 @@
 //! The hash-addressed tree as values: no disk, no time, no threads.
 //!
 //! Bytes are understood by a [`NodeLayout`]; [`RoochLayout`] is the first. [`update`] turns changes to a state into a
-//! [`Delta`]; [`get`] and [`prove`] read one object; [`walk`] is the only traversal that marks, verifies or counts, and
-//! [`find_path`], which searches for the way to one node to name a fault, proves nothing. [`count`] says which nodes a
+//! [`Delta`]; [`get`] and [`prove`] read one object; [`walk`] is the only traversal that marks, verifies or counts,
+//! [`difference`] tells what one state has beside another, and [`find_path`], which searches for the way to one node to name a fault, proves nothing. [`count`] says which nodes a
 //! delta leaves without a place, and [`Expiry`] which of those go, and what below them. Whatever is missing, malformed
 //! or out of place is a typed error, never an empty answer.
 
 mod change;
 mod counting;
 mod delta;
+mod difference;
 mod error;
 mod expiry;
 mod find;
@@ -24,6 +25,7 @@ mod work;
 pub use change::{Change, Changes, FieldsBase, Object, Put};
 pub use counting::{Counted, Expiring, Known, Questions, Standing, count};
 pub use delta::{Created, Delta, Dropped, Replaced};
+pub use difference::{Between, difference};
 pub use error::{HexError, NodeError, TreeError};
 pub use expiry::{Expiry, ExpiryStep, Found, Judge, Left, Taken};
 pub use find::{Search, find_path};

@@ -187,19 +187,15 @@ impl Pass<'_> {
     /// Fills `children` from the bytes of one node.
     fn understand<'b>(&mut self, hash: &NodeHash, bytes: Option<&'b [u8]>) -> Result<&'b [u8], TreeError> {
         self.children.clear();
-        let bytes = bytes.ok_or(TreeError::Missing(*hash))?;
-        let malformed = |source| TreeError::Malformed { hash: *hash, source };
+        let there = bytes.ok_or(TreeError::Missing(*hash))?;
         let Reading { layout, rehash } = self.reading;
         match rehash {
-            Rehash::Never => layout.children(bytes, &mut self.children).map_err(malformed)?,
-            Rehash::Every => {
-                let actual = layout.read(bytes, &mut self.children).map_err(malformed)?;
-                if actual != *hash {
-                    return Err(TreeError::WrongHash { key: *hash, actual });
-                }
-            }
+            Rehash::Never => layout
+                .children(there, &mut self.children)
+                .map_err(|source| TreeError::Malformed { hash: *hash, source })?,
+            Rehash::Every => children_of(layout, hash, there, &mut self.children)?,
         }
-        Ok(bytes)
+        Ok(there)
     }
 
     fn push_children(&mut self) {
@@ -218,4 +214,20 @@ impl Pass<'_> {
             Walked::Faulty(self.counts)
         }
     }
+}
+
+/// Appends the children of a node that was read, if it is the one of its hash.
+///
+/// Errors: it is malformed or another one.
+pub(crate) fn children_of(
+    layout: &dyn NodeLayout,
+    hash: &NodeHash,
+    bytes: &[u8],
+    out: &mut Vec<NodeHash>,
+) -> Result<(), TreeError> {
+    let actual = layout.read(bytes, out).map_err(|source| TreeError::Malformed { hash: *hash, source })?;
+    if actual != *hash {
+        return Err(TreeError::WrongHash { key: *hash, actual });
+    }
+    Ok(())
 }

@@ -1,23 +1,28 @@
-//! What states below the floor that are still kept may hold: a mark of them all, made by a walk when another one is kept.
+//! What states below the floor that are still kept may hold: a mark of them all, made by a walk, and what those that were
+//! kept since have beside one that was known before.
 //!
-//! The states do not change, so a mark of them is good for as long as it is looked at; one of more states than are kept by
-//! now only keeps more. A reader that holds a state for a moment is waited for; only one that stays costs a walk.
+//! The states do not change, so what is known of them is good for as long as it is looked at; that of more states than are
+//! kept by now only keeps more, until the next one is learned. A reader that holds a state for a moment is waited for; only
+//! one that stays is read.
+//!
+//! Costs: one walk of all of them for the first, and where one of them was let go since; otherwise reads of what a state and the
+//! known one before it differ in, and about 16 bytes of memory for each node of that.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
     time::Duration,
 };
 
 use sha2::{Digest, Sha256};
 use state_store::{Head, Held, LiveSet};
-use state_tree::{NodeHash, Order, StateRoot};
+use state_tree::{Between, NodeHash, Order, StateRoot};
 
 use crate::{
     cycle::{CycleEnv, Renewing},
     error::PruneError,
     files,
-    mark::{self, MarkChoice, MarkJob, RehashChoice, SealedMark},
+    mark::{self, MarkChoice, MarkJob, RehashChoice, SealedMark, difference::Differing},
     phase,
     roots::{RetainedRoot, RetainedRoots},
     snapshot::SnapshotGuard,
@@ -27,14 +32,18 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Memory for the walk: it spills what does not fit.
 const WALK_BYTES: u64 = 64 << 20;
+/// Nodes that two states may differ in, and that may be known beside the mark: more are walked, which needs no memory for them.
+const MOST_BESIDE: usize = 1 << 20;
 
 /// The states that are covered, and their mark.
 #[derive(Debug, Default)]
 pub(super) struct HeldStates {
     covered: BTreeSet<StateRoot>,
-    /// How many walks there were.
+    /// How often there were others.
     version: u64,
     mark: Option<SealedMark>,
+    /// Fingerprints of what the covered states have beside the mark.
+    beside: HashSet<u64>,
     /// Orders that are waited for, each since when.
     waiting: BTreeMap<Order, Duration>,
 }
@@ -49,7 +58,7 @@ impl Held for HeldStates {
     }
 
     fn holds(&self, hash: &NodeHash) -> bool {
-        self.mark.as_ref().is_some_and(|mark| mark.contains(hash, &mut 0))
+        self.beside.contains(&hash.fingerprint()) || self.mark.as_ref().is_some_and(|mark| mark.contains(hash, &mut 0))
     }
 }
 
@@ -72,7 +81,43 @@ impl HeldStates {
         if is_reader && now.saturating_sub(since) < PATIENCE {
             return Ok(false);
         }
-        self.walk((env, dir), guard, below)?;
+        if !self.extend(env, guard, &below)? {
+            self.walk((env, dir), guard, below)?;
+        }
+        self.waiting.clear();
+        Ok(true)
+    }
+
+    /// Learns of each state that is not covered what it has beside the covered one before it; false where there is none, where
+    /// they differ in too much, or where what is known is of states that are kept no more.
+    ///
+    /// Errors: a failed read, a cancel or stop; what was learned until then is known.
+    fn extend(
+        &mut self,
+        env: &CycleEnv,
+        guard: &SnapshotGuard<'_>,
+        below: &[RetainedRoot],
+    ) -> Result<bool, PruneError> {
+        let kept: BTreeSet<StateRoot> = below.iter().map(|kept| kept.root).collect();
+        if !self.covered.is_subset(&kept) {
+            return Ok(false);
+        }
+        let observer = Renewing { guard, observer: &*env.observer };
+        let view = env.parts.store.view()?;
+        let differing = Differing { view: &*view, layout: &*env.layout, control: &env.control, observer: &observer };
+        let mut before = None;
+        for RetainedRoot { order, root, .. } in below {
+            if !self.covers(root) {
+                let Some(old) = before else { return Ok(false) };
+                let most = MOST_BESIDE.saturating_sub(self.beside.len());
+                let Some(told) = differing.between(Between { old, new: *root }, most)? else { return Ok(false) };
+                tracing::info!(order = order.get(), nodes = told.len(), "what a state below the floor holds is known");
+                self.beside.extend(told.iter().map(NodeHash::fingerprint));
+                self.covered.insert(*root); // AFTER what it has
+                self.version += 1;
+            }
+            before = Some(*root);
+        }
         Ok(true)
     }
 
@@ -116,7 +161,7 @@ impl HeldStates {
         })?;
         tracing::info!(nodes = report.live_nodes, seconds = report.seconds, "what they hold is known");
         (self.covered, self.version) = (covered, self.version + 1);
-        self.waiting.clear();
+        self.beside.clear();
         let before = self.mark.replace(sealed).map(|mark| mark.path().to_owned());
         before.map_or(Ok(()), |path| files::remove(&path)) // else the next cycle does
     }

@@ -5,6 +5,7 @@
 
 mod bits;
 pub(crate) mod choose;
+pub(crate) mod difference;
 pub(crate) mod disk;
 mod edges;
 mod evidence;

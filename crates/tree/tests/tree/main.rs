@@ -5,6 +5,7 @@
 mod bad_trees;
 mod codec;
 mod counted_chain;
+mod differences;
 mod model;
 mod model_histories;
 mod one_bit_counts;
