@@ -570,3 +570,19 @@ fn the_chain_goes_back_in_a_running_node_and_at_rest() {
     let (code, report) = node::json(&[&["verify"], &keep[..]].concat());
     assert_eq!((code, &report["missing_nodes"], &report["corrupt_nodes"]), (0, &json!(0), &json!(0)), "{report}");
 }
+
+/// O20: nothing authenticates anybody on loopback, so what a browser could be made to send is refused.
+#[test]
+fn a_web_page_cannot_command_a_node() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), &[]);
+    let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+    for (header, value) in [("Origin", "http://evil.example"), ("Host", "evil.example")] {
+        let request = client.post(format!("{}/v1/prune/disable", node.url())).header(header, value);
+        let answer = request.send().unwrap();
+        assert_eq!(answer.status().as_u16(), 403, "{header}");
+        assert_eq!(answer.json::<Value>().unwrap()["error"]["code"], "caller", "{header}");
+    }
+    assert!(node.status()["pruner"]["off"].is_null());
+    assert!(node.prune("disable") && !node.status()["pruner"]["off"].is_null());
+}

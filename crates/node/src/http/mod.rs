@@ -3,6 +3,7 @@
 //! Promises: the async threads never touch the disk and wait for no lock of the pruner; bodies, concurrent reads and
 //! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
 
+mod caller;
 mod error;
 mod events;
 mod operate;
@@ -23,7 +24,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -206,6 +207,7 @@ pub fn router(node: Arc<Node>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this address takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn(caller::refuse_pages))
         .with_state(node)
 }
 
