@@ -160,3 +160,16 @@ fn verify(db: &std::path::Path) -> (i32, Value) {
     let (db, keep) = (db.display().to_string(), KEEP.to_string());
     node::json(&["verify", "--db", &db, "--layout", "native", "--keep-last", &keep, "--leaks"])
 }
+
+#[test]
+fn a_load_whose_node_goes_tells_what_it_counted_and_fails() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), &["chain.block_interval=20ms"]);
+    let load = drive(&node, "mixed", 600);
+    node.until("a few blocks", |status| status["head"]["order"].as_u64() > Some(20));
+    node.kill();
+    let output = load.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &report["error"]["code"]), (Some(1), &json!("unreachable")), "{report}");
+    assert!(report["transactions"].as_u64() > Some(0), "{report}");
+}

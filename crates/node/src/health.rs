@@ -11,7 +11,10 @@ pub(crate) fn of_retention(silent: Result<Vec<String>, PruneError>) -> Option<Re
         Ok(silent) if silent.is_empty() => None,
         Ok(silent) => {
             let names = silent.join(", ");
-            let message = format!("not heard of for longer than they said, so not waited for: {names}");
+            let message = format!(
+                "not heard of for longer than they said, so not waited for: {names}; what their watermark kept goes: let each \
+                 tell it again, or remove it"
+            );
             Some(reason(Verdict::Degraded, "consumer_silent", message))
         }
         Err(error) => {

@@ -175,8 +175,14 @@ fn what_a_person_got_wrong_is_named_once_and_with_the_way_out() {
     let (code, text) = refused(&["health-check"]);
     assert_eq!(code, Some(3));
     assert!(text.contains("--url") && text.contains("--db"), "{text}");
-    let (_, text) = refused(&["load", "--url", "127.0.0.1:9"]);
-    assert!(text.contains("http://127.0.0.1:8645"), "{text}");
+    for url in ["127.0.0.1:9", "ftp://127.0.0.1:9"] {
+        let (code, text) = refused(&["load", "--url", url]);
+        assert!(code == Some(2) && text.contains("http://127.0.0.1:8645"), "{text}");
+    }
+    let (code, text) = refused(&["start", "--set", "nokey"]);
+    assert!(code == Some(2) && text.contains("SECTION.KEY=VALUE"), "{text}");
+    let (code, text) = refused(&["health-check", "--url", "http://127.0.0.1:9", "--config", "node.toml"]);
+    assert!(code == Some(3) && text.contains("--config"), "{text}");
     let (_, text) = refused(&["load", "--url", "http://127.0.0.1:9"]);
     assert_eq!(text.matches("refused").count(), 1, "{text}");
 

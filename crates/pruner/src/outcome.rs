@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use state_store::record::{self, Record};
+use state_store::{
+    StoreError,
+    record::{self, Record},
+};
 
 use crate::{
     certificate::Certificate,
@@ -125,12 +128,20 @@ impl RestFloor {
     /// The floor of earlier prunes, if there were any.
     pub(crate) fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
         let bytes = records.load(RecordKey::Floor)?;
-        Ok(bytes.map(|bytes| record::decode("floor", &bytes)).transpose()?)
+        let name = records.place(RecordKey::Floor);
+        Ok(bytes.map(|bytes| record::decode(&name, &bytes)).transpose()?)
     }
 
     /// Moves the floor, durably, to the oldest order that a complete mark has just reached: every state from there on is
-    /// whole, whatever an interrupted prune of a shorter window had begun. Call BEFORE the first delete below it.
+    /// whole, whatever an interrupted prune of a shorter window had begun. Call BEFORE the first delete below it. One that is
+    /// unusable is replaced: what it said is not needed any more.
     pub(crate) fn set(order: u64, records: &dyn Records) -> Result<(), PruneError> {
+        match Self::load(records) {
+            Err(error @ PruneError::Store(StoreError::Record { .. })) => {
+                tracing::warn!(%error, order, "it is written anew: every state from this order on was just found whole");
+            }
+            other => drop(other?),
+        }
         records.save(RecordKey::Floor, &record::encode(&Self { order })?)
     }
 }

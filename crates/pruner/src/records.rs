@@ -107,6 +107,11 @@ pub trait Records: Send + Sync + std::fmt::Debug {
     /// The bytes of a record, or nothing when it was never saved. A failed read is an error (S14).
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError>;
 
+    /// Where a record is, for messages.
+    fn place(&self, key: RecordKey) -> String {
+        key.name().to_owned()
+    }
+
     /// Saves a record, synced.
     fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError>;
 
@@ -168,6 +173,10 @@ impl FolderRecords {
 impl Records for FolderRecords {
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
         files::read(&self.path(key))
+    }
+
+    fn place(&self, key: RecordKey) -> String {
+        self.path(key).display().to_string()
     }
 
     fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {

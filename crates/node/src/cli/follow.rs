@@ -86,6 +86,9 @@ async fn of_node(url: &str, after: u64, printer: &mut Printer) -> Result<(), Fai
             }
         }
     }
+    if printer.output == Output::Human {
+        printer.output.text("(the node has ended)");
+    }
     Ok(())
 }
 

@@ -69,7 +69,7 @@ enum JournalCommand {
 #[command(group(ArgGroup::new("journal").required(true).args(["url", "db", "state_dir"])))]
 pub(super) struct SourceArgs {
     /// Address of a running node.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::values::address)]
     pub(super) url: Option<String>,
     /// Folder of a database, in use or not: a node's, or one that was pruned at rest.
     #[arg(long, value_name = "DIR")]

@@ -132,7 +132,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE", overrides_with = "config")]
     config: PathBuf,
     /// Set a key; wins over the file. May be given again.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE")]
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = values::setting)]
     set: Vec<String>,
     /// Drive the node with its own load: mixed, toggle or tables, with transactions per second after a colon.
     /// The last one given counts.
@@ -147,7 +147,7 @@ pub struct StartArgs {
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Address of the node.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = values::address)]
     url: String,
     /// What to send.
     #[arg(long, value_enum, default_value_t = Profile::Mixed)]
@@ -250,16 +250,16 @@ pub struct VerifyArgs {
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 pub struct HealthArgs {
     /// Address of a running node.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = values::address)]
     url: Option<String>,
     /// Folder of a database, in use or not.
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
     /// The folder that was given to `prune`, if one was.
-    #[arg(long, value_name = "DIR", requires = "db")]
+    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
     state_dir: Option<PathBuf>,
     /// Configuration file of the store's node: its bounds, and after how many orders a cycle is due.
-    #[arg(long, value_name = "FILE", requires = "db")]
+    #[arg(long, value_name = "FILE", requires = "db", conflicts_with = "url")]
     config: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,

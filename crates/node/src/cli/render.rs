@@ -27,6 +27,10 @@ impl Failure {
         Self::new("unreachable", message)
     }
 
+    fn object(&self) -> Value {
+        json!({ "code": self.code, "message": self.message })
+    }
+
     /// A failure whose message says by itself what it is.
     pub(super) fn whole(code: &str, message: impl Display) -> Self {
         Self { prefix: "", ..Self::new(code, message) }
@@ -54,6 +58,27 @@ impl Output {
         }
     }
 
+    /// Prints what there was of an answer before a failure, and the failure; gives its exit code.
+    pub(super) fn partial<T: Serialize>(
+        self,
+        answer: &T,
+        human: impl FnOnce() -> String,
+        failure: &Failure,
+    ) -> ExitCode {
+        match (self, serde_json::to_value(answer)) {
+            (Self::Json, Ok(Value::Object(mut answer))) => {
+                answer.insert("error".to_owned(), failure.object());
+                object(&Value::Object(answer));
+            }
+            (Self::Human, _) => {
+                self.text(&human());
+                self.fail(failure);
+            }
+            (Self::Json, Ok(_) | Err(_)) => self.fail(failure),
+        }
+        ExitCode::FAILURE
+    }
+
     /// Prints text on stdout.
     pub(super) fn text(self, text: &str) {
         write_line(&mut std::io::stdout(), text);
@@ -63,7 +88,7 @@ impl Output {
     pub(super) fn fail(self, failure: &Failure) {
         match self {
             Self::Human => write_line(&mut std::io::stderr(), &format!("{}{}", failure.prefix, failure.message)),
-            Self::Json => object(&json!({ "error": { "code": failure.code, "message": failure.message } })),
+            Self::Json => object(&json!({ "error": failure.object() })),
         }
     }
 

@@ -106,7 +106,7 @@ pub(super) struct ExplainArgs {
     #[arg(value_name = "ORDER|HASH")]
     what: Asked,
     /// Address of a running node.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::values::address)]
     url: Option<String>,
     /// Folder of a node's database, in use or not.
     #[arg(long, value_name = "DIR", requires = "layout")]
@@ -125,7 +125,7 @@ pub(super) struct ExplainArgs {
 #[derive(Debug, Clone, Args)]
 struct NodeArgs {
     /// Address of the node.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::values::address)]
     url: String,
     #[command(flatten)]
     output: OutputArgs,

@@ -24,7 +24,7 @@ pub(super) struct RollbackArgs {
     #[arg(long, value_name = "ORDER")]
     to: u64,
     /// Address of a running node.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::values::address)]
     url: Option<String>,
     /// Folder of a node's database that nobody has open.
     #[arg(long, value_name = "DIR")]

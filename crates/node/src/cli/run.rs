@@ -5,7 +5,7 @@ use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, ti
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use state_pruner::{Clock, Pause, PrunerStatus, SystemClock, phase::PrunePhase};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -263,14 +263,18 @@ fn describe_load(report: &LoadReport) -> String {
     )
 }
 
-/// Drives a node. A wrong proof fails the command.
+/// Drives a node. A wrong proof fails the command, and so does a node that goes; what was counted until then is told.
 pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
+    let failure = |error: &anyhow::Error| Failure::new(code_of(error), format!("{error:#}"));
     match drive(args, output) {
-        Ok(report) => {
+        Ok((report, Ok(()))) => {
             output.answer(&report, || describe_load(&report));
             if report.counts.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => output.failed(&Failure::new(code_of(&error), format!("{error:#}"))),
+        Ok((report, Err(error))) if report.transactions > 0 => {
+            output.partial(&report, || describe_load(&report), &failure(&error))
+        }
+        Ok((_, Err(error))) | Err(error) => output.failed(&failure(&error)),
     }
 }
 
@@ -282,7 +286,8 @@ fn code_of(error: &anyhow::Error) -> &'static str {
     }
 }
 
-fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<LoadReport> {
+/// What a load came to, and what ended it early.
+fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<(LoadReport, anyhow::Result<()>)> {
     let plan = LoadPlan {
         profile: args.profile,
         seed: args.seed,
@@ -302,13 +307,18 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<LoadReport> {
         while !ending {
             tokio::select! {
                 biased; // a tick at the end would tell the result twice
-                done = &mut running => return Ok(done??),
+                done = &mut running => return Ok((load.report(), ended(done))),
                 () = signals.told() => ending = true,
                 () = &mut seconds => ending = true,
                 _ = timer.tick() => tracing::info!("so far {}", brief_load(&load.report())),
             }
         }
         stop.cancel();
-        Ok(running.await??)
+        let ended = ended(running.await);
+        Ok((load.report(), ended))
     })
+}
+
+fn ended(done: Result<Result<LoadReport, ClientError>, JoinError>) -> anyhow::Result<()> {
+    done?.map(|_| ()).map_err(anyhow::Error::from)
 }

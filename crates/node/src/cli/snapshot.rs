@@ -89,7 +89,7 @@ enum SnapshotCommand {
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 struct CreateArgs {
     /// Address of a running node, which makes the snapshot itself: the catalog is a folder of its machine.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::values::address)]
     url: Option<String>,
     /// Folder of a database that no process has open for writing.
     #[arg(long, value_name = "DIR", requires = "layout")]

@@ -24,7 +24,7 @@ use super::{
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 pub(super) struct ValidateArgs {
     /// Address of a running node; what its validation comes to is judged by its health from then on.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = super::values::address)]
     url: Option<String>,
     /// Folder of a database, in use or not; nothing in it is written.
     #[arg(long, value_name = "DIR")]

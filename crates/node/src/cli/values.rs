@@ -11,7 +11,7 @@ use state_pruner::offline::StoreLayout;
 
 use crate::{
     http::is_id,
-    load::{Profile, Rate},
+    load::{Client, Profile, Rate},
 };
 
 /// A load of `start`.
@@ -48,6 +48,17 @@ pub(super) fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N
         return Err(wrong());
     }
     N::try_from(number).map_err(|_| wrong())
+}
+
+/// The address of a node, as it is given on.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    Client::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// One setting of the configuration.
+pub(super) fn setting(text: &str) -> Result<String, String> {
+    let is_one = text.split_once('=').is_some_and(|(key, _)| key.contains('.'));
+    is_one.then(|| text.to_owned()).ok_or_else(|| "SECTION.KEY=VALUE is expected".to_owned())
 }
 
 /// A number that is not zero.

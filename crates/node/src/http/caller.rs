@@ -31,8 +31,7 @@ fn refusal(headers: &HeaderMap) -> Option<&'static str> {
         return Some("a web page is not answered: leave the header `Origin` out");
     }
     let host = headers.get(HOST)?; // no browser leaves it out
-    let name = host.to_str().map_or(None, |host| host.parse::<Authority>().map_or(None, Some));
-    let is_ours = name.is_some_and(|name| is_of_this_machine(name.host()));
+    let is_ours = Authority::try_from(host.as_bytes()).is_ok_and(|name| is_of_this_machine(name.host()));
     (!is_ours).then_some("the header `Host` has to name this machine: localhost, or a loopback address")
 }
 

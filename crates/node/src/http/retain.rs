@@ -143,7 +143,10 @@ pub(super) async fn explain(State(node): State<Arc<Node>>, uri: Uri) -> Result<J
     let asked = match (order, hash) {
         (Some(order), None) => order.parse::<u64>().map(|order| Asked::Order(Order::new(order))).map_err(|_| "order"),
         (None, Some(hash)) => state_tree::NodeHash::from_hex(&hash).map(Asked::Hash).map_err(|_| "hash"),
-        (Some(_), Some(_)) | (None, None) => Err("order or hash"),
+        (Some(_), Some(_)) => {
+            return Err(ApiError::bad_request("an order and a hash are given: ask about one of them"));
+        }
+        (None, None) => Err("order or hash"),
     };
     let asked = asked.map_err(|what| {
         ApiError::bad_request(format!("either an order or a hash of 64 hex digits is asked about: no {what} is given"))

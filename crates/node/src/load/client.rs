@@ -106,7 +106,7 @@ impl Client {
     pub fn new(url: &str) -> Result<Self, ClientError> {
         let bad = || ClientError::Url(url.to_owned());
         let mut base = Url::parse(url).map_err(|_| bad())?;
-        if base.cannot_be_a_base() || base.host().is_none() {
+        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
             return Err(bad());
         }
         base.set_path("/");

@@ -93,7 +93,10 @@ fn entry(frame: &Frame) -> Entry {
 /// Errors: there is none, it is of a newer program, a failed read.
 pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneError> {
     let path = dir.join(FILE);
-    let absent = || files::failed(&path)(std::io::Error::from(std::io::ErrorKind::NotFound));
+    let absent = || {
+        let why = "there is no journal of events: nothing has happened here yet, or it is another folder";
+        files::failed(&path)(std::io::Error::new(std::io::ErrorKind::NotFound, why))
+    };
     let (file, header) = open_to_read(&path)?.ok_or_else(absent)?;
     let mut scanner = Scanner::new(file, records_begin(header));
     let (mut events, mut unknown, mut range) = (VecDeque::new(), 0, None);
