@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -395,6 +395,47 @@ fn a_slice_ends_by_its_deadline_on_a_slow_disk() {
         assert!(*nodes <= 32 && *reading <= SlicePace::MOST_READING, "{nodes} nodes in {reading:?}");
     }
     assert!(slow.len() > 3, "the test tells nothing: {slow:?}");
+}
+
+/// I12: however long the nodes of a slice take to delete, by a clock that is this test's, the next one keeps its time.
+#[test]
+fn slices_are_sized_by_how_long_those_before_them_held_the_gate() {
+    let base = {
+        let swept = Swept::new(Rig::new(Engine::Memory), 3);
+        swept.rig.chain.grow(Profile::Uniform, 91, 8);
+        swept.cycle();
+        swept.rig.chain.grow(Profile::Uniform, 92, 120);
+        swept.rig
+    };
+    let largest = |micros_per_node: u64| {
+        let (rig, faulty) = base.faulty();
+        rig.chain.store.index_journal().unwrap();
+        let mut swept = Swept::new(rig, 3);
+        let (clock, dir, mut pace) = (Arc::clone(&swept.rig.clock), swept.rig.state_dir(), SlicePace::new());
+        let hold = Arc::new(AtomicU64::new(0));
+        let is_sized = |pace: &SlicePace| {
+            hold.store(micros_per_node * pace.size().get() as u64, Ordering::Relaxed);
+            pace.size()
+        };
+        let (first, of_write) = (is_sized(&pace), Arc::clone(&hold));
+        faulty.before_write(move || clock.advance(Duration::from_micros(of_write.load(Ordering::Relaxed))));
+        let (mut size, mut largest) = (first, 0);
+        let round = swept.sweep.round(&swept.env, &dir, first, &mut |slice| {
+            let held = slice.taking;
+            assert!(held <= SlicePace::MOST_TAKING || size.get() == SlicePace::LEAST, "{size} nodes held it {held:?}");
+            largest = largest.max(slice.nodes + slice.passed);
+            pace.took(slice.nodes + slice.passed, held);
+            size = is_sized(&pace);
+            ControlFlow::Continue(size)
+        });
+        assert_eq!(round.unwrap().end, RoundEnd::Done);
+        faulty.before_write(|| ());
+        swept.check(&[], &format!("{micros_per_node} microseconds per node"));
+        largest
+    };
+    let sizes = [1, 10, 30, 70, 100, 1000].map(largest);
+    assert!(sizes.is_sorted_by(|shorter, longer| shorter >= longer) && sizes[0] > 200, "{sizes:?}");
+    assert_eq!(sizes[5], SlicePace::LEAST as u64);
 }
 
 /// P4: a cancel reaches the walk of an older state between two batches, and the next round goes on.

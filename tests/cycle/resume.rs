@@ -14,9 +14,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Control, Outcome, PruneError, SweepChoice, Trigger,
+    Control, Outcome, PruneError, StoreRecords, SweepChoice, Trigger,
     cycle::{self, CycleEnv, CycleOrder, Finished},
-    mark::MarkChoice,
+    mark::{MarkChoice, MarkIdentity, SealedMark},
     phase::{PhaseRecord, PrunePhase},
     sweep::SweepStrategy,
 };
@@ -320,6 +320,41 @@ fn sweep_never_starts_without_the_sealed_mark_of_its_own_cycle() {
         assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{what}: the cycle is given up");
         rig.cycle(&plan);
         check::exact(&rig.chain, what);
+    }
+}
+
+/// S18: before the first node goes, the record on disk names the mark that lies beside it.
+#[test]
+fn nothing_is_deleted_before_the_record_names_the_sealed_mark() {
+    for (mark, sweep) in WAYS {
+        let rig = grown(Profile::Tables, 77);
+        let plan = rig.plan(5).in_order().batches(25).by(mark, sweep);
+        let (store, before) = (Arc::clone(&rig.chain.store), check::present(&rig.chain.store).len());
+        let (dir, named) = (rig.state_dir(), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&named);
+        let context = format!("{mark:?} {sweep:?}");
+        let hooks = Hooks::new(move |moment| {
+            let record = PhaseRecord::load(&StoreRecords(Arc::clone(&store))).unwrap();
+            let Some(record) = record.filter(|record| record.phase == PrunePhase::SweepExpired) else {
+                let present = check::present(&store).len();
+                let done = seen.load(Ordering::Acquire) > 0;
+                assert!(done || present == before, "{context}: at {moment:?} the record does not name the mark yet");
+                assert!(moment != Moment::Deleting, "{context}: a batch would name the mark with its deletes only");
+                return;
+            };
+            if seen.fetch_add(1, Ordering::AcqRel) == 0 {
+                assert_eq!((record.cursor, record.deleted), (None, 0), "{context}");
+                assert_eq!(check::present(&store).len(), before, "{context}: at {moment:?}");
+                let identity = MarkIdentity { cycle: record.cycle, roots: record.roots_digest };
+                let beside = SealedMark::open(&dir, identity).unwrap().live_digest();
+                assert_eq!(record.mark_digest, Some(beside), "{context}");
+            }
+        });
+        plan.run(&rig.env(&plan, &hooks)).unwrap();
+        assert!(
+            named.load(Ordering::Acquire) > 1 && check::present(&rig.chain.store).len() < before,
+            "{mark:?} {sweep:?}"
+        );
     }
 }
 

@@ -481,6 +481,59 @@ fn a_change_of_any_part_of_the_policy_in_each_phase() {
     });
 }
 
+/// C16: the wall clock steps, or the machine sleeps, between any two slices of a sweep of the journal, or a process ends there
+/// and the clock of the next one is behind. The floor, what goes, and what is kept for a time are what they are without.
+#[test]
+fn clock_jump_between_any_two_slices() {
+    const NOON: u64 = 1_000_000_000;
+    let hour = Duration::from_secs(3600);
+    let bounds = KeepPolicy { time: Some(Duration::from_secs(4)), ..every(3, 10) };
+    let base = grown(30);
+    base.clock.set_unix_ms(NOON);
+    cycle(&base, &policy(&base, bounds));
+    base.chain.grow(Profile::Tables, 63, 12);
+    let jumps: [(&str, fn(&Rig)); 4] = [
+        ("back", |rig| rig.clock.set_unix_ms(0)),
+        ("back, and a restart", |rig| rig.clock.set_unix_ms(0)),
+        ("forward", |rig| rig.clock.set_unix_ms(u64::MAX)),
+        ("a sleep of most of the hour", |rig| passes(rig, Duration::from_secs(3500))),
+    ];
+    for ((jump, step), at) in jumps.into_iter().flat_map(|jump| (0..4).map(move |at| (jump, at))) {
+        let (context, restarts) = (format!("{jump} after slice {at}"), jump.ends_with("restart"));
+        let mut rig = base.twin();
+        rig.clock.set_unix_ms(NOON);
+        rig.chain.store.index_journal().unwrap();
+        let mut kept = policy(&rig, bounds);
+        kept.add_pin(pin("audit", 33, Some(hour))).unwrap();
+        kept.set_consumer("indexer", order(36), Some(hour)).unwrap();
+        let (env, plan) = under(&rig, &kept, &Hooks::none());
+        let (few, mut taken) = (NonZeroUsize::new(8).unwrap(), 0);
+        let mut between = |_: &SliceReport| {
+            taken += 1;
+            if taken == at + 1 {
+                step(&rig);
+            }
+            if restarts && taken > at { ControlFlow::Break(()) } else { ControlFlow::Continue(few) }
+        };
+        let round = IncrementalSweep::default().round(&env, &plan.config.state_dir, few, &mut between).unwrap();
+        let end = if restarts { RoundEnd::Paused } else { RoundEnd::Done };
+        assert!(round.end == end && taken > at, "{context}: {round:?}");
+        drop(env);
+        if restarts {
+            drop(kept);
+            rig = rig.restart();
+            rig.chain.store.index_journal().unwrap();
+            kept = policy(&rig, bounds);
+            assert_eq!(slices(&rig, &kept, u64::MAX).end, RoundEnd::Done, "{context}");
+        }
+        assert_eq!(rig.chain.store.lag().map(|lag| lag.nodes), Some(0), "{context}");
+        check::complete(&rig.chain, &context);
+        cycle(&rig, &kept);
+        assert!(kept.silent().unwrap().is_empty(), "{context}");
+        exactly(&rig, [0, 10, 20, 30, 33].into_iter().chain(36..42), &context);
+    }
+}
+
 /// A node with its pruner disabled has no bounds: nothing moves, nothing goes, pins are kept; what is enabled again finds
 /// the floor where it was.
 #[test]

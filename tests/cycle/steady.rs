@@ -14,10 +14,11 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, Pruner, PrunerConfig,
-    PrunerParts, RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
+    Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, KeepPolicy, LiveRetention,
+    Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, RetentionParts, StoreRecords, Verdict, assess,
+    events::NoEvents, incremental::RoundEnd,
 };
-use state_store::{Batch, Fault, StoreConfig, record};
+use state_store::{Batch, CrashTail, Fault, StoreConfig, record};
 use state_tests::{
     chain::STORE,
     check,
@@ -387,6 +388,98 @@ fn a_sweep_that_is_switched_off_and_on_again_takes_what_was_lost_in_between() {
         assert_eq!(pruner.status().cycles_finished, 0, "round {round}: by the sweep alone");
         drop(pruner);
         rig = rig.reopened_with(off);
+    }
+}
+
+/// What the next process is configured to.
+#[derive(Debug, Clone, Copy)]
+enum Next {
+    /// A window of so many orders.
+    Window(u64),
+    /// A window of three orders or so many seconds of the chain, whichever is more.
+    Seconds(u64),
+    /// No sweep between cycles, and then the same as before.
+    OffAndOn,
+}
+
+/// A pruner that sweeps each order under a policy of orders and time.
+fn under_policy(rig: &Rig, keep: KeepPolicy) -> Pruner {
+    let policy = LiveRetention::new(RetentionParts {
+        store: Arc::clone(&rig.chain.store),
+        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
+        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
+        keep: Some(keep),
+        floor_rows: None,
+        events: Arc::new(NoEvents),
+    });
+    let config = PrunerConfig { incremental: each_order(), ..rig.plan(keep.last.get()).pruner() };
+    Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::new(policy)).unwrap()
+}
+
+/// C9: a process dies at any write of its sweep, between two slices or inside one, and the next one has another configuration:
+/// it loses nothing, goes on with what the other left, and needs no cycle for it.
+#[test]
+fn config_change_between_any_two_slices() {
+    let base = settled();
+    base.chain.grow(Profile::Uniform, 402, 24);
+    let (head, all) = (base.chain.head(), check::present(&base.chain.store).len());
+    for next in [Next::Window(2), Next::Window(9), Next::Seconds(7), Next::OffAndOn] {
+        let mut inside = 0;
+        for write in 0.. {
+            let (rig, faulty) = base.faulty();
+            faulty.freeze_after(write); // BEFORE the worker begins by itself
+            let pruner = start(&rig, each_order(), |_| ());
+            pruner.committed(head);
+            until(&rig, &pruner, |pruner| {
+                is_swept(&rig, pruner) || pruner.status().incremental.unwrap().failure.is_some()
+            });
+            let is_over = pruner.status().incremental.unwrap().failure.is_none();
+            drop(pruner);
+            let rig = rig.crashed(faulty.crash_image(CrashTail::Kept).unwrap());
+            let floor = rig.chain.floor();
+            inside += u64::from(!is_over && check::present(&rig.chain.store).len() < all);
+            let context = format!("killed at write {write}, then {next:?}");
+            check::complete(&rig.chain, &context);
+            let keep = |last| KeepPolicy::last(NonZeroU64::new(last).unwrap());
+            let then = match next {
+                Next::Window(last) => keep(last),
+                Next::Seconds(seconds) => KeepPolicy { time: Some(Duration::from_secs(seconds)), ..keep(3) },
+                Next::OffAndOn => {
+                    let (before, pruner) = (check::present(&rig.chain.store), start(&rig, None, |_| ()));
+                    let mut workload = Workload::new(Profile::Uniform, 403);
+                    for _ in 0..3 {
+                        rig.chain.run(&mut workload, 1);
+                        pruner.committed(rig.chain.head());
+                    }
+                    drop(pruner);
+                    assert!(check::present(&rig.chain.store).is_superset(&before), "{context}: nothing goes");
+                    keep(WINDOW)
+                }
+            };
+            let pruner = under_policy(&rig, then);
+            let mut workload = Workload::new(Profile::Uniform, 404);
+            for _ in 0..3 {
+                rig.chain.run(&mut workload, 1);
+                pruner.committed(rig.chain.head());
+            }
+            let window = match next {
+                Next::Window(last) => last,
+                Next::Seconds(seconds) => seconds + 1,
+                Next::OffAndOn => WINDOW,
+            };
+            let expected = rig.chain.head().minus(window - 1).unwrap().max(floor);
+            until(&rig, &pruner, |pruner| {
+                let status = pruner.status().incremental.unwrap();
+                rig.chain.floor() == expected && status.lag_nodes == Some(0) && status.last == Some(RoundEnd::Done)
+            });
+            assert_eq!(pruner.status().cycles_finished, 0, "{context}: by the sweep alone");
+            drop(pruner);
+            check::exact(&rig.chain, &context);
+            if is_over {
+                assert!(inside > 3, "only {inside} deaths between two slices");
+                break;
+            }
+        }
     }
 }
 

@@ -66,7 +66,7 @@ impl Clock for SystemClock {
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug, Default)]
 pub struct ManualClock {
-    monotonic_ms: AtomicU64,
+    monotonic_us: AtomicU64,
     unix_ms: AtomicU64,
     sleepers: parking_lot::Mutex<Sleepers>,
     asleep: parking_lot::Condvar,
@@ -84,7 +84,7 @@ struct Sleepers {
 impl ManualClock {
     /// Moves the monotonic reading forward.
     pub fn advance(&self, by: Duration) {
-        self.monotonic_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+        self.monotonic_us.fetch_add(by.as_micros() as u64, Ordering::SeqCst);
     }
 
     /// From now on nobody who sleeps wakes by himself.
@@ -114,7 +114,7 @@ impl ManualClock {
 #[cfg(any(test, feature = "test-util"))]
 impl Clock for ManualClock {
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+        Duration::from_micros(self.monotonic_us.load(Ordering::SeqCst))
     }
 
     fn unix_ms(&self) -> u64 {

@@ -1,8 +1,11 @@
 //! How large a slice is, and how many follow a commit: by how long slices take, by how commits fare, by what waits.
 //!
-//! Promise: no slice is planned to hold the gate for longer than half of [`SlicePace::MOST_TAKING`], the least slice
-//! aside; slices shrink while commits are slower than usual; what waits is worked off in a bounded number of commits, and
-//! at once where none come.
+//! Promise: a slice is so large that it holds the gate for no longer than half of [`SlicePace::MOST_TAKING`] if its nodes take
+//! as long as those of the last one did, and so for no longer than that if they take twice as long; the least slice aside,
+//! which is also the first one, before anything was measured. Slices shrink while commits are slower than usual; what waits is
+//! worked off in a bounded number of commits, and at once where none come.
+//!
+//! A slice at work is not cut short: nearly all of its time under the gate is one write.
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -35,7 +38,7 @@ impl SlicePace {
 
     /// The pace before anything was measured.
     pub fn new() -> Self {
-        Self { size: 256, now: None, usual: None }
+        Self { size: Self::LEAST, now: None, usual: None }
     }
 
     /// The size of the next slice.
@@ -57,13 +60,17 @@ impl SlicePace {
 
     /// A slice of so many nodes took so long under the gate.
     pub fn took(&mut self, nodes: u64, taking: Duration) {
-        let size = if taking > Self::MOST_TAKING / 2 || self.is_strained() {
+        if nodes == 0 {
+            return;
+        }
+        let wanted = if self.is_strained() {
             self.size / 2
-        } else if nodes as usize >= self.size / 2 && taking < Self::MOST_TAKING / 4 {
-            self.size + self.size / 4
+        } else if nodes as usize >= self.size / 2 {
+            self.size.max(fitting(Self::MOST_TAKING / 4, nodes, taking).min(2 * self.size))
         } else {
-            self.size
+            self.size // it says nothing of larger ones
         };
+        let size = wanted.min(fitting(Self::MOST_TAKING / 2, nodes, taking));
         self.size = size.clamp(Self::LEAST, Self::MOST);
     }
 
@@ -80,8 +87,16 @@ impl Default for SlicePace {
     }
 }
 
+/// How many nodes have room in a time, where so many took so long.
+fn fitting(time: Duration, nodes: u64, taking: Duration) -> usize {
+    let nodes = u128::from(nodes) * time.as_nanos() / taking.as_nanos().max(1);
+    usize::try_from(nodes).map_or(usize::MAX, |nodes| nodes)
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
@@ -102,13 +117,40 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_that_holds_the_gate_for_long_is_followed_by_smaller_ones() {
+    fn one_slice_that_holds_the_gate_for_long_is_enough_and_a_few_short_ones_make_up_for_it() {
         let mut pace = SlicePace::new();
-        pace.took(256, 3 * MS);
-        assert_eq!(pace.size().get(), 128);
-        (0..9).for_each(|_| pace.took(128, 40 * MS));
-        assert_eq!(pace.size().get(), SlicePace::LEAST);
-        pace.took(1, MS / 10);
-        assert_eq!(pace.size().get(), SlicePace::LEAST, "a slice that was not full says nothing of a larger one");
+        (0..6).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
+        assert_eq!(pace.size().get(), SlicePace::MOST);
+        pace.took(SlicePace::MOST as u64, 40 * MS);
+        assert_eq!(pace.size().get(), SlicePace::MOST / 16, "so many take 2.5 ms then");
+        pace.took(0, 40 * MS);
+        pace.took(20, MS / 10);
+        assert_eq!(
+            pace.size().get(),
+            SlicePace::MOST / 16,
+            "one without nodes, or with few, says nothing of larger ones"
+        );
+        (0..4).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
+        assert_eq!(pace.size().get(), SlicePace::MOST);
+    }
+
+    proptest! {
+        /// I12: the time under the gate is this test's to say. A node takes at most twice as long as one of the slice before
+        /// did, from a microsecond to as long as it likes, and slices are full or not.
+        #[test]
+        fn no_commit_waits_longer_for_a_slice_than_it_may_whatever_its_nodes_take(
+            first in 1..200_000_u64,
+            slices in prop::collection::vec((1..=100_usize, 1..=200_u64), 1..200),
+        ) {
+            let (mut pace, mut nanos_per_node) = (SlicePace::new(), first);
+            for (filled, slower) in slices {
+                nanos_per_node = (nanos_per_node * slower / 100).max(1_000);
+                let size = pace.size().get();
+                let nodes = (size * filled).div_ceil(100) as u64;
+                let held = Duration::from_nanos(nanos_per_node * nodes);
+                prop_assert!(size == SlicePace::LEAST || held <= SlicePace::MOST_TAKING, "{nodes} nodes held it {held:?}");
+                pace.took(nodes, held);
+            }
+        }
     }
 }
