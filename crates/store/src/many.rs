@@ -12,6 +12,11 @@
 //! that is gone back to. Which those are is known only in the process that made them, while the marks have room in memory and
 //! no cycle has looked for shared nodes since; other marks stay, and only keep more.
 //!
+//! A row whose key has a flipped bit marks another node than it was written for, and nobody who asks for that one comes upon it
+//! (C5). So every row is read before marks are relied on: those that have room in memory when the store is opened, the others
+//! before the first slice and before each cycle, once per process, without the gate. What goes bad later is the engine's to
+//! find: its block checksums cover what was written then.
+//!
 //! Costs: 20 bytes of disk per shared node; 8 bytes of memory per mark that the orders above the floor made first; in memory
 //! about 40 bytes each up to a limit, beyond which marks are read again, one batched read per commit and slice, and written
 //! each time.
@@ -44,6 +49,8 @@ pub(crate) struct Marks {
     unsure: Order,
     /// Fingerprints that had no mark before these orders marked them.
     new: BTreeMap<Order, Vec<u64>>,
+    /// Whether there are rows of an earlier process that nobody has read.
+    unchecked: bool,
 }
 
 /// What is known of the marks of some nodes.
@@ -59,7 +66,8 @@ pub(crate) enum Marked<'a> {
 impl Marks {
     /// No marks, and room for so many.
     pub(crate) fn none(limit: usize) -> Self {
-        Self { known: Some(Orders::default()), limit, unsure: Order::GENESIS, new: BTreeMap::new() }
+        let (unsure, new) = (Order::GENESIS, BTreeMap::new());
+        Self { known: Some(Orders::default()), limit, unsure, new, unchecked: false }
     }
 
     /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room, and the first that
@@ -73,6 +81,7 @@ impl Marks {
             marks.add(number(key), head);
             if marks.known.is_some() { Flow::Continue(()) } else { Flow::Break(()) }
         })?;
+        marks.unchecked = marks.known.is_none();
         Ok((marks, unreadable))
     }
 
@@ -119,6 +128,16 @@ impl Marks {
     pub(crate) fn made_above(&self, order: Order) -> Vec<u64> {
         let above = self.new.range((Bound::Excluded(order), Bound::Unbounded));
         above.flat_map(|(_, new)| new).copied().filter(|fingerprint| self.is_written(*fingerprint)).collect()
+    }
+
+    /// Whether rows of an earlier process may be bad without anybody knowing.
+    pub(crate) fn is_unchecked(&self) -> bool {
+        self.unchecked
+    }
+
+    /// Every row was read.
+    pub(crate) fn checked(&mut self) {
+        self.unchecked = false;
     }
 
     /// How many there are, as far as they have room.
@@ -238,6 +257,18 @@ pub(crate) fn order_of(key: &[u8], value: &[u8]) -> Order {
 /// Errors: [`StoreError::Record`] with what is wrong.
 pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
     decode(key, value).map(|_| ())
+}
+
+/// The first row that is not what was written, with what is wrong.
+///
+/// Errors: a failed read.
+pub(crate) fn first_bad(view: &dyn View) -> Result<Option<StoreError>, StoreError> {
+    let mut bad = None;
+    view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
+        bad = check(key, value).err();
+        if bad.is_none() { Flow::Continue(()) } else { Flow::Break(()) }
+    })?;
+    Ok(bad)
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<Order, StoreError> {

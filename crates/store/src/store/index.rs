@@ -41,10 +41,11 @@ const LAST_ORDERS: u64 = 64;
 
 impl Store {
     /// Reads the journal that an earlier process left into the index; what is committed meanwhile waits for the last few
-    /// orders only. Nothing expires before.
+    /// orders only. Nothing expires before. Marks that had no room when the store was opened are read first.
     ///
     /// Errors: a failed read or write, a rollback or cycle meanwhile.
     pub fn index_journal(&self) -> Result<Indexed, StoreError> {
+        self.check_marks()?; // BEFORE the first slice
         let (counts, settled, mut pending) = {
             let gate = self.gate.lock();
             match (gate.mode, &gate.pending) {

@@ -74,16 +74,37 @@ const FORGOTTEN_AT_ONCE: usize = 4096;
 impl Store {
     /// Begins to count commits, blindly, if nobody does. Call BEFORE the capture of a major cycle, which then traces the
     /// state that is told.
-    pub fn begin_counting(&self) -> Traced {
+    ///
+    /// Errors: as of [`Store::index_journal`] where marks have to be read.
+    pub fn begin_counting(&self) -> Result<Traced, StoreError> {
+        self.check_marks()?; // marks that are missing are those of the newest state only once counts are lost
         let mut gate = self.gate.lock();
-        match gate.mode {
+        Ok(match gate.mode {
             Mode::Off => {
                 gate.mode = Mode::Blind;
                 Traced::Newest
             }
             Mode::Blind => Traced::Newest, // of an earlier cycle that did not end: commits were counted blindly since
             Mode::Exact(counts) => Traced::OldestFrom(Order::new(counts.since)),
+        })
+    }
+
+    /// Reads the marks that had no room when the store was opened, unless somebody did: one that cannot be read may be the only
+    /// one of its node, and ends exact counting, as it does at the opening (C5).
+    ///
+    /// Errors: a failed read or write.
+    pub(super) fn check_marks(&self) -> Result<(), StoreError> {
+        if !self.gate.lock().marks.is_unchecked() {
+            return Ok(());
         }
+        let bad = many::first_bad(&*self.view()?)?;
+        let mut gate = self.gate.lock();
+        if bad.is_some() && matches!(gate.mode, Mode::Exact(_)) {
+            let order = self.head().map_or(0, |head| head.order);
+            self.end_counts(&mut gate, CountsLost { by: LostBy::Mark, order })?;
+        }
+        gate.marks.checked();
+        Ok(())
     }
 
     /// Ends what a cycle that failed had begun.
