@@ -4,7 +4,7 @@
 //! a rollback owes, nothing else is.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     num::{NonZeroU64, NonZeroUsize},
     ops::ControlFlow,
     sync::{
@@ -15,6 +15,8 @@ use std::{
     thread,
 };
 
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_chacha::ChaCha8Rng;
 use state_pruner::{
     Clock, Command, Ended, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, Reply, RetentionParts,
     StoreRecords, Trigger, TriggerState,
@@ -31,6 +33,8 @@ use state_tests::{
     workload::{Profile, Workload},
 };
 use state_tree::{NodeHash, Order};
+
+use crate::books;
 
 const KEEP: NonZeroU64 = NonZeroU64::new(5).unwrap();
 
@@ -110,6 +114,45 @@ fn a_rollback_cancels_the_stale_entries_of_its_branch() {
         }
     }
     assert!(swept > 100, "only {swept} nodes were swept: the test tells nothing");
+}
+
+/// S36: whoever goes back, the process that made the branch or a later one, what is marked then is what was marked when the
+/// target was the newest order.
+#[test]
+fn a_rollback_leaves_the_marks_that_its_target_had_over_any_restarts() {
+    let mut taken_back = 0;
+    for (profile, seed) in
+        [Profile::Toggle, Profile::Tables].into_iter().flat_map(|of| (0..8).map(move |seed| (of, seed)))
+    {
+        let (mut rig, mut rng) = (Rig::new(Engine::Memory), ChaCha8Rng::seed_from_u64(seed));
+        let mut workload = Workload::new(profile, seed);
+        let mut marked_at = BTreeMap::new();
+        rig.chain.run(&mut workload, 3);
+        for step in 0..70 {
+            let context = format!("{profile:?} seed {seed} step {step}");
+            match rng.random_range(0..20) {
+                0 => rig = rig.restart(),
+                1 => {
+                    rig.cycle(&rig.plan(99));
+                    marked_at.clear(); // it takes some away that nothing needs
+                }
+                2 | 3 if step > 0 => {
+                    let to = **marked_at.keys().collect::<Vec<_>>().choose(&mut rng).unwrap();
+                    let before = books::marked(&rig.chain.store).len();
+                    rig.chain.store.rollback(to, Batch::new()).unwrap();
+                    rig.chain.archive.forget_after(to);
+                    marked_at.retain(|order, _| *order <= to);
+                    let marked = books::marked(&rig.chain.store);
+                    assert_eq!(marked, marked_at[&to], "{context}: back to order {to}");
+                    assert_eq!(rig.chain.store.marks(), Some(marked.len() as u64), "{context}: in memory");
+                    taken_back += before - marked.len();
+                }
+                _ => rig.chain.run(&mut workload, 1),
+            }
+            marked_at.insert(rig.chain.head(), books::marked(&rig.chain.store));
+        }
+    }
+    assert!(taken_back > 100, "only {taken_back} marks were taken back: the test tells nothing");
 }
 
 /// A pruner whose work is held when a moment has come so often since it was armed.

@@ -139,7 +139,6 @@ pub(crate) struct Plan<'a> {
     pub(crate) base: Option<Order>,
     /// The newest order before it.
     pub(crate) head: Option<Order>,
-    pub(crate) floor: Order,
     pub(crate) commit: u64,
     pub(crate) timestamp_ms: u64,
     pub(crate) delta: &'a Delta,
@@ -210,7 +209,7 @@ impl Counting {
         let Judged { counted, present } = self.judge(view, plan, mode)?;
         let Counted { many, expiring, .. } = counted;
         let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
-        new.for_each(|fingerprint| many::put(&mut rows, fingerprint, plan.order));
+        new.for_each(|fingerprint| many::put(&mut rows, fingerprint, self.marks.mark_of(plan.order)));
         if self.journal {
             let row = JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring);
             rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(&row)?);
@@ -288,7 +287,7 @@ impl Counting {
             self.lost = (booked.mode == Mode::Off).then(|| self.lost_by(plan));
         }
         (self.mode, self.stored) = (booked.mode, booked.stored);
-        self.marks.make(booked.many.iter().map(NodeHash::fingerprint), plan.order, plan.floor);
+        self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
         if began {
             self.pending = Some(Pending::new(self.limit));
         }

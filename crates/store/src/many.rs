@@ -1,7 +1,7 @@
-//! The *many* marks: nodes that more than one place may have, each with the order of the commit that marked it last.
+//! The *many* marks: nodes that more than one place may have, each with the order of a commit that marked it.
 //!
-//! Key: fingerprint, big-endian; value: order, big-endian, then the CRC-32 of both, little-endian, so that a flipped bit of
-//! a row is found (C5). Two nodes that share a fingerprint share the mark, which only keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
+//! Key: fingerprint, big-endian; value: order, big-endian, its top bit set where an earlier order may have marked it, too; then
+//! the CRC-32 of both, little-endian, so that a flipped bit of a row is found (C5). Two nodes that share a fingerprint share the mark, which only keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
 //!
 //! [`Marks`] holds them in memory, so that neither a commit nor a slice reads for them under the gate, and a mark that is made
 //! again is not written again. It is part of what the gate guards: whatever is marked on disk is in it, or it knows that it
@@ -9,22 +9,19 @@
 //! when this one began, which only keeps it for longer.
 //!
 //! A rollback takes back the marks that the orders above it made first: what was not marked before needed no mark in the state
-//! that is gone back to. Which those are is known only in the process that made them, while the marks have room in memory and
-//! no cycle has looked for shared nodes since; other marks stay, and only keep more.
+//! that is gone back to. Rows say so themselves, whoever wrote them. Other marks stay, and only keep more: those that were made
+//! while marks had no room in memory, and so nobody asked for older ones, and those that a cycle found the state to need that
+//! it traced.
 //!
 //! A row whose key has a flipped bit marks another node than it was written for, and nobody who asks for that one comes upon it
 //! (C5). So every row is read before marks are relied on: those that have room in memory when the store is opened, the others
 //! before the first slice and before each cycle, once per process, without the gate. What goes bad later is the engine's to
 //! find: its block checksums cover what was written then.
 //!
-//! Costs: 20 bytes of disk per shared node; 8 bytes of memory per mark that the orders above the floor made first; in memory
-//! about 40 bytes each up to a limit, beyond which marks are read again, one batched read per commit and slice, and written
-//! each time.
+//! Costs: 20 bytes of disk per shared node; in memory about 40 bytes each up to a limit, beyond which marks are read again, one
+//! batched read per commit and slice, and written each time. A rollback reads all of them once.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
-    ops::Bound,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 
 use state_tree::{NodeHash, Order};
 
@@ -47,10 +44,46 @@ pub(crate) struct Marks {
     limit: usize,
     /// Marks that were made again up to this order may have an older one on disk.
     unsure: Order,
-    /// Fingerprints that had no mark before these orders marked them.
-    new: BTreeMap<Order, Vec<u64>>,
     /// Whether there are rows of an earlier process that nobody has read.
     unchecked: bool,
+}
+
+/// What a row says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) order: Order,
+    /// Whether nothing had marked the node before that order.
+    is_first: bool,
+}
+
+/// In a row, beside the order: it may not be the first.
+const NOT_FIRST: u64 = 1 << 63;
+
+impl Mark {
+    /// Stands for a row that cannot be read: it is not older than anything (I8).
+    pub(crate) const UNREADABLE: Self = Self { order: Order::new(u64::MAX), is_first: false };
+
+    pub(crate) fn first(order: Order) -> Self {
+        Self { order, is_first: true }
+    }
+
+    /// An earlier order may have made it, too.
+    pub(crate) fn again(order: Order) -> Self {
+        Self { order, is_first: false }
+    }
+
+    /// Whether a rollback to this order takes it back.
+    pub(crate) fn is_first_above(self, order: Order) -> bool {
+        self.is_first && self.order > order
+    }
+
+    fn of(number: u64) -> Self {
+        Self { order: Order::new(number & !NOT_FIRST), is_first: number & NOT_FIRST == 0 }
+    }
+
+    fn number(self) -> u64 {
+        self.order.get() | if self.is_first { 0 } else { NOT_FIRST }
+    }
 }
 
 /// What is known of the marks of some nodes.
@@ -66,8 +99,7 @@ pub(crate) enum Marked<'a> {
 impl Marks {
     /// No marks, and room for so many.
     pub(crate) fn none(limit: usize) -> Self {
-        let (unsure, new) = (Order::GENESIS, BTreeMap::new());
-        Self { known: Some(Orders::default()), limit, unsure, new, unchecked: false }
+        Self { known: Some(Orders::default()), limit, unsure: Order::GENESIS, unchecked: false }
     }
 
     /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room, and the first that
@@ -87,18 +119,12 @@ impl Marks {
 
     /// These are marked on disk now, as of an order or a later one.
     pub(crate) fn add(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order) {
-        self.note(fingerprints, order, |_| ());
-    }
-
-    /// Shows each that was not marked before.
-    fn note(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order, mut first: impl FnMut(u64)) {
         let Some(known) = &mut self.known else { return };
         for fingerprint in fingerprints {
             match known.entry(fingerprint) {
                 Entry::Occupied(mut last) => *last.get_mut() = order.max(*last.get()),
                 Entry::Vacant(place) => {
                     place.insert(order);
-                    first(fingerprint);
                 }
             }
         }
@@ -107,27 +133,9 @@ impl Marks {
         }
     }
 
-    /// A commit has marked these, on disk as well. No rollback goes below the floor.
-    pub(crate) fn make(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order, floor: Order) {
-        let mut new = Vec::new();
-        self.note(fingerprints, order, |fingerprint| new.push(fingerprint));
-        if !new.is_empty() && self.known.is_some() {
-            self.new.insert(order, new);
-        }
-        while self.new.first_key_value().is_some_and(|(made, _)| *made <= floor) {
-            self.new.pop_first();
-        }
-    }
-
-    /// A cycle has found which nodes are shared: marks that are there already may be needed by the state it looked at.
-    pub(crate) fn keep_all(&mut self) {
-        self.new.clear();
-    }
-
-    /// The marks that orders above this one made first, as far as that is known.
-    pub(crate) fn made_above(&self, order: Order) -> Vec<u64> {
-        let above = self.new.range((Bound::Excluded(order), Bound::Unbounded));
-        above.flat_map(|(_, new)| new).copied().filter(|fingerprint| self.is_written(*fingerprint)).collect()
+    /// How a commit marks what is not marked for certain ([`Marks::is_written`]).
+    pub(crate) fn mark_of(&self, order: Order) -> Mark {
+        if self.known.is_some() { Mark::first(order) } else { Mark::again(order) }
     }
 
     /// Whether rows of an earlier process may be bad without anybody knowing.
@@ -145,13 +153,6 @@ impl Marks {
         self.known.as_ref().map(|known| known.len() as u64)
     }
 
-    /// Nothing above this order has made a mark.
-    pub(crate) fn forget_above(&mut self, order: Order) {
-        while self.new.last_key_value().is_some_and(|(made, _)| *made > order) {
-            self.new.pop_last();
-        }
-    }
-
     /// These are not marked on disk any more.
     pub(crate) fn remove<'a>(&mut self, fingerprints: impl IntoIterator<Item = &'a u64>) {
         let Some(known) = &mut self.known else { return };
@@ -162,7 +163,6 @@ impl Marks {
 
     /// What is marked on disk is not known any more: it is read from here on.
     pub(crate) fn forget(&mut self) {
-        self.new.clear();
         let last = self.known.take().and_then(|known| known.into_values().max());
         self.unsure = self.unsure.max(last.map_or(Order::GENESIS, |last| last));
     }
@@ -172,14 +172,14 @@ impl Marks {
         self.known.as_ref().is_some_and(|known| known.contains_key(&fingerprint))
     }
 
-    /// Whether a mark, with its order on disk, was not made again after `traced`. One that cannot be read is judged by what is
-    /// in memory, or is not old.
-    pub(crate) fn is_old(&self, (fingerprint, on_disk): (u64, Order), traced: Order) -> bool {
+    /// Whether a mark, as it is on disk, was not made again after `traced`. One that cannot be read is judged by what is in
+    /// memory, or is not old.
+    pub(crate) fn is_old(&self, (fingerprint, on_disk): (u64, Mark), traced: Order) -> bool {
         let last = match &self.known {
             Some(known) => known.get(&fingerprint).copied(),
             None => Some(self.unsure),
         };
-        let is_old = on_disk <= traced || (on_disk == UNREADABLE && self.known.is_some());
+        let is_old = on_disk.order <= traced || (on_disk == Mark::UNREADABLE && self.known.is_some());
         is_old && last.is_none_or(|last| last <= traced)
     }
 
@@ -211,12 +211,11 @@ impl Marked<'_> {
     }
 }
 
-/// Marks a node as of an order.
-pub(crate) fn put(batch: &mut Batch, fingerprint: u64, order: Order) {
-    let key = fingerprint.to_be_bytes();
-    let order = order.to_key();
-    let sum = sum(&key, &order).to_le_bytes();
-    batch.put(Table::MANY, key, [&order[..], &sum].concat());
+/// Marks a node.
+pub(crate) fn put(batch: &mut Batch, fingerprint: u64, mark: Mark) {
+    let (key, number) = (fingerprint.to_be_bytes(), mark.number().to_be_bytes());
+    let sum = sum(&key, &number).to_le_bytes();
+    batch.put(Table::MANY, key, [&number[..], &sum].concat());
 }
 
 /// Takes a mark away.
@@ -224,10 +223,10 @@ pub(crate) fn delete(batch: &mut Batch, fingerprint: u64) {
     batch.delete(Table::MANY, fingerprint.to_be_bytes());
 }
 
-/// Which of some fingerprints, sorted and unique, are marked, and as of when.
+/// The marks of some fingerprints, sorted and unique, as far as they have one.
 ///
 /// Errors: a failed read.
-pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64, Order>, StoreError> {
+pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64, Mark>, StoreError> {
     let mut marked = BTreeMap::new();
     if fingerprints.is_empty() {
         return Ok(marked);
@@ -235,21 +234,30 @@ pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64
     let keys: Vec<[u8; 8]> = fingerprints.iter().map(|fingerprint| fingerprint.to_be_bytes()).collect();
     view.rows(&Table::MANY, &keys, &mut |index, value| {
         if let (Some(fingerprint), Some(value)) = (fingerprints.get(index), value) {
-            marked.insert(*fingerprint, order_of(&fingerprint.to_be_bytes(), value));
+            marked.insert(*fingerprint, mark_of(&fingerprint.to_be_bytes(), value));
         }
     })?;
     Ok(marked)
 }
 
-/// Stands for an order that cannot be read: no mark of it is older than anything (I8).
-pub(crate) const UNREADABLE: Order = Order::new(u64::MAX);
-
-/// The order that the value of a row stands for, or [`UNREADABLE`].
-pub(crate) fn order_of(key: &[u8], value: &[u8]) -> Order {
+/// What a row says, or [`Mark::UNREADABLE`].
+pub(crate) fn mark_of(key: &[u8], value: &[u8]) -> Mark {
     match decode(key, value) {
-        Ok(order) => order,
-        Err(_) => UNREADABLE,
+        Ok(mark) => mark,
+        Err(_) => Mark::UNREADABLE,
     }
+}
+
+/// The nodes that nothing had marked before an order above this one did.
+///
+/// Errors: a failed read.
+pub(crate) fn first_made_above(view: &dyn View, order: Order) -> Result<Vec<u64>, StoreError> {
+    let mut made = Vec::new();
+    view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
+        made.extend(number(key).filter(|_| mark_of(key, value).is_first_above(order)));
+        Flow::Continue(())
+    })?;
+    Ok(made)
 }
 
 /// Whether a row is what was written.
@@ -271,7 +279,7 @@ pub(crate) fn first_bad(view: &dyn View) -> Result<Option<StoreError>, StoreErro
     Ok(bad)
 }
 
-fn decode(key: &[u8], value: &[u8]) -> Result<Order, StoreError> {
+fn decode(key: &[u8], value: &[u8]) -> Result<Mark, StoreError> {
     let bad = |why: String| StoreError::Record { name: "mark of a shared node".to_owned(), why };
     number(key).ok_or_else(|| bad(format!("its key has {} bytes, not 8", key.len())))?;
     let parts = value.split_last_chunk::<4>().and_then(|(order, sum)| Some((number(order)?, order, sum)));
@@ -279,13 +287,13 @@ fn decode(key: &[u8], value: &[u8]) -> Result<Order, StoreError> {
     if sum(key, order) != u32::from_le_bytes(*told) {
         return Err(bad("its checksum does not match".to_owned()));
     }
-    Ok(Order::new(number))
+    Ok(Mark::of(number))
 }
 
-fn sum(key: &[u8], order: &[u8]) -> u32 {
+fn sum(key: &[u8], number: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(key);
-    hasher.update(order);
+    hasher.update(number);
     hasher.finalize()
 }
 
@@ -308,7 +316,7 @@ mod tests {
     #[test]
     fn marks_in_memory_answer_as_those_on_disk_do_and_too_many_are_read_again() {
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
-        [3, 5].into_iter().for_each(|n| put(&mut batch, n, Order::new(1)));
+        [3, 5].into_iter().for_each(|n| put(&mut batch, n, Mark::first(Order::new(1))));
         backend.write(&batch, Durability::Logged).unwrap();
         let view = backend.view().unwrap();
         let mut marks = Marks::load(&*view, Order::new(1), 9).unwrap().0;
@@ -333,7 +341,7 @@ mod tests {
     #[test]
     fn every_single_flipped_bit_of_a_mark_is_found_and_never_makes_it_old() {
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
-        put(&mut batch, 7, Order::new(258));
+        put(&mut batch, 7, Mark::first(Order::new(258)));
         backend.write(&batch, Durability::Logged).unwrap();
         let mut row = None;
         let mut take = |key: &[u8], value: &[u8]| {
@@ -349,7 +357,7 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let (key, value) = flipped.split_at(8);
             assert!(check(key, value).is_err(), "bit {bit}");
-            assert_eq!(order_of(key, value), Order::new(u64::MAX), "bit {bit}");
+            assert_eq!(mark_of(key, value), Mark::UNREADABLE, "bit {bit}");
         }
         for cut in 0..12 {
             assert!(check(&row[..8], &row[8..8 + cut]).is_err(), "cut at {cut}");
@@ -357,11 +365,22 @@ mod tests {
     }
 
     #[test]
+    fn a_row_says_whether_its_order_was_the_first() {
+        let (first, again) = (Mark::first(Order::new(258)), Mark::again(Order::new(258)));
+        assert_eq!((first.number(), again.number()), (0x102, 0x8000_0000_0000_0102));
+        for mark in [first, again] {
+            assert_eq!(Mark::of(mark.number()), mark);
+        }
+        let above = |at: u64| [first, again].map(|mark| mark.is_first_above(Order::new(at)));
+        assert_eq!((above(257), above(258)), ([true, false], [false, false]));
+    }
+
+    #[test]
     fn a_mark_that_may_have_been_made_again_is_not_old() {
         let order = Order::new;
-        let is_old = |marks: &Marks, on_disk, traced| marks.is_old((7, order(on_disk)), order(traced));
+        let is_old = |marks: &Marks, on_disk, traced| marks.is_old((7, Mark::first(order(on_disk))), order(traced));
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
-        put(&mut batch, 7, order(3));
+        put(&mut batch, 7, Mark::first(order(3)));
         backend.write(&batch, Durability::Logged).unwrap();
         let mut marks = Marks::load(&*backend.view().unwrap(), order(5), 9).unwrap().0;
         assert!(marks.is_written(7) && !marks.is_written(8));

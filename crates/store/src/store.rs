@@ -200,11 +200,11 @@ impl Store {
     pub fn commit(&self, commit: Commit<'_>) -> Result<Committed, StoreError> {
         let mut gate = self.gate.lock();
         let (delta, timestamp_ms) = (commit.delta, commit.timestamp_ms);
-        let (planned, head, floor) = self.look(|chain| (chain.plan(commit), chain.head_order(), chain.floor()))?;
+        let (planned, head) = self.look(|chain| (chain.plan(commit), chain.head_order()))?;
         let mut planned = planned?;
         let (order, base, commit) = (planned.committed.order, planned.base, planned.head.commits - 1);
         let recorded = self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
-        let plan = Plan { order, base, head, floor, commit, timestamp_ms, delta, recorded };
+        let plan = Plan { order, base, head, commit, timestamp_ms, delta, recorded };
         let mut booked = gate.book(&*self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
         reached(Point::CommitRecorded);

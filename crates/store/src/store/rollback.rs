@@ -1,7 +1,7 @@
 //! Going back to a retained order: what came after it is taken away, with what was journalled for it (rule 8).
 //!
-//! Promise: head, roots, journal, the marks that the branch is known to have made first, and the chain's own rows change in one
-//! batch (S36). Other marks stay: they only keep more. The
+//! Promise: head, roots, journal, the marks that the branch made first, and the chain's own rows change in one batch (S36). Orders
+//! are used again, so whatever becomes of the counts, no mark stays that says it was made first by an order that is gone. The
 //! nodes of the branch that is left are in no list and wait for a major cycle, which the caller owes (L9).
 //! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it.
 
@@ -63,13 +63,12 @@ impl Store {
         if to == from {
             return Ok(RolledBack { to, from });
         }
+        let marks = many::first_made_above(&*self.view()?, to)?;
         if let Some((order, owner)) = self.change(|chain| chain.close_above(to))? {
             return Err(StoreError::HeldAbove { order, owner });
         }
         let inexact = matches!(gate.mode, Mode::Exact(counts) if counts.since > to.get());
         let lost = inexact.then(|| CountsLost { by: LostBy::Rollback, order: to.get() });
-        let is_exact = matches!(gate.mode, Mode::Exact(_)) && !inexact;
-        let marks = if is_exact { gate.marks.made_above(to) } else { Vec::new() };
         let rolled = match self.write_rollback((to, head), rows, (lost, &marks)) {
             Ok(rolled) => rolled,
             Err(error) => {
@@ -85,7 +84,6 @@ impl Store {
         }
         gate.settled += 1;
         gate.marks.remove(&marks);
-        gate.marks.forget_above(to);
         self.note(&gate);
         if let Some(pending) = &mut gate.pending {
             pending.forget_orders((Bound::Excluded(to), Bound::Unbounded));

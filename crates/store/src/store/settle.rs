@@ -23,7 +23,7 @@ use crate::{
     counting::{Counting, CountsRecord, Mode},
     error::StoreError,
     lost::{CountsLost, LostBy},
-    many,
+    many::{self, Mark},
     permit::Permit,
     point::{Point, reached},
     schema::Table,
@@ -185,13 +185,15 @@ impl Store {
         let mut gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
-        let is_missing = |print: &&u64| marked.get(print).is_none_or(|order| *order == many::UNREADABLE);
+        let is_missing = |print: &&u64| marked.get(print).is_none_or(|mark| *mark == Mark::UNREADABLE);
         let missing: Vec<u64> = fingerprints.iter().filter(is_missing).copied().collect();
         let mut batch = Batch::new();
-        missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, traced));
+        missing.iter().for_each(|fingerprint| many::put(&mut batch, *fingerprint, Mark::first(traced)));
+        // A commit made it, and the state that was traced needs it: no rollback takes it back (S36).
+        let needed_before = marked.iter().filter(|(_, mark)| mark.is_first_above(traced));
+        needed_before.for_each(|(fingerprint, mark)| many::put(&mut batch, *fingerprint, Mark::again(mark.order)));
         self.write_unless_empty(&batch)?;
         gate.marks.add(missing.iter().copied(), traced);
-        gate.marks.keep_all();
         MutexGuard::unlock_fair(gate);
         Ok(missing.len() as u64)
     }
@@ -268,8 +270,8 @@ fn unneeded(
             next = Some(key.to_vec());
             return Flow::Break(());
         }
-        let order = many::order_of(key, value);
-        let old = many::number(key).filter(|_| order <= traced || order == many::UNREADABLE);
+        let mark = many::mark_of(key, value);
+        let old = many::number(key).filter(|_| mark.order <= traced || mark == Mark::UNREADABLE);
         found.extend(old.filter(|fingerprint| shared.binary_search(fingerprint).is_err()));
         Flow::Continue(())
     })?;

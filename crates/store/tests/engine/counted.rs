@@ -91,9 +91,13 @@ impl Counted {
     }
 
     fn restart(self) -> Self {
+        self.restart_with(CONFIG.marks_limit)
+    }
+
+    fn restart_with(self, marks_limit: usize) -> Self {
         let Self { backend, store, .. } = self;
         drop(store);
-        let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        let store = Store::open(Arc::new(backend.clone()), StoreConfig { marks_limit, ..CONFIG }).unwrap();
         assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
         Self { backend, store, backlog: Backlog::default() }
     }
@@ -196,14 +200,25 @@ fn a_rollback_takes_back_the_marks_that_its_branch_made_first() {
     assert_eq!(blind.store.marks(), Some(1), "order 2 marked it first, and order 1 needs it");
 }
 
-/// The process that goes back does not know what an earlier one marked first.
+/// The process that goes back need not be the one that made them. What was made while marks had no room outlives it.
 #[test]
-fn marks_of_an_earlier_process_outlive_a_rollback() {
-    let counted = chain_of(3);
-    counted.commit(&[(7, 2)], &[]);
-    let counted = counted.restart();
-    counted.store.rollback(order(2), Batch::new()).unwrap();
-    assert_eq!(counted.store.marks(), Some(1));
+fn marks_of_an_earlier_process_are_taken_back_as_far_as_nothing_had_made_them_before() {
+    let roomy = CONFIG.marks_limit;
+    for (marks_limit, left) in [(roomy, 1), (0, 2)] {
+        let counted = chain_of(3);
+        counted.commit(&[(7, 2)], &[]);
+        let counted = counted.restart_with(marks_limit);
+        counted.commit(&[(7, 1), (8, 2)], &[]); // 7 is marked again
+        for reader in [roomy, 0] {
+            let copy = Counted { backend: counted.backend.copy(), ..Counted::new() };
+            let copy = copy.restart_with(reader);
+            copy.store.rollback(order(3), Batch::new()).unwrap();
+            let copy = copy.restart_with(roomy);
+            assert_eq!(copy.store.marks(), Some(left), "made with room for {marks_limit}, taken back with {reader}");
+            copy.store.rollback(order(2), Batch::new()).unwrap();
+            assert_eq!(copy.store.marks(), Some(if marks_limit == 0 { 2 } else { 0 }));
+        }
+    }
 }
 
 /// I8: a mark that cannot be read may be the only one of its node. Nothing expires, also after a restart, before a cycle has
