@@ -485,6 +485,7 @@ fn a_change_of_any_part_of_the_policy_in_each_phase() {
 /// and the clock of the next one is behind. The floor, what goes, and what is kept for a time are what they are without.
 #[test]
 fn clock_jump_between_any_two_slices() {
+    type Jump = (&'static str, fn(&Rig));
     const NOON: u64 = 1_000_000_000;
     let hour = Duration::from_secs(3600);
     let bounds = KeepPolicy { time: Some(Duration::from_secs(4)), ..every(3, 10) };
@@ -492,7 +493,7 @@ fn clock_jump_between_any_two_slices() {
     base.clock.set_unix_ms(NOON);
     cycle(&base, &policy(&base, bounds));
     base.chain.grow(Profile::Tables, 63, 12);
-    let jumps: [(&str, fn(&Rig)); 4] = [
+    let jumps: [Jump; 4] = [
         ("back", |rig| rig.clock.set_unix_ms(0)),
         ("back, and a restart", |rig| rig.clock.set_unix_ms(0)),
         ("forward", |rig| rig.clock.set_unix_ms(u64::MAX)),
