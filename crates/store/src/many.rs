@@ -1,6 +1,6 @@
 //! The *many* marks: nodes that more than one place may have, each with the order of a commit that marked it.
 //!
-//! Key: fingerprint, big-endian; value: order, big-endian, its top bit set where an earlier order may have marked it, too; then
+//! Key: fingerprint, big-endian; value: order, big-endian, its top bit set where nothing had marked it before that order; then
 //! the CRC-32 of both, little-endian, so that a flipped bit of a row is found (C5). Two nodes that share a fingerprint share the mark, which only keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
 //!
 //! [`Marks`] holds them in memory, so that neither a commit nor a slice reads for them under the gate, and a mark that is made
@@ -56,8 +56,8 @@ pub(crate) struct Mark {
     is_first: bool,
 }
 
-/// In a row, beside the order: it may not be the first.
-const NOT_FIRST: u64 = 1 << 63;
+/// In a row, beside the order: it was the first. A row without it is kept by every rollback.
+const FIRST: u64 = 1 << 63;
 
 impl Mark {
     /// Stands for a row that cannot be read: it is not older than anything (I8).
@@ -78,11 +78,11 @@ impl Mark {
     }
 
     fn of(number: u64) -> Self {
-        Self { order: Order::new(number & !NOT_FIRST), is_first: number & NOT_FIRST == 0 }
+        Self { order: Order::new(number & !FIRST), is_first: number & FIRST != 0 }
     }
 
     fn number(self) -> u64 {
-        self.order.get() | if self.is_first { 0 } else { NOT_FIRST }
+        self.order.get() | if self.is_first { FIRST } else { 0 }
     }
 }
 
@@ -341,7 +341,7 @@ mod tests {
     #[test]
     fn every_single_flipped_bit_of_a_mark_is_found_and_never_makes_it_old() {
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
-        put(&mut batch, 7, Mark::first(Order::new(258)));
+        put(&mut batch, 7, Mark::again(Order::new(258)));
         backend.write(&batch, Durability::Logged).unwrap();
         let mut row = None;
         let mut take = |key: &[u8], value: &[u8]| {
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn a_row_says_whether_its_order_was_the_first() {
         let (first, again) = (Mark::first(Order::new(258)), Mark::again(Order::new(258)));
-        assert_eq!((first.number(), again.number()), (0x102, 0x8000_0000_0000_0102));
+        assert_eq!((first.number(), again.number()), (0x8000_0000_0000_0102, 0x102));
         for mark in [first, again] {
             assert_eq!(Mark::of(mark.number()), mark);
         }
