@@ -291,26 +291,35 @@ fn foreign_mark() -> Vec<u8> {
     fs::read(sealed_mark(&other)).unwrap()
 }
 
+/// The record of the interrupted cycle names a mark of this digest.
+fn names_a_mark(rig: &Rig, mark_digest: Option<[u8; 32]>) {
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    let record = PhaseRecord::load(&records).unwrap().unwrap();
+    PhaseRecord { mark_digest, ..record }.save(&records).unwrap();
+}
+
 #[test]
 fn sweep_never_starts_without_the_sealed_mark_of_its_own_cycle() {
-    type Damage = fn(&PathBuf);
-    let damages: [(&str, Damage); 4] = [
-        ("gone", |path| fs::remove_file(path).unwrap()),
-        ("cut", |path| {
-            let bytes = fs::read(path).unwrap();
-            fs::write(path, &bytes[..bytes.len() - 8]).unwrap();
+    type Damage = fn(&Rig);
+    let damages: [(&str, Damage); 6] = [
+        ("gone", |rig| fs::remove_file(sealed_mark(rig)).unwrap()),
+        ("cut", |rig| {
+            let bytes = fs::read(sealed_mark(rig)).unwrap();
+            fs::write(sealed_mark(rig), &bytes[..bytes.len() - 8]).unwrap();
         }),
-        ("one bit", |path| {
-            let mut bytes = fs::read(path).unwrap();
+        ("one bit", |rig| {
+            let mut bytes = fs::read(sealed_mark(rig)).unwrap();
             let last = bytes.len() - 1;
             bytes[last] ^= 1;
-            fs::write(path, bytes).unwrap();
+            fs::write(sealed_mark(rig), bytes).unwrap();
         }),
-        ("of another history", |path| fs::write(path, foreign_mark()).unwrap()),
+        ("of another history", |rig| fs::write(sealed_mark(rig), foreign_mark()).unwrap()),
+        ("of the same roots, with other nodes", |rig| names_a_mark(rig, Some([9; 32]))),
+        ("not named", |rig| names_a_mark(rig, None)),
     ];
     for (what, damage) in damages {
         let (rig, plan) = stopped(76);
-        damage(&sealed_mark(&rig));
+        damage(&rig);
         let rig = rig.restart();
         let before = check::nodes(&rig.chain.store);
         let env = quiet(&rig, &plan);
