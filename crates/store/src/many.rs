@@ -1,7 +1,9 @@
 //! The *many* marks: nodes that more than one place may have, each with the order of a commit that marked it.
 //!
 //! Key: fingerprint, big-endian; value: order, big-endian, its top bit set where nothing had marked it before that order; then
-//! the CRC-32 of both, little-endian, so that a flipped bit of a row is found (C5). Two nodes that share a fingerprint share the mark, which only keeps more (I6). Only a major cycle takes marks away: a count that is never decremented cannot drift (S32, S34).
+//! the CRC-32 of both, little-endian, so that a flipped bit of a row is found (C5). Two nodes that share a fingerprint share the
+//! mark, which only keeps more (I6). Only a major cycle and a rollback take marks away: a count that is never decremented cannot
+//! drift (S32, S34).
 //!
 //! [`Marks`] holds them in memory, so that neither a commit nor a slice reads for them under the gate, and a mark that is made
 //! again is not written again. It is part of what the gate guards: whatever is marked on disk is in it, or it knows that it
