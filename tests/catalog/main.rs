@@ -2,10 +2,13 @@
 
 mod clock;
 mod damage;
+mod disk;
 mod elsewhere;
+mod ground;
 mod killed;
 mod many;
 mod owner;
 mod points;
+mod power;
 mod running;
 mod support;

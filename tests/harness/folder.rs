@@ -8,14 +8,17 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
+/// Digests by path.
+pub type Digests = BTreeMap<PathBuf, String>;
+
 /// The digest of every file below the folder, by its path.
-pub fn digests(folder: &Path) -> BTreeMap<PathBuf, String> {
+pub fn digests(folder: &Path) -> Digests {
     let mut found = BTreeMap::new();
     add(folder, folder, &mut found);
     found
 }
 
-fn add(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, String>) {
+fn add(root: &Path, folder: &Path, found: &mut Digests) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -12,6 +12,7 @@ pub mod folder;
 pub mod hooks;
 pub mod node;
 pub mod offline;
+pub mod power;
 pub mod records;
 pub mod rig;
 pub mod shared;

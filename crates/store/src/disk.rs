@@ -68,16 +68,20 @@ mod armed {
         asked: Asked,
         passing: u64,
         lasting: Lasting,
+        error: Errno,
     }
 
-    #[derive(Debug, Default)]
+    /// Is told of each call before it, and may refuse it.
+    type Listener = Box<dyn FnMut(FileCall, &Path) -> io::Result<()> + Send>;
+
+    #[derive(Default)]
     struct State {
+        listener: Option<Listener>,
         calls: BTreeMap<Asked, u64>,
         fault: Option<Fault>,
         met: u64,
     }
 
-    #[derive(Debug)]
     struct Disk {
         folder: PathBuf,
         state: Mutex<State>,
@@ -92,47 +96,64 @@ mod armed {
             return Ok(());
         }
         let disk = DISKS.lock().iter().find(|disk| path.starts_with(&disk.folder)).map(Arc::clone);
-        disk.map_or(Ok(()), |disk| disk.ask((kind(path), call)))
+        disk.map_or(Ok(()), |disk| disk.ask(call, path))
     }
 
     /// The name of a file without its numbers.
     fn kind(path: &Path) -> String {
         let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-        match (name.find(|letter: char| letter.is_ascii_digit()), name.find('.')) {
-            (Some(number), Some(ending)) if number < ending => {
-                let (stem, ending) = (name.get(..number), name.get(ending..));
-                format!("{}*{}", stem.map_or("", |stem| stem), ending.map_or("", |ending| ending))
-            }
-            _ => name,
-        }
+        let Some((stem, _)) = name.split_once(|letter: char| letter.is_ascii_digit()) else { return name };
+        let numbers = name.get(stem.len()..).map_or("", |rest| rest);
+        let ending = numbers.find('.').and_then(|dot| numbers.get(dot..));
+        format!("{stem}*{}", ending.map_or("", |ending| ending))
     }
 
     impl Disk {
-        fn ask(&self, asked: Asked) -> io::Result<()> {
+        fn ask(&self, call: FileCall, path: &Path) -> io::Result<()> {
+            let asked = (kind(path), call);
             let mut state = self.state.lock();
+            if let Some(listener) = &mut state.listener {
+                listener(call, path)?;
+            }
             *state.calls.entry(asked.clone()).or_insert(0) += 1;
             let Some(fault) = state.fault.as_mut().filter(|fault| fault.asked == asked) else { return Ok(()) };
             if fault.passing > 0 {
                 fault.passing -= 1;
                 return Ok(());
             }
+            let error = fault.error;
             if fault.lasting == Lasting::Once {
                 state.fault = None;
             }
             state.met += 1;
-            Err(Errno::IO.into())
+            Err(error.into())
         }
     }
 
-    /// A disk under everything in a folder, which fails where it is told to with the system's error of input and output, and
-    /// counts what it is asked. Gone when it is dropped.
-    #[derive(Debug)]
+    /// A disk under everything in a folder, which fails where it is told to with the system's error, and counts what it is
+    /// asked. Gone when it is dropped.
     pub struct FaultyDisk(Arc<Disk>);
+
+    impl std::fmt::Debug for FaultyDisk {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_tuple("FaultyDisk").field(&self.0.folder).finish()
+        }
+    }
 
     impl FaultyDisk {
         /// Under this folder.
         pub fn under(folder: &Path) -> Self {
-            let disk = Arc::new(Disk { folder: folder.to_owned(), state: Mutex::default() });
+            Self::watched(Disk { folder: folder.to_owned(), state: Mutex::default() })
+        }
+
+        /// Under this folder, with somebody who is told of each call before it, one at a time, and whose error is its error.
+        pub fn heard(folder: &Path, listener: impl FnMut(FileCall, &Path) -> io::Result<()> + Send + 'static) -> Self {
+            let state = State { listener: Some(Box::new(listener)), ..State::default() };
+            Self::watched(Disk { folder: folder.to_owned(), state: Mutex::new(state) })
+        }
+
+        fn watched(disk: Disk) -> Self {
+            let disk = Arc::new(disk);
             DISKS.lock().push(Arc::clone(&disk));
             WATCHED.fetch_add(1, Ordering::AcqRel);
             Self(disk)
@@ -145,7 +166,14 @@ mod armed {
 
         /// Fails this call on files of this kind after so many have passed.
         pub fn inject(&self, kind: &str, call: FileCall, passing: u64, lasting: Lasting) {
-            self.0.state.lock().fault = Some(Fault { asked: (kind.to_owned(), call), passing, lasting });
+            let asked = (kind.to_owned(), call);
+            self.0.state.lock().fault = Some(Fault { asked, passing, lasting, error: Errno::IO });
+        }
+
+        /// The same with the error of a device that is full.
+        pub fn fill(&self, kind: &str, call: FileCall, passing: u64, lasting: Lasting) {
+            let asked = (kind.to_owned(), call);
+            self.0.state.lock().fault = Some(Fault { asked, passing, lasting, error: Errno::NOSPC });
         }
 
         /// Fails nothing any more.

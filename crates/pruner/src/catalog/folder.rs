@@ -1,13 +1,15 @@
-//! Folders and files of a catalog, with errors that name them.
+//! Folders and files of a catalog, with errors that name them. Whatever is asked of the system is asked through the seam at
+//! which a test makes a disk fail (`state_store::ask`); nothing else of the catalog touches a file.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, Metadata, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
-use rustix::fs::OFlags;
+use rustix::{fs::OFlags, io::Errno};
+use state_store::{FileCall, ask};
 
 use super::CatalogError;
 use crate::files;
@@ -20,7 +22,7 @@ pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> CatalogError + use<> 
 /// The names in a folder, sorted; those that are no text stand for nothing of ours and are left out.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, CatalogError> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed(dir))? {
+    for entry in ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)).map_err(failed(dir))? {
         if let Ok(name) = entry.map_err(failed(dir))?.file_name().into_string() {
             names.push(name);
         }
@@ -29,10 +31,17 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>, CatalogError> {
     Ok(names)
 }
 
+/// Whether a folder has nothing in it, whatever its name.
+pub(super) fn is_vacant(dir: &Path) -> Result<bool, CatalogError> {
+    let mut entries = ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)).map_err(failed(dir))?;
+    Ok(entries.next().is_none())
+}
+
 /// Opens a regular file for reading, and never what a link leads to.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     // A pipe would wait for a writer; a file does not care.
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    ask(FileCall::Open, path)?;
     let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)
@@ -43,15 +52,80 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
 
 /// Writes a new file, durably.
 pub(super) fn write_new(path: &Path, bytes: &[u8]) -> Result<(), CatalogError> {
-    let mut file = File::create_new(path).map_err(failed(path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed(path))
+    let file = create(path)?;
+    write(&file, path, bytes)?;
+    sync_file(&file, path)
+}
+
+/// A new file that nobody else has made.
+pub(super) fn create(path: &Path) -> Result<File, CatalogError> {
+    ask(FileCall::Create, path).and_then(|()| File::create_new(path)).map_err(failed(path))
+}
+
+/// Adds to a file.
+pub(super) fn write(mut file: &File, path: &Path, bytes: &[u8]) -> Result<(), CatalogError> {
+    ask(FileCall::Write, path).and_then(|()| file.write_all(bytes)).map_err(failed(path))
+}
+
+/// Makes a file durable.
+pub(super) fn sync_file(file: &File, path: &Path) -> Result<(), CatalogError> {
+    ask(FileCall::Sync, path).and_then(|()| file.sync_all()).map_err(failed(path))
+}
+
+/// A new folder in one that is there.
+pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
+    ask(FileCall::Create, dir).and_then(|()| fs::create_dir(dir))
+}
+
+/// Gives a folder another name; what has that name already, and is no empty folder, stays.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    ask(FileCall::Rename, to).and_then(|()| fs::rename(from, to))
+}
+
+/// What the system says of a path; nothing if there is nothing, also at the end of a link.
+///
+/// Errors: the system cannot tell, which says nothing about what is there (I8).
+pub(super) fn look(path: &Path) -> Result<Option<Metadata>, CatalogError> {
+    match ask(FileCall::Open, path).and_then(|()| fs::metadata(path)) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if is_absence(&error) => Ok(None),
+        Err(error) => Err(failed(path)(error)),
+    }
+}
+
+/// Whether something has the name.
+pub(super) fn exists(path: &Path) -> Result<bool, CatalogError> {
+    Ok(look(path)?.is_some())
+}
+
+/// What the system says of a path itself, also if it is a link.
+pub(super) fn look_at(path: &Path) -> io::Result<Metadata> {
+    ask(FileCall::Open, path).and_then(|()| fs::symlink_metadata(path))
+}
+
+fn is_absence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+/// Whether an error tells what lies at a path, or only that the disk did not answer: a file that is absent, a link or no
+/// file is not the one that was written, and one that cannot be read now may be.
+pub(super) fn tells_what_is_there(error: &io::Error) -> bool {
+    is_absence(error)
+        || error.kind() == io::ErrorKind::InvalidInput
+        || error.raw_os_error() == Some(Errno::LOOP.raw_os_error())
 }
 
 /// Makes a folder and those above it that are missing, durably.
 pub(super) fn make(dir: &Path) -> Result<(), CatalogError> {
-    let missing: Vec<&Path> = dir.ancestors().take_while(|dir| !dir.exists()).collect();
+    let mut missing = Vec::new();
+    for dir in dir.ancestors() {
+        if exists(dir)? {
+            break;
+        }
+        missing.push(dir);
+    }
     for dir in missing.into_iter().rev() {
-        match fs::create_dir(dir) {
+        match create_dir(dir) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(dir)(error)),
             Ok(()) | Err(_) => sync(above(dir))?,
         }
@@ -66,18 +140,22 @@ pub(super) fn above(path: &Path) -> &Path {
 
 /// Makes the names in a folder durable.
 pub(super) fn sync(dir: &Path) -> Result<(), CatalogError> {
-    File::open(dir).and_then(|folder| folder.sync_all()).map_err(failed(dir))
+    ask(FileCall::Sync, dir).and_then(|()| File::open(dir)).and_then(|folder| folder.sync_all()).map_err(failed(dir))
 }
 
 /// Removes a folder with everything in it; another process may be at it too.
 pub(super) fn remove_all(dir: &Path) -> Result<(), CatalogError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound && dir.exists() => Err(failed(dir)(error)),
+    match ask(FileCall::Remove, dir).and_then(|()| fs::remove_dir_all(dir)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound && exists(dir)? => Err(failed(dir)(error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Whether the path is a folder itself and no link to one.
-pub(super) fn is_folder(path: &Path) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|found| found.is_dir())
+pub(super) fn is_folder(path: &Path) -> Result<bool, CatalogError> {
+    match look_at(path) {
+        Ok(found) => Ok(found.is_dir()),
+        Err(error) if is_absence(&error) => Ok(false),
+        Err(error) => Err(failed(path)(error)),
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{Read as _, Write as _},
+    io::Read as _,
     num::NonZeroUsize,
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -10,8 +10,12 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
+use state_store::{FileCall, ask};
 
-use super::{CatalogError, failed, folder::open_regular};
+use super::{
+    CatalogError, failed,
+    folder::{self, open_regular},
+};
 use crate::{control::Control, error::PruneError};
 
 const CHUNK: usize = 1 << 20;
@@ -28,7 +32,7 @@ pub(super) struct Digested {
 /// Hashes a file and makes it durable.
 pub(super) fn sync_and_hash(path: &Path, control: &Control) -> Result<Digested, CatalogError> {
     let file = open_regular(path).map_err(failed(path))?;
-    file.sync_all().map_err(failed(path))?;
+    folder::sync_file(&file, path)?;
     stream((path, &file), u64::MAX, control, &mut |_| Ok(()))
 }
 
@@ -41,9 +45,9 @@ pub(super) fn hash(path: &Path, most: u64, control: &Control) -> Result<Digested
 /// Copies up to `most` bytes into a new file, durably, and tells what it has copied.
 pub(super) fn copy(from: &Path, to: &Path, most: u64, control: &Control) -> Result<Digested, CatalogError> {
     let file = open_regular(from).map_err(failed(from))?;
-    let mut copy = File::create_new(to).map_err(failed(to))?;
-    let copied = stream((from, &file), most, control, &mut |bytes| copy.write_all(bytes).map_err(failed(to)))?;
-    copy.sync_all().map_err(failed(to))?;
+    let copy = folder::create(to)?;
+    let copied = stream((from, &file), most, control, &mut |bytes| folder::write(&copy, to, bytes))?;
+    folder::sync_file(&copy, to)?;
     Ok(copied)
 }
 
@@ -57,7 +61,7 @@ fn stream(
     let (mut buffer, mut hasher, mut bytes) = (vec![0; CHUNK], Sha256::new(), 0);
     loop {
         control.checkpoint()?;
-        let count = file.read(&mut buffer).map_err(failed(path))?;
+        let count = ask(FileCall::Read, path).and_then(|()| file.read(&mut buffer)).map_err(failed(path))?;
         let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
             return Ok(Digested { bytes, sha256: hex::encode(hasher.finalize()) });
         };

@@ -3,6 +3,7 @@
 use std::{io, num::NonZeroU64, path::Path};
 
 use serde::{Deserialize, Serialize};
+use state_store::{FileCall, ask};
 
 use super::{
     Catalog, CatalogError, CopiedState, Creator, Depth, MANIFEST, Manifest, STORE, SnapshotId, VerifiedSnapshot,
@@ -85,7 +86,7 @@ impl Catalog {
         match read(&path) {
             Ok(text) => Manifest::decode(id, &text),
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path)(error)),
-            Err(_) if entry.exists() => {
+            Err(_) if folder::exists(&entry)? => {
                 Err(CatalogError::DamagedSnapshot { id, what: "it has no manifest".to_owned() })
             }
             Err(_) => Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() }),
@@ -138,22 +139,27 @@ impl Catalog {
         Ok(listing)
     }
 
-    /// Errors: a file of the snapshot that is not there or has another length, unless all of it was removed meanwhile.
+    /// Errors: a file of the snapshot that is not there or has another length, unless all of it was removed meanwhile; a
+    /// disk that does not answer.
     fn whole(&self, manifest: Manifest) -> Result<Manifest, CatalogError> {
         let (id, entry) = (manifest.id, self.entry(manifest.id));
-        let wrong = manifest.files.iter().find_map(|file| {
-            match std::fs::symlink_metadata(entry.join(STORE).join(&file.name)) {
+        let store = entry.join(STORE);
+        for file in &manifest.files {
+            let path = store.join(&file.name);
+            let wrong = match folder::look_at(&path) {
                 Ok(found) => file.other_length(found.len()),
-                Err(error) => Some(format!("{}: {error}", file.name)),
+                Err(error) if folder::tells_what_is_there(&error) => Some(format!("{}: {error}", file.name)),
+                Err(error) => return Err(failed(&path)(error)),
+            };
+            match wrong {
+                None => {}
+                Some(_) if !folder::exists(&entry.join(MANIFEST))? => {
+                    return Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() });
+                }
+                Some(what) => return Err(CatalogError::DamagedSnapshot { id, what }),
             }
-        });
-        match wrong {
-            None => Ok(manifest),
-            Some(_) if !entry.join(MANIFEST).exists() => {
-                Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() })
-            }
-            Some(what) => Err(CatalogError::DamagedSnapshot { id, what }),
         }
+        Ok(manifest)
     }
 }
 
@@ -161,7 +167,9 @@ impl Catalog {
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     use io::Read as _;
     let mut text = Vec::new();
-    open_regular(path)?.take(manifest::MOST_BYTES).read_to_end(&mut text)?;
+    let file = open_regular(path)?;
+    ask(FileCall::Read, path)?;
+    file.take(manifest::MOST_BYTES).read_to_end(&mut text)?;
     Ok(text)
 }
 

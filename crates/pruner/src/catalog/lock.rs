@@ -14,9 +14,9 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use state_store::{Holder, file_holder};
+use state_store::{FileCall, Holder, ask, file_holder};
 
-use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed};
+use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed, folder};
 use crate::clock::Clock;
 
 /// A holder that keeps the catalog longer than this was stopped.
@@ -78,7 +78,7 @@ impl<'a> Access<'a> {
     /// Errors: it is not there, or is being made or removed.
     pub(super) fn reading(&self, id: SnapshotId) -> Result<EntryLock, CatalogError> {
         let path = self.catalog.entry(id).join(ENTRY_LOCK);
-        let file = match File::open(&path) {
+        let file = match ask(FileCall::Open, &path).and_then(|()| File::open(&path)) {
             Ok(file) => file,
             Err(error) => return Err(self.without_lock(id, &path, error)),
         };
@@ -122,7 +122,7 @@ impl<'a> Access<'a> {
     /// A snapshot that was removed before its lock was had is gone.
     fn still_there(&self, id: SnapshotId, path: &Path, lock: EntryLock) -> Result<EntryLock, CatalogError> {
         let held = lock.0.metadata().map_err(failed(path))?;
-        match fs::metadata(path) {
+        match ask(FileCall::Open, path).and_then(|()| fs::metadata(path)) {
             Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => Ok(lock),
             Ok(_) => Err(self.unknown(id)),
             Err(error) => Err(self.without_lock(id, path, error)),
@@ -137,10 +137,11 @@ impl<'a> Access<'a> {
         if error.kind() != io::ErrorKind::NotFound {
             return failed(path)(error);
         }
-        if !self.catalog.entry(id).exists() {
-            return self.unknown(id);
+        match folder::exists(&self.catalog.entry(id)) {
+            Ok(true) => CatalogError::DamagedSnapshot { id, what: format!("it has no file `{ENTRY_LOCK}`") },
+            Ok(false) => self.unknown(id),
+            Err(error) => error,
         }
-        CatalogError::DamagedSnapshot { id, what: format!("it has no file `{ENTRY_LOCK}`") }
     }
 
     /// Tries until it works or the time is over.
@@ -176,7 +177,7 @@ impl EntryLock {
     /// Makes the lock file of a snapshot that begins, and holds it.
     pub(super) fn begin(dir: &Path) -> Result<Self, CatalogError> {
         let path = dir.join(ENTRY_LOCK);
-        let file = File::create_new(&path).map_err(failed(&path))?;
+        let file = folder::create(&path)?;
         file.lock().map_err(failed(&path))?; // nobody else knows of it
         Ok(Self(file))
     }
@@ -203,6 +204,7 @@ pub(super) fn file(path: &Path) -> Result<File, CatalogError> {
 }
 
 fn open_or_make(path: &Path) -> io::Result<File> {
+    ask(FileCall::Create, path)?;
     OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
 }
 

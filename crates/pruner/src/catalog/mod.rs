@@ -29,6 +29,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use state_store::{FileCall, ask};
+
 pub use self::{
     busy::{Capture, Captures},
     capture::{CreateRequest, Created, Source, create},
@@ -67,13 +69,13 @@ impl Catalog {
     ///
     /// Errors: the folder is none.
     pub fn open(dir: &Path) -> Result<Self, CatalogError> {
-        let dir = match std::fs::canonicalize(dir) {
+        let dir = match ask(FileCall::Open, dir).and_then(|()| std::fs::canonicalize(dir)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(CatalogError::NoCatalog { dir: dir.to_owned() });
             }
             found => found.map_err(failed(dir))?,
         };
-        if dir.join(LOCK_FILE).is_file() { Ok(Self { dir }) } else { Err(CatalogError::NoCatalog { dir }) }
+        if has_lock(&dir)? { Ok(Self { dir }) } else { Err(CatalogError::NoCatalog { dir }) }
     }
 
     /// A catalog that is there, or a new one in an empty or absent folder.
@@ -82,13 +84,15 @@ impl Catalog {
     pub fn open_or_create(dir: &Path) -> Result<Self, CatalogError> {
         let dir = offline::resolved(dir);
         folder::make(&dir)?;
-        let lock = dir.join(LOCK_FILE);
         let is_vacant = || Ok::<_, CatalogError>(folder::names(&dir)?.is_empty());
-        // Another process may have made it a catalog between the two looks.
-        if !lock.is_file() && !is_vacant()? && !lock.is_file() {
-            return Err(CatalogError::NotACatalog { dir });
+        if !has_lock(&dir)? {
+            // Another process may have made it a catalog between the two looks.
+            if !is_vacant()? && !has_lock(&dir)? {
+                return Err(CatalogError::NotACatalog { dir });
+            }
+            lock::file(&dir.join(LOCK_FILE))?;
+            folder::sync(&dir)?; // BEFORE anything is put beside it: what it tells must not be lost alone
         }
-        lock::file(&lock)?;
         Ok(Self { dir })
     }
 
@@ -116,4 +120,8 @@ impl Catalog {
     fn trash(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{TRASH}{name}"))
     }
+}
+
+fn has_lock(dir: &Path) -> Result<bool, CatalogError> {
+    Ok(folder::look(&dir.join(LOCK_FILE))?.is_some_and(|found| found.is_file()))
 }

@@ -6,23 +6,37 @@
 
 use std::{fs::File, num::NonZeroU64, os::unix::fs::FileExt as _, path::Path};
 
+use state_store::{Disposition, FileCall, ask};
+
 use super::{Catalog, CatalogError, folder::failed};
 
 /// Digits of the greatest one; every text is as long, so that none shows the end of the one before.
 const DIGITS: usize = 20;
 
 impl Catalog {
-    /// The greatest ordinal in the manifests; one that cannot be read is passed.
+    /// The greatest ordinal in the manifests; one that is not what was written is passed.
+    ///
+    /// Errors: a disk that does not answer, because what it would have said may be the greatest.
     pub(super) fn greatest_ordinal(&self) -> Result<u64, CatalogError> {
-        let ordinals = self.ids()?.into_iter().flat_map(|id| self.show(id)).filter_map(|manifest| manifest.ordinal);
-        Ok(ordinals.map(NonZeroU64::get).max().map_or(0, |greatest| greatest))
+        let mut greatest = 0;
+        for id in self.ids()? {
+            let ordinal = match self.show(id) {
+                Ok(manifest) => manifest.ordinal.map_or(0, NonZeroU64::get),
+                Err(error) if error.disposition() == Disposition::Transient => return Err(error),
+                Err(_) => 0,
+            };
+            greatest = greatest.max(ordinal);
+        }
+        Ok(greatest)
     }
 }
 
 /// Gives the next ordinal; `lock` is the lock file, which the caller holds.
 pub(super) fn next(lock: &File, path: &Path, greatest: u64) -> Result<NonZeroU64, CatalogError> {
-    let next = NonZeroU64::MIN.saturating_add(greatest.max(last(lock).map_err(failed(path))?));
-    lock.write_all_at(format!("{next:0DIGITS$}\n").as_bytes(), 0).map_err(failed(path))?;
+    let last = ask(FileCall::Read, path).and_then(|()| last(lock)).map_err(failed(path))?;
+    let next = NonZeroU64::MIN.saturating_add(greatest.max(last));
+    let text = format!("{next:0DIGITS$}\n");
+    ask(FileCall::Write, path).and_then(|()| lock.write_all_at(text.as_bytes(), 0)).map_err(failed(path))?;
     Ok(next)
 }
 

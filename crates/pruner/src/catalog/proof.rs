@@ -177,14 +177,16 @@ fn told_as_damage(id: SnapshotId, error: CatalogError) -> CatalogError {
 /// Errors: a file that is missing, changed or not named; a failed read.
 pub(super) fn compare_files(manifest: &Manifest, store: &Path, control: &Control) -> Result<(), CatalogError> {
     let id = manifest.id;
-    if !folder::is_folder(store) {
+    if !folder::is_folder(store)? {
         return Err(CatalogError::DamagedSnapshot { id, what: "it has no folder `store`".to_owned() });
     }
     let wrong = hashing::each(&manifest.files, |file| {
         let path = store.join(&file.name);
         match hashing::hash(&path, file.bytes, control) {
             Ok(found) => Ok(file.difference(&found)),
-            Err(CatalogError::File { source, .. }) => Ok(Some(format!("{}: {source}", file.name))),
+            Err(CatalogError::File { source, .. }) if folder::tells_what_is_there(&source) => {
+                Ok(Some(format!("{}: {source}", file.name)))
+            }
             Err(error) => Err(error),
         }
     })?;

@@ -5,7 +5,6 @@
 
 use std::{
     cmp::Ordering,
-    fs,
     path::{Path, PathBuf},
 };
 
@@ -64,7 +63,7 @@ impl Catalog {
         proof::prove(&manifest, &store, Depth::Sampled, steering)?;
         folder::sync(&store)?;
         catalog_reached(CatalogPoint::RestoreProved);
-        fs::rename(&store, &target).map_err(failed(&target))?; // refused by the system if something is there by now
+        folder::rename(&store, &target).map_err(failed(&target))?; // refused by the system if something is there by now
         catalog_reached(CatalogPoint::RestoreNamed);
         folder::sync(folder::above(&target))?;
         Ok(Restored {
@@ -86,23 +85,27 @@ impl Catalog {
         if target.starts_with(&self.dir) {
             return Err(bad("lies inside the catalog: give a folder outside of it"));
         }
-        if !target.ancestors().skip(1).find(|above| above.exists()).is_some_and(Path::is_dir) {
-            return Err(bad("lies below something that is no folder: give another place"));
+        for above in target.ancestors().skip(1) {
+            match folder::look(above)? {
+                Some(found) if found.is_dir() => return Ok(target),
+                Some(_) => break,
+                None => {}
+            }
         }
-        Ok(target)
+        Err(bad("lies below something that is no folder: give another place"))
     }
 }
 
 /// A place where something lies is left alone.
 fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
     let bad = |why| CatalogError::BadPlace { path: target.to_owned(), why };
-    if !target.exists() {
+    if !folder::exists(target)? {
         return Ok(());
     }
-    if !folder::is_folder(target) {
+    if !folder::is_folder(target)? {
         return Err(bad("is no folder: give an empty one, or one that does not exist"));
     }
-    if fs::read_dir(target).map_err(failed(target))?.next().is_some() {
+    if !folder::is_vacant(target)? {
         return Err(bad("is not empty: give an empty folder, or one that does not exist"));
     }
     Ok(())
@@ -110,14 +113,14 @@ fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
 
 fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering) -> Result<(), CatalogError> {
     let damaged = |what: String| CatalogError::DamagedSnapshot { id: manifest.id, what };
-    if !folder::is_folder(from) {
+    if !folder::is_folder(from)? {
         return Err(damaged("it has no folder `store`".to_owned()));
     }
-    fs::create_dir(into).map_err(failed(into))?;
+    folder::create_dir(into).map_err(failed(into))?;
     hashing::each(&manifest.files, |file| {
         let (source, copy) = (from.join(&file.name), into.join(&file.name));
         let found = match hashing::copy(&source, &copy, file.bytes, &steering.control) {
-            Err(CatalogError::File { path, source: why }) if path == source => {
+            Err(CatalogError::File { path, source: why }) if path == source && folder::tells_what_is_there(&why) => {
                 return Err(damaged(format!("{}: {why}", file.name)));
             }
             copied => copied?,

@@ -4,7 +4,7 @@
 //! stays, and so does one that cannot be read: nothing is known about it (I8). One that somebody reads is passed, and goes
 //! the next time.
 
-use std::{fs, io, num::NonZeroU64, time::Duration};
+use std::{io, num::NonZeroU64, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use state_store::{CatalogPoint, catalog_reached};
@@ -140,7 +140,7 @@ impl Access<'_> {
         let (entry, trash) = (self.catalog.entry(id), self.catalog.trash(&id.to_string()));
         let alone = self.removing(id, patience)?;
         catalog_reached(CatalogPoint::RemovalBegun);
-        self.locked(|_| match fs::rename(&entry, &trash) {
+        self.locked(|_| match folder::rename(&entry, &trash) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.unknown(id)),
             renamed => renamed.map_err(failed(&entry)),
         })?;

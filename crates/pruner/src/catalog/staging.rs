@@ -4,7 +4,7 @@
 //! it is moved to the trash under the lock of the catalog, and removed outside of it. Whoever finds trash removes it.
 
 use std::{
-    fs, io,
+    io,
     num::NonZeroU64,
     path::{Path, PathBuf},
 };
@@ -39,7 +39,7 @@ impl<'a> Staging<'a> {
         let (ordinal, lock) = access.locked(|lock_file| {
             bury(catalog)?;
             let ordinal = ordinal::next(lock_file, &catalog.lock_file(), greatest)?;
-            fs::create_dir(&dir).map_err(failed(&dir))?;
+            folder::create_dir(&dir).map_err(failed(&dir))?;
             catalog_reached(CatalogPoint::StagingMade);
             Ok((ordinal, EntryLock::begin(&dir)?)) // inside the lock: a sweeper never sees a folder that is not held yet
         })?;
@@ -65,7 +65,7 @@ impl<'a> Staging<'a> {
     ) -> Result<T, CatalogError> {
         let (dir, trash) = (self.dir.clone(), self.trash());
         control.on_end(Box::new(move || {
-            if let Err(error) = fs::rename(&dir, &trash) {
+            if let Err(error) = folder::rename(&dir, &trash) {
                 tracing::warn!(path = %dir.display(), %error, "a stop waits until the store is copied");
             }
         }));
@@ -91,11 +91,11 @@ impl<'a> Staging<'a> {
     pub(super) fn publish(self, access: &Access<'_>) -> Result<PathBuf, CatalogError> {
         let entry = self.catalog.entry(self.id);
         access.locked(|_| {
-            if entry.exists() {
+            if folder::exists(&entry)? {
                 let source = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
                 return Err(failed(&entry)(source));
             }
-            fs::rename(&self.dir, &entry).map_err(failed(&entry))?;
+            folder::rename(&self.dir, &entry).map_err(failed(&entry))?;
             catalog_reached(CatalogPoint::CaptureNamed);
             Ok(())
         })?;
@@ -108,8 +108,16 @@ impl Drop for Staging<'_> {
     fn drop(&mut self) {
         // Its lock is held still, so nobody buries it; after a publication there is nothing of this name.
         let trash = self.trash();
-        if fs::rename(&self.dir, &trash).is_ok() || trash.exists() {
-            remove_trash(self.catalog);
+        match folder::rename(&self.dir, &trash) {
+            Ok(()) => remove_trash(self.catalog),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if matches!(folder::exists(&trash), Ok(true)) {
+                    remove_trash(self.catalog); // a stop has renamed it
+                }
+            }
+            Err(error) => {
+                tracing::warn!(path = %self.dir.display(), %error, "an unfinished snapshot waits for the next process to sweep it");
+            }
         }
     }
 }
@@ -144,7 +152,7 @@ enum Buried {
 }
 
 fn bury_one(dir: &Path, trash: &Path, _held: &EntryLock) -> Result<Buried, CatalogError> {
-    match fs::rename(dir, trash) {
+    match folder::rename(dir, trash) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Buried::ByItsOwner),
         renamed => {
             renamed.map_err(failed(dir))?;
@@ -181,7 +189,7 @@ impl Restoring {
         let attempt = SnapshotId::draw(access.clock); // the same snapshot may be restored twice
         let dir = above.join(format!("{prefix}{attempt}"));
         let lock = access.locked(|_| {
-            fs::create_dir(&dir).map_err(failed(&dir))?;
+            folder::create_dir(&dir).map_err(failed(&dir))?;
             EntryLock::begin(&dir)
         })?;
         catalog_reached(CatalogPoint::RestoreBegun);
@@ -212,7 +220,7 @@ fn beside(target: &Path) -> Result<(&Path, String), CatalogError> {
 /// Removes what restores into the same place have left that died.
 pub(super) fn sweep_restores(access: &Access<'_>, target: &Path) -> Result<(), CatalogError> {
     let (above, prefix) = beside(target)?;
-    if !above.exists() {
+    if !folder::exists(above)? {
         return Ok(());
     }
     for (left, _held) in access.locked(|_| dead_restores(above, &prefix))? {
@@ -236,6 +244,8 @@ fn dead_restores(above: &Path, prefix: &str) -> Result<Vec<(PathBuf, EntryLock)>
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::clock::ManualClock;
 

@@ -12,7 +12,11 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 use rocksdb::checkpoint::Checkpoint;
 
 use super::{Access, RocksBackend, classify::classify_io};
-use crate::{backend::Copied, error::StoreError};
+use crate::{
+    backend::Copied,
+    disk::{FileCall, ask},
+    error::StoreError,
+};
 
 /// Logs are copied rather than written to tables first: a copy costs the running node no flush.
 const NEVER_FLUSH: u64 = u64::MAX;
@@ -37,8 +41,9 @@ impl RocksBackend {
     fn checkpoint(&self, into: &Path) -> Result<Copied, StoreError> {
         let at_least = self.db.latest_sequence_number();
         let checkpoint = Checkpoint::new(&self.db).map_err(|e| self.failed("copying the store", &e))?;
-        let made = checkpoint.create_checkpoint_with_log_size(into, NEVER_FLUSH);
         let failed = |source| classify_io(into, "copying the store", source);
+        ask(FileCall::Create, into).map_err(failed)?;
+        let made = checkpoint.create_checkpoint_with_log_size(into, NEVER_FLUSH);
         let made = made.map_err(|e| self.failed("copying the store", &e));
         let links_refused = matches!(made, Err(StoreError::Permission { .. })) && !self.is_writable();
         if links_refused {
@@ -57,10 +62,9 @@ impl RocksBackend {
 
 /// Copies every log of a store that nobody writes: the engine passes over those that it does not need.
 fn add_logs(store: &Path, into: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(store)? {
-        let entry = entry?;
+    for entry in list(store)? {
         if is_numbered(&entry.path(), &["log"]) {
-            fs::copy(entry.path(), into.join(entry.file_name()))?;
+            copy(&entry.path(), &into.join(entry.file_name()))?;
         }
     }
     Ok(())
@@ -69,23 +73,24 @@ fn add_logs(store: &Path, into: &Path) -> io::Result<()> {
 /// Copies what a checkpoint has: tables, blobs, options, the list of files and its name.
 fn copy_all(store: &Path, into: &Path) -> io::Result<()> {
     fs::create_dir(into)?;
-    let list = fs::read_to_string(store.join("CURRENT"))?;
-    for entry in fs::read_dir(store)? {
-        let name = entry?.file_name();
+    let current = store.join("CURRENT");
+    ask(FileCall::Read, &current)?;
+    let manifest = fs::read_to_string(current)?;
+    for entry in list(store)? {
+        let name = entry.file_name();
         let is = |word: &str| name.to_str().is_some_and(|name| name == word);
         let has_options = name.to_str().is_some_and(|name| name.starts_with("OPTIONS-"));
-        if is("CURRENT") || is(list.trim_end()) || has_options || is_numbered(Path::new(&name), &["sst", "blob"]) {
-            fs::copy(store.join(&name), into.join(&name))?;
+        if is("CURRENT") || is(manifest.trim_end()) || has_options || is_numbered(Path::new(&name), &["sst", "blob"]) {
+            copy(&store.join(&name), &into.join(&name))?;
         }
     }
     Ok(())
 }
 
 /// Gives every file that may still be written bytes of its own, and counts linked and copied files.
-fn settle(copy: &Path) -> io::Result<(u64, u64)> {
+fn settle(made: &Path) -> io::Result<(u64, u64)> {
     let (mut linked, mut copied) = (0, 0);
-    let entries: io::Result<Vec<fs::DirEntry>> = fs::read_dir(copy)?.collect();
-    for entry in entries? {
+    for entry in list(made)? {
         let path = entry.path();
         let shared = entry.metadata()?.nlink() > 1;
         if shared && is_numbered(&path, &["sst", "blob"]) {
@@ -94,7 +99,8 @@ fn settle(copy: &Path) -> io::Result<(u64, u64)> {
         }
         if shared {
             let aside = path.with_extension(ASIDE);
-            fs::copy(&path, &aside)?;
+            copy(&path, &aside)?;
+            ask(FileCall::Rename, &path)?;
             fs::rename(&aside, &path)?;
         }
         copied += 1;
@@ -109,8 +115,20 @@ fn is_numbered(path: &Path, kinds: &[&str]) -> bool {
     !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit()) && kinds.contains(&kind.as_str())
 }
 
+/// What is in a folder, as it is now: what is made in it meanwhile is not met.
+fn list(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
+    ask(FileCall::List, folder)?;
+    fs::read_dir(folder)?.collect()
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    ask(FileCall::Read, from)?;
+    ask(FileCall::Write, to)?;
+    fs::copy(from, to).map(|_bytes| ())
+}
+
 fn remove(copy: &Path) -> Result<(), StoreError> {
-    match fs::remove_dir_all(copy) {
+    match ask(FileCall::Remove, copy).and_then(|()| fs::remove_dir_all(copy)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(classify_io(copy, "removing an unfinished copy", error))
         }
