@@ -13,7 +13,7 @@ use state_pruner::{
     offline::{CycleDue, HealthRequest, health_of_opened},
     phase::PrunePhase,
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
-    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig},
+    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotPath},
 };
 use state_store::{Backend, FaultyBackend, MemoryBackend, StoreError};
 use state_tests::{
@@ -106,6 +106,20 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     retention.remove_pin("audit").unwrap();
     cycle(&rig);
     assert_eq!(judged(days(1), Some(6)), "", "both recover with their cause");
+}
+
+/// No record tells how a node treats snapshots; its configuration does.
+#[test]
+fn a_store_tells_basic_snapshots_by_the_configuration_of_its_node() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 121, 9);
+    cycle(&rig);
+    for (snapshot_path, told) in [(SnapshotPath::Full, ""), (SnapshotPath::Basic, "basic_snapshots")] {
+        let request = HealthRequest { now_ms: 0, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let request = HealthRequest { snapshot_path, due: CycleDue::Never, ..request };
+        let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
+        assert_eq!((health.verdict, codes(&health.reasons).join(" ")), (Verdict::Healthy, told.to_owned()));
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! finished stays finished.
 
 use std::{
+    fs,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,9 +20,9 @@ use state_pruner::{
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
 };
-use state_store::{StoreError, record};
+use state_store::{FaultyDisk, FileCall, Lasting, StoreError, record};
 use state_tests::{
-    check,
+    check, folder,
     hooks::{Hooks, Moment},
     records::{Acting, Use},
     rig::{Engine, Rig},
@@ -226,6 +227,50 @@ fn a_record_that_cannot_be_read_at_the_start_is_looked_at_again() {
     until_beside_commits(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert_eq!((pruner.status().cycles_failed, left(&rig)), (0, None));
     check::exact(&rig.chain, "it went on");
+}
+
+/// Neither can the mark of its sweep: the same sweep goes on when it can be, with that mark.
+#[test]
+fn a_mark_that_cannot_be_read_at_the_start_is_opened_again() {
+    for (call, lasting) in
+        [(FileCall::Open, Lasting::Once), (FileCall::Read, Lasting::Once), (FileCall::Open, Lasting::UntilHealed)]
+    {
+        let (rig, context) = (interrupted(), format!("{call:?}, {lasting:?}"));
+        let cycle = PhaseRecord::load(&records(&rig)).unwrap().unwrap().cycle;
+        let disk = FaultyDisk::under(&rig.state_dir());
+        disk.inject("mark-*.sealed", call, 0, lasting);
+        let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+        if lasting == Lasting::UntilHealed {
+            let is_over = |pruner: &Pruner| pruner.status().recovery.attempts.len() >= 4 || left(&rig).is_none();
+            until_beside_commits(&rig, &pruner, is_over);
+            let record = PhaseRecord::load(&records(&rig)).unwrap();
+            assert_eq!(record.map(|record| record.cycle), Some(cycle), "{context}: it is given up");
+            let codes: Vec<String> = pruner.health().reasons.into_iter().map(|reason| reason.code).collect();
+            assert!(codes.contains(&"recovery_exhausted".to_owned()), "{context}: {codes:?}");
+            disk.heal();
+        }
+        until_beside_commits(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);
+        let (status, finished) = (pruner.status(), outcomes(&pruner));
+        assert!(disk.met() > 0, "{context}");
+        assert_eq!((status.cycle, finished), (Some(cycle), (1, 0, 0)), "{context}: it did not go on");
+        until(&rig, &pruner, |pruner| pruner.status().recovery.exhausted_by.is_none());
+        check::exact(&rig.chain, &context);
+    }
+}
+
+/// A mark that is damaged is another matter: no time makes it whole.
+#[test]
+fn a_mark_that_is_damaged_at_the_start_ends_its_cycle() {
+    let rig = interrupted();
+    let marks = folder::with_ending(&rig.state_dir(), "sealed");
+    let [mark] = marks.as_slice() else { panic!("{marks:?}") };
+    let mut bytes = fs::read(mark).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(mark, bytes).unwrap();
+    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    assert_eq!((outcomes(&pruner), left(&rig)), ((0, 0, 0), None), "it is abandoned, which is no failure");
+    rounds_go_on(&rig, &pruner, "after it");
 }
 
 /// Any record of an earlier process cannot be read at first: nothing begins and nothing is written over, and it goes on by

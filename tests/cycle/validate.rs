@@ -26,7 +26,7 @@ use state_pruner::{
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
     validate::{Check, SnapshotValidator, ValidationReport, ValidationResult, check_record, quick_health_check},
 };
-use state_store::{Backend, Fault, FaultyBackend, MemoryBackend};
+use state_store::{Backend, Fault, FaultyBackend, FaultyDisk, FileCall, Lasting, MemoryBackend};
 use state_tests::{
     chain::Chain,
     check,
@@ -318,6 +318,54 @@ fn a_validation_beside_a_cycle_disturbs_nothing_and_each_record_of_the_cycle_sho
     certificates_show_each_flipped_bit(&state_dir.join("certificates/cycle-00000001.json"), &validated);
     drop(pruner);
     check::exact(&bench.rig.chain, "after a validation");
+}
+
+/// What a disk does not answer is not told to be whole: neither the mark of a sweep, nor a certificate, nor the journal.
+#[test]
+fn a_validation_passes_nothing_that_its_disk_could_not_read() {
+    let bench = Bench::new();
+    let (release, released) = mpsc::channel::<()>();
+    let (told, sealed) = mpsc::channel();
+    let (mut saves, mut held) = (0, Some(released));
+    let hooks = Hooks::new(move |moment| {
+        saves += usize::from(moment == Moment::PhaseSaved);
+        if let Some(held) = (saves == 2).then(|| held.take()).flatten() {
+            told.send(()).unwrap();
+            assert!(held.recv().is_err(), "held until the other end is dropped");
+        }
+        if moment == Moment::OutcomeSaved {
+            told.send(()).unwrap();
+        }
+    });
+    let pruner = pruner(&bench.rig, &hooks);
+    let disk = FaultyDisk::under(&bench.rig.state_dir());
+    let asked = |check| {
+        let validator = pruner.validator().with_events(bench.events());
+        now(validator.run_comprehensive_validation()).of(check).unwrap().clone()
+    };
+    let answers = |check, kind: &str, call| {
+        let (context, before) = (format!("{check:?}: {call:?} of {kind}"), disk.met());
+        assert!(matches!(asked(check), ValidationResult::Passed { .. }), "{context}: before");
+        disk.inject(kind, call, 0, Lasting::UntilHealed);
+        let result = asked(check);
+        disk.heal();
+        assert!(disk.met() > before, "{context}: not met");
+        let why = match &result {
+            ValidationResult::Failed { reasons } => reasons.join("; "),
+            ValidationResult::Skipped { reason } => reason.clone(),
+            ValidationResult::Passed { evidence } => panic!("{context}: passed: {evidence}"),
+        };
+        assert!(why.contains("os error 5"), "{context}: {why}");
+    };
+    pruner.command(Command::Run);
+    sealed.recv().unwrap();
+    answers(Check::Integrity, "mark-*.sealed", FileCall::Open);
+    answers(Check::Integrity, "mark-*.sealed", FileCall::Read);
+    answers(Check::Events, "journal.events", FileCall::Open);
+    answers(Check::Events, "journal.events", FileCall::Read);
+    drop(release);
+    sealed.recv().unwrap();
+    answers(Check::Integrity, "cycle-*.json", FileCall::Read);
 }
 
 /// Has a file damaged for as long as something is done.

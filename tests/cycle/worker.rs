@@ -12,7 +12,7 @@ use state_pruner::{
     Certificate, Command, Ended, Freeze, Pause, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, Verdict,
     Verification,
 };
-use state_store::{Backend, FaultyBackend, MemoryBackend};
+use state_store::{Backend, Disposition, FaultyBackend, MemoryBackend};
 use state_tests::{
     chain::Chain,
     check,
@@ -388,4 +388,50 @@ fn a_pruner_that_somebody_shares_ends_when_it_is_stopped_and_leaves_its_sweep_to
     outcomes.recv().unwrap();
     drop(pruner);
     check::complete(&rig.chain, "after the next start");
+}
+
+/// How a pruner is let go of whose worker has hung.
+#[derive(Debug, Clone, Copy)]
+enum LetGo {
+    /// Its disk answers again, and it is stopped once more.
+    Stopped,
+    /// It is dropped, and its disk does not answer.
+    Dropped,
+}
+
+/// A disk that hangs is waited for as long as whoever stops the pruner wants to, and no end is told that was none.
+#[test]
+fn a_stop_with_a_limit_tells_what_a_worker_that_hangs_is_at() {
+    for end in [LetGo::Stopped, LetGo::Dropped] {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Tables, 118, 30);
+        let ((deleting, begun), (answers, hung)) = (mpsc::channel(), mpsc::channel::<()>());
+        let act = move |moment| {
+            if moment == Moment::Deleting && deleting.send(()).is_ok() {
+                let _: Result<(), mpsc::RecvError> = hung.recv(); // until the test lets go of its end
+            }
+        };
+        let (pruner, _outcomes) = start_with(&rig, Arc::new(RoochLayout), act);
+        begun.recv().unwrap();
+        drop(begun);
+        for _ in 0..2 {
+            let late = pruner.stop_within(Duration::from_millis(1)).unwrap_err();
+            assert_eq!((late.code(), late.disposition()), ("still_working", Disposition::Transient));
+            assert!(late.to_string().contains("a cycle"), "{end:?}: {late}");
+        }
+        assert!(pruner.status().running, "{end:?}: it is not told to have ended");
+        match end {
+            LetGo::Stopped => {
+                drop(answers);
+                pruner.stop_within(Duration::from_secs(120)).unwrap();
+                pruner.stop_within(Duration::ZERO).unwrap(); // there is nothing left to do
+                let status = pruner.status();
+                assert_eq!((status.running, status.lock.is_none()), (false, true), "{status:?}");
+            }
+            LetGo::Dropped => {
+                drop(pruner); // returns, though the worker does not
+                drop(answers);
+            }
+        }
+    }
 }

@@ -85,11 +85,13 @@ fn fails_in(base: &Rig, work: Work, (kind, call): (&str, FileCall), (passing, la
     disk.heal();
     assert!(disk.met() > 0, "{context}: not met, {ended:?}");
     match &ended {
-        Err(error) => assert_eq!(error.disposition(), Disposition::Transient, "{context}: {error}"),
-        Ok(None) => {
+        Err(error) => {
+            assert_eq!(error.disposition(), Disposition::Transient, "{context}: {error}");
+            let looks = work == Work::Resume && kind == "mark-*.sealed" && call != FileCall::Remove;
             let record = PhaseRecord::load(&*env.parts.records).unwrap();
-            assert_eq!((work, record), (Work::Resume, None), "{context}: what cannot go on is abandoned");
+            assert!(!looks || record.is_some(), "{context}: what could not be looked at is given up");
         }
+        Ok(None) => panic!("{context}: a cycle is given up for a failure that may pass"),
         Ok(Some(_)) => {
             let tidies = matches!(call, FileCall::Remove | FileCall::List);
             assert!(tidies, "{context}: only what is left behind for the next cycle may go unnoticed");

@@ -238,6 +238,9 @@ fn a_bound_of_the_configuration_decides_what_is_worth_a_look() {
     assert_eq!(node::json(&["health-check", "--db", &store, "--config", "/nonexistent"]).0, 3);
     assert_eq!(node::json(&["pin", "remove", "audit", "--url", node.url()]).0, 0);
     assert_eq!(of_node().0, 0);
+    fs::write(&file, shipped.replace("snapshots = \"full\"", "snapshots = \"basic\"")).unwrap();
+    let (code, health) = node::json(&["health-check", "--db", &store, "--config", &file.display().to_string()]);
+    assert_eq!((code, code_of(&health).as_deref()), (0, Some("basic_snapshots")), "{health}");
 }
 
 /// A window that is narrower than what is retained counts readable states as leaked, and says so.

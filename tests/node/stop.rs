@@ -7,7 +7,6 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     thread,
-    time::Duration,
 };
 
 use rustix::{
@@ -15,15 +14,14 @@ use rustix::{
     process::Signal,
 };
 use serde_json::{Value, json};
-use state_pruner::{Clock, SystemClock};
 use state_tests::node::{self, Load, Node};
 
 use crate::kill::{Acknowledged, SETTINGS, SLOW, hold_in, verified};
 
 /// The exit code of a process that was told twice.
 const TOLD_TWICE: i32 = 130;
-/// The longest wait for something that has to come.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// What is logged before the disk hangs.
+const IS_FLUSHING: &str = "stopping: the store is flushed";
 /// More than the files that the engine makes before it waits for one of them.
 const NEXT_FILES: u64 = 64;
 /// Longer than the header of a journal, shorter than any journal.
@@ -148,19 +146,33 @@ fn let_go_of_files(store: &Path) {
 /// The engine waits for its threads wherever its own end is reached, so a process that ran its exit handlers would never end.
 #[test]
 fn a_second_signal_ends_a_node_at_once_whose_disk_hangs() {
-    let (data, clock) = (tempfile::tempdir().unwrap(), SystemClock::new());
+    let data = tempfile::tempdir().unwrap();
     let node = Node::start(data.path(), &SETTINGS);
     let acknowledged = acknowledged(&node);
     let store = data.path().join("store");
     hang_the_next_files(&store);
     node.signal(Signal::TERM);
-    let is_flushing = || told(data.path()).last().is_some_and(|(code, _)| code == "stopped");
-    while !is_flushing() {
-        assert!(clock.monotonic() < PATIENCE, "{}", node.log());
-    }
+    node.until_logged(IS_FLUSHING);
     node.signal(Signal::TERM);
     let (ended, log) = node.wait();
     assert_eq!(ended.code(), Some(TOLD_TWICE), "{ended}\n{log}");
+    let_go_of_files(&store);
+    acknowledged.is_there(&Node::start(data.path(), &SETTINGS));
+}
+
+/// Nobody tells it twice: it waits as long as it may, says what for, and is no node that ended in order.
+#[test]
+fn a_node_whose_disk_hangs_ends_without_it_when_its_time_is_over_and_says_so() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), &[&SETTINGS[..], &["node.stop_timeout=1s"]].concat());
+    let acknowledged = acknowledged(&node);
+    let store = data.path().join("store");
+    hang_the_next_files(&store);
+    let (ended, log) = node.stop(Signal::TERM);
+    assert_eq!(ended.code(), Some(1), "{ended}\n{log}");
+    assert!(log.contains("has not ended within 1s") && log.contains("waits for the flush of the store"), "{log}");
+    let told = told(data.path());
+    assert!(told.iter().all(|(code, _)| code != "stopped"), "an end in order is claimed: {told:?}");
     let_go_of_files(&store);
     acknowledged.is_there(&Node::start(data.path(), &SETTINGS));
 }

@@ -2,8 +2,10 @@
 //!
 //! Build: store, events, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting,
 //! the mempool drains into last blocks, connections drain and are cut off then, the pruner stops and lets go of its locks,
-//! what happened is written down and synced, the store closes. No step waits for a client, and none is left out because
-//! one before it failed. Dropping the node without stopping it is like a kill: safe, and what waited is lost.
+//! the store is flushed, what happened is written down and synced, the store closes. No step waits for a client, and none
+//! is left out because one before it failed. Dropping the node without stopping it is like a kill: safe, and what waited is lost.
+
+mod ending;
 
 use std::{
     net::SocketAddr,
@@ -26,6 +28,9 @@ use tokio::{
     task::{JoinHandle, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
+
+use ending::Step;
+pub use ending::TheEnd;
 
 use crate::{
     chain::{BlockObserver, Chain, ChainError, Produced, Producer},
@@ -55,6 +60,7 @@ pub struct App {
     server: Server,
     upkeep: JoinHandle<()>,
     stop: CancellationToken,
+    end: TheEnd,
 }
 
 impl std::fmt::Debug for App {
@@ -99,7 +105,8 @@ impl App {
                 metrics.run_upkeep();
             }
         });
-        Ok(Self { address, chain, pruner, events, snapshots, producer: Some(producer), server, upkeep, stop })
+        let end = TheEnd::of(pruner.as_ref());
+        Ok(Self { address, chain, pruner, events, snapshots, producer: Some(producer), server, upkeep, stop, end })
     }
 
     /// Where requests are taken.
@@ -115,6 +122,11 @@ impl App {
     /// The pruner, if it is enabled.
     pub fn pruner(&self) -> Option<&Arc<Pruner>> {
         self.pruner.as_ref()
+    }
+
+    /// Tells what the end of the node waits for, once it has begun.
+    pub fn end(&self) -> TheEnd {
+        self.end.clone()
     }
 
     /// Stops accepting, and commits what waits: from then on the head stays. Done before, there is nothing to do.
@@ -136,11 +148,12 @@ impl App {
     /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
-        let Self { chain, pruner, events, mut server, upkeep, .. } = self;
+        let Self { chain, pruner, events, mut server, upkeep, end, .. } = self;
+        end.is_at(Step::Requests);
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
-        let closed = spawn_blocking(move || close((chain, pruner), &events)).await.context("closing the store");
+        let closed = spawn_blocking(move || close((chain, pruner), &events, &end)).await.context("closing the store");
         drained.and(served).and(ended)?;
         closed?
     }
@@ -155,17 +168,27 @@ pub enum Stopped {
     StillRead,
 }
 
-/// The end of what works below HTTP.
-fn close((chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>), events: &EventJournal) -> anyhow::Result<Stopped> {
+/// The end of what works below HTTP. `stopped` is the last event, and is written when all that was acknowledged is flushed: an
+/// end that is cut short before does not look like one in order.
+fn close(
+    (chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>),
+    events: &EventJournal,
+    end: &TheEnd,
+) -> anyhow::Result<Stopped> {
     events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
+    end.is_at(Step::Pruner);
     if let Some(pruner) = pruner {
         pruner.stop(); // by name: a read that does not end shares it
     }
+    end.is_at(Step::Flush);
+    tracing::info!("stopping: the store is flushed");
+    let store = Arc::downgrade(chain.store());
+    let flushed = chain.store().backend().flush();
+    end.is_at(Step::Events);
     match events.stop(LAST_EVENTS) {
         Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
     }
-    let store = Arc::downgrade(chain.store());
-    let flushed = chain.store().backend().flush();
+    end.is_at(Step::Store);
     drop(chain);
     flushed.context("flushing the store")?;
     if store.strong_count() == 0 {

@@ -202,6 +202,18 @@ impl Stage {
             Self::Count => "count",
         }
     }
+
+    /// The same in words.
+    pub(crate) fn doing(self) -> &'static str {
+        match self {
+            Self::Scan => "a cycle that scans",
+            Self::Mark => "a cycle that marks",
+            Self::Sweep => "a cycle that sweeps",
+            Self::Reclaim => "a cycle that gives space back",
+            Self::Verify => "a cycle that reads a sample back",
+            Self::Count => "a cycle that corrects the marks",
+        }
+    }
 }
 
 /// How far a stage is.

@@ -39,7 +39,7 @@ use crate::{
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
     records::Records,
-    recovery::PhaseRunner,
+    recovery::{PhaseRunner, may_pass},
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
     sweep::{Outlook, SmallGarbage, SweepJob},
     verify,
@@ -155,7 +155,8 @@ pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) 
 /// Goes on with a sweep that a restart interrupted. Returns nothing if no cycle was interrupted in its sweep, or if it
 /// cannot go on because something that its mark was made from has changed: it is then abandoned, which loses nothing.
 ///
-/// Errors: whatever stopped the sweep.
+/// Errors: whatever stopped the sweep; a look at what it was made from that failed and may succeed later: the cycle is then
+/// as it was, and may be gone on with.
 pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>, PruneError> {
     resume_by(env, order, &PhaseRunner::Once)
 }
@@ -174,10 +175,14 @@ pub fn resume_by(
         env.observer.left(&Left::Frozen);
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
-    begun(env, order, record.cycle);
-    env.observer.captured(record.head_order);
     let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
     let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
+    let reopened = match reopened {
+        Some(Err(error)) if may_pass(&error) => return Err(error), // only what is damaged or changed is given up
+        reopened => reopened,
+    };
+    begun(env, order, record.cycle);
+    env.observer.captured(record.head_order);
     match reopened {
         Some(Ok(marked)) => {
             let cycle = record.cycle;

@@ -1,13 +1,13 @@
 //! Everything that ends a phase, each with its disposition (see docs/operations.md, one heading per error).
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use state_store::{Disposition, Holder, Hole, StoreError};
 use state_tree::{NodeError, NodeHash, Order, TreeError};
 use thiserror::Error;
 
-use crate::when::Span;
+use crate::{clock::millis, when::Span};
 
 /// A failure of the pruner.
 #[derive(Debug, Error)]
@@ -92,6 +92,18 @@ pub enum PruneError {
         waited_ms: u64,
         /// Who held it at the end.
         blocked: crate::snapshot::Blocked,
+    },
+    /// The worker of the pruner has not ended in the time that a stop allowed it.
+    #[error(
+        "the pruner has not ended within {}: it is at {doing}. End the process: what was acknowledged is on disk, and the \
+         next start goes on",
+        Span(millis(*waited))
+    )]
+    StillWorking {
+        /// What the worker is at.
+        doing: String,
+        /// How long it was waited for.
+        waited: Duration,
     },
     /// Failures followed each other, so nothing is tried for a while.
     #[error(
@@ -236,7 +248,8 @@ impl PruneError {
             | Self::Changed { .. }
             | Self::Moving { .. }
             | Self::Blocked(_)
-            | Self::LockTimeout { .. } => Disposition::Transient,
+            | Self::LockTimeout { .. }
+            | Self::StillWorking { .. } => Disposition::Transient,
             Self::NoHead
             | Self::OtherLayout { .. }
             | Self::NativeAtRest
@@ -288,6 +301,7 @@ impl PruneError {
             Self::BadSnapshot { .. } => "bad_snapshot",
             Self::Blocked(_) => "blocked",
             Self::LockTimeout { .. } => "lock_timeout",
+            Self::StillWorking { .. } => "still_working",
             Self::BreakerOpen { .. } => "breaker_open",
             Self::Frozen { .. } => "frozen",
             Self::MemoryBudget { .. } => "memory_budget",

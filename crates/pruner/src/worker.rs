@@ -17,6 +17,7 @@ mod serving;
 mod shared;
 mod status;
 mod steady;
+mod stopping;
 mod switch;
 
 use std::{
@@ -24,7 +25,7 @@ use std::{
         Arc,
         mpsc::{self, SyncSender, TrySendError},
     },
-    thread::{Builder, JoinHandle},
+    thread::Builder,
     time::Duration,
 };
 
@@ -52,10 +53,11 @@ use recall::Recalling;
 pub use reclaim::ReclaimStatus;
 pub use reserve::ReserveStatus;
 use serving::Begin;
-use shared::{Life, Shared};
+use shared::Shared;
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
 pub use steady::IncrementalStatus;
 use steady::SteadyShared;
+use stopping::Worker;
 pub use switch::SwitchedOff;
 
 /// What a node hands to its pruner.
@@ -116,7 +118,7 @@ enum Message {
 pub struct Pruner {
     inner: Arc<Inner>,
     inbox: SyncSender<Message>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    worker: Mutex<Worker>,
 }
 
 impl std::fmt::Debug for Pruner {
@@ -190,14 +192,15 @@ impl Pruner {
             need: Mutex::new(None),
         });
         let (inbox, messages) = mpsc::sync_channel(16);
-        let worker = Arc::clone(&inner);
+        let (worker, (alive, ended)) = (Arc::clone(&inner), mpsc::channel());
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
+            let _alive = alive; // told when the thread ends, however it does
             yield_to_commits();
             worker.serve_or_tell(&messages, Begin { new_ledger, look });
         });
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the pruner thread cannot start: {error}")))?;
-        Ok(Self { inner, inbox, thread: Mutex::new(Some(thread)) })
+        Ok(Self { inner, inbox, worker: Mutex::new(Worker::new(thread, ended)) })
     }
 
     /// Tells that an order was committed. Returns at once.
@@ -252,34 +255,6 @@ impl Pruner {
     /// The snapshots it works on.
     pub fn snapshots(&self) -> &AtomicSnapshotManager {
         &self.inner.snapshots
-    }
-}
-
-impl Pruner {
-    /// Stops for good: what is at work ends at its next checkpoint and goes on after the next start, waits end at once, locks
-    /// are released. Returns when the worker has ended. Stopped before, there is nothing to do. Not for the worker itself.
-    pub fn stop(&self) {
-        let running = {
-            let mut shared = self.inner.shared.lock();
-            shared.life = Life::Stopping; // a cycle begins under the same lock, so none can begin unseen
-            [shared.running.clone(), shared.steady.control.clone()]
-        };
-        running.into_iter().flatten().for_each(|control| control.stop());
-        self.inner.recovery.stop();
-        // A disconnected inbox means that the worker has ended already.
-        match self.inbox.send(Message::Stop) {
-            Ok(()) | Err(_) => {}
-        }
-        let mut thread = self.thread.lock(); // whoever stops it too waits here for the same end
-        if let Some(Err(_)) = thread.take().map(JoinHandle::join) {
-            tracing::error!("the pruner thread panicked outside a cycle");
-        }
-    }
-}
-
-impl Drop for Pruner {
-    fn drop(&mut self) {
-        self.stop();
     }
 }
 

@@ -68,8 +68,9 @@ fn of_store(db: &Path, args: &HealthArgs) -> Result<Health, Failure> {
             let due = config.keep().map_or(CycleDue::Never, |keep| CycleDue::After { orders, keep });
             let reserve = config.pruner.reserve.filter(|_| config.pruner.enabled).and_then(NonZeroU64::new);
             let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
+            let snapshot_path = if config.pruner.enabled { config.pruner.snapshots } else { request.snapshot_path };
             let (bounds, range_bytes) = (config.health, RANGE_BYTES);
-            HealthRequest { bounds, due, range_bytes, reserve, min_healthy_cycles, ..request }
+            HealthRequest { bounds, due, range_bytes, reserve, snapshot_path, min_healthy_cycles, ..request }
         }
     };
     offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error))

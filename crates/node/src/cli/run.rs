@@ -15,7 +15,7 @@ use super::{
     work,
 };
 use crate::{
-    app::{App, Stopped},
+    app::{App, Stopped, TheEnd},
     chain::ChainStatus,
     config::Config,
     load::{Client, ClientError, Load, LoadPlan, LoadReport},
@@ -37,7 +37,7 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
         Err(problems) => return output.failed(&bad_config(&problems)),
     };
     let ran = telemetry::install_logs(&config.log).map_err(anyhow::Error::from);
-    let ran = ran.and_then(|()| work::runtime()?.block_on(serve(&config, args)));
+    let ran = ran.and_then(|()| work::runtime()?.block_on(serve(&config, args, output)));
     match ran {
         Ok(Stopped::Whole) => ExitCode::SUCCESS,
         Ok(Stopped::StillRead) => leave(0), // a teardown would meet what still reads
@@ -45,10 +45,10 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
     }
 }
 
-async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<Stopped> {
+async fn serve(config: &Config, args: &StartArgs, output: Output) -> anyhow::Result<Stopped> {
     let signals = Signals::listen(|| tracing::warn!("told twice to stop: the process ends at once"))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let mut app = start_between(&signals, App::start(config, Arc::clone(&clock))).await?;
+    let app = start_between(&signals, App::start(config, Arc::clone(&clock))).await?;
     tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
     let stop = CancellationToken::new();
     let load = args.load.map(|own| own_load(own, &app, &clock)).transpose()?;
@@ -61,7 +61,27 @@ async fn serve(config: &Config, args: &StartArgs) -> anyhow::Result<Stopped> {
     }
     tracing::info!("stopping: what waits is committed first");
     stop.cancel();
-    let driven = match &mut driving {
+    let (patience, at) = (config.node.stop_timeout, app.end());
+    match tokio::time::timeout(patience, end(app, driving.as_mut())).await {
+        Ok(ended) => ended,
+        Err(_) => give_up(patience, &at, output),
+    }
+}
+
+/// Ends the process without what it waits for: a thread that a disk holds cannot be ended, and a teardown would wait for it.
+fn give_up(patience: Duration, at: &TheEnd, output: Output) -> ! {
+    let (within, waits_for) = (humantime::format_duration(patience), at.waits_for());
+    let message = format!(
+        "the node has not ended within {within} (node.stop_timeout): it waits for {waits_for}. The process ends without it, as \
+         after a kill: what was acknowledged is on disk, and the next start goes on. Look at the disk"
+    );
+    output.fail(&Failure::new("stop_timeout", message));
+    leave(1)
+}
+
+/// Ends a node in order.
+async fn end(mut app: App, driving: Option<&mut OwnDrive>) -> anyhow::Result<Stopped> {
+    let driven = match driving {
         Some(driving) => end_of_load(driving).await,
         None => Ok(()),
     };
@@ -87,8 +107,11 @@ async fn start_between(signals: &Signals, starting: impl Future<Output = anyhow:
     starting.await
 }
 
+/// The load that a node drives by itself.
+type OwnDrive = JoinHandle<Result<LoadReport, ClientError>>;
+
 /// Waits for the last requests, but not for ever, and tells what the load did.
-async fn end_of_load(driving: &mut JoinHandle<Result<LoadReport, ClientError>>) -> anyhow::Result<()> {
+async fn end_of_load(driving: &mut OwnDrive) -> anyhow::Result<()> {
     match tokio::time::timeout(LOAD_PATIENCE, &mut *driving).await {
         Ok(driven) => tracing::info!("load: {}", describe_load(&driven.context("the load")??)),
         Err(_) => {

@@ -49,6 +49,9 @@ fn node(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     if node.id.is_empty() {
         wrong("node.id", "a name is needed".to_owned());
     }
+    if config.node.stop_timeout.is_zero() {
+        wrong("node.stop_timeout", "more than nothing is needed: a node could not end in order".to_owned());
+    }
 }
 
 fn chain(config: &Config, wrong: &mut dyn FnMut(&str, String)) {

@@ -47,6 +47,8 @@ pub struct NodeSection {
     pub listen: SocketAddr,
     /// Longest time one request may take.
     pub request_timeout: Duration,
+    /// Longest time the end of the node may take; then the process ends without it, and says so.
+    pub stop_timeout: Duration,
 }
 
 /// Section `[chain]`.
@@ -169,6 +171,7 @@ impl Default for Config {
                 data_dir: PathBuf::from("run/node"),
                 listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8645)),
                 request_timeout: Duration::from_secs(60),
+                stop_timeout: Duration::from_secs(60),
             },
             chain: ChainSection {
                 block_interval: Duration::from_millis(100),
@@ -246,6 +249,7 @@ impl Config {
         source.take("node.data_dir", &mut node.data_dir);
         source.take("node.listen", &mut node.listen);
         source.take_duration("node.request_timeout", &mut node.request_timeout);
+        source.take_duration("node.stop_timeout", &mut node.stop_timeout);
         source.take_duration("chain.block_interval", &mut chain.block_interval);
         source.take_count("chain.max_block_transactions", &mut chain.max_block_transactions);
         source.take_count("chain.mempool_limit", &mut chain.mempool_limit);

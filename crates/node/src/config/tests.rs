@@ -32,11 +32,12 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 54] = [
+const OTHER: [(&str, &str); 55] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
     ("node.request_timeout", "5s"),
+    ("node.stop_timeout", "5m"),
     ("chain.block_interval", "50ms"),
     ("chain.max_block_transactions", "10"),
     ("chain.mempool_limit", "5000"),
@@ -179,7 +180,8 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 21] = [
+    let rows: [(&[&str], &str); 22] = [
+        (&["node.stop_timeout=0s"], "node.stop_timeout"),
         (&["health.lock_idle=0s"], "health.lock_idle"),
         (&["health.cycle_age=0s"], "health.cycle_age"),
         (&["health.pin_age=0s"], "health.pin_age"),

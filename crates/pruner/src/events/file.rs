@@ -10,7 +10,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use state_store::{Holder, StoreError};
+use state_store::{FileCall, Holder, StoreError, ask};
 
 use super::{
     frame::{Beginning, Counts, HEADER, JournalHeader, Scanner},
@@ -93,13 +93,14 @@ fn newer(path: &Path, version: u32) -> PruneError {
 ///
 /// Errors: a failed read, a newer version.
 pub(super) fn open_to_read(path: &Path) -> Result<Option<(File, Option<JournalHeader>)>, PruneError> {
-    let mut file = match File::open(path) {
+    let mut file = match ask(FileCall::Open, path).and_then(|()| File::open(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(files::failed(path)(error)),
     };
     let mut first = Vec::with_capacity(HEADER);
-    file.by_ref().take(HEADER as u64).read_to_end(&mut first).map_err(files::failed(path))?;
+    let read = ask(FileCall::Read, path).and_then(|()| file.by_ref().take(HEADER as u64).read_to_end(&mut first));
+    read.map_err(files::failed(path))?;
     match JournalHeader::decode(&first) {
         Beginning::Newer(version) => Err(newer(path, version)),
         Beginning::Whole(header) => Ok(Some((file, Some(header)))),

@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use state_store::{FileCall, ask};
 
 use super::{
     event::{Entry, Happened, UNKNOWN},
@@ -101,7 +102,8 @@ pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneErr
     let mut scanner = Scanner::new(file, records_begin(header));
     let (mut events, mut unknown, mut range) = (VecDeque::new(), 0, None);
     while !filter.is_full(events.len()) {
-        let Some(frame) = scanner.next().map_err(files::failed(&path))? else { break };
+        let next = ask(FileCall::Read, &path).and_then(|()| scanner.next());
+        let Some(frame) = next.map_err(files::failed(&path))? else { break };
         range = Some(range.map_or((frame.seq, frame.seq), |(first, _)| (first, frame.seq)));
         let entry = entry(&frame);
         unknown += u64::from(entry.code == UNKNOWN);

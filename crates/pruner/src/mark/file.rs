@@ -290,8 +290,9 @@ impl SealedMark {
     pub(crate) fn verify(dir: &Path, identity: MarkIdentity, sealed: Option<[u8; 32]>) -> Result<(), PruneError> {
         let path = disk::sealed_path(dir, identity.cycle);
         let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
-        let mut file = File::open(&path).map_err(failed(&path))?;
+        let mut file = ask(FileCall::Open, &path).and_then(|()| File::open(&path)).map_err(failed(&path))?;
         let mut head = Vec::with_capacity(HEADER);
+        ask(FileCall::Read, &path).map_err(failed(&path))?;
         Read::by_ref(&mut file).take(HEADER as u64).read_to_end(&mut head).map_err(failed(&path))?;
         let header = Header::of(identity, &head).map_err(refuse)?;
         let payload = Payload::read(&mut file, PIECE).map_err(failed(&path))?;

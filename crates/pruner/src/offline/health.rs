@@ -27,7 +27,7 @@ use crate::{
     records::{FolderRecords, Records, StoreRecords},
     recovery::{RecoveryConfig, RecoveryStatus},
     retention::{Holds, KeepPolicy, is_filling},
-    snapshot::{SnapshotFailures, recorded_lock},
+    snapshot::{SnapshotFailures, SnapshotPath, recorded_lock},
     sweep,
     trigger::Ledger,
     worker::SwitchedOff,
@@ -78,6 +78,8 @@ pub struct HealthRequest {
     pub range_bytes: NonZeroU64,
     /// Bytes that its node keeps for a full device; absent where it keeps none, or that is not known.
     pub reserve: Option<NonZeroU64>,
+    /// How its node treats snapshots, as its configuration says; full where nobody says, because no record tells.
+    pub snapshot_path: SnapshotPath,
     /// Cycles in a row that have to finish before a failure is over.
     pub min_healthy_cycles: u32,
     /// Milliseconds since 1970 now.
@@ -94,6 +96,7 @@ impl HealthRequest {
             due: CycleDue::Unknown,
             range_bytes: RANGE_BYTES,
             reserve: None,
+            snapshot_path: SnapshotPath::Full,
             min_healthy_cycles: RecoveryConfig::default().min_healthy_cycles,
             now_ms: SystemClock::new().unix_ms(),
         }
@@ -168,6 +171,7 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneEr
         uncounted: lag.uncounted,
         cycle_age: age.map(|age| CycleAge { due_after: request.due.orders(), ..age }),
         oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, request.now_ms),
+        snapshot_path: request.snapshot_path,
         room: sweep::room(store.backend(), reserved.kept, request.range_bytes.get())?,
         reserve: reserved.let_go,
         ..told.facts()

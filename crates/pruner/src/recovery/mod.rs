@@ -25,6 +25,7 @@ pub use breaker::BreakerState;
 pub use config::RecoveryConfig;
 pub use manager::ErrorRecoveryManager;
 pub use metrics::RecoveryMetrics;
+pub(crate) use remedy::may_pass;
 pub use remedy::{Remedy, remedy};
 pub use runner::PhaseRunner;
 pub(crate) use saved::check_saved;

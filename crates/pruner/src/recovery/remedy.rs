@@ -22,6 +22,14 @@ pub enum Remedy {
     Ended,
 }
 
+/// Whether what stands in the way may pass by itself, so that nothing has to be given up for it.
+pub(crate) fn may_pass(error: &PruneError) -> bool {
+    match remedy(error) {
+        Remedy::Retry | Remedy::AwaitRoom { .. } => true,
+        Remedy::NewSnapshot | Remedy::Stop | Remedy::Ended => false,
+    }
+}
+
 /// What helps against an error.
 pub fn remedy(error: &PruneError) -> Remedy {
     match error {
@@ -42,6 +50,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         | PruneError::Moving { .. }
         | PruneError::Blocked(_)
         | PruneError::LockTimeout { .. }
+        | PruneError::StillWorking { .. }
         | PruneError::NoHead
         | PruneError::OtherLayout { .. }
         | PruneError::NativeAtRest

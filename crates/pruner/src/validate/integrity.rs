@@ -112,14 +112,15 @@ fn certificate(state_dir: &Path, last: &Outcome, seen: &mut Seen) {
         return seen.faults.push(format!("the last outcome names no certificate: `{certificate}`"));
     };
     let path = state_dir.join(crate::certificate::FOLDER).join(name);
-    let read = match std::fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+    let read = match files::read(&path) {
+        Ok(None) => {
             return seen.not_covered.push(format!(
                 "certificate {} is not there, as in a store that was copied or restored; the next cycle makes one",
                 path.display()
             ));
         }
-        read => read.map_err(files::failed(&path)).and_then(|text| Certificate::decode(&text)),
+        Ok(Some(text)) => Certificate::decode(&text),
+        Err(error) => Err(error),
     };
     let (told, text) = match read {
         Ok(read) => read,

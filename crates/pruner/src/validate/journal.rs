@@ -2,6 +2,8 @@
 
 use std::{fs, io, path::Path};
 
+use state_store::{FileCall, ask};
+
 use super::{
     checks::{LOOKS, look_again},
     result::ValidationResult,
@@ -19,7 +21,7 @@ const LONGEST: u64 = 64 << 20;
 pub(super) fn check(dir: Option<&Path>) -> ValidationResult {
     let Some(dir) = dir else { return ValidationResult::skipped("nobody said where the journal of events is") };
     let path = journal_file(dir);
-    match fs::metadata(&path) {
+    match ask(FileCall::Open, &path).and_then(|()| fs::metadata(&path)) {
         Ok(file) if file.len() > LONGEST => {
             let (bytes, most) = (iec(file.len()), iec(LONGEST));
             ValidationResult::skipped(format!("it has {bytes}, a check reads {most}: `journal verify` reads all of it"))

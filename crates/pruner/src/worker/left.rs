@@ -20,7 +20,6 @@ use crate::{
     cycle,
     error::PruneError,
     phase::PhaseEvent,
-    recovery::{Remedy, remedy},
 };
 
 /// What is to be done about it.
@@ -136,13 +135,5 @@ impl Inner {
             shared.left.again(how, now)
         };
         self.recovery.outside_failed(failures, error, wait);
-    }
-}
-
-/// Whether what stood in the way of a look may pass.
-pub(super) fn may_pass(error: &PruneError) -> bool {
-    match remedy(error) {
-        Remedy::Retry | Remedy::AwaitRoom { .. } => true,
-        Remedy::NewSnapshot | Remedy::Stop | Remedy::Ended => false,
     }
 }

@@ -7,12 +7,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
-use super::{
-    Inner, PrunerParts,
-    left::{TakeUp, may_pass},
-    steady::wait_after,
-    switch::SwitchedOff,
-};
+use super::{Inner, PrunerParts, left::TakeUp, steady::wait_after, switch::SwitchedOff};
 use crate::{
     config::PrunerConfig,
     control::Control,
@@ -21,7 +16,7 @@ use crate::{
     outcome::{Freeze, Outcome},
     phase::PrunePhase,
     records::Records,
-    recovery::ErrorRecoveryManager,
+    recovery::{ErrorRecoveryManager, may_pass},
     snapshot::AtomicSnapshotManager,
     trigger::{Coordinator, Ledger, Rules},
 };

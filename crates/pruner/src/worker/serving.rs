@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 
 use super::{
     Inner, Message, Watch,
-    left::{self, TakeUp},
+    left::TakeUp,
     shared::{Life, Shared},
     steady::Steady,
 };
@@ -29,7 +29,7 @@ use crate::{
     error::PruneError,
     events::Event,
     phase::PhaseEvent,
-    recovery::PhaseRunner,
+    recovery::{PhaseRunner, may_pass},
     trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger},
 };
 
@@ -246,7 +246,7 @@ impl Inner {
             Ok(Ok(Some(finished))) => self.close(began, self.finished(&finished)),
             Ok(Err(PruneError::Stopped)) => self.shared.lock().rest(), // the next start goes on
             Ok(Err(PruneError::Cancelled)) => self.close(began, self.cancelled()),
-            Ok(Err(error)) if self.shared.lock().is_looking() && left::may_pass(&error) => self.look_failed(&error),
+            Ok(Err(error)) if self.shared.lock().is_looking() && may_pass(&error) => self.look_failed(&error),
             Ok(Err(error)) => self.close(began, self.failed(&error)),
             Err(_) => self.close(began, self.panicked()),
         }
