@@ -2,14 +2,15 @@
 //! random ones, and takes what was not synced. Whatever was acknowledged as synced is there, no cursor is ahead of its
 //! deletes, every retained root is whole, and the next cycle leaves nothing behind.
 //!
-//! Files of the pruner, such as the mark, are the system's; the engine's are the device's. `POWER_CUTS=n` cuts at n random
-//! moments (12 in a plain run), `SEED=n` makes them others.
+//! The engine's files are the device's; those of the pruner, the mark and the certificates, lose what no sync has reached by the
+//! model of `state_tests::power`. `POWER_CUTS=n` cuts at n random moments (12 in a plain run), `SEED=n` makes them others.
 
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 use std::{
     cell::Cell,
+    fs,
     num::{NonZeroU32, NonZeroUsize},
     ops::ControlFlow,
     path::Path,
@@ -31,6 +32,7 @@ use state_tests::{
     chain::STORE,
     check, folder,
     hooks::{Hooks, Moment},
+    power::{Lost, Power},
     rig::{Rig, SMALL},
     workload::{Profile, Workload},
 };
@@ -75,14 +77,15 @@ fn base(home: &Path) -> Arc<Archive> {
 }
 
 /// Commits, a cycle with commits inside, commits, slices, and one more cycle, until the power fails.
-fn live(home: &Path, device: &Arc<Device>, archive: &Archive, plan: Plan) -> Known {
+fn live(home: &Path, (device, power): (&Arc<Device>, &Arc<Power>), archive: &Archive, plan: Plan) -> Known {
     let backend = Arc::new(RocksBackend::open_through(&home.join("store"), &SMALL, &device.env()).unwrap());
     let config = StoreConfig { durability: plan.durability, ..STORE };
     let rig = Rig::over(home, backend, (Arc::new(archive.copy()), config));
     rig.chain.store.index_journal().unwrap();
     let (reached, was_cut) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
     let watching = {
-        let (device, reached, was_cut) = (Arc::clone(device), Rc::clone(&reached), Rc::clone(&was_cut));
+        let (device, power) = (Arc::clone(device), Arc::clone(power));
+        let (reached, was_cut) = (Rc::clone(&reached), Rc::clone(&was_cut));
         watch(move |point| {
             reached.set(reached.get() + 1);
             let is_due = match plan.cut {
@@ -92,6 +95,7 @@ fn live(home: &Path, device: &Arc<Device>, archive: &Archive, plan: Plan) -> Kno
             };
             if is_due && !was_cut.replace(true) {
                 device.cut();
+                power.cut();
             }
         })
     };
@@ -174,11 +178,25 @@ fn recovers(home: &Path, known: &Known, plan: Plan) -> bool {
 fn cut(base: &Path, archive: &Archive, plan: Plan) -> (Known, bool) {
     let home = tempfile::tempdir().unwrap();
     folder::copy(&base.join("store"), &home.path().join("store"));
-    let device = Arc::new(Device::new());
-    let known = live(home.path(), &device, archive, plan);
+    let own = home.path().join("pruner");
+    fs::create_dir(&own).unwrap();
+    let (device, power) = (Arc::new(Device::new()), Arc::new(Power::cut_after(&own, u64::MAX)));
+    let known = live(home.path(), (&device, &power), archive, plan);
+    power.cut();
     device.restore(&home.path().join("store"), plan.loss);
+    power.leave(lost(plan.loss), &home.path().join("left"));
+    drop(power);
+    fs::remove_dir_all(&own).unwrap();
+    fs::rename(home.path().join("left"), &own).unwrap();
     let resumed = recovers(home.path(), &known, plan);
     (known, resumed)
+}
+
+fn lost(loss: Loss) -> Lost {
+    match loss {
+        Loss::All => Lost::Everything,
+        Loss::Tails(seed) => Lost::Parts(seed.get().into()),
+    }
 }
 
 /// Points that only the worker of a node reaches, before and after its cycles.
