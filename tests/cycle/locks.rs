@@ -16,7 +16,7 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Control, PruneError, RecordKey, Records, Retention, Stage, StoreRecords, SweepChoice,
+    Clock, Control, Place, PruneError, RecordKey, Records, Retention, Stage, StoreRecords, SweepChoice,
     phase::{PhaseRecord, PrunePhase},
     snapshot::{AtomicSnapshotManager, Blocked, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
@@ -90,6 +90,10 @@ impl std::fmt::Debug for BetweenPhases {
 }
 
 impl Records for BetweenPhases {
+    fn place(&self, key: RecordKey) -> Place {
+        self.inner.place(key)
+    }
+
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
         self.inner.load(key)
     }

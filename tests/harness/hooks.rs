@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use state_pruner::{Observer, Progress, PruneError, RecordKey, Records};
+use state_pruner::{Observer, Place, Progress, PruneError, RecordKey, Records};
 use state_store::Batch;
 
 /// A moment inside a cycle. None of them is under the commit gate, so the test may commit.
@@ -93,6 +93,10 @@ impl HookedRecords {
 }
 
 impl Records for HookedRecords {
+    fn place(&self, key: RecordKey) -> Place {
+        self.inner.place(key)
+    }
+
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
         self.inner.load(key)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use state_pruner::{PruneError, RecordKey, Records};
+use state_pruner::{Place, PruneError, RecordKey, Records};
 use state_store::Batch;
 
 /// What is done with a record.
@@ -41,6 +41,10 @@ impl std::fmt::Debug for Acting {
 }
 
 impl Records for Acting {
+    fn place(&self, key: RecordKey) -> Place {
+        self.inner.place(key)
+    }
+
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
         (self.act)(Use::Load, key)?;
         self.inner.load(key)

@@ -12,7 +12,7 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Certificate, Control, FolderRecords, Observer, Progress, PruneError, RecordKey, Records, Stage, SweepChoice,
+    Certificate, Control, FolderRecords, Observer, Place, Progress, PruneError, RecordKey, Records, Stage, SweepChoice,
     Verdict,
     mark::MarkChoice,
     offline::{self, HealthRequest, PruneOutcome, PruneRequest, Steering, StoreLayout},
@@ -169,6 +169,37 @@ fn a_missing_node_is_classified_by_the_recorded_window() {
         let error = prune(&PruneRequest { mark, ..request(&store.db(), 1) }).unwrap_err();
         assert_eq!(error.code(), "missing_live_node", "{mark:?}: {error}");
     }
+}
+
+/// I8: what a damaged record said is unknown; nobody overwrites it unseen, and nobody takes what is missing for pruned.
+#[test]
+fn a_damaged_floor_is_named_with_its_path_and_kept_aside_by_the_next_prune() {
+    let Some(store) = Shared::Small.copy("a damaged floor") else {
+        return;
+    };
+    prune(&request(&store.db(), 5)).unwrap();
+    let records = FolderRecords(offline::default_state_dir(&store.db()));
+    let Place::File(path) = records.place(RecordKey::Floor) else { panic!("a store at rest keeps files") };
+    let damaged = [fs::read(&path).unwrap().as_slice(), b"torn"].concat();
+    fs::write(&path, &damaged).unwrap();
+
+    let told = [
+        offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap_err().to_string(),
+        verify(&store.db(), StoreLayout::Rooch, 5).unwrap_err().to_string(),
+    ];
+    for message in told {
+        assert!(message.contains(path.to_str().unwrap()) && message.contains("run it with the window"), "{message}");
+    }
+    let wider = prune(&request(&store.db(), 10)).unwrap_err();
+    assert_eq!(wider.code(), "missing_live_node", "nobody knows that it was pruned: {wider}");
+    assert_eq!(fs::read(&path).unwrap(), damaged, "a prune that deletes nothing leaves it");
+
+    prune(&request(&store.db(), 5)).unwrap();
+    let aside = fs::read_dir(path.parent().unwrap()).unwrap().map(|file| file.unwrap().path());
+    let aside: Vec<_> = aside.filter(|file| file.to_string_lossy().contains("floor.record.damaged-")).collect();
+    assert_eq!(aside.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>(), [damaged]);
+    let error = prune(&request(&store.db(), 10)).unwrap_err();
+    assert_eq!(error.code(), "pruned_before", "the new one is whole: {error}");
 }
 
 #[test]

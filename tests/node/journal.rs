@@ -77,6 +77,19 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     assert_eq!((code, since["events"][0]["seq"].as_u64()), (0, Some(2)));
     let (code, absent) = node::json(&["journal", "show", "--state-dir", &db]);
     assert_eq!((code, absent["error"]["code"].as_str()), (1, Some("file")));
+    let told = absent["error"]["message"].as_str().unwrap();
+    assert!(told.contains("journal.events: there is no event journal; the data folder of a node has one"), "{told}");
+
+    let mut tail = Command::new(node::binary());
+    tail.args(["journal", "tail", "--follow", "--state-dir", &data]);
+    let mut tail = tail.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let first = BufReader::new(tail.stdout.take().unwrap()).lines().next();
+    assert!(first.is_some_and(|line| line.is_ok()), "what there is comes first");
+    fs::remove_file(&file).unwrap();
+    let gone = tail.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&gone.stderr).into_owned();
+    assert_eq!(gone.status.code(), Some(1), "{told}");
+    assert!(told.contains(file.to_str().unwrap()) && told.contains("nothing follows"), "{told}");
 }
 
 #[test]

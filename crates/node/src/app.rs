@@ -10,6 +10,7 @@ mod ending;
 use std::{
     net::SocketAddr,
     num::NonZeroU64,
+    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -198,6 +199,12 @@ fn close(
     Ok(Stopped::StillRead)
 }
 
+fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
+    let advice = "let this user write to the folder above it, or choose another one with node.data_dir";
+    std::fs::create_dir_all(dir)
+        .map_err(|error| anyhow::anyhow!("{} cannot be created ({error}): {advice}", dir.display()))
+}
+
 /// The parts below HTTP.
 struct Core {
     chain: Arc<Chain>,
@@ -210,8 +217,7 @@ struct Core {
 impl Core {
     fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let path = config.store_dir();
-        std::fs::create_dir_all(&config.node.data_dir)
-            .with_context(|| format!("creating {}", config.node.data_dir.display()))?;
+        make_data_dir(&config.node.data_dir)?;
         let backend = RocksBackend::open(&path, &RocksConfig::default())?;
         let store = Arc::new(Store::open(Arc::new(backend), config.store())?);
         keep_room(config, &store)?;

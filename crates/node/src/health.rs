@@ -12,8 +12,8 @@ pub(crate) fn of_retention(silent: Result<Vec<String>, PruneError>) -> Option<Re
         Ok(silent) => {
             let names = silent.join(", ");
             let message = format!(
-                "not heard of for longer than they said, so not waited for: {names}; what their watermark kept goes: let each \
-                 tell it again, or remove it"
+                "not heard of for longer than they said, so not waited for, and what they need may go: {names}; start them \
+                 again, or `consumer remove` those that are no more"
             );
             Some(reason(Verdict::Degraded, "consumer_silent", message))
         }

@@ -261,9 +261,12 @@ fn lagging(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
 }
 
 fn engine_errors(facts: &Facts) -> Option<Reason> {
-    let errors = &facts.background_errors.filter(|errors| *errors > 0)?;
-    let failures = if *errors == 1 { "a failure".to_owned() } else { format!("{errors} failures") };
-    let message = format!("the engine met {failures} in the background; its log names them, look at the disk");
+    let errors = facts.background_errors.filter(|errors| *errors > 0)?;
+    let failures = if errors == 1 { "a failure".to_owned() } else { format!("{errors} failures") };
+    let message = format!(
+        "the engine met {failures} in the background since the last cycle that finished; the log says of what, as a rule of \
+         the disk: look at it; the next cycle that finishes ends this"
+    );
     Some(reason(Verdict::Degraded, "engine_errors", message))
 }
 

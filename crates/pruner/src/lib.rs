@@ -28,6 +28,7 @@ pub mod recovery;
 mod retention;
 mod rollback;
 mod roots;
+mod scratch;
 pub mod snapshot;
 pub mod sweep;
 mod trigger;
@@ -52,7 +53,7 @@ pub use health::{
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};
-pub use records::{FolderRecords, RecordKey, Records, StoreRecords};
+pub use records::{FolderRecords, Place, RecordKey, Records, StoreRecords};
 pub use retention::{
     Ask, Asked, Bound, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Gone, HashExplained, KeepPolicy,
     LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PinStatus,

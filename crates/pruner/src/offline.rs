@@ -82,6 +82,7 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     let job = Offline { request, steering, config: &config, events };
     let bytes_before = job.space(&reading)?;
     let env = job.env(Store::foreign(reading, AT_REST)?)?;
+    env.snapshots.tell_left();
     match request.frozen {
         Frozen::Refuse => cycle::refuse_if_frozen(&*env.parts.records)?,
         Frozen::Lift => lift(&env.parts)?,
@@ -189,7 +190,7 @@ impl Offline<'_> {
             events: Arc::clone(&self.events),
         };
         let snapshots = AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default());
-        snapshots.initialize()?;
+        snapshots.take_up()?;
         Ok(CycleEnv {
             parts,
             snapshots: Arc::new(snapshots),
@@ -231,8 +232,14 @@ impl Offline<'_> {
             refuse_if_held(&self.request.db)?; // a writer that came meanwhile removes files under a reader
         }
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
-        let floor = RestFloor::load(&FolderRecords(kept_dir(&self.request.db, self.request.state_dir.as_deref())))?
-            .map(|floor| floor.order);
+        let records = FolderRecords(kept_dir(&self.request.db, self.request.state_dir.as_deref()));
+        let floor = match RestFloor::load(&records) {
+            Ok(floor) => floor.map(|floor| floor.order),
+            Err(unread) => {
+                tracing::warn!(%unread, "nobody knows whether an earlier prune deleted what is missing");
+                None
+            }
+        };
         let asked = env.snapshots.status().snapshot.map(|it| (it.snapshot.first_order, it.snapshot.latest_order));
         Ok(match (floor, asked) {
             (Some(floor), Some((first, last))) if first < floor => {
@@ -297,6 +304,7 @@ impl Offline<'_> {
     }
 
     fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
+        RestFloor::set_damaged_aside(record.cycle, &FolderRecords(self.config.state_dir.clone()))?;
         RestFloor::set(record.first_order, &*env.parts.records)?; // BEFORE the first delete
         let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
         let mut so_far = cycle::SweptSoFar::by_earlier_processes(&record);

@@ -11,7 +11,7 @@ use state_store::{
 use crate::{
     certificate::Certificate,
     error::PruneError,
-    records::{RecordKey, Records},
+    records::{self, FolderRecords, RecordKey, Records},
 };
 
 /// How a cycle ended.
@@ -102,8 +102,7 @@ impl Outcome {
 
     /// The last outcome, if any cycle ended yet.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        let bytes = records.load(RecordKey::LastOutcome)?;
-        Ok(bytes.map(|bytes| record::decode("last outcome", &bytes)).transpose()?)
+        records::read(records, RecordKey::LastOutcome)
     }
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
@@ -126,25 +125,44 @@ impl Record for RestFloor {
 
 impl RestFloor {
     /// The floor of earlier prunes, if there were any.
+    ///
+    /// Errors: a record that cannot be read; what that means is told, and what to do.
     pub(crate) fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        let bytes = records.load(RecordKey::Floor)?;
-        let name = records.place(RecordKey::Floor);
-        Ok(bytes.map(|bytes| record::decode(&name, &bytes)).transpose()?)
+        match records::read(records, RecordKey::Floor) {
+            Err(PruneError::Store(StoreError::Record { name, why })) => {
+                let why = format!("{why}. {DAMAGED_FLOOR}");
+                Err(StoreError::Record { name, why }.into())
+            }
+            read => read,
+        }
+    }
+
+    /// A record that is damaged gets another name before a new one takes its place, so that nobody loses it unseen.
+    ///
+    /// Errors: a failed read or rename; what a newer program wrote.
+    pub(crate) fn set_damaged_aside(cycle: u64, records: &FolderRecords) -> Result<(), PruneError> {
+        match Self::load(records) {
+            Ok(_) => Ok(()),
+            Err(error @ PruneError::Store(StoreError::Record { .. })) => {
+                let kept = records.set_aside(RecordKey::Floor, &format!("damaged-{cycle}"))?;
+                tracing::warn!(%error, "set aside as {}; this prune writes a new one", kept.display());
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Moves the floor, durably, to the oldest order that a complete mark has just reached: every state from there on is
-    /// whole, whatever an interrupted prune of a shorter window had begun. Call BEFORE the first delete below it. One that is
-    /// unusable is replaced: what it said is not needed any more.
+    /// whole, whatever an interrupted prune of a shorter window had begun. Call BEFORE the first delete below it.
     pub(crate) fn set(order: u64, records: &dyn Records) -> Result<(), PruneError> {
-        match Self::load(records) {
-            Err(error @ PruneError::Store(StoreError::Record { .. })) => {
-                tracing::warn!(%error, order, "it is written anew: every state from this order on was just found whole");
-            }
-            other => drop(other?),
-        }
         records.save(RecordKey::Floor, &record::encode(&Self { order })?)
     }
 }
+
+/// What a floor that cannot be read means.
+const DAMAGED_FLOOR: &str = "It says below which order earlier prunes deleted; without it that cannot be told from damage. \
+     `prune` marks anew, deletes nothing that the window reaches, keeps this file under another name and writes a new one: \
+     run it with the window of the last prune, or a shorter one";
 
 /// Why deletes are frozen (I11).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +183,7 @@ impl Record for Freeze {
 impl Freeze {
     /// The freeze in force, if any. An unreadable record counts as one: the caller gets the error.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        let bytes = records.load(RecordKey::Freeze)?;
-        Ok(bytes.map(|bytes| record::decode("freeze", &bytes)).transpose()?)
+        records::read(records, RecordKey::Freeze)
     }
 
     /// What an error asks for that may lie in live data (I11); nothing for any other.

@@ -8,7 +8,7 @@ use state_store::record::{self, Record};
 
 use crate::{
     error::PruneError,
-    records::{RecordKey, Records},
+    records::{self, RecordKey, Records},
     sweep::SweepStrategy,
 };
 
@@ -119,9 +119,6 @@ impl Record for PhaseRecord {
     const VERSION: u16 = 2; // 1 had no integrity hash
 }
 
-/// The name of the record in messages.
-const NAME: &str = "phase";
-
 /// Version 1 of the record. It does not say which content its snapshot had, so its cycle cannot go on, and is abandoned.
 #[derive(Serialize, Deserialize)]
 struct FirstRecord {
@@ -167,15 +164,16 @@ impl From<FirstRecord> for PhaseRecord {
 impl PhaseRecord {
     /// The record of an interrupted cycle, or nothing when the last one ended.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        let bytes = records.load(RecordKey::Phase)?;
-        bytes.map(|bytes| Self::decode(&bytes)).transpose()
+        let name = records.place(RecordKey::Phase).to_string();
+        records.load(RecordKey::Phase)?.map(|bytes| Self::decode(&name, &bytes)).transpose()
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
-        match record::decode::<Self>(NAME, bytes) {
+    /// `name` is for the message.
+    pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Self, PruneError> {
+        match record::decode::<Self>(name, bytes) {
             Ok(record) => Ok(record),
             Err(error) => {
-                let Ok(first) = record::decode::<FirstRecord>(NAME, bytes) else { return Err(error.into()) };
+                let Ok(first) = record::decode::<FirstRecord>(name, bytes) else { return Err(error.into()) };
                 Ok(first.into())
             }
         }
@@ -224,8 +222,7 @@ pub(crate) fn check_last_cycle(bytes: &[u8]) -> Result<(), PruneError> {
 
 /// A cycle id that was never used before, saved before it is used.
 pub fn new_cycle(records: &dyn Records) -> Result<u64, PruneError> {
-    let last = records.load(RecordKey::LastCycle)?;
-    let last = last.map(|bytes| record::decode::<LastCycle>("last cycle", &bytes)).transpose()?;
+    let last: Option<LastCycle> = records::read(records, RecordKey::LastCycle)?;
     let id = last.map_or(1, |last| last.id + 1);
     records.save(RecordKey::LastCycle, &record::encode(&LastCycle { id })?)?;
     Ok(id)
@@ -273,8 +270,8 @@ mod tests {
             "060606060606060606060606060606060707070707070707070707070707070707070707070707070707070707070707",
             "0102080901010a00000000000000d2c68eb0",
         );
-        assert!(PhaseRecord::decode(&hex::decode(&first[2..]).unwrap()).is_err(), "a torn one is none");
-        let record = PhaseRecord::decode(&hex::decode(first).unwrap()).unwrap();
+        assert!(PhaseRecord::decode("phase", &hex::decode(&first[2..]).unwrap()).is_err(), "a torn one is none");
+        let record = PhaseRecord::decode("phase", &hex::decode(first).unwrap()).unwrap();
         assert_eq!((record.cycle, record.phase, record.snapshot_id), (1, PrunePhase::SweepExpired, 2));
         assert_eq!((record.integrity_hash, record.deleted), ([0; 32], 10));
     }

@@ -2,7 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use state_store::{Batch, Durability, Store, StoreError, Table};
+use state_store::{
+    Batch, Durability, Store, StoreError, Table,
+    record::{self, Record},
+};
 
 use crate::{error::PruneError, files, validate::check_record};
 
@@ -102,15 +105,31 @@ impl RecordKey {
     }
 }
 
+/// Where a record lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Among the rows of the store, under this name.
+    Row(&'static str),
+    /// In this file.
+    File(PathBuf),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Row(name) => f.write_str(name),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
 /// Keeps small records durably.
 pub trait Records: Send + Sync + std::fmt::Debug {
+    /// Where a record lies, or would lie.
+    fn place(&self, key: RecordKey) -> Place;
+
     /// The bytes of a record, or nothing when it was never saved. A failed read is an error (S14).
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError>;
-
-    /// Where a record is, for messages.
-    fn place(&self, key: RecordKey) -> String {
-        key.name().to_owned()
-    }
 
     /// Saves a record, synced.
     fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError>;
@@ -131,6 +150,10 @@ pub trait Records: Send + Sync + std::fmt::Debug {
 pub struct StoreRecords(pub Arc<Store>);
 
 impl Records for StoreRecords {
+    fn place(&self, key: RecordKey) -> Place {
+        Place::Row(key.name())
+    }
+
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
         Ok(self.0.view()?.row(&key.table(), key.name().as_bytes())?)
     }
@@ -168,15 +191,23 @@ impl FolderRecords {
     fn path(&self, key: RecordKey) -> PathBuf {
         self.0.join(format!("{}.record", key.name()))
     }
+
+    /// Gives the file of a record another name, durably, and says which.
+    pub(crate) fn set_aside(&self, key: RecordKey, ending: &str) -> Result<PathBuf, PruneError> {
+        let kept = self.0.join(format!("{}.record.{ending}", key.name()));
+        files::rename(&self.path(key), &kept)?;
+        files::sync_folder(&self.0)?;
+        Ok(kept)
+    }
 }
 
 impl Records for FolderRecords {
-    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
-        files::read(&self.path(key))
+    fn place(&self, key: RecordKey) -> Place {
+        Place::File(self.path(key))
     }
 
-    fn place(&self, key: RecordKey) -> String {
-        self.path(key).display().to_string()
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        files::read(&self.path(key))
     }
 
     fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
@@ -196,6 +227,14 @@ impl Records for FolderRecords {
     }
 }
 
+/// Reads a record; one that is unusable is named by where it lies.
+///
+/// Errors: a failed read, [`StoreError::Record`], [`StoreError::Newer`].
+pub(crate) fn read<R: Record>(records: &dyn Records, key: RecordKey) -> Result<Option<R>, PruneError> {
+    let Some(bytes) = records.load(key)? else { return Ok(None) };
+    Ok(Some(record::decode(&records.place(key).to_string(), &bytes)?))
+}
+
 /// Looks for records of a newer program, which may mean what this one does not know: a hold, a floor, a cursor (C17). What
 /// cannot be read, or is unusable, is told by whoever needs it.
 ///
@@ -212,8 +251,6 @@ pub(crate) fn refuse_newer(records: &dyn Records) -> Result<(), PruneError> {
 
 #[cfg(test)]
 mod tests {
-    use state_store::record;
-
     use super::*;
     use crate::{
         outcome::{Ended, Freeze, Outcome, RestFloor},

@@ -71,7 +71,9 @@ pub enum StoreError {
         holder: Holder,
     },
     /// The system refuses access.
-    #[error("no permission for {path}: {source}. Run as the owner of the store, or let this user read and write there")]
+    #[error(
+        "no permission for {path}: {source}. Run as the owner of the store, or let this user read and write there (for what is to be created: in the folder above)"
+    )]
     Permission {
         /// The path refused.
         path: PathBuf,

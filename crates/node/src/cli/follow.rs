@@ -16,6 +16,8 @@ use crate::{load::Client, shutdown::Signals};
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Prints what was read, then what comes, until a signal or until the node ends.
+///
+/// Errors: a node or a journal that went away.
 pub(super) fn follow(
     source: &SourceArgs,
     filter: &FilterArgs,
@@ -77,7 +79,8 @@ async fn of_node(url: &str, after: u64, printer: &mut Printer) -> Result<(), Fai
     let stream = client.stream(&format!("v1/events/stream?after={after}")).await;
     let mut stream = stream.map_err(|error| unreachable(&error))?;
     let mut rest: Vec<u8> = Vec::new();
-    while let Some(chunk) = stream.chunk().await.map_err(|error| unreachable(&error))? {
+    let gone = |_| Failure::new("unreachable", format!("the node at {url} went away: follow it again once it serves"));
+    while let Some(chunk) = stream.chunk().await.map_err(gone)? {
         rest.extend_from_slice(&chunk);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
@@ -98,8 +101,14 @@ async fn of_file(dir: &Path, mut after: u64, printer: &mut Printer) -> Result<()
     let mut seen = None;
     loop {
         timer.tick().await;
-        let now = state_pruner::events::journal_file(dir).metadata().map(|file| (file.ino(), file.len()));
-        let now = now.map_err(|error| Failure::new("file", error))?;
+        let journal = state_pruner::events::journal_file(dir);
+        let now = journal.metadata().map(|file| (file.ino(), file.len()));
+        let now = now.map_err(|error| {
+            Failure::new(
+                "file",
+                format!("the journal {} is no more to be read, so nothing follows: {error}", journal.display()),
+            )
+        })?;
         if seen == Some(now) {
             continue;
         }

@@ -18,7 +18,7 @@ use super::{
     follow::follow,
     render::{Failure, Output},
     retain::{Request, told},
-    values::at_most,
+    values::{address, at_most, whole},
 };
 
 /// `journal`.
@@ -69,7 +69,7 @@ enum JournalCommand {
 #[command(group(ArgGroup::new("journal").required(true).args(["url", "db", "state_dir"])))]
 pub(super) struct SourceArgs {
     /// Address of a running node.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     pub(super) url: Option<String>,
     /// Folder of a database, in use or not: a node's, or one that was pruned at rest.
     #[arg(long, value_name = "DIR")]
@@ -89,7 +89,7 @@ pub(super) struct FilterArgs {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     since: Option<Since>,
     /// Only events after this number.
-    #[arg(long, value_name = "SEQ")]
+    #[arg(long, value_name = "SEQ", value_parser = whole)]
     pub(super) after: Option<u64>,
 }
 

@@ -44,13 +44,13 @@ use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
 use validate::ValidateArgs;
-use values::{OwnLoad, at_most, layout, positive, positive_size, size};
+use values::{OwnLoad, address, at_most, layout, positive, positive_size, setting, size, whole};
 
 /// Bad usage.
 const USAGE: u8 = 2;
 
 const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage, 130 told twice to stop.";
-const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 it gave up after failures in a row, or a proof was wrong; 2 bad usage.";
+const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 the node went away or failed again and again, or a proof was wrong: what was measured until then is told all the same; 2 bad usage.";
 const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
 const JOURNAL_CODES: &str = "Exit codes: 0 done, 1 error, or a journal with damage, 2 bad usage.";
 const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";
@@ -132,7 +132,7 @@ pub struct StartArgs {
     #[arg(long, value_name = "FILE", overrides_with = "config")]
     config: PathBuf,
     /// Set a key; wins over the file. May be given again.
-    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = values::setting)]
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = setting)]
     set: Vec<String>,
     /// Drive the node with its own load: mixed, toggle or tables, with transactions per second after a colon.
     /// The last one given counts.
@@ -147,13 +147,13 @@ pub struct StartArgs {
 #[derive(Debug, Args)]
 pub struct LoadArgs {
     /// Address of the node.
-    #[arg(long, value_name = "URL", value_parser = values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: String,
     /// What to send.
     #[arg(long, value_enum, default_value_t = Profile::Mixed)]
     profile: Profile,
     /// What the transactions are derived from.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value = "1", value_parser = whole)]
     seed: u64,
     /// Transactions per second, or `max`.
     #[arg(long, default_value = "max")]
@@ -191,7 +191,7 @@ struct StoreArgs {
     #[arg(long, value_name = "DIR")]
     state_dir: Option<PathBuf>,
     /// An order inside the window that is known to have no root. May be given again.
-    #[arg(long = "allow-hole", value_name = "ORDER")]
+    #[arg(long = "allow-hole", value_name = "ORDER", value_parser = whole)]
     allow_holes: Vec<u64>,
 }
 
@@ -250,7 +250,7 @@ pub struct VerifyArgs {
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 pub struct HealthArgs {
     /// Address of a running node.
-    #[arg(long, value_name = "URL", value_parser = values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a database, in use or not.
     #[arg(long, value_name = "DIR")]

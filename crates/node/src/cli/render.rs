@@ -6,11 +6,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Why a command failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Failure {
     code: String,
     message: String,
     /// What stands before the message for people.
+    #[serde(skip)]
     prefix: &'static str,
 }
 
@@ -25,10 +26,6 @@ impl Failure {
         let message =
             format!("the node at {url} does not answer within {patience}: its log tells what it does; ask again");
         Self::new("unreachable", message)
-    }
-
-    fn object(&self) -> Value {
-        json!({ "code": self.code, "message": self.message })
     }
 
     /// A failure whose message says by itself what it is.
@@ -58,27 +55,6 @@ impl Output {
         }
     }
 
-    /// Prints what there was of an answer before a failure, and the failure; gives its exit code.
-    pub(super) fn partial<T: Serialize>(
-        self,
-        answer: &T,
-        human: impl FnOnce() -> String,
-        failure: &Failure,
-    ) -> ExitCode {
-        match (self, serde_json::to_value(answer)) {
-            (Self::Json, Ok(Value::Object(mut answer))) => {
-                answer.insert("error".to_owned(), failure.object());
-                object(&Value::Object(answer));
-            }
-            (Self::Human, _) => {
-                self.text(&human());
-                self.fail(failure);
-            }
-            (Self::Json, Ok(_) | Err(_)) => self.fail(failure),
-        }
-        ExitCode::FAILURE
-    }
-
     /// Prints text on stdout.
     pub(super) fn text(self, text: &str) {
         write_line(&mut std::io::stdout(), text);
@@ -88,7 +64,7 @@ impl Output {
     pub(super) fn fail(self, failure: &Failure) {
         match self {
             Self::Human => write_line(&mut std::io::stderr(), &format!("{}{}", failure.prefix, failure.message)),
-            Self::Json => object(&json!({ "error": failure.object() })),
+            Self::Json => object(&json!({ "error": failure })),
         }
     }
 

@@ -9,7 +9,7 @@ use state_pruner::Reply;
 use super::{
     OutputArgs,
     render::{Failure, Output},
-    values::request_id,
+    values::{address, request_id},
     work,
 };
 use crate::load::{Client, ClientError};
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 pub(super) struct PruneRunArgs {
     /// Address of the node.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     pub(super) url: String,
     /// A name for this request: asked again under the same name, the node does not run again.
     #[arg(long, value_name = "ID", value_parser = request_id)]
@@ -34,7 +34,7 @@ pub(super) struct PruneRunArgs {
 #[derive(Debug, Args)]
 pub(super) struct PruneSwitchArgs {
     /// Address of the node.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     pub(super) url: String,
     #[command(flatten)]
     pub(super) output: OutputArgs,

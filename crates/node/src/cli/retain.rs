@@ -14,7 +14,7 @@ use state_pruner::{
 use super::{
     OutputArgs,
     render::{Failure, Output},
-    values::{layout, positive, time},
+    values::{address, layout, positive, time, whole},
     work,
 };
 use crate::load::Client;
@@ -36,7 +36,7 @@ enum PinCommand {
         /// Name of the pin: letters, digits, dots, dashes, underscores.
         name: String,
         /// The order.
-        #[arg(long, value_name = "ORDER")]
+        #[arg(long, value_name = "ORDER", value_parser = whole)]
         order: u64,
         /// How long, such as 12h or 30d; without it until the pin is removed.
         #[arg(long, value_name = "TIME", value_parser = time)]
@@ -75,7 +75,7 @@ enum ConsumerCommand {
         /// Name of the consumer: letters, digits, dots, dashes, underscores.
         name: String,
         /// The oldest order it needs.
-        #[arg(long, value_name = "ORDER")]
+        #[arg(long, value_name = "ORDER", value_parser = whole)]
         order: u64,
         /// After so long without another word, such as 10m, it is not waited for; without it after a day.
         #[arg(long, value_name = "TIME", value_parser = time)]
@@ -106,13 +106,13 @@ pub(super) struct ExplainArgs {
     #[arg(value_name = "ORDER|HASH")]
     what: Asked,
     /// Address of a running node.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a node's database, in use or not.
     #[arg(long, value_name = "DIR", requires = "layout")]
     db: Option<PathBuf>,
     /// Whose records it holds: native. A Rooch store has no policy of its own, its window is given to each prune.
-    #[arg(long, value_parser = native, requires = "db")]
+    #[arg(long, value_parser = native, requires = "db", conflicts_with = "url")]
     layout: Option<StoreLayout>,
     /// Most nodes to look at for the hash of a node; 100,000 unless told, and through a node a million at most.
     #[arg(long, value_name = "N", value_parser = positive)]
@@ -125,7 +125,7 @@ pub(super) struct ExplainArgs {
 #[derive(Debug, Clone, Args)]
 struct NodeArgs {
     /// Address of the node.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: String,
     #[command(flatten)]
     output: OutputArgs,

@@ -12,6 +12,7 @@ use super::{
     OutputArgs,
     render::{Failure, Output},
     retain::{Request, told},
+    values::{address, whole},
 };
 use crate::chain::rows_above;
 
@@ -21,10 +22,10 @@ use crate::chain::rows_above;
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 pub(super) struct RollbackArgs {
     /// The order that is the newest one afterwards.
-    #[arg(long, value_name = "ORDER")]
+    #[arg(long, value_name = "ORDER", value_parser = whole)]
     to: u64,
     /// Address of a running node.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a node's database that nobody has open.
     #[arg(long, value_name = "DIR")]

@@ -4,8 +4,9 @@ use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, ti
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
 use state_pruner::{Clock, Pause, PrunerStatus, SystemClock, phase::PrunePhase};
-use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -136,11 +137,11 @@ fn own_load(own: OwnLoad, app: &App, clock: &Arc<dyn Clock>) -> anyhow::Result<A
 }
 
 async fn drive_own(load: Arc<Load>, stop: CancellationToken) -> Result<LoadReport, ClientError> {
-    let driven = load.run(stop).await;
+    let (driven, report) = (Arc::clone(&load).run(stop).await, load.report());
     if let Err(error) = &driven {
-        tracing::error!("the load ended: {error}");
+        tracing::error!("the load ended: {error}; until then: {}", describe_load(&report));
     }
-    driven
+    driven.map(|()| report)
 }
 
 async fn elapsed(seconds: Option<NonZeroU64>) {
@@ -286,31 +287,46 @@ fn describe_load(report: &LoadReport) -> String {
     )
 }
 
-/// Drives a node. A wrong proof fails the command, and so does a node that goes; what was counted until then is told.
+/// What a load came to, and why it ended before its time, if it did.
+#[derive(Serialize)]
+struct Driven {
+    #[serde(flatten)]
+    report: LoadReport,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<Failure>,
+}
+
+/// Drives a node. A wrong proof fails the command, and so does a node that goes away: what was measured is told all the same.
 pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
-    let failure = |error: &anyhow::Error| Failure::new(code_of(error), format!("{error:#}"));
-    match drive(args, output) {
-        Ok((report, Ok(()))) => {
-            output.answer(&report, || describe_load(&report));
-            if report.counts.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Ok((report, Err(error))) if report.transactions > 0 => {
-            output.partial(&report, || describe_load(&report), &failure(&error))
-        }
-        Ok((_, Err(error))) | Err(error) => output.failed(&failure(&error)),
+    let driven = match drive(args, output) {
+        Ok(driven) => driven,
+        Err(error) => return output.failed(&Failure::new("load", format!("{error:#}"))),
+    };
+    let Driven { report, error } = &driven;
+    match (error, report.transactions) {
+        (Some(failure), 0) => return output.failed(failure),
+        (Some(_) | None, _) => output.answer(&driven, || describe_load(report)),
     }
+    if let (Some(failure), Output::Human) = (error, output) {
+        output.fail(failure);
+    }
+    if error.is_none() && report.counts.proofs_wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// A node that does not answer is the same to every command that asks one.
-fn code_of(error: &anyhow::Error) -> &'static str {
-    match error.downcast_ref::<ClientError>() {
-        Some(ClientError::Http(_) | ClientError::Url(_)) => "unreachable",
-        Some(ClientError::Busy(_) | ClientError::Broken(_) | ClientError::Refused { .. }) | None => "load",
+fn failure_of(error: &ClientError, report: &LoadReport) -> Failure {
+    let code = match error {
+        ClientError::Http(_) | ClientError::Url(_) => "unreachable",
+        ClientError::Busy(_) | ClientError::Broken(_) | ClientError::Refused { .. } => "load",
+    };
+    match report.transactions {
+        0 => Failure::new(code, error),
+        _ if error.is_absence() => Failure::new(code, format!("the node went away under the load: {error}")),
+        _ => Failure::new(code, format!("the load gave up: {error}")),
     }
 }
 
-/// What a load came to, and what ended it early.
-fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<(LoadReport, anyhow::Result<()>)> {
+fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<Driven> {
     let plan = LoadPlan {
         profile: args.profile,
         seed: args.seed,
@@ -330,18 +346,19 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<(LoadReport, anyhow:
         while !ending {
             tokio::select! {
                 biased; // a tick at the end would tell the result twice
-                done = &mut running => return Ok((load.report(), ended(done))),
+                done = &mut running => return Ok(end_of(&load, done?)),
                 () = signals.told() => ending = true,
                 () = &mut seconds => ending = true,
                 _ = timer.tick() => tracing::info!("so far {}", brief_load(&load.report())),
             }
         }
         stop.cancel();
-        let ended = ended(running.await);
-        Ok((load.report(), ended))
+        Ok(end_of(&load, running.await?))
     })
 }
 
-fn ended(done: Result<Result<LoadReport, ClientError>, JoinError>) -> anyhow::Result<()> {
-    done?.map(|_| ()).map_err(anyhow::Error::from)
+fn end_of(load: &Load, ended: Result<(), ClientError>) -> Driven {
+    let report = load.report();
+    let error = ended.err().map(|error| failure_of(&error, &report));
+    Driven { report, error }
 }

@@ -25,7 +25,7 @@ use super::{
     OutputArgs,
     render::{Failure, Output, bytes, number},
     retain::{Request, millis, told},
-    values::{layout, positive, time},
+    values::{address, layout, positive, time},
     work,
 };
 
@@ -89,13 +89,13 @@ enum SnapshotCommand {
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 struct CreateArgs {
     /// Address of a running node, which makes the snapshot itself: the catalog is a folder of its machine.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a database that no process has open for writing.
     #[arg(long, value_name = "DIR", requires = "layout")]
     db: Option<PathBuf>,
     /// Whose records it holds: rooch or native.
-    #[arg(long, value_parser = layout, requires = "db")]
+    #[arg(long, value_parser = layout, requires = "db", conflicts_with = "url")]
     layout: Option<StoreLayout>,
     /// Of a Rooch store: the last so many orders whose states the snapshot answers for; of a node's it is all that can be
     /// read.

@@ -15,6 +15,7 @@ use super::{
     health::CANNOT_TELL,
     render::{Failure, Output},
     retain::Request,
+    values::address,
     work,
 };
 
@@ -24,13 +25,13 @@ use super::{
 #[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
 pub(super) struct ValidateArgs {
     /// Address of a running node; what its validation comes to is judged by its health from then on.
-    #[arg(long, value_name = "URL", value_parser = super::values::address)]
+    #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a database, in use or not; nothing in it is written.
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
     /// Folder of the records, marks and certificates, if it does not lie beside the database.
-    #[arg(long, value_name = "DIR", requires = "db")]
+    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
     state_dir: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,

@@ -40,6 +40,27 @@ pub(super) fn layout(name: &str) -> Result<StoreLayout, String> {
     StoreLayout::named(name).ok_or_else(|| format!("the layouts are {}", StoreLayout::NAMES.join(" and ")))
 }
 
+/// The address of a node.
+pub(super) fn address(text: &str) -> Result<String, String> {
+    let known = Client::new(text).map(|_| text.to_owned());
+    known.map_err(|_| "the address of a node is expected, such as http://127.0.0.1:8645".to_owned())
+}
+
+/// A whole number, which may be zero.
+pub(super) fn whole(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "a whole number is expected, such as 1200".to_owned())
+}
+
+/// `section.key=value`; what the key means is judged with the file.
+pub(super) fn setting(text: &str) -> Result<String, String> {
+    let is_one = text.split_once('=').is_some_and(|(key, _)| key.contains('.'));
+    is_one.then(|| text.to_owned()).ok_or_else(|| {
+        "a key with its section and a value is expected, such as pruner.keep_last=1000; `state-node config \
+         print-default` lists the keys"
+            .to_owned()
+    })
+}
+
 /// A number from 1 to `most`: what is reserved for each is bounded.
 pub(super) fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N, String> {
     let wrong = || format!("a number from 1 to {most} is expected");
@@ -48,17 +69,6 @@ pub(super) fn at_most<N: TryFrom<NonZeroU32>>(text: &str, most: u32) -> Result<N
         return Err(wrong());
     }
     N::try_from(number).map_err(|_| wrong())
-}
-
-/// The address of a node, as it is given on.
-pub(super) fn address(text: &str) -> Result<String, String> {
-    Client::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
-}
-
-/// One setting of the configuration.
-pub(super) fn setting(text: &str) -> Result<String, String> {
-    let is_one = text.split_once('=').is_some_and(|(key, _)| key.contains('.'));
-    is_one.then(|| text.to_owned()).ok_or_else(|| "SECTION.KEY=VALUE is expected".to_owned())
 }
 
 /// A number that is not zero.

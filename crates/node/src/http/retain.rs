@@ -141,19 +141,22 @@ pub(super) async fn explain(State(node): State<Arc<Node>>, uri: Uri) -> Result<J
     let (order, hash, limit) = (query.text("order"), query.text("hash"), query.text("limit"));
     query.finish()?;
     let asked = match (order, hash) {
-        (Some(order), None) => order.parse::<u64>().map(|order| Asked::Order(Order::new(order))).map_err(|_| "order"),
-        (None, Some(hash)) => state_tree::NodeHash::from_hex(&hash).map(Asked::Hash).map_err(|_| "hash"),
-        (Some(_), Some(_)) => {
-            return Err(ApiError::bad_request("an order and a hash are given: ask about one of them"));
+        (Some(order), None) => order
+            .parse::<u64>()
+            .map(|order| Asked::Order(Order::new(order)))
+            .map_err(|_| format!("order is a whole number, not `{order}`")),
+        (None, Some(hash)) => state_tree::NodeHash::from_hex(&hash)
+            .map(Asked::Hash)
+            .map_err(|_| format!("hash has 64 hex digits, `{hash}` has not")),
+        (Some(_), Some(_)) => Err("order and hash are given: ask about one of them at a time".to_owned()),
+        (None, None) => {
+            Err("what is asked about: give order=N, or hash= with the 64 hex digits of a root or a node".to_owned())
         }
-        (None, None) => Err("order or hash"),
     };
-    let asked = asked.map_err(|what| {
-        ApiError::bad_request(format!("either an order or a hash of 64 hex digits is asked about: no {what} is given"))
-    })?;
+    let asked = asked.map_err(ApiError::bad_request)?;
     let limit = limit.map_or(Ok(LOOK_LIMIT), |limit| limit.parse());
     let limit =
         limit.map_err(|_| ()).and_then(|limit| if (1..=MAX_LOOK).contains(&limit) { Ok(limit) } else { Err(()) });
-    let limit = limit.map_err(|()| ApiError::bad_request(format!("limit is a number from 1 to {MAX_LOOK}")))?;
+    let limit = limit.map_err(|()| ApiError::bad_request(format!("limit is a number from 1 to {MAX_LOOK}, so that no request holds the node up; `explain --db` of its store takes more")))?;
     node.retain(move |retention| retention.explain(asked, &RoochLayout, limit)).await
 }

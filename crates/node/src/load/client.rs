@@ -46,6 +46,16 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether nobody answers at the address.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Http(error) => error.is_connect(),
+            Self::Url(_) | Self::Busy(_) | Self::Broken(_) | Self::Refused { .. } => false,
+        }
+    }
+}
+
 impl From<reqwest::Error> for ClientError {
     fn from(error: reqwest::Error) -> Self {
         Self::Http(error)
@@ -106,7 +116,7 @@ impl Client {
     pub fn new(url: &str) -> Result<Self, ClientError> {
         let bad = || ClientError::Url(url.to_owned());
         let mut base = Url::parse(url).map_err(|_| bad())?;
-        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
+        if base.scheme() != "http" || base.host().is_none() {
             return Err(bad());
         }
         base.set_path("/");

@@ -97,10 +97,10 @@ impl Load {
         LoadReport::of(counts, &latencies, self.clock.monotonic().saturating_sub(self.begun))
     }
 
-    /// Sends until told to stop.
+    /// Sends until told to stop. What was counted until an error is in [`Load::report`].
     ///
-    /// Errors: a node that cannot be reached, or that refuses everything.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Result<LoadReport, ClientError> {
+    /// Errors: a node that cannot be reached, also when it went meanwhile, or that refuses everything.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) -> Result<(), ClientError> {
         let mut connections = JoinSet::new();
         for number in 0..self.plan.connections.get() {
             let (load, stop) = (Arc::clone(&self), stop.clone());
@@ -121,19 +121,20 @@ impl Load {
                 }
             }
         }
-        first_error.map(|()| self.report())
+        first_error
     }
 
+    /// One connection until it is told to stop. A node that is away by then is told: it is none that answered.
     async fn connection(&self, number: u32, stop: &CancellationToken) -> Result<(), ClientError> {
         let mut workload = Workload::new(self.plan.profile, self.plan.seed, number);
-        let (mut errors, mut requests) = (0, 0_u64);
+        let (mut errors, mut requests, mut gone) = (0, 0_u64, Ok(()));
         while !stop.is_cancelled() {
             let transactions = batch(&mut workload, self.plan.batch)?;
             if self.wait_for_turn(transactions.len(), stop).await.is_none() {
-                return Ok(());
+                return gone;
             }
             match self.send(&mut workload, &transactions, stop).await {
-                Ok(()) => errors = 0,
+                Ok(()) => (errors, gone) = (0, Ok(())),
                 Err(error) => {
                     errors += 1;
                     self.counted.lock().0.errors += 1;
@@ -141,6 +142,7 @@ impl Load {
                         return Err(error);
                     }
                     tracing::debug!("{error}");
+                    gone = if error.is_absence() { Err(error) } else { Ok(()) };
                     pause(ERROR_PAUSE, stop).await;
                     // What became of the batch is unknown, so nothing that was believed holds.
                     workload = Workload::new(self.plan.profile, self.plan.seed, number);
@@ -151,7 +153,7 @@ impl Load {
                 self.probe(&mut workload).await;
             }
         }
-        Ok(())
+        gone
     }
 
     /// Waits until the rate allows so many more transactions; nothing if told to stop meanwhile.

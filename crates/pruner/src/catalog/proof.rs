@@ -13,6 +13,7 @@ use crate::{
     error::PruneError,
     offline::{self, Steering, StoreLayout},
     roots::{RetainedRoots, Retention, Window},
+    scratch::Scratch,
     verify::{self, Leaks, VerifyJob, VerifyReport},
 };
 
@@ -108,9 +109,8 @@ impl OpenCopy {
         depth: Depth,
         steering: &Steering,
     ) -> Result<Result<VerifyReport, String>, CatalogError> {
-        let scratch = std::env::temp_dir();
-        let spilled = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&scratch);
-        let spilled = spilled.map_err(failed(&scratch))?;
+        let within = std::env::temp_dir();
+        let spilled = Scratch::within(&within).map_err(failed(&within))?;
         let report = verify::verify(&VerifyJob {
             view: &*self.view,
             layout: &RoochLayout,

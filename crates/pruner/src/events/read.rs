@@ -89,16 +89,17 @@ fn entry(frame: &Frame) -> Entry {
     }
 }
 
+fn absent(path: &Path) -> PruneError {
+    let what = "there is no event journal; the data folder of a node has one, and the folder in which a prune keeps its records";
+    files::failed(path)(std::io::Error::new(std::io::ErrorKind::NotFound, what))
+}
+
 /// Reads the journal in a folder. One that asks for the first few stops there, and counts only up to them.
 ///
 /// Errors: there is none, it is of a newer program, a failed read.
 pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneError> {
     let path = dir.join(FILE);
-    let absent = || {
-        let why = "there is no journal of events: nothing has happened here yet, or it is another folder";
-        files::failed(&path)(std::io::Error::new(std::io::ErrorKind::NotFound, why))
-    };
-    let (file, header) = open_to_read(&path)?.ok_or_else(absent)?;
+    let (file, header) = open_to_read(&path)?.ok_or_else(|| absent(&path))?;
     let mut scanner = Scanner::new(file, records_begin(header));
     let (mut events, mut unknown, mut range) = (VecDeque::new(), 0, None);
     while !filter.is_full(events.len()) {

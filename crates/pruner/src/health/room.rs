@@ -6,7 +6,7 @@ use state_store::record::{self, Record};
 use super::{Facts, Reason, Verdict, reason};
 use crate::{
     error::{PruneError, iec},
-    records::{RecordKey, Records},
+    records::{self, RecordKey, Records},
 };
 
 /// Free space, and what the next cycle needs of it.
@@ -41,8 +41,7 @@ impl Validated {
     ///
     /// Errors: a record that cannot be read.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        let bytes = records.load(RecordKey::Validation)?;
-        Ok(bytes.map(|bytes| record::decode("validation", &bytes)).transpose()?)
+        records::read(records, RecordKey::Validation)
     }
 
     /// Keeps it.

@@ -10,7 +10,7 @@ use std::{
 use state_store::{Holder, StoreError};
 
 use super::{PruneMode, PruneRequest};
-use crate::{error::PruneError, files};
+use crate::{error::PruneError, files, scratch::Scratch};
 
 const LOCK_FILE: &str = "prune.lock";
 /// How often the lock is asked for: whoever looks at it holds it for a moment.
@@ -49,7 +49,7 @@ pub(super) fn kept_dir(db: &Path, state_dir: Option<&Path>) -> PathBuf {
 /// Where a run keeps what it writes. A plan keeps nothing, so it leaves the records of an interrupted run alone.
 pub(super) enum Folder {
     Kept(PathBuf),
-    Temporary(tempfile::TempDir),
+    Temporary(Scratch),
 }
 
 impl Folder {
@@ -70,8 +70,7 @@ impl Folder {
         let within = within.map_or_else(std::env::temp_dir, Path::to_owned);
         refuse_inside(db, &within)?;
         files::create_dir(&within)?;
-        let made = tempfile::Builder::new().prefix("state-pruner-").tempdir_in(&within);
-        made.map(Self::Temporary).map_err(files::failed(&within))
+        Scratch::within(&within).map(Self::Temporary).map_err(files::failed(&within))
     }
 
     pub(super) fn path(&self) -> &Path {

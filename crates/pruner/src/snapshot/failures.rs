@@ -7,7 +7,7 @@ use state_store::record::{self, Record};
 use super::AtomicSnapshotManager;
 use crate::{
     error::PruneError,
-    records::{RecordKey, Records},
+    records::{self, Place, RecordKey, Records},
 };
 
 /// The record.
@@ -26,8 +26,12 @@ impl SnapshotFailures {
     ///
     /// Errors: a record that cannot be read.
     pub(crate) fn load(records: &dyn Records) -> Result<u32, PruneError> {
-        let Some(bytes) = records.load(RecordKey::SnapshotFailures)? else { return Ok(0) };
-        Ok(record::decode::<Self>("snapshot_failures", &bytes)?.in_a_row)
+        let failures: Option<Self> = records::read(records, RecordKey::SnapshotFailures)?;
+        Ok(failures.map_or(0, |failures| failures.in_a_row))
+    }
+
+    fn save(self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::SnapshotFailures, &record::encode(&self)?)
     }
 
     /// The same for a process that begins: what cannot be read is told, and counted anew.
@@ -63,13 +67,11 @@ impl AtomicSnapshotManager {
         if !self.config.enable_persistence {
             return;
         }
-        let records = &self.parts.records;
-        let saved = record::encode(&SnapshotFailures { in_a_row }).map_err(PruneError::from).and_then(|bytes| {
-            match records.batch(RecordKey::SnapshotFailures, &bytes) {
-                Some(_) => records.save(RecordKey::SnapshotFailures, &bytes),
-                None => Ok(()), // a prune at rest takes one snapshot, and its outcome tells
-            }
-        });
+        let records = &*self.parts.records;
+        let saved = match records.place(RecordKey::SnapshotFailures) {
+            Place::Row(_) => SnapshotFailures { in_a_row }.save(records),
+            Place::File(_) => Ok(()), // a prune at rest takes one snapshot, and its outcome tells
+        };
         if let Err(error) = saved {
             tracing::warn!(%error, in_a_row, "failures of snapshots cannot be written down; nobody outside knows them");
         }

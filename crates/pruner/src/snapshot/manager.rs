@@ -109,15 +109,26 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: a record that is torn, foreign or fails its integrity hash; one that a newer program wrote, of whatever.
     pub fn initialize(&self) -> Result<(), PruneError> {
+        self.take_up()?;
+        self.tell_left();
+        Ok(())
+    }
+
+    /// Tells of a lock that an earlier process left.
+    pub(crate) fn tell_left(&self) {
+        if let Some(left) = &self.state.lock().left {
+            tracing::warn!("a lock was left: {left}; it is not obeyed");
+        }
+    }
+
+    /// [`Self::initialize`] of a process that makes several managers, one after another, and tells once.
+    pub(crate) fn take_up(&self) -> Result<(), PruneError> {
         if !self.config.enable_persistence {
             return Ok(());
         }
         records::refuse_newer(&*self.parts.records)?;
         let slot = LockSlot::load_or_tell(&*self.parts.records)?;
         let failures = SnapshotFailures::load_or_tell(&*self.parts.records);
-        if let Some(left) = &slot.held {
-            tracing::warn!("a lock was left: {left}; it is not obeyed");
-        }
         {
             let mut state = self.state.lock();
             (state.left, state.last_id) = (slot.held, slot.last_snapshot);

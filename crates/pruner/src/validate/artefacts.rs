@@ -22,7 +22,7 @@ use crate::{
 pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
     let name = key.name();
     match key {
-        RecordKey::Phase => PhaseRecord::decode(bytes).map(|_| ()),
+        RecordKey::Phase => PhaseRecord::decode(name, bytes).map(|_| ()),
         RecordKey::LastCycle => phase::check_last_cycle(bytes),
         RecordKey::Freeze => is::<Freeze>(name, bytes),
         RecordKey::LastOutcome => is::<Outcome>(name, bytes),

@@ -234,8 +234,7 @@ impl Held {
             return ValidationResult::skipped("the engine tells of no device, and no view is held");
         }
         ValidationResult::unless(wrong, || {
-            let room =
-                self.room.map(|room| format!("the next cycle needs {}, {} are free", iec(room.need), iec(room.free)));
+            let room = self.room.map(|room| format!("{} are needed, {} are free", iec(room.need), iec(room.free)));
             let view = self.view.map(|age| format!("a view is held for {age:?}"));
             [room, view].into_iter().flatten().collect::<Vec<_>>().join(", ")
         })

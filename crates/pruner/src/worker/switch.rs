@@ -7,7 +7,7 @@ use super::{Pruner, status::Reply};
 use crate::{
     error::PruneError,
     events::Event,
-    records::{RecordKey, Records},
+    records::{self, RecordKey, Records},
 };
 
 /// Pruning is switched off.
@@ -25,8 +25,7 @@ impl Record for SwitchedOff {
 impl SwitchedOff {
     /// The switch as an operator left it; absent means on. An unreadable record is an error: nothing is pruned then.
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        let bytes = records.load(RecordKey::Switch)?;
-        Ok(bytes.map(|bytes| record::decode("switch", &bytes)).transpose()?)
+        records::read(records, RecordKey::Switch)
     }
 
     fn save(self, records: &dyn Records) -> Result<(), PruneError> {
