@@ -249,7 +249,7 @@ async fn a_submission_that_waits_too_long_is_told_its_ids_and_is_still_committed
 async fn a_body_that_does_not_come_in_time_is_answered_with_json() {
     let node = Running::start(&["node.request_timeout=300ms"]).await;
     let mut stream = std::net::TcpStream::connect(node.app.address()).unwrap();
-    let head = "POST /v1/transactions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
+    let head = "POST /v1/transactions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
     stream.write_all(head.as_bytes()).unwrap();
     let answer = tokio::task::spawn_blocking(move || std::io::read_to_string(stream).unwrap()).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""code":"timeout""#), "{answer}");
@@ -262,7 +262,7 @@ async fn bodies_that_are_read_at_once_are_bounded_by_their_bytes() {
     let mut stalled = Vec::new();
     for _ in 0..8 {
         let mut stream = std::net::TcpStream::connect(node.app.address()).unwrap();
-        let head = format!("POST /v1/transactions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", 16 << 20);
+        let head = format!("POST /v1/transactions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 16 << 20);
         stream.write_all(head.as_bytes()).unwrap();
         stalled.push(stream);
     }
