@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    num::NonZeroU64,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,8 +15,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, Freeze, PruneError, Pruner, PrunerParts, PrunerStatus, RecordKey, Records, Reply,
-    StoreRecords, SystemClock, Trigger, Verdict,
+    Clock, Command, Control, Ended, Freeze, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus, RecordKey,
+    Records, Reply, StoreRecords, SystemClock, Trigger, Verdict,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
@@ -256,6 +257,20 @@ fn a_mark_that_cannot_be_read_at_the_start_is_opened_again() {
         until(&rig, &pruner, |pruner| pruner.status().recovery.exhausted_by.is_none());
         check::exact(&rig.chain, &context);
     }
+}
+
+/// Nor does a cycle that is due meanwhile take its mark away.
+#[test]
+fn a_sweep_that_waits_for_its_mark_holds_back_what_is_due() {
+    let rig = interrupted();
+    let cycle = PhaseRecord::load(&records(&rig)).unwrap().unwrap().cycle;
+    let disk = FaultyDisk::under(&rig.state_dir());
+    disk.inject("mark-*.sealed", FileCall::Open, 0, Lasting::Once);
+    let config = PrunerConfig { every_orders: NonZeroU64::MIN, ..rig.plan(WINDOW).in_order().batches(20).pruner() };
+    let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished > 0);
+    assert_eq!((pruner.status().last.unwrap().cycle, disk.met()), (Some(cycle), 1), "the sweep went on");
 }
 
 /// A mark that is damaged is another matter: no time makes it whole.

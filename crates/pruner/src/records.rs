@@ -236,12 +236,12 @@ pub(crate) fn read<R: Record>(records: &dyn Records, key: RecordKey) -> Result<O
 }
 
 /// Looks for records of a newer program, which may mean what this one does not know: a hold, a floor, a cursor (C17). What
-/// cannot be read, or is unusable, is told by whoever needs it.
+/// is unusable for another reason is told by whoever needs it.
 ///
-/// Errors: [`StoreError::Newer`].
+/// Errors: [`StoreError::Newer`], a failed read.
 pub(crate) fn refuse_newer(records: &dyn Records) -> Result<(), PruneError> {
     for key in RecordKey::ALL {
-        let Ok(Some(bytes)) = records.load(key) else { continue };
+        let Some(bytes) = records.load(key)? else { continue };
         if let Err(error @ PruneError::Store(StoreError::Newer { .. })) = check_record(key, &bytes) {
             return Err(error);
         }

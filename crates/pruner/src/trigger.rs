@@ -82,6 +82,8 @@ pub enum HeldBy {
     SwitchedOff,
     /// Failures followed each other, and nothing is tried for a while.
     Breaker,
+    /// A sweep that an earlier process left waits for another look at what it was made from.
+    Leftover,
     /// No order is older than what is retained.
     ShortChain,
     /// The node follows its chain, and is not at its head.

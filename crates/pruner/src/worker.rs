@@ -30,7 +30,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use state_store::{Reserve, Room, Store};
+use state_store::{Reserve, Room, Store, StoreError};
 use state_tree::{NodeLayout, Order};
 
 use crate::{
@@ -151,7 +151,10 @@ impl Pruner {
         config: PrunerConfig,
         policy: Arc<dyn RetentionPolicy>,
     ) -> Result<Self, PruneError> {
-        records::refuse_newer(&*parts.records)?; // BEFORE any write (C17)
+        // What cannot be read now is looked at again before anything begins.
+        if let Err(error @ PruneError::Store(StoreError::Newer { .. })) = records::refuse_newer(&*parts.records) {
+            return Err(error); // BEFORE any write (C17)
+        }
         metrics::describe();
         let snapshot_parts = SnapshotParts {
             store: Arc::clone(&parts.store),

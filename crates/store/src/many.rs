@@ -21,7 +21,7 @@
 //! find: its block checksums cover what was written then.
 //!
 //! Costs: 20 bytes of disk per shared node; in memory about 40 bytes each up to a limit, beyond which marks are read again, one
-//! batched read per commit and slice, and written each time. A rollback reads all of them once.
+//! batched read per commit and slice, and written each time. A rollback reads all of them once, under the gate.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
 

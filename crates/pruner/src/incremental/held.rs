@@ -32,7 +32,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Memory for the walk: it spills what does not fit.
 const WALK_BYTES: u64 = 64 << 20;
-/// Nodes that two states may differ in, and that may be known beside the mark: more are walked, which needs no memory for them.
+/// Nodes that may be known beside the mark, and that are followed to tell what two states differ in, both of them counted:
+/// where they are more, a walk needs no memory for them.
 const MOST_BESIDE: usize = 1 << 20;
 
 /// The states that are covered, and their mark.
@@ -65,7 +66,7 @@ impl Held for HeldStates {
 impl HeldStates {
     /// Learns what the states below the floor hold, once `order` has been in the way for long enough; false until then.
     ///
-    /// Errors: a state that cannot be read, a cancel or stop; nothing more is known than before.
+    /// Errors: a state that cannot be read, a cancel or stop; what is known by then stays true.
     pub(super) fn learn(
         &mut self,
         (env, dir): (&CycleEnv, &Path),
@@ -109,8 +110,9 @@ impl HeldStates {
         for RetainedRoot { order, root, .. } in below {
             if !self.covers(root) {
                 let Some(old) = before else { return Ok(false) };
-                let most = MOST_BESIDE.saturating_sub(self.beside.len());
-                let Some(told) = differing.between(Between { old, new: *root }, most)? else { return Ok(false) };
+                let told = differing.between(Between { old, new: *root }, MOST_BESIDE)?;
+                let has_room = |told: &HashSet<NodeHash>| self.beside.len() + told.len() <= MOST_BESIDE;
+                let Some(told) = told.filter(has_room) else { return Ok(false) };
                 tracing::info!(order = order.get(), nodes = told.len(), "what a state below the floor holds is known");
                 self.beside.extend(told.iter().map(NodeHash::fingerprint));
                 self.covered.insert(*root); // AFTER what it has

@@ -22,6 +22,9 @@ use crate::{
     phase::PhaseEvent,
 };
 
+/// So often a look at a sweep that is to go on may fail before a cycle that is due begins anew in its place.
+const LOOKS: u32 = 8;
+
 /// What is to be done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TakeUp {
@@ -46,6 +49,11 @@ impl Leftover {
     /// How often taking it up has failed in a row.
     pub(super) fn failures(&self) -> u32 {
         self.failures
+    }
+
+    /// Whether a sweep waits for another look at what it was made from: a cycle that began would take its mark away.
+    pub(super) fn holds(&self) -> bool {
+        self.how == Some(TakeUp::GoOn) && (1..=LOOKS).contains(&self.failures)
     }
 
     /// It failed once more: tried again later.
@@ -123,7 +131,8 @@ impl Inner {
     pub(super) fn look_failed(&self, error: &PruneError) {
         tracing::warn!(%error, "what an earlier process left could not be looked at; it is tried again");
         self.leave(TakeUp::GoOn, error);
-        self.interrupted();
+        let holds = self.shared.lock().left.holds();
+        if holds { self.shared.lock().rest() } else { self.interrupted() }
     }
 
     fn leave(&self, how: TakeUp, error: &PruneError) {

@@ -15,7 +15,7 @@ use crate::{
     health::Validated,
     outcome::{Freeze, Outcome},
     phase::PrunePhase,
-    records::Records,
+    records::{self, Records},
     recovery::{ErrorRecoveryManager, may_pass},
     snapshot::AtomicSnapshotManager,
     trigger::{Coordinator, Ledger, Rules},
@@ -72,6 +72,7 @@ impl Recalling<'_> {
     }
 
     fn read(self) -> Result<Recalled, PruneError> {
+        records::refuse_newer(&*self.parts.records)?;
         self.recovery.initialize_or_tell()?;
         if self.config.incremental.is_none() {
             self.recovery.no_longer_runs(PrunePhase::IncrementalSweep);

@@ -317,6 +317,7 @@ impl Shared {
             self.freeze.as_ref().map(|_| HeldBy::Frozen),
             self.off.map(|_| HeldBy::SwitchedOff),
             outside.held_until.map(|_| HeldBy::Breaker),
+            self.left.holds().then_some(HeldBy::Leftover),
         ];
         Facts {
             now: outside.now,

@@ -50,12 +50,14 @@ impl Pruner {
     /// The same, waiting no longer than this.
     ///
     /// Errors: [`PruneError::StillWorking`]: the worker has not ended, holds the store, and may still write what it was at; end
-    /// the process. From then on dropping the pruner waits for it no more.
+    /// the process. Dropping the pruner then waits for it no more, unless somebody else was waiting for it already.
     pub fn stop_within(&self, patience: Duration) -> Result<(), PruneError> {
         self.tell_to_stop();
         let late = || PruneError::StillWorking { doing: self.at_work().to_owned(), waited: patience };
+        let clock = &self.inner.parts.clock;
+        let until = clock.monotonic().saturating_add(patience);
         let mut worker = self.worker.try_lock_for(patience).ok_or_else(late)?;
-        match worker.ended.recv_timeout(patience) {
+        match worker.ended.recv_timeout(until.saturating_sub(clock.monotonic())) {
             Err(RecvTimeoutError::Timeout) => {
                 worker.hangs = true;
                 Err(late())

@@ -130,6 +130,7 @@ impl Indexing {
             }
             match record::decode::<JournalRecord>("journal", value) {
                 Ok(row) => self.take(order, &row, pending),
+                Err(error @ StoreError::Newer { .. }) => return Err(error), // C17
                 Err(_) => {
                     // What it created is unknown, so earlier entries may name what is alive (I8).
                     self.bad_rows += 1;
