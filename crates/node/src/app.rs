@@ -141,7 +141,9 @@ impl App {
             producer.finish();
             drop(producer);
         });
-        drained.await.context("draining the mempool")
+        let drained = drained.await.context("draining the mempool");
+        self.end.is_at(Step::Requests);
+        drained
     }
 
     /// Drains, stops the pruner and closes the store.
@@ -150,7 +152,6 @@ impl App {
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
         let Self { chain, pruner, events, mut server, upkeep, end, .. } = self;
-        end.is_at(Step::Requests);
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
@@ -169,8 +170,8 @@ pub enum Stopped {
     StillRead,
 }
 
-/// The end of what works below HTTP. `stopped` is the last event, and is written when all that was acknowledged is flushed: an
-/// end that is cut short before does not look like one in order.
+/// The end of what works below HTTP. `stopped` is the last event, and is written when the flush of what was acknowledged has
+/// ended: an end that is cut short before does not look like one in order.
 fn close(
     (chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>),
     events: &EventJournal,
@@ -200,9 +201,15 @@ fn close(
 }
 
 fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
-    let advice = "let this user write to the folder above it, or choose another one with node.data_dir";
-    std::fs::create_dir_all(dir)
-        .map_err(|error| anyhow::anyhow!("{} cannot be created ({error}): {advice}", dir.display()))
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    std::fs::create_dir_all(dir).map_err(|error| {
+        let advice = if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
+            "let this user write to the folder above it, or choose another one"
+        } else {
+            "choose another one"
+        };
+        anyhow::anyhow!("{} cannot be created ({error}): {advice} with node.data_dir", dir.display())
+    })
 }
 
 /// The parts below HTTP.

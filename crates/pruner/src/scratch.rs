@@ -29,6 +29,7 @@ impl Scratch {
     ///
     /// Errors: a folder or a file that cannot be made.
     pub(crate) fn within(within: &Path) -> io::Result<Self> {
+        remove_those_of_the_dead(within); // BEFORE room is needed
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(within)?;
         let unnamed = dir.path().join("owner.new");
         let owner = File::create(&unnamed)?;
@@ -37,7 +38,6 @@ impl Scratch {
             return Ok(Self { dir, _owner: owner });
         }
         fs::rename(&unnamed, dir.path().join(OWNER_FILE))?; // AFTER the lock: who finds the file finds it locked
-        remove_those_of_the_dead(within, &dir.path().metadata()?);
         Ok(Self { dir, _owner: owner })
     }
 
@@ -48,7 +48,7 @@ impl Scratch {
 }
 
 /// What cannot be removed stays, and is told: nobody waits for it.
-fn remove_those_of_the_dead(within: &Path, ours: &Metadata) {
+fn remove_those_of_the_dead(within: &Path) {
     let entries = match fs::read_dir(within) {
         Ok(entries) => entries,
         Err(error) => return tracing::debug!(%error, "left-over folders in {} were not looked for", within.display()),
@@ -58,7 +58,7 @@ fn remove_those_of_the_dead(within: &Path, ours: &Metadata) {
         if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
-        match remove_if_dead(&path, ours) {
+        match remove_if_dead(&path) {
             Ok(true) => tracing::info!("{}: removed, the process that made it was killed", path.display()),
             Ok(false) => {}
             Err(error) => tracing::debug!(%error, "{} stays", path.display()),
@@ -67,8 +67,8 @@ fn remove_those_of_the_dead(within: &Path, ours: &Metadata) {
 }
 
 /// Whether it was there, its maker dead, and is gone.
-fn remove_if_dead(folder: &Path, ours: &Metadata) -> io::Result<bool> {
-    let is_like_ours = |found: &Metadata| found.uid() == ours.uid();
+fn remove_if_dead(folder: &Path) -> io::Result<bool> {
+    let is_like_ours = |found: &Metadata| found.uid() == rustix::process::geteuid().as_raw();
     let (found, owner) = (folder.symlink_metadata()?, folder.join(OWNER_FILE));
     if !found.is_dir() || !is_like_ours(&found) {
         return Ok(false);

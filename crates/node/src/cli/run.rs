@@ -1,6 +1,6 @@
 //! `start` and `load`: a node until a signal or a time, and a client that drives one.
 
-use std::{io::IsTerminal as _, num::NonZeroU64, process::ExitCode, sync::Arc, time::Duration};
+use std::{io::IsTerminal as _, num::NonZeroU64, pin::pin, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -26,6 +26,8 @@ use crate::{
 
 /// Time between two lines of progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
+/// How long the last line of a node may take, which nobody needs.
+const SUMMARY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last requests of the node's own load may take before the node stops without them.
 const LOAD_PATIENCE: Duration = Duration::from_secs(5);
 /// Time between two updates of the line on a terminal.
@@ -63,7 +65,8 @@ async fn serve(config: &Config, args: &StartArgs, output: Output) -> anyhow::Res
     tracing::info!("stopping: what waits is committed first");
     stop.cancel();
     let (patience, at) = (config.node.stop_timeout, app.end());
-    match tokio::time::timeout(patience, end(app, driving.as_mut())).await {
+    let mut ending = pin!(end(app, driving.as_mut())); // what it holds would be waited for where it is dropped
+    match tokio::time::timeout(patience, &mut ending).await {
         Ok(ended) => ended,
         Err(_) => give_up(patience, &at, output),
     }
@@ -87,10 +90,13 @@ async fn end(mut app: App, driving: Option<&mut OwnDrive>) -> anyhow::Result<Sto
         None => Ok(()),
     };
     let drained = app.drain().await;
-    let told = summary(&app).await; // AFTER the last block
+    let told = tokio::time::timeout(SUMMARY_PATIENCE, summary(&app)).await; // AFTER the last block
     let stopped = app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
     drained?;
-    tracing::info!("{}", told?);
+    match told {
+        Ok(told) => tracing::info!("{}", told?),
+        Err(_) => tracing::warn!("what the node did is not told: the store did not answer in time"),
+    }
     driven.map(|()| stopped)
 }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use axum::{
     extract::Request,
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderName, StatusCode,
         header::{HOST, ORIGIN},
         uri::Authority,
     },
@@ -19,6 +19,9 @@ use axum::{
 
 use super::error::ApiError;
 
+/// Browsers say in it for whom they ask; nobody has to.
+const FETCHED_BY: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 pub(super) async fn refuse_pages(request: Request, next: Next) -> Response {
     match refusal(request.headers()) {
         None => next.run(request).await,
@@ -27,8 +30,9 @@ pub(super) async fn refuse_pages(request: Request, next: Next) -> Response {
 }
 
 fn refusal(headers: &HeaderMap) -> Option<&'static str> {
-    if headers.contains_key(ORIGIN) {
-        return Some("a web page is not answered: leave the header `Origin` out");
+    let by_a_page = headers.get(FETCHED_BY).is_some_and(|site| site != "none" && site != "same-origin");
+    if by_a_page || headers.contains_key(ORIGIN) {
+        return Some("a web page is not answered: leave the headers `Origin` and `Sec-Fetch-Site` out");
     }
     let host = headers.get(HOST)?; // no browser leaves it out
     let is_ours = Authority::try_from(host.as_bytes()).is_ok_and(|name| is_of_this_machine(name.host()));
@@ -46,7 +50,7 @@ mod tests {
 
     use super::*;
 
-    fn asked(headers: &[(axum::http::HeaderName, &'static str)]) -> Option<&'static str> {
+    fn asked(headers: &[(HeaderName, &'static str)]) -> Option<&'static str> {
         refusal(&headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect())
     }
 
@@ -57,6 +61,8 @@ mod tests {
             assert!(asked(&[(HOST, host), (ORIGIN, "null")]).unwrap().contains("Origin"), "{host}");
         }
         assert_eq!(asked(&[]), None);
+        let fetched = ["none", "same-origin", "cross-site", "same-site"].map(|by| asked(&[(FETCHED_BY, by)]).is_some());
+        assert_eq!(fetched, [false, false, true, true]);
         for host in
             ["evil.example:8080", "localhost.evil.example", "10.0.0.1:8080", "[::2]", "", "a b", "127.0.0.1.evil"]
         {

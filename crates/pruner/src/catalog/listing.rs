@@ -85,6 +85,9 @@ impl Catalog {
         let path = entry.join(MANIFEST);
         match read(&path) {
             Ok(text) => Manifest::decode(id, &text),
+            Err(error) if error.kind() != io::ErrorKind::NotFound && folder::tells_what_is_there(&error) => {
+                Err(CatalogError::DamagedSnapshot { id, what: format!("its manifest is no file: {error}") })
+            }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path)(error)),
             Err(_) if folder::exists(&entry)? => {
                 Err(CatalogError::DamagedSnapshot { id, what: "it has no manifest".to_owned() })

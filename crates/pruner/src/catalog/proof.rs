@@ -4,7 +4,7 @@ use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use state_store::{Backend as _, Disposition, RocksBackend, RocksConfig, View};
+use state_store::{Backend as _, Disposition, RocksBackend, RocksConfig, StoreError, View};
 use state_tree::{Order, RoochLayout};
 
 use super::{CatalogError, CopiedState, Manifest, SnapshotId, failed, folder, hashing};
@@ -163,9 +163,15 @@ fn prove_opened(
     copy.read_back(&roots, depth, steering)?.map_err(damaged)
 }
 
-/// A copy that cannot be read is a damaged snapshot, whatever the store would be called that it was made from.
+/// A copy that cannot be read is a damaged snapshot, whatever the store would be called that it was made from; a folder that
+/// this user may not use, and a copy of a newer program, say nothing against it.
 fn told_as_damage(id: SnapshotId, error: CatalogError) -> CatalogError {
-    let unreadable = |error: &PruneError| matches!(error.disposition(), Disposition::Corrupt | Disposition::Input);
+    let elsewhere = |error: &PruneError| {
+        matches!(error, PruneError::Store(StoreError::Permission { .. } | StoreError::Newer { .. }))
+    };
+    let unreadable = |error: &PruneError| {
+        !elsewhere(error) && matches!(error.disposition(), Disposition::Corrupt | Disposition::Input)
+    };
     if matches!(&error, CatalogError::Prune(error) if unreadable(error)) {
         return CatalogError::DamagedSnapshot { id, what: error.to_string() };
     }
@@ -201,4 +207,19 @@ pub(super) fn compare_files(manifest: &Manifest, store: &Path, control: &Control
     wrong.truncate(LISTED);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     Err(CatalogError::DamagedSnapshot { id, what: format!("{}{rest}", wrong.join("; ")) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_read_of_a_copy_makes_it_a_damaged_one() {
+        let id = SnapshotId::draw(&crate::ManualClock::default());
+        let told = |error: StoreError| told_as_damage(id, PruneError::from(error).into()).code();
+        let refused = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(told(StoreError::Permission { path: "/tmp".into(), source: refused }), "permission");
+        assert_eq!(told(StoreError::Newer { name: "head".to_owned(), version: 3, reads: 2 }), "newer");
+        assert_eq!(told(StoreError::Corrupt("a block".to_owned())), "damaged_snapshot");
+    }
 }
