@@ -355,7 +355,13 @@ fn goes_back(during: During, profile: Profile, depth: u64) {
         }
         held.reached.recv().unwrap();
         rig.chain.run(&mut workload, 3);
-        held.rollback(back(&rig, depth)).unwrap();
+        match held.rollback(back(&rig, depth)) {
+            // A round cannot be paused, so the release may come first, and the next round moves the floor over the order.
+            Err(PruneError::Store(StoreError::Pruned { .. })) if during == During::IncrementalSweep => {
+                assert!(goes(pruner, back(&rig, 1)), "{context}: no floor passes the order below the head");
+            }
+            other => drop(other.unwrap()),
+        }
     }
     rig.chain.archive.forget_after(rig.chain.head());
     let again = back(&rig, 1);
