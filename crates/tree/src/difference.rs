@@ -17,7 +17,7 @@ use crate::{
     error::TreeError,
     hash::{NodeHash, StateRoot},
     layout::NodeLayout,
-    walk::{NodeSource, children_of},
+    walk::{NodeSource, children_of, read_all},
 };
 
 /// Nodes that are read at once.
@@ -68,10 +68,8 @@ fn children(
 ) -> Result<BTreeSet<NodeHash>, TreeError> {
     let (mut all, mut some) = (BTreeSet::new(), Vec::new());
     for batch in nodes.chunks(BATCH) {
-        let (mut waiting, mut failed) = (vec![true; batch.len()], None);
-        source.read(batch, &mut |index, bytes| {
-            let (Some(hash), Some(waits)) = (batch.get(index), waiting.get_mut(index)) else { return };
-            *waits = false;
+        let mut failed = None;
+        read_all(source, batch, &mut |hash, bytes| {
             let read = bytes.ok_or(TreeError::Missing(*hash));
             match read.and_then(|bytes| children_of(layout, hash, bytes, &mut some)) {
                 Ok(()) => all.extend(some.drain(..)),
@@ -80,9 +78,6 @@ fn children(
         })?;
         if let Some(error) = failed {
             return Err(error);
-        }
-        if waiting.contains(&true) {
-            return Err(TreeError::Unanswered { asked: batch.len() });
         }
     }
     Ok(all)

@@ -148,21 +148,11 @@ struct Pass<'a> {
 impl Pass<'_> {
     /// Reads and visits one batch; what the source did not answer for is an error, never a visited node.
     fn batch(&mut self, source: &dyn NodeSource, batch: &[NodeHash]) -> Result<(), TreeError> {
-        let mut waiting = vec![true; batch.len()];
-        let mut answers = 0;
-        source.read(batch, &mut |index, bytes| {
-            answers += 1;
-            let (Some(hash), Some(open)) = (batch.get(index), waiting.get_mut(index)) else {
-                return;
-            };
-            if std::mem::take(open) && matches!(self.state, State::Running) {
+        read_all(source, batch, &mut |hash, bytes| {
+            if matches!(self.state, State::Running) {
                 self.answer(hash, bytes);
             }
-        })?;
-        if answers != batch.len() || waiting.contains(&true) {
-            return Err(TreeError::Unanswered { asked: batch.len() });
-        }
-        Ok(())
+        })
     }
 
     fn answer(&mut self, hash: &NodeHash, bytes: Option<&[u8]>) {
@@ -214,6 +204,31 @@ impl Pass<'_> {
             Walked::Faulty(self.counts)
         }
     }
+}
+
+/// Reads every node of a batch and shows each once.
+///
+/// Errors: a failed read; [`TreeError::Unanswered`] where the source did not answer exactly once for each.
+pub(crate) fn read_all(
+    source: &dyn NodeSource,
+    batch: &[NodeHash],
+    each: &mut dyn FnMut(&NodeHash, Option<&[u8]>),
+) -> Result<(), TreeError> {
+    let mut waiting = vec![true; batch.len()];
+    let mut answers = 0;
+    source.read(batch, &mut |index, bytes| {
+        answers += 1;
+        let (Some(hash), Some(open)) = (batch.get(index), waiting.get_mut(index)) else {
+            return;
+        };
+        if std::mem::take(open) {
+            each(hash, bytes);
+        }
+    })?;
+    if answers != batch.len() || waiting.contains(&true) {
+        return Err(TreeError::Unanswered { asked: batch.len() });
+    }
+    Ok(())
 }
 
 /// Appends the children of a node that was read, if it is the one of its hash.
