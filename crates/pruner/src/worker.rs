@@ -30,7 +30,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use state_store::{Reserve, Room, Store, StoreError};
+use state_store::{Reserve, Room, Store};
 use state_tree::{NodeLayout, Order};
 
 use crate::{
@@ -43,7 +43,7 @@ use crate::{
     metrics,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
-    records::{self, Records},
+    records::Records,
     recovery::{ErrorRecoveryManager, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
@@ -151,10 +151,6 @@ impl Pruner {
         config: PrunerConfig,
         policy: Arc<dyn RetentionPolicy>,
     ) -> Result<Self, PruneError> {
-        // What cannot be read now is looked at again before anything begins.
-        if let Err(error @ PruneError::Store(StoreError::Newer { .. })) = records::refuse_newer(&*parts.records) {
-            return Err(error); // BEFORE any write (C17)
-        }
         metrics::describe();
         let snapshot_parts = SnapshotParts {
             store: Arc::clone(&parts.store),
@@ -173,7 +169,7 @@ impl Pruner {
             Some(config.recovery),
         ));
         let recalling = Recalling { parts: &parts, config: &config, snapshots: &snapshots, recovery: &recovery };
-        let recalled = recalling.recall(0);
+        let recalled = recalling.recall(0)?;
         let (coordinator, new_ledger) = recalling.coordinate(&recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use state_store::StoreError;
 use tokio::runtime::Runtime;
 
 use super::{Inner, PrunerParts, left::TakeUp, steady::wait_after, switch::SwitchedOff};
@@ -59,20 +60,23 @@ pub(super) struct Recalling<'a> {
 
 impl Recalling<'_> {
     /// Reads the records. A failure that may pass is told to recovery as the first or a later one of a row.
-    pub(super) fn recall(self, failures: u32) -> Recalled {
+    ///
+    /// Errors: a record that a newer program wrote.
+    pub(super) fn recall(self, failures: u32) -> Result<Recalled, PruneError> {
         match self.read() {
-            Ok(recalled) => recalled,
+            Err(error @ PruneError::Store(StoreError::Newer { .. })) => Err(error),
+            Ok(recalled) => Ok(recalled),
             Err(error) => {
                 if may_pass(&error) {
                     self.recovery.unread(failures + 1, &error, wait_after(failures + 1));
                 }
-                Recalled::unread(&error)
+                Ok(Recalled::unread(&error))
             }
         }
     }
 
     fn read(self) -> Result<Recalled, PruneError> {
-        records::refuse_newer(&*self.parts.records)?;
+        records::refuse_newer(&*self.parts.records)?; // BEFORE any write (C17)
         self.recovery.initialize_or_tell()?;
         if self.config.incremental.is_none() {
             self.recovery.no_longer_runs(PrunePhase::IncrementalSweep);
@@ -141,7 +145,7 @@ impl Inner {
     /// at the start.
     pub(super) fn recall_again(self: &Arc<Self>, control: Arc<Control>, runtime: &Runtime) {
         let failures = self.shared.lock().left.failures();
-        let recalled = self.recalling().recall(failures);
+        let recalled = self.recalling().recall(failures).unwrap_or_else(|newer| Recalled::unread(&newer));
         if recalled.unread.is_some() {
             let now = self.parts.clock.monotonic();
             let mut shared = self.shared.lock();
