@@ -166,14 +166,16 @@ mod armed {
 
         /// Fails this call on files of this kind after so many have passed.
         pub fn inject(&self, kind: &str, call: FileCall, passing: u64, lasting: Lasting) {
-            let asked = (kind.to_owned(), call);
-            self.0.state.lock().fault = Some(Fault { asked, passing, lasting, error: Errno::IO });
+            self.fail(Fault { asked: (kind.to_owned(), call), passing, lasting, error: Errno::IO });
         }
 
         /// The same with the error of a device that is full.
         pub fn fill(&self, kind: &str, call: FileCall, passing: u64, lasting: Lasting) {
-            let asked = (kind.to_owned(), call);
-            self.0.state.lock().fault = Some(Fault { asked, passing, lasting, error: Errno::NOSPC });
+            self.fail(Fault { asked: (kind.to_owned(), call), passing, lasting, error: Errno::NOSPC });
+        }
+
+        fn fail(&self, fault: Fault) {
+            self.0.state.lock().fault = Some(fault);
         }
 
         /// Fails nothing any more.
