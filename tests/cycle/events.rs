@@ -184,16 +184,8 @@ fn what_is_kept_and_why_it_is_not_any_more_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let events = journal(&rig, dir.path());
     let keep = |last| Some(KeepPolicy::last(NonZeroU64::new(last).unwrap()));
-    let retention = |keep| {
-        LiveRetention::new(RetentionParts {
-            store: Arc::clone(&rig.chain.store),
-            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-            keep,
-            floor_rows: None,
-            events: Arc::clone(&events) as _,
-        })
-    };
+    let retention =
+        |keep| LiveRetention::new(RetentionParts { events: Arc::clone(&events) as _, ..rig.retention_parts(keep) });
     let policy = retention(keep(10));
     let pin = |name: &str, order, ttl| NewPin {
         name: name.to_owned(),

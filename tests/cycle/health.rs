@@ -8,8 +8,7 @@ use std::{
 };
 
 use state_pruner::{
-    Command, KeepPolicy, NewPin, PruneError, Pruner, PrunerConfig, Reason, Reply, RetentionParts, StoreRecords,
-    Verdict,
+    Command, KeepPolicy, NewPin, PruneError, Pruner, PrunerConfig, Reason, Reply, Verdict,
     offline::{CycleDue, HealthRequest, health_of_opened},
     phase::PrunePhase,
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
@@ -77,14 +76,7 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     cycle(&rig);
     rig.chain.grow(Profile::Uniform, 118, 6);
     let store = || Arc::clone(&rig.chain.store);
-    let retention = state_pruner::LiveRetention::new(RetentionParts {
-        store: store(),
-        records: Arc::new(StoreRecords(store())),
-        clock: Arc::clone(&rig.clock) as _,
-        keep: None,
-        floor_rows: None,
-        events: Arc::new(state_pruner::events::NoEvents),
-    });
+    let retention = state_pruner::LiveRetention::new(rig.retention_parts(None));
     let pin = NewPin { name: "audit".to_owned(), owner: "me".to_owned(), order: rig.chain.head(), ttl: None };
     retention.add_pin(pin).unwrap();
     let days = |days: u64| days * 24 * 3_600_000;

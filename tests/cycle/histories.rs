@@ -19,8 +19,7 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Clock, Control, KeepPolicy, LiveRetention, NewPin, PruneError, RetentionParts, StoreRecords, cycle::CycleEnv,
-    events::NoEvents, snapshot::RetentionPolicy as _,
+    Control, KeepPolicy, LiveRetention, NewPin, PruneError, cycle::CycleEnv, snapshot::RetentionPolicy as _,
 };
 use state_store::{Batch, CrashTail, Durability, Fault, FaultyBackend, Pin, StoreConfig, StoreError};
 use state_tests::{
@@ -79,14 +78,7 @@ struct Seen {
 
 /// The policy that a chain is swept under from now on.
 pub(crate) fn keep_by(swept: &mut Swept, keep: KeepPolicy) -> Arc<LiveRetention> {
-    let policy = Arc::new(LiveRetention::new(RetentionParts {
-        store: Arc::clone(&swept.rig.chain.store),
-        records: Arc::new(StoreRecords(Arc::clone(&swept.rig.chain.store))),
-        clock: Arc::clone(&swept.rig.clock) as Arc<dyn Clock>,
-        keep: Some(keep),
-        floor_rows: None,
-        events: Arc::new(NoEvents),
-    }));
+    let policy = Arc::new(LiveRetention::new(swept.rig.retention_parts(Some(keep))));
     swept.policy = Some(Arc::clone(&policy) as _);
     swept.plan.keep_last = keep.last;
     swept.env = swept.env_of(&swept.plan, &Hooks::none());

@@ -13,9 +13,8 @@ use parking_lot::Mutex;
 use state_pruner::{
     Asked, Bound, Clock, Explanation, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin,
     NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState,
-    RetentionParts, Standing, StoreRecords, Trigger, TriggerState, Verdict, WaitsFor, Why,
+    Standing, StoreRecords, Trigger, TriggerState, Verdict, WaitsFor, Why,
     cycle::{CycleEnv, Finished},
-    events::NoEvents,
     incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
     offline::StoreLayout,
     snapshot::RetentionPolicy,
@@ -46,14 +45,7 @@ fn every(last: u64, every: u64) -> KeepPolicy {
 
 /// The policy of a rig, as a process finds it when it starts.
 fn policy(rig: &Rig, keep: KeepPolicy) -> Arc<LiveRetention> {
-    Arc::new(LiveRetention::new(RetentionParts {
-        store: Arc::clone(&rig.chain.store),
-        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        keep: Some(keep),
-        floor_rows: None,
-        events: Arc::new(NoEvents),
-    }))
+    Arc::new(LiveRetention::new(rig.retention_parts(Some(keep))))
 }
 
 /// Time passes, by both clocks.
@@ -202,14 +194,7 @@ fn what_is_kept_is_told_while_the_floor_moves() {
 fn a_long_lived_reader_is_named_and_bounded() {
     for then in [OldReaders::Report, OldReaders::LetGo] {
         let rig = grown(30);
-        let kept = LiveRetention::new(RetentionParts {
-            store: Arc::clone(&rig.chain.store),
-            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-            keep: Some(keep(5)),
-            floor_rows: None,
-            events: Arc::new(NoEvents),
-        });
+        let kept = LiveRetention::new(rig.retention_parts(Some(keep(5))));
         let limit = ReaderLimit { max_age: Some(Duration::from_secs(60)), then };
         let kept = Arc::new(kept.limiting_readers(limit));
         let [old, new] = [13, 29].map(|at| rig.chain.store.pin(order(at), &format!("export {at}")).unwrap());
@@ -259,14 +244,7 @@ fn a_long_lived_reader_is_named_and_bounded() {
 #[test]
 fn a_reader_of_a_retained_order_is_never_too_old_and_its_time_begins_when_that_leaves() {
     let rig = grown(30);
-    let parts = RetentionParts {
-        store: Arc::clone(&rig.chain.store),
-        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        keep: Some(every(5, 10)),
-        floor_rows: None,
-        events: Arc::new(NoEvents),
-    };
+    let parts = rig.retention_parts(Some(every(5, 10)));
     let limit = ReaderLimit { max_age: Some(Duration::from_secs(60)), then: OldReaders::LetGo };
     let kept = LiveRetention::new(parts).limiting_readers(limit);
     kept.add_pin(pin("audit", 13, None)).unwrap();
@@ -541,14 +519,7 @@ fn clock_jump_between_any_two_slices() {
 fn disabling_and_enabling_in_each_phase() {
     at_each_moment(every(5, 10), |rig, context| {
         let (floor, before) = (rig.chain.floor(), readable(&rig));
-        let idle = LiveRetention::new(RetentionParts {
-            store: Arc::clone(&rig.chain.store),
-            records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-            clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-            keep: None,
-            floor_rows: None,
-            events: Arc::new(NoEvents),
-        });
+        let idle = LiveRetention::new(rig.retention_parts(None));
         idle.add_pin(pin("audit", 41, None)).unwrap();
         rig.chain.grow(Profile::Tables, 68, 20);
         idle.advance().unwrap();

@@ -18,9 +18,8 @@ use std::{
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Clock, Command, Ended, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, Reply, RetentionParts,
-    StoreRecords, Trigger, TriggerState,
-    events::NoEvents,
+    Command, Ended, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, Reply, StoreRecords, Trigger,
+    TriggerState,
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
     snapshot::RetentionPolicy,
@@ -39,14 +38,7 @@ use crate::books;
 const KEEP: NonZeroU64 = NonZeroU64::new(5).unwrap();
 
 fn retention(rig: &Rig) -> LiveRetention {
-    LiveRetention::new(RetentionParts {
-        store: Arc::clone(&rig.chain.store),
-        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        keep: Some(KeepPolicy::last(KEEP)),
-        floor_rows: None,
-        events: Arc::new(NoEvents),
-    })
+    LiveRetention::new(rig.retention_parts(Some(KeepPolicy::last(KEEP))))
 }
 
 /// Starts a pruner that has reason for a cycle when asked, when counts need one, and when one is owed.

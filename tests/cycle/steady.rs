@@ -15,8 +15,7 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, KeepPolicy, LiveRetention,
-    Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, RetentionParts, StoreRecords, Verdict, assess,
-    events::NoEvents, incremental::RoundEnd,
+    Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
 use state_store::{Batch, CrashTail, Fault, StoreConfig, record};
 use state_tests::{
@@ -404,14 +403,7 @@ enum Next {
 
 /// A pruner that sweeps each order under a policy of orders and time.
 fn under_policy(rig: &Rig, keep: KeepPolicy) -> Pruner {
-    let policy = LiveRetention::new(RetentionParts {
-        store: Arc::clone(&rig.chain.store),
-        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        keep: Some(keep),
-        floor_rows: None,
-        events: Arc::new(NoEvents),
-    });
+    let policy = LiveRetention::new(rig.retention_parts(Some(keep)));
     let config = PrunerConfig { incremental: each_order(), ..rig.plan(keep.last.get()).pruner() };
     Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::new(policy)).unwrap()
 }

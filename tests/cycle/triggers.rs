@@ -13,9 +13,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Ended, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
-    Reply, RetentionParts, Run, Share, StoreRecords, SweepChoice, Trigger, TriggerConfig, TriggerState,
-    events::NoEvents, mark::MarkChoice, recovery::RecoveryConfig, snapshot::NodeFacts,
+    Command, Ended, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply,
+    Run, Share, SweepChoice, Trigger, TriggerConfig, TriggerState, mark::MarkChoice, recovery::RecoveryConfig,
+    snapshot::NodeFacts,
 };
 use state_store::{CrashTail, Durability, Fault};
 use state_tests::{
@@ -551,14 +551,7 @@ fn the_first_slice_after_restart_obeys_its_limits() {
 
 /// Keeps the last five orders, order 3 by a pin and everything from order 20 on for a consumer, both for an hour.
 fn held_for_an_hour(rig: &Rig) -> Arc<LiveRetention> {
-    let policy = LiveRetention::new(RetentionParts {
-        store: Arc::clone(&rig.chain.store),
-        records: Arc::new(StoreRecords(Arc::clone(&rig.chain.store))),
-        clock: Arc::clone(&rig.clock) as Arc<dyn Clock>,
-        keep: Some(KeepPolicy::last(NonZeroU64::new(5).unwrap())),
-        floor_rows: None,
-        events: Arc::new(NoEvents),
-    });
+    let policy = LiveRetention::new(rig.retention_parts(Some(KeepPolicy::last(NonZeroU64::new(5).unwrap()))));
     let hour = Some(Duration::from_secs(3600));
     let pin = NewPin { name: "audit".to_owned(), owner: "a test".to_owned(), order: Order::new(3), ttl: hour };
     policy.add_pin(pin).unwrap();

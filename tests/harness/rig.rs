@@ -7,8 +7,8 @@ use std::{
 };
 
 use state_pruner::{
-    Clock, CycleConfig, IncrementalConfig, LiveWindow, ManualClock, PruneError, PrunerConfig, PrunerParts, Records,
-    StoreRecords, SweepChoice, Trigger, TriggerConfig,
+    Clock, CycleConfig, IncrementalConfig, KeepPolicy, LiveWindow, ManualClock, PruneError, PrunerConfig, PrunerParts,
+    Records, RetentionParts, StoreRecords, SweepChoice, Trigger, TriggerConfig,
     cycle::{self, CycleEnv, CycleOrder, Finished},
     events::NoEvents,
     mark::MarkChoice,
@@ -340,6 +340,18 @@ impl Rig {
             records: hooks.over(records),
             clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
             facts: None,
+            floor_rows: None,
+            events: Arc::new(NoEvents),
+        }
+    }
+
+    /// What the policy of a node works with, under a rule or none.
+    pub fn retention_parts(&self, keep: Option<KeepPolicy>) -> RetentionParts {
+        RetentionParts {
+            store: Arc::clone(&self.chain.store),
+            records: Arc::new(StoreRecords(Arc::clone(&self.chain.store))),
+            clock: Arc::clone(&self.clock) as Arc<dyn Clock>,
+            keep,
             floor_rows: None,
             events: Arc::new(NoEvents),
         }
