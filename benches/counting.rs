@@ -4,6 +4,9 @@
 //!     ./scripts/bench --bench counting -- [--profile uniform|hot|tables] [--objects N] [--commits N]
 //!     [--logged]
 //!
+//! Beside the store that counts a thread takes into its index what each commit did, as the worker of a node does; waking it is
+//! part of the commit's time.
+//!
 //! A commit costs more the fuller the memtable is, and the two stores do not empty theirs at one moment: the default is long
 //! enough for four of them. Time is that of whole commits, update of the tree included; that of the committing thread on a processor is told beside
 //! it, for on a busy machine it alone compares. Bytes are those of the rows as they are written, before
@@ -15,6 +18,11 @@
 use std::{
     path::Path,
     process::ExitCode,
+    sync::{
+        Arc,
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
+    thread::{JoinHandle, spawn},
     time::{Duration, Instant},
 };
 
@@ -34,6 +42,26 @@ struct Side {
     workload: Workload,
     commits: Vec<Duration>,
     processor: Vec<Duration>,
+    beside: Option<Beside>,
+}
+
+/// What a node's worker does beside commits.
+struct Beside {
+    wake: SyncSender<()>,
+    _thread: JoinHandle<()>,
+}
+
+impl Beside {
+    fn of(store: &Arc<Store>) -> Self {
+        let ((wake, woken), store) = (sync_channel(1), Arc::clone(store));
+        Self { wake, _thread: spawn(move || woken.into_iter().for_each(|()| store.catch_up())) }
+    }
+
+    fn committed(&self) {
+        match self.wake.try_send(()) {
+            Ok(()) | Err(TrySendError::Full(()) | TrySendError::Disconnected(())) => {}
+        }
+    }
 }
 
 impl Side {
@@ -43,13 +71,15 @@ impl Side {
         while let Some(changes) = workload.fill() {
             chain.commit(&changes);
         }
-        Self { chain, workload, commits: Vec::new(), processor: Vec::new() }
+        let beside = config.journal.then(|| Beside::of(&chain.store));
+        Self { chain, workload, commits: Vec::new(), processor: Vec::new(), beside }
     }
 
     fn step(&mut self) -> Result<(), Error> {
         let changes = self.workload.changes(CHANGES);
         let (start, busy) = (Instant::now(), thread_on_processor()?);
         self.chain.commit(&changes);
+        self.beside.iter().for_each(Beside::committed);
         self.commits.push(start.elapsed());
         self.processor.push(thread_on_processor()? - busy);
         Ok(())

@@ -222,6 +222,7 @@ impl Pruner {
             let idle = shared.running.is_none() && shared.steady.control.is_none();
             let sweeps = shared.steady.look(shared.head, outside.now).is_ok() && outside.lets_rounds_begin();
             let is_left = shared.is_left(&outside).is_ok();
+            let sweeps = sweeps || self.inner.spares_the_next();
             idle && (look.begin.is_some() || sweeps || is_left || news || shared.coordinator.wants_disk(outside.now))
         };
         if due {
@@ -279,6 +280,11 @@ impl Observer for Watch {
 }
 
 impl Inner {
+    /// Whether the worker takes something into the index that the next commit would have to.
+    fn spares_the_next(&self) -> bool {
+        self.config.incremental.is_some() && self.parts.store.is_behind()
+    }
+
     fn due_after(&self) -> u64 {
         self.config.every_orders.get()
     }

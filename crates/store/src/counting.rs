@@ -15,13 +15,13 @@
 //! The gate also counts what is stored, as far as it can be told: nodes that commits put and that were not there, less those
 //! that the sweep deletes. Two moments between which no cycle deletes bound from above by how many nodes the store has grown.
 //!
-//! Costs: a commit adds one batched read, of the lowest nodes that it creates, under the gate; where some of those are stored
-//! already, one more of the nodes above them; where the marks have no room in memory, one of marks.
+//! Costs: those of [`crate::standing`], under the gate, and a row of the journal; the index is brought up to date later
+//! ([`crate::queue`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Order, Questions, Standing, count};
+use state_tree::{Counted, Delta, NodeHash, Order};
 
 use crate::{
     backend::{Batch, View},
@@ -29,10 +29,12 @@ use crate::{
     error::StoreError,
     journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
-    many::{self, Marked, Marks},
+    many::{self, Marks},
     pending::Pending,
+    queue::{Entry, Queue},
     record::{self, Record},
     schema::Table,
+    standing::{Judged, Memory},
     store::StoreConfig,
 };
 
@@ -122,7 +124,7 @@ pub(crate) struct Counting {
     /// Why it is not exact any more, if it was.
     pub(crate) lost: Option<CountsLost>,
     /// Nothing until it was read from the journal.
-    pub(crate) pending: Option<Pending>,
+    pub(crate) pending: Option<Queue>,
     /// Grows whenever entries are settled from outside the sweep of them: work on those is void.
     pub(crate) settled: u64,
     /// The most nodes the index may hold.
@@ -148,18 +150,9 @@ pub(crate) struct Plan<'a> {
 
 impl Plan<'_> {
     /// Whether it builds on an older state than the newest.
-    fn is_fork(&self) -> bool {
+    pub(crate) fn is_fork(&self) -> bool {
         self.base.is_some() && self.base < self.head
     }
-}
-
-/// What the entries of the journal are to the state that a commit builds on.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Entries {
-    /// It lacks what they name.
-    Trusted,
-    /// It may have it.
-    OfAnother,
 }
 
 /// What counting adds to a commit.
@@ -167,14 +160,9 @@ pub(crate) struct Booked {
     pub(crate) rows: Batch,
     mode: Mode,
     many: BTreeSet<NodeHash>,
-    expiring: Expiring,
+    /// Of a commit that is journalled.
+    entry: Option<Entry>,
     stored: StoredRecord,
-}
-
-/// What the rules say of a commit, and how many of its nodes are stored already.
-struct Judged {
-    counted: Counted,
-    present: u64,
 }
 
 impl Counting {
@@ -198,7 +186,7 @@ impl Counting {
     }
 
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet.
-    pub(crate) fn book(&self, view: &dyn View, plan: &Plan<'_>) -> Result<Booked, StoreError> {
+    pub(crate) fn book(&mut self, view: &dyn View, plan: &Plan<'_>) -> Result<Booked, StoreError> {
         let mut rows = Batch::new();
         let mode = self.mode_of(plan);
         match mode {
@@ -206,17 +194,21 @@ impl Counting {
             Mode::Off if mode != self.mode => CountsRecord::lose(&mut rows, self.lost_by(plan))?,
             Mode::Exact(_) | Mode::Blind | Mode::Off => {}
         }
-        let Judged { counted, present } = self.judge(view, plan, mode)?;
+        let known = Memory { marks: &self.marks, index: self.pending.as_mut().map(|queue| &*queue.index()) };
+        let Judged { counted, present } = known.judge(view, plan, mode)?;
         let Counted { many, expiring, .. } = counted;
         let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
         new.for_each(|fingerprint| many::put(&mut rows, fingerprint, self.marks.mark_of(plan.order)));
-        if self.journal {
-            let row = JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring);
-            rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(&row)?);
+        let row = self.journal.then(|| JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring));
+        if let Some(row) = &row {
+            rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(row)?);
         }
         let stored = self.stored_after(plan, present);
         stored.put(&mut rows)?;
-        Ok(Booked { rows, mode, many, expiring, stored })
+        let lost = [expiring.stale, expiring.dropped].concat();
+        let (order, timestamp_ms) = (plan.order, plan.timestamp_ms);
+        let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost });
+        Ok(Booked { rows, mode, many, entry, stored })
     }
 
     /// Why this commit ends exact counting.
@@ -244,40 +236,10 @@ impl Counting {
         }
     }
 
-    fn judge(&self, view: &dyn View, plan: &Plan<'_>, mode: Mode) -> Result<Judged, StoreError> {
-        let none = Counted { many: BTreeSet::new(), expiring: Expiring::default(), cancelled: BTreeMap::new() };
-        match mode {
-            Mode::Off => Ok(Judged { counted: none, present: 0 }),
-            Mode::Exact(_) if plan.is_fork() => {
-                let Judged { counted, present } = self.count(view, plan.delta, (mode, Entries::OfAnother))?;
-                // What its base lost is judged by marks that a cycle which traces this state takes away.
-                Ok(Judged { counted: Counted { many: counted.many, ..none }, present })
-            }
-            Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
-        }
-    }
-
     /// While a cycle works, a node that is there may be one that it deletes, and comes back only once.
     fn stored_after(&self, plan: &Plan<'_>, present: u64) -> StoredRecord {
         let absent = (plan.delta.created.len() as u64).saturating_sub(present);
         StoredRecord { nodes: self.stored.nodes.saturating_add(absent.max(plan.recorded)) }
-    }
-
-    fn count(&self, view: &dyn View, delta: &Delta, (mode, entries): (Mode, Entries)) -> Result<Judged, StoreError> {
-        let index = self.pending.as_ref();
-        let marked = match mode {
-            Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
-            Mode::Blind | Mode::Off => Marked::All,
-        };
-        let standing = |hash: &NodeHash| match index.and_then(|index| index.order(hash)) {
-            Some(_) if entries == Entries::OfAnother => Some(Standing::Present), // so it is marked
-            Some(order) if !marked.contains(hash) => Some(Standing::Pending(order)),
-            Some(_) => Some(Standing::Present),
-            None => marked.is_known(hash).then_some(Standing::Present),
-        };
-        let stored = Presence::of(delta).read(view, &standing)?;
-        let present = stored.len() as u64;
-        Ok(Judged { counted: count(delta, &Answers { marked, stored }), present })
     }
 
     /// Takes over what a written commit says.
@@ -289,103 +251,16 @@ impl Counting {
         (self.mode, self.stored) = (booked.mode, booked.stored);
         self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
         if began {
-            self.pending = Some(Pending::new(self.limit));
+            self.pending = Some(Queue::of(Pending::new(self.limit)));
         }
         if self.mode == Mode::Off {
             self.pending = None;
         }
-        let Some(pending) = &mut self.pending else { return };
+        let Some(queue) = &mut self.pending else { return };
         if plan.is_fork() {
-            pending.give_up();
+            queue.index().give_up();
             self.settled += 1;
         }
-        plan.delta.created.keys().for_each(|hash| pending.forget(hash.fingerprint())); // S21
-        let Expiring { stale, dropped } = &booked.expiring;
-        pending.insert(plan.order, Some(plan.timestamp_ms), stale.iter().chain(dropped));
-    }
-}
-
-/// The fingerprints whose marks the rules ask for, where marks have to be read.
-fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
-    let Questions { counts, standings } = Questions::of(delta);
-    let is_pending = |hash: &&NodeHash| index.is_some_and(|index| index.order(hash).is_some());
-    counts.iter().chain(standings.iter().filter(is_pending)).map(NodeHash::fingerprint).collect()
-}
-
-/// Which created nodes are stored, or may be, and what they are.
-///
-/// Only nodes with nothing created below are looked at at first, which in most commits are the changed leaves: above one that is
-/// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
-/// keys, settles those first. The rest is read together. What is known to be marked, or waits to go, is not read: it is stored, or
-/// taken for it, which only renews a mark.
-struct Presence<'a> {
-    created: &'a BTreeMap<NodeHash, Created>,
-    stored: BTreeMap<NodeHash, Standing>,
-}
-
-impl<'a> Presence<'a> {
-    fn of(delta: &'a Delta) -> Self {
-        Self { created: &delta.created, stored: BTreeMap::new() }
-    }
-
-    /// Two batched reads at most; `standing` is what is known without.
-    fn read(
-        mut self,
-        view: &dyn View,
-        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
-    ) -> Result<BTreeMap<NodeHash, Standing>, StoreError> {
-        let most = self.created.len();
-        let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        for (hash, created) in self.created {
-            match created.lowest.filter(|lowest| self.created.contains_key(lowest)) {
-                Some(below) => above.push((hash, below)),
-                None => lowest.push(hash),
-            }
-        }
-        self.ask(view, lowest, standing)?;
-        if !self.stored.is_empty() {
-            let doubtful = above.into_iter().filter(|(_, lowest)| self.stored.contains_key(lowest));
-            let doubtful = doubtful.map(|(hash, _)| hash).collect();
-            self.ask(view, doubtful, standing)?;
-        }
-        Ok(self.stored)
-    }
-
-    fn ask(
-        &mut self,
-        view: &dyn View,
-        hashes: Vec<&'a NodeHash>,
-        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
-    ) -> Result<(), StoreError> {
-        let stored = &mut self.stored;
-        let mut asked = Vec::with_capacity(hashes.len());
-        for hash in hashes {
-            match standing(hash) {
-                Some(standing) => drop(stored.insert(*hash, standing)),
-                None => asked.push(*hash),
-            }
-        }
-        if asked.is_empty() {
-            return Ok(());
-        }
-        view.nodes(&asked, &mut |index, bytes| {
-            stored.extend(asked.get(index).filter(|_| bytes.is_some()).map(|hash| (*hash, Standing::Present)));
-        })
-    }
-}
-
-/// What is known for one commit.
-struct Answers<'a> {
-    marked: Marked<'a>,
-    stored: BTreeMap<NodeHash, Standing>,
-}
-
-impl Known for Answers<'_> {
-    fn is_many(&self, hash: &NodeHash) -> bool {
-        self.marked.contains(hash)
-    }
-
-    fn standing(&self, hash: &NodeHash) -> Standing {
-        self.stored.get(hash).copied().map_or(Standing::Absent, |standing| standing)
+        booked.entry.into_iter().for_each(|entry| queue.push(entry));
     }
 }

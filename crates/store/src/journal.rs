@@ -7,8 +7,6 @@
 //! order has fallen to the cutoff, unless a later commit created it again ([`crate::pending`]).
 //! Costs: 8 bytes per created hash, 32 per stale node or dropped root, 8 per commit.
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
 use state_tree::{Delta, Expiring, NodeHash, Order};
 
@@ -57,7 +55,7 @@ impl Record for JournalRecord {
 
 impl JournalRecord {
     pub(crate) fn new(timestamp_ms: u64, delta: &Delta, expiring: &Expiring) -> Self {
-        let raw = |hashes: &BTreeSet<NodeHash>| hashes.iter().map(|hash| *hash.as_bytes()).collect();
+        let raw = |hashes: &[NodeHash]| hashes.iter().map(|hash| *hash.as_bytes()).collect();
         Self {
             timestamp_ms,
             created: delta.created.keys().map(NodeHash::fingerprint).collect(),

@@ -22,10 +22,12 @@ mod many;
 mod pending;
 mod permit;
 mod point;
+mod queue;
 pub mod record;
 mod reserve;
 mod rows;
 mod schema;
+mod standing;
 mod store;
 
 #[cfg(any(test, feature = "test-util"))]

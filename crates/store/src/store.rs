@@ -38,6 +38,7 @@ use crate::{
     lost::CountsLost,
     permit::{Fence, Permit},
     point::{Point, reached},
+    queue::Queue,
     reserve::Reserve,
     rows,
 };
@@ -131,6 +132,8 @@ struct Seen {
     settled: AtomicU64,
     /// As [`Counting::stored`].
     stored: AtomicU64,
+    /// Whether a commit has told what is not in the index yet. It may be there already.
+    queued: AtomicBool,
 }
 
 impl std::fmt::Debug for Store {
@@ -219,12 +222,13 @@ impl Store {
 
     /// Call after each change of what the gate guards.
     fn note(&self, counting: &Counting) {
-        let Seen { counts_settled, lost, indexed, settled, stored } = &self.seen;
+        let Seen { counts_settled, lost, indexed, settled, stored, queued } = &self.seen;
         *lost.lock() = counting.lost;
         counts_settled.store(counting.mode.is_settled(), Ordering::Release);
         indexed.store(counting.pending.is_some(), Ordering::Release);
         settled.store(counting.settled, Ordering::Release);
         stored.store(counting.stored.nodes, Ordering::Release);
+        queued.store(counting.pending.as_ref().is_some_and(Queue::is_waiting), Ordering::Release);
     }
 
     /// Nodes that commits put and that were not stored, at most, less those that the sweep of the journal deleted: between

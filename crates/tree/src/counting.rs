@@ -66,12 +66,25 @@ impl Questions {
 }
 
 /// Nodes that may be deleted once the order of their commit has fallen to the cutoff, unless they are *many* by then.
+/// Both are sorted, each hash once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expiring {
     /// Nodes that lost their last place, each for itself.
-    pub stale: BTreeSet<NodeHash>,
+    pub stale: Vec<NodeHash>,
     /// Roots of trees that lost their last place, each with everything below it.
-    pub dropped: BTreeSet<NodeHash>,
+    pub dropped: Vec<NodeHash>,
+}
+
+impl Expiring {
+    /// Takes over what others name, too.
+    pub fn extend(&mut self, others: Self) {
+        let Self { stale, dropped } = self;
+        for (all, more) in [(stale, others.stale), (dropped, others.dropped)] {
+            all.extend(more);
+            all.sort(); // two sorted runs are merged
+            all.dedup();
+        }
+    }
 }
 
 /// What belongs in the batch of a commit beside its nodes (I9).
@@ -176,7 +189,7 @@ impl Counting<'_> {
         let stale = lost.iter().map(|(hash, _)| *hash).filter(|hash| !self.many.contains(hash)).collect();
         let mut drops = Places::new();
         if self.delta.dropped.is_empty() {
-            return Expiring { stale, dropped: BTreeSet::new() };
+            return Expiring { stale, dropped: Vec::new() };
         }
         let shared = self.shared_places();
         for dropped in self.delta.dropped.iter().filter(|dropped| !is_below(&shared, dropped)) {
@@ -264,7 +277,7 @@ mod tests {
     fn a_mark_of_this_commit_keeps_a_node_out_of_its_entry() {
         let counted = count(&delta(), &Told { many: vec![hash(2)], standing: Standing::Absent });
         assert_eq!(counted.many, [hash(3)].into());
-        assert_eq!(counted.expiring, Expiring { stale: [hash(1)].into(), dropped: BTreeSet::new() });
+        assert_eq!(counted.expiring, Expiring { stale: vec![hash(1)], dropped: Vec::new() });
         let alone = count(&delta(), &Told { many: Vec::new(), standing: Standing::Pending(Order::new(4)) });
         let expiring = Expiring { stale: [1, 2, 3].map(hash).into(), dropped: [hash(7)].into() };
         assert_eq!(alone, Counted { many: BTreeSet::new(), expiring, cancelled: [(hash(9), Order::new(4))].into() });

@@ -113,13 +113,8 @@ pub struct Taken {
 impl Expiry {
     /// All of some entries.
     pub fn new(entries: &Expiring) -> Self {
-        let list = |hashes: &BTreeSet<NodeHash>| hashes.iter().copied().collect();
-        Self {
-            alone: list(&entries.stale),
-            trees: list(&entries.dropped),
-            named: entries.dropped.len(),
-            resumed: false,
-        }
+        let Expiring { stale, dropped } = entries.clone();
+        Self { alone: stale, named: dropped.len(), trees: dropped, resumed: false }
     }
 
     /// What was left of the same entries, or nothing if it cannot have been.

@@ -125,6 +125,7 @@ impl Inner {
         self.prepare(&mut steady);
         loop {
             self.tell_untold();
+            self.parts.store.catch_up();
             match self.next() {
                 Next::TakeUp(how, control) => self.take_up((how, control), &runtime),
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),

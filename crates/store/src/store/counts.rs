@@ -1,5 +1,8 @@
 //! What is known of the counts of commits: whether they are settled, what waits, how much is marked.
 
+use std::sync::atomic::Ordering;
+
+use parking_lot::MutexGuard;
 use state_tree::{NodeHash, Order};
 
 use super::Store;
@@ -10,6 +13,7 @@ use crate::{
     pending::{Lag, Pending, PendingCounts},
     permit::Permit,
     point::{Point, reached},
+    queue::Queue,
 };
 
 /// What takes a node that no retained state has, as far as commits were counted.
@@ -25,19 +29,23 @@ pub enum Waits {
     LostIn(Order, Lag),
 }
 
+/// Nodes that are taken into the index in one stay under the gate, about.
+const INDEXED_AT_ONCE: usize = 4096;
+
 impl Store {
     /// What takes a node if no retained state has it. May wait for a commit.
     ///
     /// Errors: a failed read of its mark.
     pub fn waits(&self, hash: &NodeHash) -> Result<Waits, StoreError> {
         let (floor, mut gate) = (self.look(|chain| chain.floor_time())?, self.gate.lock());
-        let Counting { mode, pending: Some(pending), marks, .. } = &mut *gate else { return Ok(Waits::Unknown) };
+        let Counting { mode, pending: Some(queue), marks, .. } = &mut *gate else { return Ok(Waits::Unknown) };
         if !mode.is_settled() {
             return Ok(Waits::Unknown);
         }
         if marks.ask(&*self.view()?, || [hash.fingerprint()].into())?.contains(hash) {
             return Ok(Waits::Shared);
         }
+        let pending = queue.index();
         let lag = floor.map_or_else(Lag::default, |(floor, timestamp_ms)| pending.lag(floor, timestamp_ms));
         Ok(pending.order(hash).map_or(Waits::Unlisted, |order| Waits::LostIn(order, lag)))
     }
@@ -61,7 +69,7 @@ impl Store {
         self.backend().write(&batch, Durability::Logged)?;
         reached(Point::CountsConfirmed);
         if gate.mode == Mode::Blind {
-            gate.pending = Some(Pending::new(gate.limit)); // what was counted blindly names nothing
+            gate.pending = Some(Queue::of(Pending::new(gate.limit))); // what was counted blindly names nothing
             gate.settled += 1; // and what was named before it may not be trusted
         }
         (gate.mode, gate.lost) = (Mode::Exact(record), None);
@@ -69,10 +77,30 @@ impl Store {
         Ok(())
     }
 
+    /// Takes what commits created and lost into the index, in small stays under the gate (I12): whoever has time spares the next
+    /// commit that.
+    pub fn catch_up(&self) {
+        loop {
+            let mut gate = self.gate.lock();
+            let more = gate.pending.as_mut().is_some_and(|queue| queue.take_in(INDEXED_AT_ONCE));
+            self.seen.queued.store(more, Ordering::Release);
+            MutexGuard::unlock_fair(gate);
+            if !more {
+                return;
+            }
+        }
+    }
+
+    /// Whether the index may lack what commits created and lost. Does not wait for a commit.
+    pub fn is_behind(&self) -> bool {
+        self.seen.queued.load(Ordering::Acquire)
+    }
+
     /// How far the journal is ahead of the sweep of it; nothing while counts are not exact or the index is not read.
     pub fn lag(&self) -> Option<Lag> {
+        self.catch_up();
         let (floor, timestamp_ms) = self.chain.read().as_ref()?.floor_time()?;
-        self.gate.lock().pending.as_mut().map(|pending| pending.lag(floor, timestamp_ms))
+        self.gate.lock().pending.as_mut().map(|queue| queue.index().lag(floor, timestamp_ms))
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.
@@ -82,6 +110,6 @@ impl Store {
 
     /// What the index holds and was told; nothing while there is none.
     pub fn pending(&self) -> Option<PendingCounts> {
-        self.gate.lock().pending.as_ref().map(Pending::counts)
+        self.gate.lock().pending.as_mut().map(|queue| queue.index().counts())
     }
 }

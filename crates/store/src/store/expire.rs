@@ -159,6 +159,7 @@ impl Store {
         if !self.counts_are_settled() || !self.seen.indexed.load(Ordering::Acquire) {
             return Ok(Err(Idle::Uncounted));
         }
+        self.catch_up();
         let settled = self.seen.settled.load(Ordering::Acquire); // BEFORE the view; whoever takes the slice looks again
         let view = self.view()?;
         let cutoff = self.look(|chain| chain.floor())?;
@@ -191,8 +192,8 @@ impl Store {
     fn forget_entry(&self, order: Order, settled: u64) {
         let mut gate = self.gate.lock();
         let is_current = gate.settled == settled;
-        if let Some(pending) = gate.pending.as_mut().filter(|_| is_current) {
-            pending.forget_orders(order..=order); // what it created was taken out of the index when it was committed
+        if let Some(queue) = gate.pending.as_mut().filter(|_| is_current) {
+            queue.index().forget_orders(order..=order); // what it created was taken out of the index when it was committed
         }
     }
 
@@ -224,9 +225,10 @@ impl Store {
             backlog.at = Some(At { done, group: Some(group), settled, litter });
             return Err(StoreError::HeldByReader { order, owner }); // S41, S58
         }
-        let Counting { pending: Some(pending), marks, stored, .. } = &mut *gate else {
+        let Counting { pending: Some(queue), marks, stored, .. } = &mut *gate else {
             return Err(StoreError::Superseded);
         };
+        let pending = queue.index();
         let marked = marks.ask(&*self.view()?, || hashes.iter().map(NodeHash::fingerprint).collect())?;
         let is_free = |hash: &NodeHash| {
             pending.order(hash).is_some_and(|order| order <= group.last) // created and lost again since: a later entry's
@@ -356,11 +358,7 @@ fn read_rows(
     let mut rows = Rows::default();
     view.scan(&Table::JOURNAL, &range, &mut |key, value| {
         match journal::order_of(key).and_then(|_| record::decode::<JournalRecord>("journal", value)) {
-            Ok(row) => {
-                let Expiring { stale, dropped } = row.expiring();
-                rows.entries.stale.extend(stale);
-                rows.entries.dropped.extend(dropped);
-            }
+            Ok(row) => rows.entries.extend(row.expiring()),
             Err(error) => rows.bad.push((journal::place_of(key), error)),
         }
         rows.keys.push(key.to_vec());

@@ -13,6 +13,7 @@ use crate::{
     journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
     pending::Pending,
+    queue::Queue,
     record,
     schema::Table,
 };
@@ -80,7 +81,7 @@ impl Store {
             self.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: gap.get() })?;
             return Ok(Indexed::Gap(gap));
         }
-        gate.pending = Some(pending);
+        gate.pending = Some(Queue::of(pending));
         self.note(&gate);
         Ok(Indexed::Whole { bad_rows: indexing.bad_rows })
     }
@@ -148,8 +149,7 @@ impl Indexing {
         pending.insert(order, Some(row.timestamp_ms), expiring.stale.iter().chain(&expiring.dropped));
         let Begun { group, entries, .. } = &mut self.begun;
         let Some((last, left)) = group.as_ref().filter(|(last, _)| order <= *last) else { return };
-        entries.stale.extend(expiring.stale);
-        entries.dropped.extend(expiring.dropped);
+        entries.extend(expiring);
         if order < *last {
             return;
         }

@@ -87,8 +87,8 @@ impl Store {
         gate.settled += 1;
         gate.marks.remove(&marks);
         self.note(&gate);
-        if let Some(pending) = &mut gate.pending {
-            pending.forget_orders((Bound::Excluded(to), Bound::Unbounded));
+        if let Some(queue) = &mut gate.pending {
+            queue.index().forget_orders((Bound::Excluded(to), Bound::Unbounded));
         }
         self.change(|chain| chain.rolled_back(rolled))?;
         Ok(RolledBack { to, from })

@@ -145,7 +145,7 @@ impl Store {
     fn forget_settled(&self, cutoff: Order) {
         loop {
             let mut gate = self.gate.lock();
-            let more = gate.pending.as_mut().is_some_and(|pending| pending.forget_some(cutoff, FORGOTTEN_AT_ONCE));
+            let more = gate.pending.as_mut().is_some_and(|queue| queue.index().forget_some(cutoff, FORGOTTEN_AT_ONCE));
             MutexGuard::unlock_fair(gate);
             if !more {
                 return;

@@ -134,7 +134,8 @@ impl CountedChain {
         let mut counted = count(&told, &Answers { chain: self, without, asked: Questions::of(&told) });
         if without == Without::SharedPlaces {
             let is_many = |hash: &NodeHash| self.many.contains_key(hash) || counted.many.contains(hash);
-            counted.expiring.stale.extend(delta.stale().into_keys().filter(|hash| !is_many(hash)));
+            let stale = delta.stale().into_keys().filter(|hash| !is_many(hash)).collect();
+            counted.expiring.extend(Expiring { stale, dropped: Vec::new() });
         }
         counted
     }
@@ -163,7 +164,7 @@ impl CountedChain {
 
     /// What the entries name that may still expire: without what was created since.
     pub(crate) fn entries(&self) -> BTreeMap<usize, Expiring> {
-        let pending = |order: usize, hashes: &BTreeSet<NodeHash>| {
+        let pending = |order: usize, hashes: &[NodeHash]| {
             hashes.iter().filter(|hash| self.pending.get(hash) == Some(&order)).copied().collect()
         };
         let entry = |(order, entry): (&usize, &Expiring)| {

@@ -1,0 +1,203 @@
+//! What the nodes of a commit are to the store, and what the rules of one-bit counts say of it.
+//!
+//! Asked under the gate, BEFORE the write: the answers hold until the commit is written, and no longer.
+//!
+//! Costs: one batched read of the lowest created nodes; where some of those are stored already, one more of the nodes above them;
+//! where the marks have no room in memory, one of marks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Questions, Standing, count};
+
+use crate::{
+    backend::View,
+    counting::{Mode, Plan},
+    error::StoreError,
+    many::{Marked, Marks},
+    pending::Pending,
+};
+
+/// What the entries of the journal are to the state that a commit builds on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Entries {
+    /// It lacks what they name.
+    Trusted,
+    /// It may have it.
+    OfAnother,
+}
+
+/// What the rules say of a commit, and how many of its nodes are stored already.
+pub(crate) struct Judged {
+    pub(crate) counted: Counted,
+    pub(crate) present: u64,
+}
+
+/// What is known without a read.
+pub(crate) struct Memory<'a> {
+    pub(crate) marks: &'a Marks,
+    /// Nothing until it was read from the journal.
+    pub(crate) index: Option<&'a Pending>,
+}
+
+impl Memory<'_> {
+    /// Applies the rules to a commit.
+    ///
+    /// Errors: a failed read.
+    pub(crate) fn judge(&self, view: &dyn View, plan: &Plan<'_>, mode: Mode) -> Result<Judged, StoreError> {
+        let none = Counted { many: BTreeSet::new(), expiring: Expiring::default(), cancelled: BTreeMap::new() };
+        match mode {
+            Mode::Off => Ok(Judged { counted: none, present: 0 }),
+            Mode::Exact(_) if plan.is_fork() => {
+                let Judged { counted, present } = self.count(view, plan.delta, (mode, Entries::OfAnother))?;
+                // What its base lost is judged by marks that a cycle which traces this state takes away.
+                Ok(Judged { counted: Counted { many: counted.many, ..none }, present })
+            }
+            Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
+        }
+    }
+
+    fn count(&self, view: &dyn View, delta: &Delta, (mode, entries): (Mode, Entries)) -> Result<Judged, StoreError> {
+        let index = self.index;
+        let marked = match mode {
+            Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
+            Mode::Blind | Mode::Off => Marked::All,
+        };
+        let standing = |hash: &NodeHash| match index.and_then(|index| index.order(hash)) {
+            Some(_) if entries == Entries::OfAnother => Some(Standing::Present), // so it is marked
+            Some(order) if !marked.contains(hash) => Some(Standing::Pending(order)),
+            Some(_) => Some(Standing::Present),
+            None => marked.is_known(hash).then_some(Standing::Present),
+        };
+        let stored = Presence::of(delta).read(view, &standing)?;
+        let present = stored.len() as u64;
+        Ok(Judged { counted: count(delta, &Answers { marked, stored }), present })
+    }
+}
+
+/// The fingerprints whose marks the rules ask for, where marks have to be read.
+fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
+    let Questions { counts, standings } = Questions::of(delta);
+    let is_pending = |hash: &&NodeHash| index.is_some_and(|index| index.order(hash).is_some());
+    counts.iter().chain(standings.iter().filter(is_pending)).map(NodeHash::fingerprint).collect()
+}
+
+/// Which created nodes are stored, or may be, and what they are.
+///
+/// Only nodes with nothing created below are looked at at first, which in most commits are the changed leaves: above one that is
+/// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
+/// keys, settles those first. The rest is read together. What is known to be marked, or waits to go, is not read: it is stored, or
+/// taken for it, which only renews a mark.
+struct Presence<'a> {
+    created: &'a BTreeMap<NodeHash, Created>,
+    stored: BTreeMap<NodeHash, Standing>,
+}
+
+impl<'a> Presence<'a> {
+    fn of(delta: &'a Delta) -> Self {
+        Self { created: &delta.created, stored: BTreeMap::new() }
+    }
+
+    /// Two batched reads at most; `standing` is what is known without.
+    fn read(
+        mut self,
+        view: &dyn View,
+        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
+    ) -> Result<BTreeMap<NodeHash, Standing>, StoreError> {
+        let most = self.created.len();
+        let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        for (hash, created) in self.created {
+            match created.lowest {
+                Some(below) => above.push((hash, below)),
+                None => lowest.push(hash),
+            }
+        }
+        let astray = above.iter().filter(|(_, below)| lowest.binary_search(&below).is_err());
+        let astray: Vec<&NodeHash> = astray.map(|(hash, _)| *hash).collect();
+        if !astray.is_empty() {
+            lowest.extend(astray); // they say nothing of what is below them (I8)
+            lowest.sort_unstable();
+        }
+        self.ask(view, lowest, standing)?;
+        if !self.stored.is_empty() {
+            let doubtful = above.into_iter().filter(|(_, lowest)| self.stored.contains_key(lowest));
+            let doubtful = doubtful.map(|(hash, _)| hash).collect();
+            self.ask(view, doubtful, standing)?;
+        }
+        Ok(self.stored)
+    }
+
+    fn ask(
+        &mut self,
+        view: &dyn View,
+        hashes: Vec<&'a NodeHash>,
+        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
+    ) -> Result<(), StoreError> {
+        let stored = &mut self.stored;
+        let mut asked = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            match standing(hash) {
+                Some(standing) => drop(stored.insert(*hash, standing)),
+                None => asked.push(*hash),
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        view.nodes(&asked, &mut |index, bytes| {
+            stored.extend(asked.get(index).filter(|_| bytes.is_some()).map(|hash| (*hash, Standing::Present)));
+        })
+    }
+}
+
+/// What is known for one commit.
+struct Answers<'a> {
+    marked: Marked<'a>,
+    stored: BTreeMap<NodeHash, Standing>,
+}
+
+impl Known for Answers<'_> {
+    fn is_many(&self, hash: &NodeHash) -> bool {
+        self.marked.contains(hash)
+    }
+
+    fn standing(&self, hash: &NodeHash) -> Standing {
+        self.stored.get(hash).copied().map_or(Standing::Absent, |standing| standing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_tree::StateRoot;
+
+    use super::*;
+    use crate::backend::{Backend, Batch, Durability, MemoryBackend};
+
+    fn hash(n: u8) -> NodeHash {
+        NodeHash::new([n; 32])
+    }
+
+    /// Which of these created nodes, each with the lowest below it, are stored where 2 and 3 are.
+    fn stored(created: &[(u8, Option<u8>)]) -> Vec<NodeHash> {
+        let node = |lowest: &Option<u8>| Created { bytes: Vec::new(), places: 1, lowest: lowest.map(hash) };
+        let delta = Delta {
+            parent: StateRoot::EMPTY,
+            root: StateRoot::new(hash(9)),
+            created: created.iter().map(|(n, lowest)| (hash(*n), node(lowest))).collect(),
+            replaced: Vec::new(),
+            dropped: Vec::new(),
+            adopted: Vec::new(),
+        };
+        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
+        [2, 3].into_iter().for_each(|n| batch.put_node(hash(n), vec![n]));
+        backend.write(&batch, Durability::Logged).unwrap();
+        let found = Presence::of(&delta).read(&*backend.view().unwrap(), &|_| None).unwrap();
+        found.into_keys().collect()
+    }
+
+    #[test]
+    fn a_node_is_looked_for_where_the_lowest_below_it_is_stored_or_says_nothing_of_it() {
+        assert_eq!(stored(&[(1, Some(2)), (2, None), (3, Some(2))]), [2, 3].map(hash));
+        assert_eq!(stored(&[(2, Some(4)), (3, Some(5)), (4, None)]), [hash(3)], "4 is not stored, 5 was not created");
+        assert_eq!(stored(&[(3, Some(2)), (2, Some(1)), (1, None)]), [hash(3)], "2 is not among the lowest");
+    }
+}
