@@ -6,7 +6,7 @@ use std::{
     ops::ControlFlow,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -16,7 +16,7 @@ use state_pruner::{
     Control, PruneError, Pruner, Trigger, TriggerState, Uncounted,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
-use state_store::{Batch, Lag, StoreConfig};
+use state_store::{Batch, Lag, StoreConfig, Table};
 use state_tests::{
     archive::orders,
     chain::STORE,
@@ -159,4 +159,32 @@ fn a_first_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_ano
         settle();
     }
     assert_eq!((pruner.status().incremental.unwrap().uncounted, rig.chain.store.counts_are_settled()), (None, true));
+}
+
+/// C20: marks that had no room are read before a cycle begins; whoever ends that ends the cycle, and the next one reads them.
+#[test]
+fn a_cancel_while_marks_are_read_ends_the_cycle_and_the_next_one_reads_them() {
+    const READ: u64 = 10;
+    let base = Rig::new(Engine::Memory);
+    let plan = base.plan(WINDOW);
+    base.chain.grow(Profile::Tables, 871, 30);
+    base.cycle(&plan);
+    base.chain.grow(Profile::Tables, 872, 150);
+    let marks = base.chain.store.marks().unwrap();
+    assert!(marks > 5 * READ, "{marks}");
+    let (rig, faults) = base.faulty_with(StoreConfig { marks_limit: 2, ..STORE });
+    let (plan, rows) = (rig.plan(WINDOW), Arc::new(AtomicU64::new(0)));
+    let env = rig.env(&plan, &Hooks::none());
+    let (counted, control) = (Arc::clone(&rows), Arc::clone(&env.control));
+    faults.before_row(move |table| {
+        if *table == Table::MANY && counted.fetch_add(1, Ordering::AcqRel) == READ {
+            control.cancel();
+        }
+    });
+    let ended = plan.run(&env);
+    assert!(matches!(ended, Err(PruneError::Cancelled)), "{ended:?}");
+    let rows = rows.load(Ordering::Acquire);
+    assert!(rows < marks, "{rows} of {marks} marks were read although nobody waited for them");
+    rig.cycle(&plan);
+    check::exact(&rig.chain, "after the next cycle");
 }

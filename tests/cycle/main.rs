@@ -15,6 +15,7 @@ mod incremental;
 mod left;
 mod locks;
 mod older;
+mod predicted;
 mod race;
 mod reclaim;
 mod recovery;

@@ -5,7 +5,7 @@ use std::{
     num::NonZeroU64,
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
         mpsc,
     },
     thread,
@@ -17,7 +17,7 @@ use state_pruner::{
     Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, KeepPolicy, LiveRetention,
     Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
 };
-use state_store::{Batch, CrashTail, Fault, StoreConfig, record};
+use state_store::{Batch, CrashTail, Fault, StoreConfig, Table, record};
 use state_tests::{
     chain::STORE,
     check,
@@ -573,4 +573,40 @@ fn tells(pruner: &Pruner, code: &str) -> bool {
 fn even(rig: &Rig, objects: u64) {
     let fresh = rig.chain.head().get() * 1000;
     rig.chain.put(&Changes((0..objects).map(|n| (key(n), leaf(fresh + n))).collect()));
+}
+
+/// C20: a stop is not kept waiting by a journal that takes long to read, and what was not read is read by the next process.
+#[test]
+fn a_stop_while_the_journal_is_read_ends_the_reading_and_the_next_start_reads_it_again() {
+    const ORDERS: u64 = 200;
+    const READ: u64 = 50;
+    let rig = settled();
+    rig.chain.grow(Profile::Uniform, 490, ORDERS);
+    let rig = rig.behind_faults();
+    let ((reading, begun), (answers, hung)) = (mpsc::channel(), mpsc::channel::<()>());
+    let (rows, hung) = (Arc::new(AtomicU64::new(0)), Mutex::new(hung));
+    let counted = Arc::clone(&rows);
+    rig.faults().before_row(move |table| {
+        if *table == Table::JOURNAL && counted.fetch_add(1, Ordering::AcqRel) == READ {
+            reading.send(()).unwrap();
+            hung.lock().recv().unwrap();
+        }
+    });
+    let pruner = start(&rig, each_order(), |_| ());
+    begun.recv().unwrap();
+    assert_eq!(pruner.stop_within(Duration::ZERO).unwrap_err().code(), "still_working");
+    answers.send(()).unwrap();
+    pruner.stop();
+    let rows = rows.load(Ordering::Acquire);
+    assert!(rows < ORDERS / 2, "{rows} rows of the journal were read although nobody waited for them");
+    assert_eq!(rig.chain.store.pending(), None, "what was read is not taken for the whole");
+    let status = pruner.status();
+    assert_eq!(status.incremental.unwrap().failure, None, "and nothing has failed");
+    drop(pruner);
+
+    let rig = rig.restart();
+    let pruner = start(&rig, each_order(), |_| ());
+    until(&rig, &pruner, |pruner| rig.chain.store.pending().is_some() && is_swept(&rig, pruner));
+    assert_eq!(pruner.status().cycles_finished, 0, "no cycle had to find what the journal names");
+    check::exact(&rig.chain, "after the next start");
 }

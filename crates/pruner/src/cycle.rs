@@ -217,7 +217,7 @@ fn mark_anew(
     let bytes_before = FileBytes::from(backend.space()?);
     let start = clock.monotonic();
     env.parts.policy.advance()?;
-    let counted = env.parts.store.head().map(|_| env.parts.store.begin_counting()).transpose()?; // BEFORE the capture
+    let counted = counts::begin(env)?; // BEFORE the capture
     let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
     reached(Point::SnapshotSaved);
     env.observer.captured(snapshot.snapshot.latest_order);

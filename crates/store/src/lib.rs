@@ -12,6 +12,7 @@ mod barrier;
 mod chain;
 mod counting;
 mod disk;
+mod ending;
 mod error;
 mod filter;
 mod gate;
@@ -41,6 +42,7 @@ pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, Root
 #[cfg(all(feature = "test-util", debug_assertions))]
 pub use disk::FaultyDisk;
 pub use disk::{FileCall, ask};
+pub use ending::GoesOn;
 pub use error::{Disposition, HeadOrder, Holder, StoreError};
 pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
@@ -50,7 +52,7 @@ pub use pending::{Lag, PendingCounts};
 pub use permit::{Occupied, Permit};
 pub use point::{CatalogPoint, Point, catalog_reached, reached};
 #[cfg(all(feature = "test-util", debug_assertions))]
-pub use point::{KILL_AT, Watching, watch};
+pub use point::{HANG_AT, KILL_AT, Watching, watch};
 pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use rows::{RowsChecked, check_rows};
 pub use schema::Table;

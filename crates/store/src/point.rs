@@ -1,8 +1,8 @@
 //! Named points between the steps whose order must survive a crash. A test arms one: the process is killed there, or the
-//! test is told on the same thread.
+//! thread that comes there hangs as on a disk that does not answer, or the test is told on the same thread.
 //!
 //! Nothing of it is in a release build: without debug assertions, or without the feature `test-util`, [`reached`] is
-//! empty. Only the environment arms a kill, so no input of a node can.
+//! empty. Only the environment arms a kill or a hang, so no input of a node can.
 
 /// Declares the points and lists them, so that a new one is in every test that goes through the list.
 macro_rules! points {
@@ -136,13 +136,13 @@ pub fn reached(point: Point) {
 #[inline]
 pub fn catalog_reached(point: CatalogPoint) {
     #[cfg(all(feature = "test-util", debug_assertions))]
-    armed::kill_at(point.name());
+    armed::passed(point.name());
     #[cfg(not(all(feature = "test-util", debug_assertions)))]
     let _: CatalogPoint = point;
 }
 
 #[cfg(all(feature = "test-util", debug_assertions))]
-pub use armed::{KILL_AT, Watching, watch};
+pub use armed::{HANG_AT, KILL_AT, Watching, watch};
 
 #[cfg(all(feature = "test-util", debug_assertions))]
 mod armed {
@@ -160,35 +160,53 @@ mod armed {
     /// The variable that arms a kill: the name of a point, and after a space how many times it is passed before.
     pub const KILL_AT: &str = "STATE_KILL_AT";
 
-    struct Kill {
+    /// The variable that arms a hang in the same way.
+    pub const HANG_AT: &str = "STATE_HANG_AT";
+
+    /// What happens at a point.
+    #[derive(Clone, Copy)]
+    enum Act {
+        Kill,
+        Hang,
+    }
+
+    struct Armed {
+        act: Act,
         name: String,
         passed: AtomicU64,
         allowed: u64,
     }
 
-    impl Kill {
-        fn armed() -> Option<&'static Self> {
-            static ARMED: OnceLock<Option<Kill>> = OnceLock::new();
-            let arm = || std::env::var_os(KILL_AT).map(|text| Self::at(&text.to_string_lossy()));
-            ARMED.get_or_init(arm).as_ref()
+    impl Armed {
+        fn all() -> &'static [Self] {
+            static ARMED: OnceLock<Vec<Armed>> = OnceLock::new();
+            let by = |(variable, act)| std::env::var_os(variable).map(|text| Self::at(&text.to_string_lossy(), act));
+            ARMED.get_or_init(|| [(KILL_AT, Act::Kill), (HANG_AT, Act::Hang)].into_iter().filter_map(by).collect())
         }
 
-        fn at(text: &str) -> Self {
+        fn at(text: &str, act: Act) -> Self {
             let (name, allowed) = text.split_once(' ').map_or((text, "0"), |parts| parts);
             let allowed = allowed.parse().map_or(0, |allowed| allowed);
-            Self { name: name.to_owned(), passed: AtomicU64::new(0), allowed }
+            Self { act, name: name.to_owned(), passed: AtomicU64::new(0), allowed }
         }
 
         fn reached(&self, name: &str) {
             if self.name == name && self.passed.fetch_add(1, Ordering::AcqRel) == self.allowed {
-                let process = rustix::process::getpid();
-                let killed = rustix::process::kill_process(process, rustix::process::Signal::KILL);
-                assert!(killed.is_ok(), "the process cannot kill itself: {killed:?}");
+                match self.act {
+                    Act::Kill => kill(),
+                    Act::Hang => tracing::warn!("hangs at {name}"),
+                }
                 loop {
-                    std::thread::park(); // until the signal is delivered
+                    std::thread::park(); // for ever, or until the signal is delivered
                 }
             }
         }
+    }
+
+    fn kill() {
+        let process = rustix::process::getpid();
+        let killed = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+        assert!(killed.is_ok(), "the process cannot kill itself: {killed:?}");
     }
 
     type Watcher = Rc<dyn Fn(Point)>;
@@ -219,14 +237,12 @@ mod armed {
         Watching(())
     }
 
-    pub(super) fn kill_at(name: &str) {
-        if let Some(kill) = Kill::armed() {
-            kill.reached(name);
-        }
+    pub(super) fn passed(name: &str) {
+        Armed::all().iter().for_each(|armed| armed.reached(name));
     }
 
     pub(super) fn reached(point: Point) {
-        kill_at(point.name());
+        passed(point.name());
         let watcher = WATCHER.with_borrow(Clone::clone);
         if let Some(watcher) = watcher {
             watcher(point);

@@ -2,11 +2,22 @@
 
 use std::ops::ControlFlow;
 
-use state_store::{Correction, Point, Traced, reached};
+use state_store::{Correction, Point, StoreError, Traced, reached};
 use state_tree::{Order, StateRoot};
 
 use super::{CycleEnv, CycleOrder, Marked};
 use crate::{error::PruneError, phase::PhaseRecord, roots::RetainedRoots, snapshot::SnapshotGuard};
+
+/// Begins to count commits, where there are any, unless the cycle is told to end meanwhile.
+pub(super) fn begin(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
+    if env.parts.store.head().is_none() {
+        return Ok(None);
+    }
+    match env.parts.store.begin_counting_while(&|| env.control.ended().is_none()) {
+        Err(StoreError::Cancelled) => Err(env.control.ended().map_or(PruneError::Cancelled, |ended| ended)),
+        begun => Ok(Some(begun?)),
+    }
+}
 
 /// The state whose shared nodes the counts of commits need.
 pub(super) fn traced(roots: &RetainedRoots, counted: Option<Traced>) -> Option<(Order, StateRoot)> {

@@ -44,8 +44,9 @@ impl RoundTally {
 pub(crate) enum RoundTold {
     /// By itself.
     Ended(Round),
-    /// With an error, and perhaps a freeze.
+    /// With an error, and perhaps a freeze, after it had written so much.
     Failed {
+        done: Round,
         error: String,
         message: String,
         frozen: Option<String>,
@@ -56,13 +57,14 @@ pub(crate) enum RoundTold {
 }
 
 impl RoundTold {
-    pub(crate) fn of(ended: &Result<Result<Round, PruneError>, Box<dyn Any + Send>>) -> Self {
+    pub(crate) fn of(ended: &Result<Result<Round, PruneError>, Box<dyn Any + Send>>, done: &Round) -> Self {
         match ended {
             Ok(Ok(round)) => Self::Ended(round.clone()),
             Ok(Err(PruneError::Stopped | PruneError::Cancelled)) => Self::Interrupted,
             Ok(Err(error)) => {
                 let frozen = Freeze::by(error, None, 0).map(|freeze| freeze.why);
-                Self::Failed { error: error.code().to_owned(), message: error.to_string(), frozen }
+                let (error, message) = (error.code().to_owned(), error.to_string());
+                Self::Failed { done: done.clone(), error, message, frozen }
             }
             Err(_) => Self::Panicked,
         }
@@ -78,7 +80,10 @@ impl RoundTold {
                 }
                 tally.add(&round, now).into_iter().for_each(|event| events.emit(event));
             }
-            Self::Failed { error, message, frozen } => {
+            Self::Failed { done, error, message, frozen } => {
+                if done.slices > 0 {
+                    tally.add(&done, now).into_iter().for_each(|event| events.emit(event));
+                }
                 if failures.is_power_of_two() {
                     events.emit(Event::RoundFailed { error, message, failures }); // O15
                 }

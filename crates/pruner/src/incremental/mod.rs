@@ -91,7 +91,8 @@ impl Round {
         Self { slices: 0, nodes: 0, passed: 0, set_aside: 0, working, longest, end: RoundEnd::Done }
     }
 
-    fn count(&mut self, slice: &SliceReport) {
+    /// Adds a slice that is written.
+    pub(crate) fn count(&mut self, slice: &SliceReport) {
         self.slices += 1;
         self.nodes += slice.nodes;
         self.passed += slice.passed;

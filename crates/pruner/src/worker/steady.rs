@@ -14,9 +14,13 @@ use std::{
     time::Duration,
 };
 
-use state_store::Indexed;
+use state_store::{Indexed, StoreError};
 
-use super::{Inner, serving::Outside, shared::Shared};
+use super::{
+    Inner,
+    serving::Outside,
+    shared::{Life, Shared},
+};
 use crate::{
     control::{Control, Observer, Progress},
     cycle::CycleEnv,
@@ -54,14 +58,15 @@ impl Inner {
     /// One round, and what it changes.
     pub(super) fn sweep(self: &Arc<Self>, steady: &mut Steady, control: &Arc<Control>) {
         let (head, began) = (self.shared.lock().head, self.parts.clock.monotonic());
-        let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control)));
+        let mut done = Round::begun();
+        let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control, &mut done)));
         let took = self.parts.clock.monotonic().saturating_sub(began);
         self.take_reserve();
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
         let (pending, marks) = (self.parts.store.pending(), self.parts.store.marks());
         let stored = self.nodes_stored();
         let now = self.parts.clock.monotonic();
-        let told = RoundTold::of(&ended);
+        let told = RoundTold::of(&ended, &done);
         let freeze = match &ended {
             Ok(Ok(round)) => {
                 metrics::round_ended(round);
@@ -70,7 +75,12 @@ impl Inner {
                 }
                 None
             }
-            Ok(Err(error)) => self.freeze_by(error),
+            Ok(Err(error)) => {
+                if done.slices > 0 {
+                    metrics::round_ended(&done);
+                }
+                self.freeze_by(error)
+            }
             Err(_) => None,
         };
         let mut shared = self.shared.lock();
@@ -79,7 +89,7 @@ impl Inner {
         match ended {
             Ok(Ok(round)) => shared.steady.ended(head, now, (&round, took)),
             Ok(Err(error)) => {
-                let (failures, wait) = shared.steady.failed(now, &error);
+                let (failures, wait) = shared.steady.failed(now, (&done, &error));
                 if failures.is_power_of_two() {
                     tracing::warn!(%error, failures, "a round of the incremental sweep failed; it is tried again"); // O15
                 }
@@ -105,9 +115,18 @@ impl Inner {
         told.tell(&*self.parts.events, (&mut steady.tally, now), failures);
     }
 
-    fn round(self: &Arc<Self>, steady: &mut Steady, control: &Arc<Control>) -> Result<Round, PruneError> {
+    /// One round; `done` has what was written of it, also where it fails.
+    fn round(
+        self: &Arc<Self>,
+        steady: &mut Steady,
+        control: &Arc<Control>,
+        done: &mut Round,
+    ) -> Result<Round, PruneError> {
         if !steady.is_indexed {
-            steady.is_indexed = self.index()?;
+            match self.index() {
+                Err(PruneError::Stopped) => return Ok(Round { end: RoundEnd::Paused, ..Round::begun() }),
+                is_indexed => steady.is_indexed = is_indexed?,
+            }
         }
         let env = CycleEnv {
             parts: self.snapshot_parts.clone(),
@@ -121,13 +140,12 @@ impl Inner {
             let pace = &self.shared.lock().steady.pace;
             (pace.size(), pace.quota(waiting))
         };
-        let mut handled = 0;
         steady.sweep.round(&env, &self.config.cycle.state_dir, first, &mut |slice| {
-            handled += slice.nodes + slice.passed;
+            done.count(slice);
             let mut shared = self.shared.lock();
             let pace = &mut shared.steady.pace;
             pace.took(slice.nodes + slice.passed, slice.taking);
-            if handled >= quota { ControlFlow::Break(()) } else { ControlFlow::Continue(pace.size()) }
+            if done.nodes + done.passed >= quota { ControlFlow::Break(()) } else { ControlFlow::Continue(pace.size()) }
         })
     }
 
@@ -138,13 +156,19 @@ impl Inner {
         }
         match self.index() {
             Ok(is_indexed) => steady.is_indexed = is_indexed,
+            Err(PruneError::Stopped) => {} // the next start reads it
             Err(error) => tracing::warn!(%error, "the journal could not be read; the first round tries again"),
         }
     }
 
-    /// Reads what an earlier process left of the journal.
+    /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile.
     fn index(&self) -> Result<bool, PruneError> {
-        match self.parts.store.index_journal()? {
+        let goes_on = || self.shared.lock().life != Life::Stopping;
+        let indexed = match self.parts.store.index_journal_while(&goes_on) {
+            Err(StoreError::Cancelled) => return Err(PruneError::Stopped),
+            indexed => indexed?,
+        };
+        match indexed {
             Indexed::Whole { bad_rows } => {
                 if bad_rows > 0 {
                     tracing::error!(bad_rows, "journal rows cannot be read; a major cycle finds what they named");

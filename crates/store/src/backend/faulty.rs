@@ -22,7 +22,7 @@ use self::operation::Injection;
 pub use self::operation::{Fault, Lasting, Operation};
 use self::view::FaultyView;
 use super::{Backend, Batch, Durability, KeyRange, MemoryBackend, NodeFile, Space, View};
-use crate::{error::StoreError, filter::SweepSlot};
+use crate::{error::StoreError, filter::SweepSlot, schema::Table};
 
 /// What a power loss takes with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +75,7 @@ impl Counter {
 }
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
+type RowHook = Arc<dyn Fn(&Table) + Send + Sync>;
 
 impl Faults {
     /// Counts the call, and fails it if it is its turn.
@@ -119,6 +120,7 @@ struct Faults {
     /// Failures injected by [`FaultyBackend::inject`].
     met: AtomicU64,
     before_write: Mutex<Option<Hook>>,
+    before_row: Mutex<Option<RowHook>>,
     reads: Counter,
     writes: Counter,
     rewrites: Counter,
@@ -172,6 +174,7 @@ impl FaultyBackend {
                 calls: Mutex::default(),
                 met: AtomicU64::new(0),
                 before_write: Mutex::default(),
+                before_row: Mutex::default(),
                 reads: Counter::default(),
                 writes: Counter::default(),
                 rewrites: Counter::default(),
@@ -206,6 +209,11 @@ impl FaultyBackend {
     /// Calls this before each write, on the thread that writes.
     pub fn before_write(&self, hook: impl Fn() + Send + Sync + 'static) {
         *self.faults.before_write.lock() = Some(Arc::new(hook));
+    }
+
+    /// Calls this before each row that a scan of a table visits, on the thread that scans.
+    pub fn before_row(&self, hook: impl Fn(&Table) + Send + Sync + 'static) {
+        *self.faults.before_row.lock() = Some(Arc::new(hook));
     }
 
     /// Whether a failure that was injected is still to come.

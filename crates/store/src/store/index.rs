@@ -9,6 +9,7 @@ use super::{Store, cursor::ExpiryRecord};
 use crate::{
     backend::{KeyRange, View, visit_rows},
     counting::{CountsRecord, Mode},
+    ending::{EndingView, GoesOn},
     error::StoreError,
     journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
@@ -46,7 +47,14 @@ impl Store {
     ///
     /// Errors: a failed read or write, a rollback or cycle meanwhile.
     pub fn index_journal(&self) -> Result<Indexed, StoreError> {
-        self.check_marks()?; // BEFORE the first slice
+        self.index_journal_while(&|| true)
+    }
+
+    /// The same, as long as somebody wants it.
+    ///
+    /// Errors: as above; [`StoreError::Cancelled`] once told to end: nothing has changed then, and it may be done later.
+    pub fn index_journal_while(&self, goes_on: GoesOn<'_>) -> Result<Indexed, StoreError> {
+        self.check_marks(goes_on)?; // BEFORE the first slice
         let (counts, settled, mut pending) = {
             let gate = self.gate.lock();
             match (gate.mode, &gate.pending) {
@@ -65,7 +73,7 @@ impl Store {
         let mut indexing = Indexing { counts, last: None, bad_rows: 0, begun };
         loop {
             let before = indexing.last;
-            indexing.read(&*self.view()?, &mut pending)?;
+            indexing.read(&EndingView::new(&*self.view()?, goes_on), &mut pending)?;
             let head = self.look(|chain| chain.head_order())?; // AFTER the pass: the rest is read under the gate
             let is_near = |head: Order| indexing.last.is_some_and(|last| head.minus(LAST_ORDERS) <= Some(last));
             if head.is_none_or(is_near) || indexing.last == before {

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     backend::{Batch, Durability, Flow, KeyRange, View},
     counting::{Counting, CountsRecord, Mode},
+    ending::{EndingView, GoesOn},
     error::StoreError,
     lost::{CountsLost, LostBy},
     many::{self, Mark},
@@ -71,13 +72,21 @@ impl<'a> Correction<'a> {
 
 /// Nodes of settled entries that are taken out of the index in one stay under the gate, about.
 const FORGOTTEN_AT_ONCE: usize = 4096;
+
 impl Store {
     /// Begins to count commits, blindly, if nobody does. Call BEFORE the capture of a major cycle, which then traces the
     /// state that is told.
     ///
     /// Errors: as of [`Store::index_journal`] where marks have to be read.
     pub fn begin_counting(&self) -> Result<Traced, StoreError> {
-        self.check_marks()?; // marks that are missing are those of the newest state only once counts are lost
+        self.begin_counting_while(&|| true)
+    }
+
+    /// The same, as long as somebody wants it.
+    ///
+    /// Errors: as above; [`StoreError::Cancelled`] once told to end: nothing has begun then.
+    pub fn begin_counting_while(&self, goes_on: GoesOn<'_>) -> Result<Traced, StoreError> {
+        self.check_marks(goes_on)?; // marks that are missing are those of the newest state only once counts are lost
         let mut gate = self.gate.lock();
         Ok(match gate.mode {
             Mode::Off => {
@@ -92,12 +101,12 @@ impl Store {
     /// Reads the marks that had no room when the store was opened, unless somebody did: one that cannot be read may be the only
     /// one of its node, and ends exact counting, as it does at the opening (C5).
     ///
-    /// Errors: a failed read or write.
-    pub(super) fn check_marks(&self) -> Result<(), StoreError> {
+    /// Errors: a failed read or write; told to end, and then they are still to be read.
+    pub(super) fn check_marks(&self, goes_on: GoesOn<'_>) -> Result<(), StoreError> {
         if !self.gate.lock().marks.is_unchecked() {
             return Ok(());
         }
-        let bad = many::first_bad(&*self.view()?)?;
+        let bad = many::first_bad(&EndingView::new(&*self.view()?, goes_on))?;
         let mut gate = self.gate.lock();
         if bad.is_some() && matches!(gate.mode, Mode::Exact(_)) {
             let order = self.head().map_or(0, |head| head.order);

@@ -4,6 +4,7 @@
 mod copy;
 mod counted;
 mod crash;
+mod ended;
 mod foreign;
 mod full;
 mod gate;

@@ -142,13 +142,18 @@ impl SteadyShared {
         }
         self.load.worked(round.nodes + round.passed, took);
         self.set_aside(round.set_aside);
+        self.did(round);
+        self.status.last = Some(round.end.clone());
+    }
+
+    /// Slices were written, whatever became of their round afterwards (O2).
+    fn did(&mut self, round: &Round) {
         let status = &mut self.status;
         status.deleted_total += round.nodes;
         status.passed_total += round.passed;
         status.slices_total += round.slices;
         status.longest_slice_ms = status.longest_slice_ms.max(round.longest.as_secs_f64() * 1000.0);
         status.working_seconds += round.working.as_secs_f64();
-        status.last = Some(round.end.clone());
     }
 
     /// The chain went back to an order: what was swept above it comes anew.
@@ -156,7 +161,8 @@ impl SteadyShared {
         (self.swept, self.next_at) = (self.swept.min(to), self.next_at.min(to));
     }
 
-    pub(super) fn failed(&mut self, now: Duration, error: &PruneError) -> (u32, Duration) {
+    pub(super) fn failed(&mut self, now: Duration, (done, error): (&Round, &PruneError)) -> (u32, Duration) {
+        self.did(done);
         self.failures += 1;
         let wait = wait_after(self.failures);
         self.not_before = now.saturating_add(wait);

@@ -59,7 +59,11 @@ impl View for FaultyView {
         each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Result<(), StoreError> {
         self.faults.read(Operation::ScanRows)?;
-        self.inner.scan(table, range, each)
+        let hook = self.faults.before_row.lock().clone();
+        self.inner.scan(table, range, &mut |key, value| {
+            hook.iter().for_each(|hook| hook(table));
+            each(key, value)
+        })
     }
 
     fn has_table(&self, table: &Table) -> bool {
