@@ -17,7 +17,7 @@ use reqwest::blocking::{Client, Response};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use state_pruner::{Clock, SystemClock};
-use state_store::{KILL_AT, Point};
+use state_store::{HANG_AT, KILL_AT, Point};
 use state_tree::{Key, NodeHash, ObjectState, Proof, StateRoot};
 
 /// The longest wait for a state that a node reaches by itself.
@@ -49,6 +49,12 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
+fn starting() -> Command {
+    let mut command = Command::new(binary());
+    command.arg("start");
+    command
+}
+
 /// A running node; killed when it goes out of scope.
 pub struct Node {
     process: Child,
@@ -65,24 +71,32 @@ type Lines = std::io::Lines<BufReader<ChildStderr>>;
 impl Node {
     /// Starts a node from the shipped configuration with its data in `data` and these settings.
     pub fn start(data: &Path, settings: &[&str]) -> Self {
-        Self::spawn(Command::new(binary()), data, settings)
+        Self::spawn(starting(), data, settings)
     }
 
     /// The same, killed by itself when it has passed a named point so many times and comes there again.
     pub fn killed_at(data: &Path, settings: &[&str], (point, passes): (Point, u64)) -> Self {
-        let mut command = Command::new(binary());
+        let mut command = starting();
         command.env(KILL_AT, format!("{} {passes}", point.name()));
+        Self::spawn(command, data, settings)
+    }
+
+    /// The same, of which a thread hangs when it comes to a point first; with a load of its own if one is given.
+    pub fn hung_at(data: &Path, settings: &[&str], point: Point, load: Option<&str>) -> Self {
+        let mut command = starting();
+        command.env(HANG_AT, point.name());
+        command.args(load.into_iter().flat_map(|load| ["--load", load]));
         Self::spawn(command, data, settings)
     }
 
     /// Starts one that is held before it serves: nothing can be asked of it.
     pub fn held(data: &Path, settings: &[&str]) -> Self {
-        let (process, lines) = Self::process(Command::new(binary()), data, settings);
+        let (process, lines) = Self::process(starting(), data, settings);
         Self::logging(process, String::new(), (Arc::default(), lines))
     }
 
     fn process(mut command: Command, data: &Path, settings: &[&str]) -> (Child, Lines) {
-        command.arg("start").arg("--config").arg(repository().join("config/node.toml"));
+        command.arg("--config").arg(repository().join("config/node.toml"));
         command.arg("--set").arg(format!("node.data_dir={}", data.display()));
         command.args(["--set", "node.listen=127.0.0.1:0"]);
         command.args(settings.iter().flat_map(|setting| ["--set", setting]));

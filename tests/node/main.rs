@@ -1,9 +1,12 @@
 //! The real binary: under load, killed, stopped, asked from outside.
 
+mod admin;
 mod commands;
 mod damage;
+mod hang;
 mod journal;
 mod kill;
 mod load;
+mod plan;
 mod points;
 mod stop;

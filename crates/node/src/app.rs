@@ -30,14 +30,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use ending::Step;
-pub use ending::TheEnd;
+pub use ending::{Step, TheEnd};
 
 use crate::{
     chain::{BlockObserver, Chain, ChainError, Produced, Producer},
     config::Config,
-    http::{self, Node, NodeParts, Server, Snapshots},
+    http::{self, Callers, Node, NodeParts, Server, Snapshots},
     telemetry,
+    token::AdminToken,
 };
 
 /// How long open connections may take to end once the node stops.
@@ -52,6 +52,7 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// A node that serves.
 pub struct App {
     address: SocketAddr,
+    callers: Callers,
     chain: Arc<Chain>,
     pruner: Option<Arc<Pruner>>,
     events: Arc<EventJournal>,
@@ -73,10 +74,13 @@ impl std::fmt::Debug for App {
 impl App {
     /// Opens the data of the node and serves it; returns once requests are taken.
     ///
-    /// Errors: a store that cannot be opened, an address that is in use.
+    /// Errors: a store that cannot be opened, an address that is in use, a file without a token.
     pub async fn start(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let metrics = telemetry::metrics()?;
         http::describe();
+        let token = config.node.admin_token_file.as_deref().map(AdminToken::read).transpose();
+        let callers =
+            Callers::of(config.node.listen, token.context("node.admin_token_file")?).context("node.listen")?;
         let listener = TcpListener::bind(config.node.listen).await;
         let listener =
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
@@ -94,6 +98,7 @@ impl App {
             events: Arc::clone(&events),
             snapshots: Arc::clone(&snapshots),
             metrics: metrics.clone(),
+            callers: callers.clone(),
             health,
             stop: stop.clone(),
         };
@@ -107,12 +112,18 @@ impl App {
             }
         });
         let end = TheEnd::of(pruner.as_ref());
-        Ok(Self { address, chain, pruner, events, snapshots, producer: Some(producer), server, upkeep, stop, end })
+        let producer = Some(producer);
+        Ok(Self { address, callers, chain, pruner, events, snapshots, producer, server, upkeep, stop, end })
     }
 
     /// Where requests are taken.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// What commands to it need.
+    pub fn token(&self) -> Option<&AdminToken> {
+        self.callers.token()
     }
 
     /// The chain it runs.
@@ -134,16 +145,17 @@ impl App {
     ///
     /// Errors: the thread that makes blocks had panicked.
     pub async fn drain(&mut self) -> anyhow::Result<()> {
-        self.snapshots.stop(); // a capture ends, and leaves nothing
-        self.stop.cancel(); // no new connections; requests that wait for a block get it
         let Some(mut producer) = self.producer.take() else { return Ok(()) };
+        self.stop.cancel(); // no new connections; requests that wait for a block get it
+        let (snapshots, end) = (Arc::clone(&self.snapshots), self.end());
         let drained = spawn_blocking(move || {
+            end.is_at(Step::Blocks);
             producer.finish();
             drop(producer);
+            end.is_at(Step::Copy);
+            snapshots.stop(); // a capture ends, and leaves nothing; AFTER the blocks: its disk may be another one
         });
-        let drained = drained.await.context("draining the mempool");
-        self.end.is_at(Step::Requests);
-        drained
+        drained.await.context("draining the mempool")
     }
 
     /// Drains, stops the pruner and closes the store.
@@ -151,6 +163,7 @@ impl App {
     /// Errors: a task of the node had panicked, the last flush failed. Nothing acknowledged is lost by either.
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
+        self.end.is_at(Step::Requests);
         let Self { chain, pruner, events, mut server, upkeep, end, .. } = self;
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");

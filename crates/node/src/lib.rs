@@ -1,7 +1,7 @@
 //! The reference node: a single-sequencer chain over the pruned store, with HTTP, load and operator commands.
 //!
-//! No consensus and no signatures: whoever reaches the loopback port may submit. It proves what `state-pruner` promises
-//! to a chain that embeds it.
+//! No consensus and no signatures: whoever reaches the port may submit, with the admin token where one is set. It proves what
+//! `state-pruner` promises to a chain that embeds it.
 
 pub mod app;
 pub mod chain;
@@ -12,3 +12,4 @@ pub mod http;
 pub mod load;
 pub mod shutdown;
 pub mod telemetry;
+pub mod token;

@@ -7,19 +7,34 @@ use state_pruner::Pruner;
 
 /// A step of the end of a node, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub enum Step {
+    /// The load that the node drives by itself.
+    Load,
+    /// What waits for a block.
     Blocks,
+    /// A copy of the store that is being made.
+    Copy,
+    /// The last line of the node.
+    Summary,
+    /// Clients.
     Requests,
+    /// The worker.
     Pruner,
+    /// The store to its files.
     Flush,
+    /// What happened.
     Events,
+    /// The engine.
     Store,
 }
 
 impl Step {
     fn waits_for(self) -> &'static str {
         match self {
+            Self::Load => "the last requests of its own load",
             Self::Blocks => "the last blocks to be written",
+            Self::Copy => "the copy of the store to end",
+            Self::Summary => "the store to tell what the node did",
             Self::Requests => "open requests",
             Self::Pruner => "the pruner, which is at",
             Self::Flush => "the flush of the store",
@@ -38,10 +53,11 @@ pub struct TheEnd {
 
 impl TheEnd {
     pub(super) fn of(pruner: Option<&Arc<Pruner>>) -> Self {
-        Self { step: Arc::new(Mutex::new(Step::Blocks)), pruner: pruner.map_or_else(Weak::new, Arc::downgrade) }
+        Self { step: Arc::new(Mutex::new(Step::Load)), pruner: pruner.map_or_else(Weak::new, Arc::downgrade) }
     }
 
-    pub(super) fn is_at(&self, step: Step) {
+    /// The end has come to a step.
+    pub fn is_at(&self, step: Step) {
         *self.step.lock() = step;
     }
 

@@ -16,6 +16,7 @@ mod retain;
 mod rollback;
 mod run;
 mod snapshot;
+mod token;
 mod validate;
 mod values;
 mod work;
@@ -43,6 +44,7 @@ use request::{PruneRunArgs, PruneSwitchArgs, Switch};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
+use token::TokenArgs;
 use validate::ValidateArgs;
 use values::{OwnLoad, address, at_most, layout, positive, positive_size, setting, size, whole};
 
@@ -167,6 +169,8 @@ pub struct LoadArgs {
     /// Transactions per request.
     #[arg(long, value_name = "N", default_value = "16", value_parser = |text: &str| at_most::<NonZeroUsize>(text, 4096))]
     batch: NonZeroUsize,
+    #[command(flatten)]
+    token: TokenArgs,
     #[command(flatten)]
     output: OutputArgs,
 }

@@ -9,6 +9,7 @@ use state_pruner::Reply;
 use super::{
     OutputArgs,
     render::{Failure, Output},
+    token::TokenArgs,
     values::{address, request_id},
     work,
 };
@@ -27,6 +28,8 @@ pub(super) struct PruneRunArgs {
     #[arg(long, value_name = "ID", value_parser = request_id)]
     pub(super) id: Option<String>,
     #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
     pub(super) output: OutputArgs,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct PruneSwitchArgs {
     /// Address of the node.
     #[arg(long, value_name = "URL", value_parser = address)]
     pub(super) url: String,
+    #[command(flatten)]
+    token: TokenArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
@@ -64,7 +69,7 @@ pub(super) fn switch(args: &PruneSwitchArgs, to: Switch, output: Output) -> Exit
         Switch::Off => ("disable", "pruning is switched off, also for later starts of the node"),
         Switch::On => ("enable", "pruning is switched on"),
     };
-    match ask_node(&args.url, |client| async move { client.switch(word).await }) {
+    match ask_node(&args.url, &args.token, |client| async move { client.switch(word).await }) {
         Ok(reply) => {
             output.answer(&reply, || done.to_owned());
             ExitCode::SUCCESS
@@ -75,16 +80,16 @@ pub(super) fn switch(args: &PruneSwitchArgs, to: Switch, output: Output) -> Exit
 
 fn ask(args: &PruneRunArgs) -> Result<Reply, Failure> {
     let id = args.id.clone();
-    ask_node(&args.url, |client| async move { client.prune(id.as_deref()).await })
+    ask_node(&args.url, &args.token, |client| async move { client.prune(id.as_deref()).await })
 }
 
-fn ask_node<Asked>(url: &str, ask: impl FnOnce(Client) -> Asked) -> Result<Reply, Failure>
+fn ask_node<Asked>(url: &str, token: &TokenArgs, ask: impl FnOnce(Client) -> Asked) -> Result<Reply, Failure>
 where
     Asked: Future<Output = Result<Reply, ClientError>>,
 {
     let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
     let runtime = work::runtime().map_err(|error| unreachable(&error))?;
-    let client = Client::new(url).map_err(|error| unreachable(&error))?;
+    let client = token.client(url)?;
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(client)).await });
     match answer {
         Ok(Ok(reply)) => Ok(reply),

@@ -14,6 +14,7 @@ use state_pruner::{
 use super::{
     OutputArgs,
     render::{Failure, Output},
+    token::TokenArgs,
     values::{address, layout, positive, time, whole},
     work,
 };
@@ -128,6 +129,8 @@ struct NodeArgs {
     #[arg(long, value_name = "URL", value_parser = address)]
     url: String,
     #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
     output: OutputArgs,
 }
 
@@ -167,11 +170,25 @@ pub(super) struct Request<'a> {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) body: Option<&'a Value>,
+    /// What a node that wants a token needs of a command.
+    pub(super) token: Option<&'a TokenArgs>,
 }
 
-impl Request<'_> {
+impl<'a> Request<'a> {
     pub(super) fn get(path: impl Into<String>) -> Self {
-        Self { method: Method::GET, path: path.into(), body: None }
+        Self { method: Method::GET, path: path.into(), body: None, token: None }
+    }
+
+    pub(super) fn post(path: impl Into<String>, token: &'a TokenArgs) -> Self {
+        Self { method: Method::POST, token: Some(token), ..Self::get(path) }
+    }
+
+    fn delete(path: impl Into<String>, token: &'a TokenArgs) -> Self {
+        Self { method: Method::DELETE, token: Some(token), ..Self::get(path) }
+    }
+
+    pub(super) fn with(self, body: &'a Value) -> Self {
+        Self { body: Some(body), ..self }
     }
 
     /// Asks, and takes the error that the node answers as it is.
@@ -183,7 +200,10 @@ impl Request<'_> {
     pub(super) fn ask_within<T: DeserializeOwned>(self, url: &str, patience: Duration) -> Result<T, Failure> {
         let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
         let runtime = work::runtime().map_err(|error| unreachable(&error))?;
-        let client = Client::new(url).map_err(|error| unreachable(&error))?;
+        let client = match self.token {
+            Some(token) => token.client(url)?,
+            None => Client::new(url).map_err(|error| unreachable(&error))?,
+        };
         let asked = client.call(self.method, &self.path, self.body, patience);
         let answer = runtime.block_on(async { tokio::time::timeout(patience, asked).await });
         let answer = answer.map_err(|_| Failure::late(url, patience))?;
@@ -241,12 +261,12 @@ pub(super) fn pin(args: &PinArgs, output: Output) -> ExitCode {
             let owner = owner.clone().or(user);
             let body = json!({ "order": order, "ttl_ms": millis(*ttl), "owner": owner });
             let path = format!("v1/pins/{name}");
-            let answer = Request { method: Method::POST, path, body: Some(&body) }.ask(&node.url);
+            let answer = Request::post(path, &node.token).with(&body).ask(&node.url);
             told(output, answer, |pin: &NamedPin| format!("order {} is kept by pin {}", pin.order, pin.name))
         }
         PinCommand::List { node } => told(output, Request::get("v1/pins").ask(&node.url), list_pins),
         PinCommand::Remove { name, node } => {
-            let answer = Request { method: Method::DELETE, ..Request::get(format!("v1/pins/{name}")) }.ask(&node.url);
+            let answer = Request::delete(format!("v1/pins/{name}"), &node.token).ask(&node.url);
             told(output, answer, |pin: &NamedPin| {
                 format!("pin {} is removed; order {} goes when the floor moves next", pin.name, pin.order)
             })
@@ -278,7 +298,7 @@ pub(super) fn consumer(args: &ConsumerArgs, output: Output) -> ExitCode {
         ConsumerCommand::Set { name, order, ttl, node } => {
             let body = json!({ "order": order, "ttl_ms": millis(*ttl) });
             let path = format!("v1/consumers/{name}");
-            let answer = Request { method: Method::POST, path, body: Some(&body) }.ask(&node.url);
+            let answer = Request::post(path, &node.token).with(&body).ask(&node.url);
             told(output, answer, |consumer: &Consumer| {
                 format!("consumer {} needs every order from {} on", consumer.name, consumer.order)
             })
@@ -286,7 +306,7 @@ pub(super) fn consumer(args: &ConsumerArgs, output: Output) -> ExitCode {
         ConsumerCommand::List { node } => told(output, Request::get("v1/consumers").ask(&node.url), list_consumers),
         ConsumerCommand::Remove { name, node } => {
             let path = format!("v1/consumers/{name}");
-            let answer = Request { method: Method::DELETE, ..Request::get(path) }.ask(&node.url);
+            let answer = Request::delete(path, &node.token).ask(&node.url);
             told(output, answer, |consumer: &Consumer| format!("consumer {} is forgotten", consumer.name))
         }
     }

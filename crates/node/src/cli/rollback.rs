@@ -3,7 +3,6 @@
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{ArgGroup, Args};
-use reqwest::Method;
 use serde::{Deserialize, Serialize};
 use state_pruner::{SystemClock, offline};
 use state_tree::Order;
@@ -12,6 +11,7 @@ use super::{
     OutputArgs,
     render::{Failure, Output},
     retain::{Request, told},
+    token::TokenArgs,
     values::{address, whole},
 };
 use crate::chain::rows_above;
@@ -28,8 +28,10 @@ pub(super) struct RollbackArgs {
     #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a node's database that nobody has open.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "token_file")]
     db: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -50,9 +52,7 @@ struct Rolled {
 /// Goes back.
 pub(super) fn rollback(args: &RollbackArgs, output: Output) -> ExitCode {
     let rolled = match (&args.url, &args.db) {
-        (Some(url), _) => {
-            Request { method: Method::POST, path: format!("v1/rollback?to={}", args.to), body: None }.ask(url)
-        }
+        (Some(url), _) => Request::post(format!("v1/rollback?to={}", args.to), &args.token).ask(url),
         (None, Some(db)) => {
             let to = Order::new(args.to);
             let rolled = offline::rollback(db, to, rows_above(to), Arc::new(SystemClock::new()));

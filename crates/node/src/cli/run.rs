@@ -16,7 +16,7 @@ use super::{
     work,
 };
 use crate::{
-    app::{App, Stopped, TheEnd},
+    app::{App, Step, Stopped, TheEnd},
     chain::ChainStatus,
     config::Config,
     load::{Client, ClientError, Load, LoadPlan, LoadReport},
@@ -90,6 +90,7 @@ async fn end(mut app: App, driving: Option<&mut OwnDrive>) -> anyhow::Result<Sto
         None => Ok(()),
     };
     let drained = app.drain().await;
+    app.end().is_at(Step::Summary);
     let told = tokio::time::timeout(SUMMARY_PATIENCE, summary(&app)).await; // AFTER the last block
     let stopped = app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
     drained?;
@@ -138,7 +139,7 @@ fn own_load(own: OwnLoad, app: &App, clock: &Arc<dyn Clock>) -> anyhow::Result<A
         connections: std::num::NonZeroU32::MIN.saturating_add(3),
         batch: std::num::NonZeroUsize::MIN.saturating_add(31),
     };
-    let client = Client::new(&format!("http://{}", app.address()))?;
+    let client = Client::commanding(&format!("http://{}", app.address()), app.token())?;
     Ok(Arc::new(Load::new(plan, client, Arc::clone(clock))))
 }
 
@@ -342,7 +343,8 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<Driven> {
     };
     work::runtime()?.block_on(async {
         let signals = Signals::listen(move || output.fail(&work::cut_short()))?;
-        let load = Arc::new(Load::new(plan, Client::new(&args.url)?, Arc::new(SystemClock::new())));
+        let client = Client::commanding(&args.url, args.token.read()?.as_ref())?;
+        let load = Arc::new(Load::new(plan, client, Arc::new(SystemClock::new())));
         let stop = CancellationToken::new();
         let mut running = tokio::spawn(Arc::clone(&load).run(stop.clone()));
         let mut timer = tokio::time::interval(LINE_EVERY);

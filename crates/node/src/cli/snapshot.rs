@@ -9,7 +9,6 @@ use std::{
 };
 
 use clap::{ArgGroup, Args, Subcommand};
-use reqwest::Method;
 use serde::Serialize;
 use serde_json::json;
 use state_pruner::{
@@ -25,6 +24,7 @@ use super::{
     OutputArgs,
     render::{Failure, Output, bytes, number},
     retain::{Request, millis, told},
+    token::TokenArgs,
     values::{address, layout, positive, time},
     work,
 };
@@ -92,7 +92,7 @@ struct CreateArgs {
     #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a database that no process has open for writing.
-    #[arg(long, value_name = "DIR", requires = "layout")]
+    #[arg(long, value_name = "DIR", requires = "layout", conflicts_with = "token_file")]
     db: Option<PathBuf>,
     /// Whose records it holds: rooch or native.
     #[arg(long, value_parser = layout, requires = "db", conflicts_with = "url")]
@@ -101,6 +101,8 @@ struct CreateArgs {
     /// read.
     #[arg(long, value_name = "N", value_parser = positive, default_value = "1", conflicts_with = "url")]
     orders: NonZeroU64,
+    #[command(flatten)]
+    token: TokenArgs,
     #[command(flatten)]
     place: PlaceArgs,
     #[command(flatten)]
@@ -194,7 +196,7 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
             // The node may run in another folder.
             let catalog = std::path::absolute(&args.place.catalog).unwrap_or_else(|_| args.place.catalog.clone());
             let body = json!({ "catalog": catalog, "keep": keep, "max_age_ms": millis(max_age) });
-            let request = Request { method: Method::POST, path: "v1/snapshots".to_owned(), body: Some(&body) };
+            let request = Request::post("v1/snapshots", &args.token).with(&body);
             told(output, request.ask_within(url, CAPTURE_PATIENCE), created)
         }
         (None, Some(db), Some(layout)) => {

@@ -121,6 +121,11 @@ fn values_that_mean_nothing_are_refused_by_the_grammar() {
         assert!(parse(&format!("state-node prune-run {flags}")).is_err(), "{flags}");
     }
     assert!(parse("state-node prune-run --url http://x --id nightly-2026.11.26_a --json").is_ok());
+    for command in ["rollback --to 3", "validate", "snapshot create --catalog c --layout native"] {
+        let refused = parse(&format!("state-node {command} --db d --token-file f")).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::ArgumentConflict, "{command}: a store at rest takes no token");
+    }
+    assert!(parse("state-node rollback --to 3 --url http://x --token-file f").is_ok());
     assert!(parse("state-node health-check").is_err());
     assert!(parse("state-node health-check --url http://x --db d").is_err());
     assert!(parse("state-node start --config c --load mixed:fast").is_err());

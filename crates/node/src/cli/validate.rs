@@ -6,7 +6,6 @@ use std::{
 };
 
 use clap::{ArgGroup, Args};
-use reqwest::Method;
 use serde_json::json;
 use state_pruner::{offline, validate::ValidationReport};
 
@@ -15,6 +14,7 @@ use super::{
     health::CANNOT_TELL,
     render::{Failure, Output},
     retain::Request,
+    token::TokenArgs,
     values::address,
     work,
 };
@@ -28,11 +28,13 @@ pub(super) struct ValidateArgs {
     #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a database, in use or not; nothing in it is written.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "token_file")]
     db: Option<PathBuf>,
     /// Folder of the records, marks and certificates, if it does not lie beside the database.
     #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
     state_dir: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -46,7 +48,7 @@ impl ValidateArgs {
 /// Validates, prints and exits with what it came to.
 pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
     let told = match (&args.url, &args.db) {
-        (Some(url), _) => of_node(url),
+        (Some(url), _) => of_node(url, &args.token),
         (None, Some(db)) => of_store(db, args.state_dir.as_deref()),
         (None, None) => Err(Failure::new("usage", "give --url or --db")),
     };
@@ -65,8 +67,8 @@ pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
     }
 }
 
-fn of_node(url: &str) -> Result<ValidationReport, Failure> {
-    Request { method: Method::POST, path: "v1/validate".to_owned(), body: None }.ask(url)
+fn of_node(url: &str, token: &TokenArgs) -> Result<ValidationReport, Failure> {
+    Request::post("v1/validate", token).ask(url)
 }
 
 fn of_store(db: &Path, state_dir: Option<&Path>) -> Result<ValidationReport, Failure> {

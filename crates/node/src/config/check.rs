@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use state_pruner::Share;
 
 use super::{Config, health, source::Source};
-use crate::http::MAX_BODY;
+use crate::http::{MAX_BODY, NoToken};
 
 /// The longest block interval that makes sense; beyond it a duration was probably mistyped.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
@@ -39,9 +39,8 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
 
 fn node(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let node = &config.node;
-    if !node.listen.ip().is_loopback() {
-        let message = format!("{} is not a loopback address, and nothing here authenticates anybody", node.listen.ip());
-        wrong("node.listen", message);
+    if !node.listen.ip().is_loopback() && node.admin_token_file.is_none() {
+        wrong("node.listen", NoToken(node.listen.ip()).to_string());
     }
     if node.data_dir.as_os_str().is_empty() {
         wrong("node.data_dir", "a folder is needed".to_owned());

@@ -43,8 +43,10 @@ pub struct NodeSection {
     pub id: String,
     /// Folder of everything the node writes.
     pub data_dir: PathBuf,
-    /// Address of the HTTP interface; loopback only.
+    /// Address of the HTTP interface; one of loopback, unless commands need a token.
     pub listen: SocketAddr,
+    /// File of the token that commands need; absent means that they need none.
+    pub admin_token_file: Option<PathBuf>,
     /// Longest time one request may take.
     pub request_timeout: Duration,
     /// Longest time the end of the node may take; then the process ends without it, and says so.
@@ -170,6 +172,7 @@ impl Default for Config {
                 id: "reference".to_owned(),
                 data_dir: PathBuf::from("run/node"),
                 listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8645)),
+                admin_token_file: None,
                 request_timeout: Duration::from_secs(60),
                 stop_timeout: Duration::from_secs(60),
             },
@@ -248,6 +251,7 @@ impl Config {
         source.take("node.id", &mut node.id);
         source.take("node.data_dir", &mut node.data_dir);
         source.take("node.listen", &mut node.listen);
+        source.take("node.admin_token_file", &mut node.admin_token_file);
         source.take_duration("node.request_timeout", &mut node.request_timeout);
         source.take_duration("node.stop_timeout", &mut node.stop_timeout);
         source.take_duration("chain.block_interval", &mut chain.block_interval);

@@ -32,10 +32,11 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 55] = [
+const OTHER: [(&str, &str); 56] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
+    ("node.admin_token_file", "/tmp/other"),
     ("node.request_timeout", "5s"),
     ("node.stop_timeout", "5m"),
     ("chain.block_interval", "50ms"),

@@ -5,7 +5,10 @@ use std::time::Duration;
 use axum::{
     Json,
     extract::rejection::{BytesRejection, PathRejection},
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde_json::{Map, Value, json};
@@ -59,6 +62,9 @@ impl IntoResponse for ApiError {
         error.insert("message".to_owned(), json!(self.message));
         error.extend(self.further);
         let mut response = (self.status, Json(json!({ "error": error }))).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(pause) = self.retry_after {
             // The header counts whole seconds; zero would ask for a busy loop.
             let seconds = pause.as_secs_f64().ceil().max(1.0) as u64;

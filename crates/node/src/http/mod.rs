@@ -1,4 +1,4 @@
-//! The HTTP interface, on loopback: submit, read, status, probes, metrics, commands to the pruner, and going back.
+//! The HTTP interface: submit, read, status, probes, metrics, commands to the pruner, and going back.
 //!
 //! Promises: the async threads never touch the disk and wait for no lock of the pruner; bodies, concurrent reads and
 //! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
@@ -24,7 +24,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware::{Next, from_fn, from_fn_with_state},
+    middleware::{Next, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -37,6 +37,7 @@ use crate::{
     chain::{Chain, ReadError},
     health,
 };
+pub use caller::{Callers, NoToken};
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
@@ -60,6 +61,7 @@ pub struct Node {
     events: Arc<EventJournal>,
     snapshots: Arc<Snapshots>,
     metrics: PrometheusHandle,
+    callers: Callers,
     /// Ends what would go on for ever.
     stop: CancellationToken,
     health: HealthConfig,
@@ -85,6 +87,8 @@ pub struct NodeParts {
     pub snapshots: Arc<Snapshots>,
     /// The metrics of this process.
     pub metrics: PrometheusHandle,
+    /// Who may ask, and command.
+    pub callers: Callers,
     /// Told when the node stops.
     pub stop: CancellationToken,
     /// The bounds by which the node judges itself.
@@ -100,7 +104,7 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, retention, events, snapshots, metrics, health, stop } = parts;
+        let NodeParts { chain, pruner, retention, events, snapshots, metrics, callers, health, stop } = parts;
         let watchers = Arc::new(Semaphore::new(events::MAX_WATCHERS));
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
         Self {
@@ -111,6 +115,7 @@ impl Node {
             events,
             snapshots,
             metrics,
+            callers,
             health,
             stop,
             patience,
@@ -207,7 +212,7 @@ pub fn router(node: Arc<Node>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method", "this address takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn(caller::refuse_pages))
+        .layer(from_fn_with_state(Arc::clone(&node), caller::admit))
         .with_state(node)
 }
 
@@ -237,7 +242,8 @@ mod tests {
         let retention = Arc::new(LiveRetention::new(parts));
         let (metrics, stop) = (telemetry::metrics().unwrap(), CancellationToken::new());
         let health = Config::default().health;
-        let parts = NodeParts { chain, pruner: None, retention, events, snapshots, metrics, health, stop };
+        let callers = Callers::Local(None);
+        let parts = NodeParts { chain, pruner: None, retention, events, snapshots, metrics, callers, health, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

@@ -84,7 +84,7 @@ fn still_waiting(ids: &[Hex32], patience: Duration) -> ApiError {
 /// A page in a browser must not operate the node of whoever looks at it.
 pub(super) fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
     if headers.contains_key(ORIGIN) {
-        let message = "requests from web pages are refused: this interface authenticates nobody";
+        let message = "requests from web pages are refused";
         return Err(ApiError::new(StatusCode::FORBIDDEN, "origin", message));
     }
     Ok(())

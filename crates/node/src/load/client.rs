@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode, Url, header::RETRY_AFTER};
+use reqwest::{
+    Method, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, RETRY_AFTER},
+};
 use serde::Deserialize;
 use state_pruner::Reply;
 use thiserror::Error;
@@ -10,6 +13,7 @@ use thiserror::Error;
 use crate::{
     chain::{ObjectPath, Transaction},
     http::{Submitted, WireAnswer, WireBlock, WireProof},
+    token::AdminToken,
 };
 
 /// The longest a request may take before it counts as an error.
@@ -114,13 +118,21 @@ impl Client {
     ///
     /// Errors: no address.
     pub fn new(url: &str) -> Result<Self, ClientError> {
+        Self::commanding(url, None)
+    }
+
+    /// One that brings the token which commands need, if the node has one.
+    ///
+    /// Errors: no address.
+    pub fn commanding(url: &str, token: Option<&AdminToken>) -> Result<Self, ClientError> {
         let bad = || ClientError::Url(url.to_owned());
         let mut base = Url::parse(url).map_err(|_| bad())?;
         if base.scheme() != "http" || base.host().is_none() {
             return Err(bad());
         }
         base.set_path("/");
-        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().build()?;
+        let headers: HeaderMap = token.map(|token| (AUTHORIZATION, token.header())).into_iter().collect();
+        let http = reqwest::Client::builder().timeout(PATIENCE).no_proxy().default_headers(headers).build()?;
         Ok(Self { http, base })
     }
 
