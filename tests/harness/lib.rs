@@ -18,4 +18,5 @@ pub mod rig;
 pub mod shared;
 pub mod skip;
 pub mod told;
+pub mod warnings;
 pub mod workload;

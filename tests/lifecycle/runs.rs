@@ -23,6 +23,7 @@ use state_tests::{
     damage, folder,
     offline::{prune, request, verify, watched},
     shared::{Expected, RoochStore, Shared},
+    warnings::warnings,
 };
 use state_tree::{NodeHash, NodeLayout, Order, RoochLayout};
 
@@ -200,6 +201,25 @@ fn a_damaged_floor_is_named_with_its_path_and_kept_aside_by_the_next_prune() {
     assert_eq!(aside.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>(), [damaged]);
     let error = prune(&request(&store.db(), 10)).unwrap_err();
     assert_eq!(error.code(), "pruned_before", "the new one is whole: {error}");
+}
+
+/// A prune that deletes makes what it works with twice: to mark, and to sweep.
+#[test]
+fn a_damaged_record_of_the_lock_is_told_once_by_a_prune_and_stops_nobody() {
+    let Some(store) = Shared::Small.copy("a damaged record of the lock") else {
+        return;
+    };
+    let records = FolderRecords(offline::default_state_dir(&store.db()));
+    for key in [RecordKey::Lock, RecordKey::SnapshotFailures] {
+        let Place::File(path) = records.place(key) else { panic!("a store at rest keeps files") };
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, b"torn").unwrap();
+    }
+    let told = warnings(|| assert!(prune(&request(&store.db(), 5)).unwrap().deleted > 0));
+    for says in ["who held the snapshot last is not known", "the failures of earlier snapshots are counted anew"] {
+        assert_eq!(told.iter().filter(|line| line.contains(says)).count(), 1, "{says}: {told:#?}");
+    }
+    assert!(told.iter().any(|line| line.contains("lock.record")), "by its path: {told:#?}");
 }
 
 #[test]

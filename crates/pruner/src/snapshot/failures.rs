@@ -34,12 +34,9 @@ impl SnapshotFailures {
         records.save(RecordKey::SnapshotFailures, &record::encode(&self)?)
     }
 
-    /// The same for a process that begins: what cannot be read is told, and counted anew.
-    pub(super) fn load_or_tell(records: &dyn Records) -> u32 {
-        Self::load(records).unwrap_or_else(|error| {
-            tracing::warn!(%error, "the failures of earlier snapshots are counted anew");
-            0
-        })
+    /// The same for a process that begins: what cannot be read is counted anew, and returned to be told.
+    pub(super) fn load_or_begin(records: &dyn Records) -> (u32, Option<PruneError>) {
+        Self::load(records).map_or_else(|error| (0, Some(error)), |failures| (failures, None))
     }
 }
 

@@ -6,7 +6,7 @@ use state_store::record::{self, Record};
 use crate::{
     error::PruneError,
     phase::PrunePhase,
-    records::{RecordKey, Records},
+    records::{self, RecordKey, Records},
     when::{Span, When},
 };
 
@@ -72,18 +72,14 @@ impl Record for LockSlot {
 
 impl LockSlot {
     pub(super) fn load(records: &dyn Records) -> Result<Self, PruneError> {
-        let Some(bytes) = records.load(RecordKey::Lock)? else { return Ok(Self::default()) };
-        Ok(record::decode("lock", &bytes)?)
+        Ok(records::read(records, RecordKey::Lock)?.unwrap_or_else(Self::default))
     }
 
-    /// The same; a damaged record tells nothing, and nobody obeys it anyway.
-    pub(super) fn load_or_tell(records: &dyn Records) -> Result<Self, PruneError> {
+    /// The same, with what is wrong with a damaged record: it tells nothing, and nobody obeys it anyway.
+    pub(super) fn load_past_damage(records: &dyn Records) -> Result<(Self, Option<PruneError>), PruneError> {
         match Self::load(records) {
-            Err(error) if error.is_damaged_artefact() => {
-                tracing::warn!(%error, "who held the snapshot last is not known");
-                Ok(Self::default())
-            }
-            other => other,
+            Err(error) if error.is_damaged_artefact() => Ok((Self::default(), Some(error))),
+            other => Ok((other?, None)),
         }
     }
 }

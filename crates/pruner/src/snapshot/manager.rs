@@ -53,6 +53,8 @@ pub(super) struct State {
     pub(super) lock: Option<Lock>,
     /// The lock that an earlier process left.
     left: Option<LockRecord>,
+    /// What is not known of an earlier process, and why; not told yet.
+    untold: Vec<(&'static str, PruneError)>,
     pub(super) last_id: u64,
     /// Captures in a row that failed.
     pub(super) failures: u32,
@@ -109,14 +111,23 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: a record that is torn, foreign or fails its integrity hash; one that a newer program wrote, of whatever.
     pub fn initialize(&self) -> Result<(), PruneError> {
-        self.take_up()?;
-        self.tell_left();
-        Ok(())
+        let taken = self.take_up();
+        if taken.as_ref().err().is_none_or(PruneError::is_damaged_artefact) {
+            self.tell_left(); // otherwise it is asked again, and told then
+        }
+        taken
     }
 
-    /// Tells of a lock that an earlier process left.
+    /// Tells of a lock that an earlier process left, and what of such a process cannot be known.
     pub(crate) fn tell_left(&self) {
-        if let Some(left) = &self.state.lock().left {
+        let (left, untold) = {
+            let mut state = self.state.lock();
+            (state.left.clone(), std::mem::take(&mut state.untold))
+        };
+        for (what, error) in untold {
+            tracing::warn!(%error, "{what}");
+        }
+        if let Some(left) = left {
             tracing::warn!("a lock was left: {left}; it is not obeyed");
         }
     }
@@ -127,10 +138,13 @@ impl AtomicSnapshotManager {
             return Ok(());
         }
         records::refuse_newer(&*self.parts.records)?;
-        let slot = LockSlot::load_or_tell(&*self.parts.records)?;
-        let failures = SnapshotFailures::load_or_tell(&*self.parts.records);
+        let (slot, unknown) = LockSlot::load_past_damage(&*self.parts.records)?;
+        let (failures, uncounted) = SnapshotFailures::load_or_begin(&*self.parts.records);
         {
             let mut state = self.state.lock();
+            let unknown = unknown.map(|error| ("who held the snapshot last is not known", error));
+            let uncounted = uncounted.map(|error| ("the failures of earlier snapshots are counted anew", error));
+            state.untold = unknown.into_iter().chain(uncounted).collect();
             (state.left, state.last_id) = (slot.held, slot.last_snapshot);
             state.failures = failures;
         }
