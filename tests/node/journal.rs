@@ -93,6 +93,24 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
 }
 
 #[test]
+fn a_journal_that_cannot_be_read_is_named_with_the_error_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("store").display().to_string();
+    let told = |words: &[&str]| {
+        let (code, told) = node::json(&[&["journal"], words, &["--db", &db]].concat());
+        assert_eq!((code, told["error"]["code"].as_str()), (1, Some("file")), "{told}");
+        told["error"]["message"].as_str().unwrap().to_owned()
+    };
+    assert!(told(&["show"]).contains("there is no event journal"));
+    fs::write(dir.path().join("events"), b"no folder").unwrap();
+    for words in [&["show"][..], &["tail"], &["tail", "--follow"], &["verify"]] {
+        let told = told(words);
+        let says = ["events/journal.events", "Not a directory", "cannot be read", "--state-dir"];
+        assert!(says.iter().all(|part| told.contains(part)), "{words:?}: {told}");
+    }
+}
+
+#[test]
 fn a_killed_node_leaves_a_journal_that_the_next_one_goes_on_with() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().display().to_string();

@@ -1,6 +1,7 @@
 //! `journal`: what happened, from a running node or from the file beside a store, in use or not. Nothing is written.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -9,7 +10,7 @@ use std::{
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 use state_pruner::{
-    Clock, SystemClock,
+    Clock, PruneError, SystemClock,
     events::{Entry, Event, Filter, JournalRead, find_journal, journal_dir, read_journal, verify_journal},
 };
 
@@ -193,16 +194,27 @@ impl SourceArgs {
     fn read(&self, filter: &Filter) -> Result<JournalRead, Failure> {
         match &self.url {
             Some(url) => Request::get(format!("v1/events?{}", query(filter))).ask(url),
-            None => read_journal(&self.dir()?, filter).map_err(|error| Failure::new(error.code(), &error)),
+            None => read_journal(&self.dir()?, filter).map_err(|error| unread(&error)),
         }
     }
 
     fn verify(&self) -> Result<JournalRead, Failure> {
         match &self.url {
             Some(url) => Request::get("v1/events/verify").ask(url),
-            None => verify_journal(&self.dir()?).map_err(|error| Failure::new(error.code(), &error)),
+            None => verify_journal(&self.dir()?).map_err(|error| unread(&error)),
         }
     }
+}
+
+/// A journal that is there, or may be, says nothing about what is in it while it cannot be read.
+fn unread(error: &PruneError) -> Failure {
+    let is_absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
+    if matches!(error, PruneError::File { source, .. } if !is_absent(source)) {
+        let what =
+            "the event journal cannot be read: look at that path and its disk, or give another folder with --state-dir";
+        return Failure::new(error.code(), format!("{error}: {what}"));
+    }
+    Failure::new(error.code(), error)
 }
 
 fn absent(db: &Path) -> Failure {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -70,11 +71,17 @@ pub fn journal_dir(of: &Path) -> PathBuf {
     of.join("events")
 }
 
-/// The folder of the journal of a database: that of a prune at rest, or that of the node whose database it is.
+/// The folder of the journal of a database: that of a prune at rest, or that of the node whose database it is. One of which
+/// the system cannot tell whether it is there is taken for it, so that whoever reads it is told why it cannot be read.
 pub fn find_journal(db: &Path) -> Option<PathBuf> {
     let at_rest = journal_dir(&crate::offline::default_state_dir(db));
     let of_node = db.parent().map(journal_dir);
-    [Some(at_rest), of_node].into_iter().flatten().find(|dir| dir.join(FILE).is_file())
+    [Some(at_rest), of_node].into_iter().flatten().find(|dir| may_be_there(&dir.join(FILE)))
+}
+
+fn may_be_there(path: &Path) -> bool {
+    let found = ask(FileCall::Open, path).and_then(|()| fs::metadata(path));
+    !matches!(found, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The file of the journal in its folder.
@@ -91,7 +98,7 @@ fn entry(frame: &Frame) -> Entry {
 
 fn absent(path: &Path) -> PruneError {
     let what = "there is no event journal; the data folder of a node has one, and the folder in which a prune keeps its records";
-    files::failed(path)(std::io::Error::new(std::io::ErrorKind::NotFound, what))
+    files::failed(path)(io::Error::new(io::ErrorKind::NotFound, what))
 }
 
 /// Reads the journal in a folder. One that asks for the first few stops there, and counts only up to them.

@@ -12,6 +12,7 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use state_store::{FaultyDisk, FileCall, Lasting};
 use tempfile::TempDir;
 
 use super::{
@@ -215,6 +216,32 @@ fn the_bytes_of_a_journal_are_pinned() {
         "e54556f824000000ad66e23501000000000000000200000000000000100a70726f64756365722d33040000000000000091423206",
     );
     assert_eq!(hex::encode(bytes), pinned);
+}
+
+/// Both places of the journal of a database fail alike, and neither is taken for empty (I8).
+#[test]
+fn a_journal_that_cannot_be_read_is_not_told_to_be_absent() {
+    for of_node in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = dir.path().join("store");
+        let kept = if of_node { dir.path().to_owned() } else { crate::offline::default_state_dir(&db) };
+        assert_eq!(find_journal(&db), None, "there is none");
+        fs::create_dir_all(&kept).unwrap();
+        fs::write(journal_dir(&kept), b"no folder").unwrap();
+        assert_eq!(find_journal(&db), Some(journal_dir(&kept)), "a file in place of the folder, of a node: {of_node}");
+        let error = verify_journal(&journal_dir(&kept)).unwrap_err();
+        assert!(error.to_string().contains("Not a directory"), "{error}");
+
+        fs::remove_file(journal_dir(&kept)).unwrap();
+        open(&journal_dir(&kept), quiet()).stop(LONG);
+        let disk = FaultyDisk::under(&journal_dir(&kept));
+        disk.inject(FILE, FileCall::Open, 0, Lasting::UntilHealed);
+        let found = find_journal(&db).unwrap();
+        assert_eq!(found, journal_dir(&kept));
+        let error = verify_journal(&found).unwrap_err();
+        let path = journal_file(&found).display().to_string();
+        assert!(error.code() == "file" && error.to_string().contains(&path), "{error}");
+    }
 }
 
 #[test]
