@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use state_pruner::catalog::SnapshotId;
+use state_pruner::catalog::{Removed, SnapshotId};
 use state_store::{Disposition, FaultyDisk, FileCall, Lasting};
 use state_tests::folder::Digests;
 
@@ -18,19 +18,33 @@ enum Fault {
 }
 
 impl Fault {
-    /// Those that may happen to a call.
-    fn of(call: FileCall) -> Vec<Self> {
+    /// Those of the n-th of so many calls of a kind. One that lasts is much the same after a few of many, as is a full device.
+    fn of(call: FileCall, passing: u64, count: u64) -> Vec<Self> {
+        let is_telling = passing < 2 || passing + 1 == count;
         let takes_room = matches!(call, FileCall::Create | FileCall::Write | FileCall::Sync | FileCall::Rename);
-        let io = [Self::Io(Lasting::Once), Self::Io(Lasting::UntilHealed)];
-        io.into_iter().chain(takes_room.then_some(Self::Full)).collect()
+        let lasting = is_telling.then_some(Self::Io(Lasting::UntilHealed));
+        let full = (is_telling && takes_room).then_some(Self::Full);
+        [Self::Io(Lasting::Once)].into_iter().chain(lasting).chain(full).collect()
     }
 }
 
-/// Where a command only tidies up, which may wait for the next one.
-fn may_wait(act: Act, kind: &str, call: FileCall) -> bool {
-    let tidies = matches!(call, FileCall::Remove | FileCall::List) && !matches!(act, Act::List | Act::Verify);
-    // The retention, after a snapshot was made: told as `removed.failure`.
-    tidies || (act == Act::Replace) || kind.starts_with(".trash")
+/// Whether a command may go on past such a failure: it tells of it beside what it did, or has overcome it, or can do without
+/// what it asked for.
+fn may_go_on(ground: &Ground, act: Act, (kind, call): (&str, FileCall), did: &Did) -> bool {
+    // A retention looks for trash before it removes anything, and once more afterwards.
+    let looks_twice = matches!(act, Act::Replace | Act::Prune) && matches!(call, FileCall::List | FileCall::Sync);
+    let is_of_trash = kind.starts_with(".trash-") || (looks_twice && kind == "catalog");
+    let is_overcome = || is_of_trash && ground.leftovers().is_empty();
+    match act {
+        Act::Verify => false,
+        Act::List => did.tells(),
+        Act::Delete | Act::Prune => did.tells() || is_overcome(),
+        Act::Restore => matches!(call, FileCall::Remove | FileCall::List), // of what it leaves, which the next one removes
+        Act::Create | Act::Found | Act::Replace => {
+            let is_of_ordinals = kind == "manifest.json" && matches!(call, FileCall::Open | FileCall::Read);
+            did.tells() || is_overcome() || is_of_ordinals
+        }
+    }
 }
 
 fn fails(base: &Ground, act: Act, (kind, call, passing): (&str, FileCall, u64), fault: Fault, digests: &Digests) {
@@ -47,47 +61,54 @@ fn fails(base: &Ground, act: Act, (kind, call, passing): (&str, FileCall, u64), 
     drop(disk);
     let there = ground.sound(&context);
     match &ended {
-        Ok(did) => assert!(may_wait(act, kind, call) && is_true(&ground, did, &there), "{context}: {ended:?}"),
+        Ok(did) => {
+            assert!(is_true(&ground, did, &there), "{context}: {ended:?}, and {there:?} is there");
+            assert!(may_go_on(&ground, act, (kind, call), did), "{context}: {ended:?}");
+        }
         Err(error) => {
             let expected = if fault == Fault::Full { Disposition::Resource } else { Disposition::Transient };
             assert_eq!(error.disposition(), expected, "{context}: {error}");
+            let removes = matches!(act, Act::Delete | Act::Prune);
+            let is_undone = there.contains(&ground.first) || (kind, call) == ("catalog", FileCall::Sync);
+            assert!(!removes || is_undone, "{context}: {error}, and it is done");
             let place = ground.path().display().to_string();
             assert!(error.to_string().contains(&place), "{context}: names no file: {error}");
         }
     }
-    let goes = matches!(act, Act::Delete | Act::Replace | Act::Found);
-    assert!(goes || there.contains(&ground.first), "{context}: a snapshot is lost");
+    assert!(base.stays(act).is_none_or(|stays| there.contains(&stays)), "{context}: a snapshot is lost");
     assert!(!there.is_empty() || matches!(act, Act::Delete | Act::Found), "{context}: every snapshot is lost");
     ground.is_restored(digests, &context);
     ground.goes_on(digests, &context);
 }
 
 fn is_true(ground: &Ground, did: &Did, there: &[SnapshotId]) -> bool {
+    let are_gone = |removed: &Removed| !removed.snapshots.iter().any(|id| there.contains(id));
     match did {
-        Did::Made(id) => there.contains(id),
-        Did::Removed => !there.contains(&ground.first),
+        Did::Made(id, removed) => there.contains(id) && are_gone(removed),
+        Did::Removed(removed) => are_gone(removed),
         Did::Restored => ground.target().exists(),
-        Did::Looked => false, // what was looked for has not been seen
+        Did::Listed(_) | Did::Verified => true,
     }
 }
 
 fn every_call_fails(act: Act) -> BTreeSet<(String, FileCall)> {
-    let base = Ground::new();
+    let base = Ground::of(act);
     let digests = base.digests();
     let whole = base.twin(act);
     let disk = FaultyDisk::under(whole.path());
     whole.run(act).unwrap();
     let calls = disk.calls();
     drop(disk);
-    println!("{act:?}: {calls:?}");
+    let mut failures = 0;
     for ((kind, call), count) in &calls {
-        for fault in Fault::of(*call) {
-            fails(&base, act, (kind, *call, 0), fault, &digests);
-        }
-        if *count > 1 {
-            fails(&base, act, (kind, *call, count - 1), Fault::Io(Lasting::Once), &digests);
+        for passing in 0..*count {
+            for fault in Fault::of(*call, passing, *count) {
+                fails(&base, act, (kind, *call, passing), fault, &digests);
+                failures += 1;
+            }
         }
     }
+    println!("{act:?}: {failures} failures");
     calls.into_keys().collect()
 }
 
@@ -138,4 +159,14 @@ fn a_disk_that_fails_while_a_snapshot_is_restored_leaves_a_whole_store_or_none()
     let folders = [(".restored.restoring-*", Create), ("store", Create), ("store", Sync), ("restored", Rename)];
     let above = [("kept", Sync), (".restored.restoring-*", Remove)];
     met(Act::Restore, &[&copied[..], &folders, &above].concat());
+}
+
+#[test]
+fn a_disk_that_fails_while_a_retention_is_carried_out_loses_nothing_that_stays() {
+    use FileCall::{Create, List, Open, Read, Remove, Rename, Sync};
+    let looks = [("catalog", List), ("manifest.json", Open), ("manifest.json", Read), ("*.sst", Open)];
+    met(
+        Act::Prune,
+        &[&looks[..], &[("lock", Create), (".trash-*", Rename), ("catalog", Sync), (".trash-*", Remove)]].concat(),
+    );
 }

@@ -12,3 +12,4 @@ mod points;
 mod power;
 mod running;
 mod support;
+mod unread;

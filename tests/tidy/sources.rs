@@ -66,6 +66,27 @@ fn nothing_is_exported_by_a_glob() {
     );
 }
 
+/// What the header of that file promises: a disk that fails is met wherever the catalog asks for something.
+#[test]
+fn one_file_of_the_catalog_asks_the_disk_for_files() {
+    let of_catalog = |file: &Text| {
+        file.path.starts_with("crates/pruner/src/catalog") && !file.path.ends_with("folder.rs") && !file.is_test()
+    };
+    let words = ["fs::", "ask(", "OpenOptions", "File::", ".metadata()", ".exists()", ".read("];
+    let of_what_was_found =
+        ["use std::fs::{File, TryLockError};", "use std::{fs::File,", "fs::File,", "fs::{File, TryLockError},"];
+    let asks = |line: &str| {
+        let line = line.trim();
+        !of_what_was_found.iter().any(|known| line.starts_with(known)) && words.iter().any(|word| line.contains(word))
+    };
+    let mut found = Vec::new();
+    for file in rust().into_iter().filter(of_catalog) {
+        let lines = file.lines().take(code_lines(&file));
+        found.extend(lines.filter(|(_, line)| asks(line)).map(|(at, line)| format!("{at}: {line}")));
+    }
+    none("files asked for beside catalog/folder.rs", found);
+}
+
 /// Nothing here knows the machine it was written on.
 #[test]
 fn no_path_of_a_machine_and_no_unknown_host_is_named() {

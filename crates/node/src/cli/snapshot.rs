@@ -14,8 +14,8 @@ use serde_json::json;
 use state_pruner::{
     Clock as _, Control, PruneError, SystemClock, Unobserved,
     catalog::{
-        self, Catalog, CatalogError, CatalogRetention, CreateRequest, Created, Damaged, Depth, Listed, Listing,
-        Manifest, Restored, SnapshotId, Source, Tidied, VerifiedSnapshot,
+        self, Catalog, CatalogError, CatalogRetention, CreateRequest, Created, Depth, Listed, Listing, Manifest,
+        Removed, Restored, SnapshotId, Source, Tidied, Unusable, VerifiedSnapshot,
     },
     offline::{Steering, StoreLayout},
 };
@@ -43,7 +43,7 @@ pub(super) struct SnapshotArgs {
 enum SnapshotCommand {
     /// Copy a store into a catalog: through the node that runs on it, or at rest; many may do so at once.
     Create(CreateArgs),
-    /// List the snapshots, the oldest first, and those that are damaged.
+    /// List the snapshots, the oldest first, and those that are damaged or cannot be read.
     List {
         #[command(flatten)]
         place: PlaceArgs,
@@ -184,7 +184,7 @@ pub(super) fn snapshot(args: &SnapshotArgs, output: Output) -> ExitCode {
         }
         SnapshotCommand::Prune { place, retention } => {
             let prune = |catalog: Catalog| catalog.prune((*retention).into(), &SystemClock::new()).map_err(failure);
-            told(output, opened(&place.catalog).and_then(prune), tidied)
+            pruned(output, opened(&place.catalog).and_then(prune))
         }
     }
 }
@@ -210,6 +210,13 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
         }
         (None, _, _) => output.failed(&Failure::new("usage", "give --url, or --db with --layout")),
     }
+}
+
+/// A retention that was not carried out whole is a failure, whatever went.
+fn pruned(output: Output, pruned: Result<Tidied, Failure>) -> ExitCode {
+    let is_whole = pruned.as_ref().is_ok_and(|tidied| tidied.removed.failures.is_empty());
+    let code = told(output, pruned, tidied);
+    if is_whole { code } else { ExitCode::FAILURE }
 }
 
 fn failure(error: CatalogError) -> Failure {
@@ -250,9 +257,7 @@ fn created(created: &Created) -> String {
     if created.links_refused {
         lines.push("every file was copied: the system does not let this user link files of another owner".to_owned());
     }
-    lines.extend(removed.snapshots.iter().map(|id| format!("removed {id}")));
-    lines.extend(removed.in_use.iter().map(|id| format!("not removed, because it is being read: {id}")));
-    lines.extend(removed.failure.iter().map(|why| format!("older ones stay: {why}")));
+    lines.extend(went(removed));
     lines.join("\n")
 }
 
@@ -265,8 +270,10 @@ fn listed(listing: &Listing) -> String {
         let (state, size) = (&listed.state, bytes(listed.total_bytes));
         format!("{}  orders {} to {}  {size}  {age}", listed.id, state.first_order, state.head_order)
     };
-    let damaged = |damaged: &Damaged| format!("{}  DAMAGED: {}", damaged.id, damaged.message);
-    let rows: Vec<String> = listing.snapshots.iter().map(row).chain(listing.damaged.iter().map(damaged)).collect();
+    let damaged = |damaged: &Unusable| format!("{}  DAMAGED: {}", damaged.id, damaged.message);
+    let unreadable = |unread: &Unusable| format!("{}  UNREADABLE: {}", unread.id, unread.message);
+    let unusable = listing.damaged.iter().map(damaged).chain(listing.unreadable.iter().map(unreadable));
+    let rows: Vec<String> = listing.snapshots.iter().map(row).chain(unusable).collect();
     if rows.is_empty() { "no snapshots".to_owned() } else { rows.join("\n") }
 }
 
@@ -293,15 +300,61 @@ fn verified(report: &VerifiedSnapshot) -> String {
 }
 
 fn tidied(tidied: &Tidied) -> String {
-    let removed = &tidied.removed;
-    let mut lines: Vec<String> = removed.snapshots.iter().map(|id| format!("removed {id}")).collect();
-    lines.extend(removed.in_use.iter().map(|id| format!("not removed, because it is being read: {id}")));
-    lines.extend(removed.unfinished.iter().map(|id| format!("removed {id}, which was not finished")));
+    let lines: Vec<String> = went(&tidied.removed).collect();
     if lines.is_empty() { "nothing to remove".to_owned() } else { lines.join("\n") }
+}
+
+fn went(removed: &Removed) -> impl Iterator<Item = String> {
+    let Removed { snapshots, in_use, unreadable, unfinished, failures, left } = removed;
+    let snapshots = snapshots.iter().map(|id| format!("removed {id}"));
+    let in_use = in_use.iter().map(|id| format!("not removed, because it is being read: {id}"));
+    let unreadable =
+        unreadable.iter().map(|unread| format!("kept and not counted: {} ({})", unread.id, unread.message));
+    let unfinished = unfinished.iter().map(|id| format!("removed {id}, which was not finished"));
+    let failures = failures.iter().map(|failed| format!("not removed: {}", failed.message));
+    let left = left.iter().map(|failed| {
+        let why = &failed.message;
+        format!("removed, but files are left: {why}; the next create, delete or prune on this catalog removes them")
+    });
+    snapshots.chain(in_use).chain(unreadable).chain(unfinished).chain(failures).chain(left)
 }
 
 fn restored(restored: &Restored) -> String {
     let state = &restored.state;
     let (first, head, size) = (state.first_order, state.head_order, bytes(restored.bytes));
     format!("{}: orders {first} to {head}, {size}, as they were copied", restored.path)
+}
+
+#[cfg(test)]
+mod tests {
+    use state_pruner::catalog::{Failed, LockTimes};
+
+    use super::*;
+
+    #[test]
+    fn people_are_told_what_is_unusable_and_why_and_what_is_left_and_until_when() {
+        let id = SnapshotId::draw(&SystemClock::new());
+        let unusable = |message: &str| Unusable { id, code: "file".to_owned(), message: message.to_owned() };
+        let (damaged, unreadable) = (vec![unusable("a bit")], vec![unusable("a disk")]);
+        let list = listed(&Listing { snapshots: Vec::new(), damaged, unreadable });
+        assert_eq!(list, format!("{id}  DAMAGED: a bit\n{id}  UNREADABLE: a disk"));
+
+        let failed = |message: &str| vec![Failed { code: "file".to_owned(), message: message.to_owned() }];
+        let removed = Removed {
+            snapshots: vec![id],
+            unreadable: vec![unusable("a disk")],
+            failures: failed("a lock"),
+            left: failed("a trash"),
+            ..Removed::default()
+        };
+        let told = tidied(&Tidied { removed, lock: LockTimes::default() });
+        let expected = [
+            format!("removed {id}"),
+            format!("kept and not counted: {id} (a disk)"),
+            "not removed: a lock".to_owned(),
+            "removed, but files are left: a trash; the next create, delete or prune on this catalog removes them"
+                .to_owned(),
+        ];
+        assert_eq!(told.lines().collect::<Vec<_>>(), expected);
+    }
 }

@@ -83,7 +83,7 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let ready = source.ready(request.catalog)?; // BEFORE anything is written
     let catalog = Catalog::open_or_create(request.catalog)?;
     let access = catalog.access(clock);
-    let staging = Staging::begin(&access, request.id)?;
+    let mut staging = Staging::begin(&access, request.id)?;
     let store = staging.store();
     let copied = staging.copied(&steering.control, || ready.copy_into(&store))?;
     catalog_reached(CatalogPoint::CaptureCopied);
@@ -110,9 +110,10 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
         files,
     };
     staging.seal(&manifest)?;
+    let swept = std::mem::take(&mut staging.swept);
     let path = staging.publish(&access)?.display().to_string();
     catalog_reached(CatalogPoint::CapturePublished);
-    let removed = access.retain_after(request.id, request.retention);
+    let removed = access.retain_after(request.id, request.retention, swept);
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
     let links_refused = copied.links_refused;
     Ok(Created { id: request.id, path, manifest, removed, links_refused, lock: access.times(), seconds })

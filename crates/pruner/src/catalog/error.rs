@@ -1,10 +1,6 @@
 //! What the catalog refuses, and what fails in it, each with its disposition (docs/operations.md has a heading per code).
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
 use state_store::{Disposition, Holder, StoreError};
 use thiserror::Error;
@@ -28,10 +24,12 @@ pub enum CatalogError {
         source: io::Error,
     },
     /// The folder is no catalog.
-    #[error("{dir} {}: give the folder that `snapshot create` was given", lacks(dir))]
+    #[error("{dir} {why}: give the folder that `snapshot create` was given")]
     NoCatalog {
         /// The folder.
         dir: PathBuf,
+        /// What it is.
+        why: &'static str,
     },
     /// The folder holds something else.
     #[error("{dir} is not empty and is no snapshot catalog: give an empty folder, or one that does not exist")]
@@ -70,6 +68,17 @@ pub enum CatalogError {
         version: u64,
         /// The newest that is read.
         known: u64,
+    },
+    /// The next ordinal is not known: the lock file has lost the last one, and a manifest that may have the greatest cannot be
+    /// read (I8).
+    #[error(
+        "{source}: whether snapshot {id} is the newest cannot be told, nor which number comes next. Try again when it can be read, or give it up with `snapshot delete {id}`"
+    )]
+    OrdinalUnknown {
+        /// The snapshot that cannot be read.
+        id: SnapshotId,
+        /// Why.
+        source: Box<CatalogError>,
     },
     /// Somebody reads the snapshot, or has just made it.
     #[error("snapshot {id} is in use by {holder}: wait until it is done with it")]
@@ -119,10 +128,6 @@ pub enum CatalogError {
     },
 }
 
-fn lacks(dir: &Path) -> &'static str {
-    if dir.exists() { "is no snapshot catalog" } else { "does not exist, so it is no snapshot catalog" }
-}
-
 /// A moment as people read it.
 fn since(ms: u64) -> impl std::fmt::Display {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms))
@@ -139,6 +144,7 @@ impl CatalogError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Prune(error) => error.disposition(),
+            Self::OrdinalUnknown { source, .. } => source.disposition(),
             Self::File { .. } | Self::CatalogBusy { .. } => Disposition::Transient,
             Self::SnapshotInUse { .. } | Self::CaptureBusy { .. } => Disposition::Resource,
             Self::DamagedSnapshot { .. } => Disposition::Corrupt,
@@ -152,6 +158,11 @@ impl CatalogError {
         }
     }
 
+    /// Whether a file could not be read, which says nothing about what it holds (I8).
+    pub(super) fn is_of_a_read(&self) -> bool {
+        matches!(self, Self::File { .. } | Self::Prune(PruneError::Store(StoreError::Permission { .. })))
+    }
+
     /// A stable word for scripts, as printed with `--json`.
     pub fn code(&self) -> &'static str {
         match self {
@@ -163,6 +174,7 @@ impl CatalogError {
             Self::UnknownSnapshot { .. } => "unknown_snapshot",
             Self::DamagedSnapshot { .. } => "damaged_snapshot",
             Self::OtherVersion { .. } => "other_version",
+            Self::OrdinalUnknown { .. } => "ordinal_unknown",
             Self::SnapshotInUse { .. } => "snapshot_in_use",
             Self::CatalogBusy { .. } => "catalog_busy",
             Self::CaptureBusy { .. } => "capture_busy",

@@ -1,11 +1,15 @@
 //! Folders and files of a catalog, with errors that name them. Whatever is asked of the system is asked through the seam at
-//! which a test makes a disk fail (`state_store::ask`); nothing else of the catalog touches a file.
+//! which a test makes a disk fail (`state_store::ask`).
+//!
+//! No other file of the catalog asks for anything on a disk but this: locks of files that were opened here, what the engine
+//! does to a store that it copies or reads, the folder into which a proof spills, and where a path leads that was given by a
+//! user (`offline::resolved`).
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    io::{self, Read as _, Write as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
 };
 
 use rustix::{fs::OFlags, io::Errno};
@@ -48,6 +52,55 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
     }
+}
+
+/// Opens a file for reading.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    ask(FileCall::Open, path).and_then(|()| File::open(path))
+}
+
+/// Opens a file for reading and writing, and makes it if need be.
+pub(super) fn open_or_make(path: &Path) -> io::Result<File> {
+    ask(FileCall::Create, path)?;
+    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+}
+
+/// Whether a path still leads to this open file.
+///
+/// Errors: the system cannot tell, or nothing is there.
+pub(super) fn is_still(file: &File, path: &Path) -> io::Result<bool> {
+    let held = file.metadata()?;
+    let there = ask(FileCall::Open, path).and_then(|()| fs::metadata(path))?;
+    Ok((there.dev(), there.ino()) == (held.dev(), held.ino()))
+}
+
+/// Where a path leads in the end.
+pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    ask(FileCall::Open, path).and_then(|()| fs::canonicalize(path))
+}
+
+/// Reads the next bytes of a file; none at its end.
+pub(super) fn read(mut file: impl io::Read, path: &Path, buffer: &mut [u8]) -> Result<usize, CatalogError> {
+    ask(FileCall::Read, path).and_then(|()| file.read(buffer)).map_err(failed(path))
+}
+
+/// Reads a regular file up to `most` bytes.
+pub(super) fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = open_regular(path)?;
+    ask(FileCall::Read, path)?;
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads the beginning of an open file, as far as there is one.
+pub(super) fn read_first(file: &File, path: &Path, buffer: &mut [u8]) -> Result<(), CatalogError> {
+    ask(FileCall::Read, path).and_then(|()| file.read_at(buffer, 0)).map_err(failed(path)).map(|_| ())
+}
+
+/// Writes over the beginning of an open file.
+pub(super) fn write_first(file: &File, path: &Path, bytes: &[u8]) -> Result<(), CatalogError> {
+    ask(FileCall::Write, path).and_then(|()| file.write_all_at(bytes, 0)).map_err(failed(path))
 }
 
 /// Writes a new file, durably.

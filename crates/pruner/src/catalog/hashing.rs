@@ -10,7 +10,6 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use state_store::{FileCall, ask};
 
 use super::{
     CatalogError, failed,
@@ -61,7 +60,7 @@ fn stream(
     let (mut buffer, mut hasher, mut bytes) = (vec![0; CHUNK], Sha256::new(), 0);
     loop {
         control.checkpoint()?;
-        let count = ask(FileCall::Read, path).and_then(|()| file.read(&mut buffer)).map_err(failed(path))?;
+        let count = folder::read(&mut file, path, &mut buffer)?;
         let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
             return Ok(Digested { bytes, sha256: hex::encode(hasher.finalize()) });
         };

@@ -1,13 +1,12 @@
 //! Reading a catalog: what lists and shows snapshots, without any lock.
 
-use std::{io, num::NonZeroU64, path::Path};
+use std::{io, num::NonZeroU64};
 
 use serde::{Deserialize, Serialize};
-use state_store::{FileCall, ask};
 
 use super::{
     Catalog, CatalogError, CopiedState, Creator, Depth, MANIFEST, Manifest, STORE, SnapshotId, VerifiedSnapshot,
-    folder::{self, failed, open_regular},
+    folder::{self, failed},
     manifest, proof,
 };
 use crate::{
@@ -40,9 +39,9 @@ pub struct Listed {
     pub total_bytes: u64,
 }
 
-/// A snapshot that cannot be used.
+/// A snapshot that cannot be used, or not now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Damaged {
+pub struct Unusable {
     /// Its id.
     pub id: SnapshotId,
     /// The code of the error.
@@ -56,8 +55,10 @@ pub struct Damaged {
 pub struct Listing {
     /// Those whose manifest is what was written.
     pub snapshots: Vec<Listed>,
-    /// Those whose manifest is not.
-    pub damaged: Vec<Damaged>,
+    /// Those whose manifest is not, or whose files are missing or of another length.
+    pub damaged: Vec<Unusable>,
+    /// Those of which the system does not answer, which says nothing about what they hold (I8).
+    pub unreadable: Vec<Unusable>,
 }
 
 impl Catalog {
@@ -83,7 +84,7 @@ impl Catalog {
     pub fn show(&self, id: SnapshotId) -> Result<Manifest, CatalogError> {
         let entry = self.entry(id);
         let path = entry.join(MANIFEST);
-        match read(&path) {
+        match folder::read_regular(&path, manifest::MOST_BYTES) {
             Ok(text) => Manifest::decode(id, &text),
             Err(error) if error.kind() != io::ErrorKind::NotFound && folder::tells_what_is_there(&error) => {
                 Err(CatalogError::DamagedSnapshot { id, what: format!("its manifest is no file: {error}") })
@@ -126,15 +127,15 @@ impl Catalog {
     }
 
     fn listing(&self, ids: &[SnapshotId]) -> Result<Listing, CatalogError> {
-        let mut listing = Listing { snapshots: Vec::new(), damaged: Vec::new() };
+        let mut listing = Listing { snapshots: Vec::new(), damaged: Vec::new(), unreadable: Vec::new() };
         for id in ids {
             match self.show(*id).and_then(|manifest| self.whole(manifest)) {
                 Ok(manifest) => listing.snapshots.push(manifest.into()),
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // removed since the folder was read
                 Err(error @ (CatalogError::DamagedSnapshot { .. } | CatalogError::OtherVersion { .. })) => {
-                    let (code, message) = (error.code().to_owned(), error.to_string());
-                    listing.damaged.push(Damaged { id: *id, code, message });
+                    listing.damaged.push(Unusable::of(*id, &error));
                 }
+                Err(error) if error.is_of_a_read() => listing.unreadable.push(Unusable::of(*id, &error)),
                 Err(error) => return Err(error),
             }
         }
@@ -166,14 +167,10 @@ impl Catalog {
     }
 }
 
-/// Reads a manifest, up to its bound.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    use io::Read as _;
-    let mut text = Vec::new();
-    let file = open_regular(path)?;
-    ask(FileCall::Read, path)?;
-    file.take(manifest::MOST_BYTES).read_to_end(&mut text)?;
-    Ok(text)
+impl Unusable {
+    fn of(id: SnapshotId, error: &CatalogError) -> Self {
+        Self { id, code: error.code().to_owned(), message: error.to_string() }
+    }
 }
 
 /// What tells which of two snapshots was begun first: those without an ordinal are older than those with one, and have only

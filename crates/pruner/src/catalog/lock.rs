@@ -6,15 +6,14 @@
 
 use std::{
     cell::Cell,
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
-    os::unix::fs::MetadataExt as _,
     path::Path,
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
-use state_store::{FileCall, Holder, ask, file_holder};
+use state_store::{Holder, file_holder};
 
 use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed, folder};
 use crate::clock::Clock;
@@ -78,7 +77,7 @@ impl<'a> Access<'a> {
     /// Errors: it is not there, or is being made or removed.
     pub(super) fn reading(&self, id: SnapshotId) -> Result<EntryLock, CatalogError> {
         let path = self.catalog.entry(id).join(ENTRY_LOCK);
-        let file = match ask(FileCall::Open, &path).and_then(|()| File::open(&path)) {
+        let file = match folder::open(&path) {
             Ok(file) => file,
             Err(error) => return Err(self.without_lock(id, &path, error)),
         };
@@ -90,7 +89,7 @@ impl<'a> Access<'a> {
     /// Errors: it is not there, or in use.
     pub(super) fn removing(&self, id: SnapshotId, patience: Patience) -> Result<EntryLock, CatalogError> {
         let path = self.catalog.entry(id).join(ENTRY_LOCK);
-        let file = match open_or_make(&path) {
+        let file = match folder::open_or_make(&path) {
             Ok(file) => file,
             Err(error) => return Err(self.without_lock(id, &path, error)),
         };
@@ -121,10 +120,9 @@ impl<'a> Access<'a> {
 
     /// A snapshot that was removed before its lock was had is gone.
     fn still_there(&self, id: SnapshotId, path: &Path, lock: EntryLock) -> Result<EntryLock, CatalogError> {
-        let held = lock.0.metadata().map_err(failed(path))?;
-        match ask(FileCall::Open, path).and_then(|()| fs::metadata(path)) {
-            Ok(there) if (there.dev(), there.ino()) == (held.dev(), held.ino()) => Ok(lock),
-            Ok(_) => Err(self.unknown(id)),
+        match folder::is_still(&lock.0, path) {
+            Ok(true) => Ok(lock),
+            Ok(false) => Err(self.unknown(id)),
             Err(error) => Err(self.without_lock(id, path, error)),
         }
     }
@@ -186,7 +184,7 @@ impl EntryLock {
     /// the folder.
     pub(super) fn of_the_dead(dir: &Path) -> Result<Option<Self>, CatalogError> {
         let path = dir.join(ENTRY_LOCK);
-        let file = match open_or_make(&path) {
+        let file = match folder::open_or_make(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             opened => opened.map_err(failed(&path))?,
         };
@@ -200,12 +198,7 @@ impl EntryLock {
 
 /// The lock file of a catalog, made if need be.
 pub(super) fn file(path: &Path) -> Result<File, CatalogError> {
-    open_or_make(path).map_err(failed(path))
-}
-
-fn open_or_make(path: &Path) -> io::Result<File> {
-    ask(FileCall::Create, path)?;
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+    folder::open_or_make(path).map_err(failed(path))
 }
 
 fn holder(path: &Path) -> Result<Holder, CatalogError> {

@@ -29,19 +29,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use state_store::{FileCall, ask};
-
 pub use self::{
     busy::{Capture, Captures},
     capture::{CreateRequest, Created, Source, create},
     error::CatalogError,
     id::SnapshotId,
-    listing::{Damaged, Listed, Listing},
+    listing::{Listed, Listing, Unusable},
     lock::LockTimes,
     manifest::{CopiedFile, CopiedState, Creator, Manifest, Through},
     proof::{Depth, VerifiedSnapshot},
     restore::Restored,
-    retain::{CatalogRetention, Removed, Tidied},
+    retain::{CatalogRetention, Failed, Removed, Tidied},
 };
 use self::{folder::failed, lock::Access};
 use crate::{clock::Clock, offline};
@@ -69,13 +67,17 @@ impl Catalog {
     ///
     /// Errors: the folder is none.
     pub fn open(dir: &Path) -> Result<Self, CatalogError> {
-        let dir = match ask(FileCall::Open, dir).and_then(|()| std::fs::canonicalize(dir)) {
+        let dir = match folder::canonical(dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(CatalogError::NoCatalog { dir: dir.to_owned() });
+                let why = "does not exist, so it is no snapshot catalog";
+                return Err(CatalogError::NoCatalog { dir: dir.to_owned(), why });
             }
             found => found.map_err(failed(dir))?,
         };
-        if has_lock(&dir)? { Ok(Self { dir }) } else { Err(CatalogError::NoCatalog { dir }) }
+        if has_lock(&dir)? {
+            return Ok(Self { dir });
+        }
+        Err(CatalogError::NoCatalog { dir, why: "is no snapshot catalog" })
     }
 
     /// A catalog that is there, or a new one in an empty or absent folder.

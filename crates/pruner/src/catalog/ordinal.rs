@@ -1,51 +1,65 @@
 //! Ordinals: in which order snapshots were begun, whatever the clock said (C16).
 //!
 //! Contract: each is given under the lock of the catalog and is greater than that of every snapshot begun before. The lock
-//! file has the last one given. It is written without a sync, because the lock is held for moments only: what a power cut
-//! takes back is found in the manifests, which are durable before anybody sees their snapshots.
+//! file has the last one given. It is written without a sync, because the lock is held for moments only, and synced before
+//! the snapshot gets its name: so after a power cut it is not below the ordinal of any snapshot that is there, or is torn and
+//! says nothing. Where it says nothing, or was spoilt, the manifests tell, if all of them can be read.
 
-use std::{fs::File, num::NonZeroU64, os::unix::fs::FileExt as _, path::Path};
+use std::{fs::File, num::NonZeroU64, path::Path};
 
-use state_store::{Disposition, FileCall, ask};
-
-use super::{Catalog, CatalogError, folder::failed};
+use super::{Catalog, CatalogError, SnapshotId, folder};
 
 /// Digits of the greatest one; every text is as long, so that none shows the end of the one before.
 const DIGITS: usize = 20;
 
+/// What the manifests say.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The greatest ordinal.
+    greatest: u64,
+    /// A snapshot whose ordinal is not known, and why.
+    unknown: Option<(SnapshotId, CatalogError)>,
+}
+
 impl Catalog {
-    /// The greatest ordinal in the manifests; one that is not what was written is passed.
-    ///
-    /// Errors: a disk that does not answer, because what it would have said may be the greatest.
-    pub(super) fn greatest_ordinal(&self) -> Result<u64, CatalogError> {
-        let mut greatest = 0;
+    /// What the manifests say of ordinals; one that is not what was written is passed, as whoever counts passes it.
+    pub(super) fn ordinals(&self) -> Result<Told, CatalogError> {
+        let mut told = Told::default();
         for id in self.ids()? {
-            let ordinal = match self.show(id) {
-                Ok(manifest) => manifest.ordinal.map_or(0, NonZeroU64::get),
-                Err(error) if error.disposition() == Disposition::Transient => return Err(error),
-                Err(_) => 0,
-            };
-            greatest = greatest.max(ordinal);
+            match self.show(id) {
+                Ok(manifest) => told.greatest = told.greatest.max(manifest.ordinal.map_or(0, NonZeroU64::get)),
+                Err(CatalogError::DamagedSnapshot { .. } | CatalogError::UnknownSnapshot { .. }) => {}
+                Err(error) if error.is_of_a_read() || matches!(error, CatalogError::OtherVersion { .. }) => {
+                    told.unknown = Some((id, error));
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(greatest)
+        Ok(told)
     }
 }
 
 /// Gives the next ordinal; `lock` is the lock file, which the caller holds.
-pub(super) fn next(lock: &File, path: &Path, greatest: u64) -> Result<NonZeroU64, CatalogError> {
-    let last = ask(FileCall::Read, path).and_then(|()| last(lock)).map_err(failed(path))?;
-    let next = NonZeroU64::MIN.saturating_add(greatest.max(last));
-    let text = format!("{next:0DIGITS$}\n");
-    ask(FileCall::Write, path).and_then(|()| lock.write_all_at(text.as_bytes(), 0)).map_err(failed(path))?;
+///
+/// Errors: a failed read or write; [`CatalogError::OrdinalUnknown`] where neither the file nor the manifests tell.
+pub(super) fn next(lock: &File, path: &Path, told: Told) -> Result<NonZeroU64, CatalogError> {
+    let last = match (last(lock, path)?.filter(|last| *last >= told.greatest), told.unknown) {
+        (Some(last), _) => last,
+        (None, None) => told.greatest,
+        (None, Some((id, source))) => return Err(CatalogError::OrdinalUnknown { id, source: Box::new(source) }),
+    };
+    let next = NonZeroU64::MIN.saturating_add(last);
+    folder::write_first(lock, path, format!("{next:0DIGITS$}\n").as_bytes())?;
     Ok(next)
 }
 
-/// The last one given, or 0 where the file does not say.
-fn last(lock: &File) -> std::io::Result<u64> {
+/// The last one given, where the file says it.
+fn last(lock: &File, path: &Path) -> Result<Option<u64>, CatalogError> {
     let mut text = [0; DIGITS];
-    let read = lock.read_at(&mut text, 0)?;
-    let digits = if read == DIGITS { std::str::from_utf8(&text) } else { Ok("0") };
-    Ok(digits.map_or(0, |digits| digits.parse().map_or(0, |last| last)))
+    folder::read_first(lock, path, &mut text)?; // what is missing stays zero, which is no digit
+    let Ok(digits) = str::from_utf8(&text) else { return Ok(None) };
+    let Ok(last) = digits.parse() else { return Ok(None) };
+    Ok(Some(last))
 }
 
 #[cfg(test)]
@@ -57,13 +71,35 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let lock = File::options().create(true).truncate(false).read(true).write(true).open(&path).unwrap();
-        let next = |greatest| next(&lock, &path, greatest).unwrap().get();
+        let next = |greatest| next(&lock, &path, Told { greatest, unknown: None }).unwrap().get();
         assert_eq!((next(0), next(0), next(1)), (1, 2, 3), "counted in the file");
         assert_eq!((next(7), next(0)), (8, 9), "the manifests know more");
         for torn in [&b""[..], b"0000", b"not a number, but long enough", &[0xff; 21]] {
             lock.set_len(0).unwrap();
-            lock.write_all_at(torn, 0).unwrap();
+            folder::write_first(&lock, &path, torn).unwrap();
             assert_eq!((next(9), next(0)), (10, 11), "{torn:?}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_counts_only_where_the_file_does_not_say_the_ordinal() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let id = SnapshotId::draw(&crate::ManualClock::default());
+        let next = |text: &[u8], greatest| {
+            std::fs::write(&path, text).unwrap();
+            let source = std::io::Error::from_raw_os_error(5);
+            let unknown = Some((id, CatalogError::File { path: "/there/manifest.json".into(), source }));
+            next(&folder::open_or_make(&path).unwrap(), &path, Told { greatest, unknown })
+        };
+        let seven = b"00000000000000000007\n";
+        assert_eq!((next(seven, 0).unwrap().get(), next(seven, 7).unwrap().get()), (8, 8));
+        for (text, greatest) in [(&b""[..], 0), (b"garbage", 3), (&seven[..5], 0), (seven, 8)] {
+            let error = next(text, greatest).unwrap_err();
+            assert_eq!(error.code(), "ordinal_unknown");
+            let says = ["/there/manifest.json: ", "Input/output error", &format!("`snapshot delete {id}`")];
+            assert!(says.iter().all(|part| error.to_string().contains(part)), "{error}");
+            assert_eq!(std::fs::read(&path).unwrap(), text, "nothing is written");
         }
     }
 }

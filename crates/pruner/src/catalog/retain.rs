@@ -12,9 +12,9 @@ use state_store::{CatalogPoint, catalog_reached};
 use super::{
     Catalog, CatalogError, LockTimes, SnapshotId,
     folder::{self, failed},
-    listing::{Begun, Listed},
+    listing::{Begun, Listed, Unusable},
     lock::{Access, Patience},
-    staging,
+    staging::{self, Swept},
 };
 use crate::clock::Clock;
 
@@ -35,10 +35,30 @@ pub struct Removed {
     pub snapshots: Vec<SnapshotId>,
     /// Snapshots that it would have let go, had nobody been reading them.
     pub in_use: Vec<SnapshotId>,
+    /// Snapshots that could not be read, so that it neither counted them nor let them go.
+    pub unreadable: Vec<Unusable>,
     /// Unfinished snapshots of processes that have died.
     pub unfinished: Vec<String>,
-    /// Why the others that should go did not, if something failed after a snapshot was made.
-    pub failure: Option<String>,
+    /// Why others that should go did not, beside those above, which did.
+    pub failures: Vec<Failed>,
+    /// Why files of what went are still there, in the trash. Whoever makes or removes a snapshot next removes them.
+    pub left: Vec<Failed>,
+}
+
+/// Something that failed beside what was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Failed {
+    /// The code of the error.
+    pub code: String,
+    /// What failed, with the file.
+    pub message: String,
+}
+
+impl From<&CatalogError> for Failed {
+    fn from(error: &CatalogError) -> Self {
+        Self { code: error.code().to_owned(), message: error.to_string() }
+    }
 }
 
 /// What a command that removes snapshots did.
@@ -48,6 +68,16 @@ pub struct Tidied {
     pub removed: Removed,
     /// The lock of the catalog, as this command held it.
     pub lock: LockTimes,
+}
+
+impl From<Swept> for Removed {
+    fn from(Swept { unfinished, failures, left }: Swept) -> Self {
+        Self { unfinished, failures: told(&failures), left: told(&left), ..Self::default() }
+    }
+}
+
+fn told(errors: &[CatalogError]) -> Vec<Failed> {
+    errors.iter().map(Failed::from).collect()
 }
 
 impl CatalogRetention {
@@ -85,57 +115,76 @@ fn dates(oldest_first: &[Begun], now_ms: u64) -> Vec<(Option<u64>, SnapshotId)> 
 }
 
 impl Catalog {
-    /// Removes one snapshot.
+    /// Removes one snapshot, and what processes that died have left. Once the snapshot is gone this does not fail: what could
+    /// not be done then is told beside it.
     ///
-    /// Errors: no such snapshot, somebody reads it.
+    /// Errors: no such snapshot, somebody reads it, the folder cannot be changed.
     pub fn delete(&self, id: SnapshotId, clock: &dyn Clock) -> Result<Tidied, CatalogError> {
         let access = self.access(clock);
         access.remove(id, Patience::Some)?;
-        let unfinished = staging::sweep(&access)?;
-        let removed = Removed { snapshots: vec![id], unfinished, ..Removed::default() };
+        let left = |error| Swept { failures: vec![error], left: staging::empty_trash(self), ..Swept::default() };
+        let removed = Removed { snapshots: vec![id], ..staging::sweep(&access).unwrap_or_else(left).into() };
         Ok(Tidied { removed, lock: access.times() })
     }
 
-    /// Removes what the retention lets go, and what processes that died have left.
+    /// Removes what the retention lets go, and what processes that died have left. What fails is told beside what went.
     ///
-    /// Errors: the folder cannot be read or changed.
+    /// Errors: the folder cannot be read.
     pub fn prune(&self, retention: CatalogRetention, clock: &dyn Clock) -> Result<Tidied, CatalogError> {
         let access = self.access(clock);
-        let unfinished = staging::sweep(&access)?;
-        let removed = Removed { unfinished, ..access.retain(retention, None)? };
+        let mut removed = staging::sweep(&access)?.into();
+        access.retain(retention, None, &mut removed)?;
         Ok(Tidied { removed, lock: access.times() })
     }
 }
 
 impl Access<'_> {
     /// Removes what the retention lets go now that a snapshot was made, which it was also if this fails.
-    pub(super) fn retain_after(&self, made: SnapshotId, retention: CatalogRetention) -> Removed {
-        self.retain(retention, Some(made)).unwrap_or_else(|error| {
-            tracing::warn!(%error, "snapshots that should go stay until the next one is made");
-            Removed { failure: Some(error.to_string()), ..Removed::default() }
-        })
+    pub(super) fn retain_after(&self, made: SnapshotId, retention: CatalogRetention, swept: Swept) -> Removed {
+        let mut removed = swept.into();
+        if let Err(error) = self.retain(retention, Some(made), &mut removed) {
+            removed.failures.push(Failed::from(&error));
+        }
+        for Failed { message, .. } in removed.failures.iter().chain(&removed.left) {
+            tracing::warn!(error = message, "what should go from the catalog stays until the next snapshot is made");
+        }
+        removed
     }
 
-    /// Removes what the retention lets go, but not `spared`.
-    fn retain(&self, retention: CatalogRetention, spared: Option<SnapshotId>) -> Result<Removed, CatalogError> {
-        let mut removed = Removed::default();
+    /// Removes what the retention lets go, but not `spared`. One snapshot that cannot be removed holds back no other.
+    ///
+    /// Errors: it is not known what there is; nothing was removed.
+    fn retain(
+        &self,
+        retention: CatalogRetention,
+        spared: Option<SnapshotId>,
+        removed: &mut Removed,
+    ) -> Result<(), CatalogError> {
         if retention == CatalogRetention::ALL {
-            return Ok(removed);
+            return Ok(());
         }
-        let listed = self.catalog.list()?.snapshots;
-        let snapshots: Vec<Begun> = listed.iter().map(Listed::begun).collect();
+        let listing = self.catalog.list()?;
+        removed.unreadable = listing.unreadable;
+        let snapshots: Vec<Begun> = listing.snapshots.iter().map(Listed::begun).collect();
         let doomed = retention.doomed(&snapshots, self.clock.unix_ms());
         for id in doomed.into_iter().filter(|id| Some(*id) != spared) {
             match self.remove(id, Patience::None) {
                 Ok(()) => removed.snapshots.push(id),
                 Err(CatalogError::SnapshotInUse { .. }) => removed.in_use.push(id),
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // another process was faster
-                Err(error) => return Err(error),
+                Err(error) => {
+                    removed.failures.push(Failed::from(&error));
+                    if matches!(error, CatalogError::CatalogBusy { .. }) {
+                        break; // it was waited for once
+                    }
+                }
             }
         }
-        Ok(removed)
+        removed.left = told(&staging::empty_trash(self.catalog));
+        Ok(())
     }
 
+    /// Takes a snapshot out of the catalog, durably. Its files are in the trash then.
     fn remove(&self, id: SnapshotId, patience: Patience) -> Result<(), CatalogError> {
         let (entry, trash) = (self.catalog.entry(id), self.catalog.trash(&id.to_string()));
         let alone = self.removing(id, patience)?;
@@ -148,7 +197,7 @@ impl Access<'_> {
         drop(alone);
         folder::sync(self.catalog.dir())?; // a snapshot that is told to be gone does not come back
         catalog_reached(CatalogPoint::RemovalSynced);
-        folder::remove_all(&trash)
+        Ok(())
     }
 }
 

@@ -4,6 +4,7 @@
 //! it is moved to the trash under the lock of the catalog, and removed outside of it. Whoever finds trash removes it.
 
 use std::{
+    fs::File,
     io,
     num::NonZeroU64,
     path::{Path, PathBuf},
@@ -14,7 +15,7 @@ use state_store::{CatalogPoint, catalog_reached};
 use super::{
     Catalog, CatalogError, MANIFEST, STAGING, STORE, SnapshotId, TRASH,
     folder::{self, failed},
-    lock::{Access, EntryLock},
+    lock::{self, Access, EntryLock},
     manifest::Manifest,
     ordinal,
 };
@@ -26,7 +27,11 @@ pub(super) struct Staging<'a> {
     pub(super) id: SnapshotId,
     /// The how many-th of the catalog it is.
     pub(super) ordinal: NonZeroU64,
+    /// What the dead had left.
+    pub(super) swept: Swept,
     dir: PathBuf,
+    /// The lock file of the catalog, opened before the ordinal was written to it.
+    numbered: File,
     /// Held until the snapshot is published or removed.
     _lock: EntryLock,
 }
@@ -35,17 +40,18 @@ impl<'a> Staging<'a> {
     /// Sweeps what the dead have left, and begins.
     pub(super) fn begin(access: &Access<'a>, id: SnapshotId) -> Result<Self, CatalogError> {
         let (catalog, dir) = (access.catalog, access.catalog.staging(id));
-        let greatest = catalog.greatest_ordinal()?;
-        let (ordinal, lock) = access.locked(|lock_file| {
-            bury(catalog)?;
-            let ordinal = ordinal::next(lock_file, &catalog.lock_file(), greatest)?;
+        let (told, numbered) = (catalog.ordinals()?, lock::file(&catalog.lock_file())?);
+        let (swept, ordinal, lock) = access.locked(|lock_file| {
+            let swept = bury(catalog)?;
+            let ordinal = ordinal::next(lock_file, &catalog.lock_file(), told)?;
             folder::create_dir(&dir).map_err(failed(&dir))?;
             catalog_reached(CatalogPoint::StagingMade);
-            Ok((ordinal, EntryLock::begin(&dir)?)) // inside the lock: a sweeper never sees a folder that is not held yet
+            let lock = EntryLock::begin(&dir)?; // inside the lock: a sweeper never sees a folder that is not held yet
+            Ok((swept, ordinal, lock))
         })?;
-        let staging = Self { catalog, id, ordinal, dir, _lock: lock };
+        let mut staging = Self { catalog, id, ordinal, swept, dir, numbered, _lock: lock };
         catalog_reached(CatalogPoint::CaptureBegun);
-        remove_trash(catalog);
+        staging.swept.left = empty_trash(catalog);
         Ok(staging)
     }
 
@@ -80,6 +86,7 @@ impl<'a> Staging<'a> {
 
     /// Writes the manifest, after everything it speaks of is durable.
     pub(super) fn seal(&self, manifest: &Manifest) -> Result<(), CatalogError> {
+        folder::sync_file(&self.numbered, &self.catalog.lock_file())?; // its ordinal is given once and for all
         folder::sync(&self.store())?;
         folder::write_new(&self.dir.join(MANIFEST), &manifest.encode()?)?;
         folder::sync(&self.dir)?;
@@ -109,10 +116,10 @@ impl Drop for Staging<'_> {
         // Its lock is held still, so nobody buries it; after a publication there is nothing of this name.
         let trash = self.trash();
         match folder::rename(&self.dir, &trash) {
-            Ok(()) => remove_trash(self.catalog),
+            Ok(()) => empty_trash_or_tell(self.catalog),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if matches!(folder::exists(&trash), Ok(true)) {
-                    remove_trash(self.catalog); // a stop has renamed it
+                if !matches!(folder::exists(&trash), Ok(false)) {
+                    empty_trash_or_tell(self.catalog); // a stop has renamed it
                 }
             }
             Err(error) => {
@@ -122,32 +129,50 @@ impl Drop for Staging<'_> {
     }
 }
 
-/// Sweeps what the dead have left; returns the names of the staging folders among it.
-pub(super) fn sweep(access: &Access<'_>) -> Result<Vec<String>, CatalogError> {
-    let buried = access.locked(|_| bury(access.catalog))?;
-    remove_trash(access.catalog);
-    Ok(buried)
+/// What was done about what the dead have left.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// The staging folders that were moved to the trash, by the ids of their snapshots.
+    pub(super) unfinished: Vec<String>,
+    /// Why others were not. They are in nobody's way.
+    pub(super) failures: Vec<CatalogError>,
+    /// Why something of the trash is still there.
+    pub(super) left: Vec<CatalogError>,
+}
+
+/// Moves what the dead have left to the trash, and empties it.
+///
+/// Errors: it is not known what they have left.
+pub(super) fn sweep(access: &Access<'_>) -> Result<Swept, CatalogError> {
+    let swept = access.locked(|_| bury(access.catalog))?;
+    Ok(Swept { left: empty_trash(access.catalog), ..swept })
 }
 
 /// Moves the staging folders of the dead to the trash. Under the lock of the catalog only.
-fn bury(catalog: &Catalog) -> Result<Vec<String>, CatalogError> {
-    let mut buried = Vec::new();
+fn bury(catalog: &Catalog) -> Result<Swept, CatalogError> {
+    let mut swept = Swept::default();
     for name in folder::names(&catalog.dir)? {
         let Some(id) = name.strip_prefix(STAGING) else { continue };
-        let dir = catalog.dir.join(&name);
-        let Some(held) = EntryLock::of_the_dead(&dir)? else { continue };
-        if bury_one(&dir, &catalog.trash(id), &held)? == Buried::ByUs {
-            tracing::info!(id, "a process died while it made this snapshot; what it left is removed");
-            buried.push(id.to_owned());
+        match bury_if_dead(&catalog.dir.join(&name), &catalog.trash(id)) {
+            Ok(Buried::ByUs) => {
+                tracing::info!(id, "a process died while it made this snapshot; what it left is removed");
+                swept.unfinished.push(id.to_owned());
+            }
+            Ok(Buried::ByItsOwner) => {}
+            Err(error) => swept.failures.push(error), // whether it is dead is not known, so it stays (I8)
         }
     }
-    Ok(buried)
+    Ok(swept)
+}
+
+fn bury_if_dead(dir: &Path, trash: &Path) -> Result<Buried, CatalogError> {
+    EntryLock::of_the_dead(dir)?.map_or(Ok(Buried::ByItsOwner), |held| bury_one(dir, trash, &held))
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Buried {
     ByUs,
-    /// By its owner, which failed after its lock was opened here.
+    /// By its owner, now or later: it lives, or has failed after its lock was opened here.
     ByItsOwner,
 }
 
@@ -162,17 +187,29 @@ fn bury_one(dir: &Path, trash: &Path, _held: &EntryLock) -> Result<Buried, Catal
     }
 }
 
-/// Removes what lies in the trash, of whomever. What cannot be removed is in nobody's way: it is told, and tried again.
-fn remove_trash(catalog: &Catalog) {
-    let removed = folder::names(&catalog.dir).and_then(|names| {
-        let mut trash = names.iter().filter(|name| name.starts_with(TRASH));
-        trash.try_for_each(|name| {
-            catalog_reached(CatalogPoint::TrashFound);
-            folder::remove_all(&catalog.dir.join(name))
-        })
-    });
-    if let Err(error) = removed {
-        tracing::warn!(%error, "the trash of the catalog stays until the next snapshot is made or removed");
+/// Removes what lies in the trash, of whomever. What cannot be removed is in nobody's way: why is returned, and whoever
+/// empties the trash next tries again.
+pub(super) fn empty_trash(catalog: &Catalog) -> Vec<CatalogError> {
+    trash(catalog).map_or_else(
+        |error| vec![error],
+        |trash| trash.iter().filter_map(|path| folder::remove_all(path).err()).collect(),
+    )
+}
+
+/// What lies in the trash, durably: nothing of it gets the name of a snapshot back when the power fails.
+fn trash(catalog: &Catalog) -> Result<Vec<PathBuf>, CatalogError> {
+    let mut trash = folder::names(&catalog.dir)?;
+    trash.retain(|name| name.starts_with(TRASH));
+    if !trash.is_empty() {
+        folder::sync(&catalog.dir)?;
+        catalog_reached(CatalogPoint::TrashFound);
+    }
+    Ok(trash.iter().map(|name| catalog.dir.join(name)).collect())
+}
+
+fn empty_trash_or_tell(catalog: &Catalog) {
+    for error in empty_trash(catalog) {
+        tracing::warn!(%error, "what is left in the catalog stays until the next snapshot is made or removed");
     }
 }
 
