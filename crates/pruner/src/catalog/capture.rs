@@ -90,7 +90,9 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let copy = OpenCopy::open(&store, ready.layout)?;
     let roots = copy.roots(copy.window(ready.orders))?;
     let state = copy.state(&roots)?;
-    if !(copied.at_least..=copied.at_most).contains(&state.sequence) {
+    let is_of_another_time =
+        state.sequence < copied.at_least || copied.at_most.is_some_and(|most| state.sequence > most);
+    if is_of_another_time {
         return Err(PruneError::Changed { marked: copied.at_least, now: state.sequence }.into());
     }
     copy.read_back(&roots, Depth::Sampled, steering)?.map_err(|what| ready.unsound(&what))?;

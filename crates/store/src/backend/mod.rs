@@ -185,8 +185,9 @@ impl Space {
 pub struct Copied {
     /// The engine's sequence number before the copy was begun: the copy holds at least everything up to it.
     pub at_least: u64,
-    /// The sequence number after it was done: the copy holds nothing behind it.
-    pub at_most: u64,
+    /// The sequence number after it was done, of a store that nobody writes: the copy holds nothing behind it. A write that is
+    /// under way is in the log, and so in the copy, before it has a number that anybody is told.
+    pub at_most: Option<u64>,
     /// Table and blob files that share their bytes with the store. The engine never changes one that is finished.
     pub linked: u64,
     /// Files with bytes of their own.

@@ -56,7 +56,8 @@ impl RocksBackend {
             add_logs(&self.path, into).map_err(failed)?;
         }
         let (linked, copied) = settle(into).map_err(failed)?;
-        Ok(Copied { at_least, at_most: self.db.latest_sequence_number(), linked, copied, links_refused })
+        let at_most = (!self.is_writable()).then(|| self.db.latest_sequence_number());
+        Ok(Copied { at_least, at_most, linked, copied, links_refused })
     }
 }
 

@@ -28,7 +28,7 @@ pub fn lock_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
         return Ok(None);
     };
     // What the system does not tell is not known: the engine's own attempt refuses then, without a name.
-    let pid = match fs::read_to_string(LOCK_TABLE) {
+    let pid = match table_of_locks() {
         Ok(table) if !table.trim().is_empty() => match find(&table, &file, &[WRITE]) {
             Found::Holder(pid) => Some(pid),
             Found::SameInode => opener(&file, LOCK_FILE.as_ref(), None),
@@ -47,7 +47,7 @@ pub fn file_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
     let failed = |source| classify_io(path, "looking for the holder of the lock", source);
     let Some(file) = present(fs::metadata(path)).map_err(failed)? else { return Ok(None) };
     let (name, us) = (path.file_name().map_or("".as_ref(), Path::new), Some(std::process::id()));
-    let pid = match fs::read_to_string(LOCK_TABLE) {
+    let pid = match table_of_locks() {
         Ok(table) => match find(&table, &file, &[WRITE, READ]) {
             Found::Holder(pid) => Some(pid),
             Found::SameInode => opener(&file, name, us),
@@ -56,6 +56,15 @@ pub fn file_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
         Err(_) => opener(&file, name, us),
     };
     Ok(pid.map(describe))
+}
+
+/// The locks that the system tells of: at least one of our own, held meanwhile, unless it tells of none. Without that one a table
+/// would be empty, too, where nobody holds a lock, and a child of ours that was forked and inherited what we had open would pass
+/// for the holder.
+fn table_of_locks() -> io::Result<String> {
+    let own = rustix::fs::memfd_create("state-lock", rustix::fs::MemfdFlags::CLOEXEC)?;
+    rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
+    fs::read_to_string(LOCK_TABLE)
 }
 
 /// A read that may find nothing, or a process that ended or is not ours to look into meanwhile.
@@ -155,6 +164,30 @@ mod tests {
             Found::SameInode,
             "the device of a file system that lies over another"
         );
+    }
+
+    #[test]
+    fn the_table_of_locks_is_empty_only_where_the_system_tells_of_none() {
+        let ours = table_of_locks().unwrap();
+        let own = format!(" {} ", std::process::id());
+        assert!(ours.is_empty() || ours.lines().any(|line| line.contains("FLOCK") && line.contains(&own)), "{ours}");
+    }
+
+    #[test]
+    fn a_process_that_has_inherited_the_lock_file_does_not_hold_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join("LOCK");
+        fs::write(&lock, b"").unwrap();
+        let mut child =
+            std::process::Command::new("sleep").arg("60").stdin(fs::File::open(&lock).unwrap()).spawn().unwrap();
+        let tells = !table_of_locks().unwrap().is_empty();
+        assert_eq!(
+            lock_holder(dir.path()).unwrap().is_none(),
+            tells,
+            "where nothing is told, whoever has it open may be it"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]
