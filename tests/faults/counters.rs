@@ -10,7 +10,7 @@ use state_pruner::{
     Ended, IncrementalConfig, Pruner, PrunerConfig, PrunerParts, events::Event, incremental::RoundEnd,
     recovery::RecoveryConfig,
 };
-use state_store::{Armed, Fault};
+use state_store::{Armed, Fault, Lasting, Operation};
 use state_tests::{
     check,
     hooks::Hooks,
@@ -148,10 +148,10 @@ fn rounds(metrics: &PrometheusHandle) {
     for passing in 0..WRITES {
         let (rig, faulty) = base.faulty();
         let (present, before) = (nodes(&rig), metric(metrics, BETWEEN, ""));
-        faulty.fail_write(passing, Fault::Transient);
+        // Later ones, too: time goes on, and what failed is tried again.
+        faulty.inject(Operation::Write, passing, Fault::Transient, Lasting::UntilHealed);
         let counted = Counted::start(&rig, metrics, Some(IncrementalConfig { stride: NonZeroU64::MIN }));
         let incremental = |counted: &Counted<'_>| counted.pruner.status().incremental.unwrap();
-        // Time stands still then: what failed is not tried again.
         let rests = |counted: &Counted<'_>| {
             let status = incremental(counted);
             status.failure.is_some() || status.last == Some(RoundEnd::Done)
@@ -164,6 +164,7 @@ fn rounds(metrics: &PrometheusHandle) {
         let gone = present - nodes(&rig);
         assert_eq!((metric_of_this(), incremental(&counted).deleted_total), (gone, gone), "write {passing}");
         partly += u64::from(incremental(&counted).failure.is_some() && gone > 0);
+        faulty.heal();
         while incremental(&counted).last != Some(RoundEnd::Done) || incremental(&counted).failure.is_some() {
             rig.clock.advance(Duration::from_millis(100));
             counted.pruner.committed(rig.chain.head()); // or it would wait for as long as it said

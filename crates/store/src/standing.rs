@@ -106,12 +106,12 @@ impl<'a> Presence<'a> {
         let most = self.created.len();
         let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
         for (hash, created) in self.created {
-            match created.lowest {
+            match &created.lowest {
                 Some(below) => above.push((hash, below)),
                 None => lowest.push(hash),
             }
         }
-        let astray = above.iter().filter(|(_, below)| lowest.binary_search(&below).is_err());
+        let astray = above.iter().filter(|(_, below)| lowest.binary_search(below).is_err());
         let astray: Vec<&NodeHash> = astray.map(|(hash, _)| *hash).collect();
         if !astray.is_empty() {
             lowest.extend(astray); // they say nothing of what is below them (I8)
