@@ -234,6 +234,10 @@ fn a_dead_tree_that_cannot_be_read_is_set_aside() {
     rig.memory().plant(&root, b"torn");
     put(&rig, key(2), leaf(2));
     put(&rig, key(2), leaf(3));
+    let ended = rig.env(&plan, &Hooks::none());
+    ended.control.cancel();
+    let read_only = round(&rig, &plan, &ended, &mut IncrementalSweep::default(), 16);
+    assert_eq!((read_only.set_aside, read_only.end), (0, RoundEnd::Paused), "it is told once: when it is passed over");
     let round = one_round(&rig, &plan);
     assert_eq!((round.set_aside, round.end), (1, RoundEnd::Done));
     assert!(check::present(&rig.chain.store).contains(&NodeHash::new(root)), "it stays");

@@ -206,7 +206,9 @@ fn incremental(status: &IncrementalStatus) {
 pub(crate) fn round_ended(round: &Round) {
     counter!("state_pruner_incremental_deleted_nodes_total").increment(round.nodes);
     set_aside(round.set_aside);
-    histogram!("state_pruner_incremental_slice_seconds").record(round.longest.as_secs_f64());
+    if round.slices > 0 {
+        histogram!("state_pruner_incremental_slice_seconds").record(round.longest.as_secs_f64());
+    }
 }
 
 /// Counts what could not be read and was left to a cycle.

@@ -40,13 +40,17 @@ impl RoundTally {
     }
 }
 
-/// How one round ended, as far as it is told.
-pub(crate) enum RoundTold {
+/// What one round did and how it ended, as far as it is told.
+pub(crate) struct RoundTold {
+    done: Round,
+    ended: RoundEnded,
+}
+
+enum RoundEnded {
     /// By itself.
-    Ended(Round),
-    /// With an error, and perhaps a freeze, after it had written so much.
+    Whole,
+    /// With an error, and perhaps a freeze.
     Failed {
-        done: Round,
         error: String,
         message: String,
         frozen: Option<String>,
@@ -57,33 +61,31 @@ pub(crate) enum RoundTold {
 }
 
 impl RoundTold {
-    pub(crate) fn of(ended: &Result<Result<Round, PruneError>, Box<dyn Any + Send>>, done: &Round) -> Self {
-        match ended {
-            Ok(Ok(round)) => Self::Ended(round.clone()),
-            Ok(Err(PruneError::Stopped | PruneError::Cancelled)) => Self::Interrupted,
+    pub(crate) fn of(ended: &Result<Result<(), PruneError>, Box<dyn Any + Send>>, done: &Round) -> Self {
+        let ended = match ended {
+            Ok(Ok(())) => RoundEnded::Whole,
+            Ok(Err(PruneError::Stopped | PruneError::Cancelled)) => RoundEnded::Interrupted,
             Ok(Err(error)) => {
                 let frozen = Freeze::by(error, None, 0).map(|freeze| freeze.why);
-                let (error, message) = (error.code().to_owned(), error.to_string());
-                Self::Failed { done: done.clone(), error, message, frozen }
+                RoundEnded::Failed { error: error.code().to_owned(), message: error.to_string(), frozen }
             }
-            Err(_) => Self::Panicked,
-        }
+            Err(_) => RoundEnded::Panicked,
+        };
+        Self { done: done.clone(), ended }
     }
 
     /// Tells it; failures in a row are told at growing distances.
     pub(crate) fn tell(self, events: &dyn EventSink, (tally, now): (&mut RoundTally, Duration), failures: u32) {
-        match self {
-            Self::Ended(round) => {
-                if round.set_aside > 0 {
-                    let what = "nodes and rows that the sweep between cycles could not read".to_owned();
-                    events.emit(Event::PoisonItem { what, count: round.set_aside });
-                }
-                tally.add(&round, now).into_iter().for_each(|event| events.emit(event));
-            }
-            Self::Failed { done, error, message, frozen } => {
-                if done.slices > 0 {
-                    tally.add(&done, now).into_iter().for_each(|event| events.emit(event));
-                }
+        let Self { done, ended } = self;
+        if done.set_aside > 0 {
+            let what = "nodes and rows that the sweep between cycles could not read".to_owned();
+            events.emit(Event::PoisonItem { what, count: done.set_aside });
+        }
+        if matches!(ended, RoundEnded::Whole) || done.slices > 0 {
+            tally.add(&done, now).into_iter().for_each(|event| events.emit(event));
+        }
+        match ended {
+            RoundEnded::Failed { error, message, frozen } => {
                 if failures.is_power_of_two() {
                     events.emit(Event::RoundFailed { error, message, failures }); // O15
                 }
@@ -91,10 +93,10 @@ impl RoundTold {
                     events.emit(Event::DeletesFrozen { cycle: None, why });
                 }
             }
-            Self::Panicked => {
+            RoundEnded::Panicked => {
                 events.emit(Event::WorkerPanicked { why: "the incremental sweep panicked; see the log".to_owned() });
             }
-            Self::Interrupted => {}
+            RoundEnded::Whole | RoundEnded::Interrupted => {}
         }
     }
 }

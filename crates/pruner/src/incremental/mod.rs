@@ -92,7 +92,7 @@ impl Round {
     }
 
     /// Adds a slice that is written.
-    pub(crate) fn count(&mut self, slice: &SliceReport) {
+    fn count(&mut self, slice: &SliceReport) {
         self.slices += 1;
         self.nodes += slice.nodes;
         self.passed += slice.passed;
@@ -124,21 +124,32 @@ impl IncrementalSweep {
         first: NonZeroUsize,
         between: &mut Between<'_>,
     ) -> Result<Round, PruneError> {
-        refuse_if_frozen(&*env.parts.records)?;
         let mut round = Round::begun();
+        self.go_on((env, dir), first, &mut round, between)?;
+        Ok(round)
+    }
+
+    /// The same; what is done is in `round`, also after an error.
+    pub(crate) fn go_on(
+        &mut self,
+        (env, dir): (&CycleEnv, &Path),
+        first: NonZeroUsize,
+        round: &mut Round,
+        between: &mut Between<'_>,
+    ) -> Result<(), PruneError> {
+        refuse_if_frozen(&*env.parts.records)?;
         if PhaseRecord::load(&*env.parts.records)?.is_some() {
             round.end = RoundEnd::CycleOpen;
-            return Ok(round);
+            return Ok(());
         }
         env.parts.policy.advance_under(Durability::Logged)?;
-        let mut working = Working { sweep: self, env, dir, round: &mut round };
-        let Some(read) = working.read(first)? else { return Ok(round) };
+        let mut working = Working { sweep: self, env, dir, round };
+        let Some(read) = working.read(first)? else { return Ok(()) };
         env.snapshots.create_snapshot(PrunePhase::IncrementalSweep)?;
         let guard = env.snapshots.lock_snapshot(PrunePhase::IncrementalSweep);
         env.snapshots.end_cycle(); // the index stands for view and barrier: neither is held (L4)
         let guard = guard?;
-        working.slices(&guard, (read, first), between)?;
-        Ok(round)
+        working.slices(&guard, (read, first), between)
     }
 }
 
@@ -167,9 +178,9 @@ impl Working<'_> {
         let next = store.next_slice(&mut self.sweep.backlog, limit, &*self.env.layout, &mut |error| {
             bad_rows += 1;
             tracing::error!(%error, "a row of the journal is passed over; the next major cycle finds what it named");
-        })?;
-        self.round.set_aside += bad_rows;
-        let slice = match next {
+        });
+        self.round.set_aside += bad_rows; // also where reading failed: each is met once
+        let slice = match next? {
             Ok(slice) => slice,
             Err(idle) => {
                 self.round.end = match idle {
@@ -179,10 +190,6 @@ impl Working<'_> {
                 return Ok(None);
             }
         };
-        for error in slice.set_aside() {
-            tracing::error!(%error, "a dead node is passed over; the next major cycle finds out");
-        }
-        self.round.set_aside += slice.set_aside().len() as u64;
         Ok(Some(Read { slice, reading: clock.monotonic().saturating_sub(begun) }))
     }
 
@@ -198,6 +205,10 @@ impl Working<'_> {
             match self.take_or_end(guard, &read)? {
                 Taken::Slice(report) => {
                     self.round.count(&report);
+                    for error in read.slice.set_aside() {
+                        tracing::error!(%error, "a dead node is passed over; the next major cycle finds out");
+                    }
+                    self.round.set_aside += read.slice.set_aside().len() as u64;
                     match between(&report) {
                         ControlFlow::Continue(size) => most = size,
                         ControlFlow::Break(()) => {

@@ -68,28 +68,24 @@ impl Inner {
         let now = self.parts.clock.monotonic();
         let told = RoundTold::of(&ended, &done);
         let freeze = match &ended {
-            Ok(Ok(round)) => {
-                metrics::round_ended(round);
-                if round.end == RoundEnd::Done || round.slices > 0 {
+            Ok(Ok(())) => {
+                if done.end == RoundEnd::Done || done.slices > 0 {
                     self.recovery.succeeded(PrunePhase::IncrementalSweep, 0);
                 }
                 None
             }
-            Ok(Err(error)) => {
-                if done.slices > 0 {
-                    metrics::round_ended(&done);
-                }
-                self.freeze_by(error)
-            }
+            Ok(Err(error)) => self.freeze_by(error),
             Err(_) => None,
         };
+        metrics::round_ended(&done);
         let mut shared = self.shared.lock();
         shared.steady.control = None;
+        shared.steady.did(&done);
         let mut failed = None;
         match ended {
-            Ok(Ok(round)) => shared.steady.ended(head, now, (&round, took)),
+            Ok(Ok(())) => shared.steady.ended(head, now, (&done, took)),
             Ok(Err(error)) => {
-                let (failures, wait) = shared.steady.failed(now, (&done, &error));
+                let (failures, wait) = shared.steady.failed(now, &error);
                 if failures.is_power_of_two() {
                     tracing::warn!(%error, failures, "a round of the incremental sweep failed; it is tried again"); // O15
                 }
@@ -121,10 +117,13 @@ impl Inner {
         steady: &mut Steady,
         control: &Arc<Control>,
         done: &mut Round,
-    ) -> Result<Round, PruneError> {
+    ) -> Result<(), PruneError> {
         if !steady.is_indexed {
             match self.index() {
-                Err(PruneError::Stopped) => return Ok(Round { end: RoundEnd::Paused, ..Round::begun() }),
+                Err(PruneError::Stopped) => {
+                    done.end = RoundEnd::Paused;
+                    return Ok(());
+                }
                 is_indexed => steady.is_indexed = is_indexed?,
             }
         }
@@ -140,12 +139,13 @@ impl Inner {
             let pace = &self.shared.lock().steady.pace;
             (pace.size(), pace.quota(waiting))
         };
-        steady.sweep.round(&env, &self.config.cycle.state_dir, first, &mut |slice| {
-            done.count(slice);
+        let mut handled = 0;
+        steady.sweep.go_on((&env, &self.config.cycle.state_dir), first, done, &mut |slice| {
+            handled += slice.nodes + slice.passed;
             let mut shared = self.shared.lock();
             let pace = &mut shared.steady.pace;
             pace.took(slice.nodes + slice.passed, slice.taking);
-            if done.nodes + done.passed >= quota { ControlFlow::Break(()) } else { ControlFlow::Continue(pace.size()) }
+            if handled >= quota { ControlFlow::Break(()) } else { ControlFlow::Continue(pace.size()) }
         })
     }
 

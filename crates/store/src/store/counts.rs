@@ -31,6 +31,8 @@ pub enum Waits {
 
 /// Nodes that are taken into the index in one stay under the gate, about.
 const INDEXED_AT_ONCE: usize = 4096;
+/// Stays that one catching up takes at most.
+const STAYS: u32 = 64;
 
 impl Store {
     /// What takes a node if no retained state has it. May wait for a commit.
@@ -78,9 +80,9 @@ impl Store {
     }
 
     /// Takes what commits created and lost into the index, in small stays under the gate (I12): whoever has time spares the next
-    /// commit that.
+    /// commit that. Ends also while commits go on: what is left is taken in by whoever asks the index.
     pub fn catch_up(&self) {
-        loop {
+        for _ in 0..STAYS {
             let mut gate = self.gate.lock();
             let more = gate.pending.as_mut().is_some_and(|queue| queue.take_in(INDEXED_AT_ONCE));
             self.seen.queued.store(more, Ordering::Release);

@@ -215,6 +215,7 @@ impl Store {
         let loose: BTreeSet<&NodeHash> = hashes.iter().filter(|hash| !held.holds(hash)).collect();
         self.ask_kept(backlog, held)?;
         let looked = now().saturating_sub(begun);
+        self.catch_up(); // BEFORE the gate, as far as it goes (I12)
         let mut gate = self.gate.lock(); // same critical section as commit
         let begun = now();
         self.admit(permit)?; // I10

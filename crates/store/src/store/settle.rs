@@ -153,6 +153,7 @@ impl Store {
     /// state has it, and no slice comes to it.
     fn forget_settled(&self, cutoff: Order) {
         loop {
+            self.catch_up();
             let mut gate = self.gate.lock();
             let more = gate.pending.as_mut().is_some_and(|queue| queue.index().forget_some(cutoff, FORGOTTEN_AT_ONCE));
             MutexGuard::unlock_fair(gate);

@@ -141,13 +141,12 @@ impl SteadyShared {
             }
         }
         self.load.worked(round.nodes + round.passed, took);
-        self.set_aside(round.set_aside);
-        self.did(round);
         self.status.last = Some(round.end.clone());
     }
 
-    /// Slices were written, whatever became of their round afterwards (O2).
-    fn did(&mut self, round: &Round) {
+    /// What a round did, however it ended (O2).
+    pub(super) fn did(&mut self, round: &Round) {
+        self.set_aside(round.set_aside);
         let status = &mut self.status;
         status.deleted_total += round.nodes;
         status.passed_total += round.passed;
@@ -161,8 +160,7 @@ impl SteadyShared {
         (self.swept, self.next_at) = (self.swept.min(to), self.next_at.min(to));
     }
 
-    pub(super) fn failed(&mut self, now: Duration, (done, error): (&Round, &PruneError)) -> (u32, Duration) {
-        self.did(done);
+    pub(super) fn failed(&mut self, now: Duration, error: &PruneError) -> (u32, Duration) {
         self.failures += 1;
         let wait = wait_after(self.failures);
         self.not_before = now.saturating_add(wait);

@@ -11,7 +11,10 @@ use std::{fs, io, os::unix::fs::MetadataExt as _, path::Path};
 
 use rocksdb::checkpoint::Checkpoint;
 
-use super::{Access, RocksBackend, classify::classify_io};
+use super::{
+    Access, RocksBackend,
+    classify::{classify, classify_io},
+};
 use crate::{
     backend::Copied,
     disk::{FileCall, ask},
@@ -40,11 +43,12 @@ impl RocksBackend {
 
     fn checkpoint(&self, into: &Path) -> Result<Copied, StoreError> {
         let at_least = self.db.latest_sequence_number();
-        let checkpoint = Checkpoint::new(&self.db).map_err(|e| self.failed("copying the store", &e))?;
+        let refused = |e: rocksdb::Error| classify(into, "copying the store to", &e); // where it has no room, that is
+        let checkpoint = Checkpoint::new(&self.db).map_err(refused)?;
         let failed = |source| classify_io(into, "copying the store", source);
         ask(FileCall::Create, into).map_err(failed)?;
         let made = checkpoint.create_checkpoint_with_log_size(into, NEVER_FLUSH);
-        let made = made.map_err(|e| self.failed("copying the store", &e));
+        let made = made.map_err(refused);
         let links_refused = matches!(made, Err(StoreError::Permission { .. })) && !self.is_writable();
         if links_refused {
             remove(into)?;

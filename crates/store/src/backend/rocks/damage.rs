@@ -95,7 +95,7 @@ pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> 
     let listed = db.live_files().map_err(|e| super::classify(path, "listing the files", &e))?;
     for file in listed {
         let table = path.join(file.name.trim_start_matches('/'));
-        let failed = |e| super::classify::classify_io(&table, "looking at", e);
+        let failed = |e| super::classify::classify_io(&table, "looking for a table that the list of files names", e);
         let length = fs::metadata(&table).map_err(failed)?.len();
         if length != file.size as u64 {
             let (table, listed) = (table.display(), file.size);
