@@ -68,7 +68,7 @@ fn a_snapshot_that_cannot_be_read_is_listed_with_its_reason_beside_the_others() 
 fn a_snapshot_that_cannot_be_read_is_not_counted_and_not_removed_by_a_retention() {
     let age = CatalogRetention { keep: None, max_age: Some(Duration::from_millis(1)) };
     let table: [(usize, CatalogRetention, &[usize]); 5] =
-        [(1, keep(2), &[]), (1, keep(1), &[0]), (2, keep(1), &[0]), (0, age, &[1]), (2, age, &[0])];
+        [(1, keep(2), &[]), (1, keep(1), &[0]), (2, keep(1), &[0]), (0, age, &[]), (2, age, &[])];
     for asked in [("manifest.json", FileCall::Open), ("*.sst", FileCall::Open)] {
         for (unreadable, retention, goes) in table {
             let context = format!("{asked:?} of {unreadable}, {retention:?}");
@@ -113,6 +113,20 @@ fn where_nobody_knows_the_next_ordinal_no_snapshot_is_made_until_the_unread_one_
         drop(disk);
         assert_eq!(ground.sound("given up"), [ids[0], ids[2], made]);
     }
+}
+
+#[test]
+fn a_damaged_manifest_may_have_the_greatest_ordinal_as_well() {
+    let (ground, ids) = catalog(3);
+    fs::write(ground.catalog_dir().join("catalog.lock"), b"").unwrap();
+    let manifest = ground.catalog_dir().join(ids[2].to_string()).join("manifest.json");
+    let whole = fs::read(&manifest).unwrap();
+    fs::write(&manifest, &whole[..whole.len() / 2]).unwrap();
+    let refused = ground.run(Act::Create).unwrap_err();
+    assert!(refused.code() == "ordinal_unknown" && refused.to_string().contains(&ids[2].to_string()), "{refused}");
+    fs::write(&manifest, whole).unwrap();
+    let made = ground.made();
+    assert_eq!(ground.sound("repaired"), [ids, vec![made]].concat(), "in this order");
 }
 
 /// Also by the retention of a command that has made a snapshot.

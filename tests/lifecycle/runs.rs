@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    num::NonZeroU64,
     path::Path,
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use parking_lot::Mutex;
 use state_pruner::{
     Certificate, Control, FolderRecords, Observer, Place, Progress, PruneError, RecordKey, Records, Stage, SweepChoice,
     Verdict,
+    catalog::{self, CatalogError, CatalogRetention, CreateRequest, Created, SnapshotId, Source},
     mark::MarkChoice,
     offline::{self, HealthRequest, PruneOutcome, PruneRequest, Steering, StoreLayout},
     phase::PhaseRecord,
@@ -21,11 +23,22 @@ use state_pruner::{
 use state_store::{Backend, RocksBackend, RocksConfig, View};
 use state_tests::{
     damage, folder,
-    offline::{prune, request, verify, watched},
+    offline::{alone, prune, request, verify, watched},
     shared::{Expected, RoochStore, Shared},
     warnings::warnings,
 };
 use state_tree::{NodeHash, NodeLayout, Order, RoochLayout};
+
+/// Makes a snapshot of the last orders of a store, in a catalog of its own.
+fn snapshot(store: &RoochStore, orders: u64) -> Result<Created, CatalogError> {
+    let dir = tempfile::tempdir().unwrap();
+    let steering = alone();
+    let id = SnapshotId::draw(&*steering.clock);
+    let catalog = dir.path().join("catalog");
+    let request = CreateRequest { catalog: &catalog, id, retention: CatalogRetention::ALL };
+    let orders = NonZeroU64::new(orders).unwrap();
+    catalog::create(&request, &Source::Rest { db: &store.db(), layout: StoreLayout::Rooch, orders }, &steering)
+}
 
 fn expected(store: &RoochStore, keep_last: u64) -> Expected {
     store.windows().into_iter().find(|expected| expected.keep_last == keep_last).unwrap()
@@ -163,6 +176,13 @@ fn a_missing_node_is_classified_by_the_recorded_window() {
         let told = matches!(&error, PruneError::PrunedBefore { floor, left: 1, .. } if *floor == last);
         assert!(told, "{mark:?}: {error}");
         assert!(error.to_string().contains(&last.to_string()), "{error}");
+        let refused = snapshot(&store, 10).unwrap_err();
+        assert_eq!(
+            refused.code(),
+            "pruned_before",
+            "{mark:?}: nor is it where a snapshot asks for too much: {refused}"
+        );
+        snapshot(&store, 1).unwrap();
 
         prune(&request(&store.db(), 1)).unwrap();
         let head = NodeHash::from_hex(store.expected["head_root"].as_str().unwrap()).unwrap();

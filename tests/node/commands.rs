@@ -88,6 +88,19 @@ fn bad_usage_is_refused_before_a_store_is_touched() {
 }
 
 #[test]
+fn a_command_whose_answer_cannot_be_printed_says_so_and_fails() {
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    for (arguments, code) in
+        [(&["config", "print-default"][..], 1), (&["health-check", "--db", "/nonexistent", "--json"], 3)]
+    {
+        let output = Command::new(node::binary()).args(arguments).stdout(full()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {told}");
+        assert!(told.contains("could not be printed") && told.contains("No space left"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
 fn a_bad_configuration_is_refused_with_all_its_problems_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let shipped = fs::read_to_string(node::repository().join("config/node.toml")).unwrap();
@@ -168,7 +181,19 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
 
     damage::put_node(&data.path().join("store"), root.as_bytes(), &bytes);
     let node = Node::start(data.path(), &settings);
+    let catalog = tempfile::tempdir().unwrap();
+    let snapshot = || {
+        let asked = node.post("/v1/snapshots", &json!({ "catalog": catalog.path().join("catalog"), "keep": 1 }));
+        asked.json::<serde_json::Value>().unwrap()["removed"].clone()
+    };
+    for _ in 0..2 {
+        let removed = snapshot();
+        assert_eq!(removed["snapshots"], json!([]), "no older one goes for what may have the damage: {removed:#}");
+        assert_eq!(removed["failures"][0]["code"], "frozen", "{removed:#}");
+    }
     assert!(node.prune("unfreeze"));
+    let removed = snapshot();
+    assert_eq!((removed["snapshots"].as_array().unwrap().len(), &removed["failures"]), (2, &json!([])), "{removed:#}");
     node.cycle();
     assert_eq!(of_node(&node).0, 0, "health recovers with its cause");
     let url = node.url().to_owned();

@@ -51,7 +51,7 @@ pub enum TokenError {
 }
 
 /// A token. Nothing prints it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct AdminToken(HeaderValue);
 
 impl std::fmt::Debug for AdminToken {
@@ -67,7 +67,11 @@ impl AdminToken {
     pub fn read(path: &Path) -> Result<Self, TokenError> {
         let unreadable = |source| TokenError::Unreadable { path: path.to_owned(), source };
         let file = File::open(path).map_err(unreadable)?;
-        if file.metadata().map_err(unreadable)?.permissions().mode() & OTHERS != 0 {
+        let found = file.metadata().map_err(unreadable)?;
+        if found.is_dir() {
+            return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+        }
+        if found.permissions().mode() & OTHERS != 0 {
             return Err(TokenError::Open { path: path.to_owned() });
         }
         let mut bytes = Vec::new();
@@ -95,7 +99,11 @@ impl AdminToken {
 
     /// Whether a request brings it.
     pub fn is_brought_by(&self, headers: &HeaderMap) -> bool {
-        headers.get(AUTHORIZATION).is_some_and(|given| bool::from(given.as_bytes().ct_eq(self.0.as_bytes())))
+        let given = headers.get(AUTHORIZATION).and_then(|given| given.as_bytes().split_at_checked(SCHEME.len()));
+        given.is_some_and(|(scheme, token)| {
+            let ours = self.0.as_bytes().get(SCHEME.len()..);
+            scheme.eq_ignore_ascii_case(SCHEME.as_bytes()) && ours.is_some_and(|ours| bool::from(token.ct_eq(ours)))
+        })
     }
 }
 

@@ -145,7 +145,7 @@ pub enum PruneError {
     NativeAtRest,
     /// The window asked for reaches below what an earlier prune of this store retained (S54).
     #[error(
-        "orders below {floor} were pruned by an earlier run, so their states are gone: give --keep-last {left} or less ({error})"
+        "orders below {floor} were pruned by an earlier run, so their states are gone: ask for {left} orders or fewer, with --keep-last, or --orders of a snapshot ({error})"
     )]
     PrunedBefore {
         /// The oldest order that run retained.

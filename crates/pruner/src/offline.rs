@@ -14,7 +14,10 @@ mod request;
 mod rollback;
 mod validate;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig, StoreError, lock_holder};
 use state_tree::RoochLayout;
@@ -232,14 +235,7 @@ impl Offline<'_> {
             refuse_if_held(&self.request.db)?; // a writer that came meanwhile removes files under a reader
         }
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
-        let records = FolderRecords(kept_dir(&self.request.db, self.request.state_dir.as_deref()));
-        let floor = match RestFloor::load(&records) {
-            Ok(floor) => floor.map(|floor| floor.order),
-            Err(unread) => {
-                tracing::warn!(%unread, "nobody knows whether an earlier prune deleted what is missing");
-                None
-            }
-        };
+        let floor = pruned_to(kept_dir(&self.request.db, self.request.state_dir.as_deref()));
         let asked = env.snapshots.status().snapshot.map(|it| (it.snapshot.first_order, it.snapshot.latest_order));
         Ok(match (floor, asked) {
             (Some(floor), Some((first, last))) if first < floor => {
@@ -317,5 +313,20 @@ impl Offline<'_> {
         };
         outcome.save(&*env.parts.records)?;
         finished
+    }
+}
+
+/// Up to where earlier prunes of a store at rest have pruned, where their records lie beside it.
+pub(crate) fn floor_of(db: &Path) -> Option<u64> {
+    pruned_to(default_state_dir(db))
+}
+
+fn pruned_to(kept: PathBuf) -> Option<u64> {
+    match RestFloor::load(&FolderRecords(kept)) {
+        Ok(floor) => floor.map(|floor| floor.order),
+        Err(unread) => {
+            tracing::warn!(%unread, "nobody knows whether an earlier prune deleted what is missing");
+            None
+        }
     }
 }

@@ -315,7 +315,11 @@ enum RehashArg {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     match Cli::try_parse_from(&arguments) {
-        Ok(cli) => dispatch(cli.command),
+        Ok(cli) => {
+            let asks_health = matches!(cli.command, Command::HealthCheck(_));
+            let unprinted = if asks_health { ExitCode::from(health::CANNOT_TELL) } else { ExitCode::FAILURE };
+            render::printed(dispatch(cli.command), unprinted)
+        }
         Err(error) => refuse(&error, &arguments),
     }
 }

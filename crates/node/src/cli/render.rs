@@ -1,6 +1,11 @@
 //! Answers: one JSON object or text for people on stdout; failures as an object on stdout or text on stderr.
 
-use std::{fmt::Display, process::ExitCode, time::Duration};
+use std::{
+    fmt::Display,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -79,10 +84,24 @@ fn object(value: &Value) {
     write_line(&mut std::io::stdout(), &value.to_string());
 }
 
+/// Whether an answer could not be printed.
+static UNPRINTED: AtomicBool = AtomicBool::new(false);
+
+/// The exit code of a command: `unprinted`, whatever it did, where its answer could not be printed.
+pub(super) fn printed(code: ExitCode, unprinted: ExitCode) -> ExitCode {
+    if UNPRINTED.load(Ordering::Acquire) { unprinted } else { code }
+}
+
 /// A reader that went away is no failure of the command.
 fn write_line(to: &mut dyn std::io::Write, text: &str) {
-    if let Err(error) = writeln!(to, "{text}").and_then(|()| to.flush()) {
-        tracing::debug!("the answer could not be printed: {error}");
+    match writeln!(to, "{text}").and_then(|()| to.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            if !UNPRINTED.swap(true, Ordering::AcqRel) {
+                let text = format!("error: the answer could not be printed: {error}. Print it where there is room");
+                write_line(&mut std::io::stderr(), &text);
+            }
+        }
+        Ok(()) | Err(_) => {}
     }
 }
 

@@ -14,7 +14,7 @@ use axum::{
     extract::{Request, State},
     http::{
         HeaderMap, HeaderName, Method, StatusCode,
-        header::{HOST, ORIGIN},
+        header::{AUTHORIZATION, HOST, ORIGIN},
         uri::Authority,
     },
     middleware::Next,
@@ -73,8 +73,12 @@ impl Callers {
             return Some(ApiError::new(StatusCode::FORBIDDEN, "caller", message));
         }
         let token = self.token().filter(|_| method != Method::GET && method != Method::HEAD)?;
-        let message = "a command needs the admin token of this node: send it as `Authorization: Bearer TOKEN`, or give the \
-                       command the file that has it with --token-file";
+        let message = if headers.contains_key(AUTHORIZATION) {
+            "the token that came is not the admin token of this node: give the file that its node.admin_token_file names, or a copy"
+        } else {
+            "a command needs the admin token of this node: send it as `Authorization: Bearer TOKEN`, or give the command the file \
+             that has it with --token-file"
+        };
         (!token.is_brought_by(headers)).then(|| ApiError::new(StatusCode::UNAUTHORIZED, "token", message))
     }
 }

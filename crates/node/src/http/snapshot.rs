@@ -16,7 +16,7 @@ use axum::{
 use serde::Deserialize;
 use state_pruner::{
     Clock, Unobserved,
-    catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
+    catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Failed, Source},
     events::{Event, EventSink as _},
     offline::Steering,
 };
@@ -50,14 +50,24 @@ impl Snapshots {
         self.captures.control().stop();
     }
 
-    fn create(&self, store: &Store, body: &CaptureBody) -> Result<Created, CatalogError> {
+    /// `frozen` is why deletes are: then no older snapshot goes, for it may be the last one without the damage.
+    fn create(&self, store: &Store, body: &CaptureBody, frozen: Option<String>) -> Result<Created, CatalogError> {
         let capture = self.captures.begin(&*self.clock)?;
         let max_age = body.max_age_ms.map(Duration::from_millis);
-        let retention = CatalogRetention { keep: body.keep, max_age };
+        let asked = CatalogRetention { keep: body.keep, max_age };
+        let retention = if frozen.is_some() { CatalogRetention::ALL } else { asked };
         let request = CreateRequest { catalog: &body.catalog, id: capture.id(), retention };
         let source = Source::Node { backend: store.backend(), db: &self.db };
         let (control, clock) = (Arc::clone(self.captures.control()), Arc::clone(&self.clock));
-        catalog::create(&request, &source, &Steering { control, observer: Arc::new(Unobserved), clock })
+        let steering = Steering { control, observer: Arc::new(Unobserved), clock };
+        let mut created = catalog::create(&request, &source, &steering)?;
+        if let Some(why) = frozen.filter(|_| asked != retention) {
+            let message = format!(
+                "no older snapshot was removed, since deletes are frozen and this one may have the damage: {why}"
+            );
+            created.removed.failures.push(Failed { code: "frozen".to_owned(), message });
+        }
+        Ok(created)
     }
 }
 
@@ -79,7 +89,8 @@ pub(super) async fn create(
     refuse_browsers(&headers)?;
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
-        let made = node.snapshots.create(node.chain.store(), &body);
+        let frozen = node.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
+        let made = node.snapshots.create(node.chain.store(), &body, frozen);
         node.events.emit(told(&body.catalog, &made));
         let made = made?;
         tracing::info!(id = %made.id, catalog = %body.catalog.display(), "a snapshot was made");

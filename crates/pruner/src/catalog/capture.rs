@@ -12,7 +12,7 @@ use state_store::{Backend, CatalogPoint, Copied, RocksBackend, RocksConfig, Stor
 use super::{
     Catalog, CatalogError, CatalogRetention, Creator, LockTimes, Manifest, Removed, SnapshotId, Through, folder,
     hashing,
-    manifest::{CopiedFile, is_name},
+    manifest::{CopiedFile, CopiedState, is_name},
     proof::{Depth, OpenCopy},
     staging::Staging,
 };
@@ -95,7 +95,7 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     if is_of_another_time {
         return Err(PruneError::Changed { marked: copied.at_least, now: state.sequence }.into());
     }
-    copy.read_back(&roots, Depth::Sampled, steering)?.map_err(|what| ready.unsound(&what))?;
+    copy.read_back(&roots, Depth::Sampled, steering)?.map_err(|what| ready.unsound(&what, &state))?;
     drop(copy);
     let files = hashed(&store, steering)?;
     let manifest = Manifest {
@@ -185,10 +185,21 @@ impl Ready<'_> {
         Creator { pid: std::process::id(), through, version: env!("CARGO_PKG_VERSION").to_owned() }
     }
 
-    /// The copy is what the store is, so the store is damaged.
-    fn unsound(&self, what: &str) -> CatalogError {
+    /// The copy is what the store is, so the store is damaged, unless an earlier prune of it took what is missing (S54).
+    fn unsound(&self, what: &str, state: &CopiedState) -> CatalogError {
         let (Source::Rest { db, .. } | Source::Node { db, .. }) = self.source;
-        StoreError::Corrupt(format!("{}: {what}", db.display())).into()
+        let error = StoreError::Corrupt(format!("{}: {what}", db.display()));
+        let floor = match self.source {
+            Source::Rest { .. } => offline::floor_of(db),
+            Source::Node { .. } => None, // it moves its own, and the window begins there
+        };
+        match floor.filter(|floor| state.first_order < *floor) {
+            Some(floor) => {
+                let left = state.head_order.saturating_sub(floor).saturating_add(1);
+                PruneError::PrunedBefore { floor, left, error: Box::new(error.into()) }.into()
+            }
+            None => error.into(),
+        }
     }
 }
 

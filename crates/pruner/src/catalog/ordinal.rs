@@ -3,7 +3,8 @@
 //! Contract: each is given under the lock of the catalog and is greater than that of every snapshot begun before. The lock
 //! file has the last one given. It is written without a sync, because the lock is held for moments only, and synced before
 //! the snapshot gets its name: so after a power cut it is not below the ordinal of any snapshot that is there, or is torn and
-//! says nothing. Where it says nothing, or was spoilt, the manifests tell, if all of them can be read.
+//! says nothing. Where it says nothing, or was spoilt, the manifests tell, if all of them are whole and can be read. A file that says
+//! too little and looks whole, as one does that was copied before the others, is found out only by a manifest that can be read.
 
 use std::{fs::File, num::NonZeroU64, path::Path};
 
@@ -22,16 +23,17 @@ pub(super) struct Told {
 }
 
 impl Catalog {
-    /// What the manifests say of ordinals; one that is not what was written is passed, as whoever counts passes it.
+    /// What the manifests say of ordinals.
     pub(super) fn ordinals(&self) -> Result<Told, CatalogError> {
         let mut told = Told::default();
         for id in self.ids()? {
             match self.show(id) {
                 Ok(manifest) => told.greatest = told.greatest.max(manifest.ordinal.map_or(0, NonZeroU64::get)),
-                Err(CatalogError::DamagedSnapshot { .. } | CatalogError::UnknownSnapshot { .. }) => {}
-                Err(error) if error.is_of_a_read() || matches!(error, CatalogError::OtherVersion { .. }) => {
+                Err(CatalogError::UnknownSnapshot { .. }) => {} // another process was faster
+                Err(error @ (CatalogError::DamagedSnapshot { .. } | CatalogError::OtherVersion { .. })) => {
                     told.unknown = Some((id, error));
                 }
+                Err(error) if error.is_of_a_read() => told.unknown = Some((id, error)),
                 Err(error) => return Err(error),
             }
         }

@@ -1,7 +1,8 @@
 //! Which snapshots go, and how they go: renamed to the trash under the lock, removed outside of it.
 //!
 //! Which one is newer is told by ordinals and never by the clock, which may have been wrong (C16). The newest snapshot always
-//! stays, and so does one that cannot be read: nothing is known about it (I8). One that somebody reads is passed, and goes
+//! stays, and so does one that cannot be read or is damaged: nothing is known about it, and while there is one no other goes by
+//! its age (I8). One that somebody reads is passed, and goes
 //! the next time.
 
 use std::{io, num::NonZeroU64, time::Duration};
@@ -84,6 +85,11 @@ impl CatalogRetention {
     /// Everything stays.
     pub const ALL: Self = Self { keep: None, max_age: None };
 
+    /// The same as far as it counts. Whose date is not known may date those after it: by their own they could be too old (I8).
+    fn without_dates(self) -> Self {
+        Self { max_age: None, ..self }
+    }
+
     /// Which of these snapshots go.
     fn doomed(self, snapshots: &[Begun], now_ms: u64) -> Vec<SnapshotId> {
         let mut oldest_first = snapshots.to_vec();
@@ -164,7 +170,9 @@ impl Access<'_> {
             return Ok(());
         }
         let listing = self.catalog.list()?;
+        let is_whole = listing.unreadable.is_empty() && listing.damaged.is_empty();
         removed.unreadable = listing.unreadable;
+        let retention = if is_whole { retention } else { retention.without_dates() };
         let snapshots: Vec<Begun> = listing.snapshots.iter().map(Listed::begun).collect();
         let doomed = retention.doomed(&snapshots, self.clock.unix_ms());
         for id in doomed.into_iter().filter(|id| Some(*id) != spared) {
