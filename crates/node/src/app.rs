@@ -79,8 +79,8 @@ impl App {
         let metrics = telemetry::metrics()?;
         http::describe();
         let token = config.node.admin_token_file.as_deref().map(AdminToken::read).transpose();
-        let callers =
-            Callers::of(config.node.listen, token.context("node.admin_token_file")?).context("node.listen")?;
+        let token = token.map_err(|error| anyhow::anyhow!("node.admin_token_file: {error}"))?; // it tells its source itself
+        let callers = Callers::of(config.node.listen, token).context("node.listen")?;
         let listener = TcpListener::bind(config.node.listen).await;
         let listener =
             listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;

@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn only_the_whole_token_is_brought_and_nothing_shows_it() {
         let token = AdminToken::parse(format!("{GOOD}\n").as_bytes()).unwrap();
-        assert!(token.is_brought_by(&brought(&format!("Bearer {GOOD}"))));
+        assert!(["Bearer", "bearer"].iter().all(|scheme| token.is_brought_by(&brought(&format!("{scheme} {GOOD}")))));
         assert!(!token.is_brought_by(&HeaderMap::new()));
         let wrong =
             [GOOD, "", "Bearer ", "Bearer 0123456789abcde", "Bearer 0123456789abcdeF", "Basic 0123456789abcdef"];
@@ -136,6 +136,7 @@ mod tests {
     fn a_file_without_a_token_or_that_everybody_may_read_is_refused_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
+        assert!(matches!(AdminToken::read(folder.path()), Err(TokenError::Unreadable { .. })), "a folder");
         assert!(matches!(AdminToken::read(&path), Err(TokenError::Unreadable { .. })));
         let long = "x".repeat(MOST + 1);
         for bad in

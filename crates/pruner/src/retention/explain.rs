@@ -29,11 +29,11 @@ impl FromStr for Asked {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(order) = text.parse::<u64>() {
-            return Ok(Self::Order(Order::new(order)));
+        if let Ok(hash) = NodeHash::from_hex(text) {
+            return Ok(Self::Hash(hash)); // also one of decimal digits alone
         }
-        let hash = NodeHash::from_hex(text);
-        hash.map(Self::Hash).map_err(|_| "an order, or the 64 hex digits of a root or a node, is expected".to_owned())
+        let order = text.parse().map(|order| Self::Order(Order::new(order)));
+        order.map_err(|_| "an order, or the 64 hex digits of a root or a node, is expected".to_owned())
     }
 }
 
@@ -386,8 +386,9 @@ mod tests {
     #[test]
     fn what_is_asked_is_an_order_or_a_hash() {
         assert_eq!("17".parse(), Ok(Asked::Order(Order::new(17))));
-        let hash = NodeHash::new([0xab; 32]);
-        assert_eq!(hash.to_string().parse(), Ok(Asked::Hash(hash)));
+        for hash in [0xab, 0, 0x17].map(|byte| NodeHash::new([byte; 32])) {
+            assert_eq!(hash.to_string().parse(), Ok(Asked::Hash(hash)));
+        }
         for wrong in ["", "-1", "head", "abcd", "18446744073709551616"] {
             assert!(wrong.parse::<Asked>().is_err(), "{wrong}");
         }

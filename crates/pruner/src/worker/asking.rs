@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     certificate::Trigger,
+    error::PruneError,
     events::{Event, Joined},
     outcome::Freeze,
     trigger::KEPT_REQUESTS,
@@ -62,7 +63,8 @@ impl Pruner {
         if let Some(run) = id.and_then(|id| shared.coordinator.ledger().served(id)) {
             return Reply::AlreadyServed { run };
         }
-        if let Some(why) = shared.poisoned.clone().or_else(|| shared.freeze.as_ref().map(|freeze| freeze.why.clone())) {
+        let frozen = || shared.freeze.as_ref().map(|freeze| PruneError::Frozen { why: freeze.why.clone() }.to_string());
+        if let Some(why) = shared.poisoned.clone().or_else(frozen) {
             return Reply::Refused { why };
         }
         if shared.off.is_some() {

@@ -43,7 +43,9 @@ impl Pruner {
         let running = {
             let mut shared = self.inner.shared.lock();
             shared.off.get_or_insert(off);
-            shared.asked = None;
+            if let Some(asked) = shared.asked.take() {
+                tracing::warn!(requests = asked.len(), "a run that was asked for and has not begun is dropped");
+            }
             [shared.running.clone(), shared.steady.control.clone()] // also a look that may find a sweep to go on with
         };
         running.into_iter().flatten().for_each(|control| control.cancel());
