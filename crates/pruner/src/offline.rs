@@ -237,12 +237,9 @@ impl Offline<'_> {
         let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
         let floor = pruned_to(kept_dir(&self.request.db, self.request.state_dir.as_deref()));
         let asked = env.snapshots.status().snapshot.map(|it| (it.snapshot.first_order, it.snapshot.latest_order));
-        Ok(match (floor, asked) {
-            (Some(floor), Some((first, last))) if first < floor => {
-                let left = last.saturating_sub(floor).saturating_add(1);
-                PruneError::PrunedBefore { floor, left, error: Box::new(error) }
-            }
-            (Some(_) | None, _) => error,
+        Ok(match asked {
+            Some(asked) => by_an_earlier_prune(floor, asked, error),
+            None => error,
         })
     }
 
@@ -316,9 +313,20 @@ impl Offline<'_> {
     }
 }
 
-/// Up to where earlier prunes of a store at rest have pruned, where their records lie beside it.
-pub(crate) fn floor_of(db: &Path) -> Option<u64> {
-    pruned_to(default_state_dir(db))
+/// What a window of orders met, where it reaches below what earlier prunes have kept: no damage (S54).
+fn by_an_earlier_prune(floor: Option<u64>, (first, last): (u64, u64), error: PruneError) -> PruneError {
+    match floor.filter(|floor| first < *floor) {
+        Some(floor) => {
+            let left = last.saturating_sub(floor).saturating_add(1);
+            PruneError::PrunedBefore { floor, left, error: Box::new(error) }
+        }
+        None => error,
+    }
+}
+
+/// The same of a store at rest, where their records lie beside it.
+pub(crate) fn explained(db: &Path, asked: (u64, u64), error: PruneError) -> PruneError {
+    by_an_earlier_prune(pruned_to(default_state_dir(db)), asked, error)
 }
 
 fn pruned_to(kept: PathBuf) -> Option<u64> {

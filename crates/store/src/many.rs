@@ -30,6 +30,7 @@ use state_tree::{NodeHash, Order};
 use crate::{
     backend::{Batch, Flow, KeyRange, View},
     barrier::ByFingerprint,
+    ending::{Ending, GoesOn},
     error::StoreError,
     schema::Table,
 };
@@ -271,14 +272,14 @@ pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
 
 /// The first row that is not what was written, with what is wrong.
 ///
-/// Errors: a failed read.
-pub(crate) fn first_bad(view: &dyn View) -> Result<Option<StoreError>, StoreError> {
-    let mut bad = None;
+/// Errors: a failed read, [`StoreError::Cancelled`] once told to end.
+pub(crate) fn first_bad(view: &dyn View, goes_on: GoesOn<'_>) -> Result<Option<StoreError>, StoreError> {
+    let (mut ending, mut found) = (Ending::new(goes_on), Ok(None));
     view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
-        bad = check(key, value).err();
-        if bad.is_none() { Flow::Continue(()) } else { Flow::Break(()) }
+        found = ending.go_on().map(|()| check(key, value).err());
+        if matches!(found, Ok(None)) { Flow::Continue(()) } else { Flow::Break(()) }
     })?;
-    Ok(bad)
+    found
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Result<Mark, StoreError> {

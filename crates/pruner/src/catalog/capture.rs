@@ -187,18 +187,12 @@ impl Ready<'_> {
 
     /// The copy is what the store is, so the store is damaged, unless an earlier prune of it took what is missing (S54).
     fn unsound(&self, what: &str, state: &CopiedState) -> CatalogError {
-        let (Source::Rest { db, .. } | Source::Node { db, .. }) = self.source;
-        let error = StoreError::Corrupt(format!("{}: {what}", db.display()));
-        let floor = match self.source {
-            Source::Rest { .. } => offline::floor_of(db),
-            Source::Node { .. } => None, // it moves its own, and the window begins there
-        };
-        match floor.filter(|floor| state.first_order < *floor) {
-            Some(floor) => {
-                let left = state.head_order.saturating_sub(floor).saturating_add(1);
-                PruneError::PrunedBefore { floor, left, error: Box::new(error.into()) }.into()
+        let error = |db: &Path| StoreError::Corrupt(format!("{}: {what}", db.display()));
+        match self.source {
+            Source::Rest { db, .. } => {
+                offline::explained(db, (state.first_order, state.head_order), error(db).into()).into()
             }
-            None => error.into(),
+            Source::Node { db, .. } => error(db).into(), // it moves its floor, and the window begins there
         }
     }
 }

@@ -159,7 +159,6 @@ impl Store {
         if !self.counts_are_settled() || !self.seen.indexed.load(Ordering::Acquire) {
             return Ok(Err(Idle::Uncounted));
         }
-        self.catch_up();
         let settled = self.seen.settled.load(Ordering::Acquire); // BEFORE the view; whoever takes the slice looks again
         let view = self.view()?;
         let cutoff = self.look(|chain| chain.floor())?;

@@ -9,7 +9,7 @@ use super::{Store, cursor::ExpiryRecord};
 use crate::{
     backend::{KeyRange, View, visit_rows},
     counting::{CountsRecord, Mode},
-    ending::{EndingView, GoesOn},
+    ending::{Ending, GoesOn},
     error::StoreError,
     journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
@@ -73,7 +73,7 @@ impl Store {
         let mut indexing = Indexing { counts, last: None, bad_rows: 0, begun };
         loop {
             let before = indexing.last;
-            indexing.read(&EndingView::new(&*self.view()?, goes_on), &mut pending)?;
+            indexing.read(&*self.view()?, &mut pending, goes_on)?;
             let head = self.look(|chain| chain.head_order())?; // AFTER the pass: the rest is read under the gate
             let is_near = |head: Order| indexing.last.is_some_and(|last| head.minus(LAST_ORDERS) <= Some(last));
             if head.is_none_or(is_near) || indexing.last == before {
@@ -84,7 +84,7 @@ impl Store {
         if gate.mode != Mode::Exact(counts) || gate.settled != settled {
             return Err(StoreError::Superseded);
         }
-        indexing.read(&*self.view()?, &mut pending)?;
+        indexing.read(&*self.view()?, &mut pending, &|| true)?; // a few, under the gate
         if let Some(gap) = indexing.gap(self.look(|chain| chain.head_order())?) {
             self.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: gap.get() })?;
             return Ok(Indexed::Gap(gap));
@@ -128,11 +128,13 @@ impl Indexing {
     }
 
     /// Goes on behind the last order read.
-    fn read(&mut self, view: &dyn View, pending: &mut Pending) -> Result<(), StoreError> {
+    fn read(&mut self, view: &dyn View, pending: &mut Pending, goes_on: GoesOn<'_>) -> Result<(), StoreError> {
         let after = Order::new(self.last.map_or_else(|| self.begin(), Order::get));
         let range = KeyRange { start: after.next().map(|order| order.to_key().to_vec()), end: None };
         self.last = Some(after);
+        let mut ending = Ending::new(goes_on);
         visit_rows(view, &Table::JOURNAL, &range, &mut |key, value| {
+            ending.go_on()?;
             let order = journal::order_of(key)?;
             if self.last.and_then(Order::next) != Some(order) {
                 return Ok(()); // a gap: the last order stays behind the head

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     backend::{Batch, Durability, Flow, KeyRange, View},
     counting::{Counting, CountsRecord, Mode},
-    ending::{EndingView, GoesOn},
+    ending::GoesOn,
     error::StoreError,
     lost::{CountsLost, LostBy},
     many::{self, Mark},
@@ -106,7 +106,7 @@ impl Store {
         if !self.gate.lock().marks.is_unchecked() {
             return Ok(());
         }
-        let bad = many::first_bad(&EndingView::new(&*self.view()?, goes_on))?;
+        let bad = many::first_bad(&*self.view()?, goes_on)?;
         let mut gate = self.gate.lock();
         if bad.is_some() && matches!(gate.mode, Mode::Exact(_)) {
             let order = self.head().map_or(0, |head| head.order);
