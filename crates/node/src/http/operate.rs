@@ -5,14 +5,14 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode, Uri},
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
 };
 use serde_json::{Value, json};
 use state_pruner::{Command, Pruner, Reply, Verdict};
 use state_store::{Space, Store};
 
-use super::{Node, error::ApiError, off_the_async_threads, query::Query, submit::refuse_browsers};
+use super::{Node, error::ApiError, off_the_async_threads, query::Query};
 use crate::chain::{ChainError, ChainStatus, Hex32, Production};
 
 /// `GET /v1/status`.
@@ -115,9 +115,7 @@ pub(super) async fn prune(
     State(node): State<Arc<Node>>,
     command: Result<Path<String>, PathRejection>,
     uri: Uri,
-    headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    refuse_browsers(&headers)?;
     let Path(command) = command?;
     let command = match command.as_str() {
         "run" => Command::Run,

@@ -9,7 +9,7 @@ use axum::{
         DefaultBodyLimit, Path, State,
         rejection::{BytesRejection, PathRejection},
     },
-    http::{HeaderMap, StatusCode, Uri},
+    http::{StatusCode, Uri},
     routing::MethodRouter,
 };
 use serde::{Deserialize, de::DeserializeOwned};
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin};
 use state_tree::{Order, RoochLayout};
 
-use super::{Node, error::ApiError, query::Query, submit::refuse_browsers};
+use super::{Node, error::ApiError, query::Query};
 
 /// The most nodes that one question may look at.
 const MAX_LOOK: u64 = 1_000_000;
@@ -80,10 +80,8 @@ pub(super) async fn pins(State(node): State<Arc<Node>>) -> Result<Json<Value>, A
 pub(super) async fn add_pin(
     State(node): State<Arc<Node>>,
     name: Named,
-    headers: HeaderMap,
     bytes: Body,
 ) -> Result<Json<NamedPin>, ApiError> {
-    refuse_browsers(&headers)?;
     let Path(name) = name?;
     let PinBody { order, ttl_ms, owner } = read(bytes)?;
     let owner = owner.unwrap_or_else(|| UNNAMED.to_owned());
@@ -92,12 +90,7 @@ pub(super) async fn add_pin(
 }
 
 /// `DELETE /v1/pins/{name}`.
-pub(super) async fn remove_pin(
-    State(node): State<Arc<Node>>,
-    name: Named,
-    headers: HeaderMap,
-) -> Result<Json<NamedPin>, ApiError> {
-    refuse_browsers(&headers)?;
+pub(super) async fn remove_pin(State(node): State<Arc<Node>>, name: Named) -> Result<Json<NamedPin>, ApiError> {
     let Path(name) = name?;
     node.retain(move |retention| retention.remove_pin(&name)).await
 }
@@ -114,10 +107,8 @@ pub(super) async fn consumers(State(node): State<Arc<Node>>) -> Result<Json<Valu
 pub(super) async fn set_consumer(
     State(node): State<Arc<Node>>,
     name: Named,
-    headers: HeaderMap,
     bytes: Body,
 ) -> Result<Json<Consumer>, ApiError> {
-    refuse_browsers(&headers)?;
     let Path(name) = name?;
     let ConsumerBody { order, ttl_ms } = read(bytes)?;
     let ttl = ttl_ms.map(Duration::from_millis);
@@ -125,12 +116,7 @@ pub(super) async fn set_consumer(
 }
 
 /// `DELETE /v1/consumers/{name}`.
-pub(super) async fn remove_consumer(
-    State(node): State<Arc<Node>>,
-    name: Named,
-    headers: HeaderMap,
-) -> Result<Json<Consumer>, ApiError> {
-    refuse_browsers(&headers)?;
+pub(super) async fn remove_consumer(State(node): State<Arc<Node>>, name: Named) -> Result<Json<Consumer>, ApiError> {
     let Path(name) = name?;
     node.retain(move |retention| retention.remove_consumer(&name)).await
 }

@@ -2,17 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderMap, Uri},
-};
+use axum::{Json, extract::State, http::Uri};
 use serde_json::{Value, json};
 use state_pruner::events::{Event, EventSink as _};
 use state_store::RolledBack;
 use state_tree::Order;
 
-use super::{MAX_READS, Node, error::ApiError, off_the_async_threads, query::Query, submit::refuse_browsers};
+use super::{MAX_READS, Node, error::ApiError, off_the_async_threads, query::Query};
 
 impl Node {
     /// By the pruner, which knows what works; without one nothing does.
@@ -29,12 +25,7 @@ impl Node {
 }
 
 /// `POST /v1/rollback?to=N`. Reads that go on are waited for, and further ones wait: each holds the order that it reads.
-pub(super) async fn rollback(
-    State(node): State<Arc<Node>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Json<Value>, ApiError> {
-    refuse_browsers(&headers)?;
+pub(super) async fn rollback(State(node): State<Arc<Node>>, uri: Uri) -> Result<Json<Value>, ApiError> {
     let mut query = Query::parse(&uri)?;
     let to = query.text("to").map(|to| to.parse::<u64>());
     query.finish()?;

@@ -11,7 +11,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
 };
 use serde::Deserialize;
 use state_pruner::{
@@ -27,7 +27,6 @@ use super::{
     error::{ApiError, status_of},
     off_the_async_threads,
     retain::read,
-    submit::refuse_browsers,
 };
 
 /// What makes the snapshots of a node.
@@ -83,10 +82,8 @@ struct CaptureBody {
 /// `POST /v1/snapshots`. Answers when the snapshot is in the catalog; it is made also if the client goes away.
 pub(super) async fn create(
     State(node): State<Arc<Node>>,
-    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Created>, ApiError> {
-    refuse_browsers(&headers)?;
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
         let frozen = node.pruner.as_ref().and_then(|pruner| pruner.status().frozen);

@@ -6,10 +6,7 @@ use axum::{
     Json,
     body::Bytes,
     extract::{FromRequest as _, Request, State},
-    http::{
-        HeaderMap, StatusCode,
-        header::{CONTENT_LENGTH, ORIGIN},
-    },
+    http::{HeaderMap, StatusCode, header::CONTENT_LENGTH},
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
@@ -29,7 +26,6 @@ use crate::chain::{Hex32, OUTCOME_UNKNOWN, Refusal, Ticket, Transaction};
 /// `POST /v1/transactions`.
 pub(super) async fn submit(State(node): State<Arc<Node>>, request: Request) -> Result<Response, ApiError> {
     let deadline = Instant::now() + node.patience;
-    refuse_browsers(request.headers())?;
     let mut query = Query::parse(request.uri())?;
     let wait = query.flag("wait")?;
     query.finish()?;
@@ -79,15 +75,6 @@ fn still_waiting(ids: &[Hex32], patience: Duration) -> ApiError {
     let message =
         format!("not all of them were in a block within {time}; they may still be committed: read their objects");
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, OUTCOME_UNKNOWN, message).with("ids", json!(ids))
-}
-
-/// A page in a browser must not operate the node of whoever looks at it.
-pub(super) fn refuse_browsers(headers: &HeaderMap) -> Result<(), ApiError> {
-    if headers.contains_key(ORIGIN) {
-        let message = "requests from web pages are refused";
-        return Err(ApiError::new(StatusCode::FORBIDDEN, "origin", message));
-    }
-    Ok(())
 }
 
 fn transactions(body: &[u8]) -> Result<Vec<Transaction>, ApiError> {

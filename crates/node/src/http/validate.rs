@@ -2,22 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::State,
-    http::{HeaderMap, Uri},
-};
+use axum::{Json, extract::State, http::Uri};
 use state_pruner::{Pruner, events::EventJournal, validate::ValidationReport};
 
-use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query, submit::refuse_browsers};
+use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query};
 
 /// `POST /v1/validate`.
-pub(super) async fn validate(
-    State(node): State<Arc<Node>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Json<ValidationReport>, ApiError> {
-    refuse_browsers(&headers)?;
+pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<Json<ValidationReport>, ApiError> {
     Query::parse(&uri)?.finish()?;
     let pruner = enabled(&node)?;
     let runtime = tokio::runtime::Handle::current();
