@@ -221,6 +221,15 @@ impl Node {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
+    /// Sends a signal again and again until it has ended; what it logged comes with its exit status.
+    pub fn insist(mut self, signal: Signal) -> (ExitStatus, String) {
+        while self.process.try_wait().unwrap().is_none() {
+            self.signal(signal);
+            thread::yield_now();
+        }
+        self.wait()
+    }
+
     /// Waits until it has logged this.
     pub fn until_logged(&self, text: &str) {
         let clock = SystemClock::new();

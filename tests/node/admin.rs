@@ -85,13 +85,17 @@ fn refuses_who_has_no_token(node: &Node) {
 }
 
 /// Every command of the command line that changes a node.
-fn command_lines<'a>(url: &'a str, catalog: &'a str) -> [Vec<&'a str>; 10] {
+fn command_lines<'a>(url: &'a str, catalog: &'a str) -> [Vec<&'a str>; 14] {
     let node = ["--url", url];
     [
         [&["pin", "add", "audit", "--order", "1"][..], &node].concat(),
         [&["pin", "remove", "audit"][..], &node].concat(),
         [&["consumer", "set", "indexer", "--order", "1"][..], &node].concat(),
         [&["consumer", "remove", "indexer"][..], &node].concat(),
+        [&["prune-pause"][..], &node].concat(),
+        [&["prune-resume"][..], &node].concat(),
+        [&["prune-cancel"][..], &node].concat(),
+        [&["prune-unfreeze"][..], &node].concat(),
         [&["prune-disable"][..], &node].concat(),
         [&["prune-enable"][..], &node].concat(),
         [&["prune-run"][..], &node].concat(),
@@ -118,14 +122,15 @@ fn admin_commands_need_the_token_and_dumps_hide_secrets() {
     let (code, refused) = node::json(&["prune-run", "--url", &url, "--token-file", "/nowhere/token"]);
     assert!(code == 1 && refused["error"]["code"] == "token", "{refused}");
     let (code, driven) = node::json(&["load", "--url", &url, "--rate", "50", "--for", "1"]);
-    assert_eq!((code, driven["error"]["code"].as_str()), (1, Some("load")), "{driven}");
+    assert_eq!((code, driven["error"]["code"].as_str()), (1, Some("token")), "{driven}");
 
     let (code, driven) = node::json(&["load", "--url", &url, "--token-file", &token, "--rate", "100", "--for", "2"]);
     assert!(code == 0 && driven["transactions"].as_u64().unwrap() > 0, "{driven}");
     let mut answers = driven.to_string();
     for line in &lines {
         let (code, answer) = node::json(&[&line[..], &["--token-file", &token]].concat());
-        assert_eq!(code, 0, "{line:?}: {answer}");
+        let had_nothing_to_do = ["not_running", "not_frozen"].iter().any(|word| answer["error"]["code"] == *word);
+        assert!(code == 0 || had_nothing_to_do, "{line:?}: {answer}");
         answers.push_str(&answer.to_string());
     }
     let (code, health) = node::json(&["health-check", "--url", &url]);

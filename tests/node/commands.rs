@@ -180,20 +180,36 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
     assert_eq!(of_store().0, 2, "and the store says so without its node");
 
     damage::put_node(&data.path().join("store"), root.as_bytes(), &bytes);
-    let node = Node::start(data.path(), &settings);
-    let catalog = tempfile::tempdir().unwrap();
-    let snapshot = || {
-        let asked = node.post("/v1/snapshots", &json!({ "catalog": catalog.path().join("catalog"), "keep": 1 }));
+    let dir = tempfile::tempdir().unwrap();
+    let (catalog, db) = (dir.path().join("catalog"), data.path().join("store").display().to_string());
+    let at_rest = || {
+        let words = ["snapshot", "create", "--db", &db, "--layout", "native", "--keep", "1", "--catalog"];
+        let (code, made) = node::json(&[&words[..], &[catalog.to_str().unwrap()]].concat());
+        assert_eq!(code, 0, "{made:#}");
+        made["removed"].clone()
+    };
+    let snapshot = |node: &Node| {
+        let asked = node.post("/v1/snapshots", &json!({ "catalog": catalog, "keep": 1 }));
         asked.json::<serde_json::Value>().unwrap()["removed"].clone()
     };
-    for _ in 0..2 {
-        let removed = snapshot();
+    let at_rest = at_rest();
+    let without_pruner = snapshot(&Node::start(data.path(), &[&settings[..], &["pruner.enabled=false"]].concat()));
+    let node = Node::start(data.path(), &settings);
+    for removed in [at_rest, without_pruner, snapshot(&node)] {
         assert_eq!(removed["snapshots"], json!([]), "no older one goes for what may have the damage: {removed:#}");
         assert_eq!(removed["failures"][0]["code"], "frozen", "{removed:#}");
     }
-    assert!(node.prune("unfreeze"));
-    let removed = snapshot();
-    assert_eq!((removed["snapshots"].as_array().unwrap().len(), &removed["failures"]), (2, &json!([])), "{removed:#}");
+    let tell = |word: &str| {
+        let (code, told) = node::json(&[word, "--url", node.url()]);
+        (code, told["reply"].as_str().or(told["error"]["code"].as_str()).unwrap().to_owned())
+    };
+    assert_eq!(tell("prune-unfreeze"), (0, "accepted".to_owned()));
+    assert_eq!(tell("prune-unfreeze"), (1, "not_frozen".to_owned()));
+    for word in ["prune-pause", "prune-resume", "prune-cancel"] {
+        assert_eq!(tell(word), (1, "not_running".to_owned()), "{word}");
+    }
+    let removed = snapshot(&node);
+    assert_eq!((removed["snapshots"].as_array().unwrap().len(), &removed["failures"]), (3, &json!([])), "{removed:#}");
     node.cycle();
     assert_eq!(of_node(&node).0, 0, "health recovers with its cause");
     let url = node.url().to_owned();
@@ -394,7 +410,13 @@ fn pruning_is_switched_off_and_on_from_the_command_line() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::start(data.path(), &[]);
     let accepted = json!({ "reply": "accepted" });
-    assert_eq!(node::json(&["prune-disable", "--url", node.url()]), (0, accepted.clone()));
+    for _ in 0..2 {
+        assert_eq!(node::json(&["prune-disable", "--url", node.url()]), (0, accepted.clone()));
+    }
+    let told = node.get("/v1/events?code=config_changed");
+    let told =
+        told["events"].as_array().unwrap().iter().filter(|event| event["data"]["what"] == "pruning: switched off");
+    assert_eq!(told.count(), 1, "asked again it changes nothing");
     let (code, refused) = node::json(&["prune-run", "--url", node.url()]);
     assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("refused")), "{refused}");
     assert!(node.stop(Signal::TERM).0.success());

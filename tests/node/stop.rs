@@ -153,11 +153,23 @@ fn a_second_signal_ends_a_node_at_once_whose_disk_hangs() {
     hang_the_next_files(&store);
     node.signal(Signal::TERM);
     node.until_logged(IS_FLUSHING);
-    node.signal(Signal::TERM);
-    let (ended, log) = node.wait();
+    let (ended, log) = node.insist(Signal::TERM);
     assert_eq!(ended.code(), Some(TOLD_TWICE), "{ended}\n{log}");
     let_go_of_files(&store);
     acknowledged.is_there(&Node::start(data.path(), &SETTINGS));
+}
+
+/// So do `timeout` and others that tell a process and then its group.
+#[test]
+fn a_node_that_is_told_twice_in_one_moment_ends_in_order() {
+    let data = tempfile::tempdir().unwrap();
+    let node = Node::start(data.path(), &SETTINGS);
+    node.signal(Signal::STOP); // so that both come at once, whatever the machine is at
+    node.signal(Signal::TERM);
+    node.signal(Signal::INT);
+    node.signal(Signal::CONT);
+    let (ended, log) = node.wait();
+    assert!(ended.success(), "{ended}\n{log}");
 }
 
 /// Nobody tells it twice: it waits as long as it may, says what for, and is no node that ended in order.
@@ -213,8 +225,7 @@ fn a_second_signal_while_a_node_opens_ends_it_at_once() {
     let (node, hung, held) = opening(data.path());
     node.signal(Signal::TERM);
     node.until_logged(CLOSES_AGAIN);
-    node.signal(Signal::INT);
-    let (ended, log) = node.wait();
+    let (ended, log) = node.insist(Signal::INT);
     assert_eq!(ended.code(), Some(TOLD_TWICE), "{ended}\n{log}");
     hung.put_back();
     drop(held);

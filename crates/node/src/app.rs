@@ -82,8 +82,10 @@ impl App {
         let token = token.map_err(|error| anyhow::anyhow!("node.admin_token_file: {error}"))?; // it tells its source itself
         let callers = Callers::of(config.node.listen, token).context("node.listen")?;
         let listener = TcpListener::bind(config.node.listen).await;
-        let listener =
-            listener.with_context(|| format!("node.listen: {} cannot be listened on", config.node.listen))?;
+        let listener = listener.with_context(|| {
+            let at = config.node.listen;
+            format!("node.listen: {at} cannot be listened on; end what has it, or set another address of this machine")
+        })?;
         let address = listener.local_addr()?;
         let snapshots = Arc::new(Snapshots::new(config.store_dir(), Arc::clone(&clock)));
         let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);

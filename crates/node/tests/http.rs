@@ -322,7 +322,9 @@ async fn input_that_is_wrong_gets_an_error_that_says_so() {
         let body: Value = response.json().await.unwrap();
         assert_eq!(body["error"]["code"].as_str().unwrap_or(""), code, "{at}: {body}");
     }
-    for at in ["v1/objects/zz", "v1/blocks/first", "v1/blocks/-1", "v1/objects/%FF", "v1/blocks/%FF"] {
+    for at in
+        ["v1/events?code=zzz", "v1/objects/zz", "v1/blocks/first", "v1/blocks/-1", "v1/objects/%FF", "v1/blocks/%FF"]
+    {
         let response = node.get(at).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{at}");
         assert_eq!(error(response).await["code"], "bad_request", "{at}");

@@ -42,6 +42,7 @@ pub use explain::explain;
 pub use folder::default_state_dir;
 pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
+pub(crate) use health::freeze_of;
 pub use health::{CycleDue, HealthRequest, health_of_opened, health_of_store};
 pub(crate) use inspect::refuse_unreadable;
 pub use inspect::verify;
@@ -326,7 +327,7 @@ fn by_an_earlier_prune(floor: Option<u64>, (first, last): (u64, u64), error: Pru
 
 /// The same of a store at rest, where their records lie beside it.
 pub(crate) fn explained(db: &Path, asked: (u64, u64), error: PruneError) -> PruneError {
-    by_an_earlier_prune(pruned_to(default_state_dir(db)), asked, error)
+    by_an_earlier_prune(pruned_to(default_state_dir(&folder::canonical(db))), asked, error)
 }
 
 fn pruned_to(kept: PathBuf) -> Option<u64> {

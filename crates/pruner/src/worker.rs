@@ -92,6 +92,8 @@ struct Inner {
     rested: Condvar,
     /// One rollback at a time.
     rolling_back: Mutex<()>,
+    /// One at a time switches pruning off or on.
+    switching: Mutex<()>,
     /// The reserve, as it was told last.
     reserve_told: Mutex<Option<Room>>,
     /// What the next cycle needs free, and when that was measured.
@@ -187,6 +189,7 @@ impl Pruner {
             shared: Mutex::new(shared),
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
+            switching: Mutex::new(()),
             reserve_told,
             need: Mutex::new(None),
         });

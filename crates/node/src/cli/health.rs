@@ -1,16 +1,23 @@
 //! `health-check`: one question to a node or a store, answered by the exit code.
 
-use std::{num::NonZeroU64, path::Path, process::ExitCode, time::Duration};
+use std::{
+    num::NonZeroU64,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
+use clap::{ArgGroup, Args};
 use state_pruner::{
     Health, Reason, Verdict,
     offline::{self, CycleDue, HealthRequest},
 };
 
 use super::{
-    HealthArgs,
+    OutputArgs,
     config::bad_config,
     render::{Failure, Output},
+    values::address,
     work,
 };
 use crate::{
@@ -23,6 +30,27 @@ pub(super) const CANNOT_TELL: u8 = 3;
 
 /// A node that does not answer within this time cannot be told.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `health-check`.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
+pub(super) struct HealthArgs {
+    /// Address of a running node.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    url: Option<String>,
+    /// Folder of a database, in use or not.
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    /// The folder that was given to `prune`, if one was.
+    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
+    state_dir: Option<PathBuf>,
+    /// Configuration file of the store's node: its bounds, and after how many orders a cycle is due.
+    #[arg(long, value_name = "FILE", requires = "db", conflicts_with = "url")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
 
 /// Asks, prints and exits with the verdict.
 pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {

@@ -29,7 +29,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use state_pruner::offline::StoreLayout;
 
 use crate::{
@@ -38,9 +38,10 @@ use crate::{
     telemetry,
 };
 use config::ConfigArgs;
+use health::HealthArgs;
 use journal::JournalArgs;
 use render::{Failure, Output};
-use request::{PruneRunArgs, PruneSwitchArgs, Switch};
+use request::{PruneOrderArgs, PruneRunArgs, Told};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
@@ -51,7 +52,8 @@ use values::{OwnLoad, address, at_most, layout, positive, positive_size, setting
 /// Bad usage.
 const USAGE: u8 = 2;
 
-const START_CODES: &str = "Exit codes: 0 ended in order, 1 error, 2 bad usage, 130 told twice to stop.";
+const START_CODES: &str =
+    "Exit codes: 0 ended in order, 1 error, or its own load met a wrong proof, 2 bad usage, 130 told twice to stop.";
 const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 the node went away or failed again and again, or a proof was wrong: what was measured until then is told all the same; 2 bad usage.";
 const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
 const JOURNAL_CODES: &str = "Exit codes: 0 done, 1 error, or a journal with damage, 2 bad usage.";
@@ -59,8 +61,7 @@ const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems
 const REQUEST_CODES: &str =
     "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
 const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
-const SNAPSHOT_CODES: &str =
-    "Exit codes: 0 done, 1 error, or a snapshot is damaged, 2 bad usage, 130 stopped by a signal.";
+const SNAPSHOT_CODES: &str = "Exit codes: 0 done, 1 error, also of a snapshot that `verify` or `restore` found damaged, 2 bad usage, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
 const VALIDATE_CODES: &str = "Exit codes: 0 no check failed, 1 a check failed, 2 bad usage, 3 cannot tell.";
@@ -88,12 +89,24 @@ enum Command {
     /// Ask a running node for a cycle now.
     #[command(after_help = REQUEST_CODES)]
     PruneRun(PruneRunArgs),
+    /// Hold the cycle that runs in a node at its next checkpoint.
+    #[command(after_help = ASK_CODES)]
+    PrunePause(PruneOrderArgs),
+    /// Let a cycle that was paused go on.
+    #[command(after_help = ASK_CODES)]
+    PruneResume(PruneOrderArgs),
+    /// End the cycle that runs at its next checkpoint.
+    #[command(after_help = ASK_CODES)]
+    PruneCancel(PruneOrderArgs),
+    /// Let a running node delete again after it met damage: you have looked, and repaired.
+    #[command(after_help = ASK_CODES)]
+    PruneUnfreeze(PruneOrderArgs),
     /// Switch pruning off in a running node, also for its later starts.
     #[command(after_help = ASK_CODES)]
-    PruneDisable(PruneSwitchArgs),
+    PruneDisable(PruneOrderArgs),
     /// Switch it on again.
     #[command(after_help = ASK_CODES)]
-    PruneEnable(PruneSwitchArgs),
+    PruneEnable(PruneOrderArgs),
     /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;
     /// nothing in the store is written.
     #[command(after_help = VERIFY_CODES)]
@@ -248,27 +261,6 @@ pub struct VerifyArgs {
     output: OutputArgs,
 }
 
-/// `health-check`.
-#[derive(Debug, Args)]
-#[group(skip)]
-#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
-pub struct HealthArgs {
-    /// Address of a running node.
-    #[arg(long, value_name = "URL", value_parser = address)]
-    url: Option<String>,
-    /// Folder of a database, in use or not.
-    #[arg(long, value_name = "DIR")]
-    db: Option<PathBuf>,
-    /// The folder that was given to `prune`, if one was.
-    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
-    state_dir: Option<PathBuf>,
-    /// Configuration file of the store's node: its bounds, and after how many orders a cycle is due.
-    #[arg(long, value_name = "FILE", requires = "db", conflicts_with = "url")]
-    config: Option<PathBuf>,
-    #[command(flatten)]
-    output: OutputArgs,
-}
-
 /// How to answer.
 #[derive(Debug, Clone, Copy, Args)]
 struct OutputArgs {
@@ -346,7 +338,12 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Load(args) => args.output.choice(),
         Command::Prune(args) => args.output.choice(),
         Command::PruneRun(args) => args.output.choice(),
-        Command::PruneDisable(args) | Command::PruneEnable(args) => args.output.choice(),
+        Command::PrunePause(args)
+        | Command::PruneResume(args)
+        | Command::PruneCancel(args)
+        | Command::PruneUnfreeze(args)
+        | Command::PruneDisable(args)
+        | Command::PruneEnable(args) => args.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
         Command::Validate(args) => args.output(),
@@ -363,8 +360,12 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Load(args) => logged(output, || run::load(&args, output)),
         Command::Prune(args) => logged(output, || offline::prune(&args, output)),
         Command::PruneRun(args) => request::prune(&args, output),
-        Command::PruneDisable(args) => request::switch(&args, Switch::Off, output),
-        Command::PruneEnable(args) => request::switch(&args, Switch::On, output),
+        Command::PrunePause(args) => request::tell(&args, Told::Pause, output),
+        Command::PruneResume(args) => request::tell(&args, Told::Resume, output),
+        Command::PruneCancel(args) => request::tell(&args, Told::Cancel, output),
+        Command::PruneUnfreeze(args) => request::tell(&args, Told::Unfreeze, output),
+        Command::PruneDisable(args) => request::tell(&args, Told::Disable, output),
+        Command::PruneEnable(args) => request::tell(&args, Told::Enable, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
         Command::Validate(args) => validate::validate(&args, output),

@@ -1,9 +1,8 @@
-//! `prune-run`, `prune-disable`, `prune-enable`: an operator's request to a running node, and its answer.
+//! `prune-run`, `prune-pause` and the other commands to the pruner of a running node, and its answers.
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use serde::Deserialize;
 use state_pruner::Reply;
 
 use super::{
@@ -13,7 +12,7 @@ use super::{
     values::{address, request_id},
     work,
 };
-use crate::load::{Client, ClientError};
+use crate::load::{Client, ClientError, Refusal};
 
 /// The node answers at once; one that does not within this time is not reached.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,9 +32,9 @@ pub(super) struct PruneRunArgs {
     pub(super) output: OutputArgs,
 }
 
-/// `prune-disable` and `prune-enable`.
+/// `prune-pause`, `prune-resume`, `prune-cancel`, `prune-unfreeze`, `prune-disable` and `prune-enable`.
 #[derive(Debug, Args)]
-pub(super) struct PruneSwitchArgs {
+pub(super) struct PruneOrderArgs {
     /// Address of the node.
     #[arg(long, value_name = "URL", value_parser = address)]
     pub(super) url: String,
@@ -56,20 +55,37 @@ pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
     }
 }
 
-/// Which way to switch.
+/// What the pruner of a node is told.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Switch {
-    Off,
-    On,
+pub(super) enum Told {
+    Pause,
+    Resume,
+    Cancel,
+    Unfreeze,
+    Disable,
+    Enable,
 }
 
-/// Switches the pruner of a node and prints what the node said.
-pub(super) fn switch(args: &PruneSwitchArgs, to: Switch, output: Output) -> ExitCode {
-    let (word, done) = match to {
-        Switch::Off => ("disable", "pruning is switched off, also for later starts of the node"),
-        Switch::On => ("enable", "pruning is switched on"),
-    };
-    match ask_node(&args.url, &args.token, |client| async move { client.switch(word).await }) {
+impl Told {
+    /// The word of the command, and what is said once the node has taken it.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pause => ("pause", "the cycle pauses at its next checkpoint"),
+            Self::Resume => ("resume", "the cycle goes on"),
+            Self::Cancel => {
+                ("cancel", "the cycle ends at its next checkpoint; what it deleted is gone, the rest waits")
+            }
+            Self::Unfreeze => ("unfreeze", "deletes go on; what is found wrong again freezes them again"),
+            Self::Disable => ("disable", "pruning is switched off, also for later starts of the node"),
+            Self::Enable => ("enable", "pruning is switched on"),
+        }
+    }
+}
+
+/// Tells the pruner of a node and prints what it said.
+pub(super) fn tell(args: &PruneOrderArgs, told: Told, output: Output) -> ExitCode {
+    let (word, done) = told.words();
+    match ask_node(&args.url, &args.token, |client| async move { client.command(word).await }) {
         Ok(reply) => {
             output.answer(&reply, || done.to_owned());
             ExitCode::SUCCESS
@@ -93,28 +109,9 @@ where
     let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(client)).await });
     match answer {
         Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(ClientError::Refused { status, body })) => Err(refused(&body, status)),
+        Ok(Err(ClientError::Refused { refusal: Refusal { code, message }, .. })) => Err(Failure::new(&code, message)),
         Ok(Err(error)) => Err(unreachable(&error)),
         Err(_) => Err(Failure::late(url, PATIENCE)),
-    }
-}
-
-#[derive(Deserialize)]
-struct Refused {
-    error: Told,
-}
-
-#[derive(Deserialize)]
-struct Told {
-    code: String,
-    message: String,
-}
-
-/// The error of the node under its own code.
-fn refused(body: &str, status: impl std::fmt::Display) -> Failure {
-    match serde_json::from_str(body) {
-        Ok(Refused { error: Told { code, message } }) => Failure::new(&code, message),
-        Err(_) => Failure::new("unreachable", format!("the node answered {status}: {body}")),
     }
 }
 

@@ -121,7 +121,12 @@ type OwnDrive = JoinHandle<Result<LoadReport, ClientError>>;
 /// Waits for the last requests, but not for ever, and tells what the load did.
 async fn end_of_load(driving: &mut OwnDrive) -> anyhow::Result<()> {
     match tokio::time::timeout(LOAD_PATIENCE, &mut *driving).await {
-        Ok(driven) => tracing::info!("load: {}", describe_load(&driven.context("the load")??)),
+        Ok(driven) => {
+            let report = driven.context("the load")??;
+            tracing::info!("load: {}", describe_load(&report));
+            let wrong = report.counts.proofs_wrong;
+            anyhow::ensure!(wrong == 0, "the load met {wrong} wrong proofs: see the log above for each");
+        }
         Err(_) => {
             tracing::warn!("the last requests of the load take long: the node stops without them");
             driving.abort();
@@ -324,7 +329,8 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
 fn failure_of(error: &ClientError, report: &LoadReport) -> Failure {
     let code = match error {
         ClientError::Http(_) | ClientError::Url(_) => "unreachable",
-        ClientError::Busy(_) | ClientError::Broken(_) | ClientError::Refused { .. } => "load",
+        ClientError::Busy(_) | ClientError::Broken(_) => "load",
+        ClientError::Refused { refusal, .. } => &refusal.code,
     };
     match report.transactions {
         0 => Failure::new(code, error),

@@ -20,7 +20,7 @@ use futures_util::stream;
 use serde_json::json;
 use state_pruner::{
     PruneError,
-    events::{Entry, Filter, Heard, JournalRead, Subscription},
+    events::{Entry, Event, Filter, Heard, JournalRead, Subscription},
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -62,12 +62,23 @@ fn count(query: &mut Query, key: &str) -> Result<Option<usize>, ApiError> {
     }
 }
 
+fn codes(query: &mut Query) -> Result<Vec<String>, ApiError> {
+    let codes: Vec<String> =
+        query.text("code").map_or_else(Vec::new, |codes| codes.split(',').map(str::to_owned).collect());
+    match codes.iter().find(|code| !Event::CODES.contains(&code.as_str())) {
+        Some(code) => {
+            Err(ApiError::bad_request(format!("no event has the code {code:?}; there are {}", Event::CODES.join(", "))))
+        }
+        None => Ok(codes),
+    }
+}
+
 /// `GET /v1/events?after=SEQ&limit=N&last=N&since_ms=T&code=A,B`: the oldest `limit`, or the newest `last`.
 pub(super) async fn page(State(node): State<Arc<Node>>, uri: Uri) -> Result<Json<JournalRead>, ApiError> {
     let mut query = Query::parse(&uri)?;
     let (after, since_ms) = (number(&mut query, "after")?, number(&mut query, "since_ms")?);
     let (limit, last) = (count(&mut query, "limit")?, count(&mut query, "last")?);
-    let codes = query.text("code").map_or_else(Vec::new, |codes| codes.split(',').map(str::to_owned).collect());
+    let codes = codes(&mut query)?;
     query.finish()?;
     let first = if last.is_some() { limit } else { Some(limit.map_or(PAGE, |limit| limit)) };
     node.journal(Filter { after, since_ms, codes, first, last }).await.map(Json)

@@ -15,12 +15,11 @@ use axum::{
 };
 use serde::Deserialize;
 use state_pruner::{
-    Clock, Unobserved,
-    catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Failed, Source},
+    Clock, Freeze, StoreRecords, Unobserved,
+    catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
     events::{Event, EventSink as _},
     offline::Steering,
 };
-use state_store::Store;
 
 use super::{
     Node,
@@ -49,24 +48,25 @@ impl Snapshots {
         self.captures.control().stop();
     }
 
-    /// `frozen` is why deletes are: then no older snapshot goes, for it may be the last one without the damage.
-    fn create(&self, store: &Store, body: &CaptureBody, frozen: Option<String>) -> Result<Created, CatalogError> {
+    fn create(&self, node: &Node, body: &CaptureBody) -> Result<Created, CatalogError> {
         let capture = self.captures.begin(&*self.clock)?;
         let max_age = body.max_age_ms.map(Duration::from_millis);
-        let asked = CatalogRetention { keep: body.keep, max_age };
-        let retention = if frozen.is_some() { CatalogRetention::ALL } else { asked };
+        let retention = CatalogRetention { keep: body.keep, max_age };
         let request = CreateRequest { catalog: &body.catalog, id: capture.id(), retention };
-        let source = Source::Node { backend: store.backend(), db: &self.db };
+        let source = Source::Node { backend: node.chain.store().backend(), db: &self.db, frozen: &|| node.frozen() };
         let (control, clock) = (Arc::clone(self.captures.control()), Arc::clone(&self.clock));
-        let steering = Steering { control, observer: Arc::new(Unobserved), clock };
-        let mut created = catalog::create(&request, &source, &steering)?;
-        if let Some(why) = frozen.filter(|_| asked != retention) {
-            let message = format!(
-                "no older snapshot was removed, since deletes are frozen and this one may have the damage: {why}"
-            );
-            created.removed.failures.push(Failed { code: "frozen".to_owned(), message });
-        }
-        Ok(created)
+        catalog::create(&request, &source, &Steering { control, observer: Arc::new(Unobserved), clock })
+    }
+}
+
+impl Node {
+    /// Why deletes are frozen, or may be; a node without its pruner has the record of one that froze them.
+    fn frozen(&self) -> Option<String> {
+        let known = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
+        known.or_else(|| match Freeze::load(&StoreRecords(Arc::clone(self.chain.store()))) {
+            Ok(freeze) => freeze.map(|freeze| freeze.why),
+            Err(error) => Some(error.to_string()), // unknown means keep (I8)
+        })
     }
 }
 
@@ -86,8 +86,7 @@ pub(super) async fn create(
 ) -> Result<Json<Created>, ApiError> {
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
-        let frozen = node.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
-        let made = node.snapshots.create(node.chain.store(), &body, frozen);
+        let made = node.snapshots.create(&node, &body);
         node.events.emit(told(&body.catalog, &made));
         let made = made?;
         tracing::info!(id = %made.id, catalog = %body.catalog.display(), "a snapshot was made");

@@ -41,13 +41,35 @@ pub enum ClientError {
     #[error("internal error: {0}")]
     Broken(String),
     /// Any other error of the node.
-    #[error("the node answered {status}: {body}")]
+    #[error("the node answered {status}: {}", .refusal.message)]
     Refused {
         /// The status.
         status: StatusCode,
         /// What it said.
-        body: String,
+        refusal: Refusal,
     },
+}
+
+/// An error as a node tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Refusal {
+    /// Its code; `unreachable` of an answer that no node gives.
+    pub code: String,
+    /// What it says.
+    pub message: String,
+}
+
+impl Refusal {
+    fn of(body: String) -> Self {
+        #[derive(Deserialize)]
+        struct Told {
+            error: Refusal,
+        }
+        match serde_json::from_str(&body) {
+            Ok(Told { error }) => error,
+            Err(_) => Self { code: "unreachable".to_owned(), message: body },
+        }
+    }
 }
 
 impl ClientError {
@@ -160,7 +182,7 @@ impl Client {
         let answer: WireAnswer = accepted(response).await?.json().await?;
         let missing = || ClientError::Refused {
             status: StatusCode::OK,
-            body: "an answer without the proof that was asked for".to_owned(),
+            refusal: Refusal::of("an answer without the proof that was asked for".to_owned()),
         };
         answer.proof.ok_or_else(missing)
     }
@@ -184,10 +206,10 @@ impl Client {
         Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
     }
 
-    /// Switches the pruner of the node on or off: the word is that of the command.
+    /// Gives the pruner of the node a command by its word.
     ///
     /// Errors: a refusal, no connection.
-    pub async fn switch(&self, word: &str) -> Result<Reply, ClientError> {
+    pub async fn command(&self, word: &str) -> Result<Reply, ClientError> {
         let url = self.url(&format!("v1/prune/{word}"))?;
         Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
     }
@@ -251,6 +273,6 @@ async fn accepted(response: Response) -> Result<Response, ClientError> {
         };
         return Err(ClientError::Busy(pause));
     }
-    let body = response.text().await?;
-    Err(ClientError::Refused { status, body })
+    let refusal = Refusal::of(response.text().await?);
+    Err(ClientError::Refused { status, refusal })
 }

@@ -22,7 +22,7 @@ use crate::{
     chain::{ObjectPath, Transaction},
     http::{WireBlock, WireProof},
 };
-pub use client::{Client, ClientError};
+pub use client::{Client, ClientError, Refusal};
 pub use profile::{Belief, Profile, Workload};
 pub use stats::{Counts, Latencies, LoadReport, Percentiles};
 

@@ -4,17 +4,18 @@
 //! any number of processes may do the second at once, because none takes the engine's lock. Order: copy, open the copy and
 //! read what it has, read a sample of nodes back, sync and hash every file, write the manifest, rename.
 
-use std::{num::NonZeroU64, path::Path};
+use std::{num::NonZeroU64, path::Path, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 use state_store::{Backend, CatalogPoint, Copied, RocksBackend, RocksConfig, StoreError, catalog_reached, lock_holder};
 
 use super::{
-    Catalog, CatalogError, CatalogRetention, Creator, LockTimes, Manifest, Removed, SnapshotId, Through, folder,
-    hashing,
+    Catalog, CatalogError, CatalogRetention, Creator, Failed, LockTimes, Manifest, Removed, SnapshotId, Through,
+    folder, hashing,
+    lock::Access,
     manifest::{CopiedFile, CopiedState, is_name},
     proof::{Depth, OpenCopy},
-    staging::Staging,
+    staging::{Staging, Swept},
 };
 use crate::{
     error::PruneError,
@@ -49,6 +50,8 @@ pub enum Source<'a> {
         backend: &'a dyn Backend,
         /// Its folder.
         db: &'a Path,
+        /// Why its deletes are frozen, while they are, or may be.
+        frozen: &'a dyn Fn() -> Option<String>,
     },
 }
 
@@ -115,7 +118,7 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let swept = std::mem::take(&mut staging.swept);
     let path = staging.publish(&access)?.display().to_string();
     catalog_reached(CatalogPoint::CapturePublished);
-    let removed = access.retain_after(request.id, request.retention, swept);
+    let removed = ready.retain(&access, request, swept);
     let seconds = clock.monotonic().saturating_sub(started).as_secs_f64();
     let links_refused = copied.links_refused;
     Ok(Created { id: request.id, path, manifest, removed, links_refused, lock: access.times(), seconds })
@@ -139,7 +142,7 @@ struct Ready<'a> {
     layout: StoreLayout,
     orders: NonZeroU64,
     /// Opened for reading, where nobody has it open for writing.
-    reading: Option<RocksBackend>,
+    reading: Option<Arc<RocksBackend>>,
 }
 
 impl<'a> Source<'a> {
@@ -148,7 +151,7 @@ impl<'a> Source<'a> {
             Self::Rest { db, layout, orders } => {
                 refuse_inside(db, catalog)?;
                 refuse_if_held(db)?;
-                let reading = RocksBackend::open_read_only(db, &RocksConfig::default())?;
+                let reading = Arc::new(RocksBackend::open_read_only(db, &RocksConfig::default())?);
                 offline::refuse_unreadable(db, *layout, &reading)?;
                 Ok(Ready { source: self, layout: *layout, orders: *orders, reading: Some(reading) })
             }
@@ -174,6 +177,32 @@ impl Ready<'_> {
             }
             (Source::Node { backend, .. }, _) => Ok(backend.copy_into(store)?),
             (Source::Rest { .. }, None) => Err(PruneError::Invariant("the store is not open".to_owned()).into()),
+        }
+    }
+
+    /// Removes what the retention lets go, but nothing while deletes are frozen: the new snapshot may have the damage, and an
+    /// older one be the last without it (I11).
+    fn retain(&self, access: &Access<'_>, request: &CreateRequest<'_>, swept: Swept) -> Removed {
+        let takes = request.retention != CatalogRetention::ALL;
+        let Some(why) = takes.then(|| self.frozen()).flatten() else {
+            return access.retain_after(request.id, request.retention, swept);
+        };
+        let mut removed = access.retain_after(request.id, CatalogRetention::ALL, swept);
+        let message =
+            format!("no older snapshot was removed, since deletes are frozen and this one may have the damage: {why}");
+        removed.failures.push(Failed { code: "frozen".to_owned(), message });
+        removed
+    }
+
+    /// Why deletes are frozen now, or may be: also one that came while the copy was made counts.
+    fn frozen(&self) -> Option<String> {
+        match (self.source, &self.reading) {
+            (Source::Node { frozen, .. }, _) => frozen(),
+            (Source::Rest { db, .. }, Some(reading)) => match offline::freeze_of(db, reading) {
+                Ok(freeze) => freeze.map(|freeze| freeze.why),
+                Err(error) => Some(error.to_string()), // unknown means keep (I8)
+            },
+            (Source::Rest { .. }, None) => None,
         }
     }
 

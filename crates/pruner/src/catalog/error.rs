@@ -110,6 +110,14 @@ pub enum CatalogError {
         /// When it began, in milliseconds since 1970.
         since_ms: u64,
     },
+    /// Snapshots were removed, and the folder could not be synced.
+    #[error("{}: removed, but {source}: a power loss may bring that back. Look at the disk", listed(ids))]
+    Unsettled {
+        /// The snapshots.
+        ids: Vec<SnapshotId>,
+        /// What failed.
+        source: Box<CatalogError>,
+    },
     /// A process has the store open for writing, so only it can copy the store.
     #[error("{db} is in use by {holder}: give --url to make the snapshot through the node, or stop it")]
     InUse {
@@ -128,6 +136,10 @@ pub enum CatalogError {
     },
 }
 
+fn listed(ids: &[SnapshotId]) -> String {
+    ids.iter().map(SnapshotId::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// A moment as people read it.
 fn since(ms: u64) -> impl std::fmt::Display {
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms))
@@ -144,7 +156,7 @@ impl CatalogError {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Prune(error) => error.disposition(),
-            Self::OrdinalUnknown { source, .. } => source.disposition(),
+            Self::OrdinalUnknown { source, .. } | Self::Unsettled { source, .. } => source.disposition(),
             Self::File { .. } | Self::CatalogBusy { .. } => Disposition::Transient,
             Self::SnapshotInUse { .. } | Self::CaptureBusy { .. } => Disposition::Resource,
             Self::DamagedSnapshot { .. } => Disposition::Corrupt,
@@ -178,6 +190,7 @@ impl CatalogError {
             Self::SnapshotInUse { .. } => "snapshot_in_use",
             Self::CatalogBusy { .. } => "catalog_busy",
             Self::CaptureBusy { .. } => "capture_busy",
+            Self::Unsettled { .. } => "unsettled",
             Self::InUse { .. } => "in_use",
             Self::BadPlace { .. } => "bad_place",
         }

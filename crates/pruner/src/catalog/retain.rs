@@ -40,7 +40,7 @@ pub struct Removed {
     pub unreadable: Vec<Unusable>,
     /// Unfinished snapshots of processes that have died.
     pub unfinished: Vec<String>,
-    /// Why others that should go did not, beside those above, which did.
+    /// Why others that should go did not, or not for good.
     pub failures: Vec<Failed>,
     /// Why files of what went are still there, in the trash. Whoever makes or removes a snapshot next removes them.
     pub left: Vec<Failed>,
@@ -121,13 +121,14 @@ fn dates(oldest_first: &[Begun], now_ms: u64) -> Vec<(Option<u64>, SnapshotId)> 
 }
 
 impl Catalog {
-    /// Removes one snapshot, and what processes that died have left. Once the snapshot is gone this does not fail: what could
-    /// not be done then is told beside it.
+    /// Removes one snapshot, and what processes that died have left. Once the snapshot is gone for good this does not fail: what
+    /// could not be done then is told beside it.
     ///
-    /// Errors: no such snapshot, somebody reads it, the folder cannot be changed.
+    /// Errors: no such snapshot, somebody reads it, the folder cannot be changed, [`CatalogError::Unsettled`].
     pub fn delete(&self, id: SnapshotId, clock: &dyn Clock) -> Result<Tidied, CatalogError> {
         let access = self.access(clock);
         access.remove(id, Patience::Some)?;
+        access.settle(&[id])?;
         let left = |error| Swept { failures: vec![error], left: staging::empty_trash(self), ..Swept::default() };
         let removed = Removed { snapshots: vec![id], ..staging::sweep(&access).unwrap_or_else(left).into() };
         Ok(Tidied { removed, lock: access.times() })
@@ -174,10 +175,10 @@ impl Access<'_> {
         removed.unreadable = listing.unreadable;
         let retention = if is_whole { retention } else { retention.without_dates() };
         let snapshots: Vec<Begun> = listing.snapshots.iter().map(Listed::begun).collect();
-        let doomed = retention.doomed(&snapshots, self.clock.unix_ms());
+        let (doomed, mut gone) = (retention.doomed(&snapshots, self.clock.unix_ms()), Vec::new());
         for id in doomed.into_iter().filter(|id| Some(*id) != spared) {
             match self.remove(id, Patience::None) {
-                Ok(()) => removed.snapshots.push(id),
+                Ok(()) => gone.push(id),
                 Err(CatalogError::SnapshotInUse { .. }) => removed.in_use.push(id),
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // another process was faster
                 Err(error) => {
@@ -188,11 +189,14 @@ impl Access<'_> {
                 }
             }
         }
-        removed.left = told(&staging::empty_trash(self.catalog));
+        match self.settle(&gone) {
+            Ok(()) => (removed.snapshots, removed.left) = (gone, told(&staging::empty_trash(self.catalog))),
+            Err(error) => removed.failures.push(Failed::from(&error)),
+        }
         Ok(())
     }
 
-    /// Takes a snapshot out of the catalog, durably. Its files are in the trash then.
+    /// Takes a snapshot out of the catalog. Its files are in the trash then.
     fn remove(&self, id: SnapshotId, patience: Patience) -> Result<(), CatalogError> {
         let (entry, trash) = (self.catalog.entry(id), self.catalog.trash(&id.to_string()));
         let alone = self.removing(id, patience)?;
@@ -203,7 +207,17 @@ impl Access<'_> {
         })?;
         catalog_reached(CatalogPoint::RemovalNamed);
         drop(alone);
-        folder::sync(self.catalog.dir())?; // a snapshot that is told to be gone does not come back
+        Ok(())
+    }
+
+    /// Makes durable what was taken out, BEFORE its files go: a snapshot that is told to be gone does not come back, and none
+    /// comes back without its files.
+    fn settle(&self, gone: &[SnapshotId]) -> Result<(), CatalogError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let unsettled = |error| CatalogError::Unsettled { ids: gone.to_vec(), source: Box::new(error) };
+        folder::sync(self.catalog.dir()).map_err(unsettled)?;
         catalog_reached(CatalogPoint::RemovalSynced);
         Ok(())
     }

@@ -143,6 +143,17 @@ pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<He
     Ok(health::assess(&facts, &request.bounds))
 }
 
+/// Why deletes from a store are frozen, if they are: by its node, or by a prune that kept its records beside it.
+///
+/// Errors: the record cannot be read, which counts as a freeze.
+pub(crate) fn freeze_of(db: &Path, backend: &Arc<RocksBackend>) -> Result<Option<Freeze>, PruneError> {
+    let store = Store::foreign(Arc::clone(backend) as _, AT_REST)?;
+    if store.view()?.has_table(&Table::META) {
+        return Freeze::load(&StoreRecords(Arc::new(store)));
+    }
+    Freeze::load(&FolderRecords(kept_dir(&canonical(db), None)))
+}
+
 /// A node's own store: the records are among its tables.
 fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneError> {
     let (records, holder) = (StoreRecords(Arc::clone(store)), lock_holder_if_there(&request.db)?);

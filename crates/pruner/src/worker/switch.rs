@@ -36,13 +36,19 @@ impl SwitchedOff {
 impl Pruner {
     /// Switches pruning off, durably: what runs is abandoned at its next checkpoint, and nothing begins.
     pub(super) fn disable(&self) -> Reply {
-        let off = SwitchedOff { at: self.inner.parts.clock.unix_ms() };
+        let _single = self.inner.switching.lock(); // so that memory and record say the same
+        let off = match SwitchedOff::load(&*self.inner.parts.records) {
+            Ok(Some(since)) => since,
+            Ok(None) | Err(_) => SwitchedOff { at: self.inner.parts.clock.unix_ms() }, // in place of one that cannot be read
+        };
         if let Err(error) = off.save(&*self.inner.parts.records) {
             return Reply::Refused { why: error.to_string() };
         }
         let running = {
             let mut shared = self.inner.shared.lock();
-            shared.off.get_or_insert(off);
+            if shared.off.replace(off).is_some() {
+                return Reply::Accepted;
+            }
             if let Some(asked) = shared.asked.take() {
                 tracing::warn!(requests = asked.len(), "a run that was asked for and has not begun is dropped");
             }
@@ -57,10 +63,14 @@ impl Pruner {
 
     /// Switches it on again.
     pub(super) fn enable(&self) -> Reply {
+        let _single = self.inner.switching.lock();
+        let was_off = !matches!(SwitchedOff::load(&*self.inner.parts.records), Ok(None));
         if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
             return Reply::Refused { why: error.to_string() };
         }
-        self.inner.shared.lock().off = None;
+        if self.inner.shared.lock().off.take().is_none() && !was_off {
+            return Reply::Accepted; // it was on
+        }
         tracing::warn!("pruning was switched on by an operator");
         self.tell("pruning: switched on");
         self.wake(); // what was held back may be due

@@ -202,7 +202,7 @@ impl Store {
         // A commit made it, and the state that was traced needs it: no rollback takes it back (S36).
         let needed_before = marked.iter().filter(|(_, mark)| mark.is_first_above(traced));
         needed_before.for_each(|(fingerprint, mark)| many::put(&mut batch, *fingerprint, Mark::again(mark.order)));
-        self.write_unless_empty(&batch)?;
+        self.write_marks(&mut gate, &batch)?;
         gate.marks.add(missing.iter().copied(), traced);
         MutexGuard::unlock_fair(gate);
         Ok(missing.len() as u64)
@@ -219,20 +219,18 @@ impl Store {
         let old: Vec<u64> = old.map(|(fingerprint, _)| fingerprint).collect();
         let mut batch = Batch::new();
         old.iter().for_each(|fingerprint| many::delete(&mut batch, *fingerprint));
-        if let Err(error) = self.write_unless_empty(&batch) {
-            gate.marks.forget(); // what is marked on disk now is not known
-            return Err(error);
-        }
+        self.write_marks(&mut gate, &batch)?;
         gate.marks.remove(&old);
         MutexGuard::unlock_fair(gate);
         Ok(old.len() as u64)
     }
 
-    fn write_unless_empty(&self, batch: &Batch) -> Result<(), StoreError> {
+    /// One that fails may have taken effect: what is marked on disk is not known then, and is read from there on (I8).
+    fn write_marks(&self, gate: &mut Counting, batch: &Batch) -> Result<(), StoreError> {
         if batch.is_empty() {
             return Ok(());
         }
-        self.backend().write(batch, Durability::Logged)?;
+        self.backend().write(batch, Durability::Logged).inspect_err(|_| gate.marks.forget())?;
         reached(Point::MarksWritten);
         Ok(())
     }

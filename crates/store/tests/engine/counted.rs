@@ -3,8 +3,9 @@
 use std::{cell::Cell, collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use state_store::{
-    Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, FloorMove, Flow, Held, Idle, Indexed, Judging,
-    KeyRange, Lag, LostBy, MemoryBackend, SliceLimit, Store, StoreConfig, StoreError, Table, Traced,
+    Backend as _, Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, Fault, FaultyBackend, FloorMove,
+    Flow, Held, Idle, Indexed, Judging, KeyRange, Lag, Lasting, LostBy, MemoryBackend, Operation, SliceLimit, Store,
+    StoreConfig, StoreError, Table, Traced,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -515,6 +516,42 @@ fn a_mark_made_again_outlives_a_cycle_that_traces_an_older_state() {
     counted.raise_floor(3);
     counted.sweep(10, &nobody());
     assert_eq!(present(&counted.store), hashes([0, 2, 3]), "it is one again");
+}
+
+/// I8: a write that failed may have taken effect. Whoever counts next asks the disk, and not what was in memory before.
+#[test]
+fn a_mark_whose_write_failed_and_took_effect_all_the_same_is_known_to_the_next_commit() {
+    let memory = MemoryBackend::new();
+    let faulty = FaultyBackend::over(memory.clone());
+    let store = Store::open(Arc::new(faulty.clone()), CONFIG).unwrap();
+    let mut counted = Counted { backend: memory, store, backlog: Backlog::default() };
+    counted.commit(&[(0, 1)], &[]);
+    counted.cycle();
+    counted.commit(&[(1, 1)], &[]);
+    let shared = [hash(1).fingerprint()]; // so a cycle found, though no commit knew
+    let (permit, mut failing) = (counted.store.issue_permit(), Correction::new((order(1), 2), &shared));
+    faulty.inject(Operation::Write, 0, Fault::Transient, Lasting::Once);
+    counted.store.correct_marks(&permit, &mut failing, NonZeroUsize::MIN).unwrap_err();
+
+    let twin = Store::open(Arc::new(counted.backend.copy()), CONFIG).unwrap();
+    let (of_twin, mut correction) = (twin.issue_permit(), Correction::new((order(1), 2), &shared));
+    while twin.correct_marks(&of_twin, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+    let mut rows = Batch::new();
+    twin.view()
+        .unwrap()
+        .scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
+            rows.put(Table::MANY, key, value);
+            Flow::Continue(())
+        })
+        .unwrap();
+    counted.backend.write(&rows, Durability::Logged).unwrap(); // what the failed write did
+
+    let mut again = Correction::new((order(1), 2), &shared);
+    while counted.store.correct_marks(&permit, &mut again, NonZeroUsize::MIN).unwrap().is_continue() {}
+    counted.commit(&[(2, 1)], &[1]); // one of its two places is lost
+    counted.raise_floor(2);
+    counted.sweep(10, &nobody());
+    assert_eq!(present(&counted.store), hashes([0, 1, 2]));
 }
 
 /// S33: nodes that no entry names, and nodes of a time when nobody counted.

@@ -5,7 +5,8 @@
 //! holds a lock file of ours, with which a lock can be asked for as it can with any file.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, BufRead as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -15,6 +16,7 @@ use crate::error::{Holder, StoreError};
 
 const LOCK_FILE: &str = "LOCK";
 const LOCK_TABLE: &str = "/proc/locks";
+const ONE_READ: usize = 64 << 10; // more than the system hands out at once
 const PROCESSES: &str = "/proc";
 const READ: &str = "READ";
 const WRITE: &str = "WRITE";
@@ -29,11 +31,7 @@ pub fn lock_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
     };
     // What the system does not tell is not known: the engine's own attempt refuses then, without a name.
     let pid = match table_of_locks() {
-        Ok(table) if !table.trim().is_empty() => match find(&table, &file, &[WRITE]) {
-            Found::Holder(pid) => Some(pid),
-            Found::SameInode => opener(&file, LOCK_FILE.as_ref(), None),
-            Found::Nobody => None,
-        },
+        Ok(table) if !table.trim().is_empty() => named(&table, &[WRITE], &file, LOCK_FILE.as_ref(), None),
         Ok(_) | Err(_) => opener(&file, LOCK_FILE.as_ref(), None),
     };
     Ok(pid.map(describe))
@@ -48,14 +46,20 @@ pub fn file_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
     let Some(file) = present(fs::metadata(path)).map_err(failed)? else { return Ok(None) };
     let (name, us) = (path.file_name().map_or("".as_ref(), Path::new), Some(std::process::id()));
     let pid = match table_of_locks() {
-        Ok(table) => match find(&table, &file, &[WRITE, READ]) {
-            Found::Holder(pid) => Some(pid),
-            Found::SameInode => opener(&file, name, us),
-            Found::Nobody => None,
-        },
+        Ok(table) => named(&table, &[WRITE, READ], &file, name, us),
         Err(_) => opener(&file, name, us),
     };
     Ok(pid.map(describe))
+}
+
+/// The process that the table names for the file, or of those that have it open. A table longer than one read may leave out a
+/// lock while others come and go, so a process that has the file open is asked for its own locks before it is nobody.
+fn named(table: &str, kinds: &[&str], file: &fs::Metadata, name: &Path, except: Option<u32>) -> Option<u32> {
+    match find(table, file, kinds) {
+        Found::Holder(pid) => Some(pid),
+        Found::SameInode => opener(file, name, except),
+        Found::Nobody => processes().find(|pid| holds(*pid, kinds, file, name)),
+    }
 }
 
 /// The locks that the system tells of: at least one of our own, held meanwhile, unless it tells of none. Without that one a table
@@ -64,7 +68,9 @@ pub fn file_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
 fn table_of_locks() -> io::Result<String> {
     let own = rustix::fs::memfd_create("state-lock", rustix::fs::MemfdFlags::CLOEXEC)?;
     rustix::fs::flock(&own, rustix::fs::FlockOperation::NonBlockingLockExclusive)?;
-    fs::read_to_string(LOCK_TABLE)
+    // The system holds still for one read and finds its place by counting in the next: the fewer reads, the fewer gaps.
+    let table = io::BufReader::with_capacity(ONE_READ, fs::File::open(LOCK_TABLE)?);
+    Ok(table.lines().collect::<io::Result<Vec<_>>>()?.join("\n"))
 }
 
 /// A read that may find nothing, or a process that ended or is not ours to look into meanwhile.
@@ -104,25 +110,39 @@ fn find(table: &str, file: &fs::Metadata, kinds: &[&str]) -> Found {
     found
 }
 
-/// The process, other than `except`, that has the file of that name open. Processes that end meanwhile, or that this user may not look into, are passed
-/// over: if one of those holds the lock, the engine refuses and the holder stays unnamed.
+/// The process, other than `except`, that has the file of that name open.
 fn opener(file: &fs::Metadata, name: &Path, except: Option<u32>) -> Option<u32> {
-    let Ok(processes) = fs::read_dir(PROCESSES) else { return None };
-    processes.flatten().find_map(|process| {
-        let pid: Result<u32, _> = process.file_name().to_str()?.parse();
-        let Ok(pid) = pid else { return None }; // not a process
-        (except != Some(pid) && has_open(&process.path().join("fd"), file, name)).then_some(pid)
+    processes().find(|pid| except != Some(*pid) && descriptors(*pid, file, name).next().is_some())
+}
+
+/// Whether the process holds a lock of these kinds on the file. A child that inherited what has it open does not.
+fn holds(pid: u32, kinds: &[&str], file: &fs::Metadata, name: &Path) -> bool {
+    let is_held = |line: &str| line.starts_with("lock:") && line.split_whitespace().any(|field| kinds.contains(&field));
+    descriptors(pid, file, name).any(|descriptor| {
+        let told = fs::read_to_string(format!("{PROCESSES}/{pid}/fdinfo/{}", descriptor.display()));
+        told.is_ok_and(|told| told.lines().any(is_held))
     })
 }
 
-fn has_open(descriptors: &Path, file: &fs::Metadata, name: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(descriptors) else {
-        return false;
-    };
-    entries.flatten().any(|entry| {
-        let named = fs::read_link(entry.path()).is_ok_and(|target: PathBuf| target.ends_with(name));
+/// Processes that end meanwhile, or that this user may not look into, are passed over: if one of those holds the lock, the
+/// engine refuses and the holder stays unnamed.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(PROCESSES).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let Ok(pid) = entry.file_name().to_str()?.parse() else { return None }; // not a process
+        Some(pid)
+    })
+}
+
+/// The descriptors by which a process has the file of that name open.
+fn descriptors(pid: u32, file: &fs::Metadata, name: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(format!("{PROCESSES}/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let named = fs::read_link(entry.path()).is_ok_and(|target| target.ends_with(name));
         // A stat through the descriptor's link opens nothing.
-        named && fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev())
+        let open =
+            named && fs::metadata(entry.path()).is_ok_and(|open| open.ino() == file.ino() && open.dev() == file.dev());
+        open.then(|| PathBuf::from(entry.file_name()))
     })
 }
 
@@ -137,7 +157,10 @@ fn describe(pid: u32) -> Holder {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::{RocksBackend, RocksConfig},
+        *,
+    };
 
     #[test]
     fn the_table_of_locks_names_the_holder_by_device_and_inode() {
@@ -175,6 +198,26 @@ mod tests {
         drop(held);
         let ours = table_of_locks().is_ok_and(|table| table.contains(&format!(" {} ", std::process::id())));
         assert_eq!(ours, tells, "a lock of ours is in it, whoever else has one");
+    }
+
+    #[test]
+    fn a_holder_that_the_table_left_out_is_found_by_its_own_descriptors() {
+        let dir = tempfile::tempdir().unwrap();
+        let lock = dir.path().join(LOCK_FILE);
+        let open = || RocksBackend::open(dir.path(), &RocksConfig::default()).unwrap();
+        drop(open());
+        let mut heir =
+            std::process::Command::new("sleep").arg("60").stdin(fs::File::open(&lock).unwrap()).spawn().unwrap();
+        let file = fs::metadata(&lock).unwrap();
+        let tells = !table_of_locks().unwrap().is_empty();
+        let found = |table| named(table, &[WRITE], &file, LOCK_FILE.as_ref(), None);
+        assert_eq!(found("1: POSIX  ADVISORY  WRITE 1 00:00:1 0 EOF"), None, "an heir holds no lock");
+        let engine = open();
+        let us = tells.then_some(std::process::id());
+        assert_eq!(found("1: POSIX  ADVISORY  WRITE 1 00:00:1 0 EOF"), us);
+        drop(engine);
+        heir.kill().unwrap();
+        heir.wait().unwrap();
     }
 
     #[test]
