@@ -1,6 +1,6 @@
 //! Snapshots of a running node: made by the node, one at a time, with everything that was acknowledged.
 
-use std::{fs::File, net::TcpStream, path::Path, thread};
+use std::{fs::File, path::Path, thread};
 
 use serde_json::{Value, json};
 use state_tests::node::{self, Load, Node};
@@ -167,14 +167,10 @@ fn a_node_that_stops_ends_its_capture_and_leaves_nothing_of_it() {
     lock.lock().unwrap();
     thread::scope(|scope| {
         let (first, _) = held_capture(scope, &node, &catalog);
-        let address = node.url().trim_start_matches("http://").trim_end_matches('/').to_owned();
-        scope.spawn(move || {
-            while TcpStream::connect(&address).is_ok() {
-                thread::yield_now(); // it takes connections until it has been told to stop
-            }
-            drop(lock);
-        });
-        let (status, log) = node.stop(rustix::process::Signal::TERM);
+        node.signal(rustix::process::Signal::TERM);
+        node.until_logged("stopping: no copy is made any more");
+        drop(lock);
+        let (status, log) = node.wait();
         assert!(status.success(), "{log}");
         let told = first.join().unwrap();
         assert!(told.is_none_or(|told| told["error"]["code"] == "stopped"), "it was not made");

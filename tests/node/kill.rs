@@ -44,8 +44,10 @@ pub(crate) fn hold_in(node: &Node, phase: &str) -> bool {
     assert!(node.prune("run"));
     loop {
         let held = node.prune("pause");
-        let pruner = node.status()["pruner"].clone();
-        if held && pruner["phase"] == phase {
+        // One that is asked to pause goes on to its next checkpoint, which may be one of the next phase.
+        let stands = |status: &Value| status["pruner"]["pause"] == "holding" || status["pruner"]["running"] == false;
+        let pruner = if held { node.until("a cycle that stands", stands) } else { node.status() }["pruner"].clone();
+        if pruner["pause"] == "holding" && pruner["phase"] == phase {
             return true;
         }
         if !held && pruner["running"] == false && pruner["cycles_finished"].as_u64().unwrap() > 0 {

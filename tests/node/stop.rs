@@ -176,13 +176,13 @@ fn a_node_that_is_told_twice_in_one_moment_ends_in_order() {
 #[test]
 fn a_node_whose_disk_hangs_ends_without_it_when_its_time_is_over_and_says_so() {
     let data = tempfile::tempdir().unwrap();
-    let node = Node::start(data.path(), &[&SETTINGS[..], &["node.stop_timeout=1s"]].concat());
+    let node = Node::start(data.path(), &[&SETTINGS[..], &["node.stop_timeout=4s"]].concat());
     let acknowledged = acknowledged(&node);
     let store = data.path().join("store");
     hang_the_next_files(&store);
     let (ended, log) = node.stop(Signal::TERM);
     assert_eq!(ended.code(), Some(1), "{ended}\n{log}");
-    assert!(log.contains("has not ended within 1s") && log.contains("waits for the flush of the store"), "{log}");
+    assert!(log.contains("has not ended within 4s") && log.contains("waits for the flush of the store"), "{log}");
     let told = told(data.path());
     assert!(told.iter().all(|(code, _)| code != "stopped"), "an end in order is claimed: {told:?}");
     let_go_of_files(&store);

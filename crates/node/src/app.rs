@@ -156,6 +156,7 @@ impl App {
             drop(producer);
             end.is_at(Step::Copy);
             snapshots.stop(); // a capture ends, and leaves nothing; AFTER the blocks: its disk may be another one
+            tracing::info!("stopping: no copy is made any more");
         });
         drained.await.context("draining the mempool")
     }

@@ -54,21 +54,17 @@ pub fn install_logs(log: &LogSection) -> Result<(), TelemetryError> {
     Ok(())
 }
 
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+static METRICS: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
 /// The metrics of this process; installed by the first caller, so that nothing is ever registered twice (O13).
 ///
 /// Errors: another recorder is installed.
 pub fn metrics() -> Result<PrometheusHandle, TelemetryError> {
-    if let Some(handle) = METRICS.get() {
-        return Ok(handle.clone());
-    }
     let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?;
-    let recorder = builder.build_recorder();
-    let handle = METRICS.get_or_init(|| recorder.handle()).clone();
-    match metrics::set_global_recorder(recorder) {
-        Ok(()) => Ok(handle),
-        // Two nodes of one process that start at once: the first one's recorder is the one that is read.
-        Err(_) => METRICS.get().cloned().ok_or(TelemetryError::Recorder),
-    }
+    let installed = METRICS.get_or_init(|| {
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).map_or(None, |()| Some(handle))
+    });
+    installed.clone().ok_or(TelemetryError::Recorder)
 }

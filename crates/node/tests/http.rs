@@ -21,6 +21,9 @@ struct Running {
     folder: TempDir,
 }
 
+/// The metrics belong to the process: whoever reads them has them set to what its own node says.
+static SCRAPE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 impl Running {
     async fn start(settings: &[&str]) -> Self {
         Self::start_in(TempDir::new().unwrap(), settings).await
@@ -53,6 +56,11 @@ impl Running {
 
     async fn get(&self, path: &str) -> Response {
         self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    async fn metrics(&self) -> String {
+        let _alone = SCRAPE.lock().await;
+        self.get("metrics").await.text().await.unwrap()
     }
 
     async fn post(&self, path: &str, body: &Value) -> Response {
@@ -230,8 +238,8 @@ async fn a_mempool_without_room_for_more_bytes_answers_429_as_well() {
 /// The outcome is unknown, not "refused": the transactions wait, and are committed when their block comes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_submission_that_waits_too_long_is_told_its_ids_and_is_still_committed() {
-    let settings = ["chain.block_interval=2s"];
-    let patience = |config: &mut Config| config.node.request_timeout = Duration::from_millis(300);
+    let settings = ["node.request_timeout=2h", "chain.block_interval=1h"]; // its block comes when the node stops
+    let patience = |config: &mut Config| config.node.request_timeout = Duration::from_secs(3);
     let node = Running::start_changed(TempDir::new().unwrap(), &settings, patience).await;
     node.submit(&create(1, "00")).await;
     let late = node.post("v1/transactions", &json!([set(1, "07"), set(1, "08")])).await;
@@ -368,7 +376,7 @@ async fn probes_metrics_and_status_tell_what_the_node_does() {
     assert_eq!(node.get("readyz").await.status(), StatusCode::OK);
     let health: Value = node.get("healthz").await.json().await.unwrap();
     assert_eq!(health, json!({ "verdict": "healthy", "reasons": [] }));
-    let metrics = node.get("metrics").await.text().await.unwrap();
+    let metrics = node.metrics().await;
     for name in [
         "state_node_head_order",
         "# HELP state_node_head_order",
@@ -405,7 +413,7 @@ async fn snapshots_and_validations_that_are_asked_for_are_events_and_the_reserve
     assert_eq!(told.join(","), codes);
     assert_eq!(read["events"][0]["data"]["catalog"], catalog.display().to_string());
     assert_eq!(read["events"][1]["data"]["error"], "bad_place");
-    let metrics = node.get("metrics").await.text().await.unwrap();
+    let metrics = node.metrics().await;
     for line in ["state_pruner_reserve_kept 1\n", "state_pruner_reserve_bytes 1048576\n"] {
         assert!(metrics.contains(line), "{line}{metrics}");
     }
@@ -450,7 +458,7 @@ async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_b
     assert_eq!((retention["pins"][0]["owner"].as_str(), retention["floor"].as_u64()), (Some("ann"), Some(9)));
     assert_eq!(retention["consumers"][0]["silent"], false, "{retention}");
 
-    let metrics = node.get("metrics").await.text().await.unwrap();
+    let metrics = node.metrics().await;
     for line in ["state_node_kept_orders 4", "state_node_pins 1", "state_node_consumers{state=\"heard\"} 1"] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }

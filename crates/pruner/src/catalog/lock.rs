@@ -196,6 +196,15 @@ impl EntryLock {
     }
 }
 
+/// Without it the lock would end with the last copy of its descriptor, and a child that is just being made has one.
+impl Drop for EntryLock {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.unlock() {
+            tracing::debug!(%error, "the lock of a snapshot ends with its file");
+        }
+    }
+}
+
 /// The lock file of a catalog, made if need be.
 pub(super) fn file(path: &Path) -> Result<File, CatalogError> {
     folder::open_or_make(path).map_err(failed(path))

@@ -68,11 +68,10 @@ impl Pruner {
         if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
             return Reply::Refused { why: error.to_string() };
         }
-        if self.inner.shared.lock().off.take().is_none() && !was_off {
-            return Reply::Accepted; // it was on
+        if self.inner.shared.lock().off.take().is_some() || was_off {
+            tracing::warn!("pruning was switched on by an operator");
+            self.tell("pruning: switched on");
         }
-        tracing::warn!("pruning was switched on by an operator");
-        self.tell("pruning: switched on");
         self.wake(); // what was held back may be due
         Reply::Accepted
     }
