@@ -119,6 +119,31 @@ fn met(act: Act, expected: &[(&str, FileCall)]) {
     }
 }
 
+/// What no sync has reached is told neither as gone nor as kept.
+#[test]
+fn a_removal_that_could_not_be_made_durable_is_told_as_such() {
+    for act in [Act::Delete, Act::Prune] {
+        let base = Ground::of(act);
+        let is_told = |passing: u64| {
+            let ground = base.twin(act);
+            let disk = FaultyDisk::under(ground.path());
+            disk.inject("catalog", FileCall::Sync, passing, Lasting::Once);
+            let ended = ground.run(act);
+            drop(disk);
+            let is_named = |message: &str| message.contains(&ground.first.to_string());
+            match ended {
+                Err(error) => error.code() == "unsettled" && is_named(&error.to_string()),
+                Ok(Did::Removed(Removed { snapshots, failures, .. })) => {
+                    let told = failures.iter().any(|failed| failed.code == "unsettled" && is_named(&failed.message));
+                    told && !snapshots.contains(&ground.first)
+                }
+                Ok(Did::Made(..) | Did::Restored | Did::Listed(_) | Did::Verified) => false,
+            }
+        };
+        assert!((0..10).any(is_told), "{act:?}");
+    }
+}
+
 #[test]
 fn a_disk_that_fails_while_a_snapshot_is_made_leaves_the_old_or_the_new_catalog() {
     use FileCall::{Create, List, Open, Read, Rename, Sync, Write};

@@ -74,6 +74,13 @@ impl Node {
         Self::spawn(starting(), data, settings)
     }
 
+    /// The same with a load of its own.
+    pub fn driven(data: &Path, settings: &[&str], load: &str) -> Self {
+        let mut command = starting();
+        command.args(["--load", load]);
+        Self::spawn(command, data, settings)
+    }
+
     /// The same, killed by itself when it has passed a named point so many times and comes there again.
     pub fn killed_at(data: &Path, settings: &[&str], (point, passes): (Point, u64)) -> Self {
         let mut command = starting();
@@ -219,6 +226,15 @@ impl Node {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
+    }
+
+    /// Holds it; returns once it is held.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let state = || std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        while !state().contains(") T ") {
+            thread::yield_now();
+        }
     }
 
     /// Sends a signal again and again until it has ended; what it logged comes with its exit status.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use state_pruner::{Clock, SystemClock};
@@ -51,6 +52,21 @@ fn a_load_whose_node_goes_away_tells_what_it_measured_until_then_and_fails() {
     assert!(told["transactions"].as_u64().unwrap() > 0 && told["latency_ms"]["p50"].is_number(), "{told}");
     assert_eq!(told["error"]["code"], "unreachable", "{told}");
     assert!(told["error"]["message"].as_str().unwrap().contains("the node went away under the load"), "{told}");
+}
+
+/// What a node acknowledged to its own load is not there any more, here because its chain went back.
+#[test]
+fn a_node_whose_own_load_met_a_wrong_proof_exits_with_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = ["chain.block_interval=5ms", "pruner.keep_last=100000"];
+    let node = Node::driven(dir.path(), &settings, "mixed:2000");
+    node.until("orders", |status| status["head"]["order"].as_u64().is_some_and(|order| order > 200));
+    let (code, told) = node::json(&["rollback", "--to", "20", "--url", node.url()]);
+    assert_eq!(code, 0, "{told}");
+    node.until_logged("a proof is wrong");
+    let (ended, log) = node.stop(Signal::TERM);
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(log.contains("wrong proofs"), "{log}");
 }
 
 fn name(n: u64) -> String {

@@ -164,7 +164,7 @@ fn a_second_signal_ends_a_node_at_once_whose_disk_hangs() {
 fn a_node_that_is_told_twice_in_one_moment_ends_in_order() {
     let data = tempfile::tempdir().unwrap();
     let node = Node::start(data.path(), &SETTINGS);
-    node.signal(Signal::STOP); // so that both come at once, whatever the machine is at
+    node.suspend(); // so that both come at once, whatever the machine is at
     node.signal(Signal::TERM);
     node.signal(Signal::INT);
     node.signal(Signal::CONT);

@@ -92,7 +92,7 @@ struct Inner {
     rested: Condvar,
     /// One rollback at a time.
     rolling_back: Mutex<()>,
-    /// One at a time switches pruning off or on.
+    /// One at a time switches pruning off or on; taken BEFORE `shared`.
     switching: Mutex<()>,
     /// The reserve, as it was told last.
     reserve_told: Mutex<Option<Room>>,

@@ -84,7 +84,7 @@ pub(super) struct SourceArgs {
 #[derive(Debug, Clone, Args)]
 pub(super) struct FilterArgs {
     /// Only events of this code. May be given again.
-    #[arg(long = "code", value_name = "CODE", value_parser = code)]
+    #[arg(long = "code", value_name = "CODE", value_parser = Event::known_code)]
     pub(super) codes: Vec<String>,
     /// Only events since then: a time back such as 2h, or a moment such as 2026-11-26T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -105,13 +105,6 @@ fn moment(text: &str) -> Result<Since, String> {
     let ago = humantime::parse_duration(text).map(Since::Ago);
     let wrong = |_| "a time back such as 2h or a moment such as 2026-11-26T12:00:00Z is expected".to_owned();
     ago.or_else(|_| humantime::parse_rfc3339_weak(text).map(Since::At)).map_err(wrong)
-}
-
-fn code(text: &str) -> Result<String, String> {
-    let known = Event::CODES.contains(&text);
-    known
-        .then(|| text.to_owned())
-        .ok_or_else(|| format!("no event has this code; there are {}", Event::CODES.join(", ")))
 }
 
 impl FilterArgs {

@@ -55,7 +55,10 @@ async fn serve(config: &Config, args: &StartArgs, output: Output) -> anyhow::Res
     tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
     let stop = CancellationToken::new();
     let load = args.load.map(|own| own_load(own, &app, &clock)).transpose()?;
-    let mut driving = load.clone().map(|load| tokio::spawn(drive_own(load, stop.clone())));
+    let driving = load.clone().map(|load| {
+        let driving = tokio::spawn(drive_own(Arc::clone(&load), stop.clone()));
+        (load, driving)
+    });
     let show = Show { app: &app, load: load.as_deref(), clock: &*clock };
     tokio::select! {
         () = signals.told() => {}
@@ -65,7 +68,7 @@ async fn serve(config: &Config, args: &StartArgs, output: Output) -> anyhow::Res
     tracing::info!("stopping: what waits is committed first");
     stop.cancel();
     let (patience, at) = (config.node.stop_timeout, app.end());
-    let mut ending = pin!(end(app, driving.as_mut())); // what it holds would be waited for where it is dropped
+    let mut ending = pin!(end(app, driving)); // what it holds would be waited for where it is dropped
     match tokio::time::timeout(patience, &mut ending).await {
         Ok(ended) => ended,
         Err(_) => give_up(patience, &at, output),
@@ -84,9 +87,9 @@ fn give_up(patience: Duration, at: &TheEnd, output: Output) -> ! {
 }
 
 /// Ends a node in order.
-async fn end(mut app: App, driving: Option<&mut OwnDrive>) -> anyhow::Result<Stopped> {
+async fn end(mut app: App, driving: Option<(Arc<Load>, OwnDrive)>) -> anyhow::Result<Stopped> {
     let driven = match driving {
-        Some(driving) => end_of_load(driving).await,
+        Some((load, mut driving)) => end_of_load(&load, &mut driving).await,
         None => Ok(()),
     };
     let drained = app.drain().await;
@@ -116,22 +119,21 @@ async fn start_between(signals: &Signals, starting: impl Future<Output = anyhow:
 }
 
 /// The load that a node drives by itself.
-type OwnDrive = JoinHandle<Result<LoadReport, ClientError>>;
+type OwnDrive = JoinHandle<Result<(), ClientError>>;
 
 /// Waits for the last requests, but not for ever, and tells what the load did.
-async fn end_of_load(driving: &mut OwnDrive) -> anyhow::Result<()> {
+async fn end_of_load(load: &Load, driving: &mut OwnDrive) -> anyhow::Result<()> {
     match tokio::time::timeout(LOAD_PATIENCE, &mut *driving).await {
-        Ok(driven) => {
-            let report = driven.context("the load")??;
-            tracing::info!("load: {}", describe_load(&report));
-            let wrong = report.counts.proofs_wrong;
-            anyhow::ensure!(wrong == 0, "the load met {wrong} wrong proofs: see the log above for each");
-        }
+        Ok(driven) => driven.context("the load")??,
         Err(_) => {
             tracing::warn!("the last requests of the load take long: the node stops without them");
             driving.abort();
         }
     }
+    let report = load.report();
+    tracing::info!("load: {}", describe_load(&report));
+    let wrong = report.counts.proofs_wrong;
+    anyhow::ensure!(wrong == 0, "the load met {wrong} wrong proofs: the log above has each");
     Ok(())
 }
 
@@ -148,12 +150,12 @@ fn own_load(own: OwnLoad, app: &App, clock: &Arc<dyn Clock>) -> anyhow::Result<A
     Ok(Arc::new(Load::new(plan, client, Arc::clone(clock))))
 }
 
-async fn drive_own(load: Arc<Load>, stop: CancellationToken) -> Result<LoadReport, ClientError> {
-    let (driven, report) = (Arc::clone(&load).run(stop).await, load.report());
+async fn drive_own(load: Arc<Load>, stop: CancellationToken) -> Result<(), ClientError> {
+    let driven = Arc::clone(&load).run(stop).await;
     if let Err(error) = &driven {
-        tracing::error!("the load ended: {error}; until then: {}", describe_load(&report));
+        tracing::error!("the load ended: {error}; until then: {}", describe_load(&load.report()));
     }
-    driven.map(|()| report)
+    driven
 }
 
 async fn elapsed(seconds: Option<NonZeroU64>) {
@@ -328,7 +330,7 @@ pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
 /// A node that does not answer is the same to every command that asks one.
 fn failure_of(error: &ClientError, report: &LoadReport) -> Failure {
     let code = match error {
-        ClientError::Http(_) | ClientError::Url(_) => "unreachable",
+        ClientError::Http(_) | ClientError::Url(_) | ClientError::Strange { .. } => "unreachable",
         ClientError::Busy(_) | ClientError::Broken(_) => "load",
         ClientError::Refused { refusal, .. } => &refusal.code,
     };

@@ -311,7 +311,7 @@ fn went(removed: &Removed) -> impl Iterator<Item = String> {
     let unreadable =
         unreadable.iter().map(|unread| format!("kept and not counted: {} ({})", unread.id, unread.message));
     let unfinished = unfinished.iter().map(|id| format!("removed {id}, which was not finished"));
-    let failures = failures.iter().map(|failed| format!("not done: {}", failed.message));
+    let failures = failures.iter().map(|failed| format!("failed: {}", failed.message));
     let left = left.iter().map(|failed| {
         let why = &failed.message;
         format!("removed, but files are left: {why}; the next create, delete or prune on this catalog removes them")
@@ -351,7 +351,7 @@ mod tests {
         let expected = [
             format!("removed {id}"),
             format!("kept and not counted: {id} (a disk)"),
-            "not done: a lock".to_owned(),
+            "failed: a lock".to_owned(),
             "removed, but files are left: a trash; the next create, delete or prune on this catalog removes them"
                 .to_owned(),
         ];

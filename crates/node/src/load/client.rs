@@ -48,28 +48,23 @@ pub enum ClientError {
         /// What it said.
         refusal: Refusal,
     },
+    /// An answer that no node gives.
+    #[error("{at} answers {status} as no node does: see what listens there")]
+    Strange {
+        /// Where.
+        at: String,
+        /// The status.
+        status: StatusCode,
+    },
 }
 
 /// An error as a node tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Refusal {
-    /// Its code; `unreachable` of an answer that no node gives.
+    /// Its code.
     pub code: String,
     /// What it says.
     pub message: String,
-}
-
-impl Refusal {
-    fn of(body: String) -> Self {
-        #[derive(Deserialize)]
-        struct Told {
-            error: Refusal,
-        }
-        match serde_json::from_str(&body) {
-            Ok(Told { error }) => error,
-            Err(_) => Self { code: "unreachable".to_owned(), message: body },
-        }
-    }
 }
 
 impl ClientError {
@@ -77,7 +72,7 @@ impl ClientError {
     pub fn is_absence(&self) -> bool {
         match self {
             Self::Http(error) => error.is_connect(),
-            Self::Url(_) | Self::Busy(_) | Self::Broken(_) | Self::Refused { .. } => false,
+            Self::Url(_) | Self::Busy(_) | Self::Broken(_) | Self::Refused { .. } | Self::Strange { .. } => false,
         }
     }
 }
@@ -180,10 +175,7 @@ impl Client {
             return Ok(body.error.proof);
         }
         let answer: WireAnswer = accepted(response).await?.json().await?;
-        let missing = || ClientError::Refused {
-            status: StatusCode::OK,
-            refusal: Refusal::of("an answer without the proof that was asked for".to_owned()),
-        };
+        let missing = || ClientError::Broken(format!("the answer has no proof of {path}, which was asked for"));
         answer.proof.ok_or_else(missing)
     }
 
@@ -273,6 +265,13 @@ async fn accepted(response: Response) -> Result<Response, ClientError> {
         };
         return Err(ClientError::Busy(pause));
     }
-    let refusal = Refusal::of(response.text().await?);
-    Err(ClientError::Refused { status, refusal })
+    #[derive(Deserialize)]
+    struct Told {
+        error: Refusal,
+    }
+    let at = response.url().origin().ascii_serialization();
+    match serde_json::from_slice(&response.bytes().await?) {
+        Ok(Told { error: refusal }) => Err(ClientError::Refused { status, refusal }),
+        Err(_) => Err(ClientError::Strange { at, status }),
+    }
 }

@@ -188,13 +188,14 @@ impl Ready<'_> {
             return access.retain_after(request.id, request.retention, swept);
         };
         let mut removed = access.retain_after(request.id, CatalogRetention::ALL, swept);
-        let message =
-            format!("no older snapshot was removed, since deletes are frozen and this one may have the damage: {why}");
+        let message = format!(
+            "no older snapshot was removed, since deletes are frozen, or may be, and this one may have the damage: {why}"
+        );
         removed.failures.push(Failed { code: "frozen".to_owned(), message });
         removed
     }
 
-    /// Why deletes are frozen now, or may be: also one that came while the copy was made counts.
+    /// Why deletes are frozen, or may be: in a running node also since the copy began.
     fn frozen(&self) -> Option<String> {
         match (self.source, &self.reading) {
             (Source::Node { frozen, .. }, _) => frozen(),

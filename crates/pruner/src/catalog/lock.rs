@@ -63,7 +63,7 @@ impl<'a> Access<'a> {
         }
         let taken = self.clock.monotonic();
         let done = work(&file);
-        drop(file);
+        let_go(&file);
         let LockTimes { longest_held_us, longest_wait_us } = self.times.get();
         self.times.set(LockTimes {
             longest_held_us: longest_held_us.max(micros(self.clock.monotonic().saturating_sub(taken))),
@@ -196,12 +196,16 @@ impl EntryLock {
     }
 }
 
-/// Without it the lock would end with the last copy of its descriptor, and a child that is just being made has one.
 impl Drop for EntryLock {
     fn drop(&mut self) {
-        if let Err(error) = self.0.unlock() {
-            tracing::debug!(%error, "the lock of a snapshot ends with its file");
-        }
+        let_go(&self.0);
+    }
+}
+
+/// Ends a lock now. By itself it would end with the last copy of its descriptor, and a child that is just being made has one.
+fn let_go(file: &File) {
+    if let Err(error) = file.unlock() {
+        tracing::debug!(%error, "a lock ends with its file");
     }
 }
 

@@ -153,7 +153,7 @@ impl Access<'_> {
             removed.failures.push(Failed::from(&error));
         }
         for Failed { message, .. } in removed.failures.iter().chain(&removed.left) {
-            tracing::warn!(error = message, "what should go from the catalog stays until the next snapshot is made");
+            tracing::warn!(error = message, "not all that should go from the catalog is gone for good");
         }
         removed
     }

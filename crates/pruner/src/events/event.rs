@@ -183,6 +183,16 @@ impl Event {
         UNKNOWN,
     ];
 
+    /// A word that events have.
+    ///
+    /// Errors: no event has it; the text says which there are.
+    pub fn known_code(word: &str) -> Result<String, String> {
+        let is_known = Self::CODES.contains(&word);
+        is_known
+            .then(|| word.to_owned())
+            .ok_or_else(|| format!("no event has the code {word:?}; there are {}", Self::CODES.join(", ")))
+    }
+
     /// Its word: stable, and its heading in docs/operations.md.
     pub fn code(&self) -> &'static str {
         match self {

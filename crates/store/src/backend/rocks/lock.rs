@@ -58,7 +58,7 @@ fn named(table: &str, kinds: &[&str], file: &fs::Metadata, name: &Path, except: 
     match find(table, file, kinds) {
         Found::Holder(pid) => Some(pid),
         Found::SameInode => opener(file, name, except),
-        Found::Nobody => processes().find(|pid| holds(*pid, kinds, file, name)),
+        Found::Nobody => processes().find_map(|pid| holder_by(pid, kinds, file, name)),
     }
 }
 
@@ -115,12 +115,17 @@ fn opener(file: &fs::Metadata, name: &Path, except: Option<u32>) -> Option<u32> 
     processes().find(|pid| except != Some(*pid) && descriptors(*pid, file, name).next().is_some())
 }
 
-/// Whether the process holds a lock of these kinds on the file. A child that inherited what has it open does not.
-fn holds(pid: u32, kinds: &[&str], file: &fs::Metadata, name: &Path) -> bool {
-    let is_held = |line: &str| line.starts_with("lock:") && line.split_whitespace().any(|field| kinds.contains(&field));
-    descriptors(pid, file, name).any(|descriptor| {
-        let told = fs::read_to_string(format!("{PROCESSES}/{pid}/fdinfo/{}", descriptor.display()));
-        told.is_ok_and(|told| told.lines().any(is_held))
+/// Who holds a lock of these kinds on the file, as the descriptors of one process tell it. A child that inherited what has it open
+/// tells of no record lock, and of another one who took it.
+fn holder_by(pid: u32, kinds: &[&str], file: &fs::Metadata, name: &Path) -> Option<u32> {
+    descriptors(pid, file, name).find_map(|descriptor| {
+        let Ok(told) = fs::read_to_string(format!("{PROCESSES}/{pid}/fdinfo/{}", descriptor.display())) else {
+            return None;
+        };
+        told.lines().filter(|line| line.starts_with("lock:")).find_map(|line| {
+            let taker = line.split_whitespace().skip_while(|field| !kinds.contains(field)).nth(1)?;
+            Some(taker.parse().map_or(pid, |taker| taker))
+        })
     })
 }
 
