@@ -41,7 +41,7 @@ use config::ConfigArgs;
 use health::HealthArgs;
 use journal::JournalArgs;
 use render::{Failure, Output};
-use request::{PruneOrderArgs, PruneRunArgs, Told};
+use request::{PruneOrderArgs, PruneRunArgs};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
@@ -360,12 +360,12 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Load(args) => logged(output, || run::load(&args, output)),
         Command::Prune(args) => logged(output, || offline::prune(&args, output)),
         Command::PruneRun(args) => request::prune(&args, output),
-        Command::PrunePause(args) => request::tell(&args, Told::Pause, output),
-        Command::PruneResume(args) => request::tell(&args, Told::Resume, output),
-        Command::PruneCancel(args) => request::tell(&args, Told::Cancel, output),
-        Command::PruneUnfreeze(args) => request::tell(&args, Told::Unfreeze, output),
-        Command::PruneDisable(args) => request::tell(&args, Told::Disable, output),
-        Command::PruneEnable(args) => request::tell(&args, Told::Enable, output),
+        Command::PrunePause(args) => request::tell(&args, state_pruner::Command::Pause, output),
+        Command::PruneResume(args) => request::tell(&args, state_pruner::Command::Resume, output),
+        Command::PruneCancel(args) => request::tell(&args, state_pruner::Command::Cancel, output),
+        Command::PruneUnfreeze(args) => request::tell(&args, state_pruner::Command::Unfreeze, output),
+        Command::PruneDisable(args) => request::tell(&args, state_pruner::Command::Disable, output),
+        Command::PruneEnable(args) => request::tell(&args, state_pruner::Command::Enable, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
         Command::Validate(args) => validate::validate(&args, output),

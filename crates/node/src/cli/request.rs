@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use state_pruner::Reply;
+use state_pruner::{Command, Reply};
 
 use super::{
     OutputArgs,
@@ -55,42 +55,26 @@ pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
     }
 }
 
-/// What the pruner of a node is told.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Told {
-    Pause,
-    Resume,
-    Cancel,
-    Unfreeze,
-    Disable,
-    Enable,
-}
-
-impl Told {
-    /// The word of the command, and what is said once the node has taken it.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Pause => ("pause", "the cycle pauses at its next checkpoint"),
-            Self::Resume => ("resume", "the cycle goes on"),
-            Self::Cancel => {
-                ("cancel", "the cycle ends at its next checkpoint; what it deleted is gone, the rest waits")
-            }
-            Self::Unfreeze => ("unfreeze", "deletes go on; what is found wrong again freezes them again"),
-            Self::Disable => ("disable", "pruning is switched off, also for later starts of the node"),
-            Self::Enable => ("enable", "pruning is switched on"),
-        }
-    }
-}
-
-/// Tells the pruner of a node and prints what it said.
-pub(super) fn tell(args: &PruneOrderArgs, told: Told, output: Output) -> ExitCode {
-    let (word, done) = told.words();
-    match ask_node(&args.url, &args.token, |client| async move { client.command(word).await }) {
+/// Gives the pruner of a node a command and prints what it said.
+pub(super) fn tell(args: &PruneOrderArgs, command: Command, output: Output) -> ExitCode {
+    match ask_node(&args.url, &args.token, |client| async move { client.command(command).await }) {
         Ok(reply) => {
-            output.answer(&reply, || done.to_owned());
+            output.answer(&reply, || done(command).to_owned());
             ExitCode::SUCCESS
         }
         Err(failure) => output.failed(&failure),
+    }
+}
+
+fn done(command: Command) -> &'static str {
+    match command {
+        Command::Run => "a cycle begins",
+        Command::Pause => "the cycle pauses at its next checkpoint",
+        Command::Resume => "the cycle goes on",
+        Command::Cancel => "the cycle ends at its next checkpoint; what it deleted is gone, the rest waits",
+        Command::Unfreeze => "deletes go on; what is found wrong again freezes them again",
+        Command::Disable => "pruning is switched off, also for later starts of the node",
+        Command::Enable => "pruning is switched on",
     }
 }
 
@@ -117,7 +101,7 @@ where
 
 fn human(reply: &Reply) -> String {
     match reply {
-        Reply::Accepted => "a cycle begins".to_owned(),
+        Reply::Accepted => done(Command::Run).to_owned(),
         Reply::FollowUp => "a cycle runs; one more follows it".to_owned(),
         Reply::AlreadyRunning => "a request waits already; this one joins it".to_owned(),
         Reply::AlreadyServed { run } => format!("run {run} began for this id; none begins for it again"),

@@ -117,18 +117,10 @@ pub(super) async fn prune(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     let Path(command) = command?;
-    let command = match command.as_str() {
-        "run" => Command::Run,
-        "pause" => Command::Pause,
-        "resume" => Command::Resume,
-        "cancel" => Command::Cancel,
-        "unfreeze" => Command::Unfreeze,
-        "disable" => Command::Disable,
-        "enable" => Command::Enable,
-        _ => {
-            let message = "the commands are run, pause, resume, cancel, unfreeze, disable and enable";
-            return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
-        }
+    let Some(command) = Command::ALL.into_iter().find(|known| known.word() == command) else {
+        let words = Command::ALL.map(Command::word).join(", ");
+        let message = format!("there is no command {command:?}; there are {words}");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
     };
     let mut query = Query::parse(&uri)?;
     let id = if command == Command::Run { query.id()? } else { None };

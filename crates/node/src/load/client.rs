@@ -7,7 +7,7 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, RETRY_AFTER},
 };
 use serde::Deserialize;
-use state_pruner::Reply;
+use state_pruner::{Command, Reply};
 use thiserror::Error;
 
 use crate::{
@@ -198,11 +198,11 @@ impl Client {
         Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
     }
 
-    /// Gives the pruner of the node a command by its word.
+    /// Gives the pruner of the node a command.
     ///
     /// Errors: a refusal, no connection.
-    pub async fn command(&self, word: &str) -> Result<Reply, ClientError> {
-        let url = self.url(&format!("v1/prune/{word}"))?;
+    pub async fn command(&self, command: Command) -> Result<Reply, ClientError> {
+        let url = self.url(&format!("v1/prune/{}", command.word()))?;
         Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
     }
 

@@ -33,6 +33,25 @@ pub enum Command {
     Enable,
 }
 
+impl Command {
+    /// Every one.
+    pub const ALL: [Self; 7] =
+        [Self::Run, Self::Pause, Self::Resume, Self::Cancel, Self::Unfreeze, Self::Disable, Self::Enable];
+
+    /// Its word, in addresses and on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Run => "run",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Unfreeze => "unfreeze",
+            Self::Disable => "disable",
+            Self::Enable => "enable",
+        }
+    }
+}
+
 /// The answer to a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "reply", rename_all = "snake_case")]
