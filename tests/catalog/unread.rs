@@ -85,6 +85,17 @@ fn a_snapshot_that_cannot_be_read_is_not_counted_and_not_removed_by_a_retention(
 }
 
 #[test]
+fn a_retention_by_age_says_which_damaged_snapshot_holds_it_back() {
+    let (ground, ids) = catalog(3);
+    fs::write(ground.catalog_dir().join(ids[1].to_string()).join("manifest.json"), "{").unwrap();
+    let removed = prune(&ground, CatalogRetention { keep: None, max_age: Some(Duration::from_millis(1)) });
+    assert_eq!(removed.snapshots, []);
+    let [held_back] = removed.failures.as_slice() else { panic!("{removed:?}") };
+    assert!(held_back.code == "damaged_snapshot" && held_back.message.contains(&ids[1].to_string()), "{held_back:?}");
+    assert!(prune(&ground, keep(5)).failures.is_empty(), "one that counts is held back by nobody");
+}
+
+#[test]
 fn a_snapshot_is_made_beside_one_that_cannot_be_read_and_numbered_after_it() {
     let (ground, ids) = catalog(3);
     let disk = unread(&ground, ids[2], ("manifest.json", FileCall::Open));

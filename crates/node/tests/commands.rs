@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::TcpListener,
     path::Path,
     process::{Command, Output, Stdio},
+    thread,
 };
 
 use serde_json::Value;
@@ -61,34 +64,67 @@ fn no_command_waits_for_a_terminal() {
     assert_eq!(object(&load)["error"]["code"], "unreachable");
 }
 
+/// Every command that asks a node, and its exit code where there is none.
+const ASK_A_NODE: [(&[&str], i32); 18] = [
+    (&["health-check"], 3),
+    (&["validate"], 3),
+    (&["prune-run"], 1),
+    (&["prune-pause"], 1),
+    (&["prune-resume"], 1),
+    (&["prune-cancel"], 1),
+    (&["prune-unfreeze"], 1),
+    (&["prune-disable"], 1),
+    (&["prune-enable"], 1),
+    (&["pin", "list"], 1),
+    (&["pin", "add", "a", "--order", "1"], 1),
+    (&["consumer", "list"], 1),
+    (&["explain", "1"], 1),
+    (&["rollback", "--to", "1"], 1),
+    (&["journal", "show"], 1),
+    (&["journal", "tail", "--follow"], 1),
+    (&["snapshot", "create", "--catalog", "/nonexistent"], 1),
+    (&["load", "--for", "1"], 1),
+];
+
 #[test]
 fn every_command_that_asks_a_node_says_where_nobody_answers_and_what_to_do() {
-    let rows: [(&[&str], i32); 18] = [
-        (&["health-check"], 3),
-        (&["validate"], 3),
-        (&["prune-run"], 1),
-        (&["prune-pause"], 1),
-        (&["prune-resume"], 1),
-        (&["prune-cancel"], 1),
-        (&["prune-unfreeze"], 1),
-        (&["prune-disable"], 1),
-        (&["prune-enable"], 1),
-        (&["pin", "list"], 1),
-        (&["pin", "add", "a", "--order", "1"], 1),
-        (&["consumer", "list"], 1),
-        (&["explain", "1"], 1),
-        (&["rollback", "--to", "1"], 1),
-        (&["journal", "show"], 1),
-        (&["journal", "tail", "--follow"], 1),
-        (&["snapshot", "create", "--catalog", "/nonexistent"], 1),
-        (&["load", "--for", "1"], 1),
-    ];
-    for (words, code) in rows {
+    for (words, code) in ASK_A_NODE {
         let output = run(&[words, &["--url", "http://127.0.0.1:9"]].concat());
         let text = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(code), "{words:?}: {text}");
         let told = "no node answers at http://127.0.0.1:9 (Connection refused (os error 111)): start it, or give --url";
         assert_eq!(text.matches(told).count(), 1, "{words:?}: {text}");
+    }
+}
+
+/// Answers whatever it is asked as no node does.
+fn stranger() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::Builder::new()
+        .spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = BufReader::new(stream.try_clone().unwrap()).lines();
+                while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 6\r\n\r\n<html>";
+                drop(stream.write_all(answer.as_bytes())); // who asked may have gone
+            }
+        })
+        .unwrap();
+    url
+}
+
+#[test]
+fn every_command_that_asks_a_node_names_the_address_where_somebody_else_answers() {
+    let url = stranger();
+    for (words, code) in ASK_A_NODE {
+        let output = run(&[words, &["--url", &url, "--json"]].concat());
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        let told = object(&output);
+        assert_eq!(told["error"]["code"], "unreachable", "{words:?}: {told}");
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("{url} answers 200 OK as no node does")), "{words:?}: {message}");
     }
 }
 

@@ -6,7 +6,7 @@ use reqwest::{
     Method, Response, StatusCode, Url,
     header::{AUTHORIZATION, HeaderMap, RETRY_AFTER},
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use state_pruner::{Command, Reply};
 use thiserror::Error;
 
@@ -91,8 +91,6 @@ fn failed(error: &reqwest::Error) -> String {
         format!("no node answers at {node} ({why}): {what}")
     } else if error.is_timeout() {
         format!("the node at {node} does not answer in time: its log tells what it does; ask again")
-    } else if error.is_decode() {
-        format!("{node} answers something that no node says: see what listens there ({})", root_of(error))
     } else {
         chain_of(error)
     }
@@ -144,7 +142,7 @@ impl Client {
     pub fn commanding(url: &str, token: Option<&AdminToken>) -> Result<Self, ClientError> {
         let bad = || ClientError::Url(url.to_owned());
         let mut base = Url::parse(url).map_err(|_| bad())?;
-        if base.scheme() != "http" || base.host().is_none() {
+        if base.scheme() != "http" || base.host().is_none() || base.path() != "/" {
             return Err(bad());
         }
         base.set_path("/");
@@ -162,7 +160,7 @@ impl Client {
     /// Errors: a busy node, any other refusal, no connection.
     pub async fn submit(&self, transactions: &[Transaction]) -> Result<Submitted, ClientError> {
         let response = self.http.post(self.url("v1/transactions")?).json(transactions).send().await?;
-        Ok(accepted(response).await?.json().await?)
+        json_of(accepted(response).await?).await
     }
 
     /// Reads the newest state of one object with its proof.
@@ -171,10 +169,10 @@ impl Client {
     pub async fn prove(&self, path: &ObjectPath) -> Result<WireProof, ClientError> {
         let response = self.http.get(self.url(&format!("v1/objects/{path}?proof=true"))?).send().await?;
         if response.status() == StatusCode::NOT_FOUND {
-            let body: Absent = response.json().await?;
+            let body: Absent = json_of(response).await?;
             return Ok(body.error.proof);
         }
-        let answer: WireAnswer = accepted(response).await?.json().await?;
+        let answer: WireAnswer = json_of(accepted(response).await?).await?;
         let missing = || ClientError::Broken(format!("the answer has no proof of {path}, which was asked for"));
         answer.proof.ok_or_else(missing)
     }
@@ -184,7 +182,7 @@ impl Client {
     /// Errors: a refusal, no connection.
     pub async fn block(&self, order: u64) -> Result<WireBlock, ClientError> {
         let response = self.http.get(self.url(&format!("v1/blocks/{order}"))?).send().await?;
-        Ok(accepted(response).await?.json().await?)
+        json_of(accepted(response).await?).await
     }
 
     /// Asks the pruner of the node for a cycle; with an id, at most once for that id.
@@ -195,7 +193,7 @@ impl Client {
         if let Some(id) = id {
             url.query_pairs_mut().append_pair("id", id);
         }
-        Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
+        json_of(accepted(self.http.post(url).send().await?).await?).await
     }
 
     /// Gives the pruner of the node a command.
@@ -203,14 +201,14 @@ impl Client {
     /// Errors: a refusal, no connection.
     pub async fn command(&self, command: Command) -> Result<Reply, ClientError> {
         let url = self.url(&format!("v1/prune/{}", command.word()))?;
-        Ok(accepted(self.http.post(url).send().await?).await?.json().await?)
+        json_of(accepted(self.http.post(url).send().await?).await?).await
     }
 
     /// Reads any JSON of the node, whatever the status.
     ///
     /// Errors: no connection, no JSON.
     pub async fn json(&self, path: &str) -> Result<serde_json::Value, ClientError> {
-        Ok(self.http.get(self.url(path)?).send().await?.json().await?)
+        json_of(self.http.get(self.url(path)?).send().await?).await
     }
 }
 
@@ -238,7 +236,7 @@ impl Client {
             None => request,
         };
         let response = request.send().await?;
-        Ok((response.status(), response.json().await?))
+        Ok((response.status(), json_of(response).await?))
     }
 }
 
@@ -269,9 +267,11 @@ async fn accepted(response: Response) -> Result<Response, ClientError> {
     struct Told {
         error: Refusal,
     }
-    let at = response.url().origin().ascii_serialization();
-    match serde_json::from_slice(&response.bytes().await?) {
-        Ok(Told { error: refusal }) => Err(ClientError::Refused { status, refusal }),
-        Err(_) => Err(ClientError::Strange { at, status }),
-    }
+    let Told { error: refusal } = json_of(response).await?;
+    Err(ClientError::Refused { status, refusal })
+}
+
+async fn json_of<T: DeserializeOwned>(response: Response) -> Result<T, ClientError> {
+    let (at, status) = (response.url().origin().ascii_serialization(), response.status());
+    serde_json::from_slice(&response.bytes().await?).map_err(|_| ClientError::Strange { at, status })
 }

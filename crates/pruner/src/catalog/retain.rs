@@ -81,6 +81,13 @@ fn told(errors: &[CatalogError]) -> Vec<Failed> {
     errors.iter().map(Failed::from).collect()
 }
 
+/// Why no snapshot goes by its age.
+fn held_back(damaged: &Unusable) -> Failed {
+    let Unusable { id, code, message } = damaged;
+    let message = format!("no snapshot goes by its age while {id} is damaged: delete that one by its id ({message})");
+    Failed { code: code.clone(), message }
+}
+
 impl CatalogRetention {
     /// Everything stays.
     pub const ALL: Self = Self { keep: None, max_age: None };
@@ -172,6 +179,9 @@ impl Access<'_> {
         }
         let listing = self.catalog.list()?;
         let is_whole = listing.unreadable.is_empty() && listing.damaged.is_empty();
+        if retention.max_age.is_some() {
+            removed.failures.extend(listing.damaged.iter().map(held_back));
+        }
         removed.unreadable = listing.unreadable;
         let retention = if is_whole { retention } else { retention.without_dates() };
         let snapshots: Vec<Begun> = listing.snapshots.iter().map(Listed::begun).collect();

@@ -322,7 +322,7 @@ fn judge_recovery(status: &RecoveryStatus) -> ValidationResult {
         BreakerState::Closed | BreakerState::HalfOpen => {}
     }
     ValidationResult::unless(wrong, || {
-        format!("{} healthy cycles of {} since the last failure", status.healthy_cycles, status.min_healthy_cycles)
+        format!("{} healthy cycles in a row; {} end what failed", status.healthy_cycles, status.min_healthy_cycles)
     })
 }
 

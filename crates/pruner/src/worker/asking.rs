@@ -25,7 +25,7 @@ impl Pruner {
         {
             return Reply::Refused { why };
         }
-        match (command, running) {
+        let reply = match (command, running) {
             (Command::Run, _) => self.ask(None),
             (Command::Disable, _) => self.disable(),
             (Command::Enable, _) => self.enable(),
@@ -44,7 +44,9 @@ impl Pruner {
                 control.cancel();
                 Reply::Accepted
             }
-        }
+        };
+        tracing::info!(command = command.word(), ?reply, "an operator told the pruner");
+        reply
     }
 
     /// Asks for a cycle under an id that the caller chose: asked again with the same id, it does not run again, also
