@@ -57,7 +57,7 @@ fn the_health_of_a_store_costs_the_same_few_reads_whatever_its_size() {
         let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
         rig.chain.grow(Profile::Uniform, 117, orders);
         cycle(&rig);
-        let request = HealthRequest { now_ms: 0, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let request = HealthRequest { now_ms: Some(0), ..HealthRequest::new(Path::new("nowhere"), None) };
         let before = (faulty.reads(), faulty.writes());
         let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
         assert_eq!((health.verdict, codes(&health.reasons)), (Verdict::Healthy, vec![]));
@@ -82,7 +82,7 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     let days = |days: u64| days * 24 * 3_600_000;
     let judged = |now_ms: u64, due_after: Option<u64>| {
         let due = due_after.map_or(CycleDue::Unknown, due_after_orders);
-        let request = HealthRequest { now_ms, due, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let request = HealthRequest { now_ms: Some(now_ms), due, ..HealthRequest::new(Path::new("nowhere"), None) };
         let health = health_of_opened(store(), &request).unwrap();
         codes(&health.reasons).join(" ")
     };
@@ -92,7 +92,7 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     assert_eq!(judged(days(2), None), "cycle_age_unknown lag_unknown");
     assert_eq!(judged(days(1), Some(1)), "lagging", "six, and four are too many");
     let request = HealthRequest { due: CycleDue::Never, ..HealthRequest::new(Path::new("nowhere"), None) };
-    let health = health_of_opened(store(), &HealthRequest { now_ms: days(2), ..request }).unwrap();
+    let health = health_of_opened(store(), &HealthRequest { now_ms: Some(days(2)), ..request }).unwrap();
     assert_eq!(codes(&health.reasons), Vec::<&str>::new(), "its node does not prune");
     assert_eq!(judged(days(31), Some(6)), "cycle_overdue pin_old");
     retention.remove_pin("audit").unwrap();
@@ -107,7 +107,7 @@ fn a_store_tells_basic_snapshots_by_the_configuration_of_its_node() {
     rig.chain.grow(Profile::Uniform, 121, 9);
     cycle(&rig);
     for (snapshot_path, told) in [(SnapshotPath::Full, ""), (SnapshotPath::Basic, "basic_snapshots")] {
-        let request = HealthRequest { now_ms: 0, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let request = HealthRequest { now_ms: Some(0), ..HealthRequest::new(Path::new("nowhere"), None) };
         let request = HealthRequest { snapshot_path, due: CycleDue::Never, ..request };
         let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
         assert_eq!((health.verdict, codes(&health.reasons).join(" ")), (Verdict::Healthy, told.to_owned()));
@@ -172,7 +172,7 @@ fn a_store_at_rest_gives_the_reasons_of_its_node_for_what_failed() {
     };
     let judged = || {
         let due = due_after_orders(rig.plan(5).pruner_of_cycles().every_orders.get());
-        let at_rest = HealthRequest { now_ms: 0, due, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let at_rest = HealthRequest { now_ms: Some(0), due, ..HealthRequest::new(Path::new("nowhere"), None) };
         let before = faulty.writes();
         let health = health_of_opened(Arc::clone(&rig.chain.store), &at_rest).unwrap();
         assert_eq!(faulty.writes(), before, "nothing is written");
@@ -200,7 +200,7 @@ fn a_store_at_rest_gives_the_reasons_of_its_node_for_lag_and_for_snapshots_that_
     assert!(matches!(node().command(Command::Disable), Reply::Accepted));
     let judged = || {
         let due = due_after_orders(2);
-        let at_rest = HealthRequest { now_ms: 0, due, ..HealthRequest::new(Path::new("nowhere"), None) };
+        let at_rest = HealthRequest { now_ms: Some(0), due, ..HealthRequest::new(Path::new("nowhere"), None) };
         let health = health_of_opened(Arc::clone(&rig.chain.store), &at_rest).unwrap();
         let node = node().health();
         assert_eq!((health.verdict, codes(&health.reasons)), (node.verdict, codes(&node.reasons)));
@@ -239,7 +239,7 @@ fn a_store_at_rest_tells_that_the_reserve_of_its_node_was_let_go() {
     let vast = NonZeroU64::new(1 << 42).unwrap(); // no device here has twice that free
     let judged = |reserve| {
         let due = due_after_orders(1_000);
-        let request = HealthRequest { now_ms: 0, reserve, due, ..HealthRequest::new(&rig.store_dir(), None) };
+        let request = HealthRequest { now_ms: Some(0), reserve, due, ..HealthRequest::new(&rig.store_dir(), None) };
         let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
         codes(&health.reasons).join(" ")
     };

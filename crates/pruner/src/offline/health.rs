@@ -82,8 +82,8 @@ pub struct HealthRequest {
     pub snapshot_path: SnapshotPath,
     /// Cycles in a row that have to finish before a failure is over.
     pub min_healthy_cycles: u32,
-    /// Milliseconds since 1970 now.
-    pub now_ms: u64,
+    /// Milliseconds since 1970 by which ages count; without it when the records have been read.
+    pub now_ms: Option<u64>,
 }
 
 impl HealthRequest {
@@ -98,7 +98,7 @@ impl HealthRequest {
             reserve: None,
             snapshot_path: SnapshotPath::Full,
             min_healthy_cycles: RecoveryConfig::default().min_healthy_cycles,
-            now_ms: SystemClock::new().unix_ms(),
+            now_ms: None,
         }
     }
 }
@@ -166,8 +166,10 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneEr
     let lag =
         Lag::look(&*view, newest.as_ref(), Counted { ledger: ledger.as_ref(), last: told.last.as_ref() }, request.due)?;
     let lock = recorded_lock(&records)?;
-    let lock_record = lock.map(|record| RecordedLock { record, now_ms: request.now_ms, by: holder.clone() });
-    let age = CycleAge::told(told.last.as_ref(), ledger.as_ref(), (head, request.now_ms));
+    // AFTER the reads: a cycle that ends while they go on would lie in the future.
+    let now_ms = request.now_ms.unwrap_or_else(|| SystemClock::new().unix_ms());
+    let lock_record = lock.map(|record| RecordedLock { record, now_ms, by: holder.clone() });
+    let age = CycleAge::told(told.last.as_ref(), ledger.as_ref(), (head, now_ms));
     let age = age.filter(|_| request.due != CycleDue::Never);
     let unfinished = match (told.begun, holder) {
         (Some(begun), Some(by)) => Some(Unfinished::HeldByNode { begun, by }),
@@ -181,7 +183,7 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneEr
         lag: lag.known,
         uncounted: lag.uncounted,
         cycle_age: age.map(|age| CycleAge { due_after: request.due.orders(), ..age }),
-        oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, request.now_ms),
+        oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, now_ms),
         snapshot_path: request.snapshot_path,
         room: sweep::room(store.backend(), reserved.kept, request.range_bytes.get())?,
         reserve: reserved.let_go,
