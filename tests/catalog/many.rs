@@ -58,8 +58,8 @@ fn together(place: &Place, creators: usize) {
         });
         let mut held: Vec<u64> = held.collect();
         held.sort_unstable();
-        // Of so many processes on a few processors one may be put aside while it holds the lock.
-        assert!(held[held.len() / 2] < MOST_HELD_US, "the lock was held for {held:?} us");
+        // Of so many processes on a few processors one may be put aside while it holds the lock, but not two.
+        assert!(held[held.len() - 2] < MOST_HELD_US, "the lock was held for {held:?} us");
         looking.join().unwrap()
     });
     assert!(looks > 0);
