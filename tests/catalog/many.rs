@@ -51,15 +51,12 @@ fn together(place: &Place, creators: usize) {
         others.join().unwrap();
         done.store(true, Ordering::SeqCst);
         listing.join().unwrap();
-        let held = outputs.into_iter().map(|output| {
+        for output in outputs {
             let told: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert!(output.status.success(), "{told:#}");
-            told["lock"]["longest_held_us"].as_u64().unwrap()
-        });
-        let mut held: Vec<u64> = held.collect();
-        held.sort_unstable();
-        // Of so many processes on a few processors one may be put aside while it holds the lock, but not two.
-        assert!(held[held.len() - 2] < MOST_HELD_US, "the lock was held for {held:?} us");
+            let held = told["lock"]["longest_held_us"].as_u64().unwrap();
+            assert!(held < MOST_HELD_US, "the lock was held for {held} us");
+        }
         looking.join().unwrap()
     });
     assert!(looks > 0);

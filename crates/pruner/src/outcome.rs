@@ -186,6 +186,14 @@ impl Freeze {
         records::read(records, RecordKey::Freeze)
     }
 
+    /// Why deletes are frozen, or may be: by what [`Freeze::load`] has answered. Unknown counts as frozen (I8).
+    pub fn why(loaded: Result<Option<Self>, PruneError>) -> Option<String> {
+        match loaded {
+            Ok(freeze) => freeze.map(|freeze| freeze.why),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
     /// What an error asks for that may lie in live data (I11); nothing for any other.
     pub(crate) fn by(error: &PruneError, cycle: Option<u64>, at: u64) -> Option<Self> {
         let cycle = cycle.map_or(0, |cycle| cycle); // zero: it had no id yet

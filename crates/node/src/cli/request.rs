@@ -8,11 +8,10 @@ use state_pruner::{Command, Reply};
 use super::{
     OutputArgs,
     render::{Failure, Output},
+    retain::{Request, told},
     token::TokenArgs,
     values::{address, request_id},
-    work,
 };
-use crate::load::{Client, ClientError, Refusal};
 
 /// The node answers at once; one that does not within this time is not reached.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,24 +45,17 @@ pub(super) struct PruneOrderArgs {
 
 /// Asks for a cycle and prints what the node said.
 pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
-    match ask(args) {
-        Ok(reply) => {
-            output.answer(&reply, || human(&reply));
-            ExitCode::SUCCESS
-        }
-        Err(failure) => output.failed(&failure),
-    }
+    let id = args.id.as_ref().map_or_else(String::new, |id| format!("?id={id}")); // of characters that stand for themselves
+    told(output, ask(&args.url, &args.token, Command::Run, &id), human)
 }
 
 /// Gives the pruner of a node a command and prints what it said.
 pub(super) fn tell(args: &PruneOrderArgs, command: Command, output: Output) -> ExitCode {
-    match ask_node(&args.url, &args.token, |client| async move { client.command(command).await }) {
-        Ok(reply) => {
-            output.answer(&reply, || done(command).to_owned());
-            ExitCode::SUCCESS
-        }
-        Err(failure) => output.failed(&failure),
-    }
+    told(output, ask(&args.url, &args.token, command, ""), |_| done(command).to_owned())
+}
+
+fn ask(url: &str, token: &TokenArgs, command: Command, query: &str) -> Result<Reply, Failure> {
+    Request::post(format!("v1/prune/{}{query}", command.word()), token).ask_within(url, PATIENCE)
 }
 
 fn done(command: Command) -> &'static str {
@@ -75,27 +67,6 @@ fn done(command: Command) -> &'static str {
         Command::Unfreeze => "deletes go on; what is found wrong again freezes them again",
         Command::Disable => "pruning is switched off, also for later starts of the node",
         Command::Enable => "pruning is switched on",
-    }
-}
-
-fn ask(args: &PruneRunArgs) -> Result<Reply, Failure> {
-    let id = args.id.clone();
-    ask_node(&args.url, &args.token, |client| async move { client.prune(id.as_deref()).await })
-}
-
-fn ask_node<Asked>(url: &str, token: &TokenArgs, ask: impl FnOnce(Client) -> Asked) -> Result<Reply, Failure>
-where
-    Asked: Future<Output = Result<Reply, ClientError>>,
-{
-    let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
-    let runtime = work::runtime().map_err(|error| unreachable(&error))?;
-    let client = token.client(url)?;
-    let answer = runtime.block_on(async { tokio::time::timeout(PATIENCE, ask(client)).await });
-    match answer {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(ClientError::Refused { refusal: Refusal { code, message }, .. })) => Err(Failure::new(&code, message)),
-        Ok(Err(error)) => Err(unreachable(&error)),
-        Err(_) => Err(Failure::late(url, PATIENCE)),
     }
 }
 

@@ -63,10 +63,7 @@ impl Node {
     /// Why deletes are frozen, or may be; a node without its pruner has the record of one that froze them.
     fn frozen(&self) -> Option<String> {
         let known = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
-        known.or_else(|| match Freeze::load(&StoreRecords(Arc::clone(self.chain.store()))) {
-            Ok(freeze) => freeze.map(|freeze| freeze.why),
-            Err(error) => Some(error.to_string()), // unknown means keep (I8)
-        })
+        known.or_else(|| Freeze::why(Freeze::load(&StoreRecords(Arc::clone(self.chain.store())))))
     }
 }
 

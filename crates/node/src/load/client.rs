@@ -7,7 +7,6 @@ use reqwest::{
     header::{AUTHORIZATION, HeaderMap, RETRY_AFTER},
 };
 use serde::{Deserialize, de::DeserializeOwned};
-use state_pruner::{Command, Reply};
 use thiserror::Error;
 
 use crate::{
@@ -183,25 +182,6 @@ impl Client {
     pub async fn block(&self, order: u64) -> Result<WireBlock, ClientError> {
         let response = self.http.get(self.url(&format!("v1/blocks/{order}"))?).send().await?;
         json_of(accepted(response).await?).await
-    }
-
-    /// Asks the pruner of the node for a cycle; with an id, at most once for that id.
-    ///
-    /// Errors: a refusal, no connection.
-    pub async fn prune(&self, id: Option<&str>) -> Result<Reply, ClientError> {
-        let mut url = self.url("v1/prune/run")?;
-        if let Some(id) = id {
-            url.query_pairs_mut().append_pair("id", id);
-        }
-        json_of(accepted(self.http.post(url).send().await?).await?).await
-    }
-
-    /// Gives the pruner of the node a command.
-    ///
-    /// Errors: a refusal, no connection.
-    pub async fn command(&self, command: Command) -> Result<Reply, ClientError> {
-        let url = self.url(&format!("v1/prune/{}", command.word()))?;
-        json_of(accepted(self.http.post(url).send().await?).await?).await
     }
 
     /// Reads any JSON of the node, whatever the status.

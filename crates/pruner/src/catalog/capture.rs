@@ -20,6 +20,7 @@ use super::{
 use crate::{
     error::PruneError,
     offline::{self, Steering, StoreLayout},
+    outcome::Freeze,
 };
 
 /// What to make, and where.
@@ -199,10 +200,7 @@ impl Ready<'_> {
     fn frozen(&self) -> Option<String> {
         match (self.source, &self.reading) {
             (Source::Node { frozen, .. }, _) => frozen(),
-            (Source::Rest { db, .. }, Some(reading)) => match offline::freeze_of(db, reading) {
-                Ok(freeze) => freeze.map(|freeze| freeze.why),
-                Err(error) => Some(error.to_string()), // unknown means keep (I8)
-            },
+            (Source::Rest { db, .. }, Some(reading)) => Freeze::why(offline::freeze_of(db, reading)),
             (Source::Rest { .. }, None) => None,
         }
     }
