@@ -1,5 +1,6 @@
 //! Everything a script or an operator can be told by name has a heading in docs/operations.md: each `code` of an error,
 //! each reason of health; and each metric is in its table there. The names are taken from the sources, so a new one without a heading fails here.
+//! docs/recovery.md has a row for each crash point.
 
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
@@ -9,7 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use state_store::{CatalogPoint, Point};
+
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+const RECOVERY: &str = include_str!("../../../docs/recovery.md");
 
 /// What stands before a name as the first, or as the second argument.
 const FIRST: [&str; 4] = ["Failure::new(", "Failure::whole(", "code: ", "OUTCOME_UNKNOWN: &str = "];
@@ -93,4 +97,17 @@ fn every_metric_is_in_the_table_for_operators() {
     let listed = |name: &str| ["`", "{"].iter().any(|end| OPERATIONS.contains(&format!("`{name}{end}")));
     let missing: Vec<&&str> = metrics.iter().filter(|name| !listed(name)).collect();
     assert!(missing.is_empty(), "docs/operations.md does not list {missing:?}");
+}
+
+#[test]
+fn every_crash_point_has_one_row_that_says_what_a_kill_there_leaves() {
+    let points = Point::ALL.iter().copied().map(Point::name);
+    let mut names: Vec<&str> = points.chain(CatalogPoint::ALL.iter().copied().map(CatalogPoint::name)).collect();
+    let cells = RECOVERY.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    let mut rows: Vec<&str> = cells.map(|(name, _)| name).filter(|name| name.contains("::")).collect();
+    let missing: Vec<&&str> = names.iter().filter(|name| !rows.contains(*name)).collect();
+    assert!(missing.is_empty(), "docs/recovery.md has no row for {missing:?}");
+    names.sort_unstable();
+    rows.sort_unstable();
+    assert_eq!(rows, names, "docs/recovery.md has another row, or one of them twice");
 }
