@@ -41,13 +41,18 @@ fn orders(node: &Node, at_least: u64) {
 
 /// Holds a cycle in the phase; whether it was caught there.
 pub(crate) fn hold_in(node: &Node, phase: &str) -> bool {
+    hold_where(node, |pruner| pruner["phase"] == phase)
+}
+
+/// Holds a cycle at the first of its checkpoints at which its status is as wanted; whether it was caught there.
+pub(crate) fn hold_where(node: &Node, wanted: impl Fn(&Value) -> bool) -> bool {
     assert!(node.prune("run"));
     loop {
         let held = node.prune("pause");
         // One that is asked to pause goes on to its next checkpoint, which may be one of the next phase.
         let stands = |status: &Value| status["pruner"]["pause"] == "holding" || status["pruner"]["running"] == false;
         let pruner = if held { node.until("a cycle that stands", stands) } else { node.status() }["pruner"].clone();
-        if pruner["pause"] == "holding" && pruner["phase"] == phase {
+        if pruner["pause"] == "holding" && wanted(&pruner) {
             return true;
         }
         if !held && pruner["running"] == false && pruner["cycles_finished"].as_u64().unwrap() > 0 {
@@ -63,6 +68,25 @@ fn cycle_in_its_sweep(data: &Path) -> Option<u64> {
     let records = StoreRecords(Arc::new(Store::foreign(Arc::new(backend), STORE).unwrap()));
     let record = PhaseRecord::load(&records).unwrap()?;
     (record.phase == PrunePhase::SweepExpired).then_some(record.cycle)
+}
+
+/// What health tells from outside of a lock that a dead process has left, if it tells of one.
+fn lock_left(data: &Path) -> Option<String> {
+    let db = data.join("store").display().to_string();
+    let (_, health) = node::json(&["health-check", "--db", &db]);
+    let reasons = health["reasons"].as_array().unwrap_or_else(|| panic!("{health}"));
+    let left = reasons.iter().find(|reason| reason["code"] == "lock_left")?;
+    Some(left["message"].as_str().unwrap().to_owned())
+}
+
+/// The lock of the dead in the words of the next process, which names it in its status and its log and does not obey it.
+fn lock_told(node: &Node, phase: &str) -> String {
+    let left = node.status()["pruner"]["lock_left"].clone();
+    assert_eq!(left["phase"], phase, "{left}");
+    let (pid, role, snapshot) = (&left["owner"]["pid"], left["owner"]["role"].as_str().unwrap(), &left["snapshot_id"]);
+    let told = format!("process {pid} ({role}) took snapshot {snapshot} for {phase}");
+    node.until_logged(&format!("a lock was left: {told}"));
+    told
 }
 
 /// What set a cycle off, by its certificate.
@@ -121,8 +145,14 @@ fn kill_in(phase: &str, profile: &str, seed: &str) {
     println!("killed in {phase} after order {}: {report}", acknowledged.order);
     let interrupted = cycle_in_its_sweep(data.path());
     assert_eq!(interrupted.is_some(), phase == "sweep_expired", "{interrupted:?}");
+    let left = lock_left(data.path());
+    assert_eq!(left.is_some(), phase != "idle", "whoever died in a phase held its lock: {left:?}");
 
     let node = Node::start(data.path(), &SETTINGS);
+    if let Some(left) = left {
+        let told = lock_told(&node, phase);
+        assert!(left.contains(&told), "{left:?} is not {told:?}");
+    }
     acknowledged.is_there(&node);
     if let Some(cycle) = interrupted {
         node.until("the end of the interrupted sweep", |_| trigger(data.path(), cycle).is_some());
@@ -133,6 +163,7 @@ fn kill_in(phase: &str, profile: &str, seed: &str) {
     let (ended, log) = node.stop(Signal::TERM);
     assert!(ended.success(), "{log}");
     assert_eq!(verified(data.path())["leaked_nodes"], 0, "a cycle without commits leaves nothing behind");
+    assert_eq!(lock_left(data.path()), None, "the lock of the last cycle was let go");
 }
 
 #[test]

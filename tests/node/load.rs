@@ -18,7 +18,7 @@ use state_tree::Key;
 const KEEP: u64 = 40;
 
 /// The key of a name, as the reference chain derives it.
-fn key(name: &str) -> Key {
+pub(crate) fn key(name: &str) -> Key {
     Key::new(Sha256::digest([b"state-node object key 1".as_slice(), &hex::decode(name).unwrap()].concat()).into())
 }
 

@@ -3,6 +3,7 @@
 mod admin;
 mod commands;
 mod damage;
+mod disk;
 mod hang;
 mod journal;
 mod kill;

@@ -241,8 +241,11 @@ impl Core {
     fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
         let path = config.store_dir();
         make_data_dir(&config.node.data_dir)?;
-        let backend = RocksBackend::open(&path, &RocksConfig::default())?;
-        let store = Arc::new(Store::open(Arc::new(backend), config.store())?);
+        let reserve = config.node.data_dir.join(RESERVE_FILE);
+        let store = Reserve::with_room(&reserve, || {
+            Store::open(Arc::new(RocksBackend::open(&path, &RocksConfig::default())?), config.store())
+        })?;
+        let store = Arc::new(store);
         keep_room(config, &store)?;
         let facts = Arc::new(Facts::default());
         let events = Arc::new(journal(config, &clock)?);

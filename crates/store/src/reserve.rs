@@ -106,6 +106,20 @@ impl Reserve {
         }
     }
 
+    /// Does what needs room. Where there is none, what an earlier process left at the path goes first, and it is done again.
+    ///
+    /// Errors: those of the work, a failed removal.
+    pub fn with_room<T>(path: &Path, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match work() {
+            Err(StoreError::DiskFull { what }) if Self::kept_at(path)?.is_some() => {
+                tracing::warn!(what, "the device is full: the reserve of an earlier process was let go");
+                Self::remove(path)?;
+                work()
+            }
+            done => done,
+        }
+    }
+
     /// Removes what an earlier process left at the path.
     ///
     /// Errors: a failed removal.

@@ -1,26 +1,30 @@
 //! A device that is really full: a small file system in memory, where the test may mount one.
 
-use std::{io::Write, path::Path, process::Command, sync::Arc};
+// The crate of the system tests stands above this one; the rule by which a test may skip is the same file in both.
+#[path = "../../../../tests/harness/skip.rs"]
+#[expect(unreachable_pub, reason = "it is public in the library that it is written for")]
+mod skip;
+
+use std::{path::Path, process::Command, sync::Arc};
 
 use state_store::{Backend, KeyRange, RocksBackend, Store, StoreError};
 
+use self::skip::{Lack, skipped};
 use crate::support::{CONFIG, SMALL, commit, nodes, present, sweep};
 
 /// A mounted file system of a few megabytes; unmounted when dropped.
 struct Device(tempfile::TempDir);
 
 impl Device {
-    /// Nothing, loudly, where the test may not mount.
-    fn mount(mebibytes: u32) -> Option<Self> {
+    /// Nothing, and a loud line, where the test may not mount and nobody promised that it may.
+    fn mount(test: &str, mebibytes: u32) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let size = format!("size={mebibytes}m");
         let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(dir));
         }
-        // Past the capture of the test runner, which hides what passing tests print.
-        let mut uncaptured = std::io::stderr().lock();
-        writeln!(uncaptured, "SKIPPED: this test needs the right to mount a file system in memory").unwrap();
+        skipped(test, Lack::Mounts, "it needs the right to mount a file system in memory");
         None
     }
 
@@ -43,7 +47,7 @@ impl Drop for Device {
 
 #[test]
 fn a_full_device_is_told_apart_and_nothing_acknowledged_is_lost() {
-    let Some(device) = Device::mount(24) else { return };
+    let Some(device) = Device::mount("a full device", 24) else { return };
     let path = device.path().join("store");
     let store = Store::open(Arc::new(RocksBackend::open(&path, &SMALL).unwrap()), CONFIG).unwrap();
     let failed = (0..1_000).find_map(|n| commit(&store, nodes(n * 100, 100, 1_000)).err());
@@ -66,7 +70,7 @@ fn a_full_device_is_told_apart_and_nothing_acknowledged_is_lost() {
 
 #[test]
 fn a_rewrite_that_finds_no_room_says_so_and_loses_nothing() {
-    let Some(device) = Device::mount(96) else { return };
+    let Some(device) = Device::mount("a rewrite without room", 96) else { return };
     let path = device.path().join("store");
     let backend = Arc::new(RocksBackend::open(&path, &SMALL).unwrap());
     let store = Store::open(backend.clone(), CONFIG).unwrap();
@@ -91,7 +95,7 @@ fn a_rewrite_that_finds_no_room_says_so_and_loses_nothing() {
 
 #[test]
 fn a_folder_that_may_not_be_written_is_refused_as_such() {
-    let Some(device) = Device::mount(16) else { return };
+    let Some(device) = Device::mount("a folder that may not be written", 16) else { return };
     let path = device.path().join("store");
     drop(RocksBackend::open(&path, &SMALL).unwrap());
     device.remount("remount,ro");
