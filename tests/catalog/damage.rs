@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use state_pruner::catalog::{Manifest, SnapshotId};
-use state_tests::folder;
+use state_tests::{folder, node};
 
 use crate::support::{Place, id};
 
@@ -13,6 +13,33 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     change(&mut bytes);
     fs::remove_file(path).unwrap();
     fs::write(path, bytes).unwrap();
+}
+
+/// Health and whoever would copy it say which file of the store it is, not which one of a copy that is gone by then.
+#[test]
+fn a_store_at_rest_whose_table_is_damaged_or_missing_is_critical_and_is_named_as_it_lies_there() {
+    for missing in [true, false] {
+        let place = Place::native();
+        let tables = fs::read_dir(place.db()).unwrap().map(|entry| entry.unwrap().path());
+        let tables = tables.filter(|path| path.extension().is_some_and(|kind| kind == "sst"));
+        let table = tables.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+        if missing {
+            fs::remove_file(&table).unwrap();
+            let (code, health) = node::json(&["health-check", "--db", place.db().to_str().unwrap()]);
+            let reason = &health["reasons"][0];
+            assert_eq!((code, reason["code"].as_str()), (2, Some("store_damaged")), "{health:#}");
+            assert!(reason["message"].as_str().unwrap().contains(table.to_str().unwrap()), "{health:#}");
+        } else {
+            change(&table, |bytes| (0..bytes.len() / 2).step_by(64).for_each(|at| bytes[at] ^= 1));
+        }
+        let creating = place.creating(&[]);
+        let words: Vec<&str> = creating.iter().map(String::as_str).filter(|word| *word != "--json").collect();
+        let (code, told) = node::json(&words);
+        let message = told["error"]["message"].as_str().unwrap();
+        assert_eq!((code, told["error"]["code"].as_str()), (1, Some("corrupt")), "{told:#}");
+        let is_named = message.contains(place.db().to_str().unwrap());
+        assert!(is_named && !message.contains(".staging-"), "missing {missing}: {message}");
+    }
 }
 
 /// Neither verified nor restored; nothing is left of the attempt.

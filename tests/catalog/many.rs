@@ -18,6 +18,12 @@ use crate::support::{Place, id};
 /// The longest that the lock of a catalog may be held, in microseconds.
 const MOST_HELD_US: u64 = 200_000;
 
+/// A command tells how long it held the lock of its catalog.
+fn held_shortly(told: &Value) {
+    let held = told["lock"]["longest_held_us"].as_u64().unwrap();
+    assert!(held < MOST_HELD_US, "the lock was held for {held} us: {told:#}");
+}
+
 /// Some make snapshots while others list, verify and delete.
 fn together(place: &Place, creators: usize) {
     let kept: Vec<String> = (0..2).map(|_| id(&place.create(&[]))).collect();
@@ -41,21 +47,24 @@ fn together(place: &Place, creators: usize) {
             }
         });
         let others = scope.spawn(|| {
-            for (kept, doomed) in kept.iter().zip(&doomed) {
-                assert_eq!(place.ask(&["verify", kept]).0, 0);
-                assert_eq!(place.ask(&["delete", doomed]).0, 0);
-            }
+            let pairs = kept.iter().zip(&doomed);
+            pairs
+                .map(|(kept, doomed)| [place.ask(&["verify", kept]), place.ask(&["delete", doomed])])
+                .collect::<Vec<_>>()
         });
         let children: Vec<_> = (0..creators).map(|_| place.begin(&[])).collect();
         let outputs: Vec<_> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
-        others.join().unwrap();
+        let others = others.join().unwrap();
         done.store(true, Ordering::SeqCst);
         listing.join().unwrap();
+        for [(verified, _), (deleted, told)] in others {
+            assert_eq!((verified, deleted), (0, 0), "{told:#}");
+            held_shortly(&told);
+        }
         for output in outputs {
             let told: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert!(output.status.success(), "{told:#}");
-            let held = told["lock"]["longest_held_us"].as_u64().unwrap();
-            assert!(held < MOST_HELD_US, "the lock was held for {held} us");
+            held_shortly(&told);
         }
         looking.join().unwrap()
     });
@@ -142,12 +151,15 @@ fn a_lock_that_nobody_lets_go_is_told_with_its_holder() {
     let place = Place::native();
     place.create(&[]);
     let lock = File::open(place.catalog_dir().join("catalog.lock")).unwrap();
-    lock.lock().unwrap();
-    assert_eq!(place.ask(&["list"]).0, 0, "whoever only reads needs no lock");
-    let clock = Hasty::default();
-    let told = place.catalog().prune(CatalogRetention::ALL, &clock).unwrap_err();
-    assert_eq!(told.code(), "catalog_busy");
-    assert!(told.to_string().contains(&format!("process {}", std::process::id())), "{told}");
+    // Whoever has it in any way has it alone.
+    for take in [File::lock_shared, File::lock] {
+        take(&lock).unwrap();
+        assert_eq!(place.ask(&["list"]).0, 0, "whoever only reads needs no lock");
+        let told = place.catalog().prune(CatalogRetention::ALL, &Hasty::default()).unwrap_err();
+        assert_eq!(told.code(), "catalog_busy");
+        assert!(told.to_string().contains(&format!("process {}", std::process::id())), "{told}");
+        lock.unlock().unwrap();
+    }
 }
 
 /// A clock on which every look takes ten seconds.

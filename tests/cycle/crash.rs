@@ -200,7 +200,7 @@ fn damaged_node_in_each_phase() {
             assert!(matches!(plan.run(&env), Err(PruneError::Frozen { .. })), "{context}: deletes are frozen");
             rig.memory().plant(lost.as_bytes(), &rig.chain.archive.bytes(&lost));
             check::complete(&rig.chain, &context);
-            Freeze::lift(&*env.parts.records).unwrap();
+            Freeze::load(&*env.parts.records).unwrap().unwrap().lift(&*env.parts.records).unwrap();
             drop(env);
             rig.cycle(&plan);
             check::exact(&rig.chain, &context);

@@ -5,21 +5,27 @@ use std::{
     num::NonZeroU64,
     path::Path,
     process::Command as Child,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
 use state_pruner::{
-    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, Pruner, PrunerConfig,
-    PrunerParts, ReaderLimit, Reply, ReserveStatus, RetentionParts, StoreRecords,
+    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, PruneError, Pruner,
+    PrunerConfig, PrunerParts, ReaderLimit, RecordKey, Records, Reply, ReserveStatus, RetentionParts, StoreRecords,
     events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
-    phase::PrunePhase,
+    phase::{PhaseRecord, PrunePhase},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
-use state_store::{Reserve, Room};
+use state_store::{Fault, Lasting, Operation, Reserve, Room, StoreError};
 use state_tests::{
     hooks::{Hooks, Moment},
-    rig::{Engine, Rig},
+    records::{Acting, Use},
+    rig::{self, Engine, Rig},
+    told::Told,
     workload::Profile,
 };
 use state_tree::Order;
@@ -103,6 +109,7 @@ fn the_journal_tells_a_cycle_from_its_trigger_to_its_totals() {
         "lock_released",
         "phase_left",
         "cycle_ended",
+        "run_ended",
         "stopped",
     ];
     assert_eq!(codes(&events), expected);
@@ -110,6 +117,12 @@ fn the_journal_tells_a_cycle_from_its_trigger_to_its_totals() {
     assert_eq!((end["outcome"].as_str(), end["deleted"].as_u64()), (Some("finished"), Some(deleted)));
     assert!(deleted > 0 && end["live"] == live_nodes);
     assert_eq!(one(&events, "trigger_fired").data["trigger"], "operator");
+    let run = &one(&events, "run_ended").data;
+    assert_eq!(
+        (run["run"].as_u64(), run["trigger"].as_str(), run["outcome"].as_str()),
+        (Some(1), Some("operator"), Some("finished"))
+    );
+    assert!(run["duration_ms"].is_u64() && run["cycle"].is_u64() && run["message"].is_null(), "{run:?}");
 }
 
 #[test]
@@ -137,6 +150,146 @@ fn a_freeze_its_end_and_requests_that_join_are_told() {
     assert!(one(&events, "deletes_frozen").data["why"].as_str().unwrap().contains("is missing"));
     let place = |code: &str| events.iter().position(|entry| entry.code == code).unwrap();
     assert!(place("deletes_frozen") < place("deletes_unfrozen"));
+}
+
+/// Records on which the end of a cycle meets damage, for as long as it is said.
+fn unending(records: &Arc<dyn Records>) -> (Arc<dyn Records>, Arc<AtomicBool>) {
+    let damaged = Arc::new(AtomicBool::new(true));
+    let is_damaged = Arc::clone(&damaged);
+    let records = Acting::over(Arc::clone(records), move |what, key| {
+        let fails = (what, key) == (Use::Remove, RecordKey::Phase) && is_damaged.load(Ordering::Acquire);
+        if fails { Err(StoreError::Corrupt("injected at the end of a cycle".to_owned()).into()) } else { Ok(()) }
+    });
+    (records, damaged)
+}
+
+/// The cycle of each freeze that was told, and why it came.
+fn freezes(told: &Told) -> Vec<(Option<u64>, String)> {
+    let freeze = |event: &Event| {
+        let Event::DeletesFrozen { cycle, why } = event else { return None };
+        Some((*cycle, why.clone()))
+    };
+    told.0.lock().iter().filter_map(freeze).collect()
+}
+
+/// Nobody watches a cycle at rest, and what it met itself is why deletes are frozen, whatever its end meets.
+#[test]
+fn a_freeze_by_the_end_of_a_cycle_is_told_by_the_cycle_unless_it_has_told_one() {
+    for is_lost in [false, true] {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Uniform, 320, 20);
+        if is_lost {
+            let head = rig.chain.archive.root(rig.chain.head());
+            let live = rig.chain.archive.live([rig.chain.head()]);
+            let lost = live.iter().find(|hash| Some(**hash) != head.node()).unwrap();
+            rig.memory().uproot(lost.as_bytes());
+        }
+        let (told, plan) = (Arc::new(Told::default()), rig.plan(5));
+        let parts = rig.parts(plan.keep_last, &Hooks::none());
+        let (records, _) = unending(&parts.records);
+        let parts = SnapshotParts { records, events: Arc::clone(&told) as _, ..parts };
+        let ended = plan.run(&rig::env(parts, &Hooks::none()));
+        assert_eq!(matches!(ended, Err(PruneError::MissingLiveNode { .. })), is_lost, "{ended:?}");
+        let freezes = freezes(&told);
+        let [(cycle, why)] = freezes.as_slice() else { panic!("{freezes:?}") };
+        assert_eq!((cycle.is_some(), why.contains("injected")), (is_lost, !is_lost), "{why}");
+    }
+}
+
+/// The worker tries the end of its cycle again and again: deletes stay frozen, which is told once, and once more when an
+/// operator has lifted the freeze and the damage is still there.
+#[test]
+fn a_freeze_by_what_a_cycle_left_is_told_once_each_time_it_comes() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 321, 20);
+    let (told, parts) = (Arc::new(Told::default()), rig.pruner_parts(&Hooks::none()));
+    let (records, damaged) = unending(&parts.records);
+    let parts = PrunerParts { records, events: Arc::clone(&told) as _, ..parts };
+    let pruner = Pruner::start(parts, config(&rig, None)).unwrap();
+    let until = |reached: &dyn Fn() -> bool| {
+        while !reached() {
+            rig.clock.advance(Duration::from_secs(1));
+            pruner.committed(rig.chain.head()); // so that it looks at the time
+            std::thread::yield_now();
+        }
+    };
+    run(&pruner);
+    until(&|| pruner.status().recovery.attempts.len() >= 4);
+    assert_eq!(freezes(&told).len(), 1, "{:?}", freezes(&told));
+    while pruner.command(Command::Unfreeze) != Reply::Accepted {
+        std::thread::yield_now();
+    }
+    until(&|| pruner.status().frozen.is_some());
+    damaged.store(false, Ordering::Release);
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    until(&|| PhaseRecord::load(&records).unwrap().is_none());
+    assert_eq!(pruner.status().cycles_finished, 1, "what it came to stands");
+    drop(pruner);
+    let is_injected = |(cycle, why): &(Option<u64>, String)| cycle.is_none() && why.contains("injected at the end");
+    let freezes = freezes(&told);
+    assert!(freezes.len() == 2 && freezes.iter().all(is_injected), "{freezes:?}");
+}
+
+/// A pruner on a chain that is idle, and has nothing to sweep.
+fn idle(seed: u64) -> (Rig, Pruner, Arc<Told>) {
+    let rig = Rig::new(Engine::Memory).behind_faults();
+    rig.chain.grow(Profile::Uniform, seed, 20);
+    rig.cycle(&rig.plan(5));
+    let told = Arc::new(Told::default());
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Pruner::start(parts, config(&rig, Some(IncrementalConfig { stride: NonZeroU64::MIN }))).unwrap();
+    while pruner.status().running {
+        std::thread::yield_now(); // it looks whether something was left
+    }
+    (rig, pruner, told)
+}
+
+/// Time passes on an idle chain, until it is as it should be.
+fn idle_until(rig: &Rig, pruner: &Pruner, reached: impl Fn() -> bool) {
+    while !reached() {
+        rig.clock.advance(Duration::from_secs(40));
+        assert_eq!(pruner.command(Command::Enable), Reply::Accepted); // it was on, and wakes the worker
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_freeze_by_what_an_idle_chain_gives_back_is_told_once() {
+    let (rig, pruner, told) = idle(322);
+    rig.faults().inject(Operation::ListFiles, 0, Fault::Corrupt, Lasting::UntilHealed);
+    idle_until(&rig, &pruner, || !freezes(&told).is_empty());
+    let frozen = pruner.status().frozen.unwrap();
+    assert!(frozen.contains("listing files"), "{frozen}");
+    for _ in 0..20 {
+        rig.clock.advance(LONG);
+        assert_eq!(pruner.command(Command::Enable), Reply::Accepted);
+    }
+    drop(pruner);
+    assert_eq!((freezes(&told), rig.faults().met()), (vec![(None, frozen)], 1), "nothing is tried while it holds");
+}
+
+#[test]
+fn a_panic_while_an_idle_chain_gives_space_back_is_told() {
+    let (rig, pruner, told) = idle(323);
+    let (faults, is_armed) = (rig.faults().clone(), AtomicBool::new(true));
+    let before = faults.calls(Operation::ListFiles);
+    rig.faults().before_each(move || {
+        let is_listing = faults.calls(Operation::ListFiles) > before;
+        assert!(!(is_listing && is_armed.swap(false, Ordering::AcqRel)), "a bug of ours");
+    });
+    let panics = || {
+        let why = |event: &Event| {
+            let Event::WorkerPanicked { why } = event else { return None };
+            Some(why.clone())
+        };
+        told.0.lock().iter().filter_map(why).collect::<Vec<_>>()
+    };
+    idle_until(&rig, &pruner, || !panics().is_empty());
+    let poisoned = pruner.status().poisoned;
+    drop(pruner);
+    assert_eq!(panics(), ["giving space back panicked; see the log"]);
+    assert_eq!(poisoned.as_ref(), panics().first());
+    assert!(freezes(&told).is_empty(), "a bug of ours is no damage");
 }
 
 /// An event for each round would drown everything else.

@@ -1,7 +1,9 @@
 //! O5, O14: health from outside costs the same few reads on every store, writes nothing, and tells what hangs.
 
 use std::{
+    fs,
     num::NonZeroU64,
+    os::unix::fs::FileExt as _,
     path::Path,
     sync::{Arc, mpsc},
     time::Duration,
@@ -14,9 +16,10 @@ use state_pruner::{
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotPath},
 };
-use state_store::{Backend, FaultyBackend, MemoryBackend, StoreError};
+use state_store::{Backend, FaultyBackend, KeyRange, MemoryBackend, StoreError};
 use state_tests::{
     chain::Chain,
+    folder,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
     workload::Profile,
@@ -98,6 +101,63 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     retention.remove_pin("audit").unwrap();
     cycle(&rig);
     assert_eq!(judged(days(1), Some(6)), "", "both recover with their cause");
+}
+
+/// C21: the engine takes no write any more, and where nothing is committed nobody would know.
+#[test]
+fn damage_that_the_engine_meets_by_itself_makes_health_critical_and_no_cycle_finishes() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Uniform, 122, 40);
+    rig.backend.flush().unwrap();
+    let pruner = pruner(&rig, &Hooks::none());
+    assert_eq!(codes(&pruner.health().reasons), [""; 0]);
+    let tables = folder::with_ending(&rig.store_dir(), "sst");
+    let table = tables.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let file = fs::File::options().read(true).write(true).open(&table).unwrap();
+    let (at, mut byte) = (file.metadata().unwrap().len() / 3, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+    rig.backend.rewrite_files(&KeyRange::ALL).unwrap_err();
+    let health = pruner.health();
+    assert_eq!((health.verdict, codes(&health.reasons)), (Verdict::Critical, vec!["engine_damaged"]));
+    assert!(health.reasons[0].message.contains(table.file_name().unwrap().to_str().unwrap()), "{health:?}");
+    pruner.command(Command::Run);
+    while pruner.status().cycles_failed == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!((pruner.status().cycles_finished, pruner.health().verdict), (0, Verdict::Critical));
+}
+
+/// What runs is told, and what an operator says twice is answered as such.
+#[test]
+fn a_paused_cycle_is_told_by_health_and_is_not_paused_or_resumed_twice() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 123, 9);
+    let (release, released) = mpsc::channel::<()>();
+    let (told, at_lock) = mpsc::channel();
+    let (ended, outcomes) = mpsc::channel();
+    let mut held = false;
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::PhaseSaved && !std::mem::replace(&mut held, true) {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "held until the other end is dropped");
+        }
+        if moment == Moment::OutcomeSaved {
+            ended.send(()).unwrap();
+        }
+    });
+    let pruner = pruner(&rig, &hooks);
+    pruner.command(Command::Run);
+    at_lock.recv().unwrap();
+    assert_eq!(pruner.command(Command::Resume), Reply::Unchanged, "it is not paused");
+    assert_eq!(pruner.command(Command::Pause), Reply::Accepted);
+    assert_eq!(pruner.command(Command::Pause), Reply::Unchanged);
+    let health = pruner.health();
+    assert_eq!((health.verdict, codes(&health.reasons)), (Verdict::Healthy, vec!["paused"]));
+    assert_eq!(pruner.command(Command::Resume), Reply::Accepted);
+    assert_eq!(codes(&pruner.health().reasons), [""; 0]);
+    drop(release);
+    outcomes.recv().unwrap();
 }
 
 /// No record tells how a node treats snapshots; its configuration does.

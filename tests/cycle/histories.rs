@@ -25,6 +25,7 @@ use state_store::{Batch, CrashTail, Durability, Fault, FaultyBackend, Pin, Store
 use state_tests::{
     archive::orders,
     chain::{Chain, STORE},
+    check,
     hooks::{Hooks, Moment},
     rig::{Engine, Plan, Rig, WAYS},
     workload::{Profile, Workload},
@@ -39,6 +40,8 @@ use crate::{
 const STEPS: u64 = 70;
 /// Commits inside one cycle, at most.
 const INSIDE: u64 = 6;
+/// The consumer is heard of for longer than any history takes.
+const HEARD: Duration = Duration::from_secs(24 * 3600);
 /// Beyond every history: what is to fail there never does.
 const NEVER: u64 = u64::MAX >> 1;
 
@@ -53,7 +56,7 @@ fn incremental_sweeps_lose_nothing_whatever_comes_between_them() {
     }
     println!("{seeds} seeds: {seen:?}");
     let Seen { swept, crashes, troubles, marks, named } = seen;
-    let enough = swept > 40 * seeds && crashes > seeds && troubles > seeds && marks > 10 * seeds && named > 100 * seeds;
+    let enough = swept > 30 * seeds && crashes > seeds && troubles > seeds && marks > 10 * seeds && named > 100 * seeds;
     assert!(enough, "the histories test nothing: {seen:?}");
 }
 
@@ -110,6 +113,8 @@ struct History {
     keep: KeepPolicy,
     named: Vec<(String, Order)>,
     names: u64,
+    /// The oldest order that the consumer needs, where there is one.
+    watermark: Option<Order>,
     synced: bool,
     /// The newest order that the disk is known to have.
     durable: Order,
@@ -142,6 +147,7 @@ impl History {
             keep,
             named: Vec::new(),
             names: 0,
+            watermark: None,
             synced: config.durability == Durability::Synced,
             durable: Order::GENESIS,
             highest: Order::GENESIS,
@@ -168,8 +174,13 @@ impl History {
             for (name, order) in &self.named {
                 assert!(self.chain().store.root(*order).is_ok(), "{context}: {name} keeps order {order}");
             }
+            let waits = self.watermark.is_none_or(|order| self.chain().floor() <= order);
+            assert!(waits, "{context}: the consumer needs what is from order {:?} on", self.watermark);
         }
         self.process_mut().pins.clear();
+        if self.watermark.take().is_some() {
+            self.process().policy.remove_consumer("indexer").unwrap();
+        }
         let context = format!("{} at the end", self.name);
         self.cycle(&context);
         let Seen { swept, crashes, troubles, marks, named } = self.seen;
@@ -182,7 +193,7 @@ impl History {
 
     fn step(&mut self, context: &str) {
         let readers = self.process().pins.len();
-        match self.rng.random_range(0..138) {
+        match self.rng.random_range(0..146) {
             0..46 => self.commit(context),
             46..66 => self.round(),
             66..74 => self.seen.swept += self.process_mut().swept.drain().nodes,
@@ -209,6 +220,8 @@ impl History {
             }
             120..126 => self.trouble(),
             126..133 => self.crash(context),
+            133..136 => self.consumer(),
+            136..138 => self.pin_for_a_while(),
             _ if readers == 0 => self.restart(),
             _ => {}
         }
@@ -295,6 +308,27 @@ impl History {
         self.named.push((name, order));
     }
 
+    /// A pin that lets go by itself when readers have been passed by a few times.
+    fn pin_for_a_while(&mut self) {
+        let order = *self.readable().choose(&mut self.rng).unwrap();
+        let name = format!("while-{}", self.names);
+        self.names += 1;
+        let pin = NewPin { name, owner: "a test".to_owned(), order, ttl: Some(Duration::from_secs(30)) };
+        self.process().policy.add_pin(pin).unwrap();
+    }
+
+    /// The one consumer moves its watermark, comes, or goes.
+    fn consumer(&mut self) {
+        let order = *self.window().choose(&mut self.rng).unwrap();
+        if self.watermark.is_some() && self.rng.random_bool(0.8) {
+            self.watermark = None;
+            self.process().policy.remove_consumer("indexer").unwrap();
+        } else {
+            self.watermark = Some(order);
+            self.process().policy.set_consumer("indexer", order, Some(HEARD)).unwrap();
+        }
+    }
+
     fn unpin(&mut self) {
         let at = self.rng.random_range(0..self.named.len());
         let (name, _) = self.named.swap_remove(at);
@@ -333,9 +367,13 @@ impl History {
         self.any_way();
         let (head, was_lost) = (self.chain().head(), self.chain().store.counts_lost().is_some());
         let Process { swept, pins, .. } = self.process();
-        swept.cycle();
+        let before = check::present(&self.chain().store).len() as u64;
+        let certificate = swept.cycle().certificate;
         assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
         let chain = &swept.rig.chain;
+        let after = check::present(&chain.store).len() as u64;
+        let told = (certificate.deleted, certificate.live_nodes);
+        assert_eq!(told, (before - after, after), "{context}: it tells what it deleted and what is left");
         assert!(chain.store.counts_are_settled(), "{context}: {:?}", chain.store.counts_lost());
         assert_eq!(
             books::journal_is_whole(chain, context),

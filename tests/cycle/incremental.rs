@@ -14,7 +14,7 @@ use std::{
 
 use state_pruner::{
     Command, Control, PruneError, Pruner, PrunerParts, Reply, Verdict,
-    cycle::CycleEnv,
+    cycle::{CycleEnv, Finished},
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd, SlicePace},
     snapshot::{RetentionPolicy, SnapshotParts},
@@ -94,8 +94,8 @@ impl Swept {
         Self::new(rig, keep_last)
     }
 
-    pub(crate) fn cycle(&self) {
-        self.plan.run(&self.env).unwrap();
+    pub(crate) fn cycle(&self) -> Finished {
+        self.plan.run(&self.env).unwrap()
     }
 
     /// Everything readable is whole, single orders below the floor included, and so is what readers hold.

@@ -1,7 +1,7 @@
 //! I1, I10, S15, S17, S39, S40, P12, C16: snapshots, their identity, and who may work on them.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     num::NonZeroU64,
     path::Path,
@@ -128,18 +128,52 @@ fn a_sweep_is_refused_once_another_snapshot_took_the_place_of_its_own() {
         let plan = rig.plan(3).by(mark, sweep);
         let mut env = rig.env(&plan, &Hooks::none());
         let (chain, snapshots) = (rig.chain.clone(), Arc::clone(&env.snapshots));
+        let before = Arc::new(Mutex::new(BTreeMap::new()));
+        let seen = Arc::clone(&before);
         let act = move || {
             chain.grow(Profile::Toggle, 101, 5); // created after the view of the mark
             snapshots.create_snapshot(PrunePhase::IncrementalSweep).unwrap();
             snapshots.end_cycle();
+            *seen.lock() = check::nodes(&chain.store);
         };
         let inner = Arc::clone(&env.parts.records);
         env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act: Box::new(act) });
         let ended = plan.run(&env);
-        assert!(matches!(ended, Err(PruneError::NotResumable { .. })), "{mark:?} {sweep:?}: {ended:?}");
+        let is_refused =
+            matches!(&ended, Err(PruneError::NotResumable { why, .. }) if why.contains("another snapshot"));
+        assert!(is_refused, "{mark:?} {sweep:?}: {ended:?}");
+        assert!(check::nodes(&rig.chain.store) == *before.lock(), "{mark:?} {sweep:?}: it deleted something");
         check::complete(&rig.chain, &format!("{mark:?} {sweep:?}"));
-        rig.cycle(&plan);
+        assert!(rig.cycle(&plan).certificate.deleted > 0, "{mark:?} {sweep:?}");
         check::exact(&rig.chain, &format!("{mark:?} {sweep:?}"));
+    }
+}
+
+/// Between the phases so much time passes without progress. One millisecond more than may pass is too much.
+#[test]
+fn a_sweep_by_a_snapshot_that_is_too_old_stops_before_its_first_delete() {
+    let allowed = Duration::from_millis(SnapshotManagerConfig::default().max_snapshot_age_ms);
+    for (mark, sweep) in WAYS {
+        for (age, is_refused) in [(allowed, false), (allowed + Duration::from_millis(1), true)] {
+            let (rig, context) = (grown(), format!("{mark:?} {sweep:?} {age:?}"));
+            let plan = rig.plan(3).by(mark, sweep);
+            let mut env = rig.env(&plan, &Hooks::none());
+            let clock = Arc::clone(&rig.clock);
+            let act = Box::new(move || clock.advance(age));
+            let inner = Arc::clone(&env.parts.records);
+            env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act });
+            let before = check::nodes(&rig.chain.store);
+            let ended = plan.run(&env);
+            if is_refused {
+                let is_told = matches!(&ended, Err(PruneError::BadSnapshot { why, .. }) if why.contains("ms old"));
+                assert!(is_told, "{context}: {ended:?}");
+                assert!(check::nodes(&rig.chain.store) == before, "{context}: it deleted something");
+                rig.cycle(&plan);
+            } else {
+                assert!(ended.unwrap().certificate.deleted > 0, "{context}");
+            }
+            check::exact(&rig.chain, &context);
+        }
     }
 }
 
@@ -246,7 +280,7 @@ impl HeldGate {
 }
 
 /// Waits until the thread of this link of /proc sleeps.
-fn until_asleep(task: &Path) {
+pub(crate) fn until_asleep(task: &Path) {
     let state = || fs::read_to_string(Path::new("/proc").join(task).join("stat")).unwrap();
     let is_asleep = || state().rsplit(')').next().unwrap().trim_start().starts_with('S');
     while !(0..20).all(|_| is_asleep()) {
@@ -623,8 +657,16 @@ fn an_interrupted_sweep_does_not_go_on_with_a_snapshot_of_another_content() {
             record.integrity_hash[0] ^= 1;
             record.save(&records).unwrap();
         }
+        let before = check::nodes(&rig.chain.store);
         let resumed = plan.resume(&rig.env(&plan, &Hooks::none())).unwrap();
         assert_eq!(resumed.is_none(), is_spoilt);
-        check::complete(&rig.chain, "after the resume");
+        let after = check::nodes(&rig.chain.store);
+        if is_spoilt {
+            assert!(after == before, "it stopped before its first delete");
+            rig.cycle(&plan);
+        } else {
+            assert!(after.len() < before.len(), "the rest of the sweep is done");
+        }
+        check::exact(&rig.chain, "after a whole sweep");
     }
 }

@@ -6,6 +6,7 @@ mod books;
 mod certificate;
 mod counts;
 mod crash;
+mod dropped;
 mod entries;
 mod events;
 mod forks;

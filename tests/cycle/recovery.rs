@@ -14,8 +14,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Certificate, Clock, Command, Control, Ended, Facts, HealthConfig, HeldBy, PruneError, Pruner, PrunerConfig,
-    PrunerParts, Reply, SweepChoice, TriggerState, Verdict,
+    Certificate, Clock, Command, Control, Ended, Facts, HealthConfig, HeldBy, Place, PruneError, Pruner, PrunerConfig,
+    PrunerParts, RecordKey, Records, Reply, SweepChoice, TriggerState, Verdict,
     events::{Breaker, Event, EventSink},
     mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
@@ -24,7 +24,7 @@ use state_pruner::{
     },
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts, SnapshotPath},
 };
-use state_store::{Armed, Disposition, Fault, FaultyBackend, StoreError};
+use state_store::{Armed, Batch, Disposition, Fault, FaultyBackend, StoreError};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
@@ -96,7 +96,7 @@ fn transient_faults_back_off_and_permanent_faults_do_not_retry() {
         PruneError::NoHead,
         PruneError::MissingLiveNode { hash: node, path: Vec::new() },
         StoreError::Corrupt("a checksum".to_owned()).into(),
-        StoreError::Poisoned.into(),
+        StoreError::Poisoned { why: "x".to_owned() }.into(),
         PruneError::Cancelled,
     ];
     for error in permanent {
@@ -183,6 +183,32 @@ fn a_damaged_snapshot_is_made_anew_and_the_phase_goes_on_with_it() {
     assert!(locked.unwrap() > first.snapshot_id);
     let came: Vec<&Came> = attempts.iter().map(|attempt| &attempt.came).collect();
     assert!(matches!(came.as_slice(), [Came::NewSnapshot { .. }, Came::Success]), "{came:?}");
+}
+
+/// Each attempt takes ten seconds and finds its snapshot damaged; the time counts from the first failure.
+#[test]
+fn a_damaged_snapshot_is_made_anew_no_longer_than_the_configuration_allows() {
+    let rows = [(9, 1, Came::Stopped), (19, 2, Came::Stopped), (29, 3, Came::Stopped), (300, 3, Came::Exhausted)];
+    for (secs, anew, end) in rows {
+        let rig = grown();
+        let config = RecoveryConfig {
+            base_retry_delay_ms: 1,
+            max_retry_delay_ms: 1,
+            snapshot_recovery_timeout_secs: secs,
+            ..RecoveryConfig::default()
+        };
+        let subject = manager(&rig, Some(config));
+        let fails = subject.execute_phase_with_recovery(PrunePhase::BuildReach, || async {
+            rig.clock.advance(Duration::from_secs(10));
+            Err::<(), _>(PruneError::BadSnapshot { id: 1, why: "x".to_owned() })
+        });
+        let ended = runtime().block_on(fails);
+        assert!(matches!(ended, Err(PruneError::BadSnapshot { .. })), "{secs}: {ended:?}");
+        let mut came: Vec<Came> = subject.status().attempts.into_iter().map(|attempt| attempt.came).collect();
+        assert_eq!(came.pop(), Some(end), "{secs}: after {came:?}");
+        let all_anew = came.iter().all(|came| matches!(came, Came::NewSnapshot { .. }));
+        assert_eq!((came.len(), all_anew), (anew, true), "{secs}: {came:?}");
+    }
 }
 
 /// Marking begins with a snapshot of its own: where it is tried again on a new one, one is taken, and not two.
@@ -522,14 +548,13 @@ fn a_slow_or_flaky_disk_costs_waits_and_no_cycle_in_each_phase() {
     assert!(hit > 30 && at_once * 2 > hit, "{at_once} of {hit} cycles got over it by themselves");
 }
 
-/// Between the phases so much time passes that the snapshot is too old to sweep by.
-#[test]
-fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
-    let rig = grown();
+/// Runs a cycle in which, once, so much time passes between the phases that the snapshot is too old to sweep by. Says which
+/// phases were saved.
+fn with_an_aged_sweep(rig: &Rig, recovery: RecoveryConfig) -> (Pruner, Vec<PrunePhase>) {
     let (clock, store, phases) =
         (Arc::clone(&rig.clock), Arc::clone(&rig.chain.store), Arc::new(Mutex::new(Vec::new())));
     let (seen, aged) = (Arc::clone(&phases), AtomicBool::new(false));
-    let pruner = start(&rig, move |moment| {
+    let hooks = Hooks::new(move |moment| {
         if moment != Moment::PhaseSaved {
             return;
         }
@@ -540,12 +565,160 @@ fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
             clock.advance(Duration::from_secs(3 * 3600));
         }
     });
+    let config = PrunerConfig { recovery, ..rig.plan(WINDOW).in_order().pruner_of_cycles() };
+    let pruner = Pruner::start(rig.pruner_parts(&hooks), config).unwrap();
     run(&pruner);
-    assert_eq!(pruner.status().cycles_finished, 1, "{:?}", pruner.status().last);
+    let phases = phases.lock().clone();
+    (pruner, phases)
+}
+
+#[test]
+fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
     use PrunePhase::{BuildReach, SweepExpired};
-    let phases = phases.lock();
+    let rig = grown();
+    let (pruner, phases) = with_an_aged_sweep(&rig, RecoveryConfig::default());
+    assert_eq!(pruner.status().cycles_finished, 1, "{:?}", pruner.status().last);
     assert!(phases.starts_with(&[BuildReach, SweepExpired, BuildReach, BuildReach, SweepExpired]), "{phases:?}");
     check::exact(&rig.chain, "after it marked anew");
+}
+
+/// The cycle ends instead, before its first delete, and the next one begins anew.
+#[test]
+fn a_sweep_that_is_given_up_ends_its_cycle_where_no_phase_is_to_go_back() {
+    let rig = grown();
+    let before = check::nodes(&rig.chain.store);
+    let recovery = RecoveryConfig { enable_phase_rollback: false, ..RecoveryConfig::default() };
+    let (pruner, phases) = with_an_aged_sweep(&rig, recovery);
+    assert_eq!(phases, [PrunePhase::BuildReach, PrunePhase::SweepExpired], "nothing went back");
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.cycles_failed), (0, 1), "{:?}", status.last);
+    assert!(check::nodes(&rig.chain.store) == before, "nothing was deleted");
+    run(&pruner);
+    assert_eq!(pruner.status().cycles_finished, 1);
+    check::exact(&rig.chain, "after the next cycle");
+}
+
+/// The record of a sweep that was given up says what it said, or that marking is next.
+#[test]
+fn a_phase_that_is_given_up_goes_back_only_where_the_configuration_lets_it() {
+    for enable_phase_rollback in [true, false] {
+        let rig = grown();
+        let records = state_pruner::StoreRecords(Arc::clone(&rig.chain.store));
+        let sweeping = PhaseRecord {
+            cycle: 1,
+            phase: PrunePhase::SweepExpired,
+            snapshot_id: 1,
+            head_order: rig.chain.head().get(),
+            first_order: rig.chain.floor().get(),
+            roots_digest: [2; 32],
+            integrity_hash: [3; 32],
+            mark_digest: Some([4; 32]),
+            config: [5; 32],
+            cursor: Some(vec![6]),
+            swept_by: None,
+            deleted: 7,
+        };
+        sweeping.save(&records).unwrap();
+        let config = RecoveryConfig { enable_phase_rollback, ..RecoveryConfig::default() };
+        let subject = manager(&rig, Some(config));
+        let fails = subject.execute_phase_with_recovery(PrunePhase::SweepExpired, || async { Err::<(), _>(io()) });
+        runtime().block_on(fails).unwrap_err();
+        assert_eq!(rig.clock.slept().len(), 3, "it was tried as often as it may be");
+        let expected = match enable_phase_rollback {
+            true => PhaseRecord { phase: PrunePhase::BuildReach, mark_digest: None, cursor: None, ..sweeping },
+            false => sweeping,
+        };
+        assert_eq!(PhaseRecord::load(&records).unwrap(), Some(expected));
+    }
+}
+
+/// P14: the cycle has failed, nothing of it is held, and who reads the history sees which phase it was.
+#[test]
+fn a_phase_that_panics_is_told_as_such_and_not_tried_again() {
+    let rig = grown();
+    let pruner = start(&rig, |moment| assert!(moment != Moment::PhaseSaved, "a bug of ours"));
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    until(&pruner, |pruner| pruner.status().poisoned.is_some());
+    let (status, snapshots) = (pruner.status(), pruner.snapshots().status());
+    assert_eq!((status.cycles_failed, status.running), (1, false), "{status:?}");
+    assert!(matches!(status.last.as_ref().map(|last| &last.ended), Some(Ended::Failed { .. })), "{status:?}");
+    let told: Vec<_> = status.recovery.attempts.into_iter().map(|attempt| (attempt.phase, attempt.came)).collect();
+    assert_eq!(told, [(PrunePhase::BuildReach, Came::Panicked)]);
+    assert!(snapshots.lock.is_none() && !snapshots.holds_view, "{snapshots:?}");
+}
+
+/// The record of the phase as it is read back names another content of the snapshot than the one that was locked.
+#[derive(Debug)]
+struct Spoilt {
+    inner: Arc<dyn Records>,
+    armed: Arc<AtomicBool>,
+}
+
+impl Records for Spoilt {
+    fn place(&self, key: RecordKey) -> Place {
+        self.inner.place(key)
+    }
+
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        if key != RecordKey::Phase || !self.armed.load(Ordering::Acquire) {
+            return self.inner.load(key);
+        }
+        let Some(mut record) = PhaseRecord::load(&*self.inner)? else { return Ok(None) };
+        record.integrity_hash[0] ^= 1;
+        Ok(Some(state_store::record::encode(&record)?))
+    }
+
+    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.inner.save(key, bytes)
+    }
+
+    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
+        self.inner.stage(key, bytes)
+    }
+
+    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
+        self.inner.remove(key)
+    }
+
+    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
+        self.inner.batch(key, bytes)
+    }
+}
+
+/// S16: the first batch of a sweep fails, and the sweep is tried again by what its record says.
+#[test]
+fn a_sweep_is_not_tried_again_by_a_snapshot_of_another_content() {
+    for is_spoilt in [false, true] {
+        let (rig, faulty) = with_much_garbage().faulty();
+        let armed = Arc::new(AtomicBool::new(false));
+        let (disk, spoils) = (faulty.clone(), Arc::clone(&armed));
+        let mut first = true;
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::Deleting && std::mem::take(&mut first) {
+                disk.fail_write(0, Fault::Transient);
+                spoils.store(is_spoilt, Ordering::Release);
+            }
+        });
+        let parts = rig.pruner_parts(&hooks);
+        let records = Arc::new(Spoilt { inner: Arc::clone(&parts.records), armed: Arc::clone(&armed) });
+        let parts = PrunerParts { records, ..parts };
+        let pruner = start_with(parts, rig.plan(WINDOW).in_order().batches(10), 1000);
+        until(&pruner, |pruner| !pruner.status().running);
+        let before = check::nodes(&rig.chain.store);
+        run(&pruner);
+        let status = pruner.status();
+        let ended = status.last.unwrap().ended;
+        assert_eq!(matches!(ended, Ended::Finished { .. }), !is_spoilt, "{ended:?}");
+        assert_eq!(faulty.armed(), Armed::No, "the batch failed");
+        if is_spoilt {
+            assert!(matches!(&ended, Ended::Failed { message, .. } if message.contains("marked from")), "{ended:?}");
+            assert!(check::nodes(&rig.chain.store) == before, "it stopped before its first delete");
+            armed.store(false, Ordering::Release);
+            run(&pruner);
+        }
+        check::exact(&rig.chain, "after a whole cycle");
+    }
 }
 
 /// Runs a cycle on a store that fails as it is told, and holds every total of it against what has really gone.

@@ -139,6 +139,45 @@ fn six_hundred_commits_at_a_threshold_of_a_hundred_are_counted_once_by_one_to_si
     adds_up(&Setup::new(&rig, 100).start(), 600, "after a restart");
 }
 
+/// The same where the process dies while a run deletes, and the next process goes on with it.
+#[test]
+fn six_hundred_commits_are_counted_once_also_where_a_run_is_killed_in_the_middle() {
+    for run in 1..=3 {
+        let (rig, faulty) = genesis().faulty();
+        let (mut captures, is_dead, dying) = (0, Arc::new(AtomicBool::new(false)), faulty.clone());
+        let killed = Arc::clone(&is_dead);
+        let pruner = Setup::new(&rig, 100).start_with(move |moment| {
+            captures += usize::from(moment == Moment::Captured);
+            if moment == Moment::Deleting && captures == run && !killed.load(Ordering::Acquire) {
+                dying.freeze_after(0);
+                killed.store(true, Ordering::Release);
+            }
+        });
+        let mut workload = Workload::new(Profile::Uniform, 147);
+        for whole in 1..run as u64 {
+            commit_to(&rig, &pruner, &mut workload, 100 * whole);
+            settle(&pruner);
+        }
+        commit_to(&rig, &pruner, &mut workload, 600);
+        while !is_dead.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+        drop(pruner);
+        let at = rig.chain.head().get();
+        let rig = rig.crashed(faulty.crash_image(CrashTail::Kept).unwrap());
+        rig.chain.archive.forget_after(rig.chain.head());
+        let context = format!("killed in run {run}, at order {at}");
+        let pruner = Setup::new(&rig, 100).start();
+        commit_to(&rig, &pruner, &mut Workload::new(Profile::Uniform, 148), 600);
+        settle(&pruner);
+        let runs = runs(&pruner);
+        assert!((1..=6).contains(&runs.len()), "{context}: {runs:#?}");
+        adds_up(&pruner, 600, &context);
+        drop(pruner);
+        check::complete(&rig.chain, &context);
+    }
+}
+
 /// The process dies at each moment of its first runs.
 #[test]
 fn each_commit_is_counted_once_however_a_run_is_killed() {

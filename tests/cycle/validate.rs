@@ -26,7 +26,10 @@ use state_pruner::{
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
     validate::{Check, SnapshotValidator, ValidationReport, ValidationResult, check_record, quick_health_check},
 };
-use state_store::{Backend, Fault, FaultyBackend, FaultyDisk, FileCall, Lasting, MemoryBackend};
+use state_store::{
+    Backend, Batch, Durability, Fault, FaultyBackend, FaultyDisk, FileCall, Flow, KeyRange, Lasting, MemoryBackend,
+    Table,
+};
 use state_tests::{
     chain::Chain,
     check,
@@ -240,6 +243,7 @@ fn a_check_that_cannot_be_asked_is_skipped_and_says_why() {
         Check::Recovery,
         Check::Integrity,
         Check::Events,
+        Check::Concurrency,
         Check::Performance,
         Check::Resources,
     ];
@@ -249,11 +253,15 @@ fn a_check_that_cannot_be_asked_is_skipped_and_says_why() {
     let bench = Bench::new();
     let guard = bench.snapshots.lock_snapshot(PrunePhase::BuildReach).unwrap();
     let report = bench.report();
-    for check in [Check::Locking, Check::Concurrency] {
+    for (check, why) in [
+        (Check::Locking, "build_reach"),
+        (Check::Concurrency, "build_reach"),
+        (Check::Performance, "the lock was held and not timed; a capture "),
+    ] {
         let ValidationResult::Skipped { reason } = report.of(check).unwrap() else {
             panic!("{}", report.detailed_report())
         };
-        assert!(reason.contains("build_reach"), "{reason}");
+        assert!(reason.contains(why), "{reason}");
     }
     assert!(guard.permit().is_current() && report.is_sound(), "{}", report.detailed_report());
     let basic = SnapshotManagerConfig { enable_persistence: false, ..SnapshotManagerConfig::default() };
@@ -400,9 +408,85 @@ fn certificates_show_each_flipped_bit(path: &Path, validated: &dyn Fn() -> Valid
         *bytes = lines.join("\n").into_bytes();
     };
     damaged(path, old, || {
-        let ValidationResult::Passed { evidence } = validated() else { panic!("{:?}", validated()) };
-        assert!(evidence.contains("is not covered: format 2"), "{evidence}");
+        let ValidationResult::Skipped { reason } = validated() else { panic!("{:?}", validated()) };
+        assert!(reason.contains("is not covered: format 2") && reason.contains("as written: "), "{reason}");
     });
+    let aside = path.with_extension("aside");
+    fs::rename(path, &aside).unwrap();
+    let ValidationResult::Skipped { reason } = validated() else { panic!("{:?}", validated()) };
+    assert!(reason.contains("is not there") && reason.contains("as written: "), "{reason}");
+    fs::rename(&aside, path).unwrap();
+    assert!(matches!(validated(), ValidationResult::Passed { .. }), "{:?}", validated());
+}
+
+/// Marks and certificates are not vouched for where nobody said where they lie, unless there is none to look at.
+#[test]
+fn integrity_does_not_pass_without_the_mark_and_the_certificate_that_a_store_has() {
+    let blind = |bench: &Bench| {
+        let validator = SnapshotValidator::new(Arc::clone(&bench.snapshots), None);
+        now(validator.run_comprehensive_validation()).of(Check::Integrity).unwrap().clone()
+    };
+    let bench = Bench::new();
+    let ValidationResult::Passed { evidence } = blind(&bench) else { panic!("{:?}", blind(&bench)) };
+    assert!(evidence.contains("no mark and no certificate is to be there"), "{evidence}");
+    let sweeps = PhaseRecord { phase: PrunePhase::SweepExpired, mark_digest: Some([7; 32]), ..bench.phase_record() };
+    sweeps.save(&bench.records).unwrap();
+    let ValidationResult::Skipped { reason } = blind(&bench) else { panic!("{:?}", blind(&bench)) };
+    assert!(reason.contains("the mark of cycle 1, for nobody said where") && reason.contains("rows"), "{reason}");
+    assert!(failed(bench.report().of(Check::Integrity).unwrap()), "that mark is nowhere");
+
+    let bench = Bench::new();
+    let (ended, outcomes) = mpsc::channel();
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::OutcomeSaved {
+            ended.send(()).unwrap();
+        }
+    });
+    let pruner = pruner(&bench.rig, &hooks);
+    pruner.command(Command::Run);
+    outcomes.recv().unwrap();
+    let ValidationResult::Skipped { reason } = blind(&bench) else { panic!("{:?}", blind(&bench)) };
+    assert!(reason.contains("cycle-00000001.json, for nobody said where"), "{reason}");
+    let report = bench.report();
+    let knowing = report.of(Check::Integrity).unwrap();
+    assert!(matches!(knowing, ValidationResult::Passed { .. }), "{knowing:?}");
+}
+
+/// A look reads the newest rows only, and says so; a deep validation reads all of them, as long as somebody wants it.
+#[test]
+fn a_flipped_bit_of_an_old_row_is_found_by_a_deep_validation_alone() {
+    let bench = Bench::new();
+    bench.rig.chain.grow(Profile::Uniform, 122, 40);
+    let validator = || SnapshotValidator::new(Arc::clone(&bench.snapshots), None);
+    let asked = |validator: SnapshotValidator| {
+        now(validator.run_comprehensive_validation()).of(Check::Integrity).unwrap().clone()
+    };
+    let ValidationResult::Passed { evidence } = asked(validator()) else { panic!("{:?}", asked(validator())) };
+    assert!(evidence.contains("of the newest 16 orders, no others"), "{evidence}");
+    let ValidationResult::Passed { evidence } = asked(validator().deep(|| true)) else {
+        panic!("{:?}", asked(validator().deep(|| true)))
+    };
+    assert!(evidence.contains(" rows of the commit journal, all "), "{evidence}");
+
+    let (mut oldest, mut rows) = (None, 0);
+    let view = bench.faulty.view().unwrap();
+    view.scan(&Table::JOURNAL, &KeyRange::ALL, &mut |key, value| {
+        oldest = oldest.take().or_else(|| Some((key.to_vec(), value.to_vec())));
+        rows += 1;
+        Flow::Continue(())
+    })
+    .unwrap();
+    assert!(evidence.contains(&format!("all {rows} rows of the commit journal")) && rows > 16, "{rows}: {evidence}");
+    let (key, mut value) = oldest.unwrap();
+    *value.last_mut().unwrap() ^= 1;
+    let mut batch = Batch::new();
+    batch.put(Table::JOURNAL, key, value);
+    bench.faulty.write(&batch, Durability::Logged).unwrap();
+    assert!(matches!(asked(validator()), ValidationResult::Passed { .. }), "{:?}", asked(validator()));
+    let ValidationResult::Failed { reasons } = asked(validator().deep(|| true)) else { panic!("it was not found") };
+    assert!(reasons.len() == 1 && reasons[0].starts_with("order "), "{reasons:?}");
+    let ValidationResult::Skipped { reason } = asked(validator().deep(|| false)) else { panic!("it did not end") };
+    assert!(reason.contains("told to end"), "{reason}");
 }
 
 /// Phases come and go while somebody validates without a pause: no phase is ever in anybody's way.

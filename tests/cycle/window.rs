@@ -190,7 +190,8 @@ fn a_failed_head_read_deletes_nothing() {
         let plan = rig.plan(5);
         let frozen = plan.run(&rig.env(&plan, &Hooks::none()));
         assert!(matches!(frozen, Err(PruneError::Frozen { .. })));
-        Freeze::lift(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
+        let records = StoreRecords(Arc::clone(&rig.chain.store));
+        Freeze::load(&records).unwrap().unwrap().lift(&records).unwrap();
     }
     rig.cycle(&rig.plan(5));
     check::exact(&rig.chain, "the same cycle with reads that work");

@@ -79,6 +79,7 @@ impl HookedRecords {
             RecordKey::Triggers => self.hooks.call(Moment::RunSaved),
             RecordKey::LastCycle
             | RecordKey::Freeze
+            | RecordKey::Doubt
             | RecordKey::Reports
             | RecordKey::Floor
             | RecordKey::Holds

@@ -63,7 +63,7 @@ impl<F: Fn() + Send + Sync> Observer for Once<F> {
     }
 }
 
-fn once(stage: Stage, act: impl Fn() + Send + Sync + 'static) -> Arc<dyn Observer> {
+pub(crate) fn once(stage: Stage, act: impl Fn() + Send + Sync + 'static) -> Arc<dyn Observer> {
     Arc::new(Once { stage, over: AtomicBool::new(false), act })
 }
 

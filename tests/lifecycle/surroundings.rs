@@ -6,19 +6,22 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
 };
 
 use state_pruner::{
-    SweepChoice,
+    PruneError, Stage, SweepChoice,
     mark::MarkChoice,
-    offline::{PruneMode, PruneRequest, StoreLayout},
+    offline::{self, PruneMode, PruneOutcome, PruneRequest, StoreLayout},
 };
 use state_store::{KeyRange, RocksBackend, RocksConfig};
 use state_tests::{
     damage, folder,
-    offline::{prune, request, verify},
+    offline::{prune, request, verify, watched},
     rig::{Engine, Rig},
     shared::Shared,
     skip::{Lack, skipped},
@@ -26,7 +29,7 @@ use state_tests::{
 };
 use tempfile::TempDir;
 
-use crate::refused;
+use crate::{refused, runs::once};
 
 #[test]
 fn a_path_without_a_database_is_refused() {
@@ -232,16 +235,21 @@ impl Disk {
 
     /// Writes until nothing more fits, and returns the file to remove.
     fn fill(&self) -> PathBuf {
-        let filler = self.dir.path().join("filler");
-        let mut file = fs::File::create(&filler).unwrap();
-        let mut chunk = vec![0x5a; 1 << 20];
-        while !chunk.is_empty() {
-            if file.write_all(&chunk).is_err() {
-                chunk.truncate(chunk.len() / 2);
-            }
-        }
-        filler
+        fill(self.dir.path())
     }
+}
+
+/// Writes into a folder until nothing more fits, and returns the file to remove.
+fn fill(dir: &Path) -> PathBuf {
+    let filler = dir.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    let mut chunk = vec![0x5a; 1 << 20];
+    while !chunk.is_empty() {
+        if file.write_all(&chunk).is_err() {
+            chunk.truncate(chunk.len() / 2);
+        }
+    }
+    filler
 }
 
 impl Drop for Disk {
@@ -298,7 +306,10 @@ fn a_disk_that_fills_during_a_sweep_loses_nothing_and_the_next_prune_is_exact() 
             io_limit: std::num::NonZeroU64::new(16 << 20), // slow enough to be caught in the middle
             ..request(&disk.path(), 100)
         };
-        let (ended, filler) = while_the_disk_fills(&disk, || prune(&request));
+        let (ended, filler) = match sweep {
+            SweepChoice::Delete => once_something_is_deleted(&disk, &request),
+            SweepChoice::Filter | SweepChoice::Auto => while_the_disk_fills(&disk, || prune(&request)),
+        };
         match &ended {
             Ok(_) => {
                 assert_eq!(sweep, SweepChoice::Filter, "delete batches need room for their log");
@@ -321,6 +332,16 @@ fn a_disk_that_fills_during_a_sweep_loses_nothing_and_the_next_prune_is_exact() 
         assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected.live_sha256), Some(0)));
         assert!(newest_options(&disk.path()) == options, "{sweep:?}: the newest OPTIONS file is not theirs any more");
     }
+}
+
+/// Prunes, and fills the disk when the first batch was deleted.
+fn once_something_is_deleted(disk: &Disk, request: &PruneRequest) -> (Result<PruneOutcome, PruneError>, PathBuf) {
+    let dir = disk.dir.path().to_owned();
+    let filler = Arc::new(OnceLock::new());
+    let filling = Arc::clone(&filler);
+    let observer = once(Stage::Sweep, move || drop(filling.set(fill(&dir))));
+    let ended = offline::prune(request, &watched(observer));
+    (ended, filler.get().unwrap().clone())
 }
 
 /// Runs the work, and fills the disk once the work has written something of some size.

@@ -190,6 +190,7 @@ pub fn resume_by(
             let swept = attempts::sweep(env, order, (record, marked), (runner, &mut so_far));
             settle(env, cycle, order, swept).map(Some)
         }
+        Some(Err(error)) if error.is_live_fault() => settle(env, record.cycle, order, Err(error)).map(Some),
         Some(Err(error)) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
             ended_early(env, record.cycle, &error);

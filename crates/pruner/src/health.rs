@@ -4,6 +4,7 @@ mod age;
 mod behind;
 mod config;
 mod counts;
+mod engine;
 mod room;
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use crate::{
 };
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
 pub use config::HealthConfig;
+pub(crate) use engine::of_damage;
 pub use room::{Room, Validated};
 
 /// The overall state.
@@ -118,6 +120,8 @@ pub struct Facts {
     pub uncounted: Option<u64>,
     /// Failures the engine met in the background, where somebody has it open.
     pub background_errors: Option<u64>,
+    /// Damage that the engine met in the background, after which it takes no write.
+    pub engine_damage: Option<String>,
     /// Free space, where the low-disk trigger looks at it.
     pub disk: Option<DiskStatus>,
     /// The sweep between cycles, where there is one.
@@ -169,7 +173,8 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         unfinished(facts),
         lagging(facts, config),
         age::cycle_overdue(facts, config),
-        engine_errors(facts),
+        engine::damaged(facts),
+        engine::errors(facts),
         low_disk(facts),
         reserve_released(facts),
         room::cycle_room(facts),
@@ -190,6 +195,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         snapshots_failing(facts),
         age::lock_held_long(facts, config),
         age::lock_recorded(facts, config),
+        paused(facts),
         basic_snapshots(facts),
         age::lag_unknown(facts, config),
     ]
@@ -258,16 +264,6 @@ fn lagging(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
     let (lag, due) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(config.lag_cycles.get()))?;
     let message = format!("{lag} orders since the last cycle, one is due every {due}: pruning falls behind");
     Some(reason(Verdict::Degraded, "lagging", message))
-}
-
-fn engine_errors(facts: &Facts) -> Option<Reason> {
-    let errors = facts.background_errors.filter(|errors| *errors > 0)?;
-    let failures = if errors == 1 { "a failure".to_owned() } else { format!("{errors} failures") };
-    let message = format!(
-        "the engine met {failures} in the background since the last cycle that finished; the log says of what, as a rule of \
-         the disk: look at it; the next cycle that finishes ends this"
-    );
-    Some(reason(Verdict::Degraded, "engine_errors", message))
 }
 
 fn low_disk(facts: &Facts) -> Option<Reason> {
@@ -361,6 +357,17 @@ fn snapshots_failing(facts: &Facts) -> Option<Reason> {
     (failures > FEW_SNAPSHOT_FAILURES).then(|| reason(Verdict::Degraded, "snapshots_failing", message))
 }
 
+fn paused(facts: &Facts) -> Option<Reason> {
+    let holds = match facts.pause? {
+        Pause::No => return None,
+        Pause::Asked => "holds at its next checkpoint",
+        Pause::Holding => "holds",
+    };
+    let message =
+        format!("the cycle {holds}, as an operator wants, and garbage collects: `prune-resume` lets it go on");
+    Some(reason(Verdict::Healthy, "paused", message))
+}
+
 fn basic_snapshots(facts: &Facts) -> Option<Reason> {
     let message = "snapshots are basic: not kept over a restart, or not checked at each lock (pruner.snapshots)";
     match facts.snapshot_path {
@@ -451,7 +458,7 @@ mod tests {
         let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
         let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
         let failing = |snapshot_failures| Facts { snapshot_failures, ..Facts::default() };
-        let rows: [(Facts, Verdict, &[&str]); 18] = [
+        let rows: [(Facts, Verdict, &[&str]); 20] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -465,6 +472,12 @@ mod tests {
             (lag(401), Verdict::Degraded, &["lagging"]),
             (lag(400), Verdict::Healthy, &[]),
             (Facts { background_errors: Some(1), ..Facts::default() }, Verdict::Degraded, &["engine_errors"]),
+            (
+                Facts { background_errors: Some(1), engine_damage: Some("x.sst".to_owned()), ..Facts::default() },
+                Verdict::Critical,
+                &["engine_damaged"],
+            ),
+            (Facts { pause: Some(Pause::Holding), ..Facts::default() }, Verdict::Healthy, &["paused"]),
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
             (Facts { reserve: Some(1), ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
@@ -490,7 +503,7 @@ mod tests {
             (uncounted(1), Verdict::Healthy, &["lag_unknown"]),
             (uncounted(0), Verdict::Healthy, &[]),
             (lock(most + tick, HOUR, No), Verdict::Degraded, &["lock_held_long"]),
-            (lock(most + tick, HOUR, Holding), Verdict::Degraded, &["lock_held_long"]),
+            (lock(most + tick, HOUR, Holding), Verdict::Degraded, &["lock_held_long", "paused"]),
             (lock(most, HOUR, No), Verdict::Healthy, &[]),
             (lock(2 * tick, 2 * tick, No), Verdict::Degraded, &["lock_held_long"]), // half of its timeout comes first
             (locked(0, DAY_MS + 1, Some(7)), Verdict::Degraded, &["lock_held_long"]),

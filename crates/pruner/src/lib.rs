@@ -11,6 +11,7 @@ mod clock;
 mod config;
 mod control;
 pub mod cycle;
+mod doubt;
 mod error;
 pub mod events;
 mod files;
@@ -45,6 +46,7 @@ pub use clock::ManualClock;
 pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
 pub use control::{Control, Left, Observer, Pause, Progress, Stage, Unobserved};
+pub use doubt::Doubted;
 pub use error::PruneError;
 pub use health::{
     Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Validated,

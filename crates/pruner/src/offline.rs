@@ -28,6 +28,7 @@ use crate::{
     config::CycleConfig,
     control::{Control, Observer},
     cycle::{self, CycleEnv, CycleOrder, Finished},
+    doubt::Doubt,
     error::PruneError,
     events::{Event, EventJournal, EventSink, EventsConfig, NoEvents, journal_dir},
     mark,
@@ -42,7 +43,7 @@ pub use explain::explain;
 pub use folder::default_state_dir;
 pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
-pub(crate) use health::freeze_of;
+pub(crate) use health::doubt_of;
 pub use health::{CycleDue, HealthRequest, health_of_opened, health_of_store};
 pub(crate) use inspect::refuse_unreadable;
 pub use inspect::verify;
@@ -119,7 +120,7 @@ fn lift(parts: &SnapshotParts) -> Result<(), PruneError> {
     let records = &*parts.records;
     if let Some(freeze) = Freeze::load(records)? {
         tracing::warn!(why = freeze.why, "deletes are unfrozen by the operator");
-        Freeze::lift(records)?;
+        freeze.lift(records)?;
         parts.events.emit(Event::DeletesUnfrozen);
     }
     Ok(())
@@ -226,6 +227,7 @@ impl Offline<'_> {
         let refused = matches!(error, PruneError::PrunedBefore { .. });
         if self.request.mode == PruneMode::Apply && !refused {
             self.failed(env, cycle, &error).save(&*env.parts.records)?;
+            Doubt::remember(&error, &*env.parts.records)?;
         }
         Err(error)
     }

@@ -10,6 +10,7 @@ use state_store::{
 
 use crate::{
     certificate::Certificate,
+    doubt::Doubt,
     error::PruneError,
     records::{self, FolderRecords, RecordKey, Records},
 };
@@ -186,14 +187,6 @@ impl Freeze {
         records::read(records, RecordKey::Freeze)
     }
 
-    /// Why deletes are frozen, or may be: by what [`Freeze::load`] has answered. Unknown counts as frozen (I8).
-    pub fn why(loaded: Result<Option<Self>, PruneError>) -> Option<String> {
-        match loaded {
-            Ok(freeze) => freeze.map(|freeze| freeze.why),
-            Err(error) => Some(error.to_string()),
-        }
-    }
-
     /// What an error asks for that may lie in live data (I11); nothing for any other.
     pub(crate) fn by(error: &PruneError, cycle: Option<u64>, at: u64) -> Option<Self> {
         let cycle = cycle.map_or(0, |cycle| cycle); // zero: it had no id yet
@@ -202,22 +195,23 @@ impl Freeze {
 
     /// The same, saved; it holds also where it could not be.
     pub(crate) fn imposed_by(error: &PruneError, cycle: Option<u64>, at: u64, records: &dyn Records) -> Option<Self> {
-        Self::by(error, cycle, at).inspect(|freeze| freeze.save_or_tell(records))
-    }
-
-    /// Saves it, and says so if it holds in memory only.
-    fn save_or_tell(&self, records: &dyn Records) {
-        if let Err(unsaved) = self.save(records) {
-            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
-        }
+        Self::by(error, cycle, at).inspect(|freeze| {
+            let saved = freeze.save(records).and_then(|()| Doubt::remember(error, records));
+            if let Err(unsaved) = saved {
+                tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+            }
+        })
     }
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Freeze, &record::encode(self)?)
     }
 
-    /// Lets deletes go on: the operator has looked.
-    pub fn lift(records: &dyn Records) -> Result<(), PruneError> {
+    /// Lets deletes go on: the operator has looked. The doubt stays until a cycle has settled it.
+    ///
+    /// Errors: a failed read or write; deletes are frozen as before then.
+    pub fn lift(&self, records: &dyn Records) -> Result<(), PruneError> {
+        Doubt::remember_freeze(self, records)?; // BEFORE it goes
         records.remove(RecordKey::Freeze)
     }
 }

@@ -1,7 +1,7 @@
 //! The phase machine: one persisted record, one function `next`.
 //!
-//! No event that reports a failure leads to a phase that deletes (S38). IncrementalSweep has its place between cycles;
-//! nothing enters it before the commit journal is swept.
+//! No event that reports a failure leads to a phase that deletes (S38). IncrementalSweep has its place between cycles: no event
+//! leads there, because a round leaves no record of its own; it is named by the lock and the snapshot of one.
 
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
@@ -220,10 +220,15 @@ pub(crate) fn check_last_cycle(bytes: &[u8]) -> Result<(), PruneError> {
     Ok(record::decode::<LastCycle>("last cycle", bytes).map(|_| ())?)
 }
 
+/// The newest cycle, or zero before the first.
+pub(crate) fn last_cycle(records: &dyn Records) -> Result<u64, PruneError> {
+    let last: Option<LastCycle> = records::read(records, RecordKey::LastCycle)?;
+    Ok(last.map_or(0, |last| last.id))
+}
+
 /// A cycle id that was never used before, saved before it is used.
 pub fn new_cycle(records: &dyn Records) -> Result<u64, PruneError> {
-    let last: Option<LastCycle> = records::read(records, RecordKey::LastCycle)?;
-    let id = last.map_or(1, |last| last.id + 1);
+    let id = last_cycle(records)? + 1;
     records.save(RecordKey::LastCycle, &record::encode(&LastCycle { id })?)?;
     Ok(id)
 }

@@ -42,11 +42,13 @@ pub enum RecordKey {
     Switch,
     /// Snapshots in a row that could not be taken.
     SnapshotFailures,
+    /// The last fault that was found in live nodes, until a cycle has finished since.
+    Doubt,
 }
 
 impl RecordKey {
     /// Every name.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Phase,
         Self::LastCycle,
         Self::Freeze,
@@ -62,6 +64,7 @@ impl RecordKey {
         Self::Lock,
         Self::Switch,
         Self::SnapshotFailures,
+        Self::Doubt,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -81,6 +84,7 @@ impl RecordKey {
             Self::Lock => "lock",
             Self::Switch => "switch",
             Self::SnapshotFailures => "snapshot_failures",
+            Self::Doubt => "doubt",
         }
     }
 
@@ -100,6 +104,7 @@ impl RecordKey {
             | Self::Lock
             | Self::Switch
             | Self::SnapshotFailures
+            | Self::Doubt
             | Self::Validation => Table::META,
         }
     }

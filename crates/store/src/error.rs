@@ -71,9 +71,7 @@ pub enum StoreError {
         holder: Holder,
     },
     /// The system refuses access.
-    #[error(
-        "no permission for {path}: {source}. Run as the owner of the store, or let this user read and write there (for what is to be created: in the folder above)"
-    )]
+    #[error("no permission for {path}: {source}. {}", advice_on(source))]
     Permission {
         /// The path refused.
         path: PathBuf,
@@ -120,9 +118,14 @@ pub enum StoreError {
     /// The store has no such table.
     #[error("the store has no table `{0}`")]
     NoTable(String),
-    /// A write was refused because an earlier sync failed; only reopening helps (C4).
-    #[error("an earlier write could not be synced; reopen the store before writing again")]
-    Poisoned,
+    /// A write was refused because an earlier one failed and left unknown what is on disk; only reopening helps (C4).
+    #[error(
+        "an earlier write failed, so it is not known what is on disk; reopen the store before writing again. It was: {why}"
+    )]
+    Poisoned {
+        /// The failure.
+        why: String,
+    },
     /// The store was opened for reading.
     #[error("the store is open for reading only")]
     ReadOnly,
@@ -202,6 +205,14 @@ pub enum StoreError {
     Invariant(String),
 }
 
+/// What to do about a refused access.
+fn advice_on(refused: &io::Error) -> &'static str {
+    if refused.kind() == io::ErrorKind::ReadOnlyFilesystem {
+        return "Its device is mounted for reading only: mount it for writing, or give a folder on another one";
+    }
+    "Run as the owner of the store, or let this user read and write there (for what is to be created: in the folder above)"
+}
+
 /// A head that may not exist yet, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadOrder(pub Option<Order>);
@@ -229,7 +240,7 @@ impl StoreError {
             Self::Record { .. } => "record",
             Self::Newer { .. } => "newer",
             Self::NoTable(_) => "no_table",
-            Self::Poisoned => "poisoned",
+            Self::Poisoned { .. } => "poisoned",
             Self::ReadOnly => "read_only",
             Self::Cancelled => "cancelled",
             Self::PermitRevoked => "permit_revoked",
@@ -257,7 +268,9 @@ impl StoreError {
             | Self::PermitRevoked
             | Self::HeldByReader { .. }
             | Self::HeldAbove { .. } => Disposition::Resource,
-            Self::Corrupt(_) | Self::Record { .. } | Self::JournalGap(_) | Self::Poisoned => Disposition::Corrupt,
+            Self::Corrupt(_) | Self::Record { .. } | Self::JournalGap(_) | Self::Poisoned { .. } => {
+                Disposition::Corrupt
+            }
             Self::NotADatabase { .. }
             | Self::MissingFamily { .. }
             | Self::Locked { .. }

@@ -17,8 +17,8 @@ use state_pruner::{
 use super::{
     OutputArgs,
     follow::follow,
-    render::{Failure, Output},
-    retain::{Request, told},
+    render::{Failure, Output, told},
+    request::Request,
     values::{address, at_most, whole},
 };
 

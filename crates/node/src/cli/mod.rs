@@ -4,6 +4,7 @@
 //! anything. Exit codes: 0 done; 1 failed, or a verification found faults; 2 bad usage; 130 stopped by a signal;
 //! `health-check` has its own, and `validate` exits with 3 where it cannot tell.
 
+mod command;
 mod config;
 mod follow;
 mod health;
@@ -37,11 +38,11 @@ use crate::{
     load::{Profile, Rate},
     telemetry,
 };
+use command::{PruneOrderArgs, PruneRunArgs};
 use config::ConfigArgs;
 use health::HealthArgs;
 use journal::JournalArgs;
 use render::{Failure, Output};
-use request::{PruneOrderArgs, PruneRunArgs};
 use retain::{ConsumerArgs, ExplainArgs, PinArgs};
 use rollback::RollbackArgs;
 use snapshot::SnapshotArgs;
@@ -359,13 +360,13 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Start(args) => run::start(&args, output),
         Command::Load(args) => logged(output, || run::load(&args, output)),
         Command::Prune(args) => logged(output, || offline::prune(&args, output)),
-        Command::PruneRun(args) => request::prune(&args, output),
-        Command::PrunePause(args) => request::tell(&args, state_pruner::Command::Pause, output),
-        Command::PruneResume(args) => request::tell(&args, state_pruner::Command::Resume, output),
-        Command::PruneCancel(args) => request::tell(&args, state_pruner::Command::Cancel, output),
-        Command::PruneUnfreeze(args) => request::tell(&args, state_pruner::Command::Unfreeze, output),
-        Command::PruneDisable(args) => request::tell(&args, state_pruner::Command::Disable, output),
-        Command::PruneEnable(args) => request::tell(&args, state_pruner::Command::Enable, output),
+        Command::PruneRun(args) => command::prune(&args, output),
+        Command::PrunePause(args) => command::tell(&args, state_pruner::Command::Pause, output),
+        Command::PruneResume(args) => command::tell(&args, state_pruner::Command::Resume, output),
+        Command::PruneCancel(args) => command::tell(&args, state_pruner::Command::Cancel, output),
+        Command::PruneUnfreeze(args) => command::tell(&args, state_pruner::Command::Unfreeze, output),
+        Command::PruneDisable(args) => command::tell(&args, state_pruner::Command::Disable, output),
+        Command::PruneEnable(args) => command::tell(&args, state_pruner::Command::Enable, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
         Command::Validate(args) => validate::validate(&args, output),

@@ -80,6 +80,21 @@ impl Output {
     }
 }
 
+/// Prints what came of a command.
+pub(super) fn told<T: serde::Serialize>(
+    output: Output,
+    answer: Result<T, Failure>,
+    human: impl FnOnce(&T) -> String,
+) -> ExitCode {
+    match answer {
+        Ok(answer) => {
+            output.answer(&answer, || human(&answer));
+            ExitCode::SUCCESS
+        }
+        Err(failure) => output.failed(&failure),
+    }
+}
+
 fn object(value: &Value) {
     write_line(&mut std::io::stdout(), &value.to_string());
 }

@@ -1,82 +1,66 @@
-//! `prune-run`, `prune-pause` and the other commands to the pruner of a running node, and its answers.
+//! One question to a running node, and its answer or its error as it gave it.
 
-use std::{process::ExitCode, time::Duration};
+use std::time::Duration;
 
-use clap::Args;
-use state_pruner::{Command, Reply};
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::{
-    OutputArgs,
-    render::{Failure, Output},
-    retain::{Request, told},
-    token::TokenArgs,
-    values::{address, request_id},
-};
+use super::{render::Failure, token::TokenArgs, work};
+use crate::load::Client;
 
-/// The node answers at once; one that does not within this time is not reached.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A node that does not answer within this time is not waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// `prune-run`.
-#[derive(Debug, Args)]
-pub(super) struct PruneRunArgs {
-    /// Address of the node.
-    #[arg(long, value_name = "URL", value_parser = address)]
-    pub(super) url: String,
-    /// A name for this request: asked again under the same name, the node does not run again.
-    #[arg(long, value_name = "ID", value_parser = request_id)]
-    pub(super) id: Option<String>,
-    #[command(flatten)]
-    token: TokenArgs,
-    #[command(flatten)]
-    pub(super) output: OutputArgs,
+/// What is asked of a node.
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) path: String,
+    pub(super) body: Option<&'a Value>,
+    /// What a node that wants a token needs of a command.
+    pub(super) token: Option<&'a TokenArgs>,
 }
 
-/// `prune-pause`, `prune-resume`, `prune-cancel`, `prune-unfreeze`, `prune-disable` and `prune-enable`.
-#[derive(Debug, Args)]
-pub(super) struct PruneOrderArgs {
-    /// Address of the node.
-    #[arg(long, value_name = "URL", value_parser = address)]
-    pub(super) url: String,
-    #[command(flatten)]
-    token: TokenArgs,
-    #[command(flatten)]
-    pub(super) output: OutputArgs,
-}
-
-/// Asks for a cycle and prints what the node said.
-pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
-    let id = args.id.as_ref().map_or_else(String::new, |id| format!("?id={id}")); // of characters that stand for themselves
-    told(output, ask(&args.url, &args.token, Command::Run, &id), human)
-}
-
-/// Gives the pruner of a node a command and prints what it said.
-pub(super) fn tell(args: &PruneOrderArgs, command: Command, output: Output) -> ExitCode {
-    told(output, ask(&args.url, &args.token, command, ""), |_| done(command).to_owned())
-}
-
-fn ask(url: &str, token: &TokenArgs, command: Command, query: &str) -> Result<Reply, Failure> {
-    Request::post(format!("v1/prune/{}{query}", command.word()), token).ask_within(url, PATIENCE)
-}
-
-fn done(command: Command) -> &'static str {
-    match command {
-        Command::Run => "a cycle begins",
-        Command::Pause => "the cycle pauses at its next checkpoint",
-        Command::Resume => "the cycle goes on",
-        Command::Cancel => "the cycle ends at its next checkpoint; what it deleted is gone, the rest waits",
-        Command::Unfreeze => "deletes go on; what is found wrong again freezes them again",
-        Command::Disable => "pruning is switched off, also for later starts of the node",
-        Command::Enable => "pruning is switched on",
+impl<'a> Request<'a> {
+    pub(super) fn get(path: impl Into<String>) -> Self {
+        Self { method: Method::GET, path: path.into(), body: None, token: None }
     }
-}
 
-fn human(reply: &Reply) -> String {
-    match reply {
-        Reply::Accepted => done(Command::Run).to_owned(),
-        Reply::FollowUp => "a cycle runs; one more follows it".to_owned(),
-        Reply::AlreadyRunning => "a request waits already; this one joins it".to_owned(),
-        Reply::AlreadyServed { run } => format!("run {run} began for this id; none begins for it again"),
-        Reply::NotRunning => "no cycle runs".to_owned(),
-        Reply::Refused { why } => why.clone(),
+    pub(super) fn post(path: impl Into<String>, token: &'a TokenArgs) -> Self {
+        Self { method: Method::POST, token: Some(token), ..Self::get(path) }
+    }
+
+    pub(super) fn delete(path: impl Into<String>, token: &'a TokenArgs) -> Self {
+        Self { method: Method::DELETE, token: Some(token), ..Self::get(path) }
+    }
+
+    pub(super) fn with(self, body: &'a Value) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    /// Asks, and takes the error that the node answers as it is.
+    pub(super) fn ask<T: DeserializeOwned>(self, url: &str) -> Result<T, Failure> {
+        self.ask_within(url, PATIENCE)
+    }
+
+    /// [`Request::ask`], of what may take longer.
+    pub(super) fn ask_within<T: DeserializeOwned>(self, url: &str, patience: Duration) -> Result<T, Failure> {
+        let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
+        let runtime = work::runtime().map_err(|error| unreachable(&error))?;
+        let client = match self.token {
+            Some(token) => token.client(url)?,
+            None => Client::new(url).map_err(|error| unreachable(&error))?,
+        };
+        let asked = client.call(self.method, &self.path, self.body, patience);
+        let answer = runtime.block_on(async { tokio::time::timeout(patience, asked).await });
+        let answer = answer.map_err(|_| Failure::late(url, patience))?;
+        let (status, answer) = answer.map_err(|error| unreachable(&error))?;
+        if !status.is_success() {
+            let told = |name: &str| answer.get("error").and_then(|error| error.get(name)).and_then(Value::as_str);
+            let code = told("code").map_or("unreachable", |code| code);
+            return Err(Failure::new(code, told("message").map_or_else(|| answer.to_string(), str::to_owned)));
+        }
+        let strange = |error| Failure::new("unreachable", format!("not an answer of a node: {error}"));
+        serde_json::from_value(answer).map_err(strange)
     }
 }

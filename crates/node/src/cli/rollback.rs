@@ -9,8 +9,8 @@ use state_tree::Order;
 
 use super::{
     OutputArgs,
-    render::{Failure, Output},
-    retain::{Request, told},
+    render::{Failure, Output, told},
+    request::Request,
     token::TokenArgs,
     values::{address, whole},
 };

@@ -22,8 +22,9 @@ use state_pruner::{
 
 use super::{
     OutputArgs,
-    render::{Failure, Output, bytes, number},
-    retain::{Request, millis, told},
+    render::{Failure, Output, bytes, number, told},
+    request::Request,
+    retain::millis,
     token::TokenArgs,
     values::{address, layout, positive, time},
     work,

@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{ArgGroup, Args};
@@ -13,11 +14,14 @@ use super::{
     OutputArgs,
     health::CANNOT_TELL,
     render::{Failure, Output},
-    retain::Request,
+    request::Request,
     token::TokenArgs,
     values::address,
     work,
 };
+
+/// A deep validation reads all rows of a store before it has an answer.
+const DEEP_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// `validate`.
 #[derive(Debug, Args)]
@@ -33,6 +37,10 @@ pub(super) struct ValidateArgs {
     /// Folder of the records, marks and certificates, if it does not lie beside the database.
     #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
     state_dir: Option<PathBuf>,
+    /// Reads every row of the commit journal, root, kept order, mark of a shared node and event, not only the newest or first
+    /// few: it takes as long as there are many, and disturbs nobody either.
+    #[arg(long)]
+    deep: bool,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -48,8 +56,8 @@ impl ValidateArgs {
 /// Validates, prints and exits with what it came to.
 pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
     let told = match (&args.url, &args.db) {
-        (Some(url), _) => of_node(url, &args.token),
-        (None, Some(db)) => of_store(db, args.state_dir.as_deref()),
+        (Some(url), _) => of_node(url, args),
+        (None, Some(db)) => of_store(db, args),
         (None, None) => Err(Failure::new("usage", "give --url or --db")),
     };
     match told {
@@ -67,13 +75,17 @@ pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
     }
 }
 
-fn of_node(url: &str, token: &TokenArgs) -> Result<ValidationReport, Failure> {
-    Request::post("v1/validate", token).ask(url)
+fn of_node(url: &str, args: &ValidateArgs) -> Result<ValidationReport, Failure> {
+    if args.deep {
+        return Request::post("v1/validate?deep=true", &args.token).ask_within(url, DEEP_PATIENCE);
+    }
+    Request::post("v1/validate", &args.token).ask(url)
 }
 
-fn of_store(db: &Path, state_dir: Option<&Path>) -> Result<ValidationReport, Failure> {
+fn of_store(db: &Path, args: &ValidateArgs) -> Result<ValidationReport, Failure> {
     let failed = |error: state_pruner::PruneError| Failure::new(error.code(), &error);
-    let validator = offline::validator(db, state_dir).map_err(failed)?;
+    let validator = offline::validator(db, args.state_dir.as_deref()).map_err(failed)?;
+    let validator = if args.deep { validator.deep(|| true) } else { validator };
     let runtime = work::runtime().map_err(|error| Failure::new("start", error))?;
     Ok(runtime.block_on(validator.run_comprehensive_validation()))
 }

@@ -131,7 +131,7 @@ pub(super) async fn prune(
         Reply::Accepted | Reply::FollowUp | Reply::AlreadyRunning => {
             Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
         }
-        Reply::AlreadyServed { .. } => Ok(Json(reply).into_response()),
+        Reply::AlreadyServed { .. } | Reply::Unchanged => Ok(Json(reply).into_response()),
         Reply::NotRunning => {
             let message = "no cycle is running, so there is none to pause, resume or cancel";
             Err(ApiError::new(StatusCode::CONFLICT, "not_running", message))

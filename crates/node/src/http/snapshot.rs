@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::Deserialize;
 use state_pruner::{
-    Clock, Freeze, StoreRecords, Unobserved,
+    Clock, Doubted, StoreRecords, Unobserved,
     catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
     events::{Event, EventSink as _},
     offline::Steering,
@@ -53,17 +53,19 @@ impl Snapshots {
         let max_age = body.max_age_ms.map(Duration::from_millis);
         let retention = CatalogRetention { keep: body.keep, max_age };
         let request = CreateRequest { catalog: &body.catalog, id: capture.id(), retention };
-        let source = Source::Node { backend: node.chain.store().backend(), db: &self.db, frozen: &|| node.frozen() };
+        let source = Source::Node { backend: node.chain.store().backend(), db: &self.db, doubt: &|| node.doubt() };
         let (control, clock) = (Arc::clone(self.captures.control()), Arc::clone(&self.clock));
         catalog::create(&request, &source, &Steering { control, observer: Arc::new(Unobserved), clock })
     }
 }
 
 impl Node {
-    /// Why deletes are frozen, or may be; a node without its pruner has the record of one that froze them.
-    fn frozen(&self) -> Option<String> {
-        let known = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
-        known.or_else(|| Freeze::why(Freeze::load(&StoreRecords(Arc::clone(self.chain.store())))))
+    /// Whether live nodes may be damaged; a node without its pruner has the records of one that found it.
+    fn doubt(&self) -> Option<Doubted> {
+        let store = self.chain.store();
+        let frozen = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
+        let found = frozen.map(Doubted::frozen).or_else(|| store.backend().damage().map(Doubted::engine));
+        found.or_else(|| Doubted::recorded(&StoreRecords(Arc::clone(store))))
     }
 }
 

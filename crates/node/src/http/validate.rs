@@ -1,32 +1,157 @@
 //! Validation of a running node: its snapshots, locks, records and recovery. Whoever works is not disturbed.
 
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
-use axum::{Json, extract::State, http::Uri};
-use state_pruner::{Pruner, events::EventJournal, validate::ValidationReport};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{Uri, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use state_pruner::{
+    Pruner,
+    events::EventJournal,
+    validate::{SnapshotValidator, ValidationReport},
+};
 
 use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query};
 
-/// `POST /v1/validate`.
-pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<Json<ValidationReport>, ApiError> {
-    Query::parse(&uri)?.finish()?;
+/// `POST /v1/validate?deep=true`: a deep one reads all rows of the store.
+pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<Response, ApiError> {
+    let mut query = Query::parse(&uri)?;
+    let deep = query.flag("deep")?;
+    query.finish()?;
     let pruner = enabled(&node)?;
+    if deep == Some(true) {
+        return Ok(deeply(node, pruner));
+    }
     let runtime = tokio::runtime::Handle::current();
-    off_the_async_threads(move || Ok(runtime.block_on(run(&pruner, &node.events)))).await.map(Json)
+    let report = off_the_async_threads(move || {
+        let validator = validator(&pruner, &node.events);
+        let report = runtime.block_on(validator.run_comprehensive_validation());
+        keep(&pruner, &report);
+        Ok(report)
+    });
+    Ok(Json(report.await?).into_response())
+}
+
+/// Begins to answer at once, for it may take longer than other requests may, and ends the work when the client goes away or
+/// the node stops: what it came to by then is told nobody, and not kept.
+fn deeply(node: Arc<Node>, pruner: Arc<Pruner>) -> Response {
+    let ended = node.stop.child_token();
+    let runtime = tokio::runtime::Handle::current();
+    let body = stream::once(async move {
+        let _ends = ended.clone().drop_guard();
+        let report = off_the_async_threads(move || {
+            let asked = ended.clone();
+            let validator = validator(&pruner, &node.events).deep(move || !asked.is_cancelled());
+            let report = runtime.block_on(validator.run_comprehensive_validation());
+            if !ended.is_cancelled() {
+                keep(&pruner, &report);
+            }
+            Ok(report)
+        });
+        let report = report.await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        serde_json::to_vec(&report).map_err(io::Error::other)
+    });
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
+fn validator(pruner: &Pruner, events: &EventJournal) -> SnapshotValidator {
+    let validator = pruner.validator();
+    match events.status().path.parent() {
+        Some(dir) => validator.with_events(dir.to_owned()),
+        None => validator,
+    }
 }
 
 /// What it came to is judged by health from then on, also where it could not be saved.
-async fn run(pruner: &Pruner, events: &EventJournal) -> ValidationReport {
-    let mut validator = pruner.validator();
-    if let Some(dir) = events.status().path.parent() {
-        validator = validator.with_events(dir.to_owned());
-    }
-    let report = validator.run_comprehensive_validation().await;
-    if let Err(error) = pruner.keep_validation(&report) {
+fn keep(pruner: &Pruner, report: &ValidationReport) {
+    if let Err(error) = pruner.keep_validation(report) {
         tracing::error!(%error, "the outcome of the validation could not be saved");
     }
     if !report.is_sound() {
         tracing::warn!("{}", report.detailed_report());
     }
-    report
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use reqwest::StatusCode;
+    use serde_json::{Value, json};
+    use state_pruner::{
+        SystemClock,
+        validate::{Check, ValidationReport, ValidationResult},
+    };
+    use state_store::{Backend, Batch, Durability, Flow, KeyRange, Table};
+
+    use crate::{app::App, config::Config};
+
+    /// Flips a bit of the oldest row of the commit journal, and says how many there are.
+    fn flip_the_oldest(backend: &dyn Backend) -> usize {
+        let mut rows = Vec::new();
+        let mut each = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Flow::Continue(())
+        };
+        backend.view().unwrap().scan(&Table::JOURNAL, &KeyRange::ALL, &mut each).unwrap();
+        let (key, mut value) = rows[0].clone();
+        *value.last_mut().unwrap() ^= 1;
+        let mut batch = Batch::new();
+        batch.put(Table::JOURNAL, key, value);
+        backend.write(&batch, Durability::Logged).unwrap();
+        rows.len()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_running_node_is_validated_deeply_when_asked_and_its_health_has_what_that_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = [
+            "node.listen=127.0.0.1:0".to_owned(),
+            format!("node.data_dir={}", folder.path().display()),
+            "chain.block_interval=1ms".to_owned(),
+            "chain.durability=logged".to_owned(),
+            "pruner.incremental=off".to_owned(),
+        ];
+        let config = Config::parse("test", "", &set).unwrap();
+        let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let post = async |path: &str, body: Value| {
+            client.post(format!("http://{}/{path}", app.address())).json(&body).send().await.unwrap()
+        };
+        let integrity = async |query: &str| {
+            let response = post(&format!("v1/validate{query}"), json!({})).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            let report: ValidationReport = response.json().await.unwrap();
+            report.of(Check::Integrity).unwrap().clone()
+        };
+        for name in 1..=20_u8 {
+            let object = json!({ "id": hex::encode([name; 32]), "owner": "00".repeat(32), "value": "aa" });
+            let submitted = post("v1/transactions", json!({ "create_object": object })).await;
+            assert_eq!(submitted.status(), StatusCode::OK);
+        }
+        let rows = {
+            let deep = integrity("?deep=true").await;
+            let rows = flip_the_oldest(app.chain().store().backend());
+            let ValidationResult::Passed { evidence } = deep else { panic!("{deep:?}") };
+            assert!(evidence.contains(&format!("all {rows} rows of the commit journal")), "{evidence}");
+            rows
+        };
+        assert!(rows > 16, "{rows}");
+        for look in ["", "?deep=false"] {
+            let seen = integrity(look).await;
+            assert!(matches!(seen, ValidationResult::Passed { .. }), "{look}: {seen:?}");
+        }
+        let deep = integrity("?deep=true").await;
+        assert!(matches!(deep, ValidationResult::Failed { .. }), "{deep:?}");
+        let health: Value =
+            client.get(format!("http://{}/healthz", app.address())).send().await.unwrap().json().await.unwrap();
+        assert!(health.to_string().contains("validation_failed"), "{health}");
+        assert_eq!(post("v1/validate?deep=much", json!({})).await.status(), StatusCode::BAD_REQUEST);
+        app.stop().await.unwrap();
+    }
 }

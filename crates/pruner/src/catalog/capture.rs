@@ -18,9 +18,10 @@ use super::{
     staging::{Staging, Swept},
 };
 use crate::{
+    doubt::Doubted,
     error::PruneError,
     offline::{self, Steering, StoreLayout},
-    outcome::Freeze,
+    roots::RetainedRoots,
 };
 
 /// What to make, and where.
@@ -51,8 +52,8 @@ pub enum Source<'a> {
         backend: &'a dyn Backend,
         /// Its folder.
         db: &'a Path,
-        /// Why its deletes are frozen, while they are, or may be.
-        frozen: &'a dyn Fn() -> Option<String>,
+        /// Whether its live nodes may be damaged, asked after the copy.
+        doubt: &'a dyn Fn() -> Option<Doubted>,
     },
 }
 
@@ -91,15 +92,15 @@ pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steer
     let store = staging.store();
     let copied = staging.copied(&steering.control, || ready.copy_into(&store))?;
     catalog_reached(CatalogPoint::CaptureCopied);
-    let copy = OpenCopy::open(&store, ready.layout)?;
-    let roots = copy.roots(copy.window(ready.orders))?;
-    let state = copy.state(&roots)?;
+    let (copy, roots, state) = ready.contents(&store).map_err(|error| ready.of_source(error, &store, &copied))?;
     let is_of_another_time =
         state.sequence < copied.at_least || copied.at_most.is_some_and(|most| state.sequence > most);
     if is_of_another_time {
         return Err(PruneError::Changed { marked: copied.at_least, now: state.sequence }.into());
     }
-    copy.read_back(&roots, Depth::Sampled, steering)?.map_err(|what| ready.unsound(&what, &state))?;
+    let read =
+        copy.read_back(&roots, Depth::Sampled, steering).map_err(|error| ready.of_source(error, &store, &copied))?;
+    read.map_err(|what| ready.unsound(&what, &state))?;
     drop(copy);
     let files = hashed(&store, steering)?;
     let manifest = Manifest {
@@ -181,26 +182,25 @@ impl Ready<'_> {
         }
     }
 
-    /// Removes what the retention lets go, but nothing while deletes are frozen: the new snapshot may have the damage, and an
+    /// Removes what the retention lets go, but nothing while live nodes may be damaged: the new snapshot may have that, and an
     /// older one be the last without it (I11).
     fn retain(&self, access: &Access<'_>, request: &CreateRequest<'_>, swept: Swept) -> Removed {
         let takes = request.retention != CatalogRetention::ALL;
-        let Some(why) = takes.then(|| self.frozen()).flatten() else {
+        let Some(Doubted { code, why }) = takes.then(|| self.doubt()).flatten() else {
             return access.retain_after(request.id, request.retention, swept);
         };
         let mut removed = access.retain_after(request.id, CatalogRetention::ALL, swept);
-        let message = format!(
-            "no older snapshot was removed, since deletes are frozen, or may be, and this one may have the damage: {why}"
-        );
-        removed.failures.push(Failed { code: "frozen".to_owned(), message });
+        let message =
+            format!("no older snapshot was removed, since this one may have damage that they have not: {why}");
+        removed.failures.push(Failed { code: code.to_owned(), message });
         removed
     }
 
-    /// Why deletes are frozen, or may be: in a running node also since the copy began.
-    fn frozen(&self) -> Option<String> {
+    /// Whether live nodes may be damaged: in a running node also since the copy began.
+    fn doubt(&self) -> Option<Doubted> {
         match (self.source, &self.reading) {
-            (Source::Node { frozen, .. }, _) => frozen(),
-            (Source::Rest { db, .. }, Some(reading)) => Freeze::why(offline::freeze_of(db, reading)),
+            (Source::Node { doubt, .. }, _) => doubt(),
+            (Source::Rest { db, .. }, Some(reading)) => offline::doubt_of(db, reading),
             (Source::Rest { .. }, None) => None,
         }
     }
@@ -211,6 +211,28 @@ impl Ready<'_> {
             Source::Node { .. } => Through::Node,
         };
         Creator { pid: std::process::id(), through, version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+
+    /// Opens the copy and reads what it has.
+    fn contents(&self, copy: &Path) -> Result<(OpenCopy, RetainedRoots, CopiedState), CatalogError> {
+        let copy = OpenCopy::open(copy, self.layout)?;
+        let roots = copy.roots(copy.window(self.orders))?;
+        let state = copy.state(&roots)?;
+        Ok((copy, roots, state))
+    }
+
+    /// What is damaged in the copy is damaged in the store, whose file has the same name: they share its bytes, unless tables
+    /// could not be linked.
+    fn of_source(&self, error: CatalogError, copy: &Path, copied: &Copied) -> CatalogError {
+        let (Source::Rest { db, .. } | Source::Node { db, .. }) = self.source;
+        let CatalogError::Prune(PruneError::Store(StoreError::Corrupt(text))) = error else { return error };
+        let of_store = text.replace(&copy.display().to_string(), &db.display().to_string());
+        let what = if copied.linked > 0 {
+            of_store
+        } else {
+            format!("{of_store}, or only its copy, which was read in {} and is gone", copy.display())
+        };
+        PruneError::from(StoreError::Corrupt(what)).into()
     }
 
     /// The copy is what the store is, so the store is damaged, unless an earlier prune of it took what is missing (S54).

@@ -8,7 +8,9 @@ use state_store::{Point, reached};
 use super::{CycleEnv, CycleOrder, Finished, step};
 use crate::{
     control::Left,
+    doubt::Doubt,
     error::PruneError,
+    events::Event,
     mark,
     outcome::Freeze,
     phase::{PhaseEvent, PhaseRecord, PrunePhase},
@@ -23,7 +25,10 @@ pub(super) fn settled(
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
     let event = match &result {
-        Ok(_) => PhaseEvent::Swept,
+        Ok(finished) => {
+            Doubt::settle(&finished.certificate, &*env.parts.records);
+            PhaseEvent::Swept
+        }
         Err(PruneError::Stopped) => {
             env.snapshots.end_cycle();
             return result;
@@ -39,16 +44,20 @@ pub(super) fn settled(
 }
 
 /// Damage freezes deletes, for the cycle itself and for whoever comes after it (I11).
-fn impose_freeze(env: &CycleEnv, cycle: Option<u64>, error: &PruneError) {
-    Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records);
+fn impose_freeze(env: &CycleEnv, cycle: Option<u64>, error: &PruneError) -> Option<Freeze> {
+    Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records)
 }
 
 /// Leaves nothing of the cycle behind, or tells that it could not: what the cycle came to stands.
 pub(crate) fn end_or_leave(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) {
     if let Err(error) = end(env, order, event) {
         tracing::warn!(%error, "an ended cycle could not be cleaned up; the worker, or the next start, does it");
-        impose_freeze(env, None, &error);
+        let is_frozen = matches!(Freeze::load(&*env.parts.records), Ok(Some(_))); // which was told when it came
+        let frozen = impose_freeze(env, None, &error).filter(|_| !is_frozen);
         env.observer.left(&Left::Unended { event, error });
+        if let Some(Freeze { why, .. }) = frozen {
+            env.parts.events.emit(Event::DeletesFrozen { cycle: None, why });
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{certificate::Trigger, phase::PrunePhase};
+use crate::{certificate::Trigger, outcome::Ended, phase::PrunePhase, trigger::Run};
 
 /// What a circuit breaker lets through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,45 @@ pub enum Event {
     PhaseGivenUp { what: String, attempts: u32, error: String },
     CountsLost { why: String, order: u64 },
     SpaceReclaimed(Reclaimed),
+    RunEnded(RunEnd),
+}
+
+/// How a run that a trigger set off ended. What its cycle did is told by the cycle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// Its number.
+    pub run: u64,
+    /// What set it off.
+    pub trigger: Trigger,
+    /// How long it took; absent where its process ended first.
+    pub duration_ms: Option<u64>,
+    /// Orders that it counted.
+    pub counted: u64,
+    /// Its cycle; absent where it failed before there was one, or its process ended first.
+    pub cycle: Option<u64>,
+    /// Finished, cancelled, interrupted, or the code of what ended it.
+    pub outcome: String,
+    /// What ended it, if it failed.
+    pub message: Option<String>,
+}
+
+impl From<&Run> for RunEnd {
+    fn from(run: &Run) -> Self {
+        let outcome = run.outcome.as_ref();
+        let message = outcome.and_then(|outcome| match &outcome.ended {
+            Ended::Failed { message, .. } => Some(message.clone()),
+            Ended::Finished { .. } | Ended::Cancelled => None,
+        });
+        Self {
+            run: run.number,
+            trigger: run.trigger,
+            duration_ms: run.duration_ms,
+            counted: run.counted,
+            cycle: outcome.and_then(|outcome| outcome.cycle),
+            outcome: outcome.map_or("interrupted", |outcome| outcome.ended.label()).to_owned(),
+            message,
+        }
+    }
 }
 
 /// How a cycle ended, with its totals.
@@ -134,7 +173,7 @@ pub struct RoundTotals {
 
 impl Event {
     /// The word of every event there is, and the one that stands for those of a newer program.
-    pub const CODES: [&str; 46] = [
+    pub const CODES: [&str; 47] = [
         "started",
         "stopped",
         "cycle_begun",
@@ -180,6 +219,7 @@ impl Event {
         "phase_given_up",
         "counts_lost",
         "space_reclaimed",
+        "run_ended",
         UNKNOWN,
     ];
 
@@ -241,6 +281,7 @@ impl Event {
             Self::PhaseGivenUp { .. } => "phase_given_up",
             Self::CountsLost { .. } => "counts_lost",
             Self::SpaceReclaimed { .. } => "space_reclaimed",
+            Self::RunEnded(_) => "run_ended",
         }
     }
 }

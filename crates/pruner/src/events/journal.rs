@@ -24,9 +24,13 @@ use super::{
 use crate::{clock::Clock, error::PruneError};
 
 /// Events that a watcher may be behind before it loses the oldest.
-const WATCHED: usize = 1024;
+const WATCHED: usize = 2048;
 /// How long a journal that is dropped waits for its disk.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).map_or(u64::MAX, |us| us)
+}
 
 /// How a journal ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -220,7 +224,8 @@ impl EventJournal {
             failure: self.stuck().or(told.failure),
             replay: self.replay,
             compactions_total: told.compactions,
-            longest_swap_us: u64::try_from(told.longest_swap.as_micros()).map_or(u64::MAX, |us| us),
+            longest_swap_us: micros(told.longest_swap),
+            longest_stall_us: micros(told.longest_stall),
             subscribers: self.live.receiver_count() as u64,
         }
     }

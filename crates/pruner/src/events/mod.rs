@@ -23,7 +23,7 @@ mod status;
 mod tally;
 mod writer;
 
-pub use event::{Breaker, CycleEnd, Entry, Event, Happened, Joined, Reclaimed, RoundTotals};
+pub use event::{Breaker, CycleEnd, Entry, Event, Happened, Joined, Reclaimed, RoundTotals, RunEnd};
 pub use journal::{EventJournal, Heard, Stopping, Subscription};
 pub use read::{Filter, JournalRead, find_journal, journal_dir, journal_file, read_journal, verify_journal};
 pub use status::{EventsConfig, EventsSync, JournalStatus, Replay, WriteFailure};

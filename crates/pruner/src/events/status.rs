@@ -97,8 +97,11 @@ pub struct JournalStatus {
     pub replay: Replay,
     /// How often it was made smaller since the process began.
     pub compactions_total: u64,
-    /// The longest time for which that kept others waiting, in microseconds.
+    /// The longest time for which the lock of the file was held for that, in microseconds.
     pub longest_swap_us: u64,
+    /// The longest time for which no event was taken because of that, in microseconds: events wait in memory meanwhile.
+    #[serde(default)]
+    pub longest_stall_us: u64,
     /// Who watches live.
     pub subscribers: u64,
 }
@@ -113,4 +116,5 @@ pub(super) struct Told {
     pub(super) failure: Option<WriteFailure>,
     pub(super) compactions: u64,
     pub(super) longest_swap: Duration,
+    pub(super) longest_stall: Duration,
 }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -135,6 +135,11 @@ impl Medium for OnDisk {
     }
 }
 
+fn run_end(trigger: crate::certificate::Trigger) -> RunEnd {
+    let outcome = "finished".to_owned();
+    RunEnd { run: 1, trigger, duration_ms: None, counted: 1, cycle: None, outcome, message: None }
+}
+
 #[test]
 fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
     let phase = crate::phase::PrunePhase::BuildReach;
@@ -194,6 +199,7 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::PhaseGivenUp { what: text(), attempts: 1, error: text() },
         Event::CountsLost { why: text(), order: 1 },
         Event::SpaceReclaimed(Reclaimed::default()),
+        Event::RunEnded(run_end(trigger)),
     ];
     for (number, event) in events.iter().enumerate() {
         let json = serde_json::to_value(event).unwrap();
@@ -267,6 +273,54 @@ fn a_flood_from_several_threads_is_on_disk_in_order_after_a_stop_at_once() {
     assert_eq!(sequence, (1..=10_002).collect::<Vec<_>>(), "the beginning and the end are told, too");
     assert_eq!(read.events.last().unwrap().code, "stopped");
     assert_eq!(journal.status().lost_total, 0);
+}
+
+/// In the order in which a node ends: its producers are at work, they are let go, and then the journal stops.
+#[test]
+fn what_came_before_the_end_of_a_node_is_on_disk_and_what_came_later_is_there_or_counted() {
+    const PRODUCERS: u64 = 4;
+    let dir = tempfile::tempdir().unwrap();
+    let config = EventsConfig { max_bytes: (1 << 30).try_into().unwrap(), ..EventsConfig::default() };
+    let journal = EventJournal::open(dir.path(), config, Arc::new(SystemClock::new())).unwrap();
+    let (emitted, has_stopped) = ([const { AtomicU64::new(0) }; PRODUCERS as usize], AtomicBool::new(false));
+    let now = || emitted.each_ref().map(|emitted| emitted.load(Ordering::SeqCst));
+    let (before, stopped) = std::thread::scope(|scope| {
+        for (producer, emitted) in (0..PRODUCERS).zip(&emitted) {
+            let (journal, has_stopped) = (&journal, &has_stopped);
+            scope.spawn(move || {
+                (0..).find(|number| {
+                    let is_last = has_stopped.load(Ordering::SeqCst); // one comes after the end
+                    journal.emit(pin(producer, *number));
+                    emitted.store(number + 1, Ordering::SeqCst);
+                    is_last
+                })
+            });
+        }
+        while now().iter().sum::<u64>() < 10_000 {
+            std::thread::yield_now();
+        }
+        let before = now();
+        journal.let_producers_go();
+        while now().iter().zip(before).any(|(now, before)| *now < before + 100) {
+            std::thread::yield_now();
+        }
+        let stopped = journal.stop(LONG);
+        has_stopped.store(true, Ordering::SeqCst);
+        (before, stopped)
+    });
+    assert_eq!(stopped, Stopping::Whole);
+    let (read, status) = (all(dir.path()), journal.status());
+    assert_eq!((read.damaged, read.torn_bytes, read.missing), (0, 0, 0));
+    assert_eq!(read.events.last().unwrap().code, "stopped");
+    for (producer, before) in (0..PRODUCERS).zip(before) {
+        let name = format!("producer-{producer}");
+        let of = read.events.iter().filter(|entry| entry.data.get("name").is_some_and(|given| *given == name));
+        let numbers: Vec<u64> = of.map(|entry| entry.data["order"].as_u64().unwrap()).collect();
+        assert_eq!(numbers[..before as usize], (0..before).collect::<Vec<_>>(), "{name} came before");
+        assert!(numbers.is_sorted_by(|a, b| a < b), "{name}");
+    }
+    assert!(status.lost_total >= PRODUCERS, "{status:?}");
+    assert_eq!(orders(&read).len() as u64 + status.lost_total, now().iter().sum::<u64>(), "each is there or counted");
 }
 
 #[test]
@@ -742,6 +796,48 @@ fn nothing_but_a_rename_is_done_under_the_lock_of_a_compaction() {
     compact(&file, Keep::ALL);
     assert!(seen.load(Ordering::SeqCst) >= 3, "header, records, sync");
     file.sync().unwrap();
+}
+
+/// A disk whose syncs take their time, by the clock of the journal.
+struct SlowSync(File, Arc<ManualClock>);
+
+impl Medium for SlowSync {
+    fn append(&self, bytes: &[u8]) -> io::Result<()> {
+        self.0.append(bytes)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.1.advance(Duration::from_millis(50));
+        self.0.sync()
+    }
+    fn cut(&self, bytes: u64) -> io::Result<()> {
+        self.0.cut(bytes)
+    }
+    fn length(&self) -> io::Result<u64> {
+        self.0.length()
+    }
+}
+
+#[test]
+fn how_long_events_wait_while_a_journal_is_made_smaller_is_told_apart_from_the_lock() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::default()));
+    let mount: Mount = {
+        let clock = Arc::clone(&clock);
+        Arc::new(move |file| Arc::new(SlowSync(file, Arc::clone(&clock))))
+    };
+    let config = EventsConfig { max_bytes: 8_000.try_into().unwrap(), ..quiet() };
+    let journal = EventJournal::mounted(dir.path(), config, clock, mount).unwrap();
+    let told = || {
+        let status = journal.status();
+        (status.compactions_total > 0, status.longest_stall_us, status.longest_swap_us)
+    };
+    journal.flush(LONG).unwrap();
+    assert_eq!(told(), (false, 0, 0));
+    while !told().0 {
+        journal.emit(pin(0, 1));
+        journal.flush(LONG).unwrap();
+    }
+    journal.flush(LONG).unwrap(); // it was told of its end before it was told how long it took
+    assert_eq!(told(), (true, 50_000, 0), "the copy is synced before the lock is taken");
 }
 
 #[test]

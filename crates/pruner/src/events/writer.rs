@@ -117,7 +117,7 @@ impl Writer {
                 }
                 Taken::End => break,
             }
-            self.compact();
+            self.compact_beside_events();
             self.tell();
         }
         self.finish();
@@ -270,6 +270,17 @@ impl Writer {
         self.lost += count;
         self.parts.told.lock().lost += count;
         counter!("state_pruner_events_lost_total").increment(count);
+    }
+
+    /// A step while events come: they wait in memory for as long as it takes, which is told.
+    fn compact_beside_events(&mut self) {
+        let (begun, was_begun) = (self.parts.clock.monotonic(), self.compaction.is_some());
+        self.compact();
+        if was_begun || self.compaction.is_some() {
+            let took = self.parts.clock.monotonic().saturating_sub(begun);
+            let mut told = self.parts.told.lock();
+            told.longest_stall = told.longest_stall.max(took);
+        }
     }
 
     /// One step towards a smaller file, where it is too large, too old, or cannot be trusted.

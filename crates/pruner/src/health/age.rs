@@ -164,12 +164,13 @@ pub(super) fn lock_held_long(facts: &Facts, config: &HealthConfig) -> Option<Rea
 pub(super) fn lock_recorded(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
     let RecordedLock { record, now_ms, by } = facts.lock_record.as_ref()?;
     let Some(by) = by else {
-        let message = format!("a lock was left by a process that has ended: {record}; the next start does not obey it");
+        let message =
+            format!("a lock was left by a process that has ended: {record}; whoever works next does not obey it");
         return Some(reason(Verdict::Healthy, "lock_left", message));
     };
     let held = Duration::from_millis(now_ms.saturating_sub(record.since));
     let message = format!(
-        "{} holds the snapshot for {} since {} ago; whether it makes progress only {by} tells: ask it with --url",
+        "{} holds the snapshot for {} since {} ago; whether it makes progress only {by} tells: a node with --url, a prune by its own output",
         record.owner,
         record.phase,
         human(held)

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, SystemClock},
+    doubt::Doubted,
     error::PruneError,
     health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished, Validated},
     outcome::{Ended, Freeze, Outcome, RestFloor},
@@ -105,9 +106,27 @@ impl HealthRequest {
 
 /// The health of a store from its records, read from outside.
 ///
-/// Errors: the store cannot be opened or its records cannot be read: health cannot be told then.
+/// Errors: the store cannot be opened or its records cannot be read: health cannot be told then, unless that is because a
+/// store at rest is damaged.
 pub fn health_of_store(request: &HealthRequest) -> Result<Health, PruneError> {
     let request = &HealthRequest { db: canonical(&request.db), ..request.clone() };
+    match look_often(request) {
+        Err(PruneError::Store(StoreError::Corrupt(_))) if lock_holder(&request.db)?.is_none() => at_rest(request),
+        told => told,
+    }
+}
+
+/// Nobody writes any more: whoever did may have ended between a look and the question for it.
+fn at_rest(request: &HealthRequest) -> Result<Health, PruneError> {
+    match look(request) {
+        Err(PruneError::Store(error @ StoreError::Corrupt(_))) if lock_holder(&request.db)?.is_none() => {
+            Ok(health::of_damage(&error))
+        }
+        told => told,
+    }
+}
+
+fn look_often(request: &HealthRequest) -> Result<Health, PruneError> {
     for _ in 1..LOOKS {
         match look(request) {
             // A node removes files that a reader has not opened yet: that is haste, not damage.
@@ -143,15 +162,17 @@ pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<He
     Ok(health::assess(&facts, &request.bounds))
 }
 
-/// Why deletes from a store are frozen, if they are: by its node, or by a prune that kept its records beside it.
-///
-/// Errors: the record cannot be read, which counts as a freeze.
-pub(crate) fn freeze_of(db: &Path, backend: &Arc<RocksBackend>) -> Result<Option<Freeze>, PruneError> {
-    let store = Store::foreign(Arc::clone(backend) as _, AT_REST)?;
-    if store.view()?.has_table(&Table::META) {
-        return Freeze::load(&StoreRecords(Arc::new(store)));
-    }
-    Freeze::load(&FolderRecords(kept_dir(&canonical(db), None)))
+/// Whether live nodes of a store may be damaged, by the records of its node, or of prunes that kept theirs beside it.
+pub(crate) fn doubt_of(db: &Path, backend: &Arc<RocksBackend>) -> Option<Doubted> {
+    let records = Store::foreign(Arc::clone(backend) as _, AT_REST).and_then(|store| {
+        let records: Box<dyn Records> = match store.view()?.has_table(&Table::META) {
+            true => Box::new(StoreRecords(Arc::new(store))),
+            false => Box::new(FolderRecords(kept_dir(&canonical(db), None))),
+        };
+        Ok(records)
+    });
+    let records = records.map_err(PruneError::from);
+    records.map_or_else(|error| Some(Doubted::unknown(&error)), |records| Doubted::recorded(&*records))
 }
 
 /// A node's own store: the records are among its tables.
@@ -234,13 +255,17 @@ impl Lag {
 
 /// A store at rest: the records lie beside it, and no cycle is ever due.
 fn of_rest(records: &dyn Records, holder: Option<Holder>, request: &HealthRequest) -> Result<Facts, PruneError> {
-    let told = Told::read(records, request)?;
+    let (told, lock) = (Told::read(records, request)?, recorded_lock(records)?);
+    // AFTER the reads, as of a node.
+    let now_ms = request.now_ms.unwrap_or_else(|| SystemClock::new().unix_ms());
+    let lock_record = lock.map(|record| RecordedLock { record, now_ms, by: holder.clone() });
     let unfinished = match (told.begun, holder) {
         (begun, Some(by)) => Some(Unfinished::Running { begun, by }), // it may not have marked anything yet
         (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
         (None, None) => told.given_up.then_some(Unfinished::AtRest { begun: None }),
     };
-    Ok(Facts { unfinished, ..told.facts() })
+    let snapshot_failures = SnapshotFailures::load(records)?;
+    Ok(Facts { unfinished, lock_record, snapshot_failures, ..told.facts() })
 }
 
 /// A store in memory has no folder that anybody could hold.

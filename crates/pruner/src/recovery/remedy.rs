@@ -77,7 +77,7 @@ fn of_store(error: &StoreError) -> Remedy {
         | StoreError::HeadMoved { .. }
         | StoreError::Superseded
         | StoreError::Corrupt(_)
-        | StoreError::Poisoned
+        | StoreError::Poisoned { .. }
         | StoreError::NotADatabase { .. }
         | StoreError::MissingFamily { .. }
         | StoreError::Locked { .. }

@@ -4,6 +4,7 @@ use state_store::record::{self, Record};
 
 use crate::{
     cycle,
+    doubt::Doubt,
     error::PruneError,
     health::Validated,
     outcome::{Freeze, Outcome, RestFloor},
@@ -25,6 +26,7 @@ pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
         RecordKey::Phase => PhaseRecord::decode(name, bytes).map(|_| ()),
         RecordKey::LastCycle => phase::check_last_cycle(bytes),
         RecordKey::Freeze => is::<Freeze>(name, bytes),
+        RecordKey::Doubt => is::<Doubt>(name, bytes),
         RecordKey::LastOutcome => is::<Outcome>(name, bytes),
         RecordKey::Reports => cycle::check_reports(bytes),
         RecordKey::Snapshot => AtomicSnapshot::decode(bytes).map(|_| ()),
@@ -67,6 +69,7 @@ mod tests {
         let ended = Ended::Failed { code: "io".to_owned(), message: "why".to_owned() };
         let bytes = match key {
             RecordKey::Phase => record::encode(&phase),
+            RecordKey::Doubt => record::encode(&Doubt { cycle: 1, of_hash: true, why: "why".to_owned() }),
             RecordKey::Freeze => record::encode(&Freeze { cycle: 1, at: 2, why: "why".to_owned() }),
             RecordKey::LastOutcome => record::encode(&Outcome { cycle: Some(1), at: 2, head_order: None, ended }),
             RecordKey::Floor => record::encode(&RestFloor { order: 1 }),

@@ -8,6 +8,7 @@ use state_tree::Order;
 use super::result::ValidationResult;
 use crate::{
     error::PruneError,
+    outcome::Freeze,
     phase::{PhaseRecord, PrunePhase},
     recovery::{BreakerState, ErrorRecoveryManager, RecoveryState, RecoveryStatus},
     roots,
@@ -21,6 +22,7 @@ const APART: Duration = Duration::from_millis(5);
 /// Most roots that are read one by one.
 const LONGEST_READ: u64 = 4096;
 
+const NO_RECOVERY: &str = "no recovery manager was given";
 pub(super) const NO_STATE: &str = "the store has no committed state yet";
 pub(super) const MOVED: &str = "it changed each time it was looked at: whoever works was not waited for";
 
@@ -279,14 +281,16 @@ impl Cycle {
         if sweeps != marked {
             wrong.push(format!("phase {} does not fit its mark", record.phase));
         }
-        ValidationResult::unless(wrong, || {
-            let PhaseRecord { cycle, phase, snapshot_id, .. } = record;
-            let roots = match self.roots {
-                RootsNow::Digest(_) | RootsNow::Gone => "an ancestor of the chain",
-                RootsNow::NotTold => "whose window is too long to compare its roots",
-            };
-            format!("cycle {cycle} in {phase} works on snapshot {snapshot_id}, {roots}")
-        })
+        let PhaseRecord { cycle, phase, snapshot_id, .. } = record;
+        let works = format!("cycle {cycle} in {phase} works on snapshot {snapshot_id}");
+        match self.roots {
+            RootsNow::NotTold if wrong.is_empty() => {
+                ValidationResult::skipped(format!("{works}, whose window is too long to compare its roots"))
+            }
+            RootsNow::Digest(_) | RootsNow::Gone | RootsNow::NotTold => {
+                ValidationResult::unless(wrong, || format!("{works}, an ancestor of the chain"))
+            }
+        }
     }
 }
 
@@ -302,16 +306,24 @@ fn differences(record: &PhaseRecord, snapshot: &AtomicSnapshot) -> impl Iterator
     same.into_iter().filter_map(|(same, what)| (!same).then_some(what))
 }
 
-/// Asks the recovery manager whether what failed is over.
-pub(super) fn recovery(manager: Option<&ErrorRecoveryManager>) -> ValidationResult {
-    match manager {
-        Some(manager) => judge_recovery(&manager.status()),
-        None => ValidationResult::skipped("no recovery manager was given"),
-    }
+/// Asks whether deletes are frozen, and the recovery manager whether what failed is over.
+pub(super) fn recovery(snapshots: &AtomicSnapshotManager, manager: Option<&ErrorRecoveryManager>) -> ValidationResult {
+    let frozen = match Freeze::load(&*snapshots.parts().records) {
+        Ok(freeze) => freeze.map(|Freeze { cycle, why, .. }| format!("deletes are frozen since cycle {cycle}: {why}")),
+        Err(error) => Some(format!("whether deletes are frozen: {error}")),
+    };
+    judge_recovery(frozen, manager.map(ErrorRecoveryManager::status).as_ref())
 }
 
-fn judge_recovery(status: &RecoveryStatus) -> ValidationResult {
-    let mut wrong = Vec::new();
+fn judge_recovery(frozen: Option<String>, status: Option<&RecoveryStatus>) -> ValidationResult {
+    let mut wrong: Vec<String> = frozen.into_iter().collect();
+    let Some(status) = status else {
+        return if wrong.is_empty() {
+            ValidationResult::skipped(NO_RECOVERY)
+        } else {
+            ValidationResult::Failed { reasons: wrong }
+        };
+    };
     let by = status.exhausted_by.as_deref().map_or("an unknown error", |code| code);
     match status.state {
         RecoveryState::Exhausted => wrong.push(format!("a phase was given up for {by}, and nothing ended well since")),
@@ -383,7 +395,7 @@ mod tests {
         assert_eq!(judged(&|_| ()), "passed");
         assert_eq!(judged(&|it| it.head = it.head.map(|head| head + 1)), "passed", "the chain went on");
         assert_eq!(judged(&|it| it.held = None), "passed", "a restart has it on disk only");
-        assert_eq!(judged(&|it| it.roots = RootsNow::NotTold), "passed");
+        assert_eq!(judged(&|it| it.roots = RootsNow::NotTold), "skipped", "it is not known to be an ancestor");
         let broken: [&dyn Fn(&mut Cycle); 11] = [
             &|it| it.record.snapshot_id += 1,
             &|it| it.record.head_order -= 1,
@@ -421,8 +433,11 @@ mod tests {
             (RecoveryState::Healthy, BreakerState::Open, "failed"),
         ];
         for (state, breaker, expected) in rows {
-            assert_eq!(judge_recovery(&status(state, breaker)).word(), expected, "{state:?} {breaker:?}");
+            let status = status(state, breaker);
+            assert_eq!(judge_recovery(None, Some(&status)).word(), expected, "{state:?} {breaker:?}");
+            assert_eq!(judge_recovery(Some("frozen".to_owned()), Some(&status)).word(), "failed");
         }
-        assert_eq!(recovery(None).word(), "skipped");
+        assert_eq!(judge_recovery(None, None).word(), "skipped");
+        assert_eq!(judge_recovery(Some("frozen".to_owned()), None).word(), "failed");
     }
 }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 
+use state_store::{RowsChecked, StoreError, check_all_rows, check_rows};
+
 use super::{
     artefacts,
     checks::{LOOKS, MOVED, look_again},
-    manager::Place,
+    manager::{ENDED, Place, Reach},
     result::ValidationResult,
 };
 use crate::{
@@ -19,42 +21,69 @@ use crate::{
     snapshot::AtomicSnapshotManager,
 };
 
+const NO_PLACE: &str = "nobody said where cycles keep their files";
+
 /// What was seen of one kind of artefact.
 #[derive(Debug, Default)]
 struct Seen {
     records: usize,
-    rows: u64,
+    rows: RowsChecked,
     files: usize,
-    /// What had nothing to be held against.
-    not_covered: Vec<String>,
+    /// What is there, or should be, and could not be held against anything.
+    unasked: Vec<String>,
     faults: Vec<String>,
 }
 
-/// Decodes every artefact there is.
-pub(super) fn check(snapshots: &AtomicSnapshotManager, place: Option<&Place>) -> ValidationResult {
+impl Seen {
+    fn judge(self) -> ValidationResult {
+        let Self { records, rows, files, unasked, faults } = self;
+        if !faults.is_empty() {
+            return ValidationResult::Failed { reasons: faults };
+        }
+        if (records, rows.rows(), files) == (0, 0, 0) && unasked.is_empty() {
+            return ValidationResult::skipped("nothing is persisted yet");
+        }
+        let cycles = match files {
+            0 if unasked.is_empty() => "no mark and no certificate is to be there".to_owned(),
+            files => format!("{files} files of cycles"),
+        };
+        let whole = format!("{records} records; {}; {cycles}", rows.told());
+        if unasked.is_empty() {
+            return ValidationResult::Passed { evidence: format!("as written: {whole}") };
+        }
+        ValidationResult::skipped(format!("not all of it could be asked: {}; as written: {whole}", unasked.join("; ")))
+    }
+}
+
+/// Decodes every artefact there is, and of those of which there are many as many as it reaches.
+pub(super) fn check(snapshots: &AtomicSnapshotManager, place: Option<&Place>, reach: &Reach) -> ValidationResult {
     let mut seen = Seen::default();
-    let looked = records(&*snapshots.parts().records, &mut seen).and_then(|()| {
-        let rows = state_store::check_rows(&*snapshots.parts().store.view()?)?;
-        (seen.rows, seen.faults) = (rows.rows, [std::mem::take(&mut seen.faults), rows.faults].concat());
-        Ok(())
-    });
+    let looked = records(&*snapshots.parts().records, &mut seen).and_then(|()| rows(snapshots, reach, &mut seen));
     if let Err(error) = looked {
         return ValidationResult::failed(format!("what is persisted cannot be read: {error}"));
     }
-    if let Some(place) = place {
-        match files(snapshots, place, &mut seen) {
-            Ok(()) => {}
-            Err(Moves) => return ValidationResult::skipped(MOVED),
+    match files(snapshots, place, &mut seen) {
+        Ok(()) => {}
+        Err(Moves) => seen.unasked.push(format!("the mark of the cycle: {MOVED}")),
+    }
+    seen.judge()
+}
+
+fn rows(snapshots: &AtomicSnapshotManager, reach: &Reach, seen: &mut Seen) -> Result<(), PruneError> {
+    let store = &*snapshots.parts().store;
+    let checked = match reach {
+        Reach::Newest => check_rows(&*store.view()?),
+        Reach::All(goes_on) => check_all_rows(store, &**goes_on),
+    };
+    match checked {
+        Ok(mut rows) => {
+            seen.faults.append(&mut rows.faults);
+            seen.rows = rows;
         }
+        Err(StoreError::Cancelled) => seen.unasked.push(format!("the rows of the store: {ENDED}")),
+        Err(error) => return Err(error.into()),
     }
-    let Seen { records, rows, files, not_covered, faults } = seen;
-    if (records, rows, files) == (0, 0, 0) && not_covered.is_empty() && faults.is_empty() {
-        return ValidationResult::skipped("nothing is persisted yet");
-    }
-    ValidationResult::unless(faults, || {
-        let whole = format!("{records} records, {rows} rows and {files} files are as written");
-        [vec![whole], not_covered].concat().join("; ")
-    })
+    Ok(())
 }
 
 fn records(records: &dyn Records, seen: &mut Seen) -> Result<(), PruneError> {
@@ -69,19 +98,27 @@ fn records(records: &dyn Records, seen: &mut Seen) -> Result<(), PruneError> {
 /// The cycle ended, or another one began, while its files were looked at.
 struct Moves;
 
-fn files(snapshots: &AtomicSnapshotManager, place: &Place, seen: &mut Seen) -> Result<(), Moves> {
+fn files(snapshots: &AtomicSnapshotManager, place: Option<&Place>, seen: &mut Seen) -> Result<(), Moves> {
     let records = &*snapshots.parts().records;
-    // Records that do not load were told above.
-    let (Ok(phase), Ok(last)) = (PhaseRecord::load(records), Outcome::load(records)) else { return Ok(()) };
-    if let Some(record) = phase.filter(|record| record.phase == PrunePhase::SweepExpired) {
-        seen.files += 1;
-        if let Err(error) = mark(&place.state_dir, &record) {
+    let (Ok(phase), Ok(last)) = (PhaseRecord::load(records), Outcome::load(records)) else {
+        // Records that do not decode were told above.
+        seen.unasked.push("marks and certificates, for the records that name them cannot be read".to_owned());
+        return Ok(());
+    };
+    if let Some(last) = last {
+        certificate(place, &last, seen);
+    }
+    let Some(record) = phase.filter(|record| record.phase == PrunePhase::SweepExpired) else { return Ok(()) };
+    let Some(place) = place else {
+        seen.unasked.push(format!("the mark of cycle {}, for {NO_PLACE}", record.cycle));
+        return Ok(());
+    };
+    match mark(&place.state_dir, &record) {
+        Ok(()) => seen.files += 1,
+        Err(error) => {
             still(records, &record)?;
             seen.faults.push(error.to_string());
         }
-    }
-    if let Some(last) = last {
-        certificate(&place.state_dir, &last, seen);
     }
     Ok(())
 }
@@ -104,17 +141,18 @@ fn mark(dir: &Path, record: &PhaseRecord) -> Result<(), PruneError> {
 }
 
 /// The certificate of the last cycle that finished, held against its digest and against the outcome.
-fn certificate(state_dir: &Path, last: &Outcome, seen: &mut Seen) {
+fn certificate(place: Option<&Place>, last: &Outcome, seen: &mut Seen) {
     let Ended::Finished { certificate, deleted, first_order, live_nodes, bytes_after, .. } = &last.ended else {
         return;
     };
+    let Some(place) = place else { return seen.unasked.push(format!("certificate {certificate}, for {NO_PLACE}")) };
     let Some(name) = Path::new(certificate).file_name() else {
         return seen.faults.push(format!("the last outcome names no certificate: `{certificate}`"));
     };
-    let path = state_dir.join(crate::certificate::FOLDER).join(name);
+    let path = place.state_dir.join(crate::certificate::FOLDER).join(name);
     let read = match files::read(&path) {
         Ok(None) => {
-            return seen.not_covered.push(format!(
+            return seen.unasked.push(format!(
                 "certificate {} is not there, as in a store that was copied or restored; the next cycle makes one",
                 path.display()
             ));
@@ -133,7 +171,7 @@ fn certificate(state_dir: &Path, last: &Outcome, seen: &mut Seen) {
             seen.faults.push(format!("certificate {} is not that of the last cycle's outcome", path.display()))
         }
         CertificateText::Covered => seen.files += 1,
-        CertificateText::NotCovered => seen.not_covered.push(format!(
+        CertificateText::NotCovered => seen.unasked.push(format!(
             "certificate {} is not covered: format {} had no digest, and only what the outcome has too was compared",
             path.display(),
             told.format

@@ -6,6 +6,7 @@ use state_store::{FileCall, ask};
 
 use super::{
     checks::{LOOKS, look_again},
+    manager::{ENDED, Reach},
     result::ValidationResult,
 };
 use crate::{
@@ -14,24 +15,29 @@ use crate::{
     files,
 };
 
-/// A larger journal is not read.
+/// A larger journal is not read, unless all of it was asked for.
 const LONGEST: u64 = 64 << 20;
 
 /// Reads the journal in a folder; `None` means that nobody said where it is.
-pub(super) fn check(dir: Option<&Path>) -> ValidationResult {
+pub(super) fn check(dir: Option<&Path>, reach: &Reach) -> ValidationResult {
     let Some(dir) = dir else { return ValidationResult::skipped("nobody said where the journal of events is") };
     let path = journal_file(dir);
     match ask(FileCall::Open, &path).and_then(|()| fs::metadata(&path)) {
-        Ok(file) if file.len() > LONGEST => {
-            let (bytes, most) = (iec(file.len()), iec(LONGEST));
-            ValidationResult::skipped(format!("it has {bytes}, a check reads {most}: `journal verify` reads all of it"))
-        }
-        Ok(_) => look(dir),
+        Ok(file) => match reach {
+            Reach::Newest if file.len() > LONGEST => too_long(file.len()),
+            Reach::All(goes_on) if !goes_on() => ValidationResult::skipped(ENDED),
+            Reach::Newest | Reach::All(_) => look(dir),
+        },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             ValidationResult::skipped(format!("there is no journal of events at {}", path.display()))
         }
         Err(error) => ValidationResult::failed(files::failed(&path)(error).to_string()),
     }
+}
+
+fn too_long(bytes: u64) -> ValidationResult {
+    let (bytes, most) = (iec(bytes), iec(LONGEST));
+    ValidationResult::skipped(format!("it has {bytes}, a check reads {most}: `journal verify` or a deep one reads it"))
 }
 
 /// A record that is being written is torn for a moment; what stays torn is none.
@@ -81,15 +87,15 @@ mod tests {
     #[test]
     fn every_single_flipped_bit_of_the_journal_of_events_is_found() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(check(None).word(), "skipped");
-        assert_eq!(check(Some(dir.path())).word(), "skipped");
+        assert_eq!(check(None, &Reach::Newest).word(), "skipped");
+        assert_eq!(check(Some(dir.path()), &Reach::Newest).word(), "skipped");
         let journal = EventJournal::open(dir.path(), EventsConfig::default(), Arc::new(SystemClock::new())).unwrap();
         journal.emit(Event::PhaseEntered { cycle: 1, phase: PrunePhase::BuildReach });
         journal.emit(Event::DeletesUnfrozen);
         assert_eq!(journal.stop(Duration::from_secs(60)), Stopping::Whole);
         drop(journal);
         assert_eq!(
-            check(Some(dir.path())),
+            check(Some(dir.path()), &Reach::Newest),
             ValidationResult::Passed { evidence: "4 events are as written".to_owned() }
         );
         let path = journal_file(dir.path());
@@ -105,7 +111,22 @@ mod tests {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&path, &flipped).unwrap();
-            assert_eq!(check(Some(dir.path())).word(), "failed", "bit {bit}, as it is asked");
+            assert_eq!(check(Some(dir.path()), &Reach::Newest).word(), "failed", "bit {bit}, as it is asked");
         }
+    }
+
+    #[test]
+    fn a_long_journal_of_events_is_read_when_all_of_it_was_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = fs::File::create(journal_file(dir.path())).unwrap();
+        file.set_len(LONGEST + 1).unwrap(); // no journal: whoever reads it finds that
+        let all = |goes_on: bool| Reach::All(Arc::new(move || goes_on));
+        let reason = |reach: &Reach| match check(Some(dir.path()), reach) {
+            ValidationResult::Skipped { reason } => reason,
+            other @ (ValidationResult::Passed { .. } | ValidationResult::Failed { .. }) => panic!("{other:?}"),
+        };
+        assert!(reason(&Reach::Newest).contains("a check reads"), "{}", reason(&Reach::Newest));
+        assert_eq!(reason(&all(false)), ENDED);
+        assert_eq!(check(Some(dir.path()), &all(true)).word(), "failed");
     }
 }

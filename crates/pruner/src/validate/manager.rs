@@ -1,6 +1,6 @@
 //! Which checks run, in which order, on what.
 
-use std::{num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     checks, integrity, journal,
@@ -36,6 +36,28 @@ pub(super) struct Place {
     pub(super) reserve_kept: u64,
 }
 
+/// Why a check that was told to end is skipped.
+pub(super) const ENDED: &str = "it was told to end before all of it was read";
+
+/// How much is read of what there is many of.
+#[derive(Clone, Default)]
+pub(super) enum Reach {
+    /// What costs the same however large a store is.
+    #[default]
+    Newest,
+    /// All of it, as long as somebody wants it.
+    All(Arc<dyn Fn() -> bool + Send + Sync>),
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Newest => "Newest",
+            Self::All(_) => "All",
+        })
+    }
+}
+
 /// Checks the snapshots of a store, and what is built on them.
 #[derive(Debug)]
 pub struct SnapshotValidator {
@@ -44,6 +66,7 @@ pub struct SnapshotValidator {
     targets: ValidationTargets,
     place: Option<Place>,
     events: Option<PathBuf>,
+    reach: Reach,
 }
 
 impl SnapshotValidator {
@@ -58,6 +81,7 @@ impl SnapshotValidator {
             targets: ValidationTargets::default(),
             place: None,
             events: None,
+            reach: Reach::Newest,
         }
     }
 
@@ -66,7 +90,7 @@ impl SnapshotValidator {
         Self { targets, ..self }
     }
 
-    /// The same, knowing where cycles keep marks and certificates; without that, these are not looked at.
+    /// The same, knowing where cycles keep marks and certificates; without that, `integrity` is skipped where there are any.
     pub fn with_cycles(self, config: &CycleConfig) -> Self {
         let place = Place { state_dir: config.state_dir.clone(), range_bytes: config.range_bytes, reserve_kept: 0 };
         Self { place: Some(place), ..self }
@@ -81,6 +105,12 @@ impl SnapshotValidator {
     /// The same, knowing the folder of the journal of events; without that, it is not looked at.
     pub fn with_events(self, dir: PathBuf) -> Self {
         Self { events: Some(dir), ..self }
+    }
+
+    /// The same, reading every row of the commit journal, root of an order, kept order, mark of a shared node and event, which
+    /// takes as long as there are many: no lock is held meanwhile, and what is read when `goes_on` says no is the last.
+    pub fn deep(self, goes_on: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { reach: Reach::All(Arc::new(goes_on)), ..self }
     }
 
     /// Runs every check. A poll of it reads the disk and may wait for a commit: poll it where that is allowed.
@@ -100,9 +130,9 @@ impl SnapshotValidator {
             Check::Reload => checks::reload(snapshots),
             Check::Locking => checks::locking(snapshots),
             Check::Phases => checks::phases(snapshots),
-            Check::Recovery => checks::recovery(self.recovery.as_deref()),
-            Check::Integrity => integrity::check(snapshots, self.place.as_ref()),
-            Check::Events => journal::check(self.events.as_deref()),
+            Check::Recovery => checks::recovery(snapshots, self.recovery.as_deref()),
+            Check::Integrity => integrity::check(snapshots, self.place.as_ref(), &self.reach),
+            Check::Events => journal::check(self.events.as_deref(), &self.reach),
             Check::Concurrency => timing::concurrency(snapshots),
             Check::Performance => timing::performance(snapshots, &self.targets),
             Check::Resources => timing::resources(snapshots, self.place.as_ref()),

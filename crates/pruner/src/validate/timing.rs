@@ -57,7 +57,17 @@ struct Crowd {
     taken: AtomicU64,
     turned_away: AtomicU64,
     by_phases: AtomicU64,
-    faults: parking_lot::Mutex<Vec<String>>,
+    captured: parking_lot::Mutex<Captured>,
+}
+
+/// What came of the capture meanwhile.
+#[derive(Debug, Clone, Default)]
+enum Captured {
+    /// There is nothing to capture.
+    #[default]
+    NoState,
+    /// Something, with what is wrong with it.
+    Something(Vec<String>),
 }
 
 impl Crowd {
@@ -85,12 +95,12 @@ impl Crowd {
     }
 
     fn capture(&self, snapshots: &AtomicSnapshotManager) {
-        let faults = match snapshots.rehearse() {
-            Ok(captured) => faults_of(&captured),
-            Err(PruneError::NoHead) => Vec::new(),
-            Err(error) => vec![format!("no snapshot can be taken meanwhile: {error}")],
+        let captured = match snapshots.rehearse() {
+            Ok(captured) => Captured::Something(faults_of(&captured)),
+            Err(PruneError::NoHead) => Captured::NoState,
+            Err(error) => Captured::Something(vec![format!("no snapshot can be taken meanwhile: {error}")]),
         };
-        self.faults.lock().extend(faults);
+        *self.captured.lock() = captured;
     }
 
     fn seen(self) -> Seen {
@@ -99,7 +109,7 @@ impl Crowd {
             taken: self.taken.into_inner(),
             turned_away: self.turned_away.into_inner(),
             by_phases: self.by_phases.into_inner(),
-            faults: self.faults.into_inner(),
+            captured: self.captured.into_inner(),
         }
     }
 }
@@ -111,12 +121,16 @@ struct Seen {
     taken: u64,
     turned_away: u64,
     by_phases: u64,
-    faults: Vec<String>,
+    captured: Captured,
 }
 
 impl Seen {
     fn judge(self) -> ValidationResult {
-        let Self { most, taken, turned_away, by_phases, faults: mut wrong } = self;
+        let Self { most, taken, turned_away, by_phases, captured } = self;
+        let (mut wrong, nothing) = match captured {
+            Captured::Something(faults) => (faults, None),
+            Captured::NoState => (Vec::new(), Some(NO_STATE)),
+        };
         // A phase that takes the lock over leaves its probe inside for a moment, with a dead permit.
         if most > 1 && by_phases == 0 {
             wrong.push(format!("{most} had the lock at once"));
@@ -130,7 +144,11 @@ impl Seen {
         if taken == 0 {
             wrong.push("nobody got a lock that nobody had".to_owned());
         }
-        ValidationResult::unless(wrong, || format!("{taken} had the lock one by one, {turned_away} were turned away"))
+        let locked = format!("{taken} had the lock one by one, {turned_away} were turned away");
+        match nothing {
+            Some(why) if wrong.is_empty() => ValidationResult::skipped(format!("nobody captured, for {why}; {locked}")),
+            Some(_) | None => ValidationResult::unless(wrong, || locked),
+        }
     }
 }
 
@@ -182,13 +200,16 @@ fn best(clock: &dyn Clock, work: &mut dyn FnMut() -> Result<(), PruneError>) -> 
 }
 
 fn judge_times(rows: &[(&str, Option<Duration>, Duration)]) -> ValidationResult {
-    let (mut told, mut wrong) = (Vec::new(), Vec::new());
+    let (mut told, mut untimed, mut wrong) = (Vec::new(), Vec::new(), Vec::new());
     for (what, took, most) in rows {
         match took {
             Some(took) if took > most => wrong.push(format!("{what} took {took:?} at best, {most:?} are allowed")),
             Some(took) => told.push(format!("{what} {took:?} of {most:?}")),
-            None => told.push(format!("{what} was held and not timed")),
+            None => untimed.push(format!("{what} was held and not timed")),
         }
+    }
+    if wrong.is_empty() && !untimed.is_empty() {
+        return ValidationResult::skipped(format!("{}; {}", untimed.join(", "), told.join(", ")));
     }
     ValidationResult::unless(wrong, || told.join(", "))
 }
@@ -200,18 +221,33 @@ pub(super) fn resources(snapshots: &AtomicSnapshotManager, place: Option<&Place>
         let kept = sweep::reserve_kept(store).max(place.reserve_kept); // a store open for writing knows its own
         sweep::room(store.backend(), kept, place.range_bytes.get())
     });
-    let room = room.transpose();
-    match room {
-        Ok(room) => Held { room: room.flatten(), view: snapshots.view_age(), full: snapshots.is_barrier_full() }
-            .judge(snapshots.longest_age()),
+    let space = match room.transpose() {
+        Ok(None) => Ok(Space::NotSaid),
+        Ok(Some(room)) => Ok(room.map_or(Space::NoDevice, Space::Known)),
+        Err(error) => Err(error),
+    };
+    match space {
+        Ok(space) => {
+            Held { space, view: snapshots.view_age(), full: snapshots.is_barrier_full() }.judge(snapshots.longest_age())
+        }
         Err(error) => ValidationResult::failed(format!("the files of the store cannot be listed: {error}")),
     }
+}
+
+/// What is known of the room for the next cycle.
+#[derive(Debug, Clone, Copy)]
+enum Space {
+    Known(Room),
+    /// The engine tells of no device.
+    NoDevice,
+    /// Nobody said how cycles sweep.
+    NotSaid,
 }
 
 /// What is there, and what is held.
 #[derive(Debug, Clone, Copy)]
 struct Held {
-    room: Option<Room>,
+    space: Space,
     /// How long the view of the current snapshot is held without progress.
     view: Option<Duration>,
     /// Whether its barrier remembers no more.
@@ -221,23 +257,30 @@ struct Held {
 impl Held {
     fn judge(self, longest: Duration) -> ValidationResult {
         let mut wrong = Vec::new();
-        if let Some(Room { free, need }) = self.room.filter(|room| room.free < room.need) {
-            wrong.push(format!("the next cycle needs {} and {} are free", iec(need), iec(free)));
-        }
+        let room = match self.space {
+            Space::Known(Room { free, need }) => {
+                if free < need {
+                    wrong.push(format!("the next cycle needs {} and {} are free", iec(need), iec(free)));
+                }
+                Ok(format!("{} are needed, {} are free", iec(need), iec(free)))
+            }
+            Space::NoDevice => Err("the engine tells of no device, so its room is not known"),
+            Space::NotSaid => Err("nobody said how cycles sweep, so what they need is not known"),
+        };
         if let Some(age) = self.view.filter(|age| *age > longest) {
             wrong.push(format!("a view that nobody works on is held for {age:?} and keeps bytes on disk"));
         }
         if self.full {
             wrong.push("the barrier of the cycle under way is full, so it can only be abandoned".to_owned());
         }
-        if wrong.is_empty() && self.room.is_none() && self.view.is_none() {
-            return ValidationResult::skipped("the engine tells of no device, and no view is held");
+        let view = self.view.map_or("no view is held".to_owned(), |age| format!("a view is held for {age:?}"));
+        match room {
+            Err(unknown) if wrong.is_empty() => {
+                ValidationResult::skipped(format!("{unknown}; no barrier is full, {view}"))
+            }
+            Err(_) => ValidationResult::Failed { reasons: wrong },
+            Ok(room) => ValidationResult::unless(wrong, || format!("{room}, no barrier is full, {view}")),
         }
-        ValidationResult::unless(wrong, || {
-            let room = self.room.map(|room| format!("{} are needed, {} are free", iec(room.need), iec(room.free)));
-            let view = self.view.map(|age| format!("a view is held for {age:?}"));
-            [room, view].into_iter().flatten().collect::<Vec<_>>().join(", ")
-        })
     }
 }
 
@@ -257,9 +300,13 @@ mod tests {
             (2, 3, all - 4, 1, "skipped"), // a phase took it over: the counts mean nothing
         ];
         for (most, taken, turned_away, by_phases, expected) in rows {
-            let seen = Seen { most, taken, turned_away, by_phases, faults: Vec::new() };
+            let captured = Captured::Something(Vec::new());
+            let seen = Seen { most, taken, turned_away, by_phases, captured };
             assert_eq!(seen.clone().judge().word(), expected, "{seen:?}");
-            let broken = Seen { faults: vec!["no snapshot".to_owned()], ..seen };
+            let without_state = Seen { captured: Captured::NoState, ..seen.clone() };
+            let unasked = if expected == "failed" { "failed" } else { "skipped" };
+            assert_eq!(without_state.judge().word(), unasked, "nothing was captured: {seen:?}");
+            let broken = Seen { captured: Captured::Something(vec!["no snapshot".to_owned()]), ..seen };
             assert_eq!(broken.judge().word(), "failed");
         }
     }
@@ -267,24 +314,33 @@ mod tests {
     #[test]
     fn only_what_took_longer_than_it_may_at_best_is_found() {
         let second = Duration::from_secs(1);
-        assert_eq!(judge_times(&[("it", Some(second), second), ("that", None, second)]).word(), "passed");
-        assert_eq!(judge_times(&[("it", Some(second + Duration::from_nanos(1)), second)]).word(), "failed");
+        let (in_time, late) = (("it", Some(second), second), ("it", Some(second + Duration::from_nanos(1)), second));
+        let untimed = ("that", None, second);
+        assert_eq!(judge_times(&[in_time]).word(), "passed");
+        assert_eq!(judge_times(&[late]).word(), "failed");
+        assert_eq!(judge_times(&[late, untimed]).word(), "failed");
+        let reason = "that was held and not timed; it 1s of 1s".to_owned();
+        assert_eq!(judge_times(&[in_time, untimed]), ValidationResult::Skipped { reason });
     }
 
     #[test]
     fn a_full_disk_a_full_barrier_and_a_forgotten_view_are_found() {
         let hour = Duration::from_secs(3600);
-        let room = |free| Some(Room { free, need: 100 });
+        let room = |free| Space::Known(Room { free, need: 100 });
         let rows = [
-            (None, None, false, "skipped"),
+            (Space::NoDevice, None, false, "skipped"),
+            (Space::NotSaid, None, false, "skipped"),
             (room(100), None, false, "passed"),
-            (None, Some(hour), false, "passed"),
+            (room(100), Some(hour), false, "passed"),
+            (Space::NoDevice, Some(hour), false, "skipped"), // a view that is held says nothing of the room
+            (Space::NotSaid, Some(hour), false, "skipped"),
             (room(99), None, false, "failed"),
             (room(100), Some(hour + hour), false, "failed"),
-            (None, None, true, "failed"),
+            (Space::NoDevice, Some(hour + hour), false, "failed"),
+            (Space::NoDevice, None, true, "failed"),
         ];
-        for (room, view, full, expected) in rows {
-            let held = Held { room, view, full };
+        for (space, view, full, expected) in rows {
+            let held = Held { space, view, full };
             assert_eq!(held.judge(hour).word(), expected, "{held:?}");
         }
     }

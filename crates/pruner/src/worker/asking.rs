@@ -9,7 +9,7 @@ use crate::{
     certificate::Trigger,
     error::PruneError,
     events::{Event, Joined},
-    outcome::Freeze,
+    records::RecordKey,
     trigger::KEPT_REQUESTS,
 };
 
@@ -32,6 +32,8 @@ impl Pruner {
             (Command::Unfreeze, Some(_)) => Reply::Refused { why: "a cycle is running".to_owned() },
             (Command::Unfreeze, None) => self.unfreeze(),
             (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
+            (Command::Pause, Some(control)) if control.is_paused() => Reply::Unchanged,
+            (Command::Resume, Some(control)) if !control.is_paused() => Reply::Unchanged,
             (Command::Pause, Some(control)) => {
                 control.pause();
                 Reply::Accepted
@@ -94,7 +96,11 @@ impl Pruner {
         let joined = match reply {
             Reply::AlreadyRunning => is_new.then_some(Joined::Request), // who asks again and again is told once
             Reply::FollowUp => Some(Joined::Cycle),
-            Reply::Accepted | Reply::AlreadyServed { .. } | Reply::NotRunning | Reply::Refused { .. } => None,
+            Reply::Accepted
+            | Reply::AlreadyServed { .. }
+            | Reply::Unchanged
+            | Reply::NotRunning
+            | Reply::Refused { .. } => None,
         };
         if let Some(joined) = joined {
             self.inner.parts.events.emit(Event::TriggerCoalesced { joined });
@@ -110,7 +116,12 @@ impl Pruner {
     }
 
     fn unfreeze(&self) -> Reply {
-        match Freeze::lift(&*self.inner.parts.records) {
+        let (held, records) = (self.inner.shared.lock().freeze.clone(), &*self.inner.parts.records);
+        let lifted = match held {
+            Some(freeze) => freeze.lift(records), // also one that could not be saved
+            None => records.remove(RecordKey::Freeze),
+        };
+        match lifted {
             Ok(()) => {
                 self.inner.shared.lock().freeze = None;
                 tracing::warn!("deletes were unfrozen by an operator");

@@ -13,7 +13,7 @@ use crate::{
     clock::millis,
     cycle::Finished,
     error::PruneError,
-    events::Event,
+    events::{Event, RunEnd},
     metrics,
     outcome::{Freeze, Outcome},
     trigger::{Beginning, Ending, Ledger, Run},
@@ -75,7 +75,12 @@ impl Inner {
         self.recovery.cycle_failed(error);
         let outcome = self.early(error);
         // The freeze holds in memory even if its record could not be saved.
-        let freeze = Freeze::by(error, outcome.cycle, outcome.at);
+        let freeze = match outcome.cycle {
+            Some(cycle) => Freeze::by(error, Some(cycle), outcome.at), // the cycle has saved and told it
+            None => self.freeze_by(error).inspect(|freeze| {
+                self.parts.events.emit(Event::DeletesFrozen { cycle: None, why: freeze.why.clone() });
+            }),
+        };
         Ended { outcome, change: Change { failed: 1, freeze, ..Change::default() } }
     }
 
@@ -100,7 +105,7 @@ impl Inner {
     pub(super) fn close(&self, began: Duration, ended: Ended) {
         let Ended { outcome, change } = ended;
         let duration = self.parts.clock.monotonic().saturating_sub(began);
-        let ledger = {
+        let (run, ledger) = {
             let mut shared = self.shared.lock();
             self.record_if_unknown(&mut shared, began);
             let ending = Ending {
@@ -109,11 +114,12 @@ impl Inner {
                 duration_ms: millis(duration),
                 outcome: outcome.clone(),
             };
-            shared.coordinator.end(ending).inspect(|run| tell(run));
+            let run = shared.coordinator.end(ending).cloned();
             shared.last = Some(outcome.clone());
-            shared.coordinator.ledger().clone()
+            (run, shared.coordinator.ledger().clone())
         };
         self.keep(&ledger);
+        run.inspect(|run| self.tell_run(run));
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
             self.recovery.unsaved(&error);
@@ -137,13 +143,14 @@ impl Inner {
 
     /// The run that an earlier process left open did not go on.
     pub(super) fn interrupted(&self) {
-        let ledger = {
+        let interrupted = {
             let mut shared = self.shared.lock();
-            let interrupted = shared.coordinator.interrupt().inspect(|run| tell(run)).is_some();
-            interrupted.then(|| shared.coordinator.ledger().clone())
+            let run = shared.coordinator.interrupt().cloned();
+            run.map(|run| (run, shared.coordinator.ledger().clone()))
         };
-        if let Some(ledger) = ledger {
+        if let Some((run, ledger)) = interrupted {
             self.keep(&ledger);
+            self.tell_run(&run);
         }
         self.shared.lock().rest();
     }
@@ -156,11 +163,12 @@ impl Inner {
             self.recovery.unsaved(&error);
         }
     }
-}
 
-fn tell(run: &Run) {
-    metrics::run_ended(run);
-    let Run { number, trigger, duration_ms, counted, outcome, .. } = run;
-    let (trigger, ended) = (trigger.label(), outcome.as_ref().map_or("interrupted", |outcome| outcome.ended.label()));
-    tracing::info!(run = number, trigger, ended, duration_ms, counted, "pruning run ended");
+    fn tell_run(&self, run: &Run) {
+        metrics::run_ended(run);
+        let end = RunEnd::from(run);
+        let RunEnd { run, trigger, duration_ms, counted, outcome, .. } = &end;
+        tracing::info!(run, trigger = trigger.label(), ended = outcome, duration_ms, counted, "pruning run ended");
+        self.parts.events.emit(Event::RunEnded(end));
+    }
 }

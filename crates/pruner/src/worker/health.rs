@@ -25,6 +25,7 @@ impl Pruner {
     pub fn facts(&self) -> Facts {
         let inner = &*self.inner;
         let (background_errors, room) = (inner.background_errors(), inner.room());
+        let engine_damage = inner.parts.store.backend().damage();
         let clock = &inner.parts.clock;
         let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
@@ -42,6 +43,7 @@ impl Pruner {
             lag: (!filling && known).then(|| (inner.behind(&shared), inner.due_after())),
             uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
+            engine_damage,
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(now).map(|status| status.while_uncounted(uncounted)),
             too_much: shared.steady.is_too_much(now),

@@ -19,6 +19,8 @@ use crate::{
     control::{Control, Left},
     cycle,
     error::PruneError,
+    events::Event,
+    outcome::Freeze,
     phase::PhaseEvent,
 };
 
@@ -89,6 +91,14 @@ impl Shared {
         self.left.how = None;
         Ok((how, self.hold(Trigger::Resumed)))
     }
+
+    /// Freezes deletes, also where that could not be saved (I11). Gives what is to be told: nothing where they were frozen.
+    pub(super) fn impose(&mut self, freeze: Option<Freeze>) -> Option<Event> {
+        let freeze = freeze?;
+        let why = freeze.why.clone();
+        let is_news = self.freeze.replace(freeze).is_none();
+        is_news.then_some(Event::DeletesFrozen { cycle: None, why })
+    }
 }
 
 impl Inner {
@@ -112,37 +122,51 @@ impl Inner {
     /// The record of a cycle that ended goes; what it came to is saved already.
     fn clean_up(self: &Arc<Self>, event: PhaseEvent, control: Arc<Control>) {
         let env = self.env(control);
-        if let Err(error) = cycle::end(&env, &self.order(Trigger::Resumed), event) {
-            self.leave(TakeUp::End(event), &error);
-        }
+        let frozen = match cycle::end(&env, &self.order(Trigger::Resumed), event) {
+            Ok(()) => None,
+            Err(error) => self.leave(TakeUp::End(event), &error),
+        };
         self.shared.lock().rest();
         self.rested.notify_all();
+        self.tell(frozen); // AFTER the rest: a full journal waits for the disk
     }
 
     /// A cycle tells what it left.
     pub(super) fn left(&self, left: &Left) {
         match left {
             Left::Frozen => self.shared.lock().left.how = Some(TakeUp::GoOn),
-            Left::Unended { event, error } => self.leave(TakeUp::End(*event), error),
+            Left::Unended { event, error } => {
+                self.leave(TakeUp::End(*event), error); // whoever ended it tells of a freeze
+            }
         }
     }
 
     /// A look at what an earlier process left failed, and may succeed later: that is no cycle that failed.
     pub(super) fn look_failed(&self, error: &PruneError) {
         tracing::warn!(%error, "what an earlier process left could not be looked at; it is tried again");
-        self.leave(TakeUp::GoOn, error);
+        let frozen = self.leave(TakeUp::GoOn, error);
         let holds = self.shared.lock().left.holds();
-        if holds { self.shared.lock().rest() } else { self.interrupted() }
+        if holds {
+            self.shared.lock().rest()
+        } else {
+            self.interrupted()
+        }
+        self.tell(frozen);
     }
 
-    fn leave(&self, how: TakeUp, error: &PruneError) {
+    fn tell(&self, event: Option<Event>) {
+        event.into_iter().for_each(|event| self.parts.events.emit(event));
+    }
+
+    /// It is tried again later. Gives what is to be told of a freeze.
+    fn leave(&self, how: TakeUp, error: &PruneError) -> Option<Event> {
         let now = self.parts.clock.monotonic();
         let freeze = self.freeze_by(error);
-        let (failures, wait) = {
+        let (frozen, (failures, wait)) = {
             let mut shared = self.shared.lock();
-            shared.freeze = freeze.or(shared.freeze.take()); // I11: it holds also where it could not be saved
-            shared.left.again(how, now)
+            (shared.impose(freeze), shared.left.again(how, now))
         };
         self.recovery.outside_failed(failures, error, wait);
+        frozen
     }
 }

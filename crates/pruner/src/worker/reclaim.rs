@@ -149,18 +149,21 @@ impl Inner {
         let panicked = stepped.is_err().then(|| "giving space back panicked; see the log".to_owned());
         let step = stepped.unwrap_or_else(|_| Err(PruneError::Invariant("giving space back panicked".to_owned())));
         let now = self.parts.clock.monotonic();
+        if panicked.is_some() {
+            tracing::error!("giving space back panicked; the node serves, pruning has ended");
+        }
         let freeze = self.judge(&step);
-        let over = {
+        let news = {
             let mut shared = self.shared.lock();
             shared.steady.control = None;
-            shared.freeze = freeze.or(shared.freeze.take());
-            shared.poisoned = panicked.or(shared.poisoned.take()); // P14
-            shared.reclaim.ended(step, (began, now), self.config.cycle.io_limit.map(|limit| limit.get()))
+            let frozen = shared.impose(freeze);
+            shared.poisoned = panicked.clone().or(shared.poisoned.take()); // P14
+            let io_limit = self.config.cycle.io_limit.map(|limit| limit.get());
+            let over = shared.reclaim.ended(step, (began, now), io_limit);
+            [panicked.map(|why| Event::WorkerPanicked { why }), frozen, over]
         };
         self.rested.notify_all();
-        if let Some(event) = over {
-            self.parts.events.emit(event);
-        }
+        news.into_iter().flatten().for_each(|event| self.parts.events.emit(event));
     }
 
     /// Tells recovery how a step ended, and freezes deletes where it met damage (I11).

@@ -67,6 +67,8 @@ pub enum Reply {
         /// The number of that run.
         run: u64,
     },
+    /// It is so already: the cycle was told to hold before, or does not hold.
+    Unchanged,
     /// There is no cycle to pause, resume or cancel.
     NotRunning,
     /// It cannot be done.

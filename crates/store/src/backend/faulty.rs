@@ -366,6 +366,10 @@ impl Backend for FaultyBackend {
         self.inner.background_errors()
     }
 
+    fn damage(&self) -> Option<String> {
+        self.inner.damage()
+    }
+
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
         self.inner.sweep_slot()
     }

@@ -309,6 +309,12 @@ pub trait Backend: Send + Sync {
         Ok(0)
     }
 
+    /// Damage that a flush or compaction met by itself since the store was opened. The engine takes no write from then on
+    /// until it is opened again.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Copies the store of one instant into the folder `into`, which must not exist while the folder above it does; writes
     /// go on meanwhile. What was not written yet when the call began may be in the copy or not. The copy is not synced.
     ///

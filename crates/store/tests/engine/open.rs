@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
 };
@@ -231,17 +232,41 @@ fn a_second_process_is_refused_by_name() {
     assert!(WRITERS[0](&path).is_ok());
 }
 
+fn largest_table(rig: &Rig) -> PathBuf {
+    let files = std::fs::read_dir(rig.path()).unwrap().map(|entry| entry.unwrap().path());
+    let tables = files.filter(|path| path.extension().is_some_and(|extension| extension == "sst"));
+    tables.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap()
+}
+
+/// The engine takes no write any more, and where nobody writes nobody would know.
+#[test]
+fn damage_that_a_compaction_meets_is_told_until_the_store_is_opened_again() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 400, 200));
+    rig.backend.flush().unwrap();
+    assert_eq!(rig.backend.damage(), None);
+    let table = largest_table(&rig);
+    let file = std::fs::File::options().read(true).write(true).open(&table).unwrap();
+    let (at, mut byte) = (file.metadata().unwrap().len() / 3, [0]);
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 0x40], at).unwrap();
+    let error = rig.backend.rewrite_files(&KeyRange::ALL).unwrap_err();
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    let told = rig.backend.damage().unwrap();
+    assert!(told.contains(table.file_name().unwrap().to_str().unwrap()), "{told}");
+    let refused = commit(&rig.store, nodes(400, 1, 200)).unwrap_err();
+    assert!(matches!(refused, StoreError::Corrupt(_)), "{refused:?}");
+    let rig = rig.reopen();
+    assert_eq!(rig.backend.damage(), None);
+    rig.commit(nodes(400, 1, 200));
+}
+
 #[test]
 fn a_damaged_table_file_is_an_error_of_its_own_kind() {
     let rig = Rig::new();
     rig.commit(nodes(0, 400, 200));
     rig.backend.flush().unwrap();
-    let table = std::fs::read_dir(rig.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
-        .max_by_key(|path| std::fs::metadata(path).unwrap().len())
-        .unwrap();
+    let table = largest_table(&rig);
     let name = table.file_name().unwrap().to_owned();
     let whole = std::fs::read(&table).unwrap();
     let mut flipped = whole.clone();

@@ -10,11 +10,13 @@ use crate::{
     error::{Holder, StoreError},
 };
 
-const FAILURES: [&str; 2] = ["IO error: ", "Corruption: "];
+const DAMAGE: &str = "Corruption: ";
+const FAILURES: [&str; 2] = ["IO error: ", DAMAGE];
 const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
 const REFUSED: [&str; 2] = ["Permission denied", "Operation not permitted"];
+const READ_ONLY_DEVICE: &str = "Read-only file system";
 const TABLE_SUFFIXES: [&str; 3] = [".sst", ".blob", "MANIFEST"];
 
 /// The type of an engine's error. `what` says in words what was being done.
@@ -32,6 +34,11 @@ pub(super) fn is_no_room(text: &str) -> bool {
     NO_ROOM.iter().any(|word| text.contains(word))
 }
 
+/// Whether a status tells of damage.
+pub(super) fn is_damage(text: &str) -> bool {
+    text.starts_with(DAMAGE)
+}
+
 /// The status that a line of the engine's log ends with, if it tells of a failure.
 pub(super) fn status_in(line: &str) -> Option<&str> {
     let start = FAILURES.iter().filter_map(|code| line.find(code)).min()?;
@@ -46,10 +53,8 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
     match code {
         "IO error" if is_no_room(text) => StoreError::DiskFull { what },
         "IO error" if has(&LOCKED) => locked(path),
-        "IO error" if has(&REFUSED) => StoreError::Permission {
-            path: path.to_owned(),
-            source: io::Error::new(io::ErrorKind::PermissionDenied, text.to_owned()),
-        },
+        "IO error" if has(&REFUSED) => refused(path, io::ErrorKind::PermissionDenied, text),
+        "IO error" if text.contains(READ_ONLY_DEVICE) => refused(path, io::ErrorKind::ReadOnlyFilesystem, text),
         // A file that the engine's own list names and the folder lacks is damage, not a passing failure.
         "IO error" if text.contains("No such file") && has(&TABLE_SUFFIXES) => {
             StoreError::Corrupt(damage::described(path, text))
@@ -64,6 +69,10 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
         "Result incomplete" if text.contains("paused") => StoreError::Cancelled,
         _ => StoreError::Io { what, source: io::Error::other(text.to_owned()) },
     }
+}
+
+fn refused(path: &Path, kind: io::ErrorKind, text: &str) -> StoreError {
+    StoreError::Permission { path: path.to_owned(), source: io::Error::new(kind, text.to_owned()) }
 }
 
 fn locked(path: &Path) -> StoreError {

@@ -95,8 +95,17 @@ pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> 
     let listed = db.live_files().map_err(|e| super::classify(path, "listing the files", &e))?;
     for file in listed {
         let table = path.join(file.name.trim_start_matches('/'));
-        let failed = |e| super::classify::classify_io(&table, "looking for a table that the list of files names", e);
-        let length = fs::metadata(&table).map_err(failed)?.len();
+        let length = match fs::metadata(&table) {
+            Ok(there) => there.len(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let table = table.display();
+                return Err(StoreError::Corrupt(format!("{table} is not there, and the list of files names it")));
+            }
+            Err(error) => {
+                let what = "looking for a table that the list of files names";
+                return Err(super::classify::classify_io(&table, what, error));
+            }
+        };
         if length != file.size as u64 {
             let (table, listed) = (table.display(), file.size);
             return Err(StoreError::Corrupt(format!(

@@ -1,7 +1,7 @@
 //! The engine's log lines: passed on to tracing instead of a LOG file in the store's folder.
 //!
 //! A manual compaction through the C interface loses its status; the last one that the engine logged is kept here,
-//! and whether a flush or compaction ever failed for want of room.
+//! whether a flush or compaction ever failed for want of room, and the first damage that one met.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +31,7 @@ pub(super) enum Opening {
 struct Failures {
     last: Option<String>,
     ran_out_of_room: bool,
+    damage: Option<String>,
 }
 
 impl EngineLog {
@@ -56,6 +57,9 @@ impl EngineLog {
             let mut failures = self.failures.lock();
             failures.last = Some(status.to_owned());
             failures.ran_out_of_room |= classify::is_no_room(status);
+            if failures.damage.is_none() && classify::is_damage(status) {
+                failures.damage = Some(status.to_owned());
+            }
             self.failed.notify_all();
         }
     }
@@ -68,6 +72,16 @@ impl EngineLog {
     /// Whether any flush or compaction failed for want of room since the store was opened.
     pub(super) fn has_run_out_of_room(&self) -> bool {
         self.failures.lock().ran_out_of_room
+    }
+
+    /// The first damage that it told of since the store was opened, as the engine worded it.
+    pub(super) fn damage(&self) -> Option<String> {
+        self.failures.lock().damage.clone()
+    }
+
+    /// What opening met was got over, or there is no store.
+    pub(super) fn opened(&self) {
+        self.failures.lock().damage = None;
     }
 
     /// Waits for the next failure, at most this long.
@@ -93,6 +107,12 @@ mod tests {
             log.take_failure().as_deref(),
             Some("IO error: No space left on device: While appending to file: x.sst")
         );
-        assert_eq!(log.take_failure(), None);
+        assert_eq!((log.take_failure(), log.damage()), (None, None));
+        for file in ["y.sst", "z.sst"] {
+            log.line(LogLevel::Warn, &format!("Compaction error: Corruption: block checksum mismatch in {file}"));
+        }
+        assert_eq!(log.damage().as_deref(), Some("Corruption: block checksum mismatch in y.sst"), "the first");
+        log.opened();
+        assert_eq!(log.damage(), None);
     }
 }

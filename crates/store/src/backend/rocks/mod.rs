@@ -23,7 +23,7 @@ use std::{
     ffi::CStr,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -69,7 +69,8 @@ pub struct RocksBackend {
     log: Arc<EngineLog>,
     rewrites: Rewrites,
     config: RocksConfig,
-    poisoned: AtomicBool,
+    /// The write that left unknown what is on disk.
+    poisoned: OnceLock<String>,
     claimed: AtomicBool,
 }
 
@@ -81,6 +82,7 @@ impl std::fmt::Debug for RocksBackend {
 
 impl RocksBackend {
     fn assemble(opened: Opened, path: &Path, access: Access, config: &RocksConfig) -> Self {
+        opened.log.opened();
         Self {
             db: Arc::new(opened.db),
             families: opened.families.into_iter().collect(),
@@ -89,7 +91,7 @@ impl RocksBackend {
             log: opened.log,
             rewrites: Rewrites::default(),
             config: *config,
-            poisoned: AtomicBool::new(false),
+            poisoned: OnceLock::new(),
             claimed: AtomicBool::new(false),
         }
     }
@@ -230,6 +232,11 @@ impl Backend for RocksBackend {
             count.ok_or_else(|| StoreError::Invariant("the engine does not count its background errors".to_owned()))
         };
         self.families.iter().map(of).sum()
+    }
+
+    fn damage(&self) -> Option<String> {
+        let met_any = self.background_errors().is_ok_and(|errors| errors > 0);
+        self.log.damage().filter(|_| met_any).map(|text| damage::described(&self.path, &text))
     }
 
     fn copy_into(&self, into: &Path) -> Result<Copied, StoreError> {

@@ -4,7 +4,7 @@
 //! inside the write for room that may never come, with the commit gate held. So a write is first tried without
 //! waiting; one that would wait does so here, where it can see the device and end with [`StoreError::DiskFull`].
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use rocksdb::{WriteBatch, WriteOptions, properties};
 
@@ -27,8 +27,8 @@ impl RocksBackend {
         if !self.is_writable() {
             return Err(StoreError::ReadOnly);
         }
-        if self.poisoned.load(Ordering::Acquire) {
-            return Err(StoreError::Poisoned);
+        if let Some(why) = self.poisoned.get() {
+            return Err(StoreError::Poisoned { why: why.clone() });
         }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
@@ -92,7 +92,7 @@ impl RocksBackend {
     /// refusing by itself until it has flushed everything to new files.
     fn poison_on(&self, error: &StoreError, durability: Durability) {
         if durability == Durability::Synced && matches!(error, StoreError::Io { .. } | StoreError::Corrupt(_)) {
-            self.poisoned.store(true, Ordering::Release);
+            self.poisoned.get_or_init(|| error.to_string());
         }
     }
 }

@@ -1,0 +1,91 @@
+//! `prune-run`, `prune-pause` and the other commands to the pruner of a running node, and its answers.
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Args;
+use state_pruner::{Command, Reply};
+
+use super::{
+    OutputArgs,
+    render::{Failure, Output, told},
+    request::Request,
+    token::TokenArgs,
+    values::{address, request_id},
+};
+
+/// The node answers at once; one that does not within this time is not reached.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// `prune-run`.
+#[derive(Debug, Args)]
+pub(super) struct PruneRunArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    pub(super) url: String,
+    /// A name for this request: asked again under the same name, the node does not run again.
+    #[arg(long, value_name = "ID", value_parser = request_id)]
+    pub(super) id: Option<String>,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// `prune-pause`, `prune-resume`, `prune-cancel`, `prune-unfreeze`, `prune-disable` and `prune-enable`.
+#[derive(Debug, Args)]
+pub(super) struct PruneOrderArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    pub(super) url: String,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
+/// Asks for a cycle and prints what the node said.
+pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
+    let id = args.id.as_ref().map_or_else(String::new, |id| format!("?id={id}")); // of characters that stand for themselves
+    told(output, ask(&args.url, &args.token, Command::Run, &id), |reply| human(reply, Command::Run))
+}
+
+/// Gives the pruner of a node a command and prints what it said.
+pub(super) fn tell(args: &PruneOrderArgs, command: Command, output: Output) -> ExitCode {
+    told(output, ask(&args.url, &args.token, command, ""), |reply| human(reply, command))
+}
+
+fn ask(url: &str, token: &TokenArgs, command: Command, query: &str) -> Result<Reply, Failure> {
+    Request::post(format!("v1/prune/{}{query}", command.word()), token).ask_within(url, PATIENCE)
+}
+
+fn done(command: Command) -> &'static str {
+    match command {
+        Command::Run => "a cycle begins",
+        Command::Pause => "the cycle pauses at its next checkpoint",
+        Command::Resume => "the cycle goes on",
+        Command::Cancel => "the cycle ends at its next checkpoint; what it deleted is gone, the rest waits",
+        Command::Unfreeze => "deletes go on; what is found wrong again freezes them again",
+        Command::Disable => "pruning is switched off, also for later starts of the node",
+        Command::Enable => "pruning is switched on",
+    }
+}
+
+fn already(command: Command) -> &'static str {
+    match command {
+        Command::Pause => "the cycle was told to pause already; prune-resume lets it go on",
+        Command::Resume => "the cycle is not paused",
+        Command::Run | Command::Cancel | Command::Unfreeze | Command::Disable | Command::Enable => "it is so already",
+    }
+}
+
+fn human(reply: &Reply, command: Command) -> String {
+    match reply {
+        Reply::Accepted => done(command).to_owned(),
+        Reply::Unchanged => already(command).to_owned(),
+        Reply::FollowUp => "a cycle runs; one more follows it".to_owned(),
+        Reply::AlreadyRunning => "a request waits already; this one joins it".to_owned(),
+        Reply::AlreadyServed { run } => format!("run {run} began for this id; none begins for it again"),
+        Reply::NotRunning => "no cycle runs".to_owned(),
+        Reply::Refused { why } => why.clone(),
+    }
+}

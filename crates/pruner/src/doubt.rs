@@ -1,0 +1,158 @@
+//! Whether live nodes may be damaged, as far as is known: what was found in them stays in doubt for longer than deletes are
+//! frozen for it.
+//!
+//! An operator lifts a freeze by word; only a later cycle knows. It settles the doubt if it began after the fault was found
+//! and read what the fault was of: a node that hashes to another key is found by hashing every live node, the others by any
+//! mark. Until then older copies of the store are needed (I11). Unknown counts as doubt (I8).
+
+use serde::{Deserialize, Serialize};
+use state_store::record::{self, Record};
+
+use crate::{
+    certificate::Certificate,
+    error::PruneError,
+    mark::MarkReport,
+    outcome::Freeze,
+    phase,
+    records::{self, RecordKey, Records},
+};
+
+/// The last fault that was found in live nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Doubt {
+    /// The newest cycle by then: a later one settles it.
+    pub(crate) cycle: u64,
+    /// Whether only hashing finds such a fault.
+    pub(crate) of_hash: bool,
+    /// The fault.
+    pub(crate) why: String,
+}
+
+impl Record for Doubt {
+    const KIND: [u8; 4] = *b"DOUB";
+    const VERSION: u16 = 1;
+}
+
+/// Why older copies of a store may be needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doubted {
+    /// Its word: `frozen` while deletes are, `engine_damaged` while the engine takes no write, else `unproven`.
+    pub code: &'static str,
+    /// What was found.
+    pub why: String,
+}
+
+impl Doubted {
+    /// Deletes are frozen.
+    pub fn frozen(why: String) -> Self {
+        Self { code: "frozen", why }
+    }
+
+    /// The engine met damage.
+    pub fn engine(why: String) -> Self {
+        Self { code: "engine_damaged", why }
+    }
+
+    pub(crate) fn unknown(error: &PruneError) -> Self {
+        Self { code: "unproven", why: error.to_string() }
+    }
+
+    /// What the records of a store say.
+    pub fn recorded(records: &dyn Records) -> Option<Self> {
+        match (Freeze::load(records), Doubt::load(records)) {
+            (Ok(Some(freeze)), _) => Some(Self::frozen(freeze.why)),
+            (Err(error), _) | (Ok(None), Err(error)) => Some(Self::unknown(&error)),
+            (Ok(None), Ok(Some(doubt))) => {
+                let Doubt { cycle, why, .. } = doubt;
+                let why = format!("no cycle after cycle {cycle} has proved yet that what it met is gone: {why}");
+                Some(Self { code: "unproven", why })
+            }
+            (Ok(None), Ok(None)) => None,
+        }
+    }
+}
+
+impl Doubt {
+    fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        records::read(records, RecordKey::Doubt)
+    }
+
+    /// Remembers a fault, if it may lie in live data.
+    ///
+    /// Errors: a failed read or write.
+    pub(crate) fn remember(error: &PruneError, records: &dyn Records) -> Result<(), PruneError> {
+        if !error.is_live_fault() {
+            return Ok(());
+        }
+        let of_hash = matches!(error, PruneError::WrongHash { .. });
+        Self { cycle: phase::last_cycle(records)?, of_hash, why: error.to_string() }.save(records)
+    }
+
+    /// Remembers what a freeze was for that is being lifted, unless that is known better.
+    ///
+    /// Errors: a failed read or write.
+    pub(crate) fn remember_freeze(freeze: &Freeze, records: &dyn Records) -> Result<(), PruneError> {
+        if Self::load(records)?.is_some() {
+            return Ok(());
+        }
+        Self { cycle: phase::last_cycle(records)?, of_hash: true, why: freeze.why.clone() }.save(records)
+    }
+
+    fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
+        records.save(RecordKey::Doubt, &record::encode(self)?)
+    }
+
+    /// A cycle has finished. What cannot be read or written only keeps more.
+    pub(crate) fn settle(by: &Certificate, records: &dyn Records) {
+        let settled = Self::load(records).and_then(|doubt| match doubt {
+            Some(doubt) if doubt.is_settled_by(by.cycle, by.mark.as_ref()) => records.remove(RecordKey::Doubt),
+            Some(_) | None => Ok(()),
+        });
+        if let Err(error) = settled {
+            tracing::warn!(%error, "whether what was found in live nodes is gone is not known; older snapshots are held");
+        }
+    }
+
+    fn is_settled_by(&self, cycle: u64, mark: Option<&MarkReport>) -> bool {
+        let hashed_all = mark.is_some_and(|mark| mark.nodes_rehashed >= mark.nodes_read);
+        cycle > self.cycle && (hashed_all || !self.of_hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mark::MarkStrategy;
+
+    fn mark(nodes_read: u64, nodes_rehashed: u64) -> MarkReport {
+        MarkReport {
+            strategy: MarkStrategy::Scan,
+            why: String::new(),
+            live_nodes: 1,
+            nodes_read,
+            nodes_rehashed,
+            present_nodes: None,
+            foreign_rows: None,
+            peak_bytes: 0,
+            live_digest: String::new(),
+            seconds: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_doubt_is_settled_by_a_later_cycle_that_looked_at_what_it_is_of() {
+        let doubt = |of_hash| Doubt { cycle: 4, of_hash, why: "why".to_owned() };
+        let (all, sample) = (mark(64, 64), mark(64, 1));
+        let rows = [
+            (false, 5, Some(&sample), true),
+            (false, 5, None, true),
+            (false, 4, Some(&all), false), // its mark is older than the fault
+            (true, 5, Some(&sample), false),
+            (true, 5, None, false),
+            (true, 5, Some(&all), true),
+        ];
+        for (of_hash, cycle, mark, expected) in rows {
+            assert_eq!(doubt(of_hash).is_settled_by(cycle, mark), expected, "{of_hash} {cycle} {mark:?}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! What the engine met by itself, and a store that it cannot open.
+
+use state_store::StoreError;
+
+use super::{Facts, Health, Reason, Verdict, reason};
+
+/// The verdict on a store that cannot be opened, or not be read, because it is damaged.
+pub(crate) fn of_damage(error: &StoreError) -> Health {
+    let reasons = vec![reason(Verdict::Critical, "store_damaged", error.to_string())];
+    Health { verdict: Verdict::Critical, reasons }
+}
+
+/// The engine found damage by itself.
+pub(super) fn damaged(facts: &Facts) -> Option<Reason> {
+    let what = facts.engine_damage.as_ref()?;
+    let message = format!(
+        "the engine met damage in the background and takes no write until the store is opened again: {what}. Find out with \
+         `state-node verify` what is lost, then repair it or restore a snapshot; a restart alone brings it back"
+    );
+    Some(reason(Verdict::Critical, "engine_damaged", message))
+}
+
+pub(super) fn errors(facts: &Facts) -> Option<Reason> {
+    let errors = facts.background_errors.filter(|errors| *errors > 0 && facts.engine_damage.is_none())?;
+    let failures = if errors == 1 { "a failure".to_owned() } else { format!("{errors} failures") };
+    let message = format!(
+        "the engine met {failures} in the background since the last cycle that finished; the log says of what, as a rule of \
+         the disk: look at it; the next cycle that finishes ends this"
+    );
+    Some(reason(Verdict::Degraded, "engine_errors", message))
+}
