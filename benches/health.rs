@@ -1,91 +1,55 @@
-//! Health from outside on a store with very many files: whoever watches a node asks for it again and again.
+//! Health from outside on a store with very many table files: whoever watches a node asks for it again and again.
 //!
 //!     ./scripts/bench --bench health -- [--files N] [--rounds N] [--check]
+//!
+//! The files are real, each of one node: what grows with a store is the list of them, which is read, and the question for the
+//! length of each. A hundred thousand files of 32 MiB would be three tebibytes.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
-use std::{path::Path, process::ExitCode, sync::Arc, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
+use rocksdb::{DB, Options, SstFileWriter};
 use state_benches::{Bound, Error, Table, args, chain::percentile};
-use state_pruner::{
-    PruneError,
-    offline::{HealthRequest, health_of_opened},
-};
-use state_store::{
-    Backend, Batch, Durability, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, Store, StoreConfig, StoreError,
-    SweepSlot, View,
-};
+use state_pruner::offline::{HealthRequest, health_of_store};
+use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig};
 
-/// Bytes of a file: a hundred thousand of them are three tebibytes.
-const FILE_BYTES: u64 = 32 << 20;
+const NODE_FAMILY: &str = "state_node";
+/// Files that the engine takes over at once.
+const AT_ONCE: u64 = 2_000;
 
-/// A small store that says it has these files.
-struct ManyFiles {
-    inner: RocksBackend,
-    files: Vec<NodeFile>,
+/// A store of a node with so many tables more.
+fn make(db: &Path, tables: &Path, count: u64) -> Result<(), Error> {
+    let backend = std::sync::Arc::new(RocksBackend::open(db, &RocksConfig::default())?);
+    drop(Store::open(backend, StoreConfig::new(Durability::Logged))?);
+    let mut options = Options::default();
+    options.set_max_open_files(256);
+    let families = DB::list_cf(&options, db)?;
+    let store = DB::open_cf(&options, db, families)?;
+    let family = store.cf_handle(NODE_FAMILY).ok_or("no family of nodes")?;
+    for first in (0..count).step_by(usize::try_from(AT_ONCE)?) {
+        let files: Result<Vec<PathBuf>, Error> =
+            (first..count.min(first + AT_ONCE)).map(|number| table(tables, number, count)).collect();
+        store.ingest_external_file_cf(family, files?)?;
+    }
+    Ok(())
 }
 
-impl ManyFiles {
-    fn new(dir: &Path, count: u64) -> Result<Self, StoreError> {
-        let key = |number: u64| (number * (u64::MAX / count)).to_be_bytes().to_vec();
-        let file = |number| NodeFile {
-            number,
-            level: if number % 10 == 0 { 5 } else { 6 },
-            bytes: FILE_BYTES,
-            first: key(number),
-            last: key(number + 1),
-            entries: 1,
-            deletes: 0,
-        };
-        let shuffled = (0..count).map(|number| file(number.wrapping_mul(7_919) % count));
-        Ok(Self { inner: RocksBackend::open(dir, &RocksConfig::default())?, files: shuffled.collect() })
-    }
-}
-
-impl Backend for ManyFiles {
-    fn view(&self) -> Result<Arc<dyn View>, StoreError> {
-        self.inner.view()
-    }
-
-    fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
-        self.inner.write(batch, durability)
-    }
-
-    fn flush(&self) -> Result<(), StoreError> {
-        self.inner.flush()
-    }
-
-    fn rewrite_files(&self, range: &KeyRange) -> Result<(), StoreError> {
-        self.inner.rewrite_files(range)
-    }
-
-    fn cancel_rewrite(&self) {
-        self.inner.cancel_rewrite();
-    }
-
-    fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
-        Ok(self.files.clone())
-    }
-
-    fn node_rows_hint(&self) -> Result<u64, StoreError> {
-        self.inner.node_rows_hint()
-    }
-
-    fn space(&self) -> Result<Space, StoreError> {
-        self.inner.space()
-    }
-
-    fn node_blob_bytes(&self) -> Result<u64, StoreError> {
-        self.inner.node_blob_bytes()
-    }
-
-    fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        Ok(Some(u64::MAX))
-    }
-
-    fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
-        self.inner.sweep_slot()
-    }
+/// A table of one node, behind those with smaller numbers.
+fn table(tables: &Path, number: u64, count: u64) -> Result<PathBuf, Error> {
+    let (path, options) = (tables.join(format!("{number}.sst")), Options::default());
+    let mut writer = SstFileWriter::create(&options);
+    writer.open(&path)?;
+    let mut key = [0; 32];
+    let (start, _) = key.split_at_mut(8);
+    start.copy_from_slice(&(number * (u64::MAX / count)).to_be_bytes());
+    writer.put(key, b"a node")?;
+    writer.finish()?;
+    Ok(path)
 }
 
 fn main() -> ExitCode {
@@ -99,16 +63,14 @@ fn run() -> Result<ExitCode, Error> {
     let count = args::number("--files").unwrap_or(100_000);
     let rounds = args::number("--rounds").unwrap_or(5);
     let dir = tempfile::tempdir()?;
-    let backend = Arc::new(ManyFiles::new(dir.path(), count)?);
-    let store = Arc::new(Store::open(backend, StoreConfig::new(Durability::Logged))?);
-    let request = HealthRequest::new(Path::new("nowhere"), None);
+    let (db, tables) = (dir.path().join("store"), dir.path().join("tables"));
+    std::fs::create_dir(&tables)?;
+    make(&db, &tables, count)?;
     let mut times = Vec::new();
     for _ in 0..rounds {
         let start = Instant::now();
-        match health_of_opened(Arc::clone(&store), &request) {
-            Ok(_) | Err(PruneError::NothingKnown { .. }) => times.push(start.elapsed()),
-            Err(error) => return Err(error.into()),
-        }
+        health_of_store(&HealthRequest::new(&db, None))?;
+        times.push(start.elapsed());
     }
     times.sort();
     let mut table = Table::default();
