@@ -37,6 +37,10 @@ pub struct Incremental {
     pub deleted: u64,
     /// How long its thread worked: without what it waited for, such as the commit gate.
     pub busy: Duration,
+    /// Nodes that a whole round is good for in a second, with all that it waits for, where it was measured.
+    pub whole: Option<f64>,
+    /// The longest time for which a slice held the commit gate.
+    pub longest: Duration,
 }
 
 impl Incremental {
@@ -141,7 +145,13 @@ mod tests {
             cycles: 1,
             incremental: None,
         };
-        let done = Incremental { lag_orders: 1, deleted: 20, busy: Duration::from_secs(2) };
+        let done = Incremental {
+            lag_orders: 1,
+            deleted: 20,
+            busy: Duration::from_secs(2),
+            whole: None,
+            longest: Duration::ZERO,
+        };
         let mut csv = Csv::default();
         csv.add("uniform", "with", &[sample.clone(), Sample { incremental: Some(done), ..sample }]).unwrap();
         csv.add_at_rest("uniform", "fresh copy", size).unwrap();

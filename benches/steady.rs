@@ -40,6 +40,8 @@ const INCREMENTAL: Probe = |pruner| {
         lag_orders: status.lag_orders?,
         deleted: status.deleted_total,
         busy: Duration::from_secs_f64(status.working_seconds),
+        whole: status.capacity_per_second,
+        longest: Duration::from_secs_f64(status.longest_slice_ms / 1e3),
     })
 };
 const MIB: f64 = (1 << 20) as f64;
@@ -150,7 +152,7 @@ impl Figures<'_> {
             Bound::None,
         );
         self.line("size at the end / fresh copy", end / fresh, "times", Bound::AtMost(1.25));
-        self.line("mean of the last quarter / fresh copy", size / fresh, "times", Bound::None);
+        self.line("mean of the last quarter, while commits come / fresh copy", size / fresh, "times", Bound::None);
         self.line("the same, files of nodes alone", nodes / fresh, "times", Bound::None);
         self.line("last quarter / third quarter", size / mean(third, Size::bytes), "times", Bound::AtMost(1.05));
     }
@@ -190,6 +192,10 @@ impl Figures<'_> {
         self.line("nodes put without pruning", production, "nodes/s", Bound::None);
         self.line("incremental pruning of one core", capacity, "nodes/s", Bound::None);
         self.line("incremental lag at the end", lag, "orders", Bound::None);
+        let whole = incremental.and_then(|incremental| incremental.whole).map_or(f64::NAN, |whole| whole);
+        self.line("rounds with all that they wait for", whole, "nodes/s", Bound::None);
+        let longest = incremental.map_or(f64::NAN, |incremental| millis(incremental.longest));
+        self.line("the longest that a slice held the commit gate", longest, "ms", Bound::AtMost(5.0));
         self.line("incremental capacity / nodes put", capacity / production, "times", Bound::AtLeast(3.0));
     }
 }

@@ -195,6 +195,48 @@ fn no_task_starves_while_another_has_backlog() {
     assert_eq!(pruner.status().cycles_finished, 1);
 }
 
+/// While a cycle works the floor stands still, and so does the sweep; what waits for it is told all the same.
+#[test]
+fn what_waits_for_the_sweep_is_told_while_a_cycle_works() {
+    let rig = settled();
+    rig.chain.grow(Profile::Uniform, 452, 30);
+    let (told, deleting) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (chain, clock, next) = (rig.chain.clone(), Arc::clone(&rig.clock), Arc::new(Mutex::new(None)));
+    let of_hooks = Arc::clone(&next);
+    let pruner = start(&rig, each_order(), move |moment| {
+        let mut next = of_hooks.lock();
+        if *next != Some(moment) {
+            return; // rounds come before the cycle, and after it
+        }
+        *next = match moment {
+            Moment::RunSaved => Some(Moment::Captured),
+            Moment::Captured => {
+                chain.grow(Profile::Uniform, 453, 20); // while it works
+                clock.advance(Duration::from_secs(2));
+                Some(Moment::Deleting)
+            }
+            Moment::Deleting | Moment::PhaseSaved | Moment::OutcomeSaved | Moment::Progress(_) => {
+                told.send(()).unwrap();
+                assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+                None
+            }
+        };
+    });
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner) && !pruner.status().running);
+    rig.chain.grow(Profile::Uniform, 454, 3); // nobody tells the pruner, so no round comes before the run
+    *next.lock() = Some(Moment::RunSaved);
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    deleting.recv().unwrap();
+    let waits = pruner.status().incremental.unwrap();
+    assert!(waits.lag_orders >= Some(20) && waits.lag_nodes > Some(100) && waits.lag_ms > Some(0), "{waits:?}");
+    drop(release);
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::exact(&rig.chain, "the cycle, and the sweep after it");
+}
+
 /// P4: a cycle that somebody asks for does not wait for the walk of what an older state holds, nor for what comes after it.
 #[test]
 fn a_cycle_that_is_due_ends_the_walk_of_an_older_state() {

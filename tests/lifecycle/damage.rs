@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use state_pruner::{
     FolderRecords, Freeze, PruneError, RecordKey, Records, SystemClock,
-    catalog::{self, CatalogRetention, CreateRequest, SnapshotId, Source},
+    catalog::{self, CatalogError, CatalogRetention, CreateRequest, SnapshotId, Source},
     mark::MarkChoice,
     offline::{Frozen, PruneRequest, StoreLayout, default_state_dir},
 };
@@ -209,33 +209,38 @@ fn keys_that_are_no_hashes_are_kept_and_counted() {
     }
 }
 
-/// A prune that meets damage while it marks freezes nothing, for it deletes nothing; older snapshots may be the last without it.
+/// A prune that meets damage while it marks freezes nothing, for it deletes nothing, and so does a copy; older snapshots may be
+/// the last without it.
 #[test]
 fn older_snapshots_stay_until_a_prune_has_proved_that_what_another_one_met_is_gone() {
     let Some(store) = Shared::Small.copy("a store in doubt") else {
         return;
     };
     let catalog = store.dir().join("catalog");
-    let create = || {
+    let create = |orders| {
         let clock = SystemClock::new();
         let retention = CatalogRetention { keep: Some(NonZeroU64::MIN), max_age: None };
         let request = CreateRequest { catalog: &catalog, id: SnapshotId::draw(&clock), retention };
-        let source = Source::Rest { db: &store.db(), layout: StoreLayout::Rooch, orders: NonZeroU64::MIN };
-        let made = catalog::create(&request, &source, &alone()).unwrap();
+        let source =
+            Source::Rest { db: &store.db(), layout: StoreLayout::Rooch, orders: NonZeroU64::new(orders).unwrap() };
+        let made = catalog::create(&request, &source, &alone())?;
         let codes: Vec<String> = made.removed.failures.into_iter().map(|failed| failed.code).collect();
-        (made.removed.snapshots.len(), codes)
+        Ok::<_, CatalogError>((made.removed.snapshots.len(), codes))
     };
     let order = store.roots().len() - 5;
     let lost = NodeHash::from_hex(&store.roots()[order]).unwrap();
     let bytes = view(&store).node(&lost).unwrap().unwrap();
-    assert_eq!(create(), (0, vec![]));
+    assert_eq!(create(1).unwrap(), (0, vec![]));
     damage::remove_node(&store.db(), lost.as_bytes());
+    assert_eq!(create(10).unwrap_err().code(), "corrupt");
+    let held = (0, vec!["unproven".to_owned()]);
+    assert_eq!(create(1).unwrap(), held, "another copy has found it");
     assert_eq!(prune(&request(&store.db(), 10)).unwrap_err().code(), "missing_live_node");
-    assert_eq!(create(), (0, vec!["unproven".to_owned()]), "its one state has no damage, and who knows");
+    assert_eq!(create(1).unwrap(), held, "its one state has no damage, and who knows");
     damage::put_node(&store.db(), lost.as_bytes(), &bytes);
-    assert_eq!(create(), (0, vec!["unproven".to_owned()]), "nobody has looked since");
+    assert_eq!(create(1).unwrap(), held, "nobody has looked since");
     prune(&request(&store.db(), 10)).unwrap();
-    assert_eq!(create(), (3, vec![]));
+    assert_eq!(create(1).unwrap(), (4, vec![]));
 }
 
 #[test]

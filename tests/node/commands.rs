@@ -169,8 +169,10 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
     };
     damage::remove_node(&data.path().join("store"), root.as_bytes());
     let node = Node::start(data.path(), &settings);
-    assert!(node.prune("run"));
-    node.until("a freeze", |status| !status["pruner"]["frozen"].is_null());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let refused = node.post("/v1/snapshots", &json!({ "catalog": elsewhere.path().join("catalog") }));
+    assert_eq!(refused.json::<serde_json::Value>().unwrap()["error"]["code"], "corrupt", "a copy finds it, too");
+    assert!(!node.status()["pruner"]["frozen"].is_null(), "and deletes are frozen by what it found");
     let (code, health) = of_node(&node);
     assert_eq!((code, health["verdict"].as_str(), code_of(&health).as_str()), (2, Some("critical"), "frozen"));
     assert!(health["reasons"][0]["message"].as_str().unwrap().contains(&root.to_string()), "{health}");

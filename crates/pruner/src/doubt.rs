@@ -36,7 +36,8 @@ impl Record for Doubt {
 /// Why older copies of a store may be needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doubted {
-    /// Its word: `frozen` while deletes are, `engine_damaged` while the engine takes no write, else `unproven`.
+    /// Its word: `frozen` while deletes are, `engine_damaged` while the engine takes no write, `log_cut` where it has
+    /// lost acknowledged ones, else `unproven`.
     pub code: &'static str,
     /// What was found.
     pub why: String,
@@ -53,8 +54,20 @@ impl Doubted {
         Self { code: "engine_damaged", why }
     }
 
+    /// The engine lost acknowledged writes when it opened the store.
+    pub fn log_cut(why: String) -> Self {
+        Self { code: "log_cut", why }
+    }
+
     pub(crate) fn unknown(error: &PruneError) -> Self {
         Self { code: "unproven", why: error.to_string() }
+    }
+
+    /// Remembers a fault that somebody found in live nodes who has no pruner to tell.
+    ///
+    /// Errors: a failed read or write.
+    pub fn remember(error: &PruneError, records: &dyn Records) -> Result<(), PruneError> {
+        Doubt::remember(error, records)
     }
 
     /// What the records of a store say.
@@ -85,17 +98,20 @@ impl Doubt {
             return Ok(());
         }
         let of_hash = matches!(error, PruneError::WrongHash { .. });
-        Self { cycle: phase::last_cycle(records)?, of_hash, why: error.to_string() }.save(records)
+        let was_of_hash = match Self::load(records) {
+            Ok(old) => old.is_some_and(|old| old.of_hash),
+            Err(_) => true, // nobody knows
+        };
+        let cycle = phase::last_cycle(records)?;
+        Self { cycle, of_hash: of_hash || was_of_hash, why: error.to_string() }.save(records)
     }
 
-    /// Remembers what a freeze was for that is being lifted, unless that is known better.
+    /// Remembers what a freeze was for that is being lifted: that of the freeze, where it could be written.
     ///
     /// Errors: a failed read or write.
     pub(crate) fn remember_freeze(freeze: &Freeze, records: &dyn Records) -> Result<(), PruneError> {
-        if Self::load(records)?.is_some() {
-            return Ok(());
-        }
-        Self { cycle: phase::last_cycle(records)?, of_hash: true, why: freeze.why.clone() }.save(records)
+        let of_hash = Self::load(records)?.is_none_or(|known| known.of_hash || known.why != freeze.why);
+        Self { cycle: phase::last_cycle(records)?, of_hash, why: freeze.why.clone() }.save(records)
     }
 
     fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
@@ -122,7 +138,7 @@ impl Doubt {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mark::MarkStrategy;
+    use crate::{mark::MarkStrategy, records::FolderRecords};
 
     fn mark(nodes_read: u64, nodes_rehashed: u64) -> MarkReport {
         MarkReport {
@@ -137,6 +153,30 @@ mod tests {
             live_digest: String::new(),
             seconds: 0.0,
         }
+    }
+
+    #[test]
+    fn a_later_fault_takes_nothing_back_of_an_earlier_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = FolderRecords(dir.path().to_owned());
+        let hash = state_tree::NodeHash::new([1; 32]);
+        let wrong = PruneError::WrongHash { hash, actual: hash, path: Vec::new() };
+        let missing = PruneError::MissingLiveNode { hash, path: Vec::new() };
+        let known = || Doubt::load(&records).unwrap().map(|doubt| (doubt.cycle, doubt.of_hash));
+        Doubt::remember(&PruneError::NoHead, &records).unwrap();
+        assert_eq!(known(), None, "no fault of a live node");
+        Doubt::remember(&missing, &records).unwrap();
+        assert_eq!(known(), Some((0, false)));
+        let freeze = Freeze { cycle: 1, at: 0, why: missing.to_string() };
+        Doubt::remember_freeze(&freeze, &records).unwrap();
+        assert_eq!(known(), Some((0, false)), "the same fault");
+        phase::new_cycle(&records).unwrap();
+        Doubt::remember(&wrong, &records).unwrap();
+        Doubt::remember(&missing, &records).unwrap();
+        assert_eq!(known(), Some((1, true)), "the first one is not found by what finds the second");
+        records.remove(RecordKey::Doubt).unwrap();
+        Doubt::remember_freeze(&freeze, &records).unwrap();
+        assert_eq!(known(), Some((1, true)), "of a freeze alone nobody knows what finds its fault");
     }
 
     #[test]

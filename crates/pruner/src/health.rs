@@ -122,6 +122,8 @@ pub struct Facts {
     pub background_errors: Option<u64>,
     /// Damage that the engine met in the background, after which it takes no write.
     pub engine_damage: Option<String>,
+    /// Damage of its write-ahead log that the engine met when it opened the store.
+    pub log_cut: Option<String>,
     /// Free space, where the low-disk trigger looks at it.
     pub disk: Option<DiskStatus>,
     /// The sweep between cycles, where there is one.
@@ -174,6 +176,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         lagging(facts, config),
         age::cycle_overdue(facts, config),
         engine::damaged(facts),
+        engine::log_cut(facts),
         engine::errors(facts),
         low_disk(facts),
         reserve_released(facts),

@@ -43,8 +43,8 @@ pub use explain::explain;
 pub use folder::default_state_dir;
 pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
-pub(crate) use health::doubt_of;
 pub use health::{CycleDue, HealthRequest, health_of_opened, health_of_store};
+pub(crate) use health::{doubt_of, remember_damage};
 pub(crate) use inspect::refuse_unreadable;
 pub use inspect::verify;
 pub use layout::StoreLayout;
@@ -220,14 +220,16 @@ impl Offline<'_> {
             cycle::ended_early(env, cycle, &error);
             return Err(error); // its record says so until the same command runs again
         }
-        cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         let error = self.explained(env, error)?;
+        self.remember(&error); // BEFORE anything else that may fail
+        if let Err(unended) = cycle::end(env, &self.order(), PhaseEvent::Failed) {
+            tracing::warn!(%unended, "what the prune began could not be cleaned up; the next one does it");
+        }
         cycle::ended_early(env, cycle, &error);
         // A window that was too wide says nothing about the store: what the last cycle came to still holds.
         let refused = matches!(error, PruneError::PrunedBefore { .. });
         if self.request.mode == PruneMode::Apply && !refused {
             self.failed(env, cycle, &error).save(&*env.parts.records)?;
-            Doubt::remember(&error, &*env.parts.records)?;
         }
         Err(error)
     }
@@ -244,6 +246,16 @@ impl Offline<'_> {
             Some(asked) => by_an_earlier_prune(floor, asked, error),
             None => error,
         })
+    }
+
+    /// Nothing is frozen, since nothing is deleted; older snapshots are held.
+    fn remember(&self, error: &PruneError) {
+        if self.request.mode == PruneMode::Plan {
+            return; // it leaves nothing
+        }
+        if let Err(unsaved) = Doubt::remember(error, &FolderRecords(self.config.state_dir.clone())) {
+            tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
+        }
     }
 
     fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Outcome {
@@ -279,7 +291,8 @@ impl Offline<'_> {
 
     /// Opens the store for writing, makes sure it is the one that was marked, and sweeps it.
     fn sweep(&self, marked_at: u64, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
-        let writing = Arc::new(RocksBackend::open_rooch(&self.request.db, &RocksConfig::default())?);
+        let opened = RocksBackend::open_rooch(&self.request.db, &RocksConfig::default()).map_err(PruneError::from);
+        let writing = Arc::new(opened.inspect_err(|error| self.remember(error))?);
         let swept = {
             let env = self.env(Store::foreign(Arc::clone(&writing) as Arc<dyn state_store::Backend>, AT_REST)?)?;
             let now = env.parts.store.view()?.sequence();

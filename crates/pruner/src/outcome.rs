@@ -196,9 +196,11 @@ impl Freeze {
     /// The same, saved; it holds also where it could not be.
     pub(crate) fn imposed_by(error: &PruneError, cycle: Option<u64>, at: u64, records: &dyn Records) -> Option<Self> {
         Self::by(error, cycle, at).inspect(|freeze| {
-            let saved = freeze.save(records).and_then(|()| Doubt::remember(error, records));
-            if let Err(unsaved) = saved {
+            if let Err(unsaved) = freeze.save(records) {
                 tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+            }
+            if let Err(unsaved) = Doubt::remember(error, records) {
+                tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
             }
         })
     }

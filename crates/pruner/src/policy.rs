@@ -65,13 +65,15 @@ pub struct LiveWindow {
 
 impl RetentionPolicy for LiveWindow {
     fn advance(&self) -> Result<(), PruneError> {
-        let Some(head) = self.store.head() else { return Ok(()) };
-        let Some(floor) = Order::new(head.order).minus(self.keep_last.get() - 1) else { return Ok(()) };
-        if self.store.floor().is_some_and(|current| floor > current) {
-            let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(floor));
-            self.store.raise_floor(floor, rows)?;
-        }
-        Ok(())
+        let Some(floor) = self.due_floor()? else { return Ok(()) };
+        let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(floor));
+        Ok(self.store.raise_floor(floor, rows)?)
+    }
+
+    fn due_floor(&self) -> Result<Option<Order>, PruneError> {
+        let Some(head) = self.store.head() else { return Ok(None) };
+        let floor = Order::new(head.order).minus(self.keep_last.get() - 1);
+        Ok(floor.filter(|floor| self.store.floor().is_some_and(|current| *floor > current)))
     }
 
     fn retention(&self) -> Result<Retention, PruneError> {

@@ -96,6 +96,8 @@ struct Inner {
     switching: Mutex<()>,
     /// The reserve, as it was told last.
     reserve_told: Mutex<Option<Room>>,
+    /// When it was looked last what waits for the sweep between cycles while a cycle works.
+    lag_looked: Mutex<Option<Duration>>,
     /// What the next cycle needs free, and when that was measured.
     need: Mutex<Option<(Duration, u64)>>,
 }
@@ -191,6 +193,7 @@ impl Pruner {
             rolling_back: Mutex::new(()),
             switching: Mutex::new(()),
             reserve_told,
+            lag_looked: Mutex::new(None),
             need: Mutex::new(None),
         });
         let (inbox, messages) = mpsc::sync_channel(16);
@@ -279,6 +282,7 @@ impl Observer for Watch {
 
     fn progress(&self, progress: Progress) {
         self.0.shared.lock().progress = Some(progress);
+        self.0.look_what_waits();
     }
 }
 

@@ -132,6 +132,12 @@ impl ChainState {
         self.roots.front().map(|oldest| (self.floor, oldest.timestamp_ms))
     }
 
+    /// When a retained order was committed, by the chain's clock.
+    pub(crate) fn time(&self, order: Order) -> Option<u64> {
+        let index = self.roots.binary_search_by_key(&order, |retained| retained.order);
+        index.map_or(None, |index| self.roots.get(index).map(|retained| retained.timestamp_ms))
+    }
+
     /// The root of a retained order.
     pub(crate) fn retained(&self, order: Order) -> Option<StateRoot> {
         let index = self.roots.binary_search_by_key(&order, |retained| retained.order);

@@ -111,7 +111,7 @@ impl Reserve {
     /// Errors: those of the work, a failed removal.
     pub fn with_room<T>(path: &Path, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
         match work() {
-            Err(StoreError::DiskFull { what }) if Self::kept_at(path)?.is_some() => {
+            Err(StoreError::DiskFull { what }) if path.exists() || aside(path).exists() => {
                 tracing::warn!(what, "the device is full: the reserve of an earlier process was let go");
                 Self::remove(path)?;
                 work()

@@ -70,6 +70,8 @@ pub struct Node {
     reads: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
+    /// One deep validation at a time.
+    validating: Arc<Semaphore>,
 }
 
 /// What a node serves from.
@@ -122,6 +124,7 @@ impl Node {
             reads,
             bodies,
             watchers,
+            validating: Arc::new(Semaphore::new(1)),
         }
     }
 

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::Deserialize;
 use state_pruner::{
-    Clock, Doubted, StoreRecords, Unobserved,
+    Clock, Doubted, PruneError, StoreRecords, Unobserved,
     catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
     events::{Event, EventSink as _},
     offline::Steering,
@@ -60,11 +60,23 @@ impl Snapshots {
 }
 
 impl Node {
+    /// What a copy of the store has shown of it: damage freezes deletes (I11).
+    fn found(&self, error: &PruneError) {
+        let remembered = match &self.pruner {
+            Some(pruner) => return pruner.found(error),
+            None => Doubted::remember(error, &StoreRecords(Arc::clone(self.chain.store()))),
+        };
+        if let Err(unsaved) = remembered {
+            tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
+        }
+    }
+
     /// Whether live nodes may be damaged; a node without its pruner has the records of one that found it.
     fn doubt(&self) -> Option<Doubted> {
         let store = self.chain.store();
         let frozen = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
         let found = frozen.map(Doubted::frozen).or_else(|| store.backend().damage().map(Doubted::engine));
+        let found = found.or_else(|| store.backend().log_cut().map(Doubted::log_cut));
         found.or_else(|| Doubted::recorded(&StoreRecords(Arc::clone(store))))
     }
 }
@@ -86,6 +98,9 @@ pub(super) async fn create(
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
         let made = node.snapshots.create(&node, &body);
+        if let Err(CatalogError::Prune(error)) = &made {
+            node.found(error);
+        }
         node.events.emit(told(&body.catalog, &made));
         let made = made?;
         tracing::info!(id = %made.id, catalog = %body.catalog.display(), "a snapshot was made");

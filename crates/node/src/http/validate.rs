@@ -6,7 +6,7 @@ use axum::{
     Json,
     body::Body,
     extract::State,
-    http::{Uri, header::CONTENT_TYPE},
+    http::{StatusCode, Uri, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use futures_util::stream;
@@ -18,14 +18,14 @@ use state_pruner::{
 
 use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query};
 
-/// `POST /v1/validate?deep=true`: a deep one reads all rows of the store.
+/// `POST /v1/validate?deep=true`: a deep one reads every row of the pruner's, of roots and of the journal.
 pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<Response, ApiError> {
     let mut query = Query::parse(&uri)?;
     let deep = query.flag("deep")?;
     query.finish()?;
     let pruner = enabled(&node)?;
     if deep == Some(true) {
-        return Ok(deeply(node, pruner));
+        return deeply(node, pruner);
     }
     let runtime = tokio::runtime::Handle::current();
     let report = off_the_async_threads(move || {
@@ -38,17 +38,22 @@ pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<
 }
 
 /// Begins to answer at once, for it may take longer than other requests may, and ends the work when the client goes away or
-/// the node stops: what it came to by then is told nobody, and not kept.
-fn deeply(node: Arc<Node>, pruner: Arc<Pruner>) -> Response {
+/// the node stops: what was found by then is kept, and that nothing was is not. One at a time reads.
+fn deeply(node: Arc<Node>, pruner: Arc<Pruner>) -> Result<Response, ApiError> {
+    let Ok(alone) = Arc::clone(&node.validating).try_acquire_owned() else {
+        let message = "a deep validation is at work, which reads every row: wait for its end";
+        return Err(ApiError::new(StatusCode::CONFLICT, "validating", message));
+    };
     let ended = node.stop.child_token();
     let runtime = tokio::runtime::Handle::current();
     let body = stream::once(async move {
         let _ends = ended.clone().drop_guard();
         let report = off_the_async_threads(move || {
+            let _alone = alone; // until the work ends, also where its client has gone
             let asked = ended.clone();
             let validator = validator(&pruner, &node.events).deep(move || !asked.is_cancelled());
             let report = runtime.block_on(validator.run_comprehensive_validation());
-            if !ended.is_cancelled() {
+            if !ended.is_cancelled() || !report.is_sound() {
                 keep(&pruner, &report);
             }
             Ok(report)
@@ -56,7 +61,7 @@ fn deeply(node: Arc<Node>, pruner: Arc<Pruner>) -> Response {
         let report = report.await.map_err(|error| io::Error::other(format!("{error:?}")))?;
         serde_json::to_vec(&report).map_err(io::Error::other)
     });
-    ([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
 }
 
 fn validator(pruner: &Pruner, events: &EventJournal) -> SnapshotValidator {

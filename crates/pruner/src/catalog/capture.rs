@@ -82,10 +82,14 @@ pub struct Created {
 /// Errors: a store that is in use or cannot be read, a folder that is no catalog, no room. The catalog is then as it was,
 /// unless it was the last sync of its folder that failed.
 pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steering) -> Result<Created, CatalogError> {
+    let ready = source.ready(request.catalog)?; // BEFORE anything is written
+    make(&ready, request, steering).inspect_err(|error| ready.remember(error))
+}
+
+fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> Result<Created, CatalogError> {
     let clock = &*steering.clock;
     let started = clock.monotonic();
     let created_at_ms = clock.unix_ms();
-    let ready = source.ready(request.catalog)?; // BEFORE anything is written
     let catalog = Catalog::open_or_create(request.catalog)?;
     let access = catalog.access(clock);
     let mut staging = Staging::begin(&access, request.id)?;
@@ -202,6 +206,13 @@ impl Ready<'_> {
             (Source::Node { doubt, .. }, _) => doubt(),
             (Source::Rest { db, .. }, Some(reading)) => offline::doubt_of(db, reading),
             (Source::Rest { .. }, None) => None,
+        }
+    }
+
+    /// What was found holds older snapshots back from now on: another sample may miss it. A node is told by whoever asked.
+    fn remember(&self, error: &CatalogError) {
+        if let (Source::Rest { db, layout, .. }, CatalogError::Prune(error)) = (self.source, error) {
+            offline::remember_damage(db, *layout, error);
         }
     }
 

@@ -15,6 +15,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct RoundTally {
     totals: RoundTotals,
+    working: Duration,
     told: Duration,
 }
 
@@ -27,14 +28,15 @@ impl RoundTally {
         totals.slices += round.slices;
         totals.deleted += round.nodes;
         totals.passed += round.passed;
-        totals.working_ms += millis(round.working);
+        self.working += round.working;
+        totals.working_ms = millis(self.working);
         totals.longest_slice_us = totals.longest_slice_us.max(micros(round.longest));
         if now.saturating_sub(self.told) < TELL_EVERY { None } else { self.rest(now) }
     }
 
     /// Gives what was not told yet, if it is anything: rounds that found nothing to do are nothing to tell.
     pub(crate) fn rest(&mut self, now: Duration) -> Option<Event> {
-        self.told = now;
+        (self.told, self.working) = (now, Duration::ZERO);
         let totals = std::mem::take(&mut self.totals);
         (totals.slices > 0).then_some(Event::RoundsSwept(totals))
     }

@@ -29,3 +29,14 @@ pub(super) fn errors(facts: &Facts) -> Option<Reason> {
     );
     Some(reason(Verdict::Degraded, "engine_errors", message))
 }
+
+/// Blocks may be gone that somebody relies on.
+pub(super) fn log_cut(facts: &Facts) -> Option<Reason> {
+    let what = facts.log_cut.as_ref()?;
+    let message = format!(
+        "the write-ahead log of the engine was damaged when the store was opened, so blocks that were acknowledged may be \
+         gone, and others come under their orders: {what}. Compare the head with what peers have; no older snapshot goes \
+         until the next start"
+    );
+    Some(reason(Verdict::Degraded, "log_cut", message))
+}

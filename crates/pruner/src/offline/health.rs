@@ -15,7 +15,7 @@ use state_store::{
 };
 
 use super::{
-    AT_REST,
+    AT_REST, StoreLayout,
     folder::{self, canonical, kept_dir},
 };
 use crate::{
@@ -173,6 +173,19 @@ pub(crate) fn doubt_of(db: &Path, backend: &Arc<RocksBackend>) -> Option<Doubted
     });
     let records = records.map_err(PruneError::from);
     records.map_or_else(|error| Some(Doubted::unknown(&error)), |records| Doubted::recorded(&*records))
+}
+
+/// Remembers damage that was found in a store at rest which is not a node's own, beside it. That one has its records inside,
+/// where nobody at rest writes.
+pub(crate) fn remember_damage(db: &Path, layout: StoreLayout, error: &PruneError) {
+    if layout == StoreLayout::Native || !error.is_live_fault() {
+        return;
+    }
+    let kept = kept_dir(&canonical(db), None);
+    let made = std::fs::create_dir_all(&kept).map_err(|source| PruneError::File { path: kept.clone(), source });
+    if let Err(unsaved) = made.and_then(|()| Doubted::remember(error, &FolderRecords(kept))) {
+        tracing::error!(%unsaved, "that live nodes may be damaged could not be saved; older snapshots are not held for it");
+    }
 }
 
 /// A node's own store: the records are among its tables.

@@ -36,7 +36,8 @@ pub fn validator(db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidato
     let db = &canonical(db);
     let opened = RocksBackend::open_for_a_look(db).map_err(PruneError::from).and_then(|backend| {
         let store = Arc::new(Store::foreign(Arc::new(backend), AT_REST)?);
-        validator_of(&store, db, state_dir).map(|validator| validator.with_events(events_of(db, state_dir)))
+        let (validator, holder) = (validator_of(&store, db, state_dir)?, lock_holder(db)?);
+        Ok(validator.with_events(events_of(db, state_dir)).beside(holder))
     });
     match (opened, lock_holder(db)?) {
         (Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })), Some(holder)) => {

@@ -356,6 +356,13 @@ impl RetentionPolicy for LiveRetention {
         Self::advance_under(self, durability)
     }
 
+    fn due_floor(&self) -> Result<Option<Order>, PruneError> {
+        let Some((keep, (head, floor))) = self.parts.keep.zip(self.ends()) else { return Ok(None) };
+        let state = self.state()?;
+        let due = self.first_asked_for(&keep, &state.held, (floor, head))?;
+        Ok(Some(due).filter(|due| *due > floor))
+    }
+
     fn retention(&self) -> Result<Retention, PruneError> {
         let state = self.state()?; // floor and kept orders belong together: nobody moves them meanwhile
         let floor = self.parts.store.floor().map_or(Order::GENESIS, |floor| floor);

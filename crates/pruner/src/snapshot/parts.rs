@@ -32,6 +32,11 @@ pub trait RetentionPolicy: Send + Sync {
         self.advance()
     }
 
+    /// The order to which it would move now; nothing where nobody asks for more than there is.
+    fn due_floor(&self) -> Result<Option<Order>, PruneError> {
+        Ok(None)
+    }
+
     /// Whether every order there is lies within the bounds, so that a cycle would delete nothing (S13), as far as the policy
     /// knows more than a number of orders. Waits for nobody.
     fn is_filling(&self) -> bool {

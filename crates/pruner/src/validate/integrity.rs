@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use state_store::{RowsChecked, StoreError, check_all_rows, check_rows};
+use state_store::{RowsChecked, check_all_rows, check_rows};
 
 use super::{
     artefacts,
@@ -75,14 +75,12 @@ fn rows(snapshots: &AtomicSnapshotManager, reach: &Reach, seen: &mut Seen) -> Re
         Reach::Newest => check_rows(&*store.view()?),
         Reach::All(goes_on) => check_all_rows(store, &**goes_on),
     };
-    match checked {
-        Ok(mut rows) => {
-            seen.faults.append(&mut rows.faults);
-            seen.rows = rows;
-        }
-        Err(StoreError::Cancelled) => seen.unasked.push(format!("the rows of the store: {ENDED}")),
-        Err(error) => return Err(error.into()),
+    let mut rows = checked?;
+    seen.faults.append(&mut rows.faults);
+    if rows.is_ended() {
+        seen.unasked.push(format!("the other rows of the store: {ENDED}"));
     }
+    seen.rows = rows;
     Ok(())
 }
 

@@ -7,6 +7,8 @@ use super::{
     result::{Check, Checked, ValidationReport, ValidationResult},
     timing,
 };
+use state_store::Holder;
+
 use crate::{config::CycleConfig, recovery::ErrorRecoveryManager, snapshot::AtomicSnapshotManager};
 
 /// What a node may take for each step, the best of three: far above what a busy machine needs, so that only a fault goes
@@ -67,6 +69,8 @@ pub struct SnapshotValidator {
     place: Option<Place>,
     events: Option<PathBuf>,
     reach: Reach,
+    /// Who has the store open, where that is not this process.
+    elsewhere: Option<Holder>,
 }
 
 impl SnapshotValidator {
@@ -82,6 +86,7 @@ impl SnapshotValidator {
             place: None,
             events: None,
             reach: Reach::Newest,
+            elsewhere: None,
         }
     }
 
@@ -100,6 +105,11 @@ impl SnapshotValidator {
     pub(crate) fn with_reserve_kept(self, reserve_kept: u64) -> Self {
         let place = self.place.map(|place| Place { reserve_kept, ..place });
         Self { place, ..self }
+    }
+
+    /// The same, of a store that another process has open: its lock cannot be tried from here.
+    pub(crate) fn beside(self, holder: Option<Holder>) -> Self {
+        Self { elsewhere: holder, ..self }
     }
 
     /// The same, knowing the folder of the journal of events; without that, it is not looked at.
@@ -125,6 +135,9 @@ impl SnapshotValidator {
 
     fn run(&self, check: Check) -> ValidationResult {
         let snapshots = &*self.snapshots;
+        if let (Check::Locking | Check::Concurrency | Check::Performance, Some(by)) = (check, &self.elsewhere) {
+            return ValidationResult::skipped(format!("the lock is in {by}: ask it with --url"));
+        }
         match check {
             Check::Creation => checks::creation(snapshots),
             Check::Reload => checks::reload(snapshots),

@@ -119,7 +119,6 @@ impl Inner {
             (run, shared.coordinator.ledger().clone())
         };
         self.keep(&ledger);
-        run.inspect(|run| self.tell_run(run));
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
             self.recovery.unsaved(&error);
@@ -129,6 +128,8 @@ impl Inner {
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
         shared.rest();
+        drop(shared);
+        run.inspect(|run| self.tell_run(run)); // AFTER the rest: a full journal waits for the disk
     }
 
     /// A cycle went on that no run of the ledger began: it was begun before there was a ledger.
@@ -148,11 +149,12 @@ impl Inner {
             let run = shared.coordinator.interrupt().cloned();
             run.map(|run| (run, shared.coordinator.ledger().clone()))
         };
-        if let Some((run, ledger)) = interrupted {
+        let run = interrupted.map(|(run, ledger)| {
             self.keep(&ledger);
-            self.tell_run(&run);
-        }
+            run
+        });
         self.shared.lock().rest();
+        run.inspect(|run| self.tell_run(run));
     }
 
     /// Saves the ledger. One that could not be saved still holds in this process; the next one takes the run for

@@ -44,6 +44,7 @@ impl Pruner {
             uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             engine_damage,
+            log_cut: inner.parts.store.backend().log_cut(),
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(now).map(|status| status.while_uncounted(uncounted)),
             too_much: shared.steady.is_too_much(now),

@@ -33,6 +33,9 @@ use crate::{
 pub(super) use state::{SteadyShared, wait_after};
 pub use status::IncrementalStatus;
 
+/// What waits while a cycle works is looked at again after so long.
+const LOOK_APART: Duration = Duration::from_secs(1);
+
 /// A round that walks an older state asks between its batches whether a cycle is due, which time alone may have made so.
 struct GiveWay(Arc<Inner>);
 
@@ -191,6 +194,23 @@ impl Inner {
                 self.alert("how far the sweep between cycles is", 1);
                 Ok(false)
             }
+        }
+    }
+
+    /// While a cycle works the floor stands still, and so does the sweep: what waits is told by where the floor would be.
+    pub(super) fn look_what_waits(&self) {
+        let now = self.parts.clock.monotonic();
+        let Some(mut looked) = self.lag_looked.try_lock() else { return }; // another thread of the cycle looks
+        if self.config.incremental.is_none() || looked.is_some_and(|at| now.saturating_sub(at) < LOOK_APART) {
+            return;
+        }
+        *looked = Some(now);
+        let lag = match self.snapshot_parts.policy.due_floor() {
+            Ok(due) => due.and_then(|order| self.parts.store.lag_to(order)),
+            Err(error) => return tracing::debug!(%error, "what waits for the sweep between cycles cannot be told"),
+        };
+        if let Some(lag) = lag {
+            self.shared.lock().steady.beside_a_cycle(lag);
         }
     }
 

@@ -370,6 +370,10 @@ impl Backend for FaultyBackend {
         self.inner.damage()
     }
 
+    fn log_cut(&self) -> Option<String> {
+        self.inner.log_cut()
+    }
+
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
         self.inner.sweep_slot()
     }

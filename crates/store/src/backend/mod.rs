@@ -315,6 +315,12 @@ pub trait Backend: Send + Sync {
         None
     }
 
+    /// Damage within the write-ahead log that the engine met when it opened the store: it went back to what was written before
+    /// that, and what was acknowledged later is lost. The end that a killed writer leaves is none.
+    fn log_cut(&self) -> Option<String> {
+        None
+    }
+
     /// Copies the store of one instant into the folder `into`, which must not exist while the folder above it does; writes
     /// go on meanwhile. What was not written yet when the call began may be in the copy or not. The copy is not synced.
     ///

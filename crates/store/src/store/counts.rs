@@ -100,9 +100,19 @@ impl Store {
 
     /// How far the journal is ahead of the sweep of it; nothing while counts are not exact or the index is not read.
     pub fn lag(&self) -> Option<Lag> {
-        self.catch_up();
         let (floor, timestamp_ms) = self.chain.read().as_ref()?.floor_time()?;
-        self.gate.lock().pending.as_mut().map(|queue| queue.index().lag(floor, timestamp_ms))
+        self.lag_at(floor, timestamp_ms)
+    }
+
+    /// The same as if the floor were at a retained order.
+    pub fn lag_to(&self, order: Order) -> Option<Lag> {
+        let timestamp_ms = self.chain.read().as_ref()?.time(order)?;
+        self.lag_at(order, timestamp_ms)
+    }
+
+    fn lag_at(&self, cutoff: Order, timestamp_ms: u64) -> Option<Lag> {
+        self.catch_up();
+        self.gate.lock().pending.as_mut().map(|queue| queue.index().lag(cutoff, timestamp_ms))
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.

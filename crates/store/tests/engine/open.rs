@@ -261,6 +261,39 @@ fn damage_that_a_compaction_meets_is_told_until_the_store_is_opened_again() {
     rig.commit(nodes(400, 1, 200));
 }
 
+/// The engine opens such a store without what came after the damage.
+#[test]
+fn damage_within_the_write_ahead_log_is_told_and_an_end_that_a_killed_writer_leaves_is_not() {
+    let rig = Rig::new();
+    for n in 0..20 {
+        rig.commit(nodes(10 * n, 10, 200));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |name: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        let path = dir.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        copy_folder(&rig.path(), &path);
+        let files = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+        let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        let log = logs.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+        let mut bytes = std::fs::read(&log).unwrap();
+        change(&mut bytes);
+        std::fs::write(&log, bytes).unwrap();
+        let backend = Arc::new(RocksBackend::open(&path, &SMALL).unwrap());
+        let cut = backend.log_cut();
+        (cut, Store::open(backend, CONFIG).unwrap().head().unwrap().order)
+    };
+    assert_eq!(copy("whole", &|_| ()), (None, 19));
+    let written = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (cut, head) = copy("torn", &|bytes| bytes.truncate(written(bytes) - 100));
+    assert_eq!((cut, head), (None, 18));
+    let (cut, head) = copy("damaged", &|bytes| {
+        let at = written(bytes) / 2;
+        bytes[at] ^= 1;
+    });
+    assert!(cut.is_some_and(|cut| cut.contains("Corruption")) && head < 18, "{head}");
+}
+
 #[test]
 fn a_damaged_table_file_is_an_error_of_its_own_kind() {
     let rig = Rig::new();

@@ -97,8 +97,7 @@ impl SteadyShared {
     pub(in crate::worker) fn cycle_ended(&mut self) {
         self.swept = 0;
         self.waiting.settled();
-        let status = &mut self.status;
-        (status.lag_orders, status.lag_nodes, status.lag_ms) = (None, None, None);
+        self.status.lag(None);
     }
 
     /// Something could not be read and was passed over: a cycle finds what it named.
@@ -168,6 +167,11 @@ impl SteadyShared {
         (self.failures, wait)
     }
 
+    /// What waits while a cycle works. That it grows says nothing: the sweep stands still.
+    pub(in crate::worker) fn beside_a_cycle(&mut self, lag: Lag) {
+        self.status.lag(Some(lag));
+    }
+
     /// What waits after a round, and what was named until then.
     pub(super) fn measure(&mut self, now: Duration, lag: Option<Lag>, pending: Option<PendingCounts>) {
         if let Some(pending) = pending {
@@ -179,11 +183,8 @@ impl SteadyShared {
             Some(lag) => self.waiting.lag(now, (lag.orders, lag.nodes)),
             None => self.waiting.settled(),
         }
-        let status = &mut self.status;
-        status.lag_orders = lag.map(|lag| lag.orders);
-        status.lag_nodes = lag.map(|lag| lag.nodes);
-        status.lag_ms = lag.map(|lag| lag.chain_ms);
-        status.slice_nodes = self.pace.size().get() as u64;
+        self.status.lag(lag);
+        self.status.slice_nodes = self.pace.size().get() as u64;
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the sweep between cycles shows of itself.
 
 use serde::Serialize;
+use state_store::Lag;
 
 use crate::{incremental::RoundEnd, worker::Uncounted};
 
@@ -45,4 +46,13 @@ pub struct IncrementalStatus {
     pub capacity_per_second: Option<f64>,
     /// Nodes per second that commits make it deal with; absent while no round measures it.
     pub production_per_second: Option<f64>,
+}
+
+impl IncrementalStatus {
+    /// How far the journal is ahead, where that is known.
+    pub(super) fn lag(&mut self, lag: Option<Lag>) {
+        self.lag_orders = lag.map(|lag| lag.orders);
+        self.lag_nodes = lag.map(|lag| lag.nodes);
+        self.lag_ms = lag.map(|lag| lag.chain_ms);
+    }
 }

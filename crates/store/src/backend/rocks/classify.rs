@@ -16,6 +16,7 @@ const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "S
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
 const REFUSED: [&str; 2] = ["Permission denied", "Operation not permitted"];
+const TORN_ENDS: [&str; 3] = ["error reading trailing data", "truncated record body", "truncated header"];
 const READ_ONLY_DEVICE: &str = "Read-only file system";
 const TABLE_SUFFIXES: [&str; 3] = [".sst", ".blob", "MANIFEST"];
 
@@ -37,6 +38,11 @@ pub(super) fn is_no_room(text: &str) -> bool {
 /// Whether a status tells of damage.
 pub(super) fn is_damage(text: &str) -> bool {
     text.starts_with(DAMAGE)
+}
+
+/// Whether damage of a write-ahead log is one that a process or machine leaves that died while it wrote.
+pub(super) fn is_torn_end(text: &str) -> bool {
+    TORN_ENDS.iter().any(|words| text.contains(words))
 }
 
 /// The status that a line of the engine's log ends with, if it tells of a failure.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rocksdb::{DB, Options};
+use rocksdb::{DB, LiveFile, Options};
 
 use super::{
     RocksBackend,
@@ -90,30 +90,36 @@ fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
     Err(StoreError::Corrupt(format!("{list} names none of the {count} table files in {path}: it was cut or replaced")))
 }
 
-/// Refuses a store of which a table is not there, or has another length than the engine's list says.
+/// Refuses a store of which a table is not there, or has another length than the engine's list says. One that the engine
+/// itself removes meanwhile is not in its list any more.
 pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> {
-    let listed = db.live_files().map_err(|e| super::classify(path, "listing the files", &e))?;
-    for file in listed {
-        let table = path.join(file.name.trim_start_matches('/'));
-        let length = match fs::metadata(&table) {
-            Ok(there) => there.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let table = table.display();
-                return Err(StoreError::Corrupt(format!("{table} is not there, and the list of files names it")));
-            }
-            Err(error) => {
-                let what = "looking for a table that the list of files names";
-                return Err(super::classify::classify_io(&table, what, error));
-            }
-        };
-        if length != file.size as u64 {
-            let (table, listed) = (table.display(), file.size);
-            return Err(StoreError::Corrupt(format!(
-                "{table} has {length} bytes, and the list of files says {listed}"
-            )));
+    let list = || db.live_files().map_err(|e| super::classify(path, "listing the files", &e));
+    for file in list()? {
+        let Some(fault) = fault_of(path, &file)? else { continue };
+        if list()?.iter().any(|listed| listed.name == file.name) {
+            return Err(StoreError::Corrupt(fault));
         }
     }
     Ok(())
+}
+
+/// What is wrong with the file of a table.
+fn fault_of(path: &Path, file: &LiveFile) -> Result<Option<String>, StoreError> {
+    let table = path.join(file.name.trim_start_matches('/'));
+    match fs::metadata(&table) {
+        Ok(there) if there.len() == file.size as u64 => Ok(None),
+        Ok(there) => {
+            let (table, length, listed) = (table.display(), there.len(), file.size);
+            Ok(Some(format!("{table} has {length} bytes, and the list of files says {listed}")))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(Some(format!("{} is not there, and the list of files names it", table.display())))
+        }
+        Err(error) => {
+            let what = "looking for a table that the list of files names";
+            Err(super::classify::classify_io(&table, what, error))
+        }
+    }
 }
 
 /// The engine writes its list of files in blocks of so many bytes; no record begins in the last bytes of one.

@@ -79,9 +79,9 @@ impl EngineLog {
         self.failures.lock().damage.clone()
     }
 
-    /// What opening met was got over, or there is no store.
-    pub(super) fn opened(&self) {
-        self.failures.lock().damage = None;
+    /// What opening met was got over, or there is no store. Gives what it was.
+    pub(super) fn opened(&self) -> Option<String> {
+        self.failures.lock().damage.take()
     }
 
     /// Waits for the next failure, at most this long.
@@ -112,7 +112,7 @@ mod tests {
             log.line(LogLevel::Warn, &format!("Compaction error: Corruption: block checksum mismatch in {file}"));
         }
         assert_eq!(log.damage().as_deref(), Some("Corruption: block checksum mismatch in y.sst"), "the first");
-        log.opened();
+        assert_eq!(log.opened().as_deref(), Some("Corruption: block checksum mismatch in y.sst"));
         assert_eq!(log.damage(), None);
     }
 }

@@ -72,6 +72,8 @@ pub struct RocksBackend {
     /// The write that left unknown what is on disk.
     poisoned: OnceLock<String>,
     claimed: AtomicBool,
+    /// Damage of the write-ahead log that opening met, other than a torn end.
+    log_cut: Option<String>,
 }
 
 impl std::fmt::Debug for RocksBackend {
@@ -82,8 +84,7 @@ impl std::fmt::Debug for RocksBackend {
 
 impl RocksBackend {
     fn assemble(opened: Opened, path: &Path, access: Access, config: &RocksConfig) -> Self {
-        opened.log.opened();
-        Self {
+        let mut backend = Self {
             db: Arc::new(opened.db),
             families: opened.families.into_iter().collect(),
             path: Arc::from(path),
@@ -93,7 +94,16 @@ impl RocksBackend {
             config: *config,
             poisoned: OnceLock::new(),
             claimed: AtomicBool::new(false),
+            log_cut: None,
+        };
+        if matches!(backend.background_errors(), Ok(0)) {
+            let met = backend.log.opened(); // what it meets by itself from here on counts
+            backend.log_cut = met.filter(|text| backend.is_writable() && !classify::is_torn_end(text));
         }
+        if let Some(what) = &backend.log_cut {
+            tracing::error!(what, "the write-ahead log is damaged: what was written after that is lost");
+        }
+        backend
     }
 
     /// The folder of the store.
@@ -235,8 +245,12 @@ impl Backend for RocksBackend {
     }
 
     fn damage(&self) -> Option<String> {
-        let met_any = self.background_errors().is_ok_and(|errors| errors > 0);
+        let met_any = self.background_errors().map_or(true, |errors| errors > 0);
         self.log.damage().filter(|_| met_any).map(|text| damage::described(&self.path, &text))
+    }
+
+    fn log_cut(&self) -> Option<String> {
+        self.log_cut.clone()
     }
 
     fn copy_into(&self, into: &Path) -> Result<Copied, StoreError> {

@@ -119,6 +119,7 @@ impl RocksBackend {
         };
         let db = DB::open_cf_descriptors(&options, path, families.iter().map(family))
             .map_err(|e| classify(path, "opening for a sweep", &e))?;
+        damage::refuse_cut_tables(path, &db)?;
         handover.give_back()?;
         let access = Access::Foreign(Arc::clone(&slot), handover);
         Ok(Self::assemble(Opened { db, families, log }, path, access, config))
@@ -186,6 +187,7 @@ fn open_native(
     };
     let db = DB::open_cf_descriptors(&options, path, families.iter().map(family))
         .map_err(|e| classify(path, "opening", &e))?;
+    damage::refuse_cut_tables(path, &db)?;
     let access = Access::Owned(Arc::clone(&slot));
     Ok(RocksBackend::assemble(Opened { db, families, log }, path, access, config))
 }

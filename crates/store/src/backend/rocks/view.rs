@@ -158,7 +158,9 @@ impl View for RocksView {
         range: &KeyRange,
         each: &mut dyn FnMut(&[u8], &[u8]) -> Flow,
     ) -> Result<(), StoreError> {
-        self.visit(table.name(), range, self.options(), each)
+        let mut options = self.options();
+        options.fill_cache(false); // what is read once does not drive nodes out
+        self.visit(table.name(), range, options, each)
     }
 
     fn has_table(&self, table: &Table) -> bool {
