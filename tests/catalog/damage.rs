@@ -87,6 +87,30 @@ fn a_flipped_byte_in_any_file_is_found_and_the_snapshot_is_not_restored() {
     assert_eq!(folder::digests(place.db()), before, "and the store never changed");
 }
 
+/// Whatever table it is in: the sample of a proof looks at nodes, and at some of them.
+#[test]
+fn no_older_snapshot_goes_for_a_store_of_which_a_byte_of_a_table_has_changed() {
+    let place = Place::native();
+    let older = id(&place.create(&[]));
+    let tables = fs::read_dir(place.db()).unwrap().map(|entry| entry.unwrap().path());
+    let tables: Vec<_> = tables.filter(|path| path.extension().is_some_and(|kind| kind == "sst")).collect();
+    let large = tables.iter().filter(|path| fs::metadata(path).unwrap().len() > 4096);
+    let mut tried = 0;
+    for table in large {
+        let whole = fs::read(table).unwrap();
+        change(table, |bytes| bytes[whole.len() / 4] ^= 1);
+        let creating = place.creating(&["--keep", "1"]);
+        let words: Vec<&str> = creating.iter().map(String::as_str).filter(|word| *word != "--json").collect();
+        let (code, told) = node::json(&words);
+        assert_eq!((code, told["error"]["code"].as_str()), (1, Some("corrupt")), "{table:?}: {told:#}");
+        fs::write(table, whole).unwrap();
+        tried += 1;
+    }
+    assert!(tried > 1, "{tables:?}");
+    assert_eq!(place.ask(&["verify", &older, "--deep"]).0, 0, "it is still there");
+    assert_eq!(place.create(&["--keep", "1"])["removed"]["snapshots"], serde_json::json!([older]));
+}
+
 /// What can be seen to be damaged without reading it is never what a retention keeps for a sound one.
 #[test]
 fn a_snapshot_whose_file_is_missing_or_cut_is_listed_as_damaged_and_does_not_count() {

@@ -215,9 +215,13 @@ fn reason(verdict: Verdict, code: &str, message: String) -> Reason {
 
 fn frozen(facts: &Facts) -> Option<Reason> {
     let freeze = facts.freeze.as_ref()?;
+    let since = match freeze.cycle {
+        0 => "by what was found outside of a cycle".to_owned(),
+        cycle => format!("since cycle {cycle}"),
+    };
     let message = format!(
-        "deletes are frozen since cycle {}: {}. Run `state-node verify` on the store, repair it, then unfreeze",
-        freeze.cycle, freeze.why
+        "deletes are frozen {since}: {}. Run `state-node verify` on a copy of the store, repair it, then unfreeze",
+        freeze.why
     );
     Some(reason(Verdict::Critical, "frozen", message))
 }

@@ -107,7 +107,7 @@ impl Catalog {
         let manifest = self.show(id)?;
         let store = self.entry(id).join(STORE);
         proof::compare_files(&manifest, &store, &steering.control)?;
-        let report = proof::prove(&manifest, &store, depth, steering)?;
+        let report = proof::prove(&manifest, &store, (depth, proof::Whole::No), steering)?;
         Ok(VerifiedSnapshot {
             id,
             files: manifest.files.len() as u64,

@@ -34,6 +34,13 @@ pub enum Depth {
     Deep,
 }
 
+/// Whether every row of a copy is read, whatever it is: a deep proof does in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whole {
+    Yes,
+    No,
+}
+
 /// What a verification of a snapshot read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VerifiedSnapshot {
@@ -102,6 +109,14 @@ impl OpenCopy {
         })
     }
 
+    /// Reads every row there is, as the engine checks it.
+    pub(super) fn read_whole(&self, control: &Control) -> Result<(), CatalogError> {
+        match self.backend.read_whole(&|| control.ended().is_none()) {
+            Err(StoreError::Cancelled) => Err(control.ended().map_or(PruneError::Cancelled, |why| why).into()),
+            read => Ok(read.map(|_| ())?),
+        }
+    }
+
     /// Reads nodes back; the inner text says what is missing or corrupt.
     pub(super) fn read_back(
         &self,
@@ -137,17 +152,17 @@ impl OpenCopy {
 pub(super) fn prove(
     manifest: &Manifest,
     store: &Path,
-    depth: Depth,
+    (depth, whole): (Depth, Whole),
     steering: &Steering,
 ) -> Result<VerifyReport, CatalogError> {
     let id = manifest.id;
-    prove_opened(manifest, store, depth, steering).map_err(|error| told_as_damage(id, error))
+    prove_opened(manifest, store, (depth, whole), steering).map_err(|error| told_as_damage(id, error))
 }
 
 fn prove_opened(
     manifest: &Manifest,
     store: &Path,
-    depth: Depth,
+    (depth, whole): (Depth, Whole),
     steering: &Steering,
 ) -> Result<VerifyReport, CatalogError> {
     let damaged = |what: String| CatalogError::DamagedSnapshot { id: manifest.id, what };
@@ -160,7 +175,11 @@ fn prove_opened(
             "its files hold another state, with head {head}, than its manifest, with {named}"
         )));
     }
-    copy.read_back(&roots, depth, steering)?.map_err(damaged)
+    let read = copy.read_back(&roots, depth, steering)?.map_err(damaged)?;
+    if whole == Whole::Yes || depth == Depth::Deep {
+        copy.read_whole(&steering.control)?;
+    }
+    Ok(read)
 }
 
 /// A copy that cannot be read is a damaged snapshot, whatever the store would be called that it was made from; a folder that

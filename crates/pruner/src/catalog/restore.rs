@@ -60,7 +60,7 @@ impl Catalog {
         let store = restoring.store();
         copy_files(&manifest, &self.entry(id).join(STORE), &store, steering)?;
         catalog_reached(CatalogPoint::RestoreCopied);
-        proof::prove(&manifest, &store, Depth::Sampled, steering)?;
+        proof::prove(&manifest, &store, (Depth::Sampled, proof::Whole::Yes), steering)?;
         folder::sync(&store)?;
         catalog_reached(CatalogPoint::RestoreProved);
         folder::rename(&store, &target).map_err(failed(&target))?; // refused by the system if something is there by now

@@ -49,8 +49,8 @@ impl Pruner {
             if shared.off.replace(off).is_some() {
                 return Reply::Accepted;
             }
-            if let Some(asked) = shared.asked.take() {
-                tracing::warn!(requests = asked.len(), "a run that was asked for and has not begun is dropped");
+            if shared.asked.take().is_some() {
+                tracing::warn!("a run that was asked for and has not begun is dropped");
             }
             [shared.running.clone(), shared.steady.control.clone()] // also a look that may find a sweep to go on with
         };
