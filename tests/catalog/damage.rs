@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::symlink, path::Path};
 
 use state_pruner::catalog::{Manifest, SnapshotId};
-use state_tests::{folder, node};
+use state_tests::{damage, folder, node};
 
 use crate::support::{Place, id};
 
@@ -20,9 +20,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 fn a_store_at_rest_whose_table_is_damaged_or_missing_is_critical_and_is_named_as_it_lies_there() {
     for missing in [true, false] {
         let place = Place::native();
-        let tables = fs::read_dir(place.db()).unwrap().map(|entry| entry.unwrap().path());
-        let tables = tables.filter(|path| path.extension().is_some_and(|kind| kind == "sst"));
-        let table = tables.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+        let table = damage::largest_table(place.db());
         if missing {
             fs::remove_file(&table).unwrap();
             let (code, health) = node::json(&["health-check", "--db", place.db().to_str().unwrap()]);
@@ -92,8 +90,7 @@ fn a_flipped_byte_in_any_file_is_found_and_the_snapshot_is_not_restored() {
 fn no_older_snapshot_goes_for_a_store_of_which_a_byte_of_a_table_has_changed() {
     let place = Place::native();
     let older = id(&place.create(&[]));
-    let tables = fs::read_dir(place.db()).unwrap().map(|entry| entry.unwrap().path());
-    let tables: Vec<_> = tables.filter(|path| path.extension().is_some_and(|kind| kind == "sst")).collect();
+    let tables = folder::with_ending(place.db(), "sst");
     let large = tables.iter().filter(|path| fs::metadata(path).unwrap().len() > 4096);
     let mut tried = 0;
     for table in large {

@@ -19,7 +19,7 @@ use state_pruner::{
 use state_store::{Backend, FaultyBackend, KeyRange, MemoryBackend, StoreError};
 use state_tests::{
     chain::Chain,
-    folder,
+    damage,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
     workload::Profile,
@@ -42,6 +42,36 @@ fn cycle(rig: &Rig) {
     let pruner = pruner(rig, &hooks);
     pruner.command(Command::Run);
     outcomes.recv().unwrap();
+}
+
+/// A pruner whose cycle holds the lock of its first phase, until `release` is dropped.
+struct Held {
+    pruner: Pruner,
+    release: mpsc::Sender<()>,
+    /// Told when its outcome is saved.
+    outcomes: mpsc::Receiver<()>,
+}
+
+impl Held {
+    fn in_a_cycle(rig: &Rig) -> Self {
+        let (release, released) = mpsc::channel::<()>();
+        let (told, at_lock) = mpsc::channel();
+        let (ended, outcomes) = mpsc::channel();
+        let mut held = false;
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::PhaseSaved && !std::mem::replace(&mut held, true) {
+                told.send(()).unwrap();
+                assert!(released.recv().is_err(), "held until the other end is dropped");
+            }
+            if moment == Moment::OutcomeSaved {
+                ended.send(()).unwrap();
+            }
+        });
+        let pruner = pruner(rig, &hooks);
+        pruner.command(Command::Run);
+        at_lock.recv().unwrap();
+        Self { pruner, release, outcomes }
+    }
 }
 
 fn due_after_orders(orders: u64) -> CycleDue {
@@ -111,8 +141,7 @@ fn damage_that_the_engine_meets_by_itself_makes_health_critical_and_no_cycle_fin
     rig.backend.flush().unwrap();
     let pruner = pruner(&rig, &Hooks::none());
     assert_eq!(codes(&pruner.health().reasons), [""; 0]);
-    let tables = folder::with_ending(&rig.store_dir(), "sst");
-    let table = tables.into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let table = damage::largest_table(&rig.store_dir());
     let file = fs::File::options().read(true).write(true).open(&table).unwrap();
     let (at, mut byte) = (file.metadata().unwrap().len() / 3, [0]);
     file.read_exact_at(&mut byte, at).unwrap();
@@ -133,22 +162,7 @@ fn damage_that_the_engine_meets_by_itself_makes_health_critical_and_no_cycle_fin
 fn a_paused_cycle_is_told_by_health_and_is_not_paused_or_resumed_twice() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 123, 9);
-    let (release, released) = mpsc::channel::<()>();
-    let (told, at_lock) = mpsc::channel();
-    let (ended, outcomes) = mpsc::channel();
-    let mut held = false;
-    let hooks = Hooks::new(move |moment| {
-        if moment == Moment::PhaseSaved && !std::mem::replace(&mut held, true) {
-            told.send(()).unwrap();
-            assert!(released.recv().is_err(), "held until the other end is dropped");
-        }
-        if moment == Moment::OutcomeSaved {
-            ended.send(()).unwrap();
-        }
-    });
-    let pruner = pruner(&rig, &hooks);
-    pruner.command(Command::Run);
-    at_lock.recv().unwrap();
+    let Held { pruner, release, outcomes } = Held::in_a_cycle(&rig);
     assert_eq!(pruner.command(Command::Resume), Reply::Unchanged, "it is not paused");
     assert_eq!(pruner.command(Command::Pause), Reply::Accepted);
     assert_eq!(pruner.command(Command::Pause), Reply::Unchanged);
@@ -178,23 +192,7 @@ fn a_store_tells_basic_snapshots_by_the_configuration_of_its_node() {
 fn a_phase_that_makes_no_progress_is_told_and_forgotten_when_it_goes_on() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 119, 9);
-    let (release, released) = mpsc::channel::<()>();
-    let (told, at_lock) = mpsc::channel();
-    let (ended, outcomes) = mpsc::channel();
-    let mut held = false;
-    let hooks = Hooks::new(move |moment| {
-        if moment == Moment::PhaseSaved && !held {
-            held = true;
-            told.send(()).unwrap();
-            assert!(released.recv().is_err(), "held until the other end is dropped");
-        }
-        if moment == Moment::OutcomeSaved {
-            ended.send(()).unwrap();
-        }
-    });
-    let pruner = pruner(&rig, &hooks);
-    pruner.command(Command::Run);
-    at_lock.recv().unwrap();
+    let Held { pruner, release, outcomes } = Held::in_a_cycle(&rig);
     rig.clock.advance(Duration::from_secs(900));
     assert_eq!(codes(&pruner.health().reasons), Vec::<&str>::new());
     rig.clock.advance(Duration::from_millis(1));

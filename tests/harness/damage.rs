@@ -1,6 +1,9 @@
 //! Damage to a copy of a Rooch store, done with the engine itself and options that a Rooch node would use.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 
@@ -47,11 +50,18 @@ pub fn remove_node(db: &Path, key: &[u8]) {
     remove(db, NODES, key);
 }
 
+fn size(path: &PathBuf) -> u64 {
+    fs::metadata(path).unwrap().len()
+}
+
+/// The largest table file.
+pub fn largest_table(db: &Path) -> PathBuf {
+    folder::with_ending(db, "sst").into_iter().max_by_key(size).unwrap()
+}
+
 /// Cuts the largest table file to half.
 pub fn truncate_largest_table(db: &Path) {
-    let tables = folder::with_ending(db, "sst");
-    let size = |path: &std::path::PathBuf| fs::metadata(path).unwrap().len();
-    let largest = tables.into_iter().max_by_key(size).unwrap();
+    let largest = largest_table(db);
     let half = size(&largest) / 2;
     fs::File::options().write(true).open(&largest).unwrap().set_len(half).unwrap();
 }
