@@ -41,6 +41,10 @@ pub struct Incremental {
     pub whole: Option<f64>,
     /// The longest time for which a slice held the commit gate.
     pub longest: Duration,
+    /// The longest time for which one was on a processor meanwhile.
+    pub longest_work: Duration,
+    /// Slices, and those that held it for longer than 5 ms.
+    pub slices: (u64, u64),
 }
 
 impl Incremental {
@@ -151,6 +155,8 @@ mod tests {
             busy: Duration::from_secs(2),
             whole: None,
             longest: Duration::ZERO,
+            longest_work: Duration::ZERO,
+            slices: (0, 0),
         };
         let mut csv = Csv::default();
         csv.add("uniform", "with", &[sample.clone(), Sample { incremental: Some(done), ..sample }]).unwrap();

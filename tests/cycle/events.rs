@@ -13,9 +13,11 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, PruneError, Pruner,
-    PrunerConfig, PrunerParts, ReaderLimit, RecordKey, Records, Reply, ReserveStatus, RetentionParts, StoreRecords,
+    Clock, Command, Control, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, PruneError,
+    Pruner, PrunerConfig, PrunerParts, ReaderLimit, RecordKey, Records, Reply, ReserveStatus, RetentionParts,
+    StoreRecords,
     events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
     phase::{PhaseRecord, PrunePhase},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
@@ -123,6 +125,33 @@ fn the_journal_tells_a_cycle_from_its_trigger_to_its_totals() {
         (Some(1), Some("operator"), Some("finished"))
     );
     assert!(run["duration_ms"].is_u64() && run["cycle"].is_u64() && run["message"].is_null(), "{run:?}");
+}
+
+/// It begins anew, and its end says so.
+#[test]
+fn a_mark_that_was_stopped_is_not_told_to_go_on() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 302, 30);
+    let (plan, told) = (rig.plan(5), Arc::new(Told::default()));
+    let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
+    let stops = Arc::clone(&control);
+    let hooks = Hooks::new(move |moment| {
+        let control = stops.lock().clone().filter(|_| moment == Moment::Captured);
+        control.inspect(|control| control.stop());
+    });
+    let mut env = rig.env(&plan, &hooks);
+    env.parts.events = Arc::clone(&told) as _;
+    *control.lock() = Some(Arc::clone(&env.control));
+    let ended = plan.run(&env);
+    assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
+    let ends = told.0.lock().iter().find_map(|event| {
+        let Event::CycleEnded(end) = event else { return None };
+        Some((end.outcome.clone(), end.message.clone().unwrap()))
+    });
+    let (outcome, message) = ends.unwrap();
+    assert!(outcome == "stopped" && message.ends_with("goes on with a sweep, or marks anew"), "{outcome}: {message}");
+    drop(env);
+    assert!(plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().is_none(), "it was a mark");
 }
 
 #[test]
@@ -446,7 +475,7 @@ fn what_becomes_of_the_reserve_and_a_validation_is_told() {
     assert_eq!(one(&events, "reserve_let_go").data["bytes"], 4096);
     assert_eq!(one(&events, "reserve_taken").data["bytes"], 4096);
     let validated = &one(&events, "validated").data;
-    assert_eq!(validated["passed"].as_u64(), Some(report.validated().passed));
+    assert_eq!(validated["passed"].as_u64(), Some(report.validated(None).passed));
     assert!(report.is_sound() && validated["failed"].as_array().unwrap().is_empty());
 }
 

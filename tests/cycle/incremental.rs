@@ -303,16 +303,17 @@ fn alerted(found: Found) {
     check::exact(&rig.chain, "what the row named is gone");
 }
 
-/// Twelve orders more; the journal row of the sixth cannot be read.
-fn grow_past_a_torn_row(rig: &Rig) {
+/// Twelve orders more; the journal row of the sixth, whose order this gives, cannot be read.
+pub(crate) fn grow_past_a_torn_row(rig: &Rig) -> Order {
     rig.chain.grow(Profile::Uniform, 62, 6);
     let bad = rig.chain.head();
     rig.chain.grow(Profile::Uniform, 63, 6);
     spoil(&rig.chain.store, bad);
+    bad
 }
 
 /// The orders that have a row in the journal.
-fn orders_of_rows(store: &Store) -> Vec<Order> {
+pub(crate) fn orders_of_rows(store: &Store) -> Vec<Order> {
     let mut orders = Vec::new();
     let mut take = |key: &[u8], _: &[u8]| {
         orders.push(Order::new(u64::from_be_bytes(key[..8].try_into().unwrap())));
@@ -323,7 +324,7 @@ fn orders_of_rows(store: &Store) -> Vec<Order> {
 }
 
 /// The row of an order cannot be read from now on.
-fn spoil(store: &Store, order: Order) {
+pub(crate) fn spoil(store: &Store, order: Order) {
     let mut keys = Vec::new();
     let range = KeyRange { start: Some(order.to_key().to_vec()), end: Some(order.next().unwrap().to_key().to_vec()) };
     let mut take = |key: &[u8], _: &[u8]| {

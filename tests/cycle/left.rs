@@ -15,8 +15,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, Freeze, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus, RecordKey,
-    Records, Reply, StoreRecords, SystemClock, Trigger, Verdict,
+    Clock, Command, Control, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
+    RecordKey, Records, Reply, StoreRecords, SystemClock, Trigger, Verdict,
+    events::Event,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
@@ -27,17 +28,18 @@ use state_tests::{
     hooks::{Hooks, Moment},
     records::{Acting, Use},
     rig::{Engine, Rig},
+    told::Told,
     workload::Profile,
 };
 
 const WINDOW: u64 = 5;
 
-fn io() -> PruneError {
+pub(crate) fn io() -> PruneError {
     StoreError::Io { what: "removing a record".to_owned(), source: std::io::Error::other("injected") }.into()
 }
 
 /// A pruner with a sweep between cycles, whose cycles come when somebody asks.
-fn start(
+pub(crate) fn start(
     rig: &Rig,
     hooks: &Hooks,
     act: impl Fn(Use, RecordKey) -> Result<(), PruneError> + Send + Sync + 'static,
@@ -58,7 +60,7 @@ fn settled() -> Rig {
 }
 
 /// The same, whose process ended in the middle of the sweep of another cycle.
-fn interrupted() -> Rig {
+pub(crate) fn interrupted() -> Rig {
     let rig = settled();
     let plan = rig.plan(WINDOW).in_order().batches(20);
     let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
@@ -77,7 +79,7 @@ fn interrupted() -> Rig {
     rig.restart()
 }
 
-fn records(rig: &Rig) -> StoreRecords {
+pub(crate) fn records(rig: &Rig) -> StoreRecords {
     StoreRecords(Arc::clone(&rig.chain.store))
 }
 
@@ -89,7 +91,7 @@ fn left(rig: &Rig) -> Option<PrunePhase> {
 const FAST: u64 = 100;
 
 /// Waits for a state that the worker reaches by itself; time goes on meanwhile.
-fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
+pub(crate) fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
     let (clock, mut told) = (SystemClock::new(), 0);
     while !reached(pruner) {
         let passed = FAST * clock.monotonic().as_millis() as u64;
@@ -100,7 +102,7 @@ fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
 }
 
 /// The same, and commits come, so that the worker looks at the time as they do.
-fn until_beside_commits(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
+pub(crate) fn until_beside_commits(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
     until(rig, pruner, |pruner| {
         pruner.committed(rig.chain.head());
         reached(pruner)
@@ -108,7 +110,7 @@ fn until_beside_commits(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) ->
 }
 
 /// New orders are swept between cycles.
-fn rounds_go_on(rig: &Rig, pruner: &Pruner, context: &str) {
+pub(crate) fn rounds_go_on(rig: &Rig, pruner: &Pruner, context: &str) {
     rig.chain.grow(Profile::Tables, 603, 10);
     pruner.committed(rig.chain.head());
     until(rig, pruner, |pruner| {
@@ -119,9 +121,40 @@ fn rounds_go_on(rig: &Rig, pruner: &Pruner, context: &str) {
     check::complete(&rig.chain, context);
 }
 
+/// The same, and its pruner has the run on record, which nobody has ended.
+fn interrupted_run() -> Rig {
+    let rig = settled();
+    let slot: Arc<Mutex<Option<Arc<Pruner>>>> = Arc::default();
+    let (stops, (told, stopping), mut batches) = (Arc::clone(&slot), mpsc::channel(), 0);
+    let hooks = Hooks::new(move |moment| {
+        batches += usize::from(moment == Moment::Deleting);
+        if moment == Moment::Deleting && batches == 3 {
+            let stopped = stops.lock().as_ref().unwrap().stop_within(Duration::ZERO);
+            assert!(stopped.is_err(), "it works on to its next checkpoint");
+            told.send(()).unwrap();
+        }
+    });
+    let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(20).pruner() };
+    let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), config).unwrap());
+    *slot.lock() = Some(Arc::clone(&pruner));
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    stopping.recv().unwrap();
+    slot.lock().take();
+    pruner.stop();
+    drop(pruner);
+    rig.restart()
+}
+
+/// The runs that ended, each with whether it finished.
+fn runs(pruner: &Pruner) -> Vec<(Trigger, bool)> {
+    let finished = |outcome: Option<Outcome>| matches!(outcome, Some(Outcome { ended: Ended::Finished { .. }, .. }));
+    let runs = pruner.status().triggers.runs.into_iter();
+    runs.map(|run| (run.trigger, finished(run.outcome))).collect()
+}
+
 /// An interrupted cycle that a freeze keeps from going on.
 fn held() -> (Rig, Pruner) {
-    let rig = interrupted();
+    let rig = interrupted_run();
     let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
     records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
     let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
@@ -133,9 +166,16 @@ fn held() -> (Rig, Pruner) {
 fn a_cycle_that_a_freeze_holds_goes_on_when_it_is_lifted() {
     let (rig, pruner) = held();
     assert_eq!(left(&rig), Some(PrunePhase::SweepExpired), "it waits");
+    assert_eq!(runs(&pruner), [], "and its run with it");
+    drop(pruner);
+    let rig = rig.restart();
+    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    assert_eq!(runs(&pruner), [], "in another process, too");
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
     until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert_eq!(left(&rig), None);
+    assert_eq!(runs(&pruner), [(Trigger::Operator, true)], "it is one run");
     check::exact(&rig.chain, "it went on");
     rounds_go_on(&rig, &pruner, "after it");
     assert_eq!(pruner.status().cycles_finished, 1, "nobody asked for another one");
@@ -150,6 +190,33 @@ fn a_cycle_that_a_freeze_holds_is_abandoned_when_pruning_is_switched_off() {
     until(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);
     assert_eq!(check::present(&rig.chain.store), before, "nothing is deleted");
     assert_eq!(pruner.status().cycles_finished, 0);
+    assert_eq!(runs(&pruner), [(Trigger::Operator, false)], "its run is over");
+}
+
+/// A copy or a read meets damage while a cycle deletes.
+#[test]
+fn a_cycle_at_work_stops_when_damage_is_found_beside_it_and_goes_on_after_the_freeze() {
+    let (rig, slot) = (settled(), Arc::new(Mutex::new(None::<Arc<Pruner>>)));
+    let (finds, batches) = (Arc::clone(&slot), Arc::new(AtomicU64::new(0)));
+    let judged = Arc::clone(&batches);
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Deleting && judged.fetch_add(1, Ordering::AcqRel) == 2 {
+            let pruner = finds.lock().clone().unwrap();
+            pruner.found(&StoreError::Corrupt("a checksum".to_owned()).into()).unwrap();
+        }
+    });
+    let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(20).pruner() };
+    let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), config).unwrap());
+    *slot.lock() = Some(Arc::clone(&pruner));
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    until(&rig, &pruner, |pruner| pruner.status().frozen.is_some() && !pruner.status().running);
+    slot.lock().take();
+    assert_eq!((batches.load(Ordering::Acquire), left(&rig)), (3, Some(PrunePhase::SweepExpired)), "no further batch");
+    assert_eq!((outcomes(&pruner), runs(&pruner)), ((0, 0, 0), vec![]), "it has not ended");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    assert_eq!((left(&rig), runs(&pruner)), (None, vec![(Trigger::Operator, true)]), "it is one run");
+    check::exact(&rig.chain, "it went on");
 }
 
 /// How long something stands in the way.
@@ -230,6 +297,39 @@ fn a_record_that_cannot_be_read_at_the_start_is_looked_at_again() {
     check::exact(&rig.chain, "it went on");
 }
 
+/// What is tried again outside of a phase is told like what is within one: records that cannot be read, a look at what was
+/// left, and an end that cannot be written down.
+#[test]
+fn what_is_tried_again_outside_of_a_phase_is_an_event() {
+    for failing in [(Use::Load, RecordKey::Triggers), (Use::Load, RecordKey::Phase), (Use::Remove, RecordKey::Phase)] {
+        let (rig, told, failures) = (interrupted(), Arc::new(Told::default()), AtomicU64::new(2));
+        let config = rig.plan(WINDOW).in_order().batches(20).pruner();
+        let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
+        let records = Acting::over(Arc::clone(&parts.records), move |what, key| {
+            let left = failures.load(Ordering::Acquire);
+            if (what, key) != failing || left == 0 {
+                return Ok(());
+            }
+            failures.store(left - 1, Ordering::Release);
+            Err(io())
+        });
+        let pruner = Pruner::start(PrunerParts { records, ..parts }, config).unwrap();
+        let is_over = |pruner: &Pruner| {
+            pruner.status().recovery.attempts.last().is_some_and(|attempt| attempt.came == Came::Success)
+        };
+        until_beside_commits(&rig, &pruner, is_over);
+        let tried: Vec<Came> = pruner.status().recovery.attempts.into_iter().map(|attempt| attempt.came).collect();
+        drop(pruner);
+        let retried = |event: &Event| {
+            let Event::RetryAttempted { what, attempt, delay_ms, error } = event else { return None };
+            Some((what.clone(), *attempt, Came::Retry { wait_ms: *delay_ms }, error.clone()))
+        };
+        let retried: Vec<_> = told.0.lock().iter().filter_map(retried).collect();
+        let expected = [0, 1].map(|at| ("idle".to_owned(), at as u32 + 1, tried[at].clone(), "io".to_owned()));
+        assert_eq!(retried, expected, "{failing:?}: {tried:?}");
+    }
+}
+
 /// Neither can the mark of its sweep: the same sweep goes on when it can be, with that mark.
 #[test]
 fn a_mark_that_cannot_be_read_at_the_start_is_opened_again() {
@@ -292,8 +392,8 @@ fn a_mark_that_is_damaged_at_the_start_ends_its_cycle() {
 /// itself when it can be.
 #[test]
 fn a_read_error_that_passes_holds_the_pruner_no_longer_than_it_lasts() {
-    use RecordKey::{Freeze, LastOutcome, Lock, Recovery, Snapshot, Switch, Triggers, Validation};
-    for unread in [Recovery, Lock, Snapshot, LastOutcome, Freeze, Triggers, Switch, Validation] {
+    use RecordKey::{Freeze, LastOutcome, Lock, Quarantine, Recovery, Snapshot, Switch, Triggers, Validation};
+    for unread in [Recovery, Lock, Snapshot, LastOutcome, Freeze, Triggers, Switch, Validation, Quarantine] {
         let (rig, context) = (interrupted(), format!("{unread:?}"));
         let (fails, saved) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let (fail, save) = (Arc::clone(&fails), Arc::clone(&saved));

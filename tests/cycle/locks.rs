@@ -16,11 +16,11 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Control, Place, PruneError, RecordKey, Records, Retention, Stage, StoreRecords, SweepChoice,
+    Clock, Control, PruneError, Retention, Stage, StoreRecords, SweepChoice,
     phase::{PhaseRecord, PrunePhase},
     snapshot::{AtomicSnapshotManager, Blocked, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
-use state_store::{Batch, Condemned, StoreError};
+use state_store::{Batch, Condemned, Point, StoreError, Watching, watch};
 use state_tests::{
     chain::{Chain, block_hash},
     check,
@@ -76,47 +76,13 @@ fn two_phases_never_hold_the_lock_together() {
     });
 }
 
-/// Records that do something once, after the second time the phase record was saved: between the two phases.
-struct BetweenPhases {
-    inner: Arc<dyn Records>,
-    saves: AtomicUsize,
-    act: Box<dyn Fn() + Send + Sync>,
-}
-
-impl std::fmt::Debug for BetweenPhases {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("BetweenPhases")
-    }
-}
-
-impl Records for BetweenPhases {
-    fn place(&self, key: RecordKey) -> Place {
-        self.inner.place(key)
-    }
-
-    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
-        self.inner.load(key)
-    }
-
-    fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
-        self.inner.save(key, bytes)?;
-        if key == RecordKey::Phase && self.saves.fetch_add(1, Ordering::AcqRel) == 1 {
-            (self.act)();
+/// Does something between the two phases of a cycle of this thread.
+fn between_phases(act: impl Fn() + 'static) -> Watching {
+    watch(move |point| {
+        if point == Point::SweepBegins {
+            act();
         }
-        Ok(())
-    }
-
-    fn stage(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
-        self.inner.stage(key, bytes)
-    }
-
-    fn remove(&self, key: RecordKey) -> Result<(), PruneError> {
-        self.inner.remove(key)
-    }
-
-    fn batch(&self, key: RecordKey, bytes: &[u8]) -> Option<Batch> {
-        self.inner.batch(key, bytes)
-    }
+    })
 }
 
 /// An embedder takes a snapshot of its own in the moment between the phases. Its barrier began after the mark's view, so
@@ -126,7 +92,7 @@ fn a_sweep_is_refused_once_another_snapshot_took_the_place_of_its_own() {
     for (mark, sweep) in WAYS {
         let rig = grown();
         let plan = rig.plan(3).by(mark, sweep);
-        let mut env = rig.env(&plan, &Hooks::none());
+        let env = rig.env(&plan, &Hooks::none());
         let (chain, snapshots) = (rig.chain.clone(), Arc::clone(&env.snapshots));
         let before = Arc::new(Mutex::new(BTreeMap::new()));
         let seen = Arc::clone(&before);
@@ -136,9 +102,9 @@ fn a_sweep_is_refused_once_another_snapshot_took_the_place_of_its_own() {
             snapshots.end_cycle();
             *seen.lock() = check::nodes(&chain.store);
         };
-        let inner = Arc::clone(&env.parts.records);
-        env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act: Box::new(act) });
+        let watching = between_phases(act);
         let ended = plan.run(&env);
+        drop(watching);
         let is_refused =
             matches!(&ended, Err(PruneError::NotResumable { why, .. }) if why.contains("another snapshot"));
         assert!(is_refused, "{mark:?} {sweep:?}: {ended:?}");
@@ -157,15 +123,16 @@ fn a_sweep_by_a_snapshot_that_is_too_old_stops_before_its_first_delete() {
         for (age, is_refused) in [(allowed, false), (allowed + Duration::from_millis(1), true)] {
             let (rig, context) = (grown(), format!("{mark:?} {sweep:?} {age:?}"));
             let plan = rig.plan(3).by(mark, sweep);
-            let mut env = rig.env(&plan, &Hooks::none());
+            let env = rig.env(&plan, &Hooks::none());
             let clock = Arc::clone(&rig.clock);
-            let act = Box::new(move || clock.advance(age));
-            let inner = Arc::clone(&env.parts.records);
-            env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act });
             let before = check::nodes(&rig.chain.store);
+            let watching = between_phases(move || {
+                clock.advance(age);
+            });
             let ended = plan.run(&env);
+            drop(watching);
             if is_refused {
-                let is_told = matches!(&ended, Err(PruneError::BadSnapshot { why, .. }) if why.contains("ms old"));
+                let is_told = matches!(&ended, Err(PruneError::BadSnapshot { why, .. }) if why.contains("ms old") && why.contains("is paused"));
                 assert!(is_told, "{context}: {ended:?}");
                 assert!(check::nodes(&rig.chain.store) == before, "{context}: it deleted something");
                 rig.cycle(&plan);
@@ -606,11 +573,9 @@ fn a_sweep_is_refused_when_the_retention_was_changed_since_the_mark() {
     let holes: Arc<Mutex<BTreeSet<Order>>> = Arc::default();
     let policy = Changing { inner: Arc::clone(&env.parts.policy), holes: Arc::clone(&holes) };
     env.parts.policy = Arc::new(policy);
-    let act = move || {
+    let _watching = between_phases(move || {
         holes.lock().insert(Order::new(1));
-    };
-    let inner = Arc::clone(&env.parts.records);
-    env.parts.records = Arc::new(BetweenPhases { inner, saves: AtomicUsize::new(0), act: Box::new(act) });
+    });
     let before = check::present(&rig.chain.store);
     let ended = plan.run(&env);
     assert!(matches!(&ended, Err(PruneError::NotResumable { why, .. }) if why.contains("retention")), "{ended:?}");

@@ -1,6 +1,7 @@
 //! Store and pruner together, in one process: what a cycle keeps, deletes, survives and says.
 
 mod aged;
+mod between;
 mod blind;
 mod books;
 mod certificate;
@@ -10,6 +11,7 @@ mod dropped;
 mod entries;
 mod events;
 mod forks;
+mod found;
 mod health;
 mod histories;
 mod incremental;
@@ -17,6 +19,7 @@ mod left;
 mod locks;
 mod older;
 mod predicted;
+mod quarantine;
 mod race;
 mod reclaim;
 mod recovery;

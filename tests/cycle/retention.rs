@@ -780,6 +780,116 @@ fn explain_says_what_takes_garbage_and_what_was_rolled_back() {
     assert!(told.to_string().contains("not known here"), "nobody has read the journal: {told}");
 }
 
+/// How often an answer needed no walk.
+#[derive(Default)]
+struct Unwalked {
+    /// It waits, and a state of the window has it.
+    in_window: u64,
+    /// It waits, and no state has it.
+    garbage: u64,
+    /// It is a root.
+    roots: u64,
+    /// It waits, and an older state has it, which was walked for.
+    older: u64,
+    /// It waits, and the state before the order at which it does is kept and lacks it.
+    earlier: u64,
+}
+
+/// Of every node of the store, what is explained is what the archive says: which order is the newest that has it, if any has.
+fn explained_as_by_the_archive(rig: &Rig, kept: &LiveRetention, (told, context): (&mut Unwalked, &str)) {
+    let live = |at: Order| (at.get(), rig.chain.archive.live([at]));
+    let retained: Vec<(u64, BTreeSet<NodeHash>)> = readable(rig).into_iter().rev().map(live).collect();
+    for hash in check::present(&rig.chain.store) {
+        let explain = |limit| match kept.explain(Asked::Hash(hash), &RoochLayout, limit).unwrap() {
+            Explanation::Hash(explained) => explained,
+            Explanation::Order(order) => panic!("{order}"),
+        };
+        let explained = explain(100_000);
+        let newest = retained.iter().find(|(_, live)| live.contains(&hash)).map(|(at, _)| *at);
+        let is_lacked_before =
+            |lost_in: u64| retained.iter().any(|(at, live)| at + 1 == lost_in && !live.contains(&hash));
+        let looked_at = match &explained.node {
+            NodeStanding::Reached { order, looked_at, lost_in, .. } => {
+                assert_eq!(Some(*order), newest, "{context}: {explained}");
+                assert!(lost_in.is_none_or(|lost_in| *order < lost_in), "{context}: {explained}");
+                told.roots += u64::from(*looked_at == 0 && lost_in.is_none());
+                told.in_window += u64::from(*looked_at == 0 && lost_in.is_some());
+                told.older += u64::from(*looked_at > 0 && lost_in.is_some());
+                told.earlier += u64::from(lost_in.is_some_and(is_lacked_before));
+                *looked_at
+            }
+            NodeStanding::Garbage { looked_at, waits_for } => {
+                assert_eq!(newest, None, "{context}: {explained}");
+                if let WaitsFor::Sweep { lost_in, .. } = waits_for {
+                    told.garbage += u64::from(*looked_at == 0);
+                    told.earlier += u64::from(is_lacked_before(*lost_in));
+                }
+                *looked_at
+            }
+            NodeStanding::Absent { .. } | NodeStanding::NotFound { .. } => panic!("{context}: {explained}"),
+        };
+        if looked_at == 0 {
+            assert_eq!(explain(1), explained, "{context}: no state is walked");
+        }
+    }
+}
+
+/// What costs little is asked first, and proves no more than it does: nodes come back, are shared, are held by a pin below the
+/// floor, and are taken away with their orders.
+#[test]
+fn explain_says_of_every_node_what_the_archive_says() {
+    let mut told = Unwalked::default();
+    for profile in Profile::ALL {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(profile, 71, 20);
+        let kept = policy(&rig, keep(4));
+        cycle(&rig, &kept);
+        kept.add_pin(pin("audit", 18, None)).unwrap();
+        rig.chain.grow(profile, 72, 6);
+        explained_as_by_the_archive(&rig, &kept, (&mut told, &format!("{profile:?} before the floor moves")));
+        kept.advance().unwrap(); // and nothing sweeps
+        explained_as_by_the_archive(&rig, &kept, (&mut told, &format!("{profile:?} behind the floor")));
+        kept.remove_pin("audit").unwrap();
+        kept.advance().unwrap();
+        explained_as_by_the_archive(&rig, &kept, (&mut told, &format!("{profile:?} without the pin")));
+        rig.chain.store.rollback(order(24), Batch::new()).unwrap();
+        explained_as_by_the_archive(&rig, &kept, (&mut told, &format!("{profile:?} gone back")));
+        rig.chain.grow(profile, 73, 3);
+        explained_as_by_the_archive(&rig, &kept, (&mut told, &format!("{profile:?} on another branch")));
+    }
+    let Unwalked { in_window, garbage, roots, older, earlier } = told;
+    assert!([in_window, garbage, roots, older].iter().all(|times| *times > 0), "{in_window} {garbage} {roots} {older}");
+    assert_eq!(earlier, 0, "nothing sweeps, so each node waits at the order that lost it");
+}
+
+/// What a slice finds below a dropped tree waits at the last of the orders that are worked on together: that the state before
+/// that order is kept does not mean that it has the node, whoever reads the journal.
+#[test]
+fn explain_says_what_the_archive_says_while_a_sweep_is_in_the_middle_of_its_entries() {
+    let mut told = Unwalked::default();
+    for profile in Profile::ALL {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(profile, 74, 20);
+        let kept = policy(&rig, every(2, 38));
+        cycle(&rig, &kept);
+        rig.chain.grow(profile, 75, 21);
+        for pause in 1.. {
+            let round = slices(&rig, &kept, 1);
+            assert_eq!(readable(&rig), [0, 38, 39, 40].map(order).into(), "an order among the entries is kept");
+            let context = format!("{profile:?} in pause {pause}");
+            explained_as_by_the_archive(&rig, &kept, (&mut told, &context));
+            let again = rig.twin();
+            again.chain.store.index_journal().unwrap();
+            let kept = policy(&again, every(2, 38));
+            explained_as_by_the_archive(&again, &kept, (&mut told, &format!("{context} after a restart")));
+            if round.end == RoundEnd::Done {
+                break;
+            }
+        }
+    }
+    assert!(told.earlier > 0, "no node was lost before the order at which it waits");
+}
+
 /// The record of pins and the kept orders, with a crash or a failure at each write of what moves them.
 #[test]
 fn a_pin_that_was_acknowledged_survives_a_crash_at_every_write() {

@@ -16,24 +16,27 @@ use std::{
     time::Duration,
 };
 
-use crate::health::pruner;
+use crate::{health::pruner, left};
 use state_pruner::{
-    Certificate, CertificateText, Clock, Command, PruneError, RecordKey, Records as _, Retention, StoreRecords,
+    Certificate, CertificateText, Clock, Command, PruneError, Pruner, RecordKey, Records as _, Retention, StoreRecords,
     SystemClock, Verdict,
     events::{Event, EventJournal, EventSink as _, EventsConfig, journal_dir, journal_file},
     phase::{PhaseRecord, PrunePhase},
-    recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
+    recovery::{Came, ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
-    validate::{Check, SnapshotValidator, ValidationReport, ValidationResult, check_record, quick_health_check},
+    validate::{
+        Check, Checked, Depth, SnapshotValidator, ValidationReport, ValidationResult, check_record, quick_health_check,
+    },
 };
 use state_store::{
     Backend, Batch, Durability, Fault, FaultyBackend, FaultyDisk, FileCall, Flow, KeyRange, Lasting, MemoryBackend,
-    Table,
+    StoreError, Table,
 };
 use state_tests::{
     chain::Chain,
     check,
     hooks::{Hooks, Moment},
+    records::Use,
     rig::{Engine, Rig},
     workload::Profile,
 };
@@ -124,6 +127,29 @@ impl Bench {
     fn remake(&mut self) {
         self.snapshots = Arc::new(AtomicSnapshotManager::new(self.parts.clone(), SnapshotManagerConfig::default()));
         self.snapshots.initialize().unwrap();
+    }
+
+    /// The rows of the commit journal, by order.
+    fn journal(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let mut each = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Flow::Continue(())
+        };
+        self.faulty.view().unwrap().scan(&Table::JOURNAL, &KeyRange::ALL, &mut each).unwrap();
+        rows
+    }
+
+    fn put(&self, (key, value): (Vec<u8>, Vec<u8>)) {
+        let mut batch = Batch::new();
+        batch.put(Table::JOURNAL, key, value);
+        self.faulty.write(&batch, Durability::Logged).unwrap();
+    }
+
+    /// Flips a bit of a row of the commit journal.
+    fn spoil(&self, (key, mut value): (Vec<u8>, Vec<u8>)) {
+        *value.last_mut().unwrap() ^= 1;
+        self.put((key, value));
     }
 
     fn flip(&self, key: RecordKey) {
@@ -228,7 +254,7 @@ fn every_precondition_fails_when_its_condition_is_broken() {
         let report = bench.report();
         assert!(failed(report.of(check).unwrap()), "{check:?}: {}", report.detailed_report());
         assert!(!report.is_sound() && report.summary().starts_with("NOT SOUND"));
-        assert!(report.validated().failed.iter().any(|text| text.starts_with(check.label())), "{check:?}");
+        assert!(report.validated(None).failed.iter().any(|finding| finding.check == check.label()), "{check:?}");
         drop(held);
     }
 }
@@ -468,25 +494,143 @@ fn a_flipped_bit_of_an_old_row_is_found_by_a_deep_validation_alone() {
     };
     assert!(evidence.contains(" rows of the commit journal, all "), "{evidence}");
 
-    let (mut oldest, mut rows) = (None, 0);
-    let view = bench.faulty.view().unwrap();
-    view.scan(&Table::JOURNAL, &KeyRange::ALL, &mut |key, value| {
-        oldest = oldest.take().or_else(|| Some((key.to_vec(), value.to_vec())));
-        rows += 1;
-        Flow::Continue(())
-    })
-    .unwrap();
-    assert!(evidence.contains(&format!("all {rows} rows of the commit journal")) && rows > 16, "{rows}: {evidence}");
-    let (key, mut value) = oldest.unwrap();
-    *value.last_mut().unwrap() ^= 1;
-    let mut batch = Batch::new();
-    batch.put(Table::JOURNAL, key, value);
-    bench.faulty.write(&batch, Durability::Logged).unwrap();
+    let rows = bench.journal();
+    let count = rows.len();
+    assert!(evidence.contains(&format!("all {count} rows of the commit journal")) && count > 16, "{count}: {evidence}");
+    bench.spoil(rows[0].clone());
     assert!(matches!(asked(validator()), ValidationResult::Passed { .. }), "{:?}", asked(validator()));
     let ValidationResult::Failed { reasons } = asked(validator().deep(|| true)) else { panic!("it was not found") };
     assert!(reasons.len() == 1 && reasons[0].starts_with("order "), "{reasons:?}");
     let ValidationResult::Skipped { reason } = asked(validator().deep(|| false)) else { panic!("it did not end") };
     assert!(reason.contains("told to end"), "{reason}");
+}
+
+/// What health says of validations, if they found something that is not over.
+fn told(subject: &Pruner) -> Option<String> {
+    let reason = subject.health().reasons.into_iter().find(|reason| reason.code == "validation_failed");
+    reason.map(|reason| reason.message)
+}
+
+/// Whether it is sound; health has it.
+fn keep(subject: &Pruner, validator: SnapshotValidator) -> bool {
+    let report = now(validator.run_comprehensive_validation());
+    subject.keep_validation(&report).unwrap();
+    report.is_sound()
+}
+
+/// The newest rows say nothing of the others, whatever process asks; nor does one that was told to end.
+#[test]
+fn what_a_deep_validation_found_is_over_when_a_deep_one_passes_and_not_before() {
+    let bench = Bench::new();
+    bench.rig.chain.grow(Profile::Uniform, 123, 40);
+    let oldest = bench.journal().swap_remove(0);
+    bench.spoil(oldest.clone());
+    let subject = pruner(&bench.rig, &Hooks::none());
+    assert!(!keep(&subject, subject.validator().deep(|| true)));
+    let first = told(&subject).unwrap();
+    assert!(first.contains("integrity: order ") && first.contains("`state-node validate --deep`"), "{first}");
+    assert!(keep(&subject, subject.validator()), "a look does not come to the row");
+    let later = told(&subject).unwrap();
+    assert!(later.contains("integrity: order ") && later.contains("no validation has looked at as much"), "{later}");
+    drop(subject);
+    let subject = pruner(&bench.rig, &Hooks::none());
+    assert_eq!(told(&subject).as_ref(), Some(&later), "after a restart");
+    assert!(!keep(&subject, subject.validator().deep(|| true)));
+    assert_eq!(told(&subject), Some(first), "it is told once");
+    bench.put(oldest);
+    assert!(keep(&subject, subject.validator()));
+    assert!(keep(&subject, subject.validator().deep(|| false)), "it was told to end");
+    assert!(told(&subject).is_some(), "nobody has looked at the row");
+    assert!(keep(&subject, subject.validator().deep(|| true)));
+    assert_eq!(told(&subject), None);
+}
+
+/// The row is among the newest ones for a while only.
+#[test]
+fn a_damaged_row_that_a_look_found_is_not_forgotten_when_later_looks_do_not_come_to_it() {
+    let bench = Bench::new();
+    bench.rig.chain.grow(Profile::Uniform, 124, 20);
+    let newest = bench.journal().pop().unwrap();
+    bench.spoil(newest.clone());
+    let subject = pruner(&bench.rig, &Hooks::none());
+    assert!(!keep(&subject, subject.validator()));
+    bench.rig.chain.grow(Profile::Uniform, 125, 40);
+    assert!(keep(&subject, subject.validator()), "it is not among the newest any more");
+    assert!(told(&subject).is_some());
+    bench.put(newest);
+    assert!(keep(&subject, subject.validator().deep(|| true)));
+    assert_eq!(told(&subject), None);
+}
+
+/// I8.
+#[test]
+fn what_is_kept_of_validations_is_not_written_over_before_it_was_read() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 126, 9);
+    let report = |result| {
+        let integrity = Checked { check: Check::Integrity, depth: Depth::Newest, needs: Depth::All, result };
+        ValidationReport { at: 1, checks: vec![integrity] }
+    };
+    let found = report(ValidationResult::Failed { reasons: vec!["a row".to_owned()] });
+    let sound = report(ValidationResult::Passed { evidence: "the newest rows".to_owned() });
+    pruner(&rig, &Hooks::none()).keep_validation(&found).unwrap();
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    let kept = records.load(RecordKey::Validation).unwrap();
+    let fails = Arc::new(AtomicBool::new(true));
+    let fail = Arc::clone(&fails);
+    let subject = left::start(&rig, &Hooks::none(), move |what, key| {
+        if fail.load(Ordering::SeqCst) && (what, key) == (Use::Load, RecordKey::Validation) {
+            let source = std::io::Error::other("injected");
+            return Err(StoreError::Io { what: "reading a record".to_owned(), source }.into());
+        }
+        Ok(())
+    });
+    for _ in 0..2 {
+        assert!(subject.keep_validation(&sound).unwrap_err().to_string().contains("injected"));
+        assert_eq!(records.load(RecordKey::Validation).unwrap(), kept);
+    }
+    fails.store(false, Ordering::SeqCst);
+    subject.keep_validation(&sound).unwrap();
+    assert!(told(&subject).is_some_and(|told| told.contains("integrity: a row")), "{:?}", told(&subject));
+    drop(subject);
+    let subject = pruner(&rig, &Hooks::none());
+    assert!(told(&subject).is_some_and(|told| told.contains("integrity: a row")), "{:?}", told(&subject));
+}
+
+/// Nobody validates any more once they can be.
+#[test]
+fn what_was_found_while_the_records_could_not_be_read_is_saved_as_soon_as_they_can_be() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 127, 9);
+    let found = |what: &str| {
+        let result = ValidationResult::Failed { reasons: vec![what.to_owned()] };
+        let integrity = Checked { check: Check::Integrity, depth: Depth::Newest, needs: Depth::All, result };
+        ValidationReport { at: 1, checks: vec![integrity] }
+    };
+    pruner(&rig, &Hooks::none()).keep_validation(&found("a row")).unwrap();
+    let fails = Arc::new(AtomicBool::new(true));
+    let fail = Arc::clone(&fails);
+    let subject = left::start(&rig, &Hooks::none(), move |what, key| {
+        let fails = fail.load(Ordering::SeqCst) && (what, key) == (Use::Load, RecordKey::Validation);
+        let source = || std::io::Error::other("injected");
+        let no = || StoreError::Io { what: "reading a record".to_owned(), source: source() };
+        if fails { Err(no().into()) } else { Ok(()) }
+    });
+    assert!(subject.keep_validation(&found("another")).is_err());
+    fails.store(false, Ordering::SeqCst);
+    left::until(&rig, &subject, |subject| {
+        subject.committed(rig.chain.head());
+        let attempts = subject.status().recovery.attempts;
+        attempts.last().is_some_and(|attempt| attempt.came == Came::Success)
+    });
+    let both = |subject: &Pruner| {
+        let told = told(subject).unwrap();
+        told.contains("integrity: a row") && told.contains("integrity: another")
+    };
+    assert!(both(&subject), "{:?}", told(&subject));
+    drop(subject);
+    let subject = pruner(&rig, &Hooks::none());
+    assert!(both(&subject), "the next process: {:?}", told(&subject));
 }
 
 /// Phases come and go while somebody validates without a pause: no phase is ever in anybody's way.

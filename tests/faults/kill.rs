@@ -57,7 +57,6 @@ fn left_at(point: Point) -> Left {
         | Point::RangePassed
         | Point::RangeReclaimed
         | Point::SweepEnds
-        | Point::MarksWritten
         | Point::CountsConfirmed
         | Point::BarrierLetGo
         | Point::Certified => Left::Sweep,
@@ -70,6 +69,7 @@ fn left_at(point: Point) -> Left {
         | Point::MarkNamed
         | Point::MarkSealed
         | Point::JournalSettled
+        | Point::MarksWritten
         | Point::SweepPlanned
         | Point::CycleEnded
         | Point::OutcomeSaved

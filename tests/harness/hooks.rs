@@ -80,6 +80,7 @@ impl HookedRecords {
             RecordKey::LastCycle
             | RecordKey::Freeze
             | RecordKey::Doubt
+            | RecordKey::Quarantine
             | RecordKey::Reports
             | RecordKey::Floor
             | RecordKey::Holds

@@ -59,6 +59,8 @@ pub struct Rig {
     /// Time as the test says.
     pub clock: Arc<ManualClock>,
     under: Under,
+    /// Where its engine is told to fail, if it can be.
+    faults: Option<FaultyBackend>,
     dir: Arc<Home>,
     /// How its store behaves, over restarts too.
     config: StoreConfig,
@@ -69,8 +71,6 @@ enum Under {
     /// The real engine, or whatever somebody made.
     Files,
     Memory(MemoryBackend),
-    /// Behind a backend that fails where it is told to.
-    Faulty(MemoryBackend, FaultyBackend),
 }
 
 impl Under {
@@ -81,16 +81,11 @@ impl Under {
         }
     }
 
-    fn faulty(memory: MemoryBackend) -> Self {
-        Self::Faulty(memory.clone(), FaultyBackend::over(memory))
-    }
-
     /// What the next process finds.
     fn after_a_restart(self) -> Self {
         match self {
             Self::Files => Self::Files,
             Self::Memory(memory) => Self::Memory(memory.copy()),
-            Self::Faulty(memory, _) => Self::faulty(memory.copy()),
         }
     }
 
@@ -98,9 +93,23 @@ impl Under {
         match self {
             Self::Files => Arc::new(RocksBackend::open(&dir.path().join("store"), &SMALL).unwrap()),
             Self::Memory(memory) => Arc::new(memory.clone()),
-            Self::Faulty(_, faulty) => Arc::new(faulty.clone()),
         }
     }
+
+    fn open_behind_faults(&self, dir: &Home) -> FaultyBackend {
+        match self {
+            Self::Files => FaultyBackend::around(self.open(dir)),
+            Self::Memory(memory) => FaultyBackend::over(memory.clone()),
+        }
+    }
+}
+
+/// What the next process works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Disk {
+    Sound,
+    /// It fails where it is told to.
+    Faulty,
 }
 
 /// The folder of a rig; one that nobody else owns goes with it.
@@ -203,7 +212,7 @@ impl Rig {
         let under = Under::new(engine);
         let backend = under.open(&dir);
         let chain = Chain::open_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock: Arc::default(), under, dir, config }
+        Self { chain, backend, clock: Arc::default(), under, faults: None, dir, config }
     }
 
     /// The store on the real engine that a folder holds, or a new one; the folder stays. Another process may have made
@@ -217,13 +226,13 @@ impl Rig {
     pub fn over(folder: &Path, backend: Arc<dyn Backend>, (archive, config): (Arc<Archive>, StoreConfig)) -> Self {
         let dir = Arc::new(Home { path: folder.to_owned(), _own: None });
         let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
-        Self { chain, backend, clock: Arc::default(), under: Under::Files, dir, config }
+        Self { chain, backend, clock: Arc::default(), under: Under::Files, faults: None, dir, config }
     }
 
     /// A chain of somebody's making on a backend in memory or around one, beside a folder of its own.
     pub fn on(chain: Chain, backend: Arc<dyn Backend>) -> Self {
         let dir = Home::new();
-        Self { chain, backend, clock: Arc::default(), under: Under::Files, dir, config: STORE }
+        Self { chain, backend, clock: Arc::default(), under: Under::Files, faults: None, dir, config: STORE }
     }
 
     /// A copy of this rig, in memory, behind a backend that fails where it is told to and counts what it is asked.
@@ -241,21 +250,23 @@ impl Rig {
 
     /// The same rig behind a backend that fails where it is told to, over restarts and crashes too.
     pub fn behind_faults(self) -> Self {
-        let AtRest { archive, clock, under, dir, config } = self.rest();
-        let Under::Memory(memory) = under else { panic!("only a store in memory") };
-        AtRest { archive, clock, under: Under::faulty(memory), dir, config }.wake()
+        AtRest { disk: Disk::Faulty, ..self.rest() }.wake()
     }
 
     /// Where the failures of [`Rig::behind_faults`] are told.
     pub fn faults(&self) -> &FaultyBackend {
-        let Under::Faulty(_, faults) = &self.under else { panic!("this rig does not fail") };
-        faults
+        self.faults.as_ref().expect("a rig behind faults")
     }
 
-    /// What a crash leaves of [`Rig::behind_faults`].
+    /// What a crash leaves of [`Rig::behind_faults`]. On the real engine only the process dies: its folder is opened again.
     pub fn crash(self, tail: CrashTail) -> Self {
-        let image = self.faults().crash_image(tail).unwrap();
-        AtRest { under: Under::faulty(image), ..self.rest() }.wake()
+        match self.faults().crash_image(tail) {
+            Some(image) => AtRest { under: Under::Memory(image), ..self.rest() }.wake(),
+            None => {
+                assert_eq!(tail, CrashTail::Kept, "files of this machine lose nothing that it has written");
+                self.restart()
+            }
+        }
     }
 
     /// The same history in memory under a store that behaves in a given way.
@@ -263,7 +274,7 @@ impl Rig {
         let (memory, dir) = (self.memory().copy(), Home::new());
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
         let chain = self.chain.fork_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock: Arc::default(), under: Under::Memory(memory), dir, config }
+        Self { chain, backend, clock: Arc::default(), under: Under::Memory(memory), faults: None, dir, config }
     }
 
     /// The store in memory under this rig.
@@ -284,10 +295,11 @@ impl Rig {
 
     /// Ends the process and leaves the store closed.
     pub fn rest(self) -> AtRest {
-        let Self { chain, backend, clock, under, dir, config } = self;
+        let Self { chain, backend, clock, under, faults, dir, config } = self;
         let archive = Arc::clone(&chain.archive);
-        drop((chain, backend));
-        AtRest { archive, clock, under: under.after_a_restart(), dir, config }
+        let disk = if faults.is_some() { Disk::Faulty } else { Disk::Sound };
+        drop((chain, backend, faults));
+        AtRest { archive, clock, under: under.after_a_restart(), disk, dir, config }
     }
 
     /// What a crash leaves of this rig if its store is found as `memory`.
@@ -295,7 +307,7 @@ impl Rig {
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
         let Self { chain, clock, dir, config, .. } = self;
         let chain = chain.fork_with(Arc::clone(&backend), config);
-        Self { chain, backend, clock, under: Under::Memory(memory), dir, config }
+        Self { chain, backend, clock, under: Under::Memory(memory), faults: None, dir, config }
     }
 
     /// The folder of the store.
@@ -373,6 +385,7 @@ pub struct AtRest {
     archive: Arc<Archive>,
     clock: Arc<ManualClock>,
     under: Under,
+    disk: Disk,
     dir: Arc<Home>,
     config: StoreConfig,
 }
@@ -390,10 +403,14 @@ impl AtRest {
 
     /// Opens the store again.
     pub fn wake(self) -> Rig {
-        let Self { archive, clock, under, dir, config } = self;
-        let backend = under.open(&dir);
+        let Self { archive, clock, under, disk, dir, config } = self;
+        let faults = (disk == Disk::Faulty).then(|| under.open_behind_faults(&dir));
+        let backend: Arc<dyn Backend> = match &faults {
+            Some(faults) => Arc::new(faults.clone()),
+            None => under.open(&dir),
+        };
         let chain = Chain { archive, ..Chain::open_with(Arc::clone(&backend), config) };
-        Rig { chain, backend, clock, under, dir, config }
+        Rig { chain, backend, clock, under, faults, dir, config }
     }
 }
 

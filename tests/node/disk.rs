@@ -1,6 +1,7 @@
 //! C12, C13, life cycle row 12 with the real process: its data lie on a device that is really full before a cycle, while one
-//! sweeps, and after the last delete. The node refuses what it cannot write and answers everything else, health names the
-//! cause, the room of the reserve lets a cycle free space, and once there is room nothing is lost and nothing left behind.
+//! sweeps, after the last delete, and between cycles. The node refuses what it cannot write and answers everything else,
+//! health names the cause, the room of the reserve lets a cycle free space, and once there is room nothing is lost and
+//! nothing left behind.
 
 use std::{path::Path, time::Duration};
 
@@ -16,7 +17,7 @@ use state_tests::{
 };
 
 use crate::{
-    kill::{hold_where, verified},
+    kill::{hold_where, verified, verified_window},
     load::key,
 };
 
@@ -156,12 +157,17 @@ fn serves(node: &Node, state: &State) {
 
 /// The node is as if nothing had happened, and so is its store.
 fn recovered(node: Node, state: &State, data: &Path) {
+    ends_healthy(node, state);
+    assert_eq!(verified(data)["leaked_nodes"], 0, "a cycle without commits leaves nothing behind");
+}
+
+/// The node is as if nothing had happened.
+fn ends_healthy(node: Node, state: &State) {
     let status = node.until("health", |status| status["verdict"] == "healthy");
     assert_eq!(status["pruner"]["reserve"]["kept"], true, "{status:#}");
     state.is_there(&node);
     let (ended, log) = node.stop(Signal::TERM);
     assert!(ended.success(), "{log}");
-    assert_eq!(verified(data)["leaked_nodes"], 0, "a cycle without commits leaves nothing behind");
 }
 
 /// When the device fills up.
@@ -171,7 +177,7 @@ enum Moment {
     Before,
     /// A cycle has deleted some nodes, and has others to delete.
     Sweeping,
-    /// A cycle has deleted its last node, and has not ended.
+    /// A cycle has deleted its last node, and gives space back.
     Swept,
 }
 
@@ -179,19 +185,18 @@ impl Moment {
     fn sweep(self) -> &'static str {
         match self {
             Self::Before => "pruner.sweep=auto",
-            Self::Sweeping => "pruner.sweep=delete",
-            Self::Swept => "pruner.sweep=filter",
+            Self::Sweeping | Self::Swept => "pruner.sweep=delete",
         }
     }
 
     /// Whether a cycle that holds is at this moment.
     fn is_now(self, pruner: &Value) -> bool {
-        let share = pruner["progress"]["share"].as_f64();
-        let share = share.filter(|_| pruner["phase"] == "sweep_expired" && pruner["progress"]["stage"] == "sweep");
+        let (progress, is_sweeping) = (&pruner["progress"], pruner["phase"] == "sweep_expired");
+        let share = progress["share"].as_f64().filter(|_| is_sweeping && progress["stage"] == "sweep");
         match self {
             Self::Before => false,
             Self::Sweeping => share.is_some_and(|share| 0.0 < share && share < 1.0),
-            Self::Swept => share == Some(1.0),
+            Self::Swept => share == Some(1.0) || is_sweeping && progress["stage"] == "reclaim",
         }
     }
 }
@@ -309,4 +314,92 @@ fn a_node_that_died_on_a_full_device_starts_with_the_room_of_its_reserve() {
     state.until_committed(&node);
     node.cycle();
     recovered(node, &state, &data);
+}
+
+/// A round begins at every sixteenth order, so a chain that stops in between owes one, which comes without a commit.
+const WINDOW: u64 = 256;
+/// A chain that stops owes no round about every sixteenth time.
+const MOST_STOPS: usize = 3;
+
+const BETWEEN_CYCLES: [&str; 7] = [
+    "chain.block_interval=10ms",
+    "chain.keep_blocks=256",
+    "pruner.keep_last=256",
+    "pruner.every_orders=1000000", // but for the first cycle, which a full window makes due, they begin when the test says so
+    "pruner.jitter=0",
+    "pruner.garbage_ratio=none",
+    "pruner.verify_sample=100",
+];
+
+fn incremental(status: &Value) -> &Value {
+    &status["pruner"]["incremental"]
+}
+
+fn deleted(status: &Value) -> u64 {
+    incremental(status)["deleted_total"].as_u64().unwrap()
+}
+
+fn has_failed(status: &Value) -> bool {
+    !incremental(status)["failure"].is_null()
+}
+
+/// Whether the floor is where the window wants it.
+fn is_at_the_window(status: &Value) -> bool {
+    status["floor"].as_u64().unwrap() + WINDOW == status["head"]["order"].as_u64().unwrap() + 1
+}
+
+/// Commits so many orders of a few bytes each.
+fn light_orders(node: &Node, orders: u64) {
+    for n in 0..orders {
+        let put = [json!([name(1), hex::encode(n.to_be_bytes())])];
+        node.submit(&json!({ "set_fields": { "id": name(0), "put": put, "remove": [] } }));
+    }
+}
+
+/// Fills the device until a round, too, finds no room.
+fn until_a_round_fails(node: &Node, device: &Device, state: &mut State) {
+    for _ in 0..MOST_STOPS {
+        state.until_refused(node, device);
+        let status = node.until("a round, if one is owed", |status| has_failed(status) || is_at_the_window(status));
+        if has_failed(&status) {
+            return;
+        }
+        device.empty();
+        state.until_committed(node);
+    }
+    panic!("the device is full, and no round has met that: {:#}\n{}", node.status(), node.log());
+}
+
+#[test]
+fn a_node_whose_device_fills_up_between_cycles_serves_and_its_rounds_go_on_once_there_is_room() {
+    let Some(device) = Device::mount("a node whose device fills up between cycles", DEVICE_MIB) else { return };
+    let data = device.path().join("node");
+    let node = Node::start(&data, &BETWEEN_CYCLES);
+    let mut state = State::on(&node);
+    light_orders(&node, WINDOW + ORDERS);
+    node.until("rounds", |status| deleted(status) > 0);
+    until_a_round_fails(&node, &device, &mut state);
+    serves(&node, &state);
+    let reasons = reasons(&node);
+    assert!(has(&reasons, "incremental_failed", "the disk is full"), "{reasons:#?}");
+    let before = node.status();
+    assert!(before["pruner"]["frozen"].is_null(), "{before:#}");
+
+    device.empty();
+    state.until_committed(&node);
+    let status = node.until("rounds that go on", |status| {
+        let has_done_all = is_at_the_window(status) && incremental(status)["lag_nodes"] == 0;
+        has_done_all && !has_failed(status) && deleted(status) > deleted(&before)
+    });
+    assert_eq!(status["pruner"]["cycles_finished"], 1, "but the first one no cycle was needed: {status:#}");
+    state.is_there(&node);
+    let (ended, log) = node.stop(Signal::TERM);
+    assert!(ended.success(), "{log}");
+    verified_window(&data, WINDOW);
+
+    let node = Node::start(&data, &BETWEEN_CYCLES);
+    let status = node.cycle();
+    assert_eq!(status["pruner"]["cycles_failed"], 0, "{status:#}\n{}", node.log());
+    ends_healthy(node, &state);
+    assert_eq!(verified_window(&data, WINDOW)["leaked_nodes"], 0, "a cycle without commits leaves nothing behind");
 }

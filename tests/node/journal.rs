@@ -110,6 +110,64 @@ fn a_journal_that_cannot_be_read_is_named_with_the_error_and_what_to_do() {
     }
 }
 
+/// What a record begins with.
+const MARKER: [u8; 4] = [0xE5, b'E', b'V', 0xF8];
+
+/// A torn tail is what a kill leaves; any other place that is no event is damage.
+#[test]
+fn verify_and_validate_say_the_same_of_the_same_journal_whole_torn_or_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = dir.path().join("store").display().to_string();
+    let node = Node::start(dir.path(), &[]);
+    for number in 1..=6u8 {
+        node.submit(&object(number));
+        assert!(node.post(&format!("/v1/pins/pin-{number}"), &json!({ "order": number })).status().is_success());
+    }
+    assert!(node.stop(Signal::TERM).0.success());
+    let file = dir.path().join("events/journal.events");
+    let whole = fs::read(&file).unwrap();
+    let begins = whole.windows(MARKER.len()).enumerate().filter(|(_, bytes)| *bytes == MARKER).map(|(at, _)| at);
+    let begins: Vec<usize> = begins.collect();
+    let (middle, last) = (begins[begins.len() / 2] + 20, *begins.last().unwrap());
+    let flipped = |places: &[usize], length: usize| {
+        let mut bytes = whole[..length].to_vec();
+        places.iter().for_each(|at| bytes[*at] ^= 1);
+        bytes
+    };
+    let end = whole.len();
+    let rows = [
+        ("whole", flipped(&[], end), 0, 0),
+        ("torn", flipped(&[], last + 20), 0, 20),
+        ("torn behind its first byte", flipped(&[], last + 1), 0, 1),
+        ("its header", flipped(&[12], end), 1, 0),
+        ("in the middle", flipped(&[middle], end), 1, 0),
+        ("its header and in the middle", flipped(&[12, middle], end), 2, 0),
+        ("its last byte", flipped(&[end - 1], end), 1, end - last),
+        ("in the middle and torn", flipped(&[middle], last + 20), 1, 20),
+    ];
+    for (what, bytes, damaged, tail) in &rows {
+        fs::write(&file, bytes).unwrap();
+        let (exit, result) = if *damaged == 0 { (0, "passed") } else { (1, "failed") };
+        let (code, verified) = node::json(&["journal", "verify", "--db", &db]);
+        let counts = (code, &verified["damaged"], &verified["torn_bytes"]);
+        assert_eq!(counts, (exit, &json!(damaged), &json!(tail)), "{what}: {verified}");
+        let words = String::from_utf8(node::run(&["journal", "verify", "--db", &db]).stdout).unwrap();
+        assert_eq!(words.contains("bytes behind the last event, which the next start cuts off"), *tail > 0, "{words}");
+        let (code, report) = node::json(&["validate", "--db", &db]);
+        let events = report["checks"].as_array().unwrap().iter().find(|check| check["check"] == "events").unwrap();
+        assert_eq!((code, &events["result"]), (exit, &json!(result)), "{what}: {report}");
+        let told = if exit == 0 { &events["evidence"] } else { &events["reasons"][0] };
+        assert_eq!(told.as_str(), Some(words.trim()), "{what}");
+    }
+    let (_, torn, ..) = &rows[1];
+    fs::write(&file, torn).unwrap();
+    assert!(Node::start(dir.path(), &[]).stop(Signal::TERM).0.success());
+    let (code, whole) = node::json(&["journal", "verify", "--db", &db]);
+    assert_eq!((code, &whole["damaged"], &whole["torn_bytes"]), (0, &json!(0), &json!(0)), "{whole}");
+    let (_, started) = node::json(&["journal", "show", "--db", &db, "--code", "started"]);
+    assert_eq!(started["events"][1]["data"]["torn_bytes"], 20, "{started}");
+}
+
 #[test]
 fn a_killed_node_leaves_a_journal_that_the_next_one_goes_on_with() {
     let dir = tempfile::tempdir().unwrap();

@@ -28,8 +28,14 @@ pub(crate) const SETTINGS: [&str; 7] = [
 pub(crate) const SLOW: &str = "pruner.io_limit=256 KiB";
 
 pub(crate) fn verified(data: &Path) -> Value {
-    let db = data.join("store").display().to_string();
-    let (code, report) = node::json(&["verify", "--db", &db, "--layout", "native", "--keep-last", "20", "--leaks"]);
+    verified_window(data, 20)
+}
+
+/// The same of a node that keeps so many orders.
+pub(crate) fn verified_window(data: &Path, keep_last: u64) -> Value {
+    let (db, keep_last) = (data.join("store").display().to_string(), keep_last.to_string());
+    let (code, report) =
+        node::json(&["verify", "--db", &db, "--layout", "native", "--keep-last", &keep_last, "--leaks"]);
     assert_eq!(code, 0, "{report:#}");
     assert_eq!((report["missing_nodes"].as_u64(), report["corrupt_nodes"].as_u64()), (Some(0), Some(0)));
     report

@@ -54,6 +54,24 @@ fn a_load_whose_node_goes_away_tells_what_it_measured_until_then_and_fails() {
     assert!(told["error"]["message"].as_str().unwrap().contains("the node went away under the load"), "{told}");
 }
 
+#[test]
+fn a_load_whose_node_hangs_ends_when_its_time_is_over_with_what_it_measured_and_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(dir.path(), &["chain.block_interval=10ms"]);
+    let mut load = Command::new(node::binary());
+    load.args(["load", "--url", node.url(), "--rate", "500", "--for", "5", "--json"]);
+    let load = load.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    node.until("blocks of the load", |status| status["head"]["order"].as_u64().is_some_and(|order| order > 10));
+    node.suspend();
+    let output = load.wait_with_output().unwrap();
+    node.kill();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told["transactions"].as_u64().unwrap() > 0, "{told}");
+    assert_eq!(told["error"]["code"], "unreachable", "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("does not answer within 10s"), "{told}");
+}
+
 /// What a node acknowledged to its own load is not there any more, here because its chain went back.
 #[test]
 fn a_node_whose_own_load_met_a_wrong_proof_exits_with_a_failure() {

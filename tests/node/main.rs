@@ -11,3 +11,4 @@ mod load;
 mod plan;
 mod points;
 mod stop;
+mod validate;

@@ -44,12 +44,12 @@ fn sweep(point: Point) -> &'static str {
         | Point::MarkNamed
         | Point::MarkSealed
         | Point::JournalSettled
+        | Point::MarksWritten
         | Point::SweepPlanned
         | Point::SweepBegins
         | Point::RangeRewritten
         | Point::RangePassed
         | Point::SweepEnds
-        | Point::MarksWritten
         | Point::CountsConfirmed
         | Point::BarrierLetGo
         | Point::Certified

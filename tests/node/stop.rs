@@ -50,28 +50,32 @@ fn acknowledged(node: &Node) -> Acknowledged {
     Acknowledged { order: node.submit(&create), id, value }
 }
 
-/// A journal that hangs whoever reads it.
-struct HungJournal {
+/// A file that hangs whoever reads it.
+pub(crate) struct HungFile {
     aside: PathBuf,
     at: PathBuf,
 }
 
-impl HungJournal {
-    /// Puts a pipe in the place of the journal; whoever has it open goes on with the file.
-    fn of(data: &Path) -> Self {
-        let hung = Self { aside: data.join("journal.aside"), at: journal(data) };
+impl HungFile {
+    fn journal(data: &Path) -> Self {
+        Self::at(journal(data), data.join("journal.aside"))
+    }
+
+    /// Puts a pipe in the place of a file; whoever has it open goes on with the file, which lies aside.
+    pub(crate) fn at(at: PathBuf, aside: PathBuf) -> Self {
+        let hung = Self { aside, at };
         fs::rename(&hung.at, &hung.aside).unwrap();
         pipe(&hung.at);
         hung
     }
 
     /// Returns when somebody reads; who waits until the returned end is dropped.
-    fn held(&self) -> File {
+    pub(crate) fn held(&self) -> File {
         File::options().write(true).open(&self.at).unwrap()
     }
 
     /// Puts the file back in its place.
-    fn put_back(self) {
+    pub(crate) fn put_back(self) {
         fs::rename(&self.aside, &self.at).unwrap();
     }
 }
@@ -103,7 +107,7 @@ fn a_node_ends_in_order_beside_a_request_a_stream_and_a_read_that_never_end() {
     let acknowledged = acknowledged(&node);
     let request = half_a_request(&node);
     let stream = node.ask("/v1/events/stream?after=0"); // and is not read
-    let hung = HungJournal::of(data.path());
+    let hung = HungFile::journal(data.path());
     let url = format!("{}/v1/events", node.url());
     let asking = thread::Builder::new().spawn(move || reqwest::blocking::get(url).is_ok()).unwrap();
     let read = hung.held();
@@ -190,10 +194,10 @@ fn a_node_whose_disk_hangs_ends_without_it_when_its_time_is_over_and_says_so() {
 }
 
 /// A node with a journal of an earlier run, held while it opens that.
-fn opening(data: &Path) -> (Node, HungJournal, File) {
+fn opening(data: &Path) -> (Node, HungFile, File) {
     let (ended, log) = Node::start(data, &SETTINGS).stop(Signal::TERM);
     assert!(ended.success(), "{log}");
-    let hung = HungJournal::of(data);
+    let hung = HungFile::journal(data);
     let node = Node::held(data, &SETTINGS);
     let held = hung.held();
     (node, hung, held)

@@ -5,7 +5,9 @@
 use std::{env, path::PathBuf};
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/shim.cc");
+    for source in ["src/shim.cc", "src/failing.h"] {
+        println!("cargo:rerun-if-changed={source}");
+    }
     if env::var("CARGO_CFG_TARGET_OS").unwrap() != "linux" {
         return;
     }

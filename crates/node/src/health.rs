@@ -31,6 +31,16 @@ pub(crate) fn of_events(failure: Option<WriteFailure>) -> Option<Reason> {
     Some(reason(Verdict::Degraded, "events_unwritten", message))
 }
 
+/// Judges what reads for clients have met: the first fault, and how many reads met one.
+pub(crate) fn of_damage(met: Option<(String, u64)>) -> Option<Reason> {
+    let (first, reads) = met?;
+    let message = format!(
+        "reads for clients met damage, {reads} so far, the first: {first}. Find out with `state-node verify` on a copy of the \
+         store what else is lost, then restore a snapshot or the data of a peer; it is told until the node restarts"
+    );
+    Some(reason(Verdict::Critical, "store_damaged", message))
+}
+
 /// Judges the readers.
 pub(crate) fn of_readers(readers: &[ReaderStatus]) -> Option<Reason> {
     let old = readers.iter().filter(|reader| reader.state == ReaderState::TooOld);

@@ -65,9 +65,10 @@ fn no_command_waits_for_a_terminal() {
 }
 
 /// Every command that asks a node, and its exit code where there is none.
-const ASK_A_NODE: [(&[&str], i32); 18] = [
+const ASK_A_NODE: [(&[&str], i32); 19] = [
     (&["health-check"], 3),
     (&["validate"], 3),
+    (&["validate", "--deep"], 3),
     (&["prune-run"], 1),
     (&["prune-pause"], 1),
     (&["prune-resume"], 1),
@@ -125,6 +126,57 @@ fn every_command_that_asks_a_node_names_the_address_where_somebody_else_answers(
         assert_eq!(told["error"]["code"], "unreachable", "{words:?}: {told}");
         let message = told["error"]["message"].as_str().unwrap();
         assert!(message.contains(&format!("{url} answers 200 OK as no node does")), "{words:?}: {message}");
+    }
+}
+
+/// Whoever asks waits for work that takes long, and not for a node that says nothing at all.
+#[test]
+fn a_node_that_hangs_is_given_up_and_each_command_says_what_to_do_then() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap(); // the system takes what comes, and nobody answers it
+    let url = format!("http://{}", hung.local_addr().unwrap());
+    let rows: [(&[&str], i32, &str, &str); 5] = [
+        (&["load", "--for", "1"], 1, "10s", "ask again"),
+        (&["validate", "--deep"], 3, "20s", "ask again"),
+        (&["snapshot", "create", "--catalog", "/nonexistent"], 1, "20s", "`snapshot list`"),
+        (&["prune-run"], 1, "5s", "with --id ID"),
+        (&["prune-run", "--id", "nightly"], 1, "5s", "with --id nightly"),
+    ];
+    thread::scope(|scope| {
+        for (words, code, patience, advice) in rows {
+            let url = url.as_str();
+            scope.spawn(move || {
+                let output = run(&[words, &["--url", url, "--json"]].concat());
+                let told = object(&output);
+                assert_eq!((output.status.code(), told["error"]["code"].as_str()), (Some(code), Some("unreachable")));
+                let message = told["error"]["message"].as_str().unwrap();
+                let says = format!("the node at {url} does not answer within {patience}: ");
+                assert!(message.starts_with(&says) && message.contains(advice), "{words:?}: {message}");
+            });
+        }
+    });
+}
+
+#[test]
+fn an_advice_is_given_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"mine").unwrap();
+    std::fs::create_dir(folder.path().join("reserve")).unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config/node.toml");
+    let (file, config) = (file.to_str().unwrap(), config.to_str().unwrap());
+    let (data, listen) = (format!("node.data_dir={}", folder.path().display()), "node.listen=127.0.0.1:0");
+    let (reserve, node) = ("pruner.reserve=none", ["--url", "http://127.0.0.1:9"]);
+    let rows: [(Vec<&str>, &str); 3] = [
+        (vec!["journal", "show", "--state-dir", file], "--state-dir"),
+        (vec!["start", "--config", config, "--set", listen, "--set", &data, "--set", reserve], "Is a directory"),
+        ([&["load", "--for", "1", "--token-file", "/nonexistent/token"], &node[..]].concat(), "No such file"),
+    ];
+    for (arguments, part) in rows {
+        let output = run(&arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        let error = text.lines().find(|line| line.starts_with("error: ")).unwrap_or(&text);
+        assert_eq!(error.matches(part).count(), 1, "{arguments:?}: {error}");
     }
 }
 

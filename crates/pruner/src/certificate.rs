@@ -219,7 +219,8 @@ pub struct Certificate {
     /// Whether its sweep was interrupted and a later process went on with it.
     pub resumed: bool,
     /// Nodes deleted by the whole cycle, before and after a restart. Of a resumed cycle that could not count every row
-    /// before (a walk, or a node that committed meanwhile), what was deleted of the range it died in may be missing.
+    /// before (a walk, or a node that committed meanwhile), what was deleted of the range it died in may be missing. By a filter
+    /// what was deleted before is counted again where its tombstone lies in a newer file than the node.
     pub deleted: u64,
     /// Bytes on disk before the cycle.
     pub bytes_before: Option<FileBytes>,

@@ -77,7 +77,7 @@ impl Control {
         self.interrupt();
     }
 
-    /// Ends the work because the process ends: its cycle goes on after the next start.
+    /// Ends the work because the process ends, or deletes were frozen: its cycle goes on after the next start, or the freeze.
     pub fn stop(&self) {
         self.set(Wish::Stop);
         self.interrupt();
@@ -252,6 +252,11 @@ pub trait Observer: Send + Sync {
 
     /// The work is over, and left the record of a cycle.
     fn left(&self, _left: &Left) {}
+
+    /// Changes the freeze or the doubt on record, which others may change too: one at a time.
+    fn alone(&self, act: &mut dyn FnMut()) {
+        act();
+    }
 
     /// The stage got this far.
     fn progress(&self, progress: Progress);

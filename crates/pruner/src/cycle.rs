@@ -26,7 +26,7 @@ mod telling;
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
 
 use state_store::{Pace, Point, reached};
-use state_tree::{NodeLayout, Order, StateRoot};
+use state_tree::{NodeLayout, StateRoot};
 
 use crate::{
     certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
@@ -96,8 +96,6 @@ pub struct Finished {
 pub(crate) struct Marked {
     mark: Arc<SealedMark>,
     reports: Reports,
-    /// The order of the state whose shared nodes were told.
-    traced: Option<Order>,
     /// Whether an earlier process made it and began to sweep.
     resumed: bool,
 }
@@ -241,11 +239,12 @@ fn mark_anew(
     record.save(&*env.parts.records)?;
     reached(Point::MarkBegins);
     let traced = counts::traced(&*guard.roots()?, counted);
-    let (mark, report) = mark_under(env, order, cycle, (&guard, traced.map(|(_, root)| root)))?;
+    let (mut mark, report) = mark_under(env, order, cycle, (&guard, traced.map(|(_, root)| root)))?;
     warn_of_foreign_rows(report.foreign_rows);
     let retained = RetainedReport::of(&snapshot, &*guard.roots()?);
     guard.let_go_of_view(); // L4
     counts::settle(env, &guard, &record)?;
+    counts::correct(env, order, &guard, (traced.map(|(order, _)| order), &mut mark))?;
     drop(guard);
     let reports = Reports { retained, mark: report, bytes_before, snapshot_seconds };
     record.phase = step(PrunePhase::BuildReach, PhaseEvent::Sealed)?;
@@ -253,8 +252,7 @@ fn mark_anew(
     reports.save(cycle, &*env.parts.records)?;
     record.save(&*env.parts.records)?; // BEFORE the first delete (S18)
     reached(Point::SweepBegins);
-    let traced = traced.map(|(order, _)| order);
-    Ok((record, Marked { mark: Arc::new(mark), reports, traced, resumed: false }))
+    Ok((record, Marked { mark: Arc::new(mark), reports, resumed: false }))
 }
 
 fn warn_of_foreign_rows(rows: Option<u64>) {
@@ -312,7 +310,8 @@ fn sweep_marked(
     sweep_under(env, order, (&guard, &marked), (&mut cursor, so_far))?;
     let swept = so_far.report.clone();
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
-    counts::correct(env, order, &guard, (&marked, &cursor.record))?;
+    reached(Point::SweepEnds);
+    env.parts.store.settle_counts(guard.permit(), cursor.record.cycle)?; // AFTER the last delete
     let snapshot = AtomicFields::of(&guard);
     drop(guard);
     env.snapshots.end_cycle(); // AFTER the last delete (I5)

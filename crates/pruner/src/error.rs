@@ -216,8 +216,10 @@ pub enum PruneError {
     /// The operator ended the work.
     #[error("cancelled")]
     Cancelled,
-    /// The process ends; the work goes on after the next start.
-    #[error("stopped; the same command, or the next start of the node, goes on where it was")]
+    /// The process ends, or deletes were frozen; after the next start, or the freeze, a sweep goes on, and a mark begins anew.
+    #[error(
+        "stopped; the same command, the next start of the node, or the end of a freeze goes on with a sweep, or marks anew"
+    )]
     Stopped,
     /// An interrupted cycle cannot go on, and is abandoned; nothing is lost by that.
     #[error("cycle {cycle} cannot be resumed: {why}; a new cycle starts from the beginning")]

@@ -16,6 +16,7 @@ use crate::{
     incremental::{LagGrowth, RoundEnd},
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
+    quarantine::Quarantine,
     recovery::{BreakerState, Came, RecoveryState, RecoveryStatus},
     snapshot::{SnapshotLock, SnapshotPath},
     trigger::DiskStatus,
@@ -25,7 +26,7 @@ use crate::{
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
 pub use config::HealthConfig;
 pub(crate) use engine::of_damage;
-pub use room::{Room, Validated};
+pub use room::Room;
 
 /// The overall state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -122,12 +123,16 @@ pub struct Facts {
     pub background_errors: Option<u64>,
     /// Damage that the engine met in the background, after which it takes no write.
     pub engine_damage: Option<String>,
+    /// The write that failed, after which the engine takes none.
+    pub engine_stopped: Option<String>,
     /// Damage of its write-ahead log that the engine met when it opened the store.
     pub log_cut: Option<String>,
     /// Free space, where the low-disk trigger looks at it.
     pub disk: Option<DiskStatus>,
     /// The sweep between cycles, where there is one.
     pub incremental: Option<IncrementalStatus>,
+    /// What that sweep has set aside, until a cycle has settled it.
+    pub quarantine: Option<Quarantine>,
     /// Whether commits make it do more than it can, and have for long.
     pub too_much: bool,
     /// What waits for that sweep and has grown for ten minutes, if so.
@@ -157,7 +162,7 @@ pub struct Facts {
     /// Free space beside what the next cycle needs, where both were measured.
     pub room: Option<Room>,
     /// What the last validation came to.
-    pub validation: Option<Validated>,
+    pub validation: Option<crate::validate::Validated>,
 }
 
 /// Snapshots in a row that may fail before somebody should look.
@@ -176,6 +181,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         lagging(facts, config),
         age::cycle_overdue(facts, config),
         engine::damaged(facts),
+        engine::stopped(facts),
         engine::log_cut(facts),
         engine::errors(facts),
         low_disk(facts),
@@ -350,7 +356,7 @@ fn awaiting_room(facts: &Facts) -> Option<Reason> {
 }
 
 fn recovering(facts: &Facts) -> Option<Reason> {
-    let recovery = facts.recovery.as_ref()?;
+    let recovery = facts.recovery.as_ref().filter(|_| facts.freeze.is_none())?; // which nothing has got over
     let (healthy, needed) = (recovery.healthy_cycles, recovery.min_healthy_cycles);
     let message = format!("something failed and was got over; {healthy} of {needed} cycles have finished since");
     let is_it = recovery.state == RecoveryState::Recovering;
@@ -389,9 +395,11 @@ mod tests {
 
     use super::*;
     use crate::{
+        recovery::BreakerStatus,
         retention::NamedPin,
         snapshot::{LockOwner, LockRecord},
         trigger::Ledger,
+        validate::{Depth, Finding, Validated},
     };
 
     fn failed(code: &str) -> Option<Outcome> {
@@ -444,8 +452,15 @@ mod tests {
     }
 
     fn validated(failed: &[&str]) -> Facts {
-        let failed = failed.iter().map(|text| (*text).to_owned()).collect();
-        Facts { validation: Some(Validated { at: 1, passed: 3, skipped: 2, failed }), ..Facts::default() }
+        let found = |what: &&str| Finding {
+            at: 1,
+            check: "integrity".to_owned(),
+            needs: Depth::Newest,
+            what: (*what).to_owned(),
+        };
+        let failed = failed.iter().map(found).collect();
+        let kept = Validated { at: 1, passed: 3, skipped: 2, failed, open: Vec::new() };
+        Facts { validation: Some(kept), ..Facts::default() }
     }
 
     fn judge(rows: &[(Facts, Verdict, &[&str])]) {
@@ -465,7 +480,7 @@ mod tests {
         let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
         let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
         let failing = |snapshot_failures| Facts { snapshot_failures, ..Facts::default() };
-        let rows: [(Facts, Verdict, &[&str]); 20] = [
+        let rows: [(Facts, Verdict, &[&str]); 21] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
             (Facts { freeze, last: failed("missing_live_node"), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -484,6 +499,11 @@ mod tests {
                 Verdict::Critical,
                 &["engine_damaged"],
             ),
+            (
+                Facts { background_errors: Some(1), engine_stopped: Some("EIO".to_owned()), ..Facts::default() },
+                Verdict::Critical,
+                &["engine_stopped"],
+            ),
             (Facts { pause: Some(Pause::Holding), ..Facts::default() }, Verdict::Healthy, &["paused"]),
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
@@ -492,6 +512,26 @@ mod tests {
             (failing(3), Verdict::Healthy, &[]),
         ];
         judge(&rows);
+    }
+
+    #[test]
+    fn nothing_is_told_as_got_over_while_deletes_are_frozen() {
+        let breaker = BreakerStatus { state: BreakerState::Closed, failures: 0, closes_after: None, probe_in_ms: None };
+        let recovery = RecoveryStatus {
+            state: RecoveryState::Recovering,
+            breaker,
+            healthy_cycles: 1,
+            min_healthy_cycles: 3,
+            exhausted_by: None,
+            retries_total: 1,
+            attempts: Vec::new(),
+        };
+        let recovering = Facts { recovery: Some(recovery), ..Facts::default() };
+        let freeze = Some(Freeze { cycle: 3, at: 0, why: "node missing".to_owned() });
+        judge(&[
+            (recovering.clone(), Verdict::Healthy, &["recovering"]),
+            (Facts { freeze, ..recovering }, Verdict::Critical, &["frozen"]),
+        ]);
     }
 
     #[test]
@@ -521,7 +561,7 @@ mod tests {
             (pinned(1000, 0), Verdict::Healthy, &[]), // a clock that went back makes no pin old
             (room(99, 100), Verdict::Degraded, &["cycle_room"]),
             (room(100, 100), Verdict::Healthy, &[]),
-            (validated(&["integrity: phase is damaged"]), Verdict::Degraded, &["validation_failed"]),
+            (validated(&["phase is damaged"]), Verdict::Degraded, &["validation_failed"]),
             (validated(&[]), Verdict::Healthy, &[]),
             (Facts::default(), Verdict::Healthy, &[]),
         ];

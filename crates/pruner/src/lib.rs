@@ -24,6 +24,8 @@ mod outcome;
 mod pace;
 pub mod phase;
 mod policy;
+mod priority;
+mod quarantine;
 mod records;
 pub mod recovery;
 mod retention;
@@ -49,12 +51,13 @@ pub use control::{Control, Left, Observer, Pause, Progress, Stage, Unobserved};
 pub use doubt::Doubted;
 pub use error::PruneError;
 pub use health::{
-    Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Validated,
-    Verdict, assess,
+    Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Verdict,
+    assess,
 };
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};
+pub use quarantine::{Poison, Quarantine, SetAside, Unusable};
 pub use records::{FolderRecords, Place, RecordKey, Records, StoreRecords};
 pub use retention::{
     Ask, Asked, Bound, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Gone, HashExplained, KeepPolicy,
@@ -66,6 +69,6 @@ pub use trigger::{
     DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
 };
 pub use worker::{
-    Command, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus, StageStatus,
-    SwitchedOff, Uncounted,
+    Command, Found, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus,
+    StageStatus, SwitchedOff, Uncounted,
 };

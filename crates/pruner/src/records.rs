@@ -44,11 +44,13 @@ pub enum RecordKey {
     SnapshotFailures,
     /// The last fault that was found in live nodes, until a cycle has finished since.
     Doubt,
+    /// What the sweep between cycles has passed over, until a cycle has finished since.
+    Quarantine,
 }
 
 impl RecordKey {
     /// Every name.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Phase,
         Self::LastCycle,
         Self::Freeze,
@@ -65,6 +67,7 @@ impl RecordKey {
         Self::Switch,
         Self::SnapshotFailures,
         Self::Doubt,
+        Self::Quarantine,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -85,6 +88,7 @@ impl RecordKey {
             Self::Switch => "switch",
             Self::SnapshotFailures => "snapshot_failures",
             Self::Doubt => "doubt",
+            Self::Quarantine => "quarantine",
         }
     }
 
@@ -105,6 +109,7 @@ impl RecordKey {
             | Self::Switch
             | Self::SnapshotFailures
             | Self::Doubt
+            | Self::Quarantine
             | Self::Validation => Table::META,
         }
     }

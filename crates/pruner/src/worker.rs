@@ -7,6 +7,7 @@
 mod asking;
 mod counts;
 mod ending;
+mod freezing;
 mod health;
 mod left;
 mod recall;
@@ -48,6 +49,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
 pub use counts::Uncounted;
+pub use freezing::Found;
 use left::TakeUp;
 use recall::Recalling;
 pub use reclaim::ReclaimStatus;
@@ -94,22 +96,14 @@ struct Inner {
     rolling_back: Mutex<()>,
     /// One at a time switches pruning off or on; taken BEFORE `shared`.
     switching: Mutex<()>,
+    /// One at a time changes the freeze or the doubt on record; taken BEFORE `shared`.
+    freezing: Mutex<()>,
     /// The reserve, as it was told last.
     reserve_told: Mutex<Option<Room>>,
     /// When it was looked last what waits for the sweep between cycles while a cycle works.
     lag_looked: Mutex<Option<Duration>>,
     /// What the next cycle needs free, and when that was measured.
     need: Mutex<Option<(Duration, u64)>>,
-}
-
-/// Niceness of the worker and of the threads it starts, which inherit it.
-const NICENESS: i32 = 10;
-
-/// Where processors are scarce, commits get them first (I12).
-fn yield_to_commits() {
-    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-        tracing::warn!(%error, "the pruner could not lower its priority; it competes with commits");
-    }
 }
 
 enum Message {
@@ -192,6 +186,7 @@ impl Pruner {
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
             switching: Mutex::new(()),
+            freezing: Mutex::new(()),
             reserve_told,
             lag_looked: Mutex::new(None),
             need: Mutex::new(None),
@@ -200,7 +195,6 @@ impl Pruner {
         let (worker, (alive, ended)) = (Arc::clone(&inner), mpsc::channel());
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
             let _alive = alive; // told when the thread ends, however it does
-            yield_to_commits();
             worker.serve_or_tell(&messages, Begin { new_ledger, look });
         });
         let thread =
@@ -280,6 +274,11 @@ impl Observer for Watch {
         self.0.left(left);
     }
 
+    fn alone(&self, act: &mut dyn FnMut()) {
+        let _alone = self.0.freezing.lock();
+        act();
+    }
+
     fn progress(&self, progress: Progress) {
         self.0.shared.lock().progress = Some(progress);
         self.0.look_what_waits();
@@ -335,6 +334,7 @@ impl Inner {
             next_at_order: shared.coordinator.next_at(),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
             incremental: shared.steady.status(outside.now).map(|status| status.while_uncounted(uncounted)),
+            quarantine: shared.steady.quarantine.clone(),
             reclaim: self.config.incremental.map(|_| shared.reclaim.status()),
             frozen: shared.freeze.as_ref().map(|freeze| freeze.why.clone()),
             poisoned: shared.poisoned.clone(),

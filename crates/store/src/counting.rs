@@ -43,7 +43,7 @@ use crate::{
 pub(crate) struct CountsRecord {
     /// The first order whose state has every mark it needs; entries of later orders may be trusted.
     pub(crate) since: u64,
-    /// The last major cycle that made the marks exact; nothing is deleted before there is one.
+    /// The last major cycle that has finished since; nothing is deleted before there is one.
     pub(crate) cycle: Option<u64>,
 }
 

@@ -9,6 +9,7 @@
 
 mod backend;
 mod barrier;
+mod busy;
 mod chain;
 mod counting;
 mod disk;
@@ -35,7 +36,7 @@ mod store;
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
     Backend, Batch, Copied, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, file_holder,
-    lock_holder, space_of,
+    lock_holder, removed_store, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
@@ -57,6 +58,6 @@ pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use rows::{RowsChecked, check_all_rows, check_rows};
 pub use schema::Table;
 pub use store::{
-    ActiveSweep, Backlog, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held, Idle, Indexed,
-    Judging, Pin, RolledBack, Slice, SliceLimit, Store, StoreConfig, Traced, Waits,
+    ActiveSweep, Backlog, BadCursor, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held,
+    Idle, Indexed, Judging, Pin, RolledBack, Slice, SliceLimit, Store, StoreConfig, Traced, Waits,
 };

@@ -117,7 +117,7 @@ impl Pending {
         Self { nodes, orders, due: Due::default(), limit, unindexed: 0, named: 0 }
     }
 
-    /// The order in which the node lost its last place, if it may still go.
+    /// The order in which, or before which, the node lost its last place, if it may still go.
     pub(crate) fn order(&self, hash: &NodeHash) -> Option<Order> {
         let place = *self.nodes.get(&hash.fingerprint())?;
         let there = self.orders.get(&place.order())?.hashes.get(place.position())?;

@@ -52,6 +52,8 @@ points! {
     MarkSealed => "mark::sealed",
     /// The journal entries of the window are settled.
     JournalSettled => "journal::settled",
+    /// A batch of marks is written.
+    MarksWritten => "marks::written",
     /// The phase record is about to name the mark.
     SweepPlanned => "sweep::planned",
     /// The phase record names the mark; nothing is deleted.
@@ -66,11 +68,9 @@ points! {
     RangePassed => "range::passed",
     /// The space of a range of tombstones is given back.
     RangeReclaimed => "range::reclaimed",
-    /// Everything is swept; the marks are not corrected.
+    /// Everything is swept; entries may not expire yet, if this is the first cycle that counts.
     SweepEnds => "sweep::ends",
-    /// A batch of marks is written.
-    MarksWritten => "marks::written",
-    /// Counts are exact on disk and not in memory.
+    /// What counts are is told on disk and not in memory.
     CountsConfirmed => "counts::confirmed",
     /// The barrier is let go; nothing is verified.
     BarrierLetGo => "barrier::let_go",

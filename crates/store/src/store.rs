@@ -47,7 +47,7 @@ pub use counts::Waits;
 pub(crate) use cursor::{ExpiryRecord, LayerRecord, layers as cursor_layers};
 pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
 pub use floor::FloorMove;
-pub use index::Indexed;
+pub use index::{BadCursor, Indexed};
 pub use pin::Pin;
 pub use rollback::RolledBack;
 pub use settle::{Corrected, Correction, Traced};
@@ -211,7 +211,7 @@ impl Store {
         let mut booked = gate.book(&*self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
         reached(Point::CommitRecorded);
-        self.write_or_make_room(&planned.batch)?; // nodes, journal and root together (I9)
+        self.write_or_make_room(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
         reached(Point::CommitWritten);
         gate.keep(&plan, booked);
         self.note(&gate);

@@ -88,7 +88,7 @@ pub struct Found {
     /// What was read, stored or not.
     read: BTreeSet<NodeHash>,
     /// Nodes whose children cannot be told: kept, with everything below them (I8).
-    pub set_aside: Vec<TreeError>,
+    pub set_aside: Vec<(NodeHash, TreeError)>,
 }
 
 /// What a step is judged by, in the stay under the gate in which it is taken.
@@ -226,7 +226,7 @@ impl Found {
             let children = if deep { children(layout, hash, bytes) } else { Ok(Vec::new()) };
             match children {
                 Ok(children) => drop(self.nodes.insert(*hash, children)),
-                Err(error) => self.set_aside.push(error),
+                Err(error) => self.set_aside.push((*hash, error)),
             }
         })?;
         self.read.extend(new);
@@ -342,7 +342,7 @@ mod tests {
         nodes.0.insert(hash(3), vec![4]);
         let mut expiry = Expiry::new(&entry(&[], &[1, 3]));
         let (step, found) = read(&expiry, &nodes);
-        assert!(matches!(found.set_aside[..], [TreeError::WrongHash { key, .. }] if key == hash(3)));
+        assert!(matches!(found.set_aside[..], [(node, TreeError::WrongHash { .. })] if node == hash(3)));
         assert_eq!(expiry.take(&step, &found, judge(&free_but(&[]))), Taken::default());
         assert_eq!(expiry.left(), Left { alone: 0, trees: 1, below: vec![] }, "it does not block what comes behind it");
     }

@@ -1,6 +1,7 @@
-//! A device whose power can be cut: what was not synced is lost, whole or in part, as the engine's own tests lose it.
+//! A device under the engine that fails: its power can be cut, and then what was not synced is lost, whole or in part, as the
+//! engine's own tests lose it; and its calls can fail, those of one kind on one kind of file.
 //!
-//! The only unsafe code of the tests, confined to this file: five functions of a shim over the engine's
+//! The only unsafe code of the tests, confined to this file: nine functions of a shim over the engine's
 //! `FaultInjectionTestFS`.
 
 #![cfg(target_os = "linux")]
@@ -19,11 +20,26 @@ struct Handle {
     _opaque: [u8; 0],
 }
 
+/// A [`Fault`] as the shim takes it.
+#[repr(C)]
+struct RawFault {
+    files: Files,
+    call: Call,
+    passing: u64,
+    times: u64,
+    error: i32,
+}
+
 unsafe extern "C" {
-    fn powerloss_new() -> *mut Handle;
+    fn powerloss_new(loses_unsynced: bool) -> *mut Handle;
     fn powerloss_delete(device: *mut Handle);
     fn powerloss_env(device: *mut Handle) -> *mut rocksdb_env_t;
     fn powerloss_cut(device: *mut Handle);
+    fn powerloss_fail(device: *mut Handle, fault: RawFault);
+    fn powerloss_mend(device: *mut Handle);
+    fn powerloss_hold_tables(device: *mut Handle, held: bool);
+    fn powerloss_met(device: *mut Handle) -> u64;
+    fn powerloss_calls(device: *mut Handle, files: Files, call: Call) -> u64;
     fn powerloss_restore(device: *mut Handle, folder: *const c_char, seed: u32) -> bool;
 }
 
@@ -34,6 +50,84 @@ pub enum Loss {
     All,
     /// The end of the log, of a length that follows from the seed: its last record is torn.
     Tails(std::num::NonZeroU32),
+}
+
+/// A kind of file of the engine.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Files {
+    /// Write-ahead logs.
+    Log,
+    /// Tables.
+    Table,
+    /// Blob files.
+    Blob,
+    /// Lists of files.
+    List,
+}
+
+impl Files {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Log, Self::Table, Self::Blob, Self::List];
+}
+
+/// A kind of call.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Call {
+    /// Makes the file, or appends to it. One that fails has appended a part, except to a list of files.
+    Write,
+    /// Syncs it. One that fails has synced nothing.
+    Sync,
+    /// Reads it.
+    Read,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Write, Self::Sync, Self::Read];
+}
+
+/// How long calls fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// So many calls; it passes by itself.
+    Times(u64),
+    /// Every call until [`Device::mend`].
+    UntilMended,
+}
+
+/// What the system says of a call that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// `EIO`.
+    Failed,
+    /// `EROFS`, as of a file system that its system has mounted for reading only after a failure.
+    ReadOnly,
+}
+
+impl Cause {
+    fn number(self) -> i32 {
+        match self {
+            Self::Failed => 5,
+            Self::ReadOnly => 30,
+        }
+    }
+}
+
+/// Calls that fail, on whichever thread of the engine.
+#[derive(Debug, Clone, Copy)]
+pub struct Fault {
+    /// On which files.
+    pub files: Files,
+    /// Which calls.
+    pub call: Call,
+    /// Calls that still pass.
+    pub passing: u64,
+    /// How long.
+    pub lasting: Lasting,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// The device. It outlives every engine that was opened through it.
@@ -47,11 +141,17 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// A device under power.
+    /// A device under power. What is not synced before an engine closes its file is lost.
     #[expect(clippy::new_without_default, reason = "it is made on purpose, never by default")]
     pub fn new() -> Self {
         // SAFETY: no precondition; the result is owned by this value.
-        Self(unsafe { powerloss_new() })
+        Self(unsafe { powerloss_new(true) })
+    }
+
+    /// One whose power never fails: what is written is there, synced or not.
+    pub fn keeping() -> Self {
+        // SAFETY: as above.
+        Self(unsafe { powerloss_new(false) })
     }
 
     /// What engines are opened through. None of them may outlive the device.
@@ -65,6 +165,48 @@ impl Device {
     pub fn cut(&self) {
         // SAFETY: the pointer is live until drop.
         unsafe { powerloss_cut(self.0) }
+    }
+
+    /// Lets calls fail from now on, these and no others.
+    pub fn fail(&self, fault: Fault) {
+        let times = match fault.lasting {
+            Lasting::Times(times) => times,
+            Lasting::UntilMended => u64::MAX,
+        };
+        let (passing, error) = (fault.passing, fault.cause.number());
+        let fault = RawFault { files: fault.files, call: fault.call, passing, times, error };
+        // SAFETY: the pointer is live until drop; the fault has the layout that the shim knows.
+        unsafe { powerloss_fail(self.0, fault) }
+    }
+
+    /// Lets no call fail any more.
+    pub fn mend(&self) {
+        // SAFETY: the pointer is live until drop.
+        unsafe { powerloss_mend(self.0) }
+    }
+
+    /// Lets writes of tables wait.
+    pub fn hold_tables(&self) {
+        // SAFETY: the pointer is live until drop.
+        unsafe { powerloss_hold_tables(self.0, true) }
+    }
+
+    /// Lets them go on.
+    pub fn let_tables_go(&self) {
+        // SAFETY: the pointer is live until drop.
+        unsafe { powerloss_hold_tables(self.0, false) }
+    }
+
+    /// Calls that failed since the last [`Device::fail`].
+    pub fn met(&self) -> u64 {
+        // SAFETY: the pointer is live until drop.
+        unsafe { powerloss_met(self.0) }
+    }
+
+    /// Calls of a kind so far.
+    pub fn calls(&self, files: Files, call: Call) -> u64 {
+        // SAFETY: the pointer is live until drop; the shim numbers both alike.
+        unsafe { powerloss_calls(self.0, files, call) }
     }
 
     /// Takes what was not synced from the store in a folder, and gives power again. Call AFTER every engine on it was

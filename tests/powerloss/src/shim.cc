@@ -1,4 +1,4 @@
-// What Rust needs of the engine's FaultInjectionTestFS, as plain functions.
+// What Rust needs of the failing file system, as plain functions.
 
 #include <cstdint>
 #include <fstream>
@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "failing.h"
 #include "rocksdb/env.h"
 #include "util/random.h"
 #include "utilities/fault_injection_fs.h"
@@ -25,7 +26,7 @@ struct rocksdb_env_t {
 };
 
 struct powerloss_device {
-  std::shared_ptr<FaultInjectionTestFS> files;
+  std::shared_ptr<powerloss::FailingFS> files;
   std::unique_ptr<Env> env;
 };
 
@@ -43,10 +44,10 @@ static bool keep_part(FaultInjectionTestFS& files, const std::string& path, Rand
 
 extern "C" {
 
-powerloss_device* powerloss_new() {
+powerloss_device* powerloss_new(bool loses_unsynced) {
   auto* device = new powerloss_device;
-  device->files = std::make_shared<FaultInjectionTestFS>(FileSystem::Default());
-  device->files->SetInjectUnsyncedDataLoss(true);  // BEFORE a file is opened, or nothing is ever lost
+  device->files = std::make_shared<powerloss::FailingFS>(FileSystem::Default());
+  device->files->SetInjectUnsyncedDataLoss(loses_unsynced);  // BEFORE a file is opened, or nothing is ever lost
   device->env = NewCompositeEnv(device->files);
   return device;
 }
@@ -58,6 +59,18 @@ rocksdb_env_t* powerloss_env(powerloss_device* device) {
 }
 
 void powerloss_cut(powerloss_device* device) { device->files->SetFilesystemActive(false); }
+
+void powerloss_fail(powerloss_device* device, powerloss::Fault fault) { device->files->faults().Inject(fault); }
+
+void powerloss_hold_tables(powerloss_device* device, bool held) { device->files->faults().HoldTables(held); }
+
+void powerloss_mend(powerloss_device* device) { device->files->faults().Mend(); }
+
+uint64_t powerloss_met(powerloss_device* device) { return device->files->faults().Met(); }
+
+uint64_t powerloss_calls(powerloss_device* device, powerloss::Files files, powerloss::Call call) {
+  return device->files->faults().Calls(files, call);
+}
 
 // What was not synced goes. For seed 0 all of it; else the log of the store at `folder` keeps a part of it, of a length that
 // the seed decides, so that its last record is torn.

@@ -199,7 +199,9 @@ pub(crate) fn commit(
     rows.put(Table::BLOCK, Order::new(block.height).to_key(), record::encode(block)?);
     let commit = Commit { base, delta, timestamp_ms: block.timestamp_ms, block_hash: hash.0, rows };
     let committed = store.commit(commit).map_err(|error| {
-        let in_the_log = matches!(error, StoreError::Io { .. }); // it may be (C4)
+        // It may be (C4).
+        let in_the_log =
+            matches!(error, StoreError::Io { .. } | StoreError::Corrupt(_) | StoreError::Permission { .. });
         if in_the_log { ChainError::Unsettled(error) } else { ChainError::Store(error) }
     })?;
     if committed.order.get() != block.height {

@@ -104,10 +104,10 @@ impl Chain {
 
 /// Decodes a block and hashes it again.
 pub(crate) fn decode_block(order: Order, bytes: &[u8]) -> Result<(Block, Hex32), ChainError> {
-    let block: Block = record::decode("block", bytes)?;
+    let name = format!("block {order}");
+    let block: Block = record::decode(&name, bytes)?;
     if block.height != order.get() {
         let why = format!("it says height {}", block.height);
-        let name = format!("block {order}");
         return Err(StoreError::Record { name, why }.into());
     }
     let hash = block.hash()?;

@@ -7,7 +7,7 @@ use state_pruner::{Command, Reply};
 
 use super::{
     OutputArgs,
-    render::{Failure, Output, told},
+    render::{Output, told},
     request::Request,
     token::TokenArgs,
     values::{address, request_id},
@@ -46,16 +46,30 @@ pub(super) struct PruneOrderArgs {
 /// Asks for a cycle and prints what the node said.
 pub(super) fn prune(args: &PruneRunArgs, output: Output) -> ExitCode {
     let id = args.id.as_ref().map_or_else(String::new, |id| format!("?id={id}")); // of characters that stand for themselves
-    told(output, ask(&args.url, &args.token, Command::Run, &id), |reply| human(reply, Command::Run))
+    let request = request(&args.token, Command::Run, &id).advising(args.advice());
+    told(output, request.ask_within(&args.url, PATIENCE), |reply: &Reply| human(reply, Command::Run))
 }
 
 /// Gives the pruner of a node a command and prints what it said.
 pub(super) fn tell(args: &PruneOrderArgs, command: Command, output: Output) -> ExitCode {
-    told(output, ask(&args.url, &args.token, command, ""), |reply| human(reply, command))
+    let request = request(&args.token, command, "");
+    told(output, request.ask_within(&args.url, PATIENCE), |reply: &Reply| human(reply, command))
 }
 
-fn ask(url: &str, token: &TokenArgs, command: Command, query: &str) -> Result<Reply, Failure> {
-    Request::post(format!("v1/prune/{}{query}", command.word()), token).ask_within(url, PATIENCE)
+fn request<'a>(token: &'a TokenArgs, command: Command, query: &str) -> Request<'a> {
+    Request::post(format!("v1/prune/{}{query}", command.word()), token)
+}
+
+impl PruneRunArgs {
+    /// What to do where the node does not answer, which may have taken the request all the same.
+    fn advice(&self) -> String {
+        match &self.id {
+            Some(id) => format!("ask again with --id {id}: no second run begins, and the answer names the one that did"),
+            None => "whether a run begins is not known, and its status shows one. Asked with --id ID, the same request can be \
+                     repeated until it tells of that run"
+                .to_owned(),
+        }
+    }
 }
 
 fn done(command: Command) -> &'static str {

@@ -16,7 +16,7 @@ use state_pruner::{
 use super::{
     OutputArgs,
     config::bad_config,
-    render::{Failure, Output},
+    render::{ASK_AGAIN, Failure, Output},
     values::address,
     work,
 };
@@ -81,7 +81,7 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     let client = Client::new(url).map_err(|error| unknown(&error))?;
     let answer: Result<Result<serde_json::Value, ClientError>, _> =
         runtime.block_on(async { tokio::time::timeout(PATIENCE, client.json("healthz")).await });
-    let late = |_| Failure::late(url, PATIENCE);
+    let late = |_| Failure::late(url, PATIENCE, ASK_AGAIN);
     let answer = answer.map_err(late)?.map_err(|error| unknown(&error))?;
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }

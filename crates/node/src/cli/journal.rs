@@ -55,7 +55,7 @@ enum JournalCommand {
         #[command(flatten)]
         output: OutputArgs,
     },
-    /// Read every record and tell what is damaged.
+    /// Read every record and tell what is damaged, as `validate` does.
     Verify {
         #[command(flatten)]
         source: SourceArgs,
@@ -162,16 +162,8 @@ fn verify(source: &SourceArgs, output: Output) -> ExitCode {
         Ok(read) => read,
         Err(failure) => return output.failed(&failure),
     };
-    output.answer(&read, || {
-        let JournalRead { path, records, unknown, damaged, torn_bytes, missing, range, .. } = &read;
-        let numbers = range.map_or_else(|| "no events".to_owned(), |(first, last)| format!("events {first} to {last}"));
-        format!(
-            "{}: {numbers}, {records} whole, {unknown} of a newer program, {missing} missing; {damaged} damaged places, \
-             {torn_bytes} bytes torn at the end",
-            path.display()
-        )
-    });
-    if read.damaged == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    output.answer(&read, || read.told());
+    if read.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl SourceArgs {
@@ -201,11 +193,12 @@ impl SourceArgs {
 
 /// A journal that is there, or may be, says nothing about what is in it while it cannot be read.
 fn unread(error: &PruneError) -> Failure {
-    let is_absent = |source: &io::Error| source.kind() == io::ErrorKind::NotFound;
-    if matches!(error, PruneError::File { source, .. } if !is_absent(source)) {
-        let what =
-            "the event journal cannot be read: look at that path and its disk, or give another folder with --state-dir";
-        return Failure::new(error.code(), format!("{error}: {what}"));
+    if let PruneError::File { path, source } = error
+        && source.kind() != io::ErrorKind::NotFound
+    {
+        let (path, what) = (path.display(), "the event journal cannot be read");
+        let advice = "look at that path and its disk, or give another folder with --state-dir";
+        return Failure::new(error.code(), format!("{path}: {source}: {what}: {advice}"));
     }
     Failure::new(error.code(), error)
 }

@@ -55,7 +55,7 @@ const USAGE: u8 = 2;
 
 const START_CODES: &str =
     "Exit codes: 0 ended in order, 1 error, or its own load met a wrong proof, 2 bad usage, 130 told twice to stop.";
-const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 the node went away or failed again and again, or a proof was wrong: what was measured until then is told all the same; 2 bad usage.";
+const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 the node went away, did not answer at the end or failed again and again, or a proof was wrong: what was measured until then is told all the same; 2 bad usage.";
 const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
 const JOURNAL_CODES: &str = "Exit codes: 0 done, 1 error, or a journal with damage, 2 bad usage.";
 const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";

@@ -10,6 +10,9 @@ use std::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+/// What to do about a node that does not answer.
+pub(super) const ASK_AGAIN: &str = "ask again";
+
 /// Why a command failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Failure {
@@ -25,11 +28,11 @@ impl Failure {
         Self { code: code.to_owned(), message: message.to_string(), prefix: "error: " }
     }
 
-    /// A node that did not answer within a time.
-    pub(super) fn late(url: &str, patience: Duration) -> Self {
+    /// A node that did not answer within a time, and what to do then.
+    pub(super) fn late(url: &str, patience: Duration, advice: &str) -> Self {
         let patience = humantime::format_duration(patience);
         let message =
-            format!("the node at {url} does not answer within {patience}: its log tells what it does; ask again");
+            format!("the node at {url} does not answer within {patience}: its log tells what it does; {advice}");
         Self::new("unreachable", message)
     }
 

@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     LoadArgs, OwnLoad, StartArgs,
     config::bad_config,
-    render::{Failure, Output, bytes, number},
+    render::{ASK_AGAIN, Failure, Output, bytes, number},
     work,
 };
 use crate::{
     app::{App, Step, Stopped, TheEnd},
     chain::ChainStatus,
     config::Config,
-    load::{Client, ClientError, Load, LoadPlan, LoadReport},
+    load::{Client, ClientError, Load, LoadPlan, LoadReport, chain_of},
     shutdown::{Signals, leave},
     telemetry,
 };
@@ -30,6 +30,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 const SUMMARY_PATIENCE: Duration = Duration::from_secs(2);
 /// How long the last requests of the node's own load may take before the node stops without them.
 const LOAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long the last requests to another node may take: as long as a load waits for one that went away.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
 /// Time between two updates of the line on a terminal.
 const UPDATE_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,7 +46,7 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
     match ran {
         Ok(Stopped::Whole) => ExitCode::SUCCESS,
         Ok(Stopped::StillRead) => leave(0), // a teardown would meet what still reads
-        Err(error) => output.failed(&Failure::new("start", format!("{error:#}"))),
+        Err(error) => output.failed(&Failure::new("start", chain_of(&*error))),
     }
 }
 
@@ -310,11 +312,12 @@ struct Driven {
     error: Option<Failure>,
 }
 
-/// Drives a node. A wrong proof fails the command, and so does a node that goes away: what was measured is told all the same.
+/// Drives a node. A wrong proof fails the command, and so does a node that goes away or does not answer at the end: what was
+/// measured is told all the same.
 pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
     let driven = match drive(args, output) {
         Ok(driven) => driven,
-        Err(error) => return output.failed(&Failure::new("load", format!("{error:#}"))),
+        Err(error) => return output.failed(&Failure::new("load", chain_of(&*error))),
     };
     let Driven { report, error } = &driven;
     match (error, report.transactions) {
@@ -369,7 +372,12 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<Driven> {
             }
         }
         stop.cancel();
-        Ok(end_of(&load, running.await?))
+        if let Ok(done) = tokio::time::timeout(LAST_PATIENCE, &mut running).await {
+            return Ok(end_of(&load, done?));
+        }
+        running.abort();
+        let error = Some(Failure::late(&args.url, LAST_PATIENCE, ASK_AGAIN));
+        Ok(Driven { report: load.report(), error })
     })
 }
 

@@ -30,9 +30,6 @@ use super::{
     work,
 };
 
-/// A node hashes every byte of its store before it answers.
-const CAPTURE_PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// `snapshot`.
 #[derive(Debug, Args)]
 pub(super) struct SnapshotArgs {
@@ -198,7 +195,8 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
             let catalog = std::path::absolute(&args.place.catalog).unwrap_or_else(|_| args.place.catalog.clone());
             let body = json!({ "catalog": catalog, "keep": keep, "max_age_ms": millis(max_age) });
             let request = Request::post("v1/snapshots", &args.token).with(&body);
-            told(output, request.ask_within(url, CAPTURE_PATIENCE), created)
+            let advice = "it may make the snapshot all the same: look at `snapshot list` before you ask again";
+            told(output, request.advising(advice).ask_while_it_lives(url), created) // it hashes every byte of its store
         }
         (None, Some(db), Some(layout)) => {
             let (db, catalog, orders) = (db.clone(), args.place.catalog.clone(), args.orders);

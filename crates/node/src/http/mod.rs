@@ -4,6 +4,7 @@
 //! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
 
 mod caller;
+mod damage;
 mod error;
 mod events;
 mod operate;
@@ -38,6 +39,7 @@ use crate::{
     health,
 };
 pub use caller::{Callers, NoToken};
+use damage::Damage;
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
@@ -72,6 +74,7 @@ pub struct Node {
     watchers: Arc<Semaphore>,
     /// One deep validation at a time.
     validating: Arc<Semaphore>,
+    damage: Damage,
 }
 
 /// What a node serves from.
@@ -125,6 +128,7 @@ impl Node {
             bodies,
             watchers,
             validating: Arc::new(Semaphore::new(1)),
+            damage: Damage::default(),
         }
     }
 
@@ -137,17 +141,19 @@ impl Node {
             health::of_retention(self.retention.silent()),
             health::of_readers(&self.retention.readers()),
             health::of_events(self.events.status().failure),
+            health::of_damage(self.damage.met()),
         ];
         Ok(health::assess(&self.chain.status()?, judged, further))
     }
 
     /// Runs one read of the chain on the blocking threads.
     async fn read<T: Send + 'static>(
-        &self,
+        self: &Arc<Self>,
         read: impl FnOnce(&Chain) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let chain = Arc::clone(&self.chain);
-        self.blocking(move || read(&chain).map_err(ApiError::from)).await
+        let node = Arc::clone(self);
+        let read = move || read(&node.chain).inspect_err(|error| node.met_by_read(error)).map_err(ApiError::from);
+        self.blocking(read).await
     }
 
     /// Runs work on the blocking threads, in its turn.

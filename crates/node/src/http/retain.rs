@@ -57,7 +57,11 @@ impl Node {
         work: impl FnOnce(&LiveRetention) -> Result<T, state_pruner::PruneError> + Send + 'static,
     ) -> Result<Json<T>, ApiError> {
         let node = Arc::clone(self);
-        self.blocking(move || work(&node.retention).map_err(ApiError::from)).await.map(Json)
+        let work = move || {
+            let done = work(&node.retention).inspect_err(|error| node.met_by_retention(error));
+            done.map_err(ApiError::from)
+        };
+        self.blocking(work).await.map(Json)
     }
 }
 

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::Deserialize;
 use state_pruner::{
-    Clock, Doubted, PruneError, StoreRecords, Unobserved,
+    Clock, Doubted, Found, PruneError, StoreRecords, Unobserved,
     catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
     events::{Event, EventSink as _},
     offline::Steering,
@@ -23,6 +23,7 @@ use state_pruner::{
 
 use super::{
     Node,
+    damage::UNSAVED,
     error::{ApiError, status_of},
     off_the_async_threads,
     retain::read,
@@ -60,15 +61,15 @@ impl Snapshots {
 }
 
 impl Node {
-    /// What a copy of the store has shown of it: damage freezes deletes (I11).
-    fn found(&self, error: &PruneError) {
-        let remembered = match &self.pruner {
-            Some(pruner) => return pruner.found(error),
-            None => Doubted::remember(error, &StoreRecords(Arc::clone(self.chain.store()))),
-        };
-        if let Err(unsaved) = remembered {
-            tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
+    /// What a copy of the store, or a read, has shown of it: damage freezes deletes (I11).
+    ///
+    /// Errors: it could not be saved.
+    pub(super) fn found(&self, error: &PruneError) -> Result<Found, PruneError> {
+        if let Some(pruner) = &self.pruner {
+            return pruner.found(error);
         }
+        Doubted::remember(error, &StoreRecords(Arc::clone(self.chain.store())))?;
+        Ok(Found::Told)
     }
 
     /// Whether live nodes may be damaged; a node without its pruner has the records of one that found it.
@@ -98,8 +99,10 @@ pub(super) async fn create(
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
         let made = node.snapshots.create(&node, &body);
-        if let Err(CatalogError::Prune(error)) = &made {
-            node.found(error);
+        if let Err(CatalogError::Prune(error)) = &made
+            && let Err(unsaved) = node.found(error)
+        {
+            tracing::error!(%unsaved, "{UNSAVED}");
         }
         node.events.emit(told(&body.catalog, &made));
         let made = made?;

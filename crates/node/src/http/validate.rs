@@ -15,6 +15,7 @@ use state_pruner::{
     events::EventJournal,
     validate::{SnapshotValidator, ValidationReport},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query};
 
@@ -47,21 +48,41 @@ fn deeply(node: Arc<Node>, pruner: Arc<Pruner>) -> Result<Response, ApiError> {
     let ended = node.stop.child_token();
     let runtime = tokio::runtime::Handle::current();
     let body = stream::once(async move {
-        let _ends = ended.clone().drop_guard();
-        let report = off_the_async_threads(move || {
+        let asked = ended.clone();
+        let work = off_the_async_threads(move || {
             let _alone = alone; // until the work ends, also where its client has gone
-            let asked = ended.clone();
-            let validator = validator(&pruner, &node.events).deep(move || !asked.is_cancelled());
+            let wanted = asked.clone();
+            let validator = validator(&pruner, &node.events).deep(move || !wanted.is_cancelled());
             let report = runtime.block_on(validator.run_comprehensive_validation());
-            if !ended.is_cancelled() || !report.is_sound() {
+            if !asked.is_cancelled() || !report.is_sound() {
                 keep(&pruner, &report);
             }
             Ok(report)
         });
-        let report = report.await.map_err(|error| io::Error::other(format!("{error:?}")))?;
+        let report = awaited(ended, work).await.map_err(|error| io::Error::other(format!("{error:?}")))?;
         serde_json::to_vec(&report).map_err(io::Error::other)
     });
     Ok(([(CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response())
+}
+
+/// What the work comes to, also where that is a failure. Dropped before, it ends the work.
+async fn awaited<T>(ended: CancellationToken, work: impl Future<Output = T>) -> T {
+    let mut awaited = Awaited(Some(ended));
+    let answer = work.await;
+    awaited.0 = None;
+    answer
+}
+
+/// An answer that somebody waits for.
+struct Awaited(Option<CancellationToken>);
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        if let Some(ended) = self.0.take() {
+            ended.cancel();
+            tracing::info!("nobody waits any more for the deep validation under way, which ends");
+        }
+    }
 }
 
 fn validator(pruner: &Pruner, events: &EventJournal) -> SnapshotValidator {
@@ -84,7 +105,10 @@ fn keep(pruner: &Pruner, report: &ValidationReport) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::Arc,
+        task::{Context, Waker},
+    };
 
     use reqwest::StatusCode;
     use serde_json::{Value, json};
@@ -94,7 +118,25 @@ mod tests {
     };
     use state_store::{Backend, Batch, Durability, Flow, KeyRange, Table};
 
+    use tokio_util::sync::CancellationToken;
+
+    use super::{super::off_the_async_threads, ApiError, awaited};
     use crate::{app::App, config::Config};
+
+    /// What failed or panicked has ended by itself, and its client waited for it.
+    #[tokio::test]
+    async fn only_work_that_nobody_waits_for_is_told_to_end() {
+        let ended = CancellationToken::new();
+        let failed = off_the_async_threads(|| Err::<(), _>(ApiError::internal("it".to_owned())));
+        assert!(awaited(ended.clone(), failed).await.is_err());
+        let panicked = off_the_async_threads(|| -> Result<(), ApiError> { panic!("it") });
+        assert!(awaited(ended.clone(), panicked).await.is_err());
+        assert!(!ended.is_cancelled());
+        let mut unanswered = Box::pin(awaited(ended.clone(), std::future::pending::<()>()));
+        assert!(unanswered.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(unanswered);
+        assert!(ended.is_cancelled());
+    }
 
     /// Flips a bit of the oldest row of the commit journal, and says how many there are.
     fn flip_the_oldest(backend: &dyn Backend) -> usize {

@@ -17,7 +17,7 @@ use crate::{
 
 /// The longest a request may take before it counts as an error.
 const PATIENCE: Duration = Duration::from_secs(70);
-/// The longest that a stream may take.
+/// The longest that a stream may take, and what its asker bounds.
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// Where a busy node does not say when to come back.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -67,11 +67,20 @@ pub struct Refusal {
 }
 
 impl ClientError {
-    /// Whether nobody answers at the address.
+    /// Whether nobody is at the address.
     pub fn is_absence(&self) -> bool {
+        self.of_http().is_some_and(reqwest::Error::is_connect)
+    }
+
+    /// Whether no answer came: nobody is there, or who is there says nothing.
+    pub fn is_silence(&self) -> bool {
+        self.of_http().is_some_and(|error| error.is_connect() || error.is_timeout())
+    }
+
+    fn of_http(&self) -> Option<&reqwest::Error> {
         match self {
-            Self::Http(error) => error.is_connect(),
-            Self::Url(_) | Self::Busy(_) | Self::Broken(_) | Self::Refused { .. } | Self::Strange { .. } => false,
+            Self::Http(error) => Some(error),
+            Self::Url(_) | Self::Busy(_) | Self::Broken(_) | Self::Refused { .. } | Self::Strange { .. } => None,
         }
     }
 }
@@ -106,9 +115,9 @@ fn root_of(error: &reqwest::Error) -> String {
 
 /// An error with its causes: the outermost one alone does not say why a connection failed. Some of them repeat the text
 /// of theirs, which is told once.
-fn chain_of(error: &reqwest::Error) -> String {
+pub(crate) fn chain_of(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         let told = error.to_string();
         if !text.contains(&told) {
@@ -200,17 +209,17 @@ impl Client {
         accepted(self.http.get(self.url(path)?).timeout(FOR_EVER).send().await?).await
     }
 
-    /// Asks for anything, with a body or without, and returns the JSON of the answer, whatever the status.
+    /// Asks for anything, with a body or without, and returns the JSON of the answer, whatever the status. How long that may
+    /// take is bounded by who asks.
     ///
-    /// Errors: no connection, no JSON, no answer within `patience`.
+    /// Errors: no connection, no JSON.
     pub async fn call(
         &self,
         method: Method,
         path: &str,
         body: Option<&serde_json::Value>,
-        patience: Duration,
     ) -> Result<(StatusCode, serde_json::Value), ClientError> {
-        let request = self.http.request(method, self.url(path)?).timeout(patience);
+        let request = self.http.request(method, self.url(path)?).timeout(FOR_EVER);
         let request = match body {
             Some(body) => request.json(body),
             None => request,

@@ -22,6 +22,7 @@ use crate::{
     chain::{ObjectPath, Transaction},
     http::{WireBlock, WireProof},
 };
+pub(crate) use client::chain_of;
 pub use client::{Client, ClientError, Refusal};
 pub use profile::{Belief, Profile, Workload};
 pub use stats::{Counts, Latencies, LoadReport, Percentiles};
@@ -124,7 +125,7 @@ impl Load {
         first_error
     }
 
-    /// One connection until it is told to stop. A node that is away by then is told: it is none that answered.
+    /// One connection until it is told to stop. A node that is away by then, or says nothing, is told: it is none that answered.
     async fn connection(&self, number: u32, stop: &CancellationToken) -> Result<(), ClientError> {
         let mut workload = Workload::new(self.plan.profile, self.plan.seed, number);
         let (mut errors, mut requests, mut gone) = (0, 0_u64, Ok(()));
@@ -142,7 +143,7 @@ impl Load {
                         return Err(error);
                     }
                     tracing::debug!("{error}");
-                    gone = if error.is_absence() { Err(error) } else { Ok(()) };
+                    gone = if error.is_silence() { Err(error) } else { Ok(()) };
                     pause(ERROR_PAUSE, stop).await;
                     // What became of the batch is unknown, so nothing that was believed holds.
                     workload = Workload::new(self.plan.profile, self.plan.seed, number);
@@ -200,7 +201,7 @@ impl Load {
                         return Ok(());
                     }
                 }
-                Err(error) if stop.is_cancelled() => {
+                Err(error) if stop.is_cancelled() && !error.is_silence() => {
                     tracing::debug!("while stopping: {error}");
                     return Ok(());
                 }

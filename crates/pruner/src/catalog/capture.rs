@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use state_store::{Backend, CatalogPoint, Copied, RocksBackend, RocksConfig, StoreError, catalog_reached, lock_holder};
 
 use super::{
-    Catalog, CatalogError, CatalogRetention, Creator, Failed, LockTimes, Manifest, Removed, SnapshotId, Through,
-    folder, hashing,
+    Catalog, CatalogError, CatalogRetention, Creator, Failed, LockTimes, Manifest, Removed, STAGING, SnapshotId,
+    Through, folder, hashing,
     lock::Access,
     manifest::{CopiedFile, CopiedState, is_name},
     proof::{Depth, OpenCopy},
@@ -83,7 +83,8 @@ pub struct Created {
 /// unless it was the last sync of its folder that failed.
 pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steering) -> Result<Created, CatalogError> {
     let ready = source.ready(request.catalog)?; // BEFORE anything is written
-    make(&ready, request, steering).inspect_err(|error| ready.remember(error))
+    let told = |error: CatalogError| error.told_in(STAGING, request.catalog, "making a snapshot in");
+    make(&ready, request, steering).map_err(told).inspect_err(|error| ready.remember(error))
 }
 
 fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> Result<Created, CatalogError> {
@@ -110,7 +111,7 @@ fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> 
         copy.read_whole(&steering.control).map_err(|error| ready.of_source(error, &store, &copied))?;
     }
     drop(copy);
-    let files = hashed(&store, steering)?;
+    let files = hashed(&store, steering).map_err(|error| ready.of_source(error, &store, &copied))?;
     let manifest = Manifest {
         version: Manifest::VERSION,
         id: request.id,
@@ -167,7 +168,7 @@ impl<'a> Source<'a> {
             }
             Self::Node { db, .. } => {
                 if !catalog.is_absolute() {
-                    let why = "is no absolute path: the node would look for it in a folder of its own";
+                    let why = "is no absolute path: the node would look for it in a folder of its own".to_owned();
                     return Err(CatalogError::BadPlace { path: catalog.to_owned(), why });
                 }
                 refuse_inside(db, catalog)?;
@@ -236,17 +237,16 @@ impl Ready<'_> {
         Ok((copy, roots, state))
     }
 
-    /// What is damaged in the copy is damaged in the store, whose file has the same name: they share its bytes, unless tables
-    /// could not be linked.
+    /// What is damaged in the copy, or cannot be read, is so in the store, whose file has the same name: they share its bytes,
+    /// unless tables could not be linked.
     fn of_source(&self, error: CatalogError, copy: &Path, copied: &Copied) -> CatalogError {
         let (Source::Rest { db, .. } | Source::Node { db, .. }) = self.source;
+        if copied.linked > 0 {
+            return error.told_of(copy, db);
+        }
         let CatalogError::Prune(PruneError::Store(StoreError::Corrupt(text))) = error else { return error };
         let of_store = text.replace(&copy.display().to_string(), &db.display().to_string());
-        let what = if copied.linked > 0 {
-            of_store
-        } else {
-            format!("{of_store}, or only its copy, which was read in {} and is gone", copy.display())
-        };
+        let what = format!("{of_store}, or only its copy, which was read in {} and is gone", copy.display());
         PruneError::from(StoreError::Corrupt(what)).into()
     }
 
@@ -272,7 +272,7 @@ fn refuse_if_held(db: &Path) -> Result<(), CatalogError> {
 /// A folder of ours inside the engine's would be taken for one of its files.
 fn refuse_inside(db: &Path, catalog: &Path) -> Result<(), CatalogError> {
     if offline::resolved(catalog).starts_with(offline::resolved(db)) {
-        let why = "lies inside the database: give a folder outside of it";
+        let why = "lies inside the database: give a folder outside of it".to_owned();
         return Err(CatalogError::BadPlace { path: catalog.to_owned(), why });
     }
     Ok(())

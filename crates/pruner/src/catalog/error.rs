@@ -1,6 +1,10 @@
 //! What the catalog refuses, and what fails in it, each with its disposition (docs/operations.md has a heading per code).
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use state_store::{Disposition, Holder, StoreError};
 use thiserror::Error;
@@ -72,7 +76,8 @@ pub enum CatalogError {
     /// The next ordinal is not known: the lock file has lost the last one, and a manifest that may have the greatest cannot be
     /// read (I8).
     #[error(
-        "{source}: whether snapshot {id} is the newest cannot be told, nor which number comes next. Try again when it can be read, or give it up with `snapshot delete {id}`"
+        "{}: whether snapshot {id} is the newest cannot be told, nor which number comes next. Try again when it can be read, or give it up with `snapshot delete {id}`",
+        source.fault()
     )]
     OrdinalUnknown {
         /// The snapshot that cannot be read.
@@ -88,12 +93,12 @@ pub enum CatalogError {
         /// Who.
         holder: Holder,
     },
-    /// The lock of the catalog was not to be had.
+    /// The lock of the catalog, or of the folder in which a store is restored, was not to be had.
     #[error(
         "{holder} has held the lock of {dir} for {waited:?}, where renames take milliseconds: see whether it was stopped"
     )]
     CatalogBusy {
-        /// The catalog.
+        /// The folder.
         dir: PathBuf,
         /// Who.
         holder: Holder,
@@ -132,7 +137,7 @@ pub enum CatalogError {
         /// The path.
         path: PathBuf,
         /// What is wrong with it, and what to give instead.
-        why: &'static str,
+        why: String,
     },
 }
 
@@ -168,6 +173,53 @@ impl CatalogError {
             | Self::InUse { .. }
             | Self::BadPlace { .. } => Disposition::Input,
         }
+    }
+
+    /// What is wrong, without what to do about a damaged snapshot: for a message that says that itself.
+    fn fault(&self) -> String {
+        let Self::DamagedSnapshot { id, what } = self else { return self.to_string() };
+        format!("snapshot {id} is damaged: {what}")
+    }
+
+    /// The same of a copy that is gone when this is read, told of what it was made from.
+    pub(super) fn told_of(self, copy: &Path, origin: &Path) -> Self {
+        let (copy, origin) = (copy.display().to_string(), origin.display().to_string());
+        let told = |text: String| text.replace(&copy, &origin);
+        let moved = |path: PathBuf| PathBuf::from(told(path.display().to_string()));
+        if let Self::DamagedSnapshot { id, what } = self {
+            return Self::DamagedSnapshot { id, what: told(what) };
+        }
+        if let Self::File { path, source } = self {
+            return Self::File { path: moved(path), source };
+        }
+        let Self::Prune(PruneError::Store(error)) = self else { return self };
+        if let StoreError::Corrupt(what) = error {
+            return StoreError::Corrupt(told(what)).into();
+        }
+        let cause = |cause: io::Error| io::Error::new(cause.kind(), told(cause.to_string()));
+        if let StoreError::Io { what, source } = error {
+            return StoreError::Io { what: told(what), source: cause(source) }.into();
+        }
+        if let StoreError::Permission { path, source } = error {
+            return StoreError::Permission { path: moved(path), source: cause(source) }.into();
+        }
+        error.into()
+    }
+
+    /// The same where a folder of ours had no room or was refused, which nobody knows: told of `place`, in which it was. `ours` is
+    /// in its name.
+    pub(super) fn told_in(self, ours: &str, place: &Path, doing: &str) -> Self {
+        let Self::Prune(PruneError::Store(error)) = self else { return self };
+        if let StoreError::DiskFull { what } = &error
+            && what.contains(ours)
+        {
+            return StoreError::DiskFull { what: format!("{doing} {}", place.display()) }.into();
+        }
+        if let StoreError::Permission { path, source } = error {
+            let is_ours = path.display().to_string().contains(ours);
+            return StoreError::Permission { path: if is_ours { place.to_owned() } else { path }, source }.into();
+        }
+        error.into()
     }
 
     /// Whether a file could not be read, which says nothing about what it holds (I8).

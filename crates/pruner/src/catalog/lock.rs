@@ -1,8 +1,8 @@
-//! The two locks of a catalog, both of them locks of files of our own that the system lets go when a process dies.
+//! The locks of a catalog, which the system lets go when a process dies.
 //!
-//! The lock of the catalog is held for renames; each time it is measured. The lock of a snapshot is held by whoever makes
-//! it, then shared by its readers; whoever removes it asks for it alone. The second is taken before the first, or asked
-//! for without waiting.
+//! The lock of the catalog is held for renames, and that of a folder in which a store is restored for a new folder in it; each
+//! time it is measured. The lock of a snapshot is held by whoever makes it, then shared by its readers; whoever removes it asks
+//! for it alone. It is taken before the other two, or asked for without waiting.
 
 use std::{
     cell::Cell,
@@ -18,13 +18,13 @@ use state_store::{Holder, file_holder};
 use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed, folder};
 use crate::clock::Clock;
 
-/// A holder that keeps the catalog longer than this was stopped.
+/// A holder that keeps a catalog, or a folder, longer than this was stopped.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(30);
 /// A reader may be about to end.
 const ENTRY_PATIENCE: Duration = Duration::from_secs(2);
 const ATTEMPT: Duration = Duration::from_millis(1);
 
-/// How long one command held and waited for the lock of the catalog.
+/// How long one command held and waited for the lock of the catalog, or of the folder in which it restores.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockTimes {
@@ -56,14 +56,35 @@ impl<'a> Access<'a> {
     pub(super) fn locked<T>(&self, work: impl FnOnce(&File) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
         let path = self.catalog.lock_file();
         let file = file(&path)?;
+        self.alone((&path, &file), self.catalog.dir(), || work(&file))
+    }
+
+    /// The same in a folder that is no catalog, by a lock of that folder itself: nothing is written to lock it.
+    ///
+    /// Errors: the lock was not to be had in time, or what the work says.
+    pub(super) fn locked_folder<T>(
+        &self,
+        dir: &Path,
+        work: impl FnOnce() -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let folder = folder::open(dir).map_err(failed(dir))?;
+        self.alone((dir, &folder), dir, work)
+    }
+
+    fn alone<T>(
+        &self,
+        (path, file): (&Path, &File),
+        dir: &Path,
+        work: impl FnOnce() -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
         let asked = self.clock.monotonic();
-        if !self.within(CATALOG_PATIENCE, || file.try_lock()).map_err(failed(&path))? {
-            let (dir, holder) = (self.catalog.dir.clone(), holder(&path)?);
+        if !self.within(CATALOG_PATIENCE, || file.try_lock()).map_err(failed(path))? {
+            let (dir, holder) = (dir.to_owned(), holder(path)?);
             return Err(CatalogError::CatalogBusy { dir, holder, waited: CATALOG_PATIENCE });
         }
         let taken = self.clock.monotonic();
-        let done = work(&file);
-        let_go(&file);
+        let done = work();
+        let_go(file);
         let LockTimes { longest_held_us, longest_wait_us } = self.times.get();
         self.times.set(LockTimes {
             longest_held_us: longest_held_us.max(micros(self.clock.monotonic().saturating_sub(taken))),

@@ -22,7 +22,7 @@ pub(super) const MOST_BYTES: u64 = 64 << 20;
 const MOST_FILES: usize = 200_000;
 const LONGEST_NAME: usize = 64;
 /// Without it nothing is a database.
-const CURRENT: &str = "CURRENT";
+pub(super) const CURRENT: &str = "CURRENT";
 
 /// Through what a snapshot was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

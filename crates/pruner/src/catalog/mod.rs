@@ -6,7 +6,8 @@
 //! the next process that makes or removes a snapshot (L13). Copying and hashing go on outside the lock of the catalog,
 //! which is held for renames and for giving an ordinal, and measured.
 //!
-//! The folder is the index: a snapshot is a folder named by its id, so that no list can disagree with it.
+//! The folder is the index: a snapshot is a folder named by its id, so that no list can disagree with it. Whoever only reads
+//! a catalog writes nothing in it, not even to restore: it may lie where nothing can be written.
 //! Never: a write into the store that is copied, a touch of the engine's LOCK, a file outside the folders named here.
 
 mod busy;
@@ -44,12 +45,14 @@ pub use self::{
 use self::{folder::failed, lock::Access};
 use crate::{clock::Clock, offline};
 
-/// The lock file of a catalog; its presence tells that a folder is one.
+/// The lock file of a catalog; its presence, or that of a snapshot, tells that a folder is one.
 const LOCK_FILE: &str = "catalog.lock";
 /// What is being made.
 const STAGING: &str = ".staging-";
 /// What is being removed.
 const TRASH: &str = ".trash-";
+/// What is being restored, behind a dot and the name of its place.
+const RESTORING: &str = ".restoring-";
 /// The files of the store within a snapshot.
 const STORE: &str = "store";
 const MANIFEST: &str = "manifest.json";
@@ -74,7 +77,7 @@ impl Catalog {
             }
             found => found.map_err(failed(dir))?,
         };
-        if has_lock(&dir)? {
+        if is_catalog(&dir)? {
             return Ok(Self { dir });
         }
         Err(CatalogError::NoCatalog { dir, why: "is no snapshot catalog" })
@@ -89,7 +92,7 @@ impl Catalog {
         let is_vacant = || Ok::<_, CatalogError>(folder::names(&dir)?.is_empty());
         if !has_lock(&dir)? {
             // Another process may have made it a catalog between the two looks.
-            if !is_vacant()? && !has_lock(&dir)? {
+            if !is_vacant()? && !is_catalog(&dir)? {
                 return Err(CatalogError::NotACatalog { dir });
             }
             lock::file(&dir.join(LOCK_FILE))?;
@@ -126,4 +129,20 @@ impl Catalog {
 
 fn has_lock(dir: &Path) -> Result<bool, CatalogError> {
     Ok(folder::look(&dir.join(LOCK_FILE))?.is_some_and(|found| found.is_file()))
+}
+
+/// Whether a folder is a catalog, also if all of it was copied here but its lock file, which whoever writes makes anew.
+fn is_catalog(dir: &Path) -> Result<bool, CatalogError> {
+    if has_lock(dir)? {
+        return Ok(true);
+    }
+    if !folder::is_folder(dir)? {
+        return Ok(false);
+    }
+    for name in folder::names(dir)? {
+        if name.parse::<SnapshotId>().is_ok() && folder::exists(&dir.join(name).join(MANIFEST))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }

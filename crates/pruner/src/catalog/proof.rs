@@ -191,10 +191,23 @@ fn told_as_damage(id: SnapshotId, error: CatalogError) -> CatalogError {
     let unreadable = |error: &PruneError| {
         !elsewhere(error) && matches!(error.disposition(), Disposition::Corrupt | Disposition::Input)
     };
-    if matches!(&error, CatalogError::Prune(error) if unreadable(error)) {
-        return CatalogError::DamagedSnapshot { id, what: error.to_string() };
+    if let CatalogError::Prune(error) = &error
+        && unreadable(error)
+    {
+        return CatalogError::DamagedSnapshot { id, what: fault_of(error) };
     }
     error
+}
+
+/// What is wrong with a copy, without what would have to be done about a store.
+fn fault_of(error: &PruneError) -> String {
+    if let PruneError::Store(StoreError::Corrupt(what)) = error {
+        what.clone()
+    } else if let PruneError::Store(StoreError::NotADatabase { path, why }) = error {
+        format!("{} is not a database: {why}", path.display())
+    } else {
+        error.to_string()
+    }
 }
 
 /// Hashes every file of a snapshot and compares.
@@ -240,5 +253,22 @@ mod tests {
         assert_eq!(told(StoreError::Permission { path: "/tmp".into(), source: refused }), "permission");
         assert_eq!(told(StoreError::Newer { name: "head".to_owned(), version: 3, reads: 2 }), "newer");
         assert_eq!(told(StoreError::Corrupt("a block".to_owned())), "damaged_snapshot");
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_told_with_one_advice() {
+        let id = SnapshotId::draw(&crate::ManualClock::default());
+        let why = "no file CURRENT".to_owned();
+        for error in [StoreError::Corrupt("a block".to_owned()), StoreError::NotADatabase { path: "/s".into(), why }] {
+            let fault = fault_of(&PruneError::from(error));
+            let damaged = CatalogError::DamagedSnapshot { id, what: fault.clone() };
+            assert_eq!(
+                damaged.to_string(),
+                format!("snapshot {id} is damaged: {fault}. Do not use it; delete it and make another one")
+            );
+            assert!(!fault.contains("Restore") && !fault.contains("Give"), "{fault}");
+            let unknown = CatalogError::OrdinalUnknown { id, source: Box::new(damaged) }.to_string();
+            assert_eq!(unknown.matches("delete").count(), 1, "{unknown}");
+        }
     }
 }

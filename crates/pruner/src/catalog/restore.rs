@@ -1,7 +1,8 @@
 //! Restoring a snapshot: copied beside the place asked for, proved there, and renamed last.
 //!
 //! Contract: the folder asked for is absent or empty before, and afterwards is that or holds a store that was proved to be
-//! what the manifest says. Folders above it are made, and stay. Every file is hashed as it is copied, so nothing is accepted that was not compared.
+//! what the manifest says. Folders above it are made, and stay. Every file is hashed as it is copied, so nothing is accepted that
+//! was not compared. Nothing is written in the catalog, and nothing put where a store lies or where a process has one open.
 
 use std::{
     cmp::Ordering,
@@ -9,12 +10,13 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use state_store::{CatalogPoint, catalog_reached};
+use state_store::{CatalogPoint, catalog_reached, removed_store};
 
 use super::{
-    Catalog, CatalogError, CopiedFile, CopiedState, Depth, LockTimes, Manifest, STORE, SnapshotId,
+    Catalog, CatalogError, CopiedFile, CopiedState, Depth, LockTimes, Manifest, RESTORING, STORE, SnapshotId,
     folder::{self, failed},
     hashing::{self, Digested},
+    manifest::CURRENT,
     proof,
     staging::{self, Restoring},
 };
@@ -35,7 +37,7 @@ pub struct Restored {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// The lock of the catalog, as this command held it.
+    /// The lock of the folder above, as this command held it.
     pub lock: LockTimes,
     /// Wall time.
     pub seconds: f64,
@@ -44,28 +46,35 @@ pub struct Restored {
 impl Catalog {
     /// Restores a snapshot into a folder that is absent or empty.
     ///
-    /// Errors: no such snapshot, one that is damaged, a folder that holds something, no room. Nothing is left then but the
-    /// folders above, if they were missing. What restores into the same place have left that died is removed in any case.
+    /// Errors: no such snapshot, one that is damaged, a folder that holds something or belongs to a store, no room. Nothing is left
+    /// then but the folders above, if they were missing. What restores into the same place have left that died is removed, unless
+    /// the place is refused.
     pub fn restore(&self, id: SnapshotId, to: &Path, steering: &Steering) -> Result<Restored, CatalogError> {
+        let target = self.target(to)?;
+        let restored = self.restore_into(&target, id, steering);
+        restored.map_err(|error| error.told_in(RESTORING, &target, "restoring into"))
+    }
+
+    fn restore_into(&self, target: &Path, id: SnapshotId, steering: &Steering) -> Result<Restored, CatalogError> {
         let clock = &*steering.clock;
         let started = clock.monotonic();
-        let target = self.target(to)?;
         let access = self.access(clock);
-        staging::sweep_restores(&access, &target)?; // also if the place is taken: by the one that died, perhaps
-        refuse_taken(&target)?;
+        staging::sweep_restores(&access, target)?; // also if the place is taken: by the one that died, perhaps
+        refuse_taken(target)?;
         let _reading = access.reading(id)?;
         let manifest = self.show(id)?;
-        folder::make(folder::above(&target))?;
-        let restoring = Restoring::begin(&access, &target)?;
-        let store = restoring.store();
-        copy_files(&manifest, &self.entry(id).join(STORE), &store, steering)?;
+        folder::make(folder::above(target))?;
+        let restoring = Restoring::begin(&access, target)?;
+        let (store, copied) = (restoring.store(), self.entry(id).join(STORE));
+        copy_files(&manifest, &copied, &store, steering)?;
         catalog_reached(CatalogPoint::RestoreCopied);
-        proof::prove(&manifest, &store, (Depth::Sampled, proof::Whole::Yes), steering)?;
+        let proved = proof::prove(&manifest, &store, (Depth::Sampled, proof::Whole::Yes), steering);
+        proved.map_err(|error| error.told_of(&store, &copied))?; // the same bytes
         folder::sync(&store)?;
         catalog_reached(CatalogPoint::RestoreProved);
-        folder::rename(&store, &target).map_err(failed(&target))?; // refused by the system if something is there by now
+        folder::rename(&store, target).map_err(failed(target))?; // refused by the system if something is there by now
         catalog_reached(CatalogPoint::RestoreNamed);
-        folder::sync(folder::above(&target))?;
+        folder::sync(folder::above(target))?;
         Ok(Restored {
             id,
             path: target.display().to_string(),
@@ -80,11 +89,12 @@ impl Catalog {
 
     /// The place asked for.
     fn target(&self, to: &Path) -> Result<PathBuf, CatalogError> {
-        let bad = |why| CatalogError::BadPlace { path: to.to_owned(), why };
+        let bad = |why: &str| CatalogError::BadPlace { path: to.to_owned(), why: why.to_owned() };
         let target = offline::resolved(to);
         if target.starts_with(&self.dir) {
             return Err(bad("lies inside the catalog: give a folder outside of it"));
         }
+        refuse_of_a_store(&target)?;
         for above in target.ancestors().skip(1) {
             match folder::look(above)? {
                 Some(found) if found.is_dir() => return Ok(target),
@@ -96,9 +106,28 @@ impl Catalog {
     }
 }
 
+/// A folder of ours inside the engine's would be taken for one of its files, and a process that goes on with a store whose files
+/// were removed writes into whatever lies there now.
+fn refuse_of_a_store(target: &Path) -> Result<(), CatalogError> {
+    let bad = |why| CatalogError::BadPlace { path: target.to_owned(), why };
+    for above in target.ancestors().skip(1) {
+        if folder::look(&above.join(CURRENT))?.is_some_and(|found| found.is_file()) {
+            return Err(bad(format!("lies inside the database {}: give a folder outside of it", above.display())));
+        }
+    }
+    match removed_store(target) {
+        Some((store, holder)) => Err(bad(format!(
+            "belongs to the store {}, whose files were removed while {holder} has it open and goes on writing there: stop that \
+             process first",
+            store.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// A place where something lies is left alone.
 fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
-    let bad = |why| CatalogError::BadPlace { path: target.to_owned(), why };
+    let bad = |why: &str| CatalogError::BadPlace { path: target.to_owned(), why: why.to_owned() };
     if !folder::exists(target)? {
         return Ok(());
     }

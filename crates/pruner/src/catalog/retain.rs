@@ -84,7 +84,7 @@ fn told(errors: &[CatalogError]) -> Vec<Failed> {
 /// Why no snapshot goes by its age.
 fn held_back(damaged: &Unusable) -> Failed {
     let Unusable { id, code, message } = damaged;
-    let message = format!("no snapshot goes by its age while {id} is damaged: delete that one by its id ({message})");
+    let message = format!("no snapshot goes by its age while {id} is in the catalog: {message}");
     Failed { code: code.clone(), message }
 }
 

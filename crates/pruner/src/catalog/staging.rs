@@ -13,7 +13,7 @@ use std::{
 use state_store::{CatalogPoint, catalog_reached};
 
 use super::{
-    Catalog, CatalogError, MANIFEST, STAGING, STORE, SnapshotId, TRASH,
+    Catalog, CatalogError, MANIFEST, RESTORING, STAGING, STORE, SnapshotId, TRASH,
     folder::{self, failed},
     lock::{self, Access, EntryLock},
     manifest::Manifest,
@@ -225,7 +225,7 @@ impl Restoring {
         let (above, prefix) = beside(target)?;
         let attempt = SnapshotId::draw(access.clock); // the same snapshot may be restored twice
         let dir = above.join(format!("{prefix}{attempt}"));
-        let lock = access.locked(|_| {
+        let lock = access.locked_folder(above, || {
             folder::create_dir(&dir).map_err(failed(&dir))?;
             EntryLock::begin(&dir)
         })?;
@@ -249,9 +249,9 @@ impl Drop for Restoring {
 
 /// The folder of a place, and how the names begin of what is put together there for it.
 fn beside(target: &Path) -> Result<(&Path, String), CatalogError> {
-    let none = || CatalogError::BadPlace { path: target.to_owned(), why: "is no folder that could be made" };
+    let none = || CatalogError::BadPlace { path: target.to_owned(), why: "is no folder that could be made".to_owned() };
     let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(none)?;
-    Ok((folder::above(target), format!(".{name}.restoring-")))
+    Ok((folder::above(target), format!(".{name}{RESTORING}")))
 }
 
 /// Removes what restores into the same place have left that died.
@@ -260,7 +260,7 @@ pub(super) fn sweep_restores(access: &Access<'_>, target: &Path) -> Result<(), C
     if !folder::exists(above)? {
         return Ok(());
     }
-    for (left, _held) in access.locked(|_| dead_restores(above, &prefix))? {
+    for (left, _held) in access.locked_folder(above, || dead_restores(above, &prefix))? {
         tracing::info!(path = %left.display(), "a restore died here; what it left is removed");
         catalog_reached(CatalogPoint::RestoreLeftoverFound);
         folder::remove_all(&left)?;

@@ -2,11 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use state_store::{Correction, Point, StoreError, Traced, reached};
+use state_store::{Correction, StoreError, Traced};
 use state_tree::{Order, StateRoot};
 
-use super::{CycleEnv, CycleOrder, Marked};
-use crate::{error::PruneError, phase::PhaseRecord, roots::RetainedRoots, snapshot::SnapshotGuard};
+use super::{CycleEnv, CycleOrder};
+use crate::{error::PruneError, mark::SealedMark, phase::PhaseRecord, roots::RetainedRoots, snapshot::SnapshotGuard};
 
 /// Begins to count commits, where there are any, unless the cycle is told to end meanwhile.
 pub(super) fn begin(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
@@ -38,19 +38,16 @@ pub(super) fn settle(env: &CycleEnv, guard: &SnapshotGuard<'_>, record: &PhaseRe
     }
 }
 
-/// The marks that nothing needs any more go, AFTER the entries that stood on them. A sweep that was resumed knows none of
-/// them, and leaves all: what was counted exactly before may expire all the same.
+/// The marks that nothing needs any more go, AFTER the entries that stood on them and BEFORE the record names the mark: a sweep that
+/// is resumed could not tell them.
 pub(super) fn correct(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     guard: &SnapshotGuard<'_>,
-    (marked, record): (&Marked, &PhaseRecord),
+    (traced, mark): (Option<Order>, &mut SealedMark),
 ) -> Result<(), PruneError> {
-    reached(Point::SweepEnds);
-    let Some((traced, shared)) = marked.traced.zip(marked.mark.shared()) else {
-        return Ok(env.parts.store.settle_counts(guard.permit(), record.cycle)?);
-    };
-    let mut correction = Correction::new((traced, record.cycle), shared);
+    let Some((traced, shared)) = traced.zip(mark.take_shared()) else { return Ok(()) };
+    let mut correction = Correction::new(traced, &shared);
     let corrected = loop {
         env.control.checkpoint()?;
         guard.renew()?; // P12

@@ -14,6 +14,7 @@ use crate::{
     mark,
     outcome::Freeze,
     phase::{PhaseEvent, PhaseRecord, PrunePhase},
+    quarantine::Quarantine,
     records::RecordKey,
 };
 
@@ -26,11 +27,13 @@ pub(super) fn settled(
 ) -> Result<Finished, PruneError> {
     let event = match &result {
         Ok(finished) => {
-            Doubt::settle(&finished.certificate, &*env.parts.records);
+            env.observer.alone(&mut || Doubt::settle(&finished.certificate, &*env.parts.records));
+            Quarantine::settle(&finished.certificate, &*env.parts.records);
             PhaseEvent::Swept
         }
         Err(PruneError::Stopped) => {
             env.snapshots.end_cycle();
+            env.parts.store.abandon_counting(); // the process may live on: a freeze stops a cycle, too
             return result;
         }
         Err(PruneError::Cancelled) => PhaseEvent::Cancelled,
@@ -45,7 +48,11 @@ pub(super) fn settled(
 
 /// Damage freezes deletes, for the cycle itself and for whoever comes after it (I11).
 fn impose_freeze(env: &CycleEnv, cycle: Option<u64>, error: &PruneError) -> Option<Freeze> {
-    Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records)
+    let mut freeze = None;
+    env.observer.alone(&mut || {
+        freeze = Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records);
+    });
+    freeze
 }
 
 /// Leaves nothing of the cycle behind, or tells that it could not: what the cycle came to stands.

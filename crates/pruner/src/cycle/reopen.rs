@@ -38,5 +38,5 @@ pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecor
         return Err(refuse("the mark file is not the one it sealed")); // S18
     }
     let reports = Reports::load(record.cycle, &*env.parts.records)?;
-    Ok(Marked { mark: Arc::new(mark), reports, traced: None, resumed: true })
+    Ok(Marked { mark: Arc::new(mark), reports, resumed: true })
 }

@@ -207,11 +207,8 @@ fn replay(path: &Path, file: File, header: Option<JournalHeader>) -> Result<Foun
         found.oldest_ms = Some(found.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
     }
     found.counts = scanner.counts();
-    if found.headless {
-        found.counts.damaged = found.counts.damaged.max(1); // the header, if nothing else
-        if found.counts.records == 0 && length > HEADER as u64 {
-            return Err(refused(path, "it is no event journal: move it away"));
-        }
+    if found.headless && found.counts.records == 0 && length > HEADER as u64 {
+        return Err(refused(path, "it is no event journal: move it away"));
     }
     Ok(found)
 }

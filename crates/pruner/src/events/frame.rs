@@ -122,7 +122,8 @@ impl Frame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counts {
     pub(super) records: u64,
-    /// Places where bytes are no records.
+    /// Places where bytes are neither records nor the beginning of one at the end. A header that cannot be read is in the
+    /// first of them.
     pub(super) damaged: u64,
     /// Bytes after the last record.
     pub(super) torn_bytes: u64,
@@ -130,16 +131,30 @@ pub(super) struct Counts {
     pub(super) missing: u64,
 }
 
-/// The length of the record that begins here, with its number and time, if it is whole.
-fn whole(bytes: &[u8]) -> Option<(usize, u64, u64)> {
-    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+/// The length of the payload, of a record with this head.
+fn payload_length(head: &[u8; HEAD]) -> Option<usize> {
     let (body, sum) = head.split_last_chunk::<4>()?;
     let (marker, length) = body.split_first_chunk::<4>()?;
     if *marker != MARKER || crc32fast::hash(body) != u32::from_le_bytes(*sum) {
         return None;
     }
     let length = u32::from_le_bytes(length.first_chunk::<4>().copied()?) as usize;
-    if !(STAMP..=LONGEST).contains(&length) || rest.len() < length + TAIL {
+    (STAMP..=LONGEST).contains(&length).then_some(length)
+}
+
+/// Whether a record begins here and the bytes end before it does: what a write leaves of which only the first bytes came.
+fn is_cut_short(bytes: &[u8]) -> bool {
+    match bytes.first_chunk::<HEAD>() {
+        Some(head) => payload_length(head).is_some_and(|length| bytes.len() < HEAD + length + TAIL),
+        None => bytes.iter().zip(&MARKER).all(|(byte, of_marker)| byte == of_marker),
+    }
+}
+
+/// The length of the record that begins here, with its number and time, if it is whole.
+fn whole(bytes: &[u8]) -> Option<(usize, u64, u64)> {
+    let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
+    let length = payload_length(head)?;
+    if rest.len() < length + TAIL {
         return None;
     }
     let frame = bytes.get(..HEAD + length)?;
@@ -161,18 +176,39 @@ pub(super) struct Scanner<R> {
     last: Option<u64>,
     /// Bytes since the last record that are none.
     stray: u64,
+    /// Whether they are the beginning of one that the file ends in.
+    is_torn: bool,
+    /// Where it began: at the first byte of the file where no header could be read.
+    began: u64,
     counts: Counts,
 }
 
 impl<R: Read> Scanner<R> {
-    /// Reads from here on; `at` is where that is in the file.
+    /// Reads from here on; `at` is where that is in the file. Whoever begins at its first byte could not read its header.
     pub(super) fn new(from: R, at: u64) -> Self {
-        Self { from, window: Vec::new(), passed: 0, at, last: None, stray: 0, counts: Counts::default() }
+        Self {
+            from,
+            window: Vec::new(),
+            passed: 0,
+            at,
+            last: None,
+            stray: 0,
+            is_torn: false,
+            began: at,
+            counts: Counts::default(),
+        }
     }
 
-    /// What was met so far; what lies behind the last record counts as torn.
+    /// What was met so far.
     pub(super) fn counts(&self) -> Counts {
-        Counts { torn_bytes: self.stray, ..self.counts }
+        let is_damaged = self.stray > 0 && !self.is_torn;
+        let damaged = self.counts.damaged + u64::from(is_damaged || self.lacks_header());
+        Counts { damaged, torn_bytes: self.stray, ..self.counts }
+    }
+
+    /// Whether the place where the header should be was not counted yet.
+    fn lacks_header(&self) -> bool {
+        self.began == 0 && self.last.is_none()
     }
 
     /// The next record, or nothing at the end.
@@ -188,6 +224,9 @@ impl<R: Read> Scanner<R> {
             // A number that does not rise is of no record that was written here.
             let found = whole(rest).filter(|(_, seq, _)| self.last.is_none_or(|last| *seq > last));
             let Some((length, seq, at_ms)) = found else {
+                if self.stray == 0 {
+                    self.is_torn = is_cut_short(rest);
+                }
                 self.stray += 1;
                 self.passed += 1;
                 continue;
@@ -202,7 +241,7 @@ impl<R: Read> Scanner<R> {
 
     fn count(&mut self, frame: &Frame) {
         self.counts.records += 1;
-        self.counts.damaged += u64::from(self.stray > 0);
+        self.counts.damaged += u64::from(self.stray > 0 || self.lacks_header());
         self.counts.missing += self.last.map_or(0, |last| frame.seq - last - 1);
         (self.stray, self.last) = (0, Some(frame.seq));
     }

@@ -117,8 +117,10 @@ impl EventJournal {
         let (file, found) = EventFile::open(dir, mount, clock.unix_ms())?;
         let Found { counts: Counts { records, damaged, torn_bytes, missing }, .. } = found;
         let replay = Replay { records, damaged, torn_bytes, missing };
-        if damaged > 0 || torn_bytes > 0 {
+        if damaged > 0 {
             tracing::warn!(damaged, torn_bytes, missing, "the event journal has damage; what is whole is kept");
+        } else if torn_bytes > 0 {
+            tracing::info!(torn_bytes, "a process ended while it wrote an event, whose beginning was cut off");
         }
         let told = Told { last_seq: found.last_seq, bytes: file.bytes(), ..Told::default() };
         let journal = Self::start((config, clock), (dir, replay), told, (Some(file), found))?;

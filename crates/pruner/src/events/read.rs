@@ -54,9 +54,10 @@ pub struct JournalRead {
     pub records: u64,
     /// Records that a newer program wrote and this one does not know.
     pub unknown: u64,
-    /// Places with bytes that are no records, a header that cannot be read among them.
+    /// Places with bytes that are neither records nor a torn tail. A header that cannot be read is in the first of them.
     pub damaged: u64,
-    /// Bytes behind the last record: of a record that is being written, or that was torn.
+    /// Bytes behind the last record, which the next opening for writing cuts off: a torn tail, which is the beginning of a
+    /// record, or a damaged place.
     pub torn_bytes: u64,
     /// Numbers between two records that no record has.
     pub missing: u64,
@@ -64,6 +65,29 @@ pub struct JournalRead {
     pub range: Option<(u64, u64)>,
     /// The events asked for, the oldest first.
     pub events: Vec<Entry>,
+}
+
+impl JournalRead {
+    /// Whether everything in it is what was written. A torn tail is: a process that was killed in the middle of a write
+    /// leaves one, and one that writes has one for a moment.
+    pub fn is_sound(&self) -> bool {
+        self.damaged == 0
+    }
+
+    /// What was counted, for people.
+    pub fn told(&self) -> String {
+        let Self { path, records, unknown, damaged, torn_bytes, missing, range, .. } = self;
+        let numbers = range.map_or_else(|| "no events".to_owned(), |(first, last)| format!("events {first} to {last}"));
+        let tail = match torn_bytes {
+            0 => String::new(),
+            bytes => format!(", {bytes} bytes behind the last event, which the next start cuts off"),
+        };
+        format!(
+            "{}: {numbers}, {records} whole, {unknown} of a newer program, {missing} missing; {damaged} damaged \
+             places{tail}",
+            path.display()
+        )
+    }
 }
 
 /// The folder of the journal that belongs to a state folder or to the data folder of a node.
@@ -127,7 +151,7 @@ pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneErr
         id: header.map(|header| hex::encode(header.id)),
         records: counts.records,
         unknown,
-        damaged: counts.damaged + u64::from(header.is_none()),
+        damaged: counts.damaged,
         torn_bytes: counts.torn_bytes,
         missing: counts.missing,
         range,

@@ -67,7 +67,7 @@ impl WriteFailure {
 pub struct Replay {
     /// Whole records.
     pub records: u64,
-    /// Places with bytes that are no records, passed over.
+    /// Places with bytes that are neither records nor a torn tail, passed over.
     pub damaged: u64,
     /// Bytes behind the last record, cut off.
     pub torn_bytes: u64,

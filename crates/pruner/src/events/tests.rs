@@ -536,6 +536,64 @@ fn a_torn_tail_is_told_as_long_as_it_is_and_a_whole_journal_is_not_called_torn()
     }
 }
 
+/// Cut where it may be, the last record is a torn tail, which is sound; with its last byte there it is damaged, and is not.
+#[test]
+fn a_torn_tail_is_sound_and_is_cut_off_before_anything_is_written_behind_it() {
+    let bytes = small_journal(2);
+    let begins = {
+        let mut scanner = Scanner::new(&bytes[HEADER..], HEADER as u64);
+        std::iter::from_fn(|| scanner.next().unwrap()).last().unwrap().at as usize
+    };
+    for length in begins + 1..bytes.len() {
+        let dir = folder_with(&bytes[..length]);
+        let read = all(dir.path());
+        assert_eq!((read.is_sound(), read.torn_bytes as usize), (true, length - begins), "cut at {length}");
+        assert!(read.told().contains("0 damaged places, "), "{}", read.told());
+        let journal = open(dir.path(), quiet());
+        assert_eq!(journal.status().replay.torn_bytes as usize, length - begins);
+        assert_eq!(journal.stop(LONG), Stopping::Whole);
+        let after = all(dir.path());
+        assert_eq!((after.damaged, after.torn_bytes, after.missing), (0, 0, 0), "cut at {length}: {}", after.told());
+    }
+    for at in begins..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        let read = all(folder_with(&flipped).path());
+        assert_eq!((read.is_sound(), read.damaged), (false, 1), "byte {at}");
+        assert_eq!(read.torn_bytes as usize, bytes.len() - begins, "byte {at}");
+    }
+}
+
+/// Whoever reads it and whoever opens it count the same places.
+#[test]
+fn a_header_that_cannot_be_read_is_one_damaged_place() {
+    let bytes = small_journal(3);
+    let headless = bytes[HEADER..].to_vec();
+    let spoilt = |at: &[usize]| {
+        let mut spoilt = bytes.clone();
+        at.iter().for_each(|at| spoilt[*at] ^= 1);
+        spoilt
+    };
+    let in_the_middle = bytes.len() / 2;
+    let rows = [
+        (spoilt(&[20]), 1),
+        (spoilt(&[20, HEADER]), 1), // they touch
+        (spoilt(&[20, in_the_middle]), 2),
+        (headless.clone(), 1),
+        (headless.iter().enumerate().map(|(at, byte)| byte ^ u8::from(at == in_the_middle)).collect(), 2),
+        (Vec::new(), 1),
+        (bytes[..HEADER - 1].to_vec(), 1),
+    ];
+    for (case, (damaged, places)) in rows.into_iter().enumerate() {
+        let dir = folder_with(&damaged);
+        let read = all(dir.path());
+        assert_eq!((read.damaged, read.is_sound()), (places, false), "case {case}: {}", read.told());
+        let journal = open(dir.path(), quiet());
+        assert_eq!(journal.status().replay.damaged, places, "case {case}");
+        assert_eq!(journal.stop(LONG), Stopping::Whole);
+    }
+}
+
 #[test]
 fn a_journal_of_a_newer_program_is_refused_and_left_as_it_is() {
     let mut bytes = small_journal(2);

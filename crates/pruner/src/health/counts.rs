@@ -14,11 +14,10 @@ pub(super) fn counts_lost(facts: &Facts) -> Option<Reason> {
 }
 
 pub(super) fn poison_items(facts: &Facts) -> Option<Reason> {
-    let items = facts.incremental.as_ref()?.poison_items;
+    let quarantine = facts.quarantine.as_ref()?;
     let message = format!(
-        "{items} rows or nodes could not be read and were passed over by the sweep between cycles; what they named stays \
-         until a cycle has finished, and `prune-run` begins one now. If it comes again the disk fails: run `state-node \
-         verify` on a copy of the store"
+        "{quarantine}. What they named stays until a later cycle has finished, and `prune-run` begins one now. If it comes \
+         again the disk fails: run `state-node verify` on a copy of the store"
     );
-    (items > 0).then(|| reason(Verdict::Degraded, "poison_items", message))
+    Some(reason(Verdict::Degraded, "poison_items", message))
 }

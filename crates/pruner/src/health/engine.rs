@@ -20,8 +20,19 @@ pub(super) fn damaged(facts: &Facts) -> Option<Reason> {
     Some(reason(Verdict::Critical, "engine_damaged", message))
 }
 
+/// A write of it failed.
+pub(super) fn stopped(facts: &Facts) -> Option<Reason> {
+    let what = facts.engine_stopped.as_ref().filter(|_| facts.engine_damage.is_none())?;
+    let message = format!(
+        "a write of the engine failed, so it takes none until the store is opened again: {what}. Look at the disk, then \
+         restart the node; reads are served meanwhile"
+    );
+    Some(reason(Verdict::Critical, "engine_stopped", message))
+}
+
 pub(super) fn errors(facts: &Facts) -> Option<Reason> {
-    let errors = facts.background_errors.filter(|errors| *errors > 0 && facts.engine_damage.is_none())?;
+    let has_stopped = facts.engine_damage.is_some() || facts.engine_stopped.is_some();
+    let errors = facts.background_errors.filter(|errors| *errors > 0 && !has_stopped)?;
     let failures = if errors == 1 { "a failure".to_owned() } else { format!("{errors} failures") };
     let message = format!(
         "the engine met {failures} in the background since the last cycle that finished; the log says of what, as a rule of \

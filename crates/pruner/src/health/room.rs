@@ -1,13 +1,7 @@
 //! Whether the next cycle has room, and whether the last validation found anything.
 
-use serde::{Deserialize, Serialize};
-use state_store::record::{self, Record};
-
 use super::{Facts, Reason, Verdict, reason};
-use crate::{
-    error::{PruneError, iec},
-    records::{self, RecordKey, Records},
-};
+use crate::{error::iec, validate::Depth, when::When};
 
 /// Free space, and what the next cycle needs of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,40 +10,6 @@ pub struct Room {
     pub free: u64,
     /// Bytes that its largest range needs, as the sweep will ask before that range (C13).
     pub need: u64,
-}
-
-/// What the last validation came to; kept durably.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Validated {
-    /// Milliseconds since 1970.
-    pub at: u64,
-    /// Checks that passed.
-    pub passed: u64,
-    /// Checks that could not run.
-    pub skipped: u64,
-    /// Checks that failed, each with what it found.
-    pub failed: Vec<String>,
-}
-
-impl Record for Validated {
-    const KIND: [u8; 4] = *b"VALI";
-    const VERSION: u16 = 1;
-}
-
-impl Validated {
-    /// The last one, if there was one.
-    ///
-    /// Errors: a record that cannot be read.
-    pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        records::read(records, RecordKey::Validation)
-    }
-
-    /// Keeps it.
-    ///
-    /// Errors: a failed write.
-    pub fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
-        records.save(RecordKey::Validation, &record::encode(self)?)
-    }
 }
 
 pub(super) fn cycle_room(facts: &Facts) -> Option<Reason> {
@@ -64,10 +24,18 @@ pub(super) fn cycle_room(facts: &Facts) -> Option<Reason> {
 }
 
 pub(super) fn validation_failed(facts: &Facts) -> Option<Reason> {
-    let failed = &facts.validation.as_ref()?.failed;
+    let kept = facts.validation.as_ref()?;
+    let open = kept.open.iter().map(|finding| {
+        format!("{finding} (found at {}, and no validation has looked at as much since)", When(finding.at))
+    });
+    let found: Vec<String> = kept.failed.iter().map(ToString::to_string).chain(open).collect();
+    let again = match kept.findings().map(|finding| finding.needs).max()? {
+        Depth::Newest => "validate",
+        Depth::All => "validate --deep",
+    };
     let message = format!(
-        "the last validation failed: {}. Mend what it names, then run `state-node validate` again",
-        failed.join("; ")
+        "a validation failed: {}. Mend what it names, then run `state-node {again}`, which ends this when it passes",
+        found.join("; ")
     );
-    (!failed.is_empty()).then(|| reason(Verdict::Degraded, "validation_failed", message))
+    Some(reason(Verdict::Degraded, "validation_failed", message))
 }

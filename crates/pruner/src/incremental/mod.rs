@@ -5,8 +5,8 @@
 //! this is when, how many at a time, and on whose authority.
 //!
 //! Order that must not change: the floor moves BEFORE the snapshot, which says so, BEFORE the first slice (S27, S41); what
-//! older states that are still kept may hold is known BEFORE a slice is taken (S58). Floor and deletes go through one log,
-//! so neither waits for the disk.
+//! older states that are still kept may hold is known BEFORE a slice is taken (S58), and what the slice passes over because it
+//! cannot be used is in quarantine by then (P2). Floor, quarantine and deletes go through one log, so none waits for the disk.
 //!
 //! Costs: per node one read of it and one delete; per round one snapshot record and two of its lock. Where orders below the
 //! floor are kept, one walk of their states each time another one is.
@@ -25,6 +25,7 @@ use crate::{
     cycle::{CycleEnv, refuse_if_frozen},
     error::PruneError,
     phase::{PhaseRecord, PrunePhase},
+    quarantine::{Quarantine, SetAside},
     snapshot::SnapshotGuard,
 };
 pub use growth::{LagGrowth, Waiting};
@@ -43,6 +44,8 @@ pub struct SliceReport {
     pub reading: Duration,
     /// Time for which it held the commit gate: no commit waited longer for it (I12).
     pub taking: Duration,
+    /// Of that, time on a processor.
+    pub worked: Duration,
 }
 
 /// Why a round ended.
@@ -75,20 +78,33 @@ pub struct Round {
     pub nodes: u64,
     /// Nodes passed over.
     pub passed: u64,
-    /// Nodes and journal rows that could not be read, left to a major cycle (P2).
+    /// Nodes, journal rows and cursors that could not be used and are in quarantine since, left to a major cycle (P2).
     pub set_aside: u64,
     /// Time at work, reading and taking, without what it waits for: the gate, its lock, a reader.
     pub working: Duration,
     /// The longest time for which a slice held the commit gate.
     pub longest: Duration,
+    /// The longest time for which one was on a processor meanwhile.
+    pub longest_work: Duration,
+    /// Slices that held it for longer than [`SlicePace::MOST_TAKING`].
+    pub slices_over: u64,
     /// Why it ended.
     pub end: RoundEnd,
 }
 
 impl Round {
     pub(crate) fn begun() -> Self {
-        let (working, longest) = (Duration::ZERO, Duration::ZERO);
-        Self { slices: 0, nodes: 0, passed: 0, set_aside: 0, working, longest, end: RoundEnd::Done }
+        Self {
+            slices: 0,
+            nodes: 0,
+            passed: 0,
+            set_aside: 0,
+            working: Duration::ZERO,
+            longest: Duration::ZERO,
+            longest_work: Duration::ZERO,
+            slices_over: 0,
+            end: RoundEnd::Done,
+        }
     }
 
     /// Adds a slice that is written.
@@ -98,6 +114,8 @@ impl Round {
         self.passed += slice.passed;
         self.working += slice.reading + slice.taking;
         self.longest = self.longest.max(slice.taking);
+        self.longest_work = self.longest_work.max(slice.worked);
+        self.slices_over += u64::from(slice.taking > SlicePace::MOST_TAKING);
     }
 }
 
@@ -172,25 +190,39 @@ impl Working<'_> {
     fn read(&mut self, most: NonZeroUsize) -> Result<Option<Read>, PruneError> {
         let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
         let begun = clock.monotonic();
-        let mut bad_rows = 0;
+        let (mut bad_rows, since) = (Vec::new(), clock.unix_ms());
         let goes_on = || clock.monotonic().saturating_sub(begun) <= SlicePace::MOST_READING / 2;
         let limit = SliceLimit { most, goes_on: &goes_on };
-        let next = store.next_slice(&mut self.sweep.backlog, limit, &*self.env.layout, &mut |error| {
-            bad_rows += 1;
+        let next = store.next_slice(&mut self.sweep.backlog, limit, &*self.env.layout, &mut |order, error| {
+            bad_rows.push(SetAside::of_journal(Some(order), since));
             tracing::error!(%error, "a row of the journal is passed over; the next major cycle finds what it named");
         });
-        self.round.set_aside += bad_rows; // also where reading failed: each is met once
-        let slice = match next? {
-            Ok(slice) => slice,
-            Err(idle) => {
-                self.round.end = match idle {
-                    Idle::Done => RoundEnd::Done,
-                    Idle::Uncounted => RoundEnd::Uncounted,
-                };
-                return Ok(None);
+        self.quarantine(bad_rows)?; // also where reading failed: each is met once
+        self.round.end = match next? {
+            Ok(slice) => return Ok(Some(Read { slice, reading: clock.monotonic().saturating_sub(begun) })),
+            Err(Idle::Done) => RoundEnd::Done,
+            Err(Idle::Uncounted) => RoundEnd::Uncounted,
+            Err(Idle::BadCursor(cursor)) => {
+                self.quarantine(vec![SetAside::of_journal(None, since)])?;
+                store.pass_over(&cursor)?; // AFTER it is written down (P2)
+                tracing::error!(
+                    why = cursor.why,
+                    "how far the sweep of the journal is cannot be used; the next major cycle finds what is left"
+                );
+                RoundEnd::Uncounted
             }
         };
-        Ok(Some(Read { slice, reading: clock.monotonic().saturating_sub(begun) }))
+        Ok(None)
+    }
+
+    /// Writes down what is passed over, BEFORE it is. What cannot be written down is not: the next round reads it again.
+    fn quarantine(&mut self, items: Vec<SetAside>) -> Result<(), PruneError> {
+        let added = Quarantine::add(items, &*self.env.parts.records);
+        if added.is_err() {
+            self.sweep.backlog = Backlog::default();
+        }
+        self.round.set_aside += added?;
+        Ok(())
     }
 
     fn slices(
@@ -205,10 +237,9 @@ impl Working<'_> {
             match self.take_or_end(guard, &read)? {
                 Taken::Slice(report) => {
                     self.round.count(&report);
-                    for error in read.slice.set_aside() {
+                    for (_, error) in read.slice.set_aside() {
                         tracing::error!(%error, "a dead node is passed over; the next major cycle finds out");
                     }
-                    self.round.set_aside += read.slice.set_aside().len() as u64;
                     match between(&report) {
                         ControlFlow::Continue(size) => most = size,
                         ControlFlow::Break(()) => {
@@ -237,11 +268,14 @@ impl Working<'_> {
 
     fn take(&mut self, guard: &SnapshotGuard<'_>, read: &Read) -> Result<Taken, PruneError> {
         let (store, clock) = (&self.env.parts.store, &*self.env.parts.clock);
+        let (order, since) = (read.slice.last(), clock.unix_ms());
+        let nodes = read.slice.set_aside().iter().map(|node| SetAside::of_node(node, order, since));
+        self.quarantine(nodes.collect())?;
         let IncrementalSweep { backlog, held } = self.sweep;
         let by = Judging { held, now: &|| clock.monotonic() };
         match store.expire(guard.permit(), backlog, &read.slice, by) {
-            Ok(Expired { nodes, passed, looked, held: taking }) => {
-                Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading + looked, taking }))
+            Ok(Expired { nodes, passed, looked, held: taking, worked }) => {
+                Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading + looked, taking, worked }))
             }
             Err(StoreError::Superseded) => Ok(Taken::Nothing),
             Err(StoreError::HeldByReader { order, .. }) if held.learn((self.env, self.dir), (guard, order))? => {

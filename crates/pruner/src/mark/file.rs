@@ -258,10 +258,10 @@ impl SealedMark {
         Self { shared, ..self }
     }
 
-    /// Fingerprints, ascending, of the nodes that two references of the traced state lead to; nothing where none was traced,
-    /// and for a mark that an earlier process made.
-    pub fn shared(&self) -> Option<&[u64]> {
-        self.shared.as_deref()
+    /// Hands over, once, the fingerprints, ascending, of the nodes that two references of the traced state lead to; nothing
+    /// where none was traced, and of a mark that an earlier process made.
+    pub fn take_shared(&mut self) -> Option<Vec<u64>> {
+        self.shared.take()
     }
 
     /// Opens the sealed mark of a cycle and checks all of it.

@@ -24,6 +24,7 @@ use crate::{
         edges::{Demand, EdgeFile, EdgeReader},
         segment::{REREAD, Record, Segment, Span, check_part},
     },
+    priority::give_way,
 };
 
 /// A share of a segment's nodes above which all its spilled edges are read at once.
@@ -168,7 +169,10 @@ impl Traversal<'_> {
             let workers: Vec<_> = (0..threads)
                 .map(|worker| {
                     let first = worker * self.bits.len() / threads;
-                    scope.spawn(move || self.work(first))
+                    scope.spawn(move || {
+                        give_way();
+                        self.work(first)
+                    })
                 })
                 .collect();
             let joined: Vec<Result<(), Halt>> = workers

@@ -84,7 +84,7 @@ pub struct MarkJob<'a> {
     pub layout: &'a dyn NodeLayout,
     /// Where to start.
     pub roots: &'a RetainedRoots,
-    /// The retained root whose shared nodes are told as well ([`SealedMark::shared`]).
+    /// The retained root whose shared nodes are told as well ([`SealedMark::take_shared`]).
     pub traced: Option<StateRoot>,
     /// The cycle the mark belongs to.
     pub cycle: u64,

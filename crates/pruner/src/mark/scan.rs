@@ -26,6 +26,7 @@ use crate::{
         graph::Graph,
         segment::{FIXED_BYTES, SEGMENTS, Segment, SegmentBuilder},
     },
+    priority::give_way,
 };
 
 /// Most bytes of memory per node present, everything included.
@@ -116,8 +117,11 @@ struct Pass<'a> {
 impl Pass<'_> {
     fn run(&self) -> Result<Ended, PruneError> {
         let ended: Vec<Result<Ended, PruneError>> = std::thread::scope(|scope| {
-            let scanners: Vec<_> =
-                (0..self.marking.job.threads.max(1)).map(|_| scope.spawn(|| self.scan_stripes())).collect();
+            let scan = || {
+                give_way();
+                self.scan_stripes()
+            };
+            let scanners: Vec<_> = (0..self.marking.job.threads.max(1)).map(|_| scope.spawn(scan)).collect();
             let joined = scanners.into_iter().map(|scanner| match scanner.join() {
                 Ok(ended) => ended,
                 Err(_) => Err(PruneError::Invariant("a scanner panicked".to_owned())),

@@ -422,8 +422,8 @@ fn the_shared_nodes_of_one_state_are_told_whatever_the_others_share() {
         for (choice, budget) in [(MarkChoice::Scan, PLENTY), (MarkChoice::Walk, PLENTY), (MarkChoice::Walk, 1 << 20)] {
             let dir = tempfile::tempdir().unwrap();
             let trial = Trial::new(&view, &roots, dir.path()).by(choice).within(budget).tracing(traced);
-            let (mark, plain) = (trial.run().unwrap().0, Trial::new(&view, &roots, dir.path()).by(choice));
-            assert_eq!(mark.shared(), Some(expected.as_slice()), "round {round} by {choice:?}");
+            let (mut mark, plain) = (trial.run().unwrap().0, Trial::new(&view, &roots, dir.path()).by(choice));
+            assert_eq!(mark.take_shared(), Some(expected.clone()), "round {round} by {choice:?}");
             assert_eq!(content(&mark), content(&plain.run().unwrap().0), "tracing changes no mark");
         }
     }

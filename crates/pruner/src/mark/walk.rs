@@ -21,6 +21,7 @@ use crate::{
         file::OpenMark,
         visited::{SpillingWork, Visited},
     },
+    priority::giving_way,
 };
 
 const SHOW_EVERY: u64 = 8192;
@@ -74,7 +75,7 @@ fn follow(
         work.push(node).map_err(fault::unwrap)?;
     }
     let reading = Reading { layout: marking.job.layout, rehash: Rehash::Every };
-    let walked = walk(&marking.source(), reading, work, marker).map_err(fault::unwrap)?;
+    let walked = giving_way(|| walk(&marking.source(), reading, work, marker)).map_err(fault::unwrap)?;
     match (walked, marker.fault.take()) {
         (Walked::Complete(complete), None) => Ok(complete),
         (_, Some(fault)) => Err(marking.locator().lift(fault)),

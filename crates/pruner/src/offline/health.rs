@@ -22,15 +22,17 @@ use crate::{
     clock::{Clock as _, SystemClock},
     doubt::Doubted,
     error::PruneError,
-    health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished, Validated},
+    health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished},
     outcome::{Ended, Freeze, Outcome, RestFloor},
     phase::PhaseRecord,
+    quarantine::Quarantine,
     records::{FolderRecords, Records, StoreRecords},
     recovery::{RecoveryConfig, RecoveryStatus},
     retention::{Holds, KeepPolicy, is_filling},
     snapshot::{SnapshotFailures, SnapshotPath, recorded_lock},
     sweep,
     trigger::Ledger,
+    validate::Validated,
     worker::SwitchedOff,
 };
 
@@ -319,6 +321,7 @@ struct Told {
     given_up: bool,
     validation: Option<Validated>,
     off: Option<SwitchedOff>,
+    quarantine: Option<Quarantine>,
     recovery: RecoveryStatus,
 }
 
@@ -328,13 +331,14 @@ impl Told {
         let begun = PhaseRecord::load(records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
         let given_up = begun.is_none() && is_given_up(RestFloor::load(records)?, last.as_ref());
         let (validation, off) = (Validated::load(records)?, SwitchedOff::load(records)?);
+        let quarantine = Quarantine::load(records)?;
         let recovery = RecoveryStatus::recorded(records, request.min_healthy_cycles)?;
-        Ok(Self { freeze, last, begun, given_up, validation, off, recovery })
+        Ok(Self { freeze, last, begun, given_up, validation, off, quarantine, recovery })
     }
 
     fn facts(self) -> Facts {
-        let Self { freeze, last, validation, off, recovery, .. } = self;
-        Facts { freeze, last, validation, off, recovery: Some(recovery), ..Facts::default() }
+        let Self { freeze, last, validation, off, quarantine, recovery, .. } = self;
+        Facts { freeze, last, validation, off, quarantine, recovery: Some(recovery), ..Facts::default() }
     }
 }
 

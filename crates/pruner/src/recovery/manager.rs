@@ -11,8 +11,12 @@ use super::{
     breaker::{Breaker, BreakerState, Tripped},
     remedy,
     saved::Saved,
+    telling::retried,
 };
-use crate::{clock::millis, control::Control, error::PruneError, phase::PrunePhase, snapshot::AtomicSnapshotManager};
+use crate::{
+    clock::millis, control::Control, error::PruneError, events::Event, phase::PrunePhase,
+    snapshot::AtomicSnapshotManager,
+};
 
 /// Runs phases and meets their failures.
 pub struct ErrorRecoveryManager {
@@ -228,10 +232,12 @@ impl ErrorRecoveryManager {
     }
 
     /// Something outside the phases failed, and is tried again by a schedule of its own, so many times so far. It says
-    /// nothing about the phases, so the breaker does not count it.
-    pub(crate) fn outside_failed(&self, number: u32, error: &PruneError, wait: Duration) {
+    /// nothing about the phases, so the breaker does not count it. Gives what is to be told, once nobody waits for the caller.
+    #[must_use]
+    pub(crate) fn outside_failed(&self, number: u32, error: &PruneError, wait: Duration) -> Event {
         let came = Came::Retry { wait_ms: millis(wait) };
         let attempt = self.attempt(PrunePhase::Idle, number, Some(error), came);
+        let event = retried(&attempt, error, wait);
         let before_and_after = {
             let mut state = self.state.lock();
             let before = state.saved();
@@ -243,17 +249,22 @@ impl ErrorRecoveryManager {
             (before, state.saved())
         };
         self.save_if_changed(before_and_after);
+        event
     }
 
     /// The records of earlier processes could not be read, so many times so far. Nothing is saved over what is not known.
-    pub(crate) fn unread(&self, number: u32, error: &PruneError, wait: Duration) {
+    /// Gives what is to be told, as above.
+    #[must_use]
+    pub(crate) fn unread(&self, number: u32, error: &PruneError, wait: Duration) -> Event {
         let came = Came::Retry { wait_ms: millis(wait) };
         let attempt = self.attempt(PrunePhase::Idle, number, Some(error), came);
+        let event = retried(&attempt, error, wait);
         let mut state = self.state.lock();
         state.history.add(attempt);
         if number > 1 {
             state.exhausted_by = Some(error.code().to_owned()); // it stays
         }
+        event
     }
 
     /// It succeeded, after so many failures.

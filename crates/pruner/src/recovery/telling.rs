@@ -1,5 +1,7 @@
 //! What is told of recovery, never under its lock: whoever takes events may wait for a disk.
 
+use std::time::Duration;
+
 use super::{Attempt, Came, ErrorRecoveryManager, saved::Saved};
 use crate::{
     clock::millis,
@@ -8,19 +10,24 @@ use crate::{
     phase::PrunePhase,
 };
 
+/// What is tried again after a wait.
+pub(super) fn retried(attempt: &Attempt, error: &PruneError, wait: Duration) -> Event {
+    Event::RetryAttempted {
+        what: attempt.phase.to_string(),
+        attempt: attempt.number,
+        delay_ms: millis(wait),
+        error: error.code().to_owned(),
+    }
+}
+
 impl ErrorRecoveryManager {
     fn tell(&self, event: Event) {
         self.snapshots.parts().events.emit(event);
     }
 
     /// A phase failed and is tried again.
-    pub(super) fn tell_retry(&self, attempt: &Attempt, error: &PruneError, wait: std::time::Duration) {
-        self.tell(Event::RetryAttempted {
-            what: attempt.phase.to_string(),
-            attempt: attempt.number,
-            delay_ms: millis(wait),
-            error: error.code().to_owned(),
-        });
+    pub(super) fn tell_retry(&self, attempt: &Attempt, error: &PruneError, wait: Duration) {
+        self.tell(retried(attempt, error, wait));
     }
 
     /// A phase was tried often enough, or no attempt more could help.

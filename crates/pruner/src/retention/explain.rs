@@ -356,24 +356,30 @@ mod tests {
         let kept = OrderExplained { order: 60, timestamp_ms: None, standing: stand(60, &known(60)) };
         let sweep = |lost_in| WaitsFor::Sweep { lost_in, floor: 80, lag_orders: 3, lag_nodes: 17 };
         let garbage = |waits_for| NodeStanding::Garbage { looked_at: 9, waits_for };
+        let reached = |looked_at, lost_in| {
+            let (root, kept) = ("r".to_owned(), Box::new(kept.clone()));
+            NodeStanding::Reached { order: 60, root, looked_at, lost_in, kept }
+        };
         let nodes = [
             (NodeStanding::Absent { floor: 80, gone }, "gone by 1970-01-01T00:00:00.001Z, when the head was order 99"),
             (NodeStanding::Absent { floor: 0, gone: None }, "not in the store"),
-            (garbage(sweep(79)), "left its last place in order 79, which the floor (order 80) has passed"),
+            (garbage(sweep(79)), "left its last place at or before order 79, which the floor (order 80) has passed"),
             (garbage(sweep(80)), "3 orders with 17 nodes wait"),
+            (
+                garbage(sweep(80)),
+                "(of states from order 80 on the commit journal tells; of older ones 9 nodes looked at, which are all)",
+            ),
+            (garbage(WaitsFor::Cycle), "reaches it (9 nodes looked at, which are all)"),
             (garbage(sweep(81)), "goes when the floor, now order 80, comes to that order"),
             (garbage(WaitsFor::Cycle), "it was shared once"),
             (garbage(WaitsFor::Unlisted), "no entry of the journal names it by itself"),
             (garbage(WaitsFor::Unknown), "is not known here"),
             (NodeStanding::NotFound { looked_at: 9, faults: 0 }, "not known: 9 nodes were looked at"),
-            (
-                NodeStanding::Reached { order: 60, root: "r".to_owned(), looked_at: 9, kept: Box::new(kept.clone()) },
-                "order 60 reaches it",
-            ),
-            (
-                NodeStanding::Reached { order: 60, root: "r".to_owned(), looked_at: 9, kept: Box::new(kept) },
-                "pin `audit` of ann",
-            ),
+            (reached(9, None), "order 60 reaches it (found after 9 nodes, the newest states first)\norder 60 is kept"),
+            (reached(0, None), "order 60 reaches it\norder 60 is kept"),
+            (reached(0, Some(61)), "left its last place in order 61: no state from there on has it\norder 60 is kept"),
+            (reached(9, Some(62)), "left its last place at or before order 62: no state from there on has it"),
+            (reached(9, None), "pin `audit` of ann"),
         ];
         for (node, words) in nodes {
             let explained = Explanation::Hash(HashExplained { hash: "h".to_owned(), root_of: Vec::new(), node });

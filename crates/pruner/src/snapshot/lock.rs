@@ -228,7 +228,8 @@ impl AtomicSnapshotManager {
         let age = self.parts.clock.monotonic().saturating_sub(renewed);
         if age > Duration::from_millis(self.config.max_snapshot_age_ms) {
             return refuse(format!(
-                "it is {} ms old, {} are allowed",
+                "it is {} ms old, {} are allowed (max_snapshot_age): nothing made progress on it for so long, as while its \
+                 cycle is paused. The next one takes its place; resume a paused cycle sooner, or raise the bound",
                 age.as_millis(),
                 self.config.max_snapshot_age_ms
             ));

@@ -50,7 +50,8 @@ pub struct SweepReport {
     pub strategy: SweepStrategy,
     /// Why that way.
     pub why: String,
-    /// Nodes deleted. What the rewrite of a range had removed when it failed is not among them: nobody knows it.
+    /// Nodes deleted. What the rewrite of a range had removed when it failed is not among them: nobody knows it. A filter
+    /// counts one again that was deleted before, if the engine rewrites it without the tombstone, which lies in a newer file.
     pub deleted: u64,
     /// Bytes of the nodes deleted, before compression; absent where nobody saw them.
     pub deleted_bytes: Option<u64>,

@@ -6,14 +6,15 @@ use crate::{
     cycle,
     doubt::Doubt,
     error::PruneError,
-    health::Validated,
     outcome::{Freeze, Outcome, RestFloor},
     phase::{self, PhaseRecord},
+    quarantine::Quarantine,
     records::RecordKey,
     recovery,
     retention::{Holds, RetentionLog},
     snapshot::{AtomicSnapshot, SnapshotFailures, check_lock},
     trigger::Ledger,
+    validate::Validated,
     worker::SwitchedOff,
 };
 
@@ -27,6 +28,7 @@ pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
         RecordKey::LastCycle => phase::check_last_cycle(bytes),
         RecordKey::Freeze => is::<Freeze>(name, bytes),
         RecordKey::Doubt => is::<Doubt>(name, bytes),
+        RecordKey::Quarantine => is::<Quarantine>(name, bytes),
         RecordKey::LastOutcome => is::<Outcome>(name, bytes),
         RecordKey::Reports => cycle::check_reports(bytes),
         RecordKey::Snapshot => AtomicSnapshot::decode(bytes).map(|_| ()),
@@ -34,7 +36,7 @@ pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
         RecordKey::Holds => is::<Holds>(name, bytes),
         RecordKey::RetentionLog => is::<RetentionLog>(name, bytes),
         RecordKey::Triggers => Ledger::decode(bytes).map(|_| ()),
-        RecordKey::Validation => is::<Validated>(name, bytes),
+        RecordKey::Validation => Validated::decode(name, bytes).map(|_| ()),
         RecordKey::Recovery => recovery::check_saved(bytes),
         RecordKey::Lock => check_lock(bytes),
         RecordKey::Switch => is::<SwitchedOff>(name, bytes),
@@ -48,8 +50,15 @@ fn is<R: Record>(name: &str, bytes: &[u8]) -> Result<(), PruneError> {
 
 #[cfg(test)]
 mod tests {
+    use state_tree::Order;
+
     use super::*;
-    use crate::{outcome::Ended, phase::PrunePhase};
+    use crate::{
+        outcome::Ended,
+        phase::PrunePhase,
+        quarantine::SetAside,
+        validate::{Depth, Finding},
+    };
 
     fn bytes(key: RecordKey) -> Option<Vec<u8>> {
         let phase = PhaseRecord {
@@ -70,6 +79,10 @@ mod tests {
         let bytes = match key {
             RecordKey::Phase => record::encode(&phase),
             RecordKey::Doubt => record::encode(&Doubt { cycle: 1, of_hash: true, why: "why".to_owned() }),
+            RecordKey::Quarantine => {
+                let items = vec![SetAside::of_journal(Some(Order::new(1)), 2), SetAside::of_journal(None, 3)];
+                record::encode(&Quarantine { cycle: 4, total: 5, items, lost: Some("why".to_owned()) })
+            }
             RecordKey::Freeze => record::encode(&Freeze { cycle: 1, at: 2, why: "why".to_owned() }),
             RecordKey::LastOutcome => record::encode(&Outcome { cycle: Some(1), at: 2, head_order: None, ended }),
             RecordKey::Floor => record::encode(&RestFloor { order: 1 }),
@@ -77,7 +90,10 @@ mod tests {
             RecordKey::RetentionLog => record::encode(&RetentionLog::default()),
             RecordKey::Triggers => record::encode(&Ledger::new(1, 2)),
             RecordKey::Validation => {
-                record::encode(&Validated { at: 1, passed: 2, skipped: 3, failed: vec!["it".to_owned()] })
+                let found =
+                    |needs| vec![Finding { at: 1, check: "integrity".to_owned(), needs, what: "it".to_owned() }];
+                let (failed, open) = (found(Depth::Newest), found(Depth::All));
+                record::encode(&Validated { at: 1, passed: 2, skipped: 3, failed, open })
             }
             RecordKey::Switch => record::encode(&SwitchedOff { at: 1 }),
             RecordKey::SnapshotFailures => record::encode(&SnapshotFailures { in_a_row: 4 }),

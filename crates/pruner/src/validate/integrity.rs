@@ -8,7 +8,7 @@ use super::{
     artefacts,
     checks::{LOOKS, MOVED, look_again},
     manager::{ENDED, Place, Reach},
-    result::ValidationResult,
+    result::{Check, Checked, Depth, ValidationResult},
 };
 use crate::{
     certificate::{Certificate, CertificateText},
@@ -32,11 +32,13 @@ struct Seen {
     /// What is there, or should be, and could not be held against anything.
     unasked: Vec<String>,
     faults: Vec<String>,
+    /// How much one has to read so that the faults are over when it passes.
+    needs: Depth,
 }
 
 impl Seen {
     fn judge(self) -> ValidationResult {
-        let Self { records, rows, files, unasked, faults } = self;
+        let Self { records, rows, files, unasked, faults, needs: _ } = self;
         if !faults.is_empty() {
             return ValidationResult::Failed { reasons: faults };
         }
@@ -56,17 +58,22 @@ impl Seen {
 }
 
 /// Decodes every artefact there is, and of those of which there are many as many as it reaches.
-pub(super) fn check(snapshots: &AtomicSnapshotManager, place: Option<&Place>, reach: &Reach) -> ValidationResult {
-    let mut seen = Seen::default();
+pub(super) fn check(snapshots: &AtomicSnapshotManager, place: Option<&Place>, reach: &Reach) -> Checked {
+    let (check, mut seen) = (Check::Integrity, Seen::default());
     let looked = records(&*snapshots.parts().records, &mut seen).and_then(|()| rows(snapshots, reach, &mut seen));
     if let Err(error) = looked {
-        return ValidationResult::failed(format!("what is persisted cannot be read: {error}"));
+        let result = ValidationResult::failed(format!("what is persisted cannot be read: {error}"));
+        return Checked { check, depth: Depth::Newest, needs: Depth::All, result };
     }
     match files(snapshots, place, &mut seen) {
         Ok(()) => {}
         Err(Moves) => seen.unasked.push(format!("the mark of the cycle: {MOVED}")),
     }
-    seen.judge()
+    let depth = match reach {
+        Reach::All(_) if !seen.rows.is_ended() => Depth::All,
+        Reach::Newest | Reach::All(_) => Depth::Newest,
+    };
+    Checked { check, depth, needs: seen.needs, result: seen.judge() }
 }
 
 fn rows(snapshots: &AtomicSnapshotManager, reach: &Reach, seen: &mut Seen) -> Result<(), PruneError> {
@@ -76,6 +83,9 @@ fn rows(snapshots: &AtomicSnapshotManager, reach: &Reach, seen: &mut Seen) -> Re
         Reach::All(goes_on) => check_all_rows(store, &**goes_on),
     };
     let mut rows = checked?;
+    if !rows.faults.is_empty() {
+        seen.needs = Depth::All; // a damaged row is among the newest for a while only
+    }
     seen.faults.append(&mut rows.faults);
     if rows.is_ended() {
         seen.unasked.push(format!("the other rows of the store: {ENDED}"));

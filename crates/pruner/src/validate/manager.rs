@@ -127,29 +127,30 @@ impl SnapshotValidator {
     pub async fn run_comprehensive_validation(&self) -> ValidationReport {
         let mut checks = Vec::new();
         for check in Check::ALL {
-            checks.push(Checked { check, result: self.run(check) });
+            checks.push(self.run(check));
             std::future::ready(()).await;
         }
         ValidationReport { at: self.snapshots.parts().clock.unix_ms(), checks }
     }
 
-    fn run(&self, check: Check) -> ValidationResult {
+    fn run(&self, check: Check) -> Checked {
         let snapshots = &*self.snapshots;
         if let (Check::Locking | Check::Concurrency | Check::Performance, Some(by)) = (check, &self.elsewhere) {
-            return ValidationResult::skipped(format!("the lock is in {by}: ask it with --url"));
+            return Checked::whole(check, ValidationResult::skipped(format!("the lock is in {by}: ask it with --url")));
         }
-        match check {
+        let result = match check {
             Check::Creation => checks::creation(snapshots),
             Check::Reload => checks::reload(snapshots),
             Check::Locking => checks::locking(snapshots),
             Check::Phases => checks::phases(snapshots),
             Check::Recovery => checks::recovery(snapshots, self.recovery.as_deref()),
-            Check::Integrity => integrity::check(snapshots, self.place.as_ref(), &self.reach),
+            Check::Integrity => return integrity::check(snapshots, self.place.as_ref(), &self.reach),
             Check::Events => journal::check(self.events.as_deref(), &self.reach),
             Check::Concurrency => timing::concurrency(snapshots),
             Check::Performance => timing::performance(snapshots, &self.targets),
             Check::Resources => timing::resources(snapshots, self.place.as_ref()),
-        }
+        };
+        Checked::whole(check, result)
     }
 }
 

@@ -15,10 +15,12 @@ mod artefacts;
 mod checks;
 mod integrity;
 mod journal;
+mod kept;
 mod manager;
 mod result;
 mod timing;
 
 pub use artefacts::check_record;
+pub use kept::{Finding, Validated};
 pub use manager::{SnapshotValidator, ValidationTargets, quick_health_check};
-pub use result::{Check, Checked, ValidationReport, ValidationResult};
+pub use result::{Check, Checked, Depth, ValidationReport, ValidationResult};

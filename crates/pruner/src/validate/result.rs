@@ -4,8 +4,6 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::health::Validated;
-
 /// What a check came to. There is no way to pass without saying what was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
@@ -49,7 +47,7 @@ impl ValidationResult {
         }
     }
 
-    fn told(&self) -> String {
+    pub(super) fn told(&self) -> String {
         match self {
             Self::Passed { evidence } => evidence.clone(),
             Self::Failed { reasons } => reasons.join("; "),
@@ -116,14 +114,38 @@ impl Check {
     }
 }
 
+/// How much a check reads of what there is many of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Depth {
+    /// What is the newest, or the first few.
+    #[default]
+    Newest,
+    /// All of it.
+    All,
+}
+
 /// One check and what it came to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checked {
     /// What was asked.
     pub check: Check,
+    /// How much it reads, where it can be asked.
+    #[serde(default)]
+    pub depth: Depth,
+    /// How much it has to read so that what it found is over when it passes.
+    #[serde(default)]
+    pub needs: Depth,
     /// What it came to.
     #[serde(flatten)]
     pub result: ValidationResult,
+}
+
+impl Checked {
+    /// A check that reads all that it asks for, whoever asks.
+    pub(super) fn whole(check: Check, result: ValidationResult) -> Self {
+        Self { check, depth: Depth::All, needs: Depth::Newest, result }
+    }
 }
 
 /// What a validation came to.
@@ -146,25 +168,22 @@ impl ValidationReport {
         !self.checks.iter().any(|checked| matches!(checked.result, ValidationResult::Failed { .. }))
     }
 
-    /// What health keeps of it.
-    pub fn validated(&self) -> Validated {
-        let count = |word| self.checks.iter().filter(|checked| checked.result.word() == word).count() as u64;
-        let failed = self.checks.iter().filter(|checked| matches!(checked.result, ValidationResult::Failed { .. }));
-        let failed = failed.map(|checked| format!("{}: {}", checked.check.label(), checked.result.told()));
-        Validated { at: self.at, passed: count("passed"), skipped: count("skipped"), failed: failed.collect() }
+    /// How many checks came to a result.
+    pub(super) fn count(&self, word: &str) -> u64 {
+        self.checks.iter().filter(|checked| checked.result.word() == word).count() as u64
     }
 
     /// One line: how many checks passed, failed and were skipped.
     pub fn summary(&self) -> String {
-        let Validated { passed, skipped, failed, .. } = self.validated();
-        let word = if failed.is_empty() { "sound as far as it was looked at" } else { "NOT SOUND" };
-        format!("{word}: {passed} checks passed, {} failed, {skipped} were skipped", failed.len())
+        let [passed, failed, skipped] = ["passed", "failed", "skipped"].map(|word| self.count(word));
+        let word = if failed == 0 { "sound as far as it was looked at" } else { "NOT SOUND" };
+        format!("{word}: {passed} checks passed, {failed} failed, {skipped} were skipped")
     }
 
     /// A line for each check with what it saw, below the summary.
     pub fn detailed_report(&self) -> String {
         let mut report = self.summary();
-        for Checked { check, result } in &self.checks {
+        for Checked { check, result, .. } in &self.checks {
             // A String takes whatever is written to it.
             let (Ok(()) | Err(_)) = write!(report, "\n{:<12}{:<9}{}", check.label(), result.word(), result.told());
         }

@@ -9,7 +9,6 @@ use crate::{
     certificate::Trigger,
     error::PruneError,
     events::{Event, Joined},
-    records::RecordKey,
     trigger::KEPT_REQUESTS,
 };
 
@@ -113,36 +112,6 @@ impl Pruner {
         let shared = self.inner.shared.lock();
         let why = shared.poisoned.is_none().then_some(shared.unread.as_ref())??;
         Some(format!("the records of the pruner cannot be read, which is tried again: {why}"))
-    }
-
-    /// Somebody met a fault beside it: damage freezes deletes, as where it meets it itself (I11).
-    pub fn found(&self, error: &PruneError) {
-        let freeze = self.inner.freeze_by(error);
-        let told = self.inner.shared.lock().impose(freeze);
-        told.into_iter().for_each(|event| self.inner.parts.events.emit(event));
-    }
-
-    fn unfreeze(&self) -> Reply {
-        let (held, records) = (self.inner.shared.lock().freeze.clone(), &*self.inner.parts.records);
-        let lifted = match &held {
-            Some(freeze) => freeze.lift(records), // also one that could not be saved
-            None => records.remove(RecordKey::Freeze),
-        };
-        match lifted {
-            Ok(()) => {
-                let mut shared = self.inner.shared.lock();
-                if shared.freeze != held {
-                    return Reply::Refused { why: "deletes were frozen again meanwhile".to_owned() };
-                }
-                shared.freeze = None;
-                drop(shared);
-                tracing::warn!("deletes were unfrozen by an operator");
-                self.inner.parts.events.emit(Event::DeletesUnfrozen);
-                self.wake(); // what was held back by the freeze may be due
-                Reply::Accepted
-            }
-            Err(error) => Reply::Refused { why: error.to_string() },
-        }
     }
 }
 

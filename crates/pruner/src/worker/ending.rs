@@ -30,6 +30,7 @@ impl Inner {
         let certificate = &finished.certificate;
         metrics::cycle_finished(certificate);
         self.recovery.cycle_finished();
+        self.look_at_quarantine();
         tracing::info!(
             cycle = certificate.cycle,
             deleted = certificate.deleted,
@@ -77,16 +78,12 @@ impl Inner {
         // The freeze holds in memory even if its record could not be saved.
         let freeze = match outcome.cycle {
             Some(cycle) => Freeze::by(error, Some(cycle), outcome.at), // the cycle has saved and told it
-            None => self.freeze_by(error).inspect(|freeze| {
-                self.parts.events.emit(Event::DeletesFrozen { cycle: None, why: freeze.why.clone() });
-            }),
+            None => {
+                self.freeze_by(error).into_iter().for_each(|event| self.parts.events.emit(event));
+                None
+            }
         };
         Ended { outcome, change: Change { failed: 1, freeze, ..Change::default() } }
-    }
-
-    /// The freeze that damage outside of a cycle asks for, saved (I11).
-    pub(super) fn freeze_by(&self, error: &PruneError) -> Option<Freeze> {
-        Freeze::imposed_by(error, None, self.parts.clock.unix_ms(), &*self.parts.records)
     }
 
     pub(super) fn panicked(&self) -> Ended {

@@ -3,13 +3,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Inner, Pruner};
+use super::{Inner, Pruner, recall::validation};
 use crate::{
     error::PruneError,
     events::Event,
-    health::{self, CycleAge, Facts, Health, HealthConfig, Room, Validated},
+    health::{self, CycleAge, Facts, Health, HealthConfig, Room},
     sweep,
-    validate::{SnapshotValidator, ValidationReport},
+    validate::{Finding, SnapshotValidator, Validated, ValidationReport},
 };
 
 /// What the next cycle needs is measured again after so long.
@@ -25,7 +25,8 @@ impl Pruner {
     pub fn facts(&self) -> Facts {
         let inner = &*self.inner;
         let (background_errors, room) = (inner.background_errors(), inner.room());
-        let engine_damage = inner.parts.store.backend().damage();
+        let backend = inner.parts.store.backend();
+        let (engine_damage, engine_stopped) = (backend.damage(), backend.stopped_by());
         let clock = &inner.parts.clock;
         let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
@@ -44,9 +45,11 @@ impl Pruner {
             uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             engine_damage,
+            engine_stopped,
             log_cut: inner.parts.store.backend().log_cut(),
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(now).map(|status| status.while_uncounted(uncounted)),
+            quarantine: shared.steady.quarantine.clone(),
             too_much: shared.steady.is_too_much(now),
             lag_growth,
             without_place,
@@ -65,7 +68,7 @@ impl Pruner {
         }
     }
 
-    /// What the last validation came to, if there was one.
+    /// What validations came to, if there was one.
     pub fn validated(&self) -> Option<Validated> {
         self.inner.shared.lock().validation.clone()
     }
@@ -77,19 +80,60 @@ impl Pruner {
         SnapshotValidator::new(Arc::clone(&inner.snapshots), recovery).with_cycles(&inner.config.cycle)
     }
 
-    /// Takes the outcome of a validation over, durably: health is judged by the last one.
+    /// Takes the outcome of a validation over, durably: health is judged by it, and by what earlier ones found and it did not
+    /// look at.
     ///
-    /// Errors: a failed write; health judges it all the same as long as the process lives.
+    /// Errors: a failed write, or what is kept of earlier ones cannot be read, after which it is saved; health judges it all the
+    /// same as long as the process lives.
     pub fn keep_validation(&self, report: &ValidationReport) -> Result<(), PruneError> {
-        let validated = report.validated();
-        self.inner.shared.lock().validation = Some(validated.clone());
-        let Validated { passed, skipped, failed, .. } = validated.clone();
-        self.inner.parts.events.emit(Event::Validated { passed, skipped, failed });
-        validated.save(&*self.inner.parts.records)
+        let inner = &*self.inner;
+        let (earlier, unread) = match inner.unread_validation() {
+            Ok(earlier) => (earlier, Ok(())),
+            Err(error) => (None, Err(error)),
+        };
+        let (kept, is_known) = {
+            let mut shared = inner.shared.lock();
+            let before = match (shared.validation.take(), earlier) {
+                (Some(known), Some(earlier)) if known != earlier => Some(known.beside(&earlier)),
+                (known, earlier) => known.or(earlier),
+            };
+            (shared.validation.insert(report.validated(before.as_ref())).clone(), shared.unread.is_none())
+        };
+        let failed = kept.failed.iter().map(Finding::to_string).collect();
+        inner.parts.events.emit(Event::Validated { passed: kept.passed, skipped: kept.skipped, failed });
+        if !is_known {
+            unread?; // BEFORE it is written over (I8); what is found until then is saved when it is
+        }
+        inner.save_validation(kept)
     }
 }
 
 impl Inner {
+    /// What is kept of validations, where the records could not be read at the start.
+    fn unread_validation(&self) -> Result<Option<Validated>, PruneError> {
+        let is_known = self.shared.lock().unread.is_none();
+        if is_known { Ok(None) } else { validation(&*self.parts.records, self.parts.clock.unix_ms()) }
+    }
+
+    /// Of two who save at once the one that ends last has saved what both found.
+    fn save_validation(&self, mut kept: Validated) -> Result<(), PruneError> {
+        loop {
+            kept.save(&*self.parts.records)?;
+            let now = self.shared.lock().validation.clone();
+            match now {
+                Some(now) if now != kept => kept = now,
+                Some(_) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// What was found before the records could be read, beside what they had.
+    pub(super) fn save_recalled(&self, unsaved: Option<Validated>) {
+        if let Some(Err(error)) = unsaved.map(|kept| self.save_validation(kept)) {
+            tracing::error!(%error, "the outcome of a validation could not be saved; the next one tries again");
+        }
+    }
+
     /// An engine that cannot even tell says so wherever else it is used.
     pub(super) fn background_errors(&self) -> Option<u64> {
         let Ok(errors) = self.parts.store.backend().background_errors() else { return None };

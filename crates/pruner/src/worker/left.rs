@@ -1,8 +1,8 @@
 //! The record of a cycle that is not at work: taken up by the loop, before anything else that is due.
 //!
-//! What there can be: a sweep that a freeze kept from going on at the start, records that could not be read then, and a cycle
-//! that ended and whose record could not be removed. Until it is taken up the sweep between cycles deletes nothing; so it is tried again, later each time,
-//! and recovery tells of each failure.
+//! What there can be: a cycle that a freeze has stopped, or kept from going on at the start, records that could not be read
+//! then, and a cycle that ended and whose record could not be removed. Until it is taken up the sweep between cycles deletes
+//! nothing; so it is tried again, later each time, and recovery tells of each failure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +17,10 @@ use super::{
 use crate::{
     certificate::Trigger,
     control::{Control, Left},
-    cycle,
+    cycle::{self, Finished},
     error::PruneError,
     events::Event,
-    outcome::Freeze,
-    phase::PhaseEvent,
+    phase::{PhaseEvent, PhaseRecord},
 };
 
 /// So often a look at a sweep that is to go on may fail before a cycle that is due begins anew in its place.
@@ -53,9 +52,14 @@ impl Leftover {
         self.failures
     }
 
+    /// Whether a cycle waits until a freeze is lifted, or for another look.
+    fn is_to_go_on(&self) -> bool {
+        self.how == Some(TakeUp::GoOn)
+    }
+
     /// Whether a sweep waits for another look at what it was made from: a cycle that began would take its mark away.
     pub(super) fn holds(&self) -> bool {
-        self.how == Some(TakeUp::GoOn) && (1..=LOOKS).contains(&self.failures)
+        self.is_to_go_on() && (1..=LOOKS).contains(&self.failures)
     }
 
     /// It failed once more: tried again later.
@@ -90,14 +94,6 @@ impl Shared {
         let how = self.is_left(outside)?;
         self.left.how = None;
         Ok((how, self.hold(Trigger::Resumed)))
-    }
-
-    /// Freezes deletes, also where that could not be saved (I11). Gives what is to be told: nothing where they were frozen.
-    pub(super) fn impose(&mut self, freeze: Option<Freeze>) -> Option<Event> {
-        let freeze = freeze?;
-        let why = freeze.why.clone();
-        let is_news = self.freeze.replace(freeze).is_none();
-        is_news.then_some(Event::DeletesFrozen { cycle: None, why })
     }
 }
 
@@ -141,6 +137,29 @@ impl Inner {
         }
     }
 
+    /// A cycle was stopped: it goes on at the next start, or when the freeze that stopped it is lifted, as it may be by now.
+    pub(super) fn stopped(&self) {
+        let mut shared = self.shared.lock();
+        if shared.life != Life::Stopping {
+            shared.left.how = Some(TakeUp::GoOn);
+        }
+        shared.rest();
+    }
+
+    /// What an earlier process left does not go on while deletes are frozen.
+    pub(super) fn held_by_freeze(&self) -> Result<Option<Finished>, PruneError> {
+        if PhaseRecord::load(&*self.parts.records)?.is_some() {
+            self.left(&Left::Frozen);
+        }
+        Ok(None)
+    }
+
+    /// What an earlier process left did not go on. Its run is over, unless a freeze holds it: that is no end.
+    pub(super) fn not_gone_on(&self) {
+        let is_held = self.shared.lock().left.is_to_go_on();
+        if is_held { self.shared.lock().rest() } else { self.interrupted() }
+    }
+
     /// A look at what an earlier process left failed, and may succeed later: that is no cycle that failed.
     pub(super) fn look_failed(&self, error: &PruneError) {
         tracing::warn!(%error, "what an earlier process left could not be looked at; it is tried again");
@@ -161,12 +180,10 @@ impl Inner {
     /// It is tried again later. Gives what is to be told of a freeze.
     fn leave(&self, how: TakeUp, error: &PruneError) -> Option<Event> {
         let now = self.parts.clock.monotonic();
-        let freeze = self.freeze_by(error);
-        let (frozen, (failures, wait)) = {
-            let mut shared = self.shared.lock();
-            (shared.impose(freeze), shared.left.again(how, now))
-        };
-        self.recovery.outside_failed(failures, error, wait);
+        let frozen = self.freeze_by(error);
+        let (failures, wait) = self.shared.lock().left.again(how, now);
+        let retried = self.recovery.outside_failed(failures, error, wait);
+        self.shared.lock().untold.push(retried); // told AFTER the rest: a full journal waits for the disk
         frozen
     }
 }

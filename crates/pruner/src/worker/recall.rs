@@ -13,13 +13,15 @@ use crate::{
     config::PrunerConfig,
     control::Control,
     error::PruneError,
-    health::Validated,
+    events::Event,
     outcome::{Freeze, Outcome},
     phase::PrunePhase,
+    quarantine::Quarantine,
     records::{self, Records},
     recovery::{ErrorRecoveryManager, may_pass},
     snapshot::AtomicSnapshotManager,
     trigger::{Coordinator, Ledger, Rules},
+    validate::Validated,
 };
 
 /// What earlier processes left.
@@ -30,10 +32,13 @@ pub(super) struct Recalled {
     pub(super) ledger: Option<Ledger>,
     pub(super) validation: Option<Validated>,
     pub(super) off: Option<SwitchedOff>,
+    pub(super) quarantine: Option<Quarantine>,
     /// Why nothing is pruned: records that are unusable are a reason.
     pub(super) poisoned: Option<String>,
     /// Why none of it is known; absent where it is.
     pub(super) unread: Option<String>,
+    /// What is to be told of that.
+    pub(super) untold: Option<Event>,
 }
 
 impl Recalled {
@@ -67,10 +72,9 @@ impl Recalling<'_> {
             Err(error @ PruneError::Store(StoreError::Newer { .. })) => Err(error),
             Ok(recalled) => Ok(recalled),
             Err(error) => {
-                if may_pass(&error) {
-                    self.recovery.unread(failures + 1, &error, wait_after(failures + 1));
-                }
-                Ok(Recalled::unread(&error))
+                let wait = wait_after(failures + 1);
+                let untold = may_pass(&error).then(|| self.recovery.unread(failures + 1, &error, wait));
+                Ok(Recalled { untold, ..Recalled::unread(&error) })
             }
         }
     }
@@ -88,9 +92,11 @@ impl Recalling<'_> {
             freeze: Freeze::load(records)?,
             ledger: Ledger::load(records)?,
             off: SwitchedOff::load(records)?,
-            validation: validation(records)?,
+            validation: validation(records, self.parts.clock.unix_ms())?,
+            quarantine: quarantine(records)?,
             poisoned: None,
             unread: None,
+            untold: None,
         })
     }
 
@@ -125,15 +131,23 @@ impl Recalling<'_> {
 }
 
 /// Nothing is deleted on the strength of this record: one that is unusable is a fault to tell, and no reason to stop.
-fn validation(records: &dyn Records) -> Result<Option<Validated>, PruneError> {
+pub(super) fn validation(records: &dyn Records, now_ms: u64) -> Result<Option<Validated>, PruneError> {
     match Validated::load(records) {
         Err(error) if !may_pass(&error) => {
             tracing::warn!(%error, "the outcome of the last validation is unusable");
-            let failed = vec![format!("its own record is unusable: {error}")];
-            Ok(Some(Validated { at: 0, passed: 0, skipped: 0, failed }))
+            Ok(Some(Validated::unusable(&error, now_ms)))
         }
         other => other,
     }
+}
+
+/// The same of this one: it only tells.
+fn quarantine(records: &dyn Records) -> Result<Option<Quarantine>, PruneError> {
+    let known = Quarantine::load(records)?;
+    if let Some(why) = known.as_ref().and_then(|known| known.lost.as_ref()) {
+        tracing::warn!(why, "what the sweep between cycles has set aside is not known; the next cycle settles it");
+    }
+    Ok(known)
 }
 
 impl Inner {
@@ -153,6 +167,7 @@ impl Inner {
                 shared.left.again(TakeUp::Recall, now);
             }
             (shared.poisoned, shared.unread) = (recalled.poisoned, recalled.unread);
+            shared.untold.extend(recalled.untold);
             shared.rest();
             drop(shared);
             self.rested.notify_all();
@@ -161,13 +176,22 @@ impl Inner {
         let (coordinator, new_ledger) = self.recalling().coordinate(&recalled);
         self.save_new(new_ledger);
         tracing::info!("the records of the pruner were read; it goes on");
-        {
-            let Recalled { last, freeze, off, validation, .. } = recalled;
+        let unsaved = {
+            let Recalled { last, freeze, off, validation, quarantine, .. } = recalled;
             let mut shared = self.shared.lock();
             (shared.coordinator, shared.unread) = (coordinator, None);
-            (shared.last, shared.freeze, shared.off) = (last, freeze, off);
-            shared.validation = shared.validation.take().or(validation); // one of this process is newer
-        }
+            (shared.last, shared.off) = (last, off);
+            shared.freeze = shared.freeze.take().or(freeze); // one that came meanwhile holds
+            shared.steady.quarantined(quarantine);
+            let is_unsaved = shared.validation.is_some();
+            shared.validation = match (shared.validation.take(), validation) {
+                (Some(newer), Some(earlier)) => Some(newer.beside(&earlier)),
+                (newer, earlier) => newer.or(earlier),
+            };
+            shared.validation.clone().filter(|_| is_unsaved)
+        };
+        self.save_recalled(unsaved);
+        self.keep_freeze();
         self.recovery.allow_probe();
         self.go_on(control, runtime);
     }

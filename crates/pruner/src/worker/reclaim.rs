@@ -21,7 +21,6 @@ use crate::{
     error::PruneError,
     events::{Event, Reclaimed},
     metrics,
-    outcome::Freeze,
     sweep::{self, Tombstones},
 };
 
@@ -152,27 +151,28 @@ impl Inner {
         if panicked.is_some() {
             tracing::error!("giving space back panicked; the node serves, pruning has ended");
         }
-        let freeze = self.judge(&step);
+        let (retried, frozen) = self.judge(&step);
         let news = {
             let mut shared = self.shared.lock();
             shared.steady.control = None;
-            let frozen = shared.impose(freeze);
             shared.poisoned = panicked.clone().or(shared.poisoned.take()); // P14
             let io_limit = self.config.cycle.io_limit.map(|limit| limit.get());
             let over = shared.reclaim.ended(step, (began, now), io_limit);
-            [panicked.map(|why| Event::WorkerPanicked { why }), frozen, over]
+            let retried = retried.filter(|_| panicked.is_none());
+            [retried, panicked.map(|why| Event::WorkerPanicked { why }), frozen, over]
         };
         self.rested.notify_all();
         news.into_iter().flatten().for_each(|event| self.parts.events.emit(event));
     }
 
-    /// Tells recovery how a step ended, and freezes deletes where it met damage (I11).
-    fn judge(&self, step: &Result<Step, PruneError>) -> Option<Freeze> {
+    /// Tells recovery how a step ended, and freezes deletes where it met damage (I11). Gives what is to be told of a retry,
+    /// and of the freeze.
+    fn judge(&self, step: &Result<Step, PruneError>) -> (Option<Event>, Option<Event>) {
         let failures = {
             let failures = &mut self.shared.lock().reclaim.failures;
             match step {
                 Ok(_) => std::mem::take(failures),
-                Err(PruneError::Cancelled | PruneError::Stopped) => return None,
+                Err(PruneError::Cancelled | PruneError::Stopped) => return (None, None),
                 Err(_) => {
                     *failures += 1;
                     *failures
@@ -181,10 +181,9 @@ impl Inner {
         };
         let Err(error) = step else {
             (failures > 0).then(|| self.recovery.outside_succeeded(failures));
-            return None;
+            return (None, None);
         };
-        self.recovery.outside_failed(failures, error, AGAIN);
-        self.freeze_by(error)
+        (Some(self.recovery.outside_failed(failures, error, AGAIN)), self.freeze_by(error))
     }
 
     /// A rewrite that nothing else interrupts ends when the control says so; whoever says so does not wait for it.

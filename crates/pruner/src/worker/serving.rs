@@ -220,6 +220,9 @@ impl Inner {
                 cycle::end_or_leave(env, order, PhaseEvent::Cancelled); // as if it ran when it was switched off
                 return Ok(None);
             }
+            if self.shared.lock().freeze.is_some() {
+                return self.held_by_freeze(); // also by one that could not be saved
+            }
             cycle::resume_by(env, order, &self.runner(runtime))
         });
     }
@@ -243,9 +246,9 @@ impl Inner {
         self.recovery.cycle_begins();
         let began = self.parts.clock.monotonic();
         match catch_unwind(AssertUnwindSafe(|| work(&env, &order))) {
-            Ok(Ok(None)) => self.interrupted(),
+            Ok(Ok(None)) => self.not_gone_on(),
             Ok(Ok(Some(finished))) => self.close(began, self.finished(&finished)),
-            Ok(Err(PruneError::Stopped)) => self.shared.lock().rest(), // the next start goes on
+            Ok(Err(PruneError::Stopped)) => self.stopped(),
             Ok(Err(PruneError::Cancelled)) => self.close(began, self.cancelled()),
             Ok(Err(error)) if self.shared.lock().is_looking() && may_pass(&error) => self.look_failed(&error),
             Ok(Err(error)) => self.close(began, self.failed(&error)),

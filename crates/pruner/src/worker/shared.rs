@@ -9,9 +9,9 @@ use crate::{
     certificate::Trigger,
     control::{Control, Progress},
     events::Event,
-    health::Validated,
     outcome::{Freeze, Outcome},
     trigger::Coordinator,
+    validate::Validated,
 };
 
 pub(super) struct Shared {
@@ -57,8 +57,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(recalled: Recalled, coordinator: Coordinator, steady: SteadyShared, head: u64) -> Self {
-        let Recalled { last, freeze, poisoned, unread, off, validation, .. } = recalled;
+    pub(super) fn new(recalled: Recalled, coordinator: Coordinator, mut steady: SteadyShared, head: u64) -> Self {
+        let Recalled { last, freeze, poisoned, unread, off, validation, quarantine, untold, .. } = recalled;
+        steady.quarantined(quarantine);
         Self {
             running: None,
             progress: None,
@@ -84,7 +85,7 @@ impl Shared {
             life: Life::Serving,
             asked: None,
             lost: None,
-            untold: Vec::new(),
+            untold: untold.into_iter().collect(),
         }
     }
 }
@@ -123,9 +124,6 @@ pub(super) struct Change {
 impl Change {
     /// Takes the change over.
     pub(super) fn apply(self, shared: &mut Shared) {
-        if self.finished > 0 {
-            shared.steady.cycle_finished();
-        }
         shared.finished += self.finished;
         shared.failed += self.failed;
         shared.cancelled += self.cancelled;

@@ -8,6 +8,7 @@ use crate::{
     metrics,
     outcome::Outcome,
     phase::PrunePhase,
+    quarantine::Quarantine,
     recovery::RecoveryStatus,
     snapshot::{LockRecord, SnapshotLock, SnapshotPath},
     trigger::TriggersStatus,
@@ -134,6 +135,8 @@ pub struct PrunerStatus {
     pub triggers: TriggersStatus,
     /// The sweep between cycles, if there is one.
     pub incremental: Option<IncrementalStatus>,
+    /// What that sweep has set aside, in this and earlier processes, and no later cycle has settled.
+    pub quarantine: Option<Quarantine>,
     /// What deleted rows still take, and what of it was given back; absent without the sweep between cycles.
     pub reclaim: Option<ReclaimStatus>,
     /// Why deletes are frozen, while they are.

@@ -29,6 +29,7 @@ use crate::{
     incremental::{IncrementalSweep, Round, RoundEnd},
     metrics,
     phase::PrunePhase,
+    quarantine::{Quarantine, SetAside},
 };
 pub(super) use state::{SteadyShared, wait_after};
 pub use status::IncrementalStatus;
@@ -55,6 +56,8 @@ pub(super) struct Steady {
     pub(super) tally: RoundTally,
     /// Whether the journal of an earlier process was read.
     is_indexed: bool,
+    /// Rows of it that could not be read and are not written down yet; a later process would meet them again.
+    unlisted: Vec<SetAside>,
 }
 
 impl Inner {
@@ -65,21 +68,23 @@ impl Inner {
         let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control, &mut done)));
         let took = self.parts.clock.monotonic().saturating_sub(began);
         self.take_reserve();
+        if done.set_aside > 0 {
+            self.look_at_quarantine();
+        }
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
         let (pending, marks) = (self.parts.store.pending(), self.parts.store.marks());
         let stored = self.nodes_stored();
         let now = self.parts.clock.monotonic();
         let told = RoundTold::of(&ended, &done);
-        let freeze = match &ended {
-            Ok(Ok(())) => {
-                if done.end == RoundEnd::Done || done.slices > 0 {
-                    self.recovery.succeeded(PrunePhase::IncrementalSweep, 0);
-                }
-                None
+        match &ended {
+            Ok(Ok(())) if done.end == RoundEnd::Done || done.slices > 0 => {
+                self.recovery.succeeded(PrunePhase::IncrementalSweep, 0);
             }
-            Ok(Err(error)) => self.freeze_by(error),
-            Err(_) => None,
-        };
+            Ok(Err(error)) => {
+                self.freeze_by(error); // which is told with the round
+            }
+            Ok(Ok(())) | Err(_) => {}
+        }
         metrics::round_ended(&done);
         let mut shared = self.shared.lock();
         shared.steady.control = None;
@@ -101,7 +106,6 @@ impl Inner {
                 shared.poisoned = Some(why);
             }
         }
-        shared.freeze = freeze.or(shared.freeze.take());
         shared.steady.measure(now, lag, pending);
         stored.into_iter().for_each(|nodes| shared.coordinator.stored(nodes));
         shared.steady.status.marks = marks;
@@ -122,7 +126,7 @@ impl Inner {
         done: &mut Round,
     ) -> Result<(), PruneError> {
         if !steady.is_indexed {
-            match self.index() {
+            match self.index(&mut steady.unlisted) {
                 Err(PruneError::Stopped) => {
                     done.end = RoundEnd::Paused;
                     return Ok(());
@@ -157,7 +161,7 @@ impl Inner {
         if self.config.incremental.is_none() || self.shared.lock().poisoned.is_some() {
             return;
         }
-        match self.index() {
+        match self.index(&mut steady.unlisted) {
             Ok(is_indexed) => steady.is_indexed = is_indexed,
             Err(PruneError::Stopped) => {} // the next start reads it
             Err(error) => tracing::warn!(%error, "the journal could not be read; the first round tries again"),
@@ -165,18 +169,22 @@ impl Inner {
     }
 
     /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile.
-    fn index(&self) -> Result<bool, PruneError> {
+    fn index(&self, unlisted: &mut Vec<SetAside>) -> Result<bool, PruneError> {
         let goes_on = || self.shared.lock().life != Life::Stopping;
         let indexed = match self.parts.store.index_journal_while(&goes_on) {
             Err(StoreError::Cancelled) => return Err(PruneError::Stopped),
             indexed => indexed?,
         };
+        let since = self.parts.clock.unix_ms();
         match indexed {
             Indexed::Whole { bad_rows } => {
-                if bad_rows > 0 {
+                if !bad_rows.is_empty() {
+                    let bad_rows = bad_rows.len();
                     tracing::error!(bad_rows, "journal rows cannot be read; a major cycle finds what they named");
-                    self.alert("rows of the commit journal", bad_rows); // each counts when a round passes it
                 }
+                unlisted.extend(bad_rows.into_iter().map(|order| SetAside::of_journal(Some(order), since)));
+                self.set_aside("rows of the commit journal", unlisted)?;
+                unlisted.clear();
                 Ok(true)
             }
             Indexed::Uncounted => Ok(false),
@@ -184,17 +192,31 @@ impl Inner {
                 tracing::warn!(%order, "the journal has no row of an order; a major cycle has to come first");
                 Ok(false)
             }
-            Indexed::BadCursor { why } => {
+            Indexed::BadCursor(cursor) => {
+                self.set_aside("how far the sweep between cycles is", &[SetAside::of_journal(None, since)])?;
+                self.parts.store.pass_over(&cursor)?; // AFTER it is written down (P2)
                 tracing::error!(
-                    why,
+                    why = cursor.why,
                     "how far the sweep of the journal is cannot be read; a major cycle has to come first"
                 );
-                self.shared.lock().steady.set_aside(1);
-                metrics::set_aside(1);
-                self.alert("how far the sweep between cycles is", 1);
                 Ok(false)
             }
         }
+    }
+
+    /// Writes items down, BEFORE what is new of them is counted and told.
+    fn set_aside(&self, what: &str, items: &[SetAside]) -> Result<(), PruneError> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        let new = Quarantine::add(items.to_vec(), &*self.parts.records)?;
+        self.look_at_quarantine();
+        if new > 0 {
+            self.shared.lock().steady.set_aside(new);
+            metrics::set_aside(new);
+            self.parts.events.emit(Event::PoisonItem { what: what.to_owned(), count: new });
+        }
+        Ok(())
     }
 
     /// While a cycle works the floor stands still, and so does the sweep: what waits is told by where the floor would be.
@@ -214,8 +236,12 @@ impl Inner {
         }
     }
 
-    fn alert(&self, what: &str, count: u64) {
-        self.parts.events.emit(Event::PoisonItem { what: what.to_owned(), count });
+    /// Takes over what is written down of what was set aside. Where that cannot be read, what is known stays.
+    pub(super) fn look_at_quarantine(&self) {
+        match Quarantine::load(&*self.parts.records) {
+            Ok(quarantine) => self.shared.lock().steady.quarantined(quarantine),
+            Err(error) => tracing::warn!(%error, "what was set aside cannot be read; the status may be behind"),
+        }
     }
 }
 

@@ -370,6 +370,10 @@ impl Backend for FaultyBackend {
         self.inner.damage()
     }
 
+    fn stopped_by(&self) -> Option<String> {
+        self.inner.stopped_by()
+    }
+
     fn log_cut(&self) -> Option<String> {
         self.inner.log_cut()
     }

@@ -21,7 +21,7 @@ pub use self::{
 };
 pub use self::{
     options::RocksConfig,
-    rocks::{RocksBackend, file_holder, lock_holder, space_of},
+    rocks::{RocksBackend, file_holder, lock_holder, removed_store, space_of},
 };
 use crate::{error::StoreError, filter::SweepSlot, schema::Table};
 
@@ -262,7 +262,7 @@ pub trait Backend: Send + Sync {
     /// Fixes one instant of every family.
     fn view(&self) -> Result<Arc<dyn View>, StoreError>;
 
-    /// Applies all of the batch or nothing. After a failed sync every later write is refused until reopened (C4).
+    /// Applies all of the batch or nothing. After one that failed, a full device aside, every later write is refused until reopened (C4).
     fn write(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError>;
 
     /// Writes every memtable to files, and waits.
@@ -312,6 +312,11 @@ pub trait Backend: Send + Sync {
     /// Damage that a flush or compaction met by itself since the store was opened. The engine takes no write from then on
     /// until it is opened again.
     fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// The write that failed, after which no other is taken until the store is opened again (C4).
+    fn stopped_by(&self) -> Option<String> {
         None
     }
 

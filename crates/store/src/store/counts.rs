@@ -7,13 +7,9 @@ use state_tree::{NodeHash, Order};
 
 use super::Store;
 use crate::{
-    backend::{Batch, Durability},
-    counting::{Counting, CountsRecord, Mode},
+    counting::Counting,
     error::StoreError,
-    pending::{Lag, Pending, PendingCounts},
-    permit::Permit,
-    point::{Point, reached},
-    queue::Queue,
+    pending::{Lag, PendingCounts},
 };
 
 /// What takes a node that no retained state has, as far as commits were counted.
@@ -25,7 +21,7 @@ pub enum Waits {
     Shared,
     /// No entry names it by itself: it is below a tree that was dropped, and goes with it, or waits for a major cycle.
     Unlisted,
-    /// The sweep of the journal: it left its last place in this order. Beside it, what waits at or below the floor.
+    /// The sweep of the journal, which has it at this order. Beside it, what waits at or below the floor.
     LostIn(Order, Lag),
 }
 
@@ -37,8 +33,13 @@ const STAYS: u32 = 64;
 impl Store {
     /// What takes a node if no retained state has it. May wait for a commit.
     ///
+    /// [`Waits::LostIn`] says more: no state from that order on has the node. Above the floor the state before that order
+    /// has it. At or below the floor that is not known: what a slice finds below a dropped tree waits at the last of the
+    /// orders that are worked on together.
+    ///
     /// Errors: a failed read of its mark.
     pub fn waits(&self, hash: &NodeHash) -> Result<Waits, StoreError> {
+        self.catch_up();
         let (floor, mut gate) = (self.look(|chain| chain.floor_time())?, self.gate.lock());
         let Counting { mode, pending: Some(queue), marks, .. } = &mut *gate else { return Ok(Waits::Unknown) };
         if !mode.is_settled() {
@@ -50,33 +51,6 @@ impl Store {
         let pending = queue.index();
         let lag = floor.map_or_else(Lag::default, |(floor, timestamp_ms)| pending.lag(floor, timestamp_ms));
         Ok(pending.order(hash).map_or(Waits::Unlisted, |order| Waits::LostIn(order, lag)))
-    }
-
-    /// A cycle has finished that could not correct marks: a sweep that goes on after a restart does not know which nodes its
-    /// mark found shared. Where counts were exact before, every node that needs a mark has one; there are only more, until the
-    /// next cycle. Where they were not, nothing changes, and a cycle stays owed.
-    ///
-    /// Errors: a revoked permit, a failed write.
-    pub fn settle_counts(&self, permit: &Permit, cycle: u64) -> Result<(), StoreError> {
-        let mut gate = self.gate.lock();
-        self.admit(permit)?;
-        let Mode::Exact(record) = gate.mode else { return Ok(()) };
-        self.settle_by(&mut gate, CountsRecord { cycle: Some(cycle), ..record })
-    }
-
-    /// From here on counts are exact and entries may expire, as the record says.
-    pub(super) fn settle_by(&self, gate: &mut Counting, record: CountsRecord) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        record.put(&mut batch)?;
-        self.backend().write(&batch, Durability::Logged)?;
-        reached(Point::CountsConfirmed);
-        if gate.mode == Mode::Blind {
-            gate.pending = Some(Queue::of(Pending::new(gate.limit))); // what was counted blindly names nothing
-            gate.settled += 1; // and what was named before it may not be trusted
-        }
-        (gate.mode, gate.lost) = (Mode::Exact(record), None);
-        self.note(gate);
-        Ok(())
     }
 
     /// Takes what commits created and lost into the index, in small stays under the gate (I12): whoever has time spares the next

@@ -16,15 +16,15 @@ use state_tree::{
 };
 
 use super::{
-    Store,
+    BadCursor, Store,
     cursor::{self, ExpiryRecord, Layers},
 };
 use crate::{
     backend::{Batch, Durability, KeyRange, View},
+    busy::on_processor,
     counting::{Counting, CountsRecord, StoredRecord},
     error::StoreError,
     journal::{self, JournalRecord},
-    lost::LostBy,
     permit::Permit,
     point::{Point, reached},
     record,
@@ -79,12 +79,18 @@ struct Group {
 pub struct Slice {
     step: ExpiryStep,
     found: Found,
+    last: Order,
 }
 
 impl Slice {
     /// Nodes whose children cannot be told, left to a major cycle, which finds out whether a live state has them.
-    pub fn set_aside(&self) -> &[TreeError] {
+    pub fn set_aside(&self) -> &[(NodeHash, TreeError)] {
         &self.found.set_aside
+    }
+
+    /// The newest order of the entries that it is of.
+    pub fn last(&self) -> Order {
+        self.last
     }
 }
 
@@ -132,6 +138,8 @@ pub struct Expired {
     pub looked: Duration,
     /// How long the gate was held.
     pub held: Duration,
+    /// Of that, how long it was worked: for the rest the machine kept the thread from its processors, or the write waited.
+    pub worked: Duration,
 }
 
 /// Why nothing can be taken from the journal now.
@@ -141,20 +149,21 @@ pub enum Idle {
     Done,
     /// Counts are not exact, or no major cycle has finished under them, or their index was not read.
     Uncounted,
+    /// How far the sweep is cannot be used: the same, once that is passed over ([`Store::pass_over`]).
+    BadCursor(BadCursor),
 }
 
 impl Store {
     /// Reads the next slice.
     ///
     /// Errors: a failed read. A journal row that is unusable is passed over and left to the next major cycle: `bad_row` is
-    /// told of it (P2). It is told, too, of a cursor that is unusable or of other entries, which ends exact counting like
-    /// a gap in the journal: nothing expires before a major cycle has settled the entries.
+    /// told of it and its order (P2).
     pub fn next_slice(
         &self,
         backlog: &mut Backlog,
         limit: SliceLimit<'_>,
         layout: &dyn NodeLayout,
-        bad_row: &mut dyn FnMut(&StoreError),
+        bad_row: &mut dyn FnMut(Order, &StoreError),
     ) -> Result<Result<Slice, Idle>, StoreError> {
         if !self.counts_are_settled() || !self.seen.indexed.load(Ordering::Acquire) {
             return Ok(Err(Idle::Uncounted));
@@ -167,9 +176,7 @@ impl Store {
             Some(at) => at,
             None => match At::read(&*view, settled) {
                 Err(error @ StoreError::Record { .. }) => {
-                    bad_row(&error);
-                    self.give_counts_up(settled, LostBy::Cursor)?;
-                    return Ok(Err(Idle::Uncounted));
+                    return Ok(Err(Idle::BadCursor(BadCursor::new(settled, &error))));
                 }
                 read => read?,
             },
@@ -180,7 +187,7 @@ impl Store {
         }
         let Some(group) = &at.group else { return Ok(Err(Idle::Done)) };
         for (order, error) in group.bad.iter().filter(|(order, _)| backlog.told.is_none_or(|told| told < *order)) {
-            bad_row(error);
+            bad_row(*order, error);
             self.forget_entry(*order, settled);
         }
         backlog.told = backlog.told.max(group.bad.last().map(|(order, _)| *order));
@@ -216,7 +223,7 @@ impl Store {
         let looked = now().saturating_sub(begun);
         self.catch_up(); // BEFORE the gate, as far as it goes (I12)
         let mut gate = self.gate.lock(); // same critical section as commit
-        let begun = now();
+        let (begun, busy) = (now(), on_processor());
         self.admit(permit)?; // I10
         let at = backlog.at.take().filter(|at| at.settled == gate.settled);
         let Some(At { done, group: Some(group), settled, litter }) = at else { return Err(StoreError::Superseded) };
@@ -266,9 +273,9 @@ impl Store {
         let group = (!is_done).then_some(Group { rows, last, expiry, layers, bad });
         backlog.at = Some(At { done, group, settled, litter: false });
         self.note(&gate);
-        let gate_held = now().saturating_sub(begun);
+        let (gate_held, worked) = (now().saturating_sub(begun), on_processor().saturating_sub(busy));
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
-        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, looked, held: gate_held })
+        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, looked, held: gate_held, worked })
     }
 
     /// Refuses while a kept order below the entries is not answered for. None is asked for twice, and none under the gate, for
@@ -324,7 +331,7 @@ impl Group {
             step = self.expiry.step(size);
             found.read_on(&step, &Nodes(view), layout)?;
         }
-        Ok(Slice { step, found })
+        Ok(Slice { step, found, last: self.last })
     }
 
     /// The next entries at or below the cutoff, or nothing if there are none.

@@ -24,18 +24,29 @@ use crate::{
 pub enum Indexed {
     /// Every entry is in the index, as far as it has room.
     Whole {
-        /// Rows that could not be read: what earlier rows name is left to a major cycle (P2).
-        bad_rows: u64,
+        /// The orders of rows that could not be read: what they and earlier rows name is left to a major cycle (P2).
+        bad_rows: Vec<Order>,
     },
     /// Commits are not counted exactly, so there is nothing to index.
     Uncounted,
     /// An order has no row: a major cycle must make counts exact again (C11).
     Gap(Order),
-    /// How far the sweep is cannot be read: the same.
-    BadCursor {
-        /// What is wrong with the record.
-        why: String,
-    },
+    /// How far the sweep is cannot be read: the same, once that is passed over.
+    BadCursor(BadCursor),
+}
+
+/// A cursor that is unusable, or of other entries. It is met again until it is passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadCursor {
+    /// What is wrong with it.
+    pub why: String,
+    settled: u64,
+}
+
+impl BadCursor {
+    pub(super) fn new(settled: u64, error: &StoreError) -> Self {
+        Self { why: error.to_string(), settled }
+    }
 }
 
 /// Orders that are read under the gate at most, at the end of indexing.
@@ -58,19 +69,18 @@ impl Store {
         let (counts, settled, mut pending) = {
             let gate = self.gate.lock();
             match (gate.mode, &gate.pending) {
-                (Mode::Exact(_), Some(_)) => return Ok(Indexed::Whole { bad_rows: 0 }),
+                (Mode::Exact(_), Some(_)) => return Ok(Indexed::Whole { bad_rows: Vec::new() }),
                 (Mode::Exact(counts), None) => (counts, gate.settled, Pending::new(gate.limit)),
                 (Mode::Off | Mode::Blind, _) => return Ok(Indexed::Uncounted),
             }
         };
         let begun = match Begun::load(&*self.view()?) {
             Err(error @ StoreError::Record { .. }) => {
-                self.give_counts_up(settled, LostBy::Cursor)?;
-                return Ok(Indexed::BadCursor { why: error.to_string() });
+                return Ok(Indexed::BadCursor(BadCursor::new(settled, &error)));
             }
             begun => begun?,
         };
-        let mut indexing = Indexing { counts, last: None, bad_rows: 0, begun };
+        let mut indexing = Indexing { counts, last: None, bad_rows: Vec::new(), begun };
         loop {
             let before = indexing.last;
             indexing.read(&*self.view()?, &mut pending, goes_on)?;
@@ -93,13 +103,23 @@ impl Store {
         self.note(&gate);
         Ok(Indexed::Whole { bad_rows: indexing.bad_rows })
     }
+
+    /// Passes over a cursor, which ends exact counting like a gap in the journal: nothing expires before a major cycle has
+    /// settled the entries. One that a cycle or a rollback came after is over already.
+    ///
+    /// Ordering: AFTER it is written down that the cursor was met (P2).
+    ///
+    /// Errors: a failed write; the cursor is met again.
+    pub fn pass_over(&self, cursor: &BadCursor) -> Result<(), StoreError> {
+        self.give_counts_up(cursor.settled, LostBy::Cursor)
+    }
 }
 
 /// Reading the journal from the first entry that may be trusted on.
 struct Indexing {
     counts: CountsRecord,
     last: Option<Order>,
-    bad_rows: u64,
+    bad_rows: Vec<Order>,
     begun: Begun,
 }
 
@@ -144,7 +164,7 @@ impl Indexing {
                 Err(error @ StoreError::Newer { .. }) => return Err(error), // C17
                 Err(_) => {
                     // What it created is unknown, so earlier entries may name what is alive (I8).
-                    self.bad_rows += 1;
+                    self.bad_rows.push(order);
                     pending.forget_orders(..=order);
                 }
             }

@@ -2,15 +2,16 @@
 
 use super::Store;
 use crate::{
-    backend::Batch,
+    backend::{Batch, Durability},
     error::StoreError,
     reserve::{Reserve, Room},
 };
 
 impl Store {
-    /// A commit that finds no room lets the reserve go, so that those after it find some.
-    pub(super) fn write_or_make_room(&self, batch: &Batch) -> Result<(), StoreError> {
-        let written = self.backend().write(batch, self.writer.durability);
+    /// A commit that finds no room lets the reserve go, so that those after it find some; so do the marks of a cycle, which come
+    /// before it can give space back.
+    pub(super) fn write_or_make_room(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
+        let written = self.backend().write(batch, durability);
         if matches!(written, Err(StoreError::DiskFull { .. })) {
             self.reserve().into_iter().for_each(Reserve::let_go_or_tell);
         }

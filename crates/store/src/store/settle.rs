@@ -2,8 +2,10 @@
 //!
 //! Ordering: a cycle settles its entries, durably, BEFORE its first delete, for a sweep that ends early leaves trees that lack
 //! nodes, and what comes back of those is not known to be named; and so BEFORE any mark goes, for the expansion of a
-//! dropped tree stops at marks. Missing marks are set BEFORE others go; the record that counts are exact comes last.
-//! Whatever a crash leaves in between has more marks than it needs.
+//! dropped tree stops at marks. Marks are made exact before the sweep too, so that one that goes on after a restart finds
+//! them so: no mark is for a node that the sweep takes, and what comes back while it is stored is marked anew. Missing marks
+//! are set BEFORE others go, then comes the record that counts are exact; that entries may expire is said AFTER the last
+//! delete. Whatever a crash leaves in between has more marks than it needs.
 //!
 //! Which marks are needed: those of the state that was traced, by two references to a node, and those that commits after
 //! it made. The state to trace is the oldest of the window that was counted exactly, because entries of the window were
@@ -25,8 +27,10 @@ use crate::{
     error::StoreError,
     lost::{CountsLost, LostBy},
     many::{self, Mark},
+    pending::Pending,
     permit::Permit,
     point::{Point, reached},
+    queue::Queue,
     schema::Table,
 };
 
@@ -53,7 +57,6 @@ pub struct Corrected {
 pub struct Correction<'a> {
     /// The state they are for.
     traced: Order,
-    cycle: u64,
     /// The fingerprints, sorted, of the nodes that two references of the state lead to.
     shared: &'a [u64],
     /// How many of them are marked.
@@ -65,8 +68,8 @@ pub struct Correction<'a> {
 
 impl<'a> Correction<'a> {
     /// What a cycle found of a state: `shared` are the fingerprints, sorted, of the nodes that two references of it lead to.
-    pub fn new((traced, cycle): (Order, u64), shared: &'a [u64]) -> Self {
-        Self { traced, cycle, shared, set: 0, from: Some(Vec::new()), corrected: Corrected::default() }
+    pub fn new(traced: Order, shared: &'a [u64]) -> Self {
+        Self { traced, shared, set: 0, from: Some(Vec::new()), corrected: Corrected::default() }
     }
 }
 
@@ -140,7 +143,7 @@ impl Store {
         batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
         ExpiryRecord { done, group: None }.put(&mut batch)?;
         cursor::delete_layers(&mut batch);
-        self.backend().write(&batch, Durability::Logged)?;
+        self.write_or_make_room(&batch, Durability::Logged)?;
         reached(Point::JournalSettled);
         gate.settled += 1;
         self.note(&gate);
@@ -164,7 +167,7 @@ impl Store {
     }
 
     /// Takes the correction of marks one batch further, of at most `most` marks, under the gate; once it is over, what it
-    /// came to is told, and from then on entries may expire.
+    /// came to is told, and from then on commits are counted exactly. Call BEFORE the first delete.
     ///
     /// Errors: a revoked permit, a failed read or write; marks may then be more than are needed, never fewer.
     pub fn correct_marks(
@@ -173,7 +176,7 @@ impl Store {
         correction: &mut Correction<'_>,
         most: NonZeroUsize,
     ) -> Result<ControlFlow<Corrected>, StoreError> {
-        let Correction { traced, cycle, shared, set, from, corrected } = correction;
+        let Correction { traced, shared, set, from, corrected } = correction;
         if let Some(missing) = shared.get(*set..).filter(|missing| !missing.is_empty()) {
             let chunk = missing.get(..most.get()).map_or(missing, |chunk| chunk);
             corrected.set += self.mark(permit, chunk, *traced)?;
@@ -187,7 +190,7 @@ impl Store {
             *from = next;
             return Ok(ControlFlow::Continue(()));
         }
-        self.confirm(permit, *traced, *cycle)?;
+        self.count_exactly(permit, *traced)?;
         Ok(ControlFlow::Break(*corrected))
     }
 
@@ -230,20 +233,45 @@ impl Store {
         if batch.is_empty() {
             return Ok(());
         }
-        self.backend().write(batch, Durability::Logged).inspect_err(|_| gate.marks.forget())?;
+        self.write_or_make_room(batch, Durability::Logged).inspect_err(|_| gate.marks.forget())?;
         reached(Point::MarksWritten);
         Ok(())
     }
 
-    fn confirm(&self, permit: &Permit, traced: Order, cycle: u64) -> Result<(), StoreError> {
+    /// What was counted blindly has every mark that it needs.
+    fn count_exactly(&self, permit: &Permit, traced: Order) -> Result<(), StoreError> {
         let mut gate = self.gate.lock();
         self.admit(permit)?;
-        let record = match gate.mode {
-            Mode::Off => return Ok(()), // nobody counted meanwhile
-            Mode::Blind => CountsRecord { since: traced.get(), cycle: Some(cycle) },
-            Mode::Exact(record) => CountsRecord { cycle: Some(cycle), ..record },
-        };
-        self.settle_by(&mut gate, record)
+        match gate.mode {
+            Mode::Blind => self.settle_by(&mut gate, CountsRecord { since: traced.get(), cycle: None }),
+            Mode::Off | Mode::Exact(_) => Ok(()), // nobody counted meanwhile; or it was so before
+        }
+    }
+
+    /// A cycle has finished: from here on entries may expire, where commits are counted exactly. Call AFTER its last delete.
+    ///
+    /// Errors: a revoked permit, a failed write.
+    pub fn settle_counts(&self, permit: &Permit, cycle: u64) -> Result<(), StoreError> {
+        let mut gate = self.gate.lock();
+        self.admit(permit)?;
+        match gate.mode {
+            Mode::Exact(record) => self.settle_by(&mut gate, CountsRecord { cycle: Some(cycle), ..record }),
+            Mode::Off | Mode::Blind => Ok(()), // a cycle stays owed
+        }
+    }
+
+    fn settle_by(&self, gate: &mut Counting, record: CountsRecord) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        record.put(&mut batch)?;
+        self.write_or_make_room(&batch, Durability::Logged)?;
+        reached(Point::CountsConfirmed);
+        if gate.mode == Mode::Blind {
+            gate.pending = Some(Queue::of(Pending::new(gate.limit))); // what was counted blindly names nothing
+            gate.settled += 1; // and what was named before it may not be trusted
+        }
+        (gate.mode, gate.lost) = (Mode::Exact(record), None);
+        self.note(gate);
+        Ok(())
     }
 
     /// Ends exact counting, unless a cycle or a rollback came since: entries are settled anew then.

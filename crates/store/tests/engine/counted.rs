@@ -1,15 +1,15 @@
 //! S21, S33, S35, S57, L11, P1: what the journal lets go, on deltas whose nodes are made up, against plain sets.
 
-use std::{cell::Cell, collections::BTreeSet, num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use state_store::{
-    Backend as _, Backlog, Base, Batch, Correction, CountsLost, Durability, Expired, Fault, FaultyBackend, FloorMove,
-    Flow, Held, Idle, Indexed, Judging, KeyRange, Lag, Lasting, LostBy, MemoryBackend, Operation, SliceLimit, Store,
-    StoreConfig, StoreError, Table, Traced,
+    Backend as _, Backlog, Base, Batch, CountsLost, Durability, Expired, Fault, FaultyBackend, FloorMove, Flow, Held,
+    Idle, Indexed, Judging, KeyRange, Lag, Lasting, LostBy, MemoryBackend, Operation, SliceLimit, Store, StoreConfig,
+    StoreError, Table, Traced,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
-use crate::support::{CONFIG, commit_on, delta, hash, order, present, root, value};
+use crate::support::{CONFIG, commit_on, correct, delta, hash, order, present, root, value};
 
 /// A store that counts, as if a major cycle had just finished.
 struct Counted {
@@ -44,9 +44,8 @@ impl Counted {
 
     /// What a cycle at the head leaves: nothing is shared, and entries may expire.
     fn cycle(&self) {
-        let head = order(self.store.head().unwrap().order);
-        let (permit, mut correction) = (self.store.issue_permit(), Correction::new((head, 1), &[]));
-        while self.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+        correct(&self.store, self.store.head().unwrap().order, &[]).unwrap();
+        self.store.settle_counts(&self.store.issue_permit(), 1).unwrap();
     }
 
     /// The next order creates some nodes, each at so many places, and others lose one place each.
@@ -71,7 +70,7 @@ impl Counted {
     fn slice(&mut self, most: usize, older: &Older) -> Result<Expired, Idle> {
         let Self { store, backlog, .. } = self;
         let most = NonZeroUsize::new(most).unwrap();
-        let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap()?;
+        let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |_, error| panic!("{error}")).unwrap()?;
         Ok(store
             .expire(&store.issue_permit(), backlog, &slice, Judging { held: older, now: &|| Duration::ZERO })
             .unwrap())
@@ -99,7 +98,7 @@ impl Counted {
         let Self { backend, store, .. } = self;
         drop(store);
         let store = Store::open(Arc::new(backend.clone()), StoreConfig { marks_limit, ..CONFIG }).unwrap();
-        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
+        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
         Self { backend, store, backlog: Backlog::default() }
     }
 }
@@ -192,11 +191,9 @@ fn a_rollback_takes_back_the_marks_that_its_branch_made_first() {
     blind.commit(&[(0, 1), (1, 1)], &[]);
     blind.store.rollback(order(0), Batch::new()).unwrap();
     blind.commit(&[(5, 1)], &[]);
-    let permit = blind.store.issue_permit();
     blind.commit(&[(6, 2)], &[]);
     let shared = [hash(6).fingerprint()]; // as the state of order 1 had it at two places, and no commit knew
-    let mut correction = Correction::new((order(1), 1), &shared);
-    while blind.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+    correct(&blind.store, 1, &shared).unwrap();
     blind.store.rollback(order(1), Batch::new()).unwrap();
     assert_eq!(blind.store.marks(), Some(1), "order 2 marked it first, and order 1 needs it");
 }
@@ -245,8 +242,9 @@ fn a_mark_that_cannot_be_read_ends_exact_counting_until_a_cycle() {
         let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
         store.begin_counting().unwrap();
         let fingerprints: Vec<u64> = shared.iter().map(|n| hash(*n).fingerprint()).collect();
-        let (permit, mut correction) = (store.issue_permit(), Correction::new((order(3), 2), &fingerprints));
-        while store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+        correct(&store, 3, &fingerprints).unwrap();
+        assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, false), "its sweep is not over");
+        store.settle_counts(&store.issue_permit(), 2).unwrap();
         assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, true));
         drop(store);
         let store = Store::open(Arc::new(backend), CONFIG).unwrap();
@@ -290,7 +288,36 @@ fn a_mark_of_another_node_is_found_beyond_the_room_for_marks_before_anything_rel
     let counted = chain_of(3);
     counted.commit(&[(11, 2), (12, 2), (13, 2), (14, 2), (15, 2)], &[]);
     let store = Store::open(Arc::new(counted.backend.copy()), small).unwrap();
-    assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 }, "and nothing is wrong with good ones");
+    assert_eq!(
+        store.index_journal().unwrap(),
+        Indexed::Whole { bad_rows: Vec::new() },
+        "and nothing is wrong with good ones"
+    );
+}
+
+/// S33, S57: a cycle that counted blindly leaves exact marks before its sweep, and a restart in between finds them so. Nothing
+/// expires before the sweep is over, and what came blindly never.
+#[test]
+fn what_was_counted_blindly_is_exact_from_before_the_sweep_on_and_expires_after_it() {
+    let backend = MemoryBackend::new();
+    let open = |config| Counted {
+        backend: backend.clone(),
+        store: Store::open(Arc::new(backend.clone()), config).unwrap(),
+        backlog: Backlog::default(),
+    };
+    open(StoreConfig { journal: false, ..CONFIG }).commit(&[(0, 1), (1, 1)], &[]);
+    let counted = open(CONFIG);
+    assert_eq!(counted.store.begin_counting().unwrap(), Traced::Newest);
+    counted.commit(&[(2, 1)], &[0]); // blindly: 0 waits for a cycle
+    correct(&counted.store, 0, &[]).unwrap();
+    let mut counted = counted.restart(); // in the middle of its sweep
+    counted.commit(&[(3, 1)], &[1]);
+    counted.raise_floor(2);
+    assert_eq!(counted.slice(9, &nobody()), Err(Idle::Uncounted));
+    assert_eq!(counted.store.begin_counting().unwrap(), Traced::OldestFrom(order(0)), "nothing is to be counted anew");
+    counted.store.settle_counts(&counted.store.issue_permit(), 1).unwrap();
+    assert_eq!(counted.sweep(9, &nobody()), (1, 0));
+    assert_eq!(present(&counted.store), hashes([0, 2, 3]));
 }
 
 /// I10: whoever lost the permit after a slice was read deletes nothing with it.
@@ -300,7 +327,8 @@ fn a_slice_is_refused_once_its_permit_is_revoked() {
     counted.raise_floor(5);
     let Counted { store, backlog, .. } = &mut counted;
     let (before, most, older) = (present(store), NonZeroUsize::new(9).unwrap(), nobody());
-    let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let slice =
+        store.next_slice(backlog, limit(most), &RoochLayout, &mut |_, error| panic!("{error}")).unwrap().unwrap();
     let (permit, newer) = (store.issue_permit(), store.issue_permit());
     let by = Judging { held: &older, now: &|| Duration::ZERO };
     assert!(matches!(store.expire(&permit, backlog, &slice, by), Err(StoreError::PermitRevoked)));
@@ -362,7 +390,8 @@ fn a_restart_in_the_middle_of_entries_leaves_nothing_that_waits_for_ever() {
     }
 }
 
-/// A cursor that is torn, or of other entries, is told once and ends exact counting like a gap; a cycle begins anew.
+/// A cursor that is torn, or of other entries, is met until it is passed over, which ends exact counting like a gap; a cycle
+/// begins anew.
 #[test]
 fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
     for torn in [false, true] {
@@ -378,13 +407,17 @@ fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
         counted.store.write_rows(&batch, Durability::Logged).unwrap();
         let before = present(&counted.store);
         counted.backlog = Backlog::default(); // as after a slice that failed
-        let mut told = 0;
+        let Counted { store, backlog, .. } = &mut counted;
+        let mut idle =
+            || store.next_slice(backlog, limit(NonZeroUsize::MIN), &RoochLayout, &mut |_, error| panic!("{error}"));
         for _ in 0..3 {
-            let Counted { store, backlog, .. } = &mut counted;
-            let next = store.next_slice(backlog, limit(NonZeroUsize::MIN), &RoochLayout, &mut |_| told += 1).unwrap();
-            assert_eq!(next.unwrap_err(), Idle::Uncounted, "torn {torn}");
+            let met = idle().unwrap().unwrap_err();
+            assert!(matches!(met, Idle::BadCursor(_)) && store.counts_are_settled(), "torn {torn}: {met:?}");
         }
-        assert_eq!((told, counted.store.counts_are_settled()), (1, false), "torn {torn}");
+        let Idle::BadCursor(cursor) = idle().unwrap().unwrap_err() else { panic!("torn {torn}: it is not met") };
+        store.pass_over(&cursor).unwrap();
+        assert_eq!(idle().unwrap().unwrap_err(), Idle::Uncounted, "torn {torn}");
+        assert_eq!(store.counts_lost().unwrap().by, LostBy::Cursor, "torn {torn}");
         assert_eq!(present(&counted.store), before, "torn {torn}");
         let Counted { backend, store, .. } = counted;
         drop(store);
@@ -406,7 +439,12 @@ fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
     let Counted { backend, store, .. } = counted;
     drop(store);
     let store = Store::open(Arc::new(backend), CONFIG).unwrap();
-    assert!(matches!(store.index_journal().unwrap(), Indexed::BadCursor { .. }));
+    assert!(matches!(store.index_journal().unwrap(), Indexed::BadCursor(_)));
+    let Indexed::BadCursor(cursor) = store.index_journal().unwrap() else {
+        panic!("it is met until it is passed over")
+    };
+    assert_eq!(store.counts_lost(), None);
+    store.pass_over(&cursor).unwrap();
     assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
 }
 
@@ -467,7 +505,8 @@ fn a_node_that_comes_back_while_its_slice_is_at_work_is_kept() {
     counted.raise_floor(5);
     let most = NonZeroUsize::new(100).unwrap();
     let Counted { store, backlog, .. } = &mut counted;
-    let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let slice =
+        store.next_slice(backlog, limit(most), &RoochLayout, &mut |_, error| panic!("{error}")).unwrap().unwrap();
     counted.commit(&[(6, 1), (2, 1)], &[5]);
     let Counted { store, backlog, .. } = &mut counted;
     let taken = store
@@ -499,19 +538,11 @@ fn a_mark_made_again_outlives_a_cycle_that_traces_an_older_state() {
     counted.cycle();
     counted.commit(&[(1, 2)], &[]);
     counted.commit(&[(1, 1), (2, 1)], &[]);
-    let removed = |counted: &Counted, traced: u64, cycle: u64| {
-        let (permit, mut correction) = (counted.store.issue_permit(), Correction::new((order(traced), cycle), &[]));
-        loop {
-            let step = counted.store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap();
-            if let ControlFlow::Break(corrected) = step {
-                return corrected.removed;
-            }
-        }
-    };
-    assert_eq!(removed(&counted, 1, 2), 0, "order 2 marked it too");
+    let removed = |counted: &Counted, traced| correct(&counted.store, traced, &[]).unwrap().removed;
+    assert_eq!(removed(&counted, 1), 0, "order 2 marked it too");
     counted = counted.restart();
-    assert_eq!(removed(&counted, 1, 3), 0, "nobody knows any more when it was marked last");
-    assert_eq!(removed(&counted, 2, 4), 1);
+    assert_eq!(removed(&counted, 1), 0, "nobody knows any more when it was marked last");
+    assert_eq!(removed(&counted, 2), 1);
     counted.commit(&[(3, 1)], &[1]);
     counted.raise_floor(3);
     counted.sweep(10, &nobody());
@@ -529,13 +560,11 @@ fn a_mark_whose_write_failed_and_took_effect_all_the_same_is_known_to_the_next_c
     counted.cycle();
     counted.commit(&[(1, 1)], &[]);
     let shared = [hash(1).fingerprint()]; // so a cycle found, though no commit knew
-    let (permit, mut failing) = (counted.store.issue_permit(), Correction::new((order(1), 2), &shared));
     faulty.inject(Operation::Write, 0, Fault::Transient, Lasting::Once);
-    counted.store.correct_marks(&permit, &mut failing, NonZeroUsize::MIN).unwrap_err();
+    correct(&counted.store, 1, &shared).unwrap_err();
 
     let twin = Store::open(Arc::new(counted.backend.copy()), CONFIG).unwrap();
-    let (of_twin, mut correction) = (twin.issue_permit(), Correction::new((order(1), 2), &shared));
-    while twin.correct_marks(&of_twin, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+    correct(&twin, 1, &shared).unwrap();
     let mut rows = Batch::new();
     twin.view()
         .unwrap()
@@ -546,8 +575,7 @@ fn a_mark_whose_write_failed_and_took_effect_all_the_same_is_known_to_the_next_c
         .unwrap();
     counted.backend.write(&rows, Durability::Logged).unwrap(); // what the failed write did
 
-    let mut again = Correction::new((order(1), 2), &shared);
-    while counted.store.correct_marks(&permit, &mut again, NonZeroUsize::MIN).unwrap().is_continue() {}
+    correct(&counted.store, 1, &shared).unwrap();
     counted.commit(&[(2, 1)], &[1]); // one of its two places is lost
     counted.raise_floor(2);
     counted.sweep(10, &nobody());
@@ -611,7 +639,8 @@ fn no_slice_asks_again_for_a_kept_order_unless_somebody_else_answers() {
         let Counted { store, backlog, .. } = counted;
         let before = asked.times.get();
         let most = limit(NonZeroUsize::new(2).unwrap());
-        while let Ok(slice) = store.next_slice(backlog, most, &RoochLayout, &mut |error| panic!("{error}")).unwrap() {
+        while let Ok(slice) = store.next_slice(backlog, most, &RoochLayout, &mut |_, error| panic!("{error}")).unwrap()
+        {
             let by = Judging { held: asked, now: &|| Duration::ZERO };
             store.expire(&store.issue_permit(), backlog, &slice, by).unwrap();
         }
@@ -646,7 +675,8 @@ fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
     counted.raise_floor(7);
     let Counted { store, backlog, .. } = &mut counted;
     let most = NonZeroUsize::new(100).unwrap();
-    let slice = store.next_slice(backlog, limit(most), &RoochLayout, &mut |error| panic!("{error}")).unwrap().unwrap();
+    let slice =
+        store.next_slice(backlog, limit(most), &RoochLayout, &mut |_, error| panic!("{error}")).unwrap().unwrap();
     let refused = store
         .expire(&store.issue_permit(), backlog, &slice, Judging { held: &Unknown, now: &|| Duration::ZERO })
         .unwrap_err();

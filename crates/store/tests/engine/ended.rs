@@ -1,20 +1,16 @@
 //! C20: what reads much at a start ends when it is told to, at any moment, leaves nothing half-done, and is done later.
 
-use std::{
-    num::NonZeroUsize,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use state_store::{
-    Base, Batch, Correction, CountsLost, Durability, Indexed, LostBy, MemoryBackend, Store, StoreConfig, StoreError,
-    Table, Traced,
+    Base, Batch, CountsLost, Durability, Indexed, LostBy, MemoryBackend, Store, StoreConfig, StoreError, Table, Traced,
 };
 use state_tree::{Replaced, StateRoot};
 
-use crate::support::{CONFIG, commit_on, delta, hash, order, root, value};
+use crate::support::{CONFIG, commit_on, correct, delta, hash, root, value};
 
 /// More than are read between two questions, many times.
 const ORDERS: u64 = 300;
@@ -36,8 +32,8 @@ fn chain() -> MemoryBackend {
     let backend = MemoryBackend::new();
     let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
     commit(&store, 0, &[0], 1);
-    let (permit, mut correction) = (store.issue_permit(), Correction::new((order(0), 1), &[]));
-    while store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN).unwrap().is_continue() {}
+    correct(&store, 0, &[]).unwrap();
+    store.settle_counts(&store.issue_permit(), 1).unwrap();
     (1..ORDERS).for_each(|next| commit(&store, next, &[next], 1));
     backend
 }
@@ -66,7 +62,7 @@ fn reading_the_journal_ends_when_it_is_told_to_and_is_whole_when_it_is_read_agai
     let (whole, none) = {
         let store = open(&backend, CONFIG);
         let none = known(&store);
-        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
+        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
         (known(&store), none)
     };
     assert_ne!(whole, none);
@@ -78,14 +74,14 @@ fn reading_the_journal_ends_when_it_is_told_to_and_is_whole_when_it_is_read_agai
                     (known(&store), store.counts_are_settled(), store.counts_lost()),
                     (none.clone(), true, None)
                 );
-                assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: 0 });
+                assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
                 assert_eq!(known(&store), whole);
                 None
             }
             read => Some((read.unwrap(), known(&store))),
         }
     });
-    assert_eq!(read, (Indexed::Whole { bad_rows: 0 }, whole));
+    assert_eq!(read, (Indexed::Whole { bad_rows: Vec::new() }, whole));
     assert!(ended >= ORDERS / 64, "it was asked {ended} times only");
 }
 

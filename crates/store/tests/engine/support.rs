@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use state_store::{
-    ActiveSweep, Backend, Base, Batch, Capture, Commit, Committed, Durability, Flow, KeyRange, LiveSet, RocksBackend,
-    RocksConfig, Store, StoreConfig, StoreError,
+    ActiveSweep, Backend, Base, Batch, Capture, Commit, Committed, Corrected, Correction, Durability, Flow, KeyRange,
+    LiveSet, RocksBackend, RocksConfig, Store, StoreConfig, StoreError,
 };
 use state_tree::{Created, Delta, NodeHash, Order, StateRoot};
 use tempfile::TempDir;
@@ -88,6 +90,16 @@ pub(crate) fn delta(parent: StateRoot, root: StateRoot, nodes: impl IntoIterator
     }
 }
 
+/// What a cycle that traced an order and found these nodes shared leaves of marks.
+pub(crate) fn correct(store: &Store, traced: u64, shared: &[u64]) -> Result<Corrected, StoreError> {
+    let (permit, mut correction) = (store.issue_permit(), Correction::new(order(traced), shared));
+    loop {
+        if let ControlFlow::Break(corrected) = store.correct_marks(&permit, &mut correction, NonZeroUsize::MIN)? {
+            return Ok(corrected);
+        }
+    }
+}
+
 /// The root that the commit of an order is given.
 pub(crate) fn root(order: u64) -> StateRoot {
     StateRoot::new(hash(order | 1 << 60))
@@ -159,15 +171,18 @@ pub(crate) fn files(backend: &dyn Backend) -> u64 {
     backend.node_files().unwrap().iter().map(|file| file.entries).sum()
 }
 
-/// Copies the files of one folder; links nothing.
+/// Copies the files of one folder as they are at one instant; links nothing.
 pub(crate) fn copy_folder(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        // The engine may delete a file it has just replaced.
-        if entry.file_name() != "LOCK" && entry.path().exists() {
-            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    loop {
+        let before = contents(from);
+        std::fs::create_dir_all(to).unwrap();
+        for (name, bytes) in before.iter().filter(|(name, _)| *name != "LOCK") {
+            std::fs::write(to.join(name), bytes).unwrap();
         }
+        if contents(from) == before {
+            return;
+        }
+        std::fs::remove_dir_all(to).unwrap(); // the engine put files in the place of others meanwhile
     }
 }
 

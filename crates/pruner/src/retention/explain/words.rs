@@ -79,9 +79,9 @@ impl std::fmt::Display for WaitsFor {
             Self::Sweep { lost_in, floor, lag_orders, lag_nodes } => {
                 write!(
                     f,
-                    "it left its last place in order {lost_in}, which the floor (order {floor}) has passed: it "
+                    "it left its last place at or before order {lost_in}, which the floor (order {floor}) has passed: "
                 )?;
-                write!(f, "waits for the sweep between cycles; {lag_orders} orders with {lag_nodes} nodes wait")
+                write!(f, "it waits for the sweep between cycles; {lag_orders} orders with {lag_nodes} nodes wait")
             }
             Self::Cycle => f.write_str("it was shared once, so only a cycle takes it"),
             Self::Unlisted => {
@@ -107,13 +107,23 @@ impl std::fmt::Display for HashExplained {
                     write!(f, "\n  of order {before}, the last of those below: {gone}")?;
                 }
             }
-            NodeStanding::Reached { order, looked_at, kept, .. } => {
+            NodeStanding::Reached { order, looked_at, lost_in, kept, .. } => {
                 write!(f, "node {} is kept: the state of order {order} reaches it", self.hash)?;
-                write!(f, " (found after {looked_at} nodes, the newest states first)\n{kept}")?;
+                if *looked_at > 0 {
+                    write!(f, " (found after {looked_at} nodes, the newest states first)")?;
+                }
+                if let Some(lost_in) = lost_in {
+                    let when = if order.checked_add(1) == Some(*lost_in) { "in" } else { "at or before" };
+                    write!(f, "\n  it left its last place {when} order {lost_in}: no state from there on has it")?;
+                }
+                write!(f, "\n{kept}")?;
             }
             NodeStanding::Garbage { looked_at, waits_for } => {
-                write!(f, "node {} is garbage: no retained root reaches it", self.hash)?;
-                write!(f, " ({looked_at} nodes looked at, which are all)\n  {waits_for}")?;
+                write!(f, "node {} is garbage: no retained root reaches it (", self.hash)?;
+                if let WaitsFor::Sweep { lost_in, .. } = waits_for {
+                    write!(f, "of states from order {lost_in} on the commit journal tells; of older ones ")?;
+                }
+                write!(f, "{looked_at} nodes looked at, which are all)\n  {waits_for}")?;
             }
             NodeStanding::NotFound { looked_at, faults } => {
                 write!(f, "node {} is stored, and whether a retained root reaches it is not known: ", self.hash)?;

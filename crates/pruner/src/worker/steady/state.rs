@@ -10,6 +10,7 @@ use crate::{
     control::Control,
     error::PruneError,
     incremental::{LagGrowth, Load, Round, RoundEnd, SlicePace, Waiting},
+    quarantine::Quarantine,
 };
 
 /// A chain without commits for so long is idle.
@@ -44,6 +45,7 @@ pub(in crate::worker) struct SteadyShared {
     pub(super) failures: u32,
     last_commit: Duration,
     pub(super) status: IncrementalStatus,
+    pub(in crate::worker) quarantine: Option<Quarantine>,
 }
 
 impl SteadyShared {
@@ -61,6 +63,7 @@ impl SteadyShared {
             failures: 0,
             last_commit: Duration::ZERO,
             status: IncrementalStatus::default(),
+            quarantine: None,
         }
     }
 
@@ -103,12 +106,12 @@ impl SteadyShared {
     /// Something could not be read and was passed over: a cycle finds what it named.
     pub(super) fn set_aside(&mut self, items: u64) {
         self.status.set_aside_total += items;
-        self.status.poison_items += items;
     }
 
-    /// A cycle has finished: it found what was named by what was set aside before.
-    pub(in crate::worker) fn cycle_finished(&mut self) {
-        self.status.poison_items = 0;
+    /// What is set aside and no cycle has settled, as it is written down.
+    pub(in crate::worker) fn quarantined(&mut self, quarantine: Option<Quarantine>) {
+        self.status.poison_items = quarantine.as_ref().map_or(0, |known| known.total);
+        self.quarantine = quarantine;
     }
 
     pub(in crate::worker) fn status(&self, now: Duration) -> Option<IncrementalStatus> {
@@ -150,7 +153,9 @@ impl SteadyShared {
         status.deleted_total += round.nodes;
         status.passed_total += round.passed;
         status.slices_total += round.slices;
+        status.slices_over_total += round.slices_over;
         status.longest_slice_ms = status.longest_slice_ms.max(round.longest.as_secs_f64() * 1000.0);
+        status.longest_slice_work_ms = status.longest_slice_work_ms.max(round.longest_work.as_secs_f64() * 1000.0);
         status.working_seconds += round.working.as_secs_f64();
     }
 

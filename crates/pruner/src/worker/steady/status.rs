@@ -24,9 +24,9 @@ pub struct IncrementalStatus {
     pub deleted_total: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed_total: u64,
-    /// Nodes and journal rows that could not be read, left to a major cycle.
+    /// Nodes, journal rows and cursors that could not be used since the process began, left to a major cycle.
     pub set_aside_total: u64,
-    /// Those of them that no cycle has finished after, as far as this process knows.
+    /// Those of this and earlier processes that no later cycle has settled: the total of the quarantine.
     pub poison_items: u64,
     /// Nodes that the index of the journal had no place for, left to a major cycle.
     pub unindexed_total: u64,
@@ -38,6 +38,11 @@ pub struct IncrementalStatus {
     pub slice_nodes: u64,
     /// The longest time for which a slice held the commit gate, in milliseconds: no commit waited longer for one.
     pub longest_slice_ms: f64,
+    /// The longest time for which one was on a processor meanwhile, in milliseconds: for the rest the machine was short of
+    /// processors, or the write waited for the disk.
+    pub longest_slice_work_ms: f64,
+    /// Slices that held the gate for longer than 5 ms.
+    pub slices_over_total: u64,
     /// Time at work, in seconds: reading, and holding the gate. What it waits for is not in it, so what one core could do is
     /// the nodes it dealt with over this.
     pub working_seconds: f64,

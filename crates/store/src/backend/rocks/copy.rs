@@ -21,6 +21,10 @@ use crate::{
     error::StoreError,
 };
 
+/// What was being done when a file of the store failed.
+const READING: &str = "reading what is copied";
+/// And when one of its copy did.
+const WRITING: &str = "writing a copy";
 /// Logs are copied rather than written to tables first: a copy costs the running node no flush.
 const NEVER_FLUSH: u64 = u64::MAX;
 const ASIDE: &str = "own";
@@ -32,7 +36,7 @@ impl RocksBackend {
         }
         if into.exists() {
             let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(classify_io(into, "copying the store", taken));
+            return Err(classify_io(into, WRITING, taken));
         }
         let copied = self.checkpoint(into);
         if copied.is_err() {
@@ -43,31 +47,37 @@ impl RocksBackend {
 
     fn checkpoint(&self, into: &Path) -> Result<Copied, StoreError> {
         let at_least = self.db.latest_sequence_number();
-        let refused = |e: rocksdb::Error| classify(into, "copying the store to", &e); // where it has no room, that is
+        let refused = |error: rocksdb::Error| self.refused(into, &error);
         let checkpoint = Checkpoint::new(&self.db).map_err(refused)?;
-        let failed = |source| classify_io(into, "copying the store", source);
-        ask(FileCall::Create, into).map_err(failed)?;
+        ask(FileCall::Create, into).map_err(|source| classify_io(into, WRITING, source))?;
         let made = checkpoint.create_checkpoint_with_log_size(into, NEVER_FLUSH);
         let made = made.map_err(refused);
         let links_refused = matches!(made, Err(StoreError::Permission { .. })) && !self.is_writable();
         if links_refused {
             remove(into)?;
-            copy_all(&self.path, into).map_err(failed)?;
+            copy_all(&self.path, into)?;
         } else {
             made?;
         }
         if !self.is_writable() {
-            add_logs(&self.path, into).map_err(failed)?;
+            add_logs(&self.path, into)?;
         }
-        let (linked, copied) = settle(into).map_err(failed)?;
+        let (linked, copied) = settle(into)?;
         let at_most = (!self.is_writable()).then(|| self.db.latest_sequence_number());
         Ok(Copied { at_least, at_most, linked, copied, links_refused })
+    }
+
+    /// The engine's error, told of the store where it names a file of that alone: a copy without room names its own.
+    fn refused(&self, into: &Path, error: &rocksdb::Error) -> StoreError {
+        let names = |path: String| error.as_ref().contains(&path);
+        let is_of_store = names(format!("{}/", self.path.display())) && !names(into.display().to_string());
+        if is_of_store { classify(&self.path, READING, error) } else { classify(into, WRITING, error) }
     }
 }
 
 /// Copies every log of a store that nobody writes: the engine passes over those that it does not need.
-fn add_logs(store: &Path, into: &Path) -> io::Result<()> {
-    for entry in list(store)? {
+fn add_logs(store: &Path, into: &Path) -> Result<(), StoreError> {
+    for entry in list(store, READING)? {
         if is_numbered(&entry.path(), &["log"]) {
             copy(&entry.path(), &into.join(entry.file_name()))?;
         }
@@ -76,12 +86,12 @@ fn add_logs(store: &Path, into: &Path) -> io::Result<()> {
 }
 
 /// Copies what a checkpoint has: tables, blobs, options, the list of files and its name.
-fn copy_all(store: &Path, into: &Path) -> io::Result<()> {
-    fs::create_dir(into)?;
+fn copy_all(store: &Path, into: &Path) -> Result<(), StoreError> {
+    fs::create_dir(into).map_err(|source| classify_io(into, WRITING, source))?;
     let current = store.join("CURRENT");
-    ask(FileCall::Read, &current)?;
-    let manifest = fs::read_to_string(current)?;
-    for entry in list(store)? {
+    let manifest = ask(FileCall::Read, &current).and_then(|()| fs::read_to_string(&current));
+    let manifest = manifest.map_err(|source| classify_io(&current, READING, source))?;
+    for entry in list(store, READING)? {
         let name = entry.file_name();
         let is = |word: &str| name.to_str().is_some_and(|name| name == word);
         let has_options = name.to_str().is_some_and(|name| name.starts_with("OPTIONS-"));
@@ -93,11 +103,12 @@ fn copy_all(store: &Path, into: &Path) -> io::Result<()> {
 }
 
 /// Gives every file that may still be written bytes of its own, and counts linked and copied files.
-fn settle(made: &Path) -> io::Result<(u64, u64)> {
+fn settle(made: &Path) -> Result<(u64, u64), StoreError> {
     let (mut linked, mut copied) = (0, 0);
-    for entry in list(made)? {
+    for entry in list(made, WRITING)? {
         let path = entry.path();
-        let shared = entry.metadata()?.nlink() > 1;
+        let failed = |source| classify_io(&path, WRITING, source);
+        let shared = entry.metadata().map_err(failed)?.nlink() > 1;
         if shared && is_numbered(&path, &["sst", "blob"]) {
             linked += 1;
             continue;
@@ -105,8 +116,7 @@ fn settle(made: &Path) -> io::Result<(u64, u64)> {
         if shared {
             let aside = path.with_extension(ASIDE);
             copy(&path, &aside)?;
-            ask(FileCall::Rename, &path)?;
-            fs::rename(&aside, &path)?;
+            ask(FileCall::Rename, &path).and_then(|()| fs::rename(&aside, &path)).map_err(failed)?;
         }
         copied += 1;
     }
@@ -121,15 +131,22 @@ fn is_numbered(path: &Path, kinds: &[&str]) -> bool {
 }
 
 /// What is in a folder, as it is now: what is made in it meanwhile is not met.
-fn list(folder: &Path) -> io::Result<Vec<fs::DirEntry>> {
-    ask(FileCall::List, folder)?;
-    fs::read_dir(folder)?.collect()
+fn list(folder: &Path, what: &str) -> Result<Vec<fs::DirEntry>, StoreError> {
+    let entries = ask(FileCall::List, folder).and_then(|()| fs::read_dir(folder)?.collect());
+    entries.map_err(|source| classify_io(folder, what, source))
 }
 
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    ask(FileCall::Read, from)?;
-    ask(FileCall::Write, to)?;
-    fs::copy(from, to).map(|_bytes| ())
+/// Copies a file. Once it is open the system does not say which side failed: no room is what the copy has not, and of anything
+/// else both are named.
+fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let opened = ask(FileCall::Read, from).and_then(|()| fs::File::open(from));
+    opened.map_err(|source| classify_io(from, READING, source))?;
+    let copied = ask(FileCall::Write, to).and_then(|()| fs::copy(from, to));
+    copied.map(|_bytes| ()).map_err(|source| {
+        let error = classify_io(to, WRITING, source);
+        let StoreError::Io { source, .. } = error else { return error };
+        StoreError::Io { what: format!("copying {} to {}", from.display(), to.display()), source }
+    })
 }
 
 fn remove(copy: &Path) -> Result<(), StoreError> {

@@ -163,8 +163,8 @@ pub(super) fn refuse_cut_list(path: &Path) -> Result<(), StoreError> {
     let (name, length) = (name.display(), list.len());
     Err(StoreError::Corrupt(format!(
         "{name} ends within a record, so it was cut: opening the store would remove the tables that the lost part named. \
-         If only the machine lost power, copy the folder, then cut the file from {length} to {whole} bytes (truncate -s \
-         {whole}). In any other case that would lose data, and the whole file has to come back"
+         If only the machine lost power or a write of the node to it failed, as its log says then, copy the folder, then \
+         cut the file from {length} to {whole} bytes (truncate -s {whole}). In any other case that would lose data, and the whole file has to come back"
     )))
 }
 

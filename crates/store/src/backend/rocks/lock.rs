@@ -20,6 +20,8 @@ const ONE_READ: usize = 64 << 10; // more than the system hands out at once
 const PROCESSES: &str = "/proc";
 const READ: &str = "READ";
 const WRITE: &str = "WRITE";
+/// What the system says behind the path of a file that was removed while somebody has it open.
+const REMOVED: &str = " (deleted)";
 
 /// The process that holds the store at `path` open for writing, or nothing. This process counts.
 ///
@@ -50,6 +52,15 @@ pub fn file_holder(path: &Path) -> Result<Option<Holder>, StoreError> {
         Err(_) => opener(&file, name, us),
     };
     Ok(pid.map(describe))
+}
+
+/// A store at a path, in it or above it, whose files were removed while a process has it open, and that process: what is put in
+/// its place it would take for its own. As far as this user may look into processes.
+pub fn removed_store(path: &Path) -> Option<(PathBuf, Holder)> {
+    processes().find_map(|pid| {
+        let store = removed_stores(pid).find(|store| store.starts_with(path) || path.starts_with(store))?;
+        Some((store, describe(pid)))
+    })
 }
 
 /// The process that the table names for the file, or of those that have it open. A table longer than one read may leave out a
@@ -151,6 +162,16 @@ fn descriptors(pid: u32, file: &fs::Metadata, name: &Path) -> impl Iterator<Item
     })
 }
 
+/// The folders of the stores whose lock file a process has open although it was removed.
+fn removed_stores(pid: u32) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(format!("{PROCESSES}/{pid}/fd")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| {
+        let Ok(target) = fs::read_link(entry.path()) else { return None };
+        let lock = Path::new(target.to_str()?.strip_suffix(REMOVED)?);
+        if lock.ends_with(LOCK_FILE) { lock.parent().map(Path::to_owned) } else { None }
+    })
+}
+
 fn describe(pid: u32) -> Holder {
     let command =
         fs::read_to_string(format!("{PROCESSES}/{pid}/comm")).map_or(None, |name| Some(name.trim().to_owned()));
@@ -240,6 +261,22 @@ mod tests {
         );
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_store_whose_files_were_removed_is_known_while_a_process_has_it_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().canonicalize().unwrap().join("store");
+        let engine = RocksBackend::open(&store, &RocksConfig::default()).unwrap();
+        let known = |path: &Path| removed_store(path).map(|(store, holder)| (store, holder.pid));
+        assert_eq!(known(&store), None, "its files are there");
+        fs::remove_dir_all(&store).unwrap();
+        let us = Some((store.clone(), Some(std::process::id())));
+        for path in [&*store, &store.join("below"), store.parent().unwrap()] {
+            assert_eq!(known(path), us, "{}", path.display());
+        }
+        assert_eq!(known(&store.with_file_name("beside")), None);
+        drop(engine);
     }
 
     #[test]

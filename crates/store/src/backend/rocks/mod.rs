@@ -1,6 +1,6 @@
 //! `RocksBackend`: the store on RocksDB. Only this folder and `options` name the engine.
 //!
-//! Promises: a view is one instant of all families; a batch is applied whole or not at all; after a failed sync every
+//! Promises: a view is one instant of all families; a batch is applied whole or not at all; after a failed write every
 //! later write is refused until the store is opened again (C4); a rewrite that returns without an error has replaced
 //! every file that overlapped its range; no call ever opens the LOCK file.
 
@@ -32,7 +32,7 @@ use rocksdb::{ColumnFamily, DB, FlushOptions, properties};
 
 use self::{classify::classify, handover::Handover, log::EngineLog, rewrite::Rewrites, view::RocksView};
 pub use self::{
-    lock::{file_holder, lock_holder},
+    lock::{file_holder, lock_holder, removed_store},
     space::space_of,
 };
 use super::{Backend, Batch, Copied, Durability, KeyRange, NodeFile, RocksConfig, Space, View};
@@ -247,6 +247,10 @@ impl Backend for RocksBackend {
     fn damage(&self) -> Option<String> {
         let met_any = self.background_errors().map_or(true, |errors| errors > 0);
         self.log.damage().filter(|_| met_any).map(|text| damage::described(&self.path, &text))
+    }
+
+    fn stopped_by(&self) -> Option<String> {
+        self.poisoned.get().cloned()
     }
 
     fn log_cut(&self) -> Option<String> {

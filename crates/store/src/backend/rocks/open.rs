@@ -70,18 +70,28 @@ impl RocksBackend {
 
     /// Opens any store, in use or not, to read a few rows at one instant: no table is opened before it is read, and only
     /// asked for its length. One that a writer removes meanwhile fails the read: look again then.
+    ///
+    /// Costs: the list of files, read once for a store of our own and twice for any other, and the length of each.
     pub fn open_for_a_look(path: &Path) -> Result<Self, StoreError> {
-        let families = inspect(path)?;
+        refuse_other_folders(path)?;
         let config =
             RocksConfig { max_open_files: LOOK_FILES, block_cache_bytes: LOOK_CACHE, ..RocksConfig::default() };
         let tuning = Tuning::new(&config);
         let (log, mut options) = database(&tuning, Opening::Reader);
         options.set_skip_stats_update_on_db_open(true);
         let rows = |name: &String| ColumnFamilyDescriptor::new(name.as_str(), tuning.rows());
-        let db = beside_a_writer(path, || {
+        let open = |families: &BTreeSet<String>| {
             DB::open_cf_descriptors_read_only(&options, path, families.iter().map(rows), false)
                 .map_err(|e| classify(path, "opening for a look", &e))
-        })?;
+        };
+        let ours = our_families();
+        let (db, families) = match open(&ours) {
+            Ok(db) => (db, ours),
+            Err(_) => {
+                let families = inspect(path)?; // another kind of store, or it says what is wrong
+                (beside_a_writer(path, || open(&families))?, families)
+            }
+        };
         damage::refuse_cut_tables(path, &db)?;
         Ok(Self::assemble(Opened { db, families, log }, path, Access::ReadOnly, &config))
     }
@@ -179,8 +189,7 @@ fn open_native(
     options.create_missing_column_families(true);
     env.into_iter().for_each(|env| options.set_env(env));
     yield_to_commits(path)?;
-    let ours = Table::ALL.iter().map(|table| table.name().to_owned());
-    let families: BTreeSet<String> = present.into_iter().chain(ours).chain([NODE_FAMILY.to_owned()]).collect();
+    let families: BTreeSet<String> = present.into_iter().chain(our_families()).collect();
     let family = |name: &String| {
         let options = if name == NODE_FAMILY { tuning.nodes(&slot) } else { tuning.rows() };
         ColumnFamilyDescriptor::new(name.as_str(), options)
@@ -220,8 +229,14 @@ fn is_vacant(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Checks, without touching anything, that the path is a database with a node family, and lists its families.
-fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+/// The families of a store of our own.
+fn our_families() -> BTreeSet<String> {
+    let tables = Table::ALL.iter().map(|table| table.name());
+    tables.chain([NODE_FAMILY, DEFAULT_COLUMN_FAMILY_NAME]).map(str::to_owned).collect()
+}
+
+/// Checks, without touching anything, that the path is a folder with a database in it.
+fn refuse_other_folders(path: &Path) -> Result<(), StoreError> {
     let folder = fs::metadata(path).map_err(|error| missing(path, "it does not exist", error))?;
     if !folder.is_dir() {
         return Err(not_a_database(path, "it is not a folder"));
@@ -230,6 +245,12 @@ fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
     if lock_holder(path)?.is_none() {
         damage::refuse_cut_list(path)?; // BEFORE the engine may write; a writer's list is cut whenever it is read
     }
+    Ok(())
+}
+
+/// As [`refuse_other_folders`], that it has a node family, and lists its families.
+fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+    refuse_other_folders(path)?;
     let mut options = Options::default();
     let (_log, logger) = EngineLog::install(Opening::Reader);
     options.set_info_logger(logger);

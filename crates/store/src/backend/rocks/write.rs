@@ -1,8 +1,10 @@
-//! Writing a batch: poison after a failed sync, and a full device that is reported instead of waited for.
+//! Writing a batch: poison after a failed write, and a full device that is reported instead of waited for.
 //!
 //! The engine stops writes while its memtables cannot be flushed. If that is because the device is full, it waits
 //! inside the write for room that may never come, with the commit gate held. So a write is first tried without
-//! waiting; one that would wait does so here, where it can see the device and end with [`StoreError::DiskFull`].
+//! waiting; one that would wait does so here, where it can see the device and end with [`StoreError::DiskFull`]. It is tried
+//! again all the while: if the flush fails for good the engine stays stopped, and only tells that to a write. What the engine
+//! merely slows down is left to it: if the device fills in just that moment, the write waits for room all the same.
 
 use std::time::Duration;
 
@@ -34,14 +36,17 @@ impl RocksBackend {
         options.set_sync(durability == Durability::Synced);
         options.set_no_slowdown(true);
         let mut outcome = self.db.write_opt(self.translate(batch)?, &options);
+        while outcome.as_ref().is_err_and(is_stall) && self.is_stopped()? {
+            self.wait_for_room()?;
+            outcome = self.db.write_opt(self.translate(batch)?, &options);
+        }
         if outcome.as_ref().is_err_and(is_stall) {
-            self.wait_while_stopped()?;
             options.set_no_slowdown(false); // what is left to wait for is the engine's own pace
             outcome = self.db.write_opt(self.translate(batch)?, &options);
         }
         outcome.map_err(|e| {
             let error = self.failed("writing", &e);
-            self.poison_on(&error, durability);
+            self.poison_on(&error);
             error
         })
     }
@@ -64,14 +69,18 @@ impl RocksBackend {
         Ok(translated)
     }
 
-    fn wait_while_stopped(&self) -> Result<(), StoreError> {
-        while self.is_stopped()? {
-            if self.has_no_room()? {
-                return Err(StoreError::DiskFull { what: format!("writing in {}", self.path.display()) });
-            }
-            self.log.wait(LOOK_AGAIN);
+    fn wait_for_room(&self) -> Result<(), StoreError> {
+        if self.has_no_room()? {
+            return Err(StoreError::DiskFull { what: format!("writing in {}", self.path.display()) });
         }
+        self.log.wait(LOOK_AGAIN);
         Ok(())
+    }
+
+    /// Whether the engine takes no write at this moment.
+    #[cfg(feature = "test-util")]
+    pub fn takes_no_write(&self) -> bool {
+        self.is_stopped().is_ok_and(|stopped| stopped)
     }
 
     fn is_stopped(&self) -> Result<bool, StoreError> {
@@ -88,10 +97,10 @@ impl RocksBackend {
         Ok(free < enough)
     }
 
-    /// C4: an Io failure of a synced write leaves unknown what is on disk. A full disk does not: the engine keeps
-    /// refusing by itself until it has flushed everything to new files.
-    fn poison_on(&self, error: &StoreError, durability: Durability) {
-        if durability == Durability::Synced && matches!(error, StoreError::Io { .. } | StoreError::Corrupt(_)) {
+    /// C4: a write that failed leaves unknown what is on disk, and the engine takes none after it until it is opened
+    /// again. A full disk does not: the engine keeps refusing by itself until it has flushed everything to new files.
+    fn poison_on(&self, error: &StoreError) {
+        if matches!(error, StoreError::Io { .. } | StoreError::Corrupt(_) | StoreError::Permission { .. }) {
             self.poisoned.get_or_init(|| error.to_string());
         }
     }
