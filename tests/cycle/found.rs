@@ -12,10 +12,10 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Found, Freeze, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
+    Command, Ended, Found, Freeze, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
     phase::{PhaseRecord, PrunePhase},
 };
-use state_store::{StoreConfig, StoreError};
+use state_store::{Fault, StoreConfig, StoreError};
 use state_tests::{
     chain::STORE,
     check,
@@ -141,6 +141,34 @@ fn damage_that_is_found_beside_an_unfreeze_freezes_deletes_durably() {
     slot.lock().take();
     assert!(pruner.status().frozen.is_some());
     assert_eq!(on_record(&rig), pruner.status().frozen, "for the next process, too");
+}
+
+/// A cycle meets a fault of its own before it comes to the checkpoint at which a freeze from outside stops it.
+#[test]
+fn a_freeze_in_force_is_not_replaced_by_what_a_cycle_at_work_meets() {
+    let grown = Rig::new(Engine::Memory);
+    grown.chain.grow(Profile::Uniform, 831, 40);
+    let (rig, disk) = grown.faulty();
+    let at_work = Slot::default();
+    let taken = Arc::clone(&at_work);
+    let hooks = Hooks::new(move |moment| {
+        let pruner = (moment == Moment::Deleting).then(|| taken.lock().take()).flatten();
+        if let Some(pruner) = pruner {
+            assert_eq!(pruner.found(&damage("met by a read")).unwrap(), Found::Told);
+            disk.fail_write(0, Fault::Corrupt);
+        }
+    });
+    let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(10).pruner() };
+    let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), config).unwrap());
+    *at_work.lock() = Some(Arc::clone(&pruner));
+    until(&rig, &pruner, |pruner| matches!(pruner.command(Command::Run), Reply::Accepted | Reply::FollowUp));
+    until(&rig, &pruner, |pruner| pruner.status().cycles_failed == 1 && !pruner.status().running);
+    let ended = pruner.status().last.unwrap().ended;
+    assert!(matches!(&ended, Ended::Failed { code, .. } if code == "corrupt"), "it met its own: {ended:?}");
+    assert!(pruner.status().frozen.is_some_and(|why| why.contains("met by a read")));
+    assert!(on_record(&rig).is_some_and(|why| why.contains("met by a read")));
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    assert_eq!((pruner.status().frozen, on_record(&rig)), (None, None), "and both are lifted together");
 }
 
 /// S28, S57: the first cycle makes counts exact, and commits beside it count each node as shared. Stopped, it ends that.

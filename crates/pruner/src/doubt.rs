@@ -6,7 +6,10 @@
 //! mark. Until then older copies of the store are needed (I11). Unknown counts as doubt (I8).
 
 use serde::{Deserialize, Serialize};
-use state_store::record::{self, Record};
+use state_store::{
+    StoreError,
+    record::{self, Record},
+};
 
 use crate::{
     certificate::Certificate,
@@ -100,7 +103,8 @@ impl Doubt {
         let of_hash = matches!(error, PruneError::WrongHash { .. });
         let was_of_hash = match Self::load(records) {
             Ok(old) => old.is_some_and(|old| old.of_hash),
-            Err(_) => true, // nobody knows
+            Err(error @ PruneError::Store(StoreError::Newer { .. })) => return Err(error), // C17
+            Err(_) => true,                                                                // nobody knows
         };
         let cycle = phase::last_cycle(records)?;
         Self { cycle, of_hash: of_hash || was_of_hash, why: error.to_string() }.save(records)
@@ -110,7 +114,11 @@ impl Doubt {
     ///
     /// Errors: a failed read or write.
     pub(crate) fn remember_freeze(freeze: &Freeze, records: &dyn Records) -> Result<(), PruneError> {
-        let of_hash = Self::load(records)?.is_none_or(|known| known.of_hash || known.why != freeze.why);
+        let of_hash = match Self::load(records) {
+            Ok(known) => known.is_none_or(|known| known.of_hash || known.why != freeze.why),
+            Err(PruneError::Store(StoreError::Record { .. })) => true, // nobody knows, and it would hold the freeze for ever
+            Err(error) => return Err(error),
+        };
         Self { cycle: phase::last_cycle(records)?, of_hash, why: freeze.why.clone() }.save(records)
     }
 
@@ -177,6 +185,11 @@ mod tests {
         records.remove(RecordKey::Doubt).unwrap();
         Doubt::remember_freeze(&freeze, &records).unwrap();
         assert_eq!(known(), Some((1, true)), "of a freeze alone nobody knows what finds its fault");
+        records.save(RecordKey::Doubt, b"torn").unwrap();
+        assert!(Doubt::load(&records).is_err());
+        freeze.save(&records).unwrap();
+        freeze.lift(&records).unwrap();
+        assert_eq!((known(), Freeze::load(&records).unwrap()), (Some((1, true)), None), "a torn doubt holds no freeze");
     }
 
     #[test]

@@ -193,10 +193,11 @@ impl Freeze {
         error.is_live_fault().then(|| Self { cycle, at, why: error.to_string() })
     }
 
-    /// The same, saved; it holds also where it could not be.
+    /// The same, saved; it holds also where it could not be. One in force is not replaced: what this one is for is in doubt.
     pub(crate) fn imposed_by(error: &PruneError, cycle: Option<u64>, at: u64, records: &dyn Records) -> Option<Self> {
         Self::by(error, cycle, at).inspect(|freeze| {
-            if let Err(unsaved) = freeze.save(records) {
+            let saved = Self::load(records).and_then(|held| held.map_or_else(|| freeze.save(records), |_| Ok(())));
+            if let Err(unsaved) = saved {
                 tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
             }
             if let Err(unsaved) = Doubt::remember(error, records) {

@@ -128,7 +128,7 @@ impl Change {
         shared.failed += self.failed;
         shared.cancelled += self.cancelled;
         shared.deleted += self.deleted;
-        shared.freeze = self.freeze.or(shared.freeze.take());
+        shared.freeze = shared.freeze.take().or(self.freeze); // one in force is not replaced (I11)
         shared.poisoned = self.poisoned.or(shared.poisoned.take());
         shared.settled_errors = self.settled_errors.unwrap_or(shared.settled_errors);
     }

@@ -80,7 +80,7 @@ impl Store {
             }
             begun => begun?,
         };
-        let mut indexing = Indexing { counts, last: None, bad_rows: Vec::new(), begun };
+        let mut indexing = Indexing { counts, last: None, has_gap: false, bad_rows: Vec::new(), begun };
         loop {
             let before = indexing.last;
             indexing.read(&*self.view()?, &mut pending, goes_on)?;
@@ -119,6 +119,8 @@ impl Store {
 struct Indexing {
     counts: CountsRecord,
     last: Option<Order>,
+    /// Whether a row behind the last order is missing: nothing behind it is read again.
+    has_gap: bool,
     bad_rows: Vec<Order>,
     begun: Begun,
 }
@@ -152,12 +154,16 @@ impl Indexing {
         let after = Order::new(self.last.map_or_else(|| self.begin(), Order::get));
         let range = KeyRange { start: after.next().map(|order| order.to_key().to_vec()), end: None };
         self.last = Some(after);
+        if self.has_gap {
+            return Ok(());
+        }
         let mut ending = Ending::new(goes_on);
         visit_rows(view, &Table::JOURNAL, &range, &mut |key, value| {
             ending.go_on()?;
             let order = journal::order_of(key)?;
-            if self.last.and_then(Order::next) != Some(order) {
-                return Ok(()); // a gap: the last order stays behind the head
+            if self.has_gap || self.last.and_then(Order::next) != Some(order) {
+                self.has_gap = true;
+                return Ok(()); // the last order stays behind the head
             }
             match record::decode::<JournalRecord>("journal", value) {
                 Ok(row) => self.take(order, &row, pending),
