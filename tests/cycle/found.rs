@@ -25,7 +25,7 @@ use state_tests::{
     workload::Profile,
 };
 
-use crate::left::{interrupted, io, records, start, until, until_beside_commits};
+use crate::left::{held_look, interrupted, io, records, start, until, until_beside_commits};
 
 const WINDOW: u64 = 5;
 
@@ -202,24 +202,15 @@ fn a_first_cycle_that_a_freeze_stops_leaves_no_blind_counting() {
 #[test]
 fn a_look_that_a_short_freeze_stops_is_taken_up_again() {
     let rig = interrupted();
-    let (told, looks) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (hold, starter) = (Mutex::new(Some((told, released))), thread::current().id());
+    let (look, held) = held_look();
     let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(20).pruner() };
     let parts = rig.pruner_parts(&Hooks::none());
-    let records = Acting::over(Arc::clone(&parts.records), move |what, key| {
-        let is_a_look = what == Use::Load && key == RecordKey::Phase && thread::current().id() != starter;
-        if let Some((told, released)) = is_a_look.then(|| hold.lock().take()).flatten() {
-            told.send(()).unwrap();
-            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
-        }
-        Ok(())
-    });
+    let records = Acting::over(Arc::clone(&parts.records), held);
     let pruner = Pruner::start(PrunerParts { records, ..parts }, config).unwrap();
-    looks.recv().unwrap();
+    look.begins();
     assert_eq!(pruner.found(&damage("a checksum")).unwrap(), Found::Told);
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted, "a look is no cycle");
-    drop(release);
+    look.goes_on();
     until_beside_commits(&rig, &pruner, |pruner| !pruner.status().running && left(&rig).is_none());
     assert_eq!(pruner.status().cycles_finished, 1, "it went on by itself");
     check::exact(&rig.chain, "it went on");

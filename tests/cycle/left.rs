@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
+        mpsc::{self, Receiver, Sender},
     },
     thread,
     time::Duration,
@@ -48,6 +48,38 @@ pub(crate) fn start(
     let parts = rig.pruner_parts(hooks);
     let records = Acting::over(Arc::clone(&parts.records), act);
     Pruner::start(PrunerParts { records, ..parts }, config).unwrap()
+}
+
+/// The first look of a pruner at what an earlier process left, by another thread than that of the test: it is held.
+pub(crate) struct HeldLook {
+    begun: Receiver<()>,
+    release: Sender<()>,
+}
+
+impl HeldLook {
+    pub(crate) fn begins(&self) {
+        self.begun.recv().unwrap();
+    }
+
+    pub(crate) fn goes_on(self) {
+        drop(self.release);
+    }
+}
+
+/// A look that is held, and what the records do for that.
+pub(crate) fn held_look() -> (HeldLook, impl Fn(Use, RecordKey) -> Result<(), PruneError>) {
+    let (told, begun) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (hold, starter) = (Mutex::new(Some((told, released))), thread::current().id());
+    let act = move |what, key| {
+        let is_a_look = what == Use::Load && key == RecordKey::Phase && thread::current().id() != starter;
+        if let Some((told, released)) = is_a_look.then(|| hold.lock().take()).flatten() {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+        Ok(())
+    };
+    (HeldLook { begun, release }, act)
 }
 
 /// A chain that is longer than its window, whose counts are exact.
@@ -454,21 +486,12 @@ fn a_rollback_before_the_records_are_read_keeps_what_triggers_counted() {
 #[test]
 fn switching_off_ends_a_look_that_finds_a_sweep() {
     let rig = interrupted();
-    let (told, looks) = mpsc::channel();
-    let (release, released) = mpsc::channel::<()>();
-    let (hold, starter) = (Mutex::new(Some((told, released))), thread::current().id());
-    let pruner = start(&rig, &Hooks::none(), move |what, key| {
-        let is_a_look = what == Use::Load && key == RecordKey::Phase && thread::current().id() != starter;
-        if let Some((told, released)) = is_a_look.then(|| hold.lock().take()).flatten() {
-            told.send(()).unwrap();
-            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
-        }
-        Ok(())
-    });
-    looks.recv().unwrap();
+    let (look, held) = held_look();
+    let pruner = start(&rig, &Hooks::none(), held);
+    look.begins();
     let before = check::present(&rig.chain.store);
     assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
-    drop(release);
+    look.goes_on();
     until(&rig, &pruner, |pruner| !pruner.status().running);
     assert_eq!(outcomes(&pruner), (0, 1, 0), "it is abandoned as if it had run");
     assert_eq!((check::present(&rig.chain.store), left(&rig)), (before, None), "nothing more is deleted");

@@ -196,8 +196,7 @@ impl Freeze {
     /// The same, saved; it holds also where it could not be. One in force is not replaced: what this one is for is in doubt.
     pub(crate) fn imposed_by(error: &PruneError, cycle: Option<u64>, at: u64, records: &dyn Records) -> Option<Self> {
         Self::by(error, cycle, at).inspect(|freeze| {
-            let saved = Self::load(records).and_then(|held| held.map_or_else(|| freeze.save(records), |_| Ok(())));
-            if let Err(unsaved) = saved {
+            if let Err(unsaved) = freeze.keep(records) {
                 tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
             }
             if let Err(unsaved) = Doubt::remember(error, records) {
@@ -208,6 +207,13 @@ impl Freeze {
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Freeze, &record::encode(self)?)
+    }
+
+    /// Saves it, unless one is on record already.
+    ///
+    /// Errors: a failed read or write.
+    pub(crate) fn keep(&self, records: &dyn Records) -> Result<(), PruneError> {
+        Self::load(records)?.map_or_else(|| self.save(records), |_| Ok(()))
     }
 
     /// Lets deletes go on: the operator has looked. The doubt stays until a cycle has settled it.

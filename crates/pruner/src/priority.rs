@@ -14,7 +14,7 @@ pub(crate) fn give_way() {
     }
 }
 
-/// Does work on a thread of its own, which gives way.
+/// Does work on a thread of its own, which gives way, as do those that it begins.
 pub(crate) fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let done = std::thread::scope(|scope| {
         let thread = scope.spawn(|| {

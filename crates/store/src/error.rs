@@ -258,6 +258,11 @@ impl StoreError {
         }
     }
 
+    /// Whether a write that ended so may be on disk all the same (C4).
+    pub fn may_be_written(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Corrupt(_) | Self::Permission { .. })
+    }
+
     /// What the caller must do.
     pub fn disposition(&self) -> Disposition {
         match self {

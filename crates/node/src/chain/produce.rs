@@ -199,10 +199,7 @@ pub(crate) fn commit(
     rows.put(Table::BLOCK, Order::new(block.height).to_key(), record::encode(block)?);
     let commit = Commit { base, delta, timestamp_ms: block.timestamp_ms, block_hash: hash.0, rows };
     let committed = store.commit(commit).map_err(|error| {
-        // It may be (C4).
-        let in_the_log =
-            matches!(error, StoreError::Io { .. } | StoreError::Corrupt(_) | StoreError::Permission { .. });
-        if in_the_log { ChainError::Unsettled(error) } else { ChainError::Store(error) }
+        if error.may_be_written() { ChainError::Unsettled(error) } else { ChainError::Store(error) }
     })?;
     if committed.order.get() != block.height {
         let (got, height) = (committed.order, block.height);

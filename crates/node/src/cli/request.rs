@@ -171,12 +171,15 @@ mod tests {
 
         let (listener, client) = listen();
         let patient = Watch { every: EVERY, patience: Duration::from_secs(60), misses: 1 };
-        let node = tokio::task::spawn_blocking(move || slow(&listener));
+        let node = tokio::task::spawn_blocking(move || {
+            slow(&listener);
+            listener // whoever asks now waits, and is not refused
+        });
         let worked = tokio::select! {
             worked = client.call(Method::POST, "work", None) => worked,
             _ = patient.until_silent(&client) => panic!("it answered all the time"),
         };
         assert_eq!(worked.unwrap().0, 503);
-        node.await.unwrap();
+        drop(node.await.unwrap());
     }
 }

@@ -11,7 +11,7 @@ use std::sync::{
 use state_store::{StoreError, View};
 use state_tree::{NodeHash, NodeSource, TreeError};
 
-use crate::{control::Control, error::PruneError, priority::give_way};
+use crate::{control::Control, error::PruneError};
 
 /// Nodes that one thread reads before it hands them over.
 const CHUNK: usize = 256;
@@ -86,10 +86,7 @@ impl ViewSource<'_> {
             let mut readers = Vec::with_capacity(self.threads);
             for _ in 0..self.threads {
                 let (next, send) = (&next, send.clone());
-                readers.push(scope.spawn(move || {
-                    give_way();
-                    self.read_chunks(hashes, next, &send)
-                }));
+                readers.push(scope.spawn(move || self.read_chunks(hashes, next, &send)));
             }
             drop(send);
             // Ends when every reader has dropped its sender: each is then done or failed (S8).

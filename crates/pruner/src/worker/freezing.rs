@@ -99,13 +99,8 @@ impl Inner {
 
     /// Saves the freeze that holds where none is on record, and says which holds. Call under `freezing`.
     fn save_freeze(&self) -> Result<Option<Freeze>, PruneError> {
-        let records = &*self.parts.records;
         let held = self.shared.lock().freeze.clone();
-        if let Some(freeze) = &held
-            && Freeze::load(records)?.is_none()
-        {
-            freeze.save(records)?;
-        }
+        held.iter().try_for_each(|freeze| freeze.keep(&*self.parts.records))?;
         Ok(held)
     }
 

@@ -5,9 +5,9 @@ use std::thread;
 use state_powerloss::{Call, Cause, Device, Fault, Files, Lasting, Loss};
 use state_pruner::{Freeze, PruneError};
 use state_store::{Disposition, Durability, StoreConfig, StoreError};
-use state_tests::{chain::STORE, check, hooks::Hooks};
+use state_tests::{chain::STORE, check, hooks::Hooks, rig::Rig};
 
-use crate::support::{Disk, History, changes, commit, plan, recovers};
+use crate::support::{Disk, History, changes, commit, plan};
 
 /// What the system has of what it could not sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,16 @@ enum Unsynced {
     Kept,
     /// Nothing: it takes the pages for written.
     Dropped,
+}
+
+/// The engine has stopped: a cycle ends with that, freezes nothing, for no node is damaged, and reads go on.
+fn no_cycle_begins(rig: &Rig, context: &str) {
+    let plan = plan(rig);
+    let env = rig.env(&plan, &Hooks::none());
+    let ended = plan.run(&env);
+    assert!(matches!(ended, Err(PruneError::Store(StoreError::Poisoned { .. }))), "{context}: {ended:?}");
+    assert!(Freeze::load(&*env.parts.records).unwrap().is_none(), "{context}");
+    check::complete(&rig.chain, context);
 }
 
 #[test]
@@ -39,13 +49,7 @@ fn a_commit_whose_sync_fails_is_whole_or_gone_and_none_follows_it() {
             assert!(matches!(error, StoreError::Poisoned { .. }), "{context}: {error:?}");
             assert_eq!(error.disposition(), Disposition::Corrupt, "{context}");
         }
-        let plan_of_it = plan(&rig);
-        let env = rig.env(&plan_of_it, &Hooks::none());
-        let ended = plan_of_it.run(&env);
-        assert!(matches!(ended, Err(PruneError::Store(StoreError::Poisoned { .. }))), "{context}: {ended:?}");
-        assert!(Freeze::load(&*env.parts.records).unwrap().is_none(), "{context}: no node is damaged");
-        check::complete(&rig.chain, &format!("{context}: poisoned"));
-        drop(env);
+        no_cycle_begins(&rig, &format!("{context}: poisoned"));
         drop(rig);
         let expected = match unsynced {
             Unsynced::Kept => acknowledged.next().unwrap(),
@@ -54,9 +58,7 @@ fn a_commit_whose_sync_fails_is_whole_or_gone_and_none_follows_it() {
                 acknowledged
             }
         };
-        let rig = disk.open(&context);
-        assert_eq!(rig.chain.head(), expected, "{context}");
-        recovers(&rig, (&plan_of_it, &rig.env(&plan_of_it, &Hooks::none())), &context);
+        disk.comes_back(expected, &context);
     }
 }
 
@@ -75,10 +77,7 @@ fn a_commit_that_cannot_be_written_is_not_there_and_none_follows_it() {
     assert!(matches!(error, StoreError::Poisoned { .. }), "{error:?}");
     check::complete(&rig.chain, context);
     drop(rig);
-    let rig = disk.open(context);
-    assert_eq!(rig.chain.head(), acknowledged);
-    let plan_of_it = plan(&rig);
-    recovers(&rig, (&plan_of_it, &rig.env(&plan_of_it, &Hooks::none())), context);
+    disk.comes_back(acknowledged, context);
 }
 
 /// The memtables are full, and the flush that would make room fails for good.
@@ -111,10 +110,7 @@ fn a_commit_that_waits_for_a_flush_that_fails_ends() {
     disk.device.mend();
     let acknowledged = rig.chain.head();
     drop((rig, engine));
-    let rig = disk.open(context);
-    assert_eq!(rig.chain.head(), acknowledged);
-    let plan_of_it = plan(&rig);
-    recovers(&rig, (&plan_of_it, &rig.env(&plan_of_it, &Hooks::none())), context);
+    disk.comes_back(acknowledged, context);
 }
 
 /// It says so once; then the engine has stopped, whatever becomes of the device.
@@ -131,21 +127,13 @@ fn a_device_that_turns_read_only_refuses_writes_and_serves_reads() {
         let error = commit(&rig.chain, &mut workload).unwrap_err();
         assert!(matches!(error, StoreError::Permission { .. }), "{context}: {error:?}");
         assert_eq!(error.disposition(), Disposition::Input, "{context}: {error}");
-        let plan_of_it = plan(&rig);
-        let env = rig.env(&plan_of_it, &Hooks::none());
-        let ended = plan_of_it.run(&env);
-        assert!(matches!(ended, Err(PruneError::Store(StoreError::Poisoned { .. }))), "{context}: {ended:?}");
-        assert!(Freeze::load(&*env.parts.records).unwrap().is_none(), "{context}");
-        check::complete(&rig.chain, &context);
+        no_cycle_begins(&rig, &context);
         disk.device.mend();
         let error = commit(&rig.chain, &mut workload).unwrap_err();
         assert!(matches!(error, StoreError::Poisoned { .. }), "{context}: {error:?}");
-        drop(env);
         drop(rig);
-        let rig = disk.open(&context);
         // What was to be synced was written before: nobody could tell whoever asked for it.
         let expected = if call == Call::Sync { before.next().unwrap() } else { before };
-        assert_eq!(rig.chain.head(), expected, "{context}");
-        recovers(&rig, (&plan_of_it, &rig.env(&plan_of_it, &Hooks::none())), &context);
+        disk.comes_back(expected, &context);
     }
 }

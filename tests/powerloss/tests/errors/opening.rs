@@ -2,9 +2,9 @@
 
 use state_powerloss::{Call, Device, Fault, Files};
 use state_store::{Disposition, StoreError};
-use state_tests::{chain::STORE, hooks::Hooks};
+use state_tests::chain::STORE;
 
-use crate::support::{Disk, History, calls, faults, plan, recovers};
+use crate::support::{Disk, History, calls, faults};
 
 /// Calls of each kind when nothing fails.
 fn calls_of(history: &History) -> Vec<(Files, Call, u64)> {
@@ -26,10 +26,7 @@ fn fails_while_opened(history: &History, fault: Fault) {
     let Err(error @ StoreError::Io { .. }) = &opened else { panic!("{context}: {opened:?}") };
     assert_eq!(error.disposition(), Disposition::Transient, "{context}: {error}");
     disk.device.mend();
-    let rig = disk.open(&context);
-    assert_eq!(rig.chain.head(), head, "{context}: what was acknowledged is lost");
-    let plan = plan(&rig);
-    recovers(&rig, (&plan, &rig.env(&plan, &Hooks::none())), &context);
+    disk.comes_back(head, &context);
 }
 
 #[test]

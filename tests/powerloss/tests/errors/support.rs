@@ -13,6 +13,7 @@ use state_tests::{
     archive::Archive,
     chain::{Chain, block_hash},
     check, folder,
+    hooks::Hooks,
     rig::{Plan, Rig, SMALL},
     workload::{Profile, Workload},
 };
@@ -109,6 +110,14 @@ impl Disk {
         check::complete(&rig.chain, &format!("{context}: as found"));
         rig.chain.store.index_journal().unwrap();
         (rig, engine)
+    }
+
+    /// The next process finds what was acknowledged, and nothing stands in the way of its cycles.
+    pub(crate) fn comes_back(&self, head: Order, context: &str) {
+        let rig = self.open(context);
+        assert_eq!(rig.chain.head(), head, "{context}: what was acknowledged");
+        let plan = plan(&rig);
+        recovers(&rig, (&plan, &rig.env(&plan, &Hooks::none())), context);
     }
 
     fn engine(&self) -> Result<RocksBackend, StoreError> {

@@ -100,7 +100,7 @@ impl RocksBackend {
     /// C4: a write that failed leaves unknown what is on disk, and the engine takes none after it until it is opened
     /// again. A full disk does not: the engine keeps refusing by itself until it has flushed everything to new files.
     fn poison_on(&self, error: &StoreError) {
-        if matches!(error, StoreError::Io { .. } | StoreError::Corrupt(_) | StoreError::Permission { .. }) {
+        if error.may_be_written() {
             self.poisoned.get_or_init(|| error.to_string());
         }
     }
