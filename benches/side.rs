@@ -69,7 +69,9 @@ pub struct Measured {
 pub struct Ended {
     /// What was measured while it went on.
     pub measured: Measured,
-    /// What its store needs of disk now, nothing being compacted.
+    /// What its store needs of disk as commits have ended, nothing being compacted: a cycle may be half done.
+    pub held: Size,
+    /// The same once what was at work is done.
     pub at_rest: Size,
     /// Its major cycles.
     pub cycles: Vec<Certificate>,
@@ -212,11 +214,35 @@ impl Side {
         })
     }
 
+    /// Lets a cycle that is held end, and what waits for the sweep between cycles go.
+    fn work_off(&self) -> Result<(), Error> {
+        let Some(Pruning { pruner, .. }) = &self.pruning else { return Ok(()) };
+        pruner.command(Command::Resume);
+        let start = Instant::now();
+        loop {
+            let status = pruner.status();
+            if status.cycles_failed > 0 || status.frozen.is_some() || status.poisoned.is_some() {
+                return Err(format!("the pruner does not work: {status:?}").into());
+            }
+            let waiting = status.incremental.as_ref().and_then(|incremental| incremental.lag_orders);
+            if !status.running && waiting.is_none_or(|orders| orders == 0) {
+                return Ok(());
+            }
+            if start.elapsed() > PATIENCE {
+                return Err(format!("the pruner does not come to an end: {status:?}").into());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// Ends a run that is at rest.
-    pub fn finish(self) -> Result<Ended, Error> {
+    pub fn finish(mut self) -> Result<Ended, Error> {
+        let held = Size::of(self.chain.store.backend())?;
+        self.work_off()?;
+        self.rest()?;
         let at_rest = Size::of(self.chain.store.backend())?;
         let cycles = self.pruning.map_or(Ok(Vec::new()), |pruning| pruning.certificates())?;
-        Ok(Ended { measured: self.measured, at_rest, cycles })
+        Ok(Ended { measured: self.measured, held, at_rest, cycles })
     }
 }
 

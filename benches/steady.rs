@@ -153,6 +153,8 @@ impl Figures<'_> {
             "MiB",
             Bound::None,
         );
+        let held = ran.with.held.bytes() as f64;
+        self.line("size as commits end, a cycle may be half done / fresh copy", held / fresh, "times", Bound::None);
         self.line("size at the end / fresh copy", end / fresh, "times", Bound::AtMost(1.25));
         self.line("mean of the last quarter, while commits come / fresh copy", size / fresh, "times", Bound::None);
         self.line("the same, files of nodes alone", nodes / fresh, "times", Bound::None);

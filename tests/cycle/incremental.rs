@@ -595,3 +595,51 @@ fn a_gap_far_below_the_head_ends_the_reading_of_the_journal() {
     assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Gap(missing));
     assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted, "and nothing is trusted any more");
 }
+
+/// I12: what a slice does under the gate goes by what it finds below its nodes, too.
+#[test]
+fn a_slice_of_trees_weighs_what_lies_below_its_nodes_too() {
+    let mut swept = Swept::new(Rig::new(Engine::Memory), 3);
+    swept.rig.chain.grow(Profile::Tables, 95, 8);
+    swept.cycle();
+    swept.rig.chain.grow(Profile::Tables, 96, 150);
+    let (most, mut heavy, mut larger) = (NonZeroUsize::new(100).unwrap(), 0, 0);
+    let round = swept.sweep.round(&swept.env, &swept.plan.config.state_dir, most, &mut |slice| {
+        let nodes = slice.nodes + slice.passed;
+        assert!(slice.weight <= 100 || nodes <= 32, "{nodes} nodes weigh {}", slice.weight);
+        heavy += u64::from(slice.weight > nodes);
+        larger += u64::from(nodes > 32);
+        ControlFlow::Continue(most)
+    });
+    assert_eq!((round.unwrap().end, heavy > 3, larger > 3), (RoundEnd::Done, true, true), "{heavy} {larger}");
+    swept.check(&[], "slices of trees");
+}
+
+/// I12: a read may wait for a disk, and a commit would wait with it. Time passes by reads alone here.
+#[test]
+fn no_slice_reads_under_the_gate_also_where_marks_have_no_room() {
+    let base = {
+        let swept = Swept::new(Rig::new(Engine::Memory), 3);
+        swept.rig.chain.grow(Profile::Tables, 97, 8);
+        swept.cycle();
+        swept.rig.chain.grow(Profile::Tables, 98, 60);
+        assert!(swept.rig.chain.store.marks() > Some(1));
+        swept.rig
+    };
+    let (rig, faulty) = base.faulty_with(StoreConfig { marks_limit: 1, ..STORE });
+    rig.chain.store.index_journal().unwrap();
+    assert_eq!(rig.chain.store.marks(), None);
+    let mut swept = Swept::new(rig, 3);
+    let (clock, dir, most) = (Arc::clone(&swept.rig.clock), swept.rig.state_dir(), NonZeroUsize::new(48).unwrap());
+    faulty.before_read(move || clock.advance(Duration::from_millis(1)));
+    let mut passed = 0;
+    let round = swept.sweep.round(&swept.env, &dir, most, &mut |slice| {
+        assert_eq!(slice.taking, Duration::ZERO, "{slice:?}");
+        assert!(slice.reading > Duration::ZERO);
+        passed += slice.passed;
+        ControlFlow::Continue(most)
+    });
+    assert_eq!((round.unwrap().end, passed > 0), (RoundEnd::Done, true), "marks have kept {passed}");
+    faulty.before_read(|| ());
+    swept.check(&[], "marks that have no room");
+}

@@ -2,6 +2,7 @@
 //! the next process.
 
 use std::{
+    cell::OnceCell,
     num::NonZeroU64,
     sync::{
         Arc,
@@ -279,6 +280,60 @@ fn a_cycle_that_is_due_ends_the_walk_of_an_older_state() {
     assert_eq!(pruner.status().incremental.unwrap().failure, None);
     drop(pin);
     until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    check::complete(&rig.chain, "afterwards");
+}
+
+/// I13: what waits is told also while a state below the floor is read, which keeps the sweep from its next slice.
+#[test]
+fn what_waits_for_an_older_state_to_be_known_is_told_meanwhile() {
+    let (rig, faulty) = settled().faulty();
+    let pruner = Arc::new(start(&rig, each_order(), |_| ()));
+    let known = rig.chain.store.pin(rig.chain.floor(), "a reader that stays").unwrap();
+    rig.chain.grow(Profile::Uniform, 457, 20);
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner)); // its state is known by then
+    let pin = rig.chain.store.pin(rig.chain.floor(), "another one").unwrap();
+    let (reads, read) = mpsc::channel::<mpsc::Sender<()>>();
+    let (reads, walker, test) = (Mutex::new(reads), Arc::clone(&pruner), thread::current().id());
+    let is_walking = |pruner: &Pruner| pruner.status().incremental.unwrap().walking.is_some();
+    faulty.before_read(move || {
+        if thread::current().id() != test && is_walking(&walker) {
+            let (go_on, wait) = mpsc::channel();
+            let is_watched = reads.lock().send(go_on).is_ok();
+            assert!(
+                !is_watched || wait.recv().is_err(),
+                "nothing is ever sent: only the end of the test's hold counts"
+            );
+        }
+    });
+    rig.chain.grow(Profile::Uniform, 458, 20);
+    pruner.committed(rig.chain.head());
+    let held = OnceCell::new();
+    until(&rig, &pruner, |_| read.try_recv().is_ok_and(|go_on| held.set(go_on).is_ok()));
+    let walking = pruner.status().incremental.unwrap().walking.unwrap();
+    assert_eq!((walking.states, walking.newest, walking.nodes), (1, pin.order().get(), 0));
+    let health = pruner.health();
+    assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Healthy, "incremental_waits"));
+    assert!(health.reasons[0].message.contains("1 states below the floor"), "{health:?}");
+    rig.chain.grow(Profile::Uniform, 459, 30);
+    pruner.committed(rig.chain.head());
+    rig.clock.advance(Duration::from_secs(2));
+    drop(held);
+    let next = loop {
+        let is_over = !is_walking(&pruner);
+        if let Ok(next) = read.try_recv() {
+            break next;
+        }
+        assert!(!is_over, "one read tells nothing");
+        thread::yield_now();
+    };
+    let told = pruner.status().incremental.unwrap();
+    assert!(told.walking.is_some_and(|walking| walking.nodes > 0) && told.lag_orders >= Some(30), "{told:?}");
+    drop((next, read));
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    assert_eq!(pruner.status().incremental.unwrap().walking, None);
+    faulty.before_read(|| ());
+    drop((known, pin));
     check::complete(&rig.chain, "afterwards");
 }
 

@@ -258,6 +258,9 @@ pub trait Observer: Send + Sync {
         act();
     }
 
+    /// What so many states below the floor hold is read, up to that of an order, and no slice is taken meanwhile.
+    fn walks(&self, _states: u64, _newest: u64) {}
+
     /// The stage got this far.
     fn progress(&self, progress: Progress);
 }

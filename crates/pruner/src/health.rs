@@ -13,7 +13,7 @@ use state_store::Holder;
 use crate::{
     control::Pause,
     error::iec,
-    incremental::{LagGrowth, RoundEnd},
+    incremental::LagGrowth,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
     quarantine::Quarantine,
@@ -193,7 +193,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         behind::incremental_behind(facts),
         behind::incremental_lagging(facts),
         behind::index_full(facts),
-        incremental_waits(facts),
+        behind::incremental_waits(facts),
         counts::counts_lost(facts),
         counts::poison_items(facts),
         switched_off(facts),
@@ -304,12 +304,6 @@ fn incremental_failed(facts: &Facts) -> Option<Reason> {
     let why = facts.incremental.as_ref().filter(|_| facts.freeze.is_none())?.failure.as_ref()?;
     let message = format!("the sweep between cycles failed and is tried again: {why}");
     Some(reason(Verdict::Degraded, "incremental_failed", message))
-}
-
-fn incremental_waits(facts: &Facts) -> Option<Reason> {
-    let Some(RoundEnd::Waits { order, owner }) = &facts.incremental.as_ref()?.last else { return None };
-    let message = format!("the sweep between cycles waits: {owner} holds order {order}");
-    Some(reason(Verdict::Healthy, "incremental_waits", message))
 }
 
 fn switched_off(facts: &Facts) -> Option<Reason> {

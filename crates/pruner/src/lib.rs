@@ -70,5 +70,5 @@ pub use trigger::{
 };
 pub use worker::{
     Command, Found, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus,
-    StageStatus, SwitchedOff, Uncounted,
+    StageStatus, SwitchedOff, Uncounted, Walking,
 };

@@ -57,8 +57,8 @@ pub use reserve::ReserveStatus;
 use serving::Begin;
 use shared::Shared;
 pub use status::{Command, PrunerStatus, Reply, StageStatus};
-pub use steady::IncrementalStatus;
 use steady::SteadyShared;
+pub use steady::{IncrementalStatus, Walking};
 use stopping::Worker;
 pub use switch::SwitchedOff;
 

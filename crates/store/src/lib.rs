@@ -16,6 +16,7 @@ mod disk;
 mod ending;
 mod error;
 mod filter;
+mod fingerprints;
 mod gate;
 mod journal;
 mod kept;

@@ -21,22 +21,22 @@
 //! find: its block checksums cover what was written then.
 //!
 //! Costs: 20 bytes of disk per shared node; in memory about 40 bytes each up to a limit, beyond which marks are read again, one
-//! batched read per commit and slice, and written each time. A rollback reads all of them once, under the gate.
+//! batched read per commit and slice, that of a slice before it takes the gate (I12), and written each time. A rollback reads all of them once, under the gate.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, BTreeSet};
 
 use state_tree::{NodeHash, Order};
 
 use crate::{
     backend::{Batch, Flow, KeyRange, View},
-    barrier::ByFingerprint,
     ending::{Ending, GoesOn},
     error::StoreError,
+    fingerprints::Fingerprints,
     schema::Table,
 };
 
 /// Fingerprints, each with the order of its last mark.
-type Orders = HashMap<u64, Order, ByFingerprint>;
+type Orders = Fingerprints<Order>;
 
 /// The marks as of the last write under the gate.
 #[derive(Debug)]
@@ -45,6 +45,10 @@ pub(crate) struct Marks {
     known: Option<Orders>,
     /// The most that are held.
     limit: usize,
+    /// What was marked since somebody began to read marks without the gate, as long as it is little.
+    since: Option<BTreeSet<u64>>,
+    /// The newest order that has marked anything.
+    newest: Order,
     /// Marks that were made again up to this order may have an older one on disk.
     unsure: Order,
     /// Whether there are rows of an earlier process that nobody has read.
@@ -58,6 +62,9 @@ pub(crate) struct Mark {
     /// Whether nothing had marked the node before that order.
     is_first: bool,
 }
+
+/// Marks that are remembered while others are read.
+const MOST_SINCE: usize = 1 << 16;
 
 /// In a row, beside the order: it was the first. A row without it is kept by every rollback.
 const FIRST: u64 = 1 << 63;
@@ -102,7 +109,8 @@ pub(crate) enum Marked<'a> {
 impl Marks {
     /// No marks, and room for so many.
     pub(crate) fn none(limit: usize) -> Self {
-        Self { known: Some(Orders::default()), limit, unsure: Order::GENESIS, unchecked: false }
+        let (newest, unsure) = (Order::GENESIS, Order::GENESIS);
+        Self { known: Some(Orders::new()), limit, since: None, newest, unsure, unchecked: false }
     }
 
     /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room, and the first that
@@ -122,14 +130,16 @@ impl Marks {
 
     /// These are marked on disk now, as of an order or a later one.
     pub(crate) fn add(&mut self, fingerprints: impl IntoIterator<Item = u64>, order: Order) {
-        let Some(known) = &mut self.known else { return };
-        for fingerprint in fingerprints {
-            match known.entry(fingerprint) {
-                Entry::Occupied(mut last) => *last.get_mut() = order.max(*last.get()),
-                Entry::Vacant(place) => {
-                    place.insert(order);
-                }
+        self.newest = self.newest.max(order);
+        let Some(known) = &mut self.known else {
+            if let Some(since) = &mut self.since {
+                since.extend(fingerprints);
             }
+            self.since.take_if(|since| since.len() > MOST_SINCE);
+            return;
+        };
+        for fingerprint in fingerprints {
+            known.insert(fingerprint, known.get(fingerprint).map_or(order, |last| order.max(last)));
         }
         if known.len() > self.limit {
             self.forget();
@@ -160,26 +170,26 @@ impl Marks {
     pub(crate) fn remove<'a>(&mut self, fingerprints: impl IntoIterator<Item = &'a u64>) {
         let Some(known) = &mut self.known else { return };
         for fingerprint in fingerprints {
-            known.remove(fingerprint);
+            known.remove(*fingerprint);
         }
     }
 
     /// What is marked on disk is not known any more: it is read from here on.
     pub(crate) fn forget(&mut self) {
-        let last = self.known.take().and_then(|known| known.into_values().max());
-        self.unsure = self.unsure.max(last.map_or(Order::GENESIS, |last| last));
+        (self.known, self.since) = (None, None);
+        self.unsure = self.unsure.max(self.newest);
     }
 
     /// Whether the mark is on disk for certain, so that it need not be written when it is made again.
     pub(crate) fn is_written(&self, fingerprint: u64) -> bool {
-        self.known.as_ref().is_some_and(|known| known.contains_key(&fingerprint))
+        self.known.as_ref().is_some_and(|known| known.get(fingerprint).is_some())
     }
 
     /// Whether a mark, as it is on disk, was not made again after `traced`. One that cannot be read is judged by what is in
     /// memory, or is not old.
     pub(crate) fn is_old(&self, (fingerprint, on_disk): (u64, Mark), traced: Order) -> bool {
         let last = match &self.known {
-            Some(known) => known.get(&fingerprint).copied(),
+            Some(known) => known.get(fingerprint),
             None => Some(self.unsure),
         };
         let is_old = on_disk.order <= traced || (on_disk == Mark::UNREADABLE && self.known.is_some());
@@ -196,6 +206,23 @@ impl Marks {
         let asked: Vec<u64> = asked().into_iter().collect();
         Ok(Marked::Read(read(view, &asked)?.into_keys().collect()))
     }
+
+    /// Whether marks have to be read. What is marked from here on is remembered: whoever reads them BEHIND this, without the
+    /// gate, has all of them with [`Marks::recall`].
+    pub(crate) fn watch(&mut self) -> bool {
+        self.since = self.known.is_none().then(BTreeSet::new);
+        self.since.is_some()
+    }
+
+    /// The marks of what was read without the gate; nothing where they have to be read again.
+    pub(crate) fn recall(&mut self, read: Option<BTreeSet<u64>>) -> Option<Marked<'_>> {
+        if let Some(known) = &self.known {
+            return Some(Marked::Known(known));
+        }
+        let (mut read, since) = read.zip(self.since.take())?;
+        read.extend(since);
+        Some(Marked::Read(read))
+    }
 }
 
 impl Marked<'_> {
@@ -203,7 +230,7 @@ impl Marked<'_> {
     pub(crate) fn contains(&self, hash: &NodeHash) -> bool {
         match self {
             Self::All => true,
-            Self::Known(known) => known.contains_key(&hash.fingerprint()),
+            Self::Known(known) => known.get(hash.fingerprint()).is_some(),
             Self::Read(read) => read.contains(&hash.fingerprint()),
         }
     }
@@ -339,6 +366,29 @@ mod tests {
             !marks.ask(&*view, || [3].into()).unwrap().is_known(&hash(3)),
             "only what is in memory is known unasked"
         );
+    }
+
+    #[test]
+    fn what_is_marked_while_marks_are_read_is_recalled_or_they_are_read_again() {
+        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
+        put(&mut batch, 3, Mark::again(Order::new(1)));
+        backend.write(&batch, Durability::Logged).unwrap();
+        let (view, mut marks) = (backend.view().unwrap(), Marks::none(0));
+        assert!(!marks.watch(), "none has to be read while all are in memory");
+        marks.forget();
+        let read = || Some(read(&*view, &[3, 4, 5]).unwrap().into_keys().collect());
+        assert!(marks.recall(read()).is_none(), "nobody watched");
+        assert!(marks.watch());
+        marks.add([4], Order::new(2));
+        let marked = marks.recall(read()).unwrap();
+        assert_eq!([3, 4, 5].map(|n| marked.contains(&hash(n))), [true, true, false]);
+        assert!(marks.recall(read()).is_none(), "nobody watches any more");
+        assert!(marks.watch());
+        marks.add((0..=MOST_SINCE as u64).map(|n| n + 9), Order::new(3));
+        assert!(marks.recall(read()).is_none(), "they were too many");
+        assert!(marks.watch());
+        marks.forget();
+        assert!(marks.recall(read()).is_none(), "what was written is not known");
     }
 
     #[test]

@@ -8,13 +8,13 @@
 //! Costs: about 60 bytes per node named by an unsettled entry, up to a limit; what comes after it is left to a major cycle.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::Entry},
+    collections::BTreeMap,
     ops::{Bound, RangeBounds},
 };
 
 use state_tree::{NodeHash, Order};
 
-use crate::barrier::ByFingerprint;
+use crate::fingerprints::Fingerprints;
 
 /// What an order's entry still has in the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +58,7 @@ pub struct Lag {
 }
 
 /// Where nodes are, by fingerprint.
-type Places = HashMap<u64, Place, ByFingerprint>;
+type Places = Fingerprints<Place>;
 
 /// The last of an entry moves to a place that is free now: an entry is as long as it has nodes that wait.
 fn close_up(nodes: &mut Places, named: &mut Named, free: Place) {
@@ -113,13 +113,13 @@ pub struct PendingCounts {
 impl Pending {
     /// An empty index for at most so many nodes.
     pub(crate) fn new(limit: usize) -> Self {
-        let (nodes, orders) = (HashMap::default(), BTreeMap::new());
+        let (nodes, orders) = (Places::new(), BTreeMap::new());
         Self { nodes, orders, due: Due::default(), limit, unindexed: 0, named: 0 }
     }
 
     /// The order in which, or before which, the node lost its last place, if it may still go.
     pub(crate) fn order(&self, hash: &NodeHash) -> Option<Order> {
-        let place = *self.nodes.get(&hash.fingerprint())?;
+        let place = self.nodes.get(hash.fingerprint())?;
         let there = self.orders.get(&place.order())?.hashes.get(place.position())?;
         (there == hash).then(|| place.order())
     }
@@ -145,31 +145,28 @@ impl Pending {
     /// `named` is that of the order, and out of the index meanwhile.
     fn insert_one(&mut self, hash: &NodeHash, order: Order, named: &mut Named) {
         let room = self.nodes.len() < self.limit;
-        let place = match self.nodes.entry(hash.fingerprint()) {
-            Entry::Occupied(known) => *known.get(),
-            Entry::Vacant(vacant) => {
-                match Place::new(order, named.hashes.len()).filter(|_| room) {
-                    Some(place) => {
-                        vacant.insert(place);
-                        named.hashes.push(*hash);
-                    }
-                    None => self.unindexed += 1,
+        let Some(place) = self.nodes.get(hash.fingerprint()) else {
+            match Place::new(order, named.hashes.len()).filter(|_| room) {
+                Some(place) => {
+                    self.nodes.insert(hash.fingerprint(), place);
+                    named.hashes.push(*hash);
                 }
-                return;
+                None => self.unindexed += 1,
             }
+            return;
         };
         let of = if place.order() == order { Some(&*named) } else { self.orders.get(&place.order()) };
         if of.and_then(|of| of.hashes.get(place.position())) == Some(hash) {
             return; // below a tree, and named by itself
         }
         self.unindexed += 2; // which of the two is meant cannot be told any more
-        self.nodes.remove(&hash.fingerprint());
+        self.nodes.remove(hash.fingerprint());
         if place.order() == order { close_up(&mut self.nodes, named, place) } else { self.vacate(place) }
     }
 
     /// A node with this fingerprint was created, or is dealt with.
     pub(crate) fn forget(&mut self, fingerprint: u64) {
-        if let Some(place) = self.nodes.remove(&fingerprint) {
+        if let Some(place) = self.nodes.remove(fingerprint) {
             self.vacate(place);
         }
     }
@@ -221,7 +218,7 @@ impl Pending {
         let gone: Vec<Order> = self.orders.range(orders).map(|(order, _)| *order).collect();
         for order in gone {
             for hash in self.take_out(order).into_iter().flat_map(|named| named.hashes) {
-                self.nodes.remove(&hash.fingerprint());
+                self.nodes.remove(hash.fingerprint());
             }
         }
     }
@@ -242,7 +239,7 @@ impl Pending {
     /// Forgets every entry: what they name is left to a major cycle.
     pub(crate) fn give_up(&mut self) {
         self.unindexed += self.nodes.len() as u64;
-        self.nodes.clear();
+        self.nodes = Places::new();
         self.orders.clear();
         self.due = Due::default();
     }

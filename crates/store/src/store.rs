@@ -8,6 +8,7 @@ mod counts;
 mod cursor;
 mod expire;
 mod floor;
+mod group;
 mod index;
 mod permits;
 mod pin;
@@ -45,8 +46,9 @@ use crate::{
 pub use active::ActiveSweep;
 pub use counts::Waits;
 pub(crate) use cursor::{ExpiryRecord, LayerRecord, layers as cursor_layers};
-pub use expire::{Backlog, Expired, Held, Idle, Judging, Slice, SliceLimit};
+pub use expire::{Backlog, Expired, Held, Idle, Judging};
 pub use floor::FloorMove;
+pub use group::{Slice, SliceLimit};
 pub use index::{BadCursor, Indexed};
 pub use pin::Pin;
 pub use rollback::RolledBack;

@@ -232,6 +232,20 @@ impl Found {
         self.read.extend(new);
         Ok(())
     }
+
+    /// How many nodes a step has, and children that were found below them.
+    pub fn weight(&self, step: &ExpiryStep) -> usize {
+        let below = step.hashes.iter().filter_map(|hash| self.nodes.get(hash)).map(Vec::len);
+        step.hashes.len() + below.sum::<usize>()
+    }
+
+    /// Forgets what was read beyond a step: a later one reads it again, and tells what is set aside of it.
+    pub fn keep_to(&mut self, step: &ExpiryStep) {
+        let has = |hash: &NodeHash| step.hashes.binary_search(hash).is_ok();
+        self.nodes.retain(|hash, _| has(hash));
+        self.read.retain(has);
+        self.set_aside.retain(|(hash, _)| has(hash));
+    }
 }
 
 fn children(layout: &dyn NodeLayout, hash: &NodeHash, bytes: &[u8]) -> Result<Vec<NodeHash>, TreeError> {

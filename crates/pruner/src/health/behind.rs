@@ -1,6 +1,7 @@
 //! Reasons of a sweep between cycles that does not keep up.
 
 use super::{Facts, Reason, Verdict, reason};
+use crate::incremental::RoundEnd;
 
 pub(super) fn incremental_behind(facts: &Facts) -> Option<Reason> {
     let incremental = facts.incremental.as_ref().filter(|_| facts.too_much)?;
@@ -29,4 +30,20 @@ pub(super) fn index_full(facts: &Facts) -> Option<Reason> {
          raise `pending_limit`, or retain fewer orders"
     );
     Some(reason(Verdict::Degraded, "index_full", message))
+}
+
+/// No slice is taken, and that is as it should be.
+pub(super) fn incremental_waits(facts: &Facts) -> Option<Reason> {
+    let incremental = facts.incremental.as_ref()?;
+    if let Some(walking) = &incremental.walking {
+        let message = format!(
+            "the sweep between cycles reads what {} states below the floor hold, up to order {}: {} nodes in {:.0} s so far; \
+             `lag_nodes` in the status says what waits meanwhile",
+            walking.states, walking.newest, walking.nodes, walking.seconds
+        );
+        return Some(reason(Verdict::Healthy, "incremental_waits", message));
+    }
+    let Some(RoundEnd::Waits { order, owner }) = &incremental.last else { return None };
+    let message = format!("the sweep between cycles waits: {owner} holds order {order}");
+    Some(reason(Verdict::Healthy, "incremental_waits", message))
 }

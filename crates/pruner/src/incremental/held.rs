@@ -82,6 +82,8 @@ impl HeldStates {
         if is_reader && now.saturating_sub(since) < PATIENCE {
             return Ok(false);
         }
+        let new = below.iter().filter(|kept| !self.covers(&kept.root));
+        env.observer.walks(new.count() as u64, below.last().map_or(order, |last| last.order).get());
         if !self.extend(env, guard, &below)? {
             self.walk((env, dir), guard, below)?;
         }

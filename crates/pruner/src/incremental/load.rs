@@ -36,6 +36,13 @@ struct Production {
     over: Duration,
 }
 
+impl Production {
+    /// Whether it speaks of now: rounds that are long measure it seldom.
+    fn is_of(&self, now: Duration) -> bool {
+        now.saturating_sub(self.at) <= self.over.max(FRESH)
+    }
+}
+
 impl Load {
     /// A round dealt with so many nodes, and took so long from its begin to its end. One without work says nothing.
     pub fn worked(&mut self, nodes: u64, took: Duration) {
@@ -69,13 +76,12 @@ impl Load {
 
     /// Nodes named per second, once measured. One that was averaged over a long time speaks of as long.
     pub fn production(&self, now: Duration) -> Option<f64> {
-        let made = self.production?;
-        (now.saturating_sub(made.at) <= made.over.max(FRESH)).then_some(made.per_second)
+        self.production.filter(|made| made.is_of(now)).map(|made| made.per_second)
     }
 
     /// Whether production is near capacity, and has been for too long.
     pub fn is_too_much(&self, now: Duration) -> bool {
-        let measured = self.production.filter(|made| now.saturating_sub(made.at) <= FRESH);
+        let measured = self.production.filter(|made| made.is_of(now));
         measured.zip(self.near_since).is_some_and(|(made, since)| made.at.saturating_sub(since) >= LONG)
     }
 }
@@ -119,6 +125,18 @@ mod tests {
         rare.measure(Duration::ZERO, 0);
         rare.measure(300 * SECOND, 3000);
         assert_eq!((rare.production(600 * SECOND), rare.production(600 * SECOND + tick)), (Some(10.0), None));
+    }
+
+    /// The further behind it is, the longer a round takes.
+    #[test]
+    fn production_near_capacity_is_told_all_the_while_where_rounds_are_long() {
+        let (mut load, round) = (Load::default(), 62 * SECOND);
+        load.worked(62_000, round);
+        for n in 0..=20 {
+            load.measure(n * round, u64::from(n) * 58_000);
+        }
+        assert!((0..62).all(|second| load.is_too_much(20 * round + second * SECOND)));
+        assert!(!load.is_too_much(21 * round + SECOND));
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct SliceReport {
     pub nodes: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed: u64,
+    /// Its nodes, and the children that were found below them: what its time under the gate goes by.
+    pub weight: u64,
     /// Time to read it, without any lock.
     pub reading: Duration,
     /// Time for which it held the commit gate: no commit waited longer for it (I12).
@@ -274,8 +276,8 @@ impl Working<'_> {
         let IncrementalSweep { backlog, held } = self.sweep;
         let by = Judging { held, now: &|| clock.monotonic() };
         match store.expire(guard.permit(), backlog, &read.slice, by) {
-            Ok(Expired { nodes, passed, looked, held: taking, worked }) => {
-                Ok(Taken::Slice(SliceReport { nodes, passed, reading: read.reading + looked, taking, worked }))
+            Ok(Expired { nodes, passed, weight, looked, held: taking, worked }) => {
+                Ok(Taken::Slice(SliceReport { nodes, passed, weight, reading: read.reading + looked, taking, worked }))
             }
             Err(StoreError::Superseded) => Ok(Taken::Nothing),
             Err(StoreError::HeldByReader { order, .. }) if held.learn((self.env, self.dir), (guard, order))? => {

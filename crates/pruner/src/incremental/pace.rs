@@ -1,7 +1,10 @@
 //! How large a slice is, and how many follow a commit: by how long slices take, by how commits fare, by what waits.
 //!
-//! Promise: a slice is so large that it holds the gate for no longer than half of [`SlicePace::MOST_TAKING`] if its nodes take
-//! as long as those of the last one did, and so for no longer than that if they take twice as long; the least slice aside,
+//! The size of a slice is its *weight*: its nodes and the children that are found below them, for its time under the gate goes
+//! by both.
+//!
+//! Promise: a slice is so large that it holds the gate for no longer than half of [`SlicePace::MOST_TAKING`] if its weight takes
+//! as long as that of the last one did, and so for no longer than that if it takes twice as long; the least slice aside,
 //! which is also the first one, before anything was measured. Slices shrink while commits are slower than usual; what waits is
 //! worked off in a bounded number of commits, and at once where none come.
 //!
@@ -58,19 +61,19 @@ impl SlicePace {
         self.now.zip(self.usual).is_some_and(|(now, usual)| now > usual * SLOWER)
     }
 
-    /// A slice of so many nodes took so long under the gate.
-    pub fn took(&mut self, nodes: u64, taking: Duration) {
-        if nodes == 0 {
+    /// A slice of such a weight took so long under the gate.
+    pub fn took(&mut self, weight: u64, taking: Duration) {
+        if weight == 0 {
             return;
         }
         let wanted = if self.is_strained() {
             self.size / 2
-        } else if nodes as usize >= self.size / 2 {
-            self.size.max(fitting(Self::MOST_TAKING / 4, nodes, taking).min(2 * self.size))
+        } else if weight as usize >= self.size / 2 {
+            self.size.max(fitting(Self::MOST_TAKING / 4, weight, taking).min(2 * self.size))
         } else {
             self.size // it says nothing of larger ones
         };
-        let size = wanted.min(fitting(Self::MOST_TAKING / 2, nodes, taking));
+        let size = wanted.min(fitting(Self::MOST_TAKING / 2, weight, taking));
         self.size = size.clamp(Self::LEAST, Self::MOST);
     }
 

@@ -32,16 +32,24 @@ use crate::{
     quarantine::{Quarantine, SetAside},
 };
 pub(super) use state::{SteadyShared, wait_after};
-pub use status::IncrementalStatus;
+pub use status::{IncrementalStatus, Walking};
 
 /// What waits while a cycle works is looked at again after so long.
 const LOOK_APART: Duration = Duration::from_secs(1);
 
-/// A round that walks an older state asks between its batches whether a cycle is due, which time alone may have made so.
+/// A round that walks an older state asks between its batches whether a cycle is due, which time alone may have made so, and
+/// tells what waits meanwhile (I13).
 struct GiveWay(Arc<Inner>);
 
 impl Observer for GiveWay {
-    fn progress(&self, _progress: Progress) {
+    fn walks(&self, states: u64, newest: u64) {
+        let now = self.0.parts.clock.monotonic();
+        self.0.shared.lock().steady.walks(now, states, newest);
+    }
+
+    fn progress(&self, progress: Progress) {
+        self.0.shared.lock().steady.walked(progress.done);
+        self.0.look_what_waits();
         self.0.measure_disk();
         let outside = self.0.outside();
         self.0.shared.lock().give_way(&outside);
@@ -151,7 +159,7 @@ impl Inner {
             handled += slice.nodes + slice.passed;
             let mut shared = self.shared.lock();
             let pace = &mut shared.steady.pace;
-            pace.took(slice.nodes + slice.passed, slice.taking);
+            pace.took(slice.weight, slice.taking);
             if handled >= quota { ControlFlow::Break(()) } else { ControlFlow::Continue(pace.size()) }
         })
     }
@@ -219,7 +227,8 @@ impl Inner {
         Ok(())
     }
 
-    /// While a cycle works the floor stands still, and so does the sweep: what waits is told by where the floor would be.
+    /// While a cycle works, or an older state is walked, the floor stands still, and so does the sweep: what waits is told by
+    /// where the floor would be.
     pub(super) fn look_what_waits(&self) {
         let now = self.parts.clock.monotonic();
         let Some(mut looked) = self.lag_looked.try_lock() else { return }; // another thread of the cycle looks

@@ -5,35 +5,29 @@
 //! permit (I10), the index, which a commit between the two may have changed (S21), the marks, and the readers' pins.
 //! The cutoff is the floor and nothing else (S35).
 //!
-//! Costs: the gate is held for one unsynced write of at most as many nodes as were asked for, and for a read of their marks
-//! where those have no room in memory. Reading a slice waits for no commit.
+//! Costs: the gate is held for one unsynced write of at most the weight that was asked for. Nothing is read under it: marks that
+//! have no room in memory are read before, and those that were made since are remembered. Reading a slice waits for no commit.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
 use parking_lot::MutexGuard;
-use state_tree::{
-    Expiring, Expiry, ExpiryStep, Found, Judge, NodeHash, NodeLayout, NodeSource, Order, StateRoot, TreeError,
-};
+use state_tree::{Expiry, Judge, NodeHash, NodeLayout, Order, StateRoot};
 
 use super::{
     BadCursor, Store,
     cursor::{self, ExpiryRecord, Layers},
+    group::{Group, Rows, Slice, SliceLimit, read_rows, unread},
 };
 use crate::{
-    backend::{Batch, Durability, KeyRange, View},
+    backend::{Batch, Durability, View},
     busy::on_processor,
     counting::{Counting, CountsRecord, StoredRecord},
     error::StoreError,
-    journal::{self, JournalRecord},
+    many,
     permit::Permit,
     point::{Point, reached},
-    record,
     schema::Table,
 };
-
-/// Entries are worked on together until they name so many nodes, or are so many.
-const GROUP_NODES: usize = 4096;
-const GROUP_ROWS: usize = 256;
 
 /// Where the sweep of the journal stands. Made empty; the store reads what an earlier process left.
 #[derive(Debug, Default)]
@@ -61,50 +55,6 @@ struct Covered {
     /// That of who answers.
     version: u64,
 }
-
-/// Entries that are worked on together.
-#[derive(Debug)]
-struct Group {
-    /// Their keys, with those of rows that cannot be read.
-    rows: Vec<Vec<u8>>,
-    last: Order,
-    expiry: Expiry,
-    layers: Layers,
-    /// Orders whose rows cannot be read, with what is wrong.
-    bad: Vec<(Order, StoreError)>,
-}
-
-/// A slice that was read and waits to be taken.
-#[derive(Debug)]
-pub struct Slice {
-    step: ExpiryStep,
-    found: Found,
-    last: Order,
-}
-
-impl Slice {
-    /// Nodes whose children cannot be told, left to a major cycle, which finds out whether a live state has them.
-    pub fn set_aside(&self) -> &[(NodeHash, TreeError)] {
-        &self.found.set_aside
-    }
-
-    /// The newest order of the entries that it is of.
-    pub fn last(&self) -> Order {
-        self.last
-    }
-}
-
-/// How long a slice may get.
-#[derive(Clone, Copy)]
-pub struct SliceLimit<'a> {
-    /// Nodes, at most.
-    pub most: NonZeroUsize,
-    /// Whether there is time to read as many nodes again as were read (P9).
-    pub goes_on: &'a dyn Fn() -> bool,
-}
-
-/// Nodes that are read before anybody asks for the time.
-const FIRST: NonZeroUsize = NonZeroUsize::MIN.saturating_add(31);
 
 /// What older states than the entries may still have.
 pub trait Held {
@@ -134,7 +84,9 @@ pub struct Expired {
     pub nodes: u64,
     /// Nodes passed over: shared, created since, held by an older state, or not stored.
     pub passed: u64,
-    /// How long was looked up what older states hold, before the gate.
+    /// Nodes of the slice, and children that were found below them.
+    pub weight: u64,
+    /// How long was looked up what older states hold and what is marked, before the gate.
     pub looked: Duration,
     /// How long the gate was held.
     pub held: Duration,
@@ -220,23 +172,24 @@ impl Store {
         // BEFORE the gate, since it may read files (I12): older states do not change.
         let loose: BTreeSet<&NodeHash> = hashes.iter().filter(|hash| !held.holds(hash)).collect();
         self.ask_kept(backlog, held)?;
+        let read = self.read_marks(hashes)?;
         let looked = now().saturating_sub(begun);
         self.catch_up(); // BEFORE the gate, as far as it goes (I12)
         let mut gate = self.gate.lock(); // same critical section as commit
         let (begun, busy) = (now(), on_processor());
         self.admit(permit)?; // I10
-        let at = backlog.at.take().filter(|at| at.settled == gate.settled);
+        let Counting { pending: Some(queue), marks, stored, settled, .. } = &mut *gate else {
+            return Err(StoreError::Superseded);
+        };
+        let Some(marked) = marks.recall(read) else { return Err(StoreError::Superseded) };
+        let at = backlog.at.take().filter(|at| at.settled == *settled);
         let Some(At { done, group: Some(group), settled, litter }) = at else { return Err(StoreError::Superseded) };
         let uncovered = self.look(|chain| chain.uncovered(group.last, &|root| held.covers(root)))?;
         if let Some((order, owner)) = uncovered {
             backlog.at = Some(At { done, group: Some(group), settled, litter });
             return Err(StoreError::HeldByReader { order, owner }); // S41, S58
         }
-        let Counting { pending: Some(queue), marks, stored, .. } = &mut *gate else {
-            return Err(StoreError::Superseded);
-        };
         let pending = queue.index();
-        let marked = marks.ask(&*self.view()?, || hashes.iter().map(NodeHash::fingerprint).collect())?;
         let is_free = |hash: &NodeHash| {
             pending.order(hash).is_some_and(|order| order <= group.last) // created and lost again since: a later entry's
                 && !marked.contains(hash)
@@ -275,7 +228,19 @@ impl Store {
         self.note(&gate);
         let (gate_held, worked) = (now().saturating_sub(begun), on_processor().saturating_sub(busy));
         MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
-        Ok(Expired { nodes, passed: slice.step.hashes.len() as u64 - nodes, looked, held: gate_held, worked })
+        let (passed, weight) = (slice.step.hashes.len() as u64 - nodes, slice.weight() as u64);
+        Ok(Expired { nodes, passed, weight, looked, held: gate_held, worked })
+    }
+
+    /// The marks of some nodes, read BEFORE the gate (I12), where they have no room in memory.
+    fn read_marks(&self, hashes: &[NodeHash]) -> Result<Option<BTreeSet<u64>>, StoreError> {
+        if !self.gate.lock().marks.watch() {
+            return Ok(None);
+        }
+        let asked: BTreeSet<u64> = hashes.iter().map(NodeHash::fingerprint).collect();
+        let asked: Vec<u64> = asked.into_iter().collect();
+        let view = self.view()?; // AFTER the watch began: what is not in it is remembered
+        Ok(Some(many::read(&*view, &asked)?.into_keys().collect()))
     }
 
     /// Refuses while a kept order below the entries is not answered for. None is asked for twice, and none under the gate, for
@@ -316,81 +281,5 @@ impl At {
         let expiry = expiry.ok_or_else(|| cursor::unusable("it is of other entries"))?;
         let layers = Layers::of(&saved);
         Ok(Self { done, group: Some(Group { rows: keys, last, expiry, layers, bad }), settled, litter: false })
-    }
-}
-
-impl Group {
-    /// Twice as many nodes each time, while there is room and time.
-    fn read(&self, limit: SliceLimit<'_>, view: &dyn View, layout: &dyn NodeLayout) -> Result<Slice, TreeError> {
-        let SliceLimit { most, goes_on } = limit;
-        let mut size = FIRST.min(most);
-        let (mut step, mut found) = (self.expiry.step(size), Found::default());
-        found.read_on(&step, &Nodes(view), layout)?;
-        while size < most && !step.is_whole() && (step.reads_nothing() || goes_on()) {
-            size = size.saturating_add(size.get()).min(most);
-            step = self.expiry.step(size);
-            found.read_on(&step, &Nodes(view), layout)?;
-        }
-        Ok(Slice { step, found, last: self.last })
-    }
-
-    /// The next entries at or below the cutoff, or nothing if there are none.
-    fn behind(view: &dyn View, done: Option<Order>, cutoff: Order) -> Result<Option<Self>, StoreError> {
-        let Rows { keys, entries, bad } = read_rows(view, done, cutoff, (GROUP_ROWS, GROUP_NODES))?;
-        let Some(key) = keys.last() else { return Ok(None) };
-        let last = journal::place_of(key); // of a bad row, too: nobody comes upon it again
-        Ok(Some(Self { expiry: Expiry::new(&entries), rows: keys, last, layers: Layers::default(), bad }))
-    }
-}
-
-/// Rows of the journal.
-#[derive(Default)]
-struct Rows {
-    keys: Vec<Vec<u8>>,
-    /// What those that can be read name, together.
-    entries: Expiring,
-    bad: Vec<(Order, StoreError)>,
-}
-
-/// The rows of the orders behind `done` up to `last`, until they are as many as may be.
-fn read_rows(
-    view: &dyn View,
-    done: Option<Order>,
-    last: Order,
-    (most_rows, most_nodes): (usize, usize),
-) -> Result<Rows, StoreError> {
-    use crate::backend::Flow;
-    let bound = |order: Option<Order>| order.and_then(Order::next).map(|order| order.to_key().to_vec());
-    let range = KeyRange { start: bound(done), end: bound(Some(last)) }; // from the cursor, past no tombstones (L3)
-    let mut rows = Rows::default();
-    view.scan(&Table::JOURNAL, &range, &mut |key, value| {
-        match journal::order_of(key).and_then(|_| record::decode::<JournalRecord>("journal", value)) {
-            Ok(row) => rows.entries.extend(row.expiring()),
-            Err(error) => rows.bad.push((journal::place_of(key), error)),
-        }
-        rows.keys.push(key.to_vec());
-        let nodes = rows.entries.stale.len() + rows.entries.dropped.len();
-        if rows.keys.len() >= most_rows || nodes >= most_nodes { Flow::Break(()) } else { Flow::Continue(()) }
-    })?;
-    Ok(rows)
-}
-
-/// The nodes of a view.
-struct Nodes<'a>(&'a dyn View);
-
-impl NodeSource for Nodes<'_> {
-    fn read(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), TreeError> {
-        self.0
-            .nodes(hashes, each)
-            .map_err(|error| TreeError::ReadBatch { nodes: hashes.len(), source: Box::new(error) })
-    }
-}
-
-/// What a source of ours failed with.
-fn unread(error: TreeError) -> StoreError {
-    let TreeError::ReadBatch { source, .. } = error else { return StoreError::Invariant(error.to_string()) };
-    match source.downcast::<StoreError>() {
-        Ok(error) => *error,
-        Err(error) => StoreError::Invariant(error.to_string()),
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use state_store::{Lag, PendingCounts};
 
-use super::status::IncrementalStatus;
+use super::status::{IncrementalStatus, Walking};
 use crate::{
     config::IncrementalConfig,
     control::Control,
@@ -45,6 +45,8 @@ pub(in crate::worker) struct SteadyShared {
     pub(super) failures: u32,
     last_commit: Duration,
     pub(super) status: IncrementalStatus,
+    /// Since when, and what.
+    walking: Option<(Duration, Walking)>,
     pub(in crate::worker) quarantine: Option<Quarantine>,
 }
 
@@ -63,6 +65,7 @@ impl SteadyShared {
             failures: 0,
             last_commit: Duration::ZERO,
             status: IncrementalStatus::default(),
+            walking: None,
             quarantine: None,
         }
     }
@@ -116,8 +119,24 @@ impl SteadyShared {
 
     pub(in crate::worker) fn status(&self, now: Duration) -> Option<IncrementalStatus> {
         let (capacity_per_second, production_per_second) = (self.load.capacity(), self.load.production(now));
-        let status = || IncrementalStatus { capacity_per_second, production_per_second, ..self.status.clone() };
+        let walking = self
+            .walking
+            .map(|(since, walking)| Walking { seconds: now.saturating_sub(since).as_secs_f64(), ..walking });
+        let status =
+            || IncrementalStatus { walking, capacity_per_second, production_per_second, ..self.status.clone() };
         self.config.is_some().then(status)
+    }
+
+    /// States that are kept below the floor are read.
+    pub(super) fn walks(&mut self, now: Duration, states: u64, newest: u64) {
+        self.walking = Some((now, Walking { states, newest, nodes: 0, seconds: 0.0 }));
+    }
+
+    /// So many nodes of them were read.
+    pub(super) fn walked(&mut self, nodes: u64) {
+        if let Some((_, walking)) = &mut self.walking {
+            walking.nodes = nodes;
+        }
     }
 
     pub(in crate::worker) fn is_too_much(&self, now: Duration) -> bool {
@@ -148,6 +167,7 @@ impl SteadyShared {
 
     /// What a round did, however it ended (O2).
     pub(super) fn did(&mut self, round: &Round) {
+        self.walking = None;
         self.set_aside(round.set_aside);
         let status = &mut self.status;
         status.deleted_total += round.nodes;

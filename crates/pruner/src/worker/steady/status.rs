@@ -14,6 +14,8 @@ pub struct IncrementalStatus {
     pub uncounted: Option<Uncounted>,
     /// Why the last round failed, if it did.
     pub failure: Option<String>,
+    /// What it reads before the next slice; absent where it does not.
+    pub walking: Option<Walking>,
     /// Orders at or below the floor whose journal entries still name nodes.
     pub lag_orders: Option<u64>,
     /// Nodes that they name.
@@ -51,6 +53,19 @@ pub struct IncrementalStatus {
     pub capacity_per_second: Option<f64>,
     /// Nodes per second that commits make it deal with; absent while no round measures it.
     pub production_per_second: Option<f64>,
+}
+
+/// A walk of states below the floor that are kept and not known: no slice is taken before it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Walking {
+    /// How many states are not known.
+    pub states: u64,
+    /// The newest order of those that are kept.
+    pub newest: u64,
+    /// Nodes read so far.
+    pub nodes: u64,
+    /// For how long, in seconds.
+    pub seconds: f64,
 }
 
 impl IncrementalStatus {
