@@ -1,6 +1,9 @@
-//! Health from outside on a store with very many table files: whoever watches a node asks for it again and again.
+//! Health from outside on a store with very many table files, and beside a node whose log is full: whoever watches a node asks for
+//! it again and again.
 //!
-//!     ./scripts/bench --bench health -- [--files N] [--rounds N] [--check]
+//!     ./scripts/bench --bench health -- [--files N] [--log MIB] [--rounds N] [--check]
+//!
+//! A look replays what the engine has only in its log, and that grows to 256 MiB before it is written to tables.
 //!
 //! The files are real, each of one node: what grows with a store is the list of them, which is read, and the question for the
 //! length of each. A hundred thousand files of 32 MiB would be three tebibytes.
@@ -10,10 +13,10 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use rocksdb::{DB, Options, SstFileWriter};
+use rocksdb::{ColumnFamilyDescriptor, DB, Options, SstFileWriter, WriteBatch};
 use state_benches::{Bound, Error, Table, args, chain::percentile};
 use state_pruner::offline::{HealthRequest, health_of_store};
 use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig};
@@ -52,6 +55,46 @@ fn table(tables: &Path, number: u64, count: u64) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
+/// Bytes of a node as chains have them, with its key.
+const NODE_BYTES: u64 = 150;
+/// Nodes of one commit.
+const COMMIT_NODES: u64 = 500;
+
+/// Nodes that are in the log of the engine only, of a writer that goes on having the store open.
+fn fill_log(db: &Path, bytes: u64) -> Result<DB, Error> {
+    let mut options = Options::default();
+    options.set_write_buffer_size(usize::try_from(2 * bytes)?); // nothing of it is written to tables
+    options.set_max_total_wal_size(2 * bytes);
+    let families = DB::list_cf(&options, db)?;
+    let families = families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.clone()));
+    let store = DB::open_cf_descriptors(&options, db, families)?;
+    let family = store.cf_handle(NODE_FAMILY).ok_or("no family of nodes")?;
+    let value = [7; NODE_BYTES as usize - 32];
+    for first in (0..bytes / NODE_BYTES).step_by(usize::try_from(COMMIT_NODES)?) {
+        let mut commit = WriteBatch::default();
+        for number in first..first + COMMIT_NODES {
+            let mut key = [0; 32];
+            let (start, _) = key.split_at_mut(8);
+            start.copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes()); // in no order, as hashes are
+            commit.put_cf(family, key, value);
+        }
+        store.write(commit)?;
+    }
+    Ok(store)
+}
+
+/// How long looks take, in order.
+fn looks(db: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
+    let mut times = Vec::new();
+    for _ in 0..rounds {
+        let start = Instant::now();
+        health_of_store(&HealthRequest::new(db, None))?;
+        times.push(start.elapsed());
+    }
+    times.sort();
+    Ok(times)
+}
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
@@ -61,22 +104,22 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Error> {
     let count = args::number("--files").unwrap_or(100_000);
-    let rounds = args::number("--rounds").unwrap_or(5);
+    let (rounds, log_mib) = (args::number("--rounds").unwrap_or(5), args::number("--log").unwrap_or(256));
     let dir = tempfile::tempdir()?;
     let (db, tables) = (dir.path().join("store"), dir.path().join("tables"));
     std::fs::create_dir(&tables)?;
     make(&db, &tables, count)?;
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let start = Instant::now();
-        health_of_store(&HealthRequest::new(&db, None))?;
-        times.push(start.elapsed());
-    }
-    times.sort();
+    let ms = |times: &[Duration], share: f64| (percentile(times, share).as_secs_f64() * 1e3, "ms");
+    let times = looks(&db, rounds)?;
     let mut table = Table::default();
     table.number("files of the node family", (count as f64, "files"), Bound::None);
-    let ms = |share: f64| (percentile(&times, share).as_secs_f64() * 1e3, "ms");
-    table.number("health from outside, p50", ms(0.5), Bound::None);
-    table.number("health from outside, longest", ms(1.0), Bound::AtMost(1_000.0));
+    table.number("health from outside, p50", ms(&times, 0.5), Bound::None);
+    table.number("health from outside, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
+    let writer = fill_log(&db, log_mib << 20)?;
+    let times = looks(&db, rounds)?;
+    drop(writer);
+    table.number("log of the engine", (log_mib as f64, "MiB"), Bound::None);
+    table.number("health from outside beside a full log, p50", ms(&times, 0.5), Bound::None);
+    table.number("health from outside beside a full log, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
     Ok(table.finish())
 }

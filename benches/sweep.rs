@@ -13,7 +13,7 @@ use state_pruner::{
     mark::{MarkChoice, MarkJob, RehashChoice, SealedMark, build_reach},
     sweep::{Outlook, Saved, SmallGarbage, SweepCursor, SweepJob, SweepReport, SweepStrategy},
 };
-use state_store::{Batch, Capture, Condemned, Flow, KeyRange, LiveSet as _, Store};
+use state_store::{Batch, Capture, Condemned, Flow, KeyRange, LiveReader as _, Store};
 use state_tree::{NodeHash, RoochLayout};
 
 const DELETE_BATCH: usize = 1000;
@@ -142,13 +142,13 @@ impl SweepCursor for Unsaved {
 
 fn delete_then_compact(store: &Arc<Store>, marked: &Marked) -> Result<(), Error> {
     let permit = store.issue_permit();
-    let (mut condemned, mut hint, mut failed) = (Vec::with_capacity(DELETE_BATCH), 0, None);
+    let (mut condemned, mut live, mut failed) = (Vec::with_capacity(DELETE_BATCH), marked.mark.reader(), None);
     let delete = |hashes: &[NodeHash]| {
         store.delete(&permit, &marked.capture.barrier, Condemned { hashes, cursor: Batch::new() })
     };
     marked.capture.view.scan_nodes(&KeyRange::ALL, &mut |key, _| {
         if let Ok(hash) = NodeHash::try_from(key)
-            && !marked.mark.contains(&hash, &mut hint)
+            && !live.contains(&hash)
         {
             condemned.push(hash);
         }

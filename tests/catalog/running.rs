@@ -199,12 +199,18 @@ fn a_node_that_stops_ends_its_capture_and_leaves_nothing_of_it() {
         let (first, _) = held_capture(scope, &node, &catalog);
         node.signal(rustix::process::Signal::TERM);
         node.until_logged("stopping: no copy is made any more");
-        drop(lock);
-        let (status, log) = node.wait();
+        let (status, log) = node.wait(); // while the lock is held: the capture waits for it no longer
         assert!(status.success(), "{log}");
         let told = first.join().unwrap();
         assert!(told.is_none_or(|told| told["error"]["code"] == "stopped"), "it was not made");
     });
+    drop(lock);
+    let shown = ["journal", "show", "--state-dir", data.to_str().unwrap(), "--code", "catalog_snapshot_refused"];
+    let (_, shown) = node::json(&shown);
+    let told = &shown["events"].as_array().unwrap().last().unwrap()["data"];
+    assert_eq!(told["error"], "stopped", "{told:#}");
+    let message = told["message"].as_str().unwrap();
+    assert!(message.starts_with("the node stopped before the copy was done; nothing is left"), "{message}");
     assert!(staging(&catalog).is_none());
     let (code, listed) = node::json(&["snapshot", "list", "--catalog", catalog.to_str().unwrap()]);
     assert_eq!((code, listed["snapshots"].as_array().unwrap().len()), (0, 1), "{listed:#}");

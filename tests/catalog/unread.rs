@@ -208,3 +208,28 @@ fn what_a_dead_process_left_and_cannot_be_read_is_told_and_stays_and_stops_nobod
     ground.made();
     assert!(ground.leftovers().is_empty(), "{:?}", ground.leftovers());
 }
+
+/// A list is begun again where snapshots came and went while it was made: each row is true, and so is what is not among them.
+#[test]
+fn a_list_has_what_is_there_at_its_end_where_one_came_and_one_went_meanwhile() {
+    let (ground, ids) = catalog(2);
+    let dir = ground.catalog_dir();
+    let (later, aside) = (dir.join(ids[1].to_string()), dir.with_file_name("aside"));
+    fs::rename(&later, &aside).unwrap(); // it is made while the list is
+    let (gone, mut lists) = (dir.join(ids[0].to_string()), 0);
+    let (away, listed_dir) = (dir.with_file_name("gone"), dir.clone());
+    let disk = FaultyDisk::heard(&dir, move |call, path| {
+        if call == FileCall::List && path == listed_dir {
+            lists += 1;
+            if lists == 2 {
+                fs::rename(&aside, &later)?;
+                fs::rename(&gone, &away)?;
+            }
+        }
+        Ok(())
+    });
+    let listing = ground.catalog().list().unwrap();
+    drop(disk);
+    let listed: Vec<SnapshotId> = listing.snapshots.iter().map(|listed| listed.id).collect();
+    assert_eq!((listed, listing.damaged.len(), listing.unreadable.len()), (vec![ids[1]], 0, 0));
+}

@@ -13,7 +13,7 @@ use std::{
 };
 
 use state_pruner::{
-    Control, PruneError, Pruner, Trigger, TriggerState, Uncounted,
+    Control, HeldBy, PruneError, Pruner, Trigger, TriggerState, Uncounted,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
 use state_store::{Batch, Durability, Lag, LostBy, StoreConfig, Table};
@@ -195,7 +195,11 @@ fn a_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_another()
     };
     settle();
     let status = pruner.status();
-    assert_eq!((status.cycles_finished, counts().standing), (1, TriggerState::Armed), "the one that was resumed");
+    assert_eq!(
+        (status.cycles_finished, counts().standing),
+        (1, TriggerState::Held { by: HeldBy::Window }),
+        "the one that was resumed"
+    );
     let order = rig.chain.head().get();
     assert_eq!(status.incremental.unwrap().uncounted, Some(Uncounted::Lost { by: LostBy::Mark, order }));
     while pruner.status().cycles_finished == 1 {

@@ -193,7 +193,7 @@ fn unending(records: &Arc<dyn Records>) -> (Arc<dyn Records>, Arc<AtomicBool>) {
 }
 
 /// The cycle of each freeze that was told, and why it came.
-fn freezes(told: &Told) -> Vec<(Option<u64>, String)> {
+pub(crate) fn freezes(told: &Told) -> Vec<(Option<u64>, String)> {
     let freeze = |event: &Event| {
         let Event::DeletesFrozen { cycle, why } = event else { return None };
         Some((*cycle, why.clone()))
@@ -521,11 +521,18 @@ fn a_rollback_is_told_by_the_worker() {
     let dir = tempfile::tempdir().unwrap();
     let events = journal(&rig, dir.path());
     let (pruner, _outcomes) = start(&rig, &events, None);
-    pruner.rollback(Order::new(6), state_store::Batch::new()).unwrap();
+    let back = |to| pruner.rollback(Order::new(to), state_store::Batch::new());
+    back(6).unwrap();
+    back(6).unwrap(); // nothing is left to do
+    back(7).unwrap_err();
     drop(pruner);
     assert_eq!(events.stop(LONG), Stopping::Whole);
     let events = all(dir.path());
-    assert_eq!(one(&events, "rolled_back").data["to"], 6);
+    let told = &one(&events, "rolled_back").data;
+    assert_eq!((&told["to"], &told["from"], told["duration_ms"].is_u64()), (&6.into(), &7.into(), true), "{told:?}");
+    let told = &one(&events, "rollback_failed").data;
+    assert_eq!((&told["to"], &told["error"], told["duration_ms"].is_u64()), (&7.into(), &"never_existed".into(), true));
+    assert!(told["message"].as_str().unwrap().contains('7'), "{told:?}");
 }
 
 const ALONE: &str = "STATE_TESTS_ALONE";

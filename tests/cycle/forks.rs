@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, thread, time::Duration
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Pruner, PrunerParts, Trigger, TriggerState, Uncounted, Verdict,
+    HeldBy, Pruner, PrunerParts, Trigger, TriggerState, Uncounted, Verdict,
     cycle::CycleEnv,
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd},
@@ -181,7 +181,7 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
     let health = pruner.health();
     assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Degraded, "counts_lost"), "{health:?}");
     until(&|| lost() == 1);
-    assert_eq!(counts(), TriggerState::Armed);
+    assert_eq!(counts(), TriggerState::Held { by: HeldBy::Window });
     while pruner.status().cycles_finished == 1 {
         assert!(rig.chain.head().get() <= at + WINDOW, "a window later, by itself");
         commit(&mut workload);

@@ -12,7 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Ended, Found, Freeze, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
+    Command, Ended, Found, Freeze, Imposed, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
+    events::{Event, EventSink},
     phase::{PhaseRecord, PrunePhase},
 };
 use state_store::{Fault, StoreConfig, StoreError};
@@ -22,9 +23,11 @@ use state_tests::{
     hooks::{Hooks, Moment},
     records::{Acting, Use},
     rig::{Engine, Rig},
+    told::Told,
     workload::Profile,
 };
 
+use crate::events::freezes;
 use crate::left::{held_look, interrupted, io, records, start, until, until_beside_commits};
 
 const WINDOW: u64 = 5;
@@ -159,7 +162,9 @@ fn a_freeze_in_force_is_not_replaced_by_what_a_cycle_at_work_meets() {
         }
     });
     let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(10).pruner() };
-    let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), config).unwrap());
+    let told = Arc::new(Told::default());
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&hooks) };
+    let pruner = Arc::new(Pruner::start(parts, config).unwrap());
     *at_work.lock() = Some(Arc::clone(&pruner));
     until(&rig, &pruner, |pruner| matches!(pruner.command(Command::Run), Reply::Accepted | Reply::FollowUp));
     until(&rig, &pruner, |pruner| pruner.status().cycles_failed == 1 && !pruner.status().running);
@@ -167,8 +172,133 @@ fn a_freeze_in_force_is_not_replaced_by_what_a_cycle_at_work_meets() {
     assert!(matches!(&ended, Ended::Failed { code, .. } if code == "corrupt"), "it met its own: {ended:?}");
     assert!(pruner.status().frozen.is_some_and(|why| why.contains("met by a read")));
     assert!(on_record(&rig).is_some_and(|why| why.contains("met by a read")));
+    assert_eq!(freezes(&told), [(None, pruner.status().frozen.unwrap())], "and no other is told");
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
     assert_eq!((pruner.status().frozen, on_record(&rig)), (None, None), "and both are lifted together");
+}
+
+/// A round meets a fault of its own when deletes have just been frozen for another.
+#[test]
+fn a_round_that_meets_damage_while_deletes_are_frozen_tells_of_no_freeze() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 841, 20);
+    rig.cycle(&rig.plan(WINDOW));
+    rig.chain.grow(Profile::Uniform, 842, 20);
+    let (slot, given) = mpsc::channel::<Arc<Pruner>>();
+    let given = Mutex::new(Some(given));
+    let (told, parts) = (Arc::new(Told::default()), rig.pruner_parts(&Hooks::none()));
+    let records = Acting::over(Arc::clone(&parts.records), move |what, key| {
+        let is_a_round = (what, key) == (Use::Save, RecordKey::Snapshot);
+        let Some(given) = is_a_round.then(|| given.lock().take()).flatten() else { return Ok(()) };
+        let pruner = given.recv().unwrap();
+        assert_eq!(pruner.found(&damage("met by a read")).unwrap(), Found::Told);
+        Err(damage("met by the round"))
+    });
+    let parts = PrunerParts { records, events: Arc::clone(&told) as _, ..parts };
+    let pruner = Arc::new(Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap());
+    slot.send(Arc::clone(&pruner)).unwrap();
+    until_beside_commits(&rig, &pruner, |pruner| pruner.status().incremental.unwrap().failure.is_some());
+    let (frozen, failed) = (pruner.status().frozen.unwrap(), pruner.status().incremental.unwrap().failure.unwrap());
+    assert!(frozen.contains("met by a read") && failed.contains("met by the round"), "{frozen}; {failed}");
+    drop(pruner);
+    assert_eq!(freezes(&told), [(None, frozen)], "what is told is what is in force");
+}
+
+/// What is told of freezes and their ends, in order. The first freeze is told slowly, and lifted meanwhile.
+#[derive(Debug, Default)]
+struct Slowly {
+    told: Told,
+    pruner: Slot,
+    lifts: Mutex<Option<JoinHandle<Reply>>>,
+}
+
+/// So often another thread is let go first, unless it has ended.
+const TURNS: usize = 100_000;
+
+impl EventSink for Slowly {
+    fn emit(&self, event: Event) {
+        let is_frozen = matches!(event, Event::DeletesFrozen { .. });
+        if let Some(pruner) = is_frozen.then(|| self.pruner.lock().take()).flatten() {
+            let lifts = thread::Builder::new().spawn(move || pruner.command(Command::Unfreeze)).unwrap();
+            for _ in 0..TURNS {
+                if lifts.is_finished() {
+                    break;
+                }
+                thread::yield_now();
+            }
+            *self.lifts.lock() = Some(lifts);
+        }
+        self.told.emit(event);
+    }
+}
+
+impl Slowly {
+    fn codes(&self) -> Vec<&'static str> {
+        let codes = self.told.0.lock().iter().map(Event::code).collect::<Vec<_>>();
+        codes.into_iter().filter(|code| code.starts_with("deletes_")).collect()
+    }
+}
+
+fn telling(rig: &Rig, events: &Arc<Slowly>) -> Arc<Pruner> {
+    let parts = PrunerParts { events: Arc::clone(events) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Arc::new(Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap());
+    until(rig, &pruner, |pruner| !pruner.status().running);
+    pruner
+}
+
+#[test]
+fn a_freeze_is_told_before_its_end_however_slowly() {
+    let (rig, events) = (Rig::new(Engine::Memory), Arc::new(Slowly::default()));
+    rig.chain.grow(Profile::Uniform, 851, 8);
+    let pruner = telling(&rig, &events);
+    *events.pruner.lock() = Some(Arc::clone(&pruner));
+    assert_eq!(pruner.found(&damage("a checksum")).unwrap(), Found::Told);
+    let lifts = events.lifts.lock().take().unwrap();
+    assert_eq!(lifts.join().unwrap(), Reply::Accepted);
+    assert_eq!((events.codes(), pruner.status().frozen), (vec!["deletes_frozen", "deletes_unfrozen"], None));
+}
+
+/// An operator lifts a freeze that holds in memory, and of which nobody was told yet.
+#[test]
+fn a_freeze_that_is_lifted_before_it_is_told_is_told_first() {
+    let (rig, events) = (Rig::new(Engine::Memory), Arc::new(Slowly::default()));
+    rig.chain.grow(Profile::Uniform, 852, 8);
+    let pruner = telling(&rig, &events);
+    let imposed = pruner.impose(&damage("a checksum"));
+    assert_eq!((imposed, events.codes()), (Imposed::Now, Vec::new()));
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    assert_eq!(events.codes(), ["deletes_frozen", "deletes_unfrozen"]);
+    assert_eq!(pruner.found(&damage("a checksum")).unwrap(), Found::Told);
+    assert_eq!(events.codes(), ["deletes_frozen", "deletes_unfrozen", "deletes_frozen"]);
+    assert_eq!(on_record(&rig), pruner.status().frozen);
+}
+
+/// By it who reads for clients knows whether a fault that it has told of is news.
+#[test]
+fn a_fault_is_news_again_once_a_freeze_is_lifted_or_a_cycle_has_settled_the_doubt() {
+    let (rig, events) = (Rig::new(Engine::Memory), Arc::new(Slowly::default()));
+    rig.chain.grow(Profile::Uniform, 853, 8);
+    rig.cycle(&rig.plan(WINDOW)); // so that none is owed
+    let pruner = telling(&rig, &events);
+    let epoch = || pruner.freeze_epoch();
+    let cycle = || {
+        let before = pruner.status().cycles_finished;
+        assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+        until(&rig, &pruner, |pruner| pruner.status().cycles_finished > before && !pruner.status().running);
+    };
+    let first = epoch();
+    cycle();
+    assert_eq!(pruner.found(&PruneError::NoHead).unwrap(), Found::Told);
+    (0..2).for_each(|_| assert_eq!(pruner.found(&damage("a checksum")).unwrap(), Found::Told));
+    assert_eq!(epoch(), first, "nothing was settled");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    let lifted = epoch();
+    assert_ne!(lifted, first);
+    cycle();
+    let settled = epoch();
+    assert_ne!(settled, lifted, "the cycle found the store whole");
+    cycle();
+    assert_eq!(epoch(), settled, "there was no doubt to settle");
 }
 
 /// S28, S57: the first cycle makes counts exact, and commits beside it count each node as shared. Stopped, it ends that.

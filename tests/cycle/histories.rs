@@ -1,5 +1,6 @@
 //! IncrementalSweep under every operation there is, in any order, against an exact model: no reachable node is ever missing, no
-//! unreachable one is left after a cycle, journal and marks say what the archive says, and what was acknowledged is there.
+//! unreachable one is left after a cycle, journal and marks say what the archive says, what was acknowledged is there, and what
+//! is readable is what the oracle says.
 //!
 //! Commits, branches and rollbacks come between slices and inside cycles; cycles are cancelled, or their process ends; the
 //! process dies, or the machine does with what was not synced; reads and writes fail; processes without a sweep between
@@ -23,7 +24,10 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Control, KeepPolicy, LiveRetention, NewPin, PruneError, cycle::CycleEnv, snapshot::RetentionPolicy as _,
+    Clock as _, Control, KeepPolicy, LiveRetention, NewPin, PruneError,
+    cycle::CycleEnv,
+    incremental::{Round, RoundEnd},
+    snapshot::RetentionPolicy as _,
 };
 use state_store::{Batch, CrashTail, Durability, Fault, FaultyBackend, Pin, StoreConfig, StoreError};
 use state_tests::{
@@ -39,13 +43,14 @@ use state_tree::{NodeReader, Order};
 use crate::{
     books::{self, Marks},
     incremental::Swept,
+    oracle::{Oracle, Readable},
 };
 
 const STEPS: u64 = 70;
 /// Commits inside one cycle, at most.
 const INSIDE: u64 = 6;
-/// The consumer is heard of for longer than any history takes.
-const HEARD: Duration = Duration::from_secs(24 * 3600);
+/// The consumer goes silent after a while, or is heard of for longer than any history takes.
+const HEARD: [Duration; 3] = [Duration::from_secs(15), Duration::from_secs(40), Duration::from_secs(24 * 3600)];
 /// Beyond every history: what is to fail there never does.
 const NEVER: u64 = u64::MAX >> 1;
 
@@ -78,8 +83,8 @@ fn live(engine: Engine, seeds: u64) {
         }
     }
     println!("{engine:?}, {seeds} seeds: {seen:?}");
-    let Seen { swept, crashes, troubles, switches, marks, named } = seen;
-    let met = crashes.min(troubles) > seeds && switches > seeds / 2;
+    let Seen { swept, crashes, troubles, switches, marks, named, lapsed } = seen;
+    let met = crashes.min(troubles) > seeds && switches > seeds / 2 && lapsed > seeds;
     let enough = met && swept > 15 * seeds && marks > 10 * seeds && named > 100 * seeds;
     assert!(enough, "the histories test nothing: {seen:?}");
 }
@@ -98,6 +103,8 @@ struct Seen {
     marks: u64,
     /// Nodes that entries named, compared one by one.
     named: u64,
+    /// Pins that were over, and consumers that were silent, where that let something go.
+    lapsed: u64,
 }
 
 /// The policy that a chain is swept under from now on.
@@ -115,6 +122,17 @@ fn any_keep(rng: &mut ChaCha8Rng) -> KeepPolicy {
         time: rng.random_bool(0.3).then(|| Duration::from_millis(rng.random_range(0..9000))),
         every: if rng.random_bool(0.4) { NonZeroU64::new(rng.random_range(2..=7)) } else { None },
     }
+}
+
+/// What else than a look of the pruner may have come of an operation.
+#[derive(Debug, Clone, Copy)]
+enum OrNone {
+    /// It has looked.
+    No,
+    /// It failed before.
+    Yes,
+    /// The disk has lost the newest looks.
+    Earlier,
 }
 
 /// A process on its chain.
@@ -136,13 +154,15 @@ struct History {
     process: Option<Process>,
     /// Whether it sweeps between cycles.
     is_swept: bool,
-    keep: KeepPolicy,
+    oracle: Oracle,
+    /// What was readable since the disk is known to have all of it: a machine that dies may go back to one of these.
+    earlier: Vec<Readable>,
     named: Vec<(String, Order)>,
     /// Orders that a pin was made for that lets go by itself, and may have.
     for_a_while: Vec<Order>,
     names: u64,
-    /// The oldest order that the consumer needs, where there is one.
-    watermark: Option<Order>,
+    /// Whether there is a consumer.
+    is_heard: bool,
     synced: bool,
     /// The newest order that the disk is known to have.
     durable: Order,
@@ -175,11 +195,12 @@ impl History {
             source: Arc::new(Mutex::new(workload)),
             process: None,
             is_swept: true,
-            keep,
+            oracle: Oracle::new(keep),
+            earlier: Vec::new(),
             named: Vec::new(),
             for_a_while: Vec::new(),
             names: 0,
-            watermark: None,
+            is_heard: false,
             synced: config.durability == Durability::Synced,
             durable: Order::GENESIS,
             highest: Order::GENESIS,
@@ -189,7 +210,7 @@ impl History {
         if seed.is_multiple_of(2) {
             history.cycle("the first cycle");
         } else {
-            history.ended_cycle(1);
+            history.ended_cycle(1, "the first cycle");
             let settled = history.chain().store.counts_are_settled();
             assert!(settled, "{}: it was counted exactly from its first commit on", history.name);
         }
@@ -206,16 +227,17 @@ impl History {
             for (name, order) in &self.named {
                 assert!(self.chain().store.root(*order).is_ok(), "{context}: {name} keeps order {order}");
             }
-            let waits = self.watermark.is_none_or(|order| self.chain().floor() <= order);
-            assert!(waits, "{context}: the consumer needs what is from order {:?} on", self.watermark);
+            self.oracle.agrees(self.chain(), &context);
         }
         self.process_mut().pins.clear();
-        if self.watermark.take().is_some() {
+        if self.is_heard {
             self.process().policy.remove_consumer("indexer").unwrap();
+            self.oracle.forget("indexer");
         }
         let context = format!("{} at the end", self.name);
         self.cycle(&context);
-        let Seen { swept, crashes, troubles, switches, marks, named } = self.seen;
+        let Seen { swept, crashes, troubles, switches, marks, named, lapsed: _ } = self.seen;
+        seen.lapsed += self.oracle.lapsed;
         seen.swept += swept;
         seen.crashes += crashes;
         seen.troubles += troubles;
@@ -226,11 +248,14 @@ impl History {
 
     fn step(&mut self, context: &str) {
         let readers = self.process().pins.len();
-        match self.rng.random_range(0..146) {
+        match self.rng.random_range(0..150) {
             0..46 => self.commit(context),
             46..74 if !self.is_swept => self.commit(context), // nobody sweeps what it loses
-            46..66 => self.round(),
-            66..74 => self.seen.swept += self.process_mut().swept.drain().nodes,
+            46..66 => {
+                let (slices, nodes) = (self.rng.random_range(1..=4), self.rng.random_range(1..=8));
+                self.sweeps(context, |swept| swept.round(slices, nodes));
+            }
+            66..74 => self.sweeps(context, Swept::drain),
             74..80 => self.cycle(context),
             80..86 => self.busy_cycle(context),
             86..89 => self.read(),
@@ -238,26 +263,26 @@ impl History {
                 let at = self.rng.random_range(0..readers);
                 drop(self.process_mut().pins.swap_remove(at));
             }
-            92..94 => self.process().swept.rig.clock.advance(Duration::from_secs(20)), // a reader that stays is walked around
+            92..94 | 146..150 => self.time_passes(), // a reader that stays is walked around
             94..98 => self.roll_back(context),
-            98 => self.cancelled_cycle(),
+            98 => self.cancelled_cycle(context),
             99..102 => self.branch(),
             102..108 => {
-                self.keep = any_keep(&mut self.rng);
+                self.oracle.keep = any_keep(&mut self.rng);
                 self.keep_on();
             }
             108..113 => self.pin(),
             113..117 if !self.named.is_empty() => self.unpin(),
             117..120 if readers == 0 => {
                 let batch = self.rng.random_range(0..6);
-                self.ended_cycle(batch);
+                self.ended_cycle(batch, context);
             }
-            120..126 => self.trouble(),
+            120..126 => self.trouble(context),
             126..133 => self.crash(context),
             133..136 => self.consumer(),
             136..138 => self.pin_for_a_while(),
             138..142 if self.is_swept && readers == 0 => self.restart(),
-            138.. if readers == 0 => self.switch(),
+            138..146 if readers == 0 => self.switch(),
             _ => {}
         }
         self.highest = self.highest.max(self.chain().head());
@@ -286,19 +311,19 @@ impl History {
 
     /// The next process on what it finds.
     fn wake(&mut self, rig: Rig) {
-        let keep_last = self.keep.last.get();
+        let keep_last = self.oracle.keep.last.get();
         let swept = if self.is_swept { Swept::reopened(rig, keep_last) } else { Swept::new(rig, keep_last) };
         self.begin(swept);
     }
 
     fn begin(&mut self, mut swept: Swept) {
-        let policy = keep_by(&mut swept, self.keep);
+        let policy = keep_by(&mut swept, self.oracle.keep);
         self.process = Some(Process { swept, policy, pins: Vec::new() });
     }
 
     /// The same process under the retention as it is now.
     fn keep_on(&mut self) {
-        let keep = self.keep;
+        let keep = self.oracle.keep;
         let process = self.process_mut();
         process.policy = keep_by(&mut process.swept, keep);
     }
@@ -333,9 +358,48 @@ impl History {
         }
     }
 
-    fn round(&mut self) {
-        let (slices, nodes) = (self.rng.random_range(1..=4), self.rng.random_range(1..=8));
-        self.seen.swept += self.process_mut().swept.round(slices, nodes).nodes;
+    /// A round looks at the head, unless a cycle goes first.
+    fn sweeps(&mut self, context: &str, round: impl FnOnce(&mut Swept) -> Round) {
+        let head = self.chain().head();
+        let round = round(&mut self.process_mut().swept);
+        self.seen.swept += round.nodes;
+        if round.end != RoundEnd::CycleOpen {
+            self.looks(head, context);
+        }
+    }
+
+    /// The pruner has looked at a head: what is readable is what the oracle says.
+    fn looks(&mut self, head: Order, context: &str) {
+        self.earlier.push(self.oracle.readable().clone());
+        self.oracle.looks(head);
+        self.oracle.agrees(self.chain(), context);
+    }
+
+    /// It has looked at a head from this one on.
+    fn may_have_looked(&mut self, from: Order, or_none: (OrNone, &str)) {
+        let to = self.chain().head();
+        self.may_have_looked_up_to(from, to, or_none);
+    }
+
+    fn may_have_looked_up_to(&mut self, from: Order, to: Order, (or_none, context): (OrNone, &str)) {
+        let mut allowed: Vec<Readable> = orders(from, to).map(|head| self.oracle.after_a_look(head)).collect();
+        match or_none {
+            OrNone::No => {}
+            OrNone::Yes => allowed.push(self.oracle.readable().clone()),
+            OrNone::Earlier => allowed.extend(self.earlier.iter().cloned().chain([self.oracle.readable().clone()])),
+        }
+        self.earlier.push(self.oracle.readable().clone());
+        let process = self.process.as_ref().unwrap();
+        self.oracle.is_one_of(&process.swept.rig.chain, &allowed, context);
+    }
+
+    /// Time passes, by both clocks.
+    fn time_passes(&mut self) {
+        let time = Duration::from_secs(self.rng.random_range(10..60));
+        let clock = &self.process().swept.rig.clock;
+        clock.advance(time);
+        clock.set_unix_ms(clock.unix_ms() + time.as_millis() as u64);
+        self.oracle.now_ms += time.as_millis() as u64;
     }
 
     fn read(&mut self) {
@@ -356,6 +420,7 @@ impl History {
         self.names += 1;
         let pin = NewPin { name: name.clone(), owner: "a test".to_owned(), order, ttl: None };
         self.process().policy.add_pin(pin).unwrap();
+        self.oracle.pin(&name, order, None);
         self.named.push((name, order));
     }
 
@@ -364,20 +429,24 @@ impl History {
         let order = *self.readable().choose(&mut self.rng).unwrap();
         let name = format!("while-{}", self.names);
         self.names += 1;
-        let pin = NewPin { name, owner: "a test".to_owned(), order, ttl: Some(Duration::from_secs(30)) };
-        self.process().policy.add_pin(pin).unwrap();
+        let ttl = Some(Duration::from_secs(30));
+        self.oracle.pin(&name, order, ttl);
+        self.process().policy.add_pin(NewPin { name, owner: "a test".to_owned(), order, ttl }).unwrap();
         self.for_a_while.push(order);
     }
 
     /// The one consumer moves its watermark, comes, or goes.
     fn consumer(&mut self) {
         let order = *self.window().choose(&mut self.rng).unwrap();
-        if self.watermark.is_some() && self.rng.random_bool(0.8) {
-            self.watermark = None;
+        if self.is_heard && self.rng.random_bool(0.6) {
+            self.is_heard = false;
             self.process().policy.remove_consumer("indexer").unwrap();
+            self.oracle.forget("indexer");
         } else {
-            self.watermark = Some(order);
-            self.process().policy.set_consumer("indexer", order, Some(HEARD)).unwrap();
+            self.is_heard = true;
+            let ttl = *HEARD.choose(&mut self.rng).unwrap();
+            self.process().policy.set_consumer("indexer", order, Some(ttl)).unwrap();
+            self.oracle.hear("indexer", order, ttl);
         }
     }
 
@@ -385,6 +454,7 @@ impl History {
         let at = self.rng.random_range(0..self.named.len());
         let (name, _) = self.named.swap_remove(at);
         self.process().policy.remove_pin(&name).unwrap();
+        self.oracle.unpin(&name);
     }
 
     fn roll_back(&mut self, context: &str) {
@@ -414,14 +484,16 @@ impl History {
     /// order, or where counts were lost, the newest one.
     fn cycle(&mut self, context: &str) {
         if self.rng.random_bool(0.3) {
-            self.keep = KeepPolicy::last(NonZeroU64::MIN);
+            self.oracle.keep = KeepPolicy::last(NonZeroU64::MIN);
             self.keep_on();
         }
         self.any_way();
         let (head, was_lost) = (self.chain().head(), self.chain().store.counts_lost().is_some());
-        let Process { swept, pins, .. } = self.process();
         let before = check::present(&self.chain().store).len() as u64;
-        let certificate = swept.cycle().certificate;
+        let certificate = self.process().swept.cycle().certificate;
+        self.looks(head, context);
+        self.earlier.clear(); // a cycle syncs
+        let Process { swept, pins, .. } = self.process();
         assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
         let chain = &swept.rig.chain;
         let after = check::present(&chain.store).len() as u64;
@@ -474,8 +546,10 @@ impl History {
     fn busy_cycle(&mut self, context: &str) {
         self.any_way();
         let (head, hooks) = (self.chain().head(), self.hooks());
-        let Process { swept, pins, .. } = self.process();
+        let swept = &self.process().swept;
         swept.plan.run(&swept.env_of(&swept.plan, &hooks)).unwrap();
+        self.may_have_looked(head, (OrNone::No, context));
+        let Process { swept, pins, .. } = self.process();
         assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
         books::names_nothing_alive(&swept.rig.chain, context);
         self.durable = head;
@@ -494,7 +568,7 @@ impl History {
     }
 
     /// A cycle in small batches that something ends, or that finishes before.
-    fn ending_cycle(&mut self, batch: usize, end: fn(&Control)) {
+    fn ending_cycle(&mut self, batch: usize, end: fn(&Control), context: &str) {
         let (hooks, control) = Self::ends_at(batch, end);
         let Process { swept, .. } = self.process();
         let plan: Plan = swept.plan.clone().batches(3);
@@ -502,23 +576,26 @@ impl History {
         assert!(control.set(Arc::clone(&env.control)).is_ok());
         let ended = plan.run(&env);
         assert!(matches!(ended, Ok(_) | Err(PruneError::Cancelled | PruneError::Stopped)), "{ended:?}");
+        drop(env);
+        self.looks(self.chain().head(), context);
     }
 
-    fn cancelled_cycle(&mut self) {
+    fn cancelled_cycle(&mut self, context: &str) {
         let batch = self.rng.random_range(0..6);
-        self.ending_cycle(batch, Control::cancel);
+        self.ending_cycle(batch, Control::cancel, context);
     }
 
     /// A cycle whose process ends, and that the next one goes on with.
-    fn ended_cycle(&mut self, batch: usize) {
-        self.ending_cycle(batch, Control::stop);
+    fn ended_cycle(&mut self, batch: usize, context: &str) {
+        self.ending_cycle(batch, Control::stop, context);
         self.restart();
-        self.resume();
+        self.resume(context);
     }
 
-    fn resume(&mut self) {
+    fn resume(&mut self, context: &str) {
         let Process { swept, .. } = self.process();
         swept.plan.resume(&swept.env).unwrap();
+        self.may_have_looked(self.chain().head(), (OrNone::Yes, context));
     }
 
     /// What a process may be at when something happens to it, from `arm` on: whether it came to its end.
@@ -545,7 +622,8 @@ impl History {
     }
 
     /// A read or a write fails, and the process goes on.
-    fn trouble(&mut self) {
+    fn trouble(&mut self, context: &str) {
+        let head = self.chain().head();
         let (distance, is_write) = (self.soon(), self.rng.random_bool(0.5));
         let ended = self.at_work(|faults| {
             if is_write {
@@ -558,6 +636,7 @@ impl History {
         let faults = self.process().swept.rig.faults();
         faults.fail_write(NEVER, Fault::Transient);
         faults.fail_read(NEVER, Fault::Transient);
+        self.may_have_looked(head, (OrNone::Yes, context));
     }
 
     /// The process dies at some write, or the machine does: what was acknowledged is there, if it was to survive that.
@@ -565,7 +644,7 @@ impl History {
         self.process_mut().pins.clear();
         let drawn = *[CrashTail::Kept, CrashTail::Lost].choose(&mut self.rng).unwrap();
         let tail = if self.engine == Engine::Memory { drawn } else { CrashTail::Kept }; // this machine lives on
-        let write = self.soon();
+        let (write, head) = (self.soon(), self.chain().head());
         let ended = self.at_work(|faults| faults.freeze_after(write));
         self.seen.crashes += u64::from(!ended);
         let acknowledged = self.chain().archive.head().unwrap();
@@ -579,10 +658,12 @@ impl History {
         assert!(found >= survives && found <= acknowledged, "{context}: {survives} <= {found} <= {acknowledged}");
         rig.chain.archive.forget_after(found);
         self.wake(rig);
+        let or_none = if tail == CrashTail::Lost { OrNone::Earlier } else { OrNone::Yes };
+        self.may_have_looked_up_to(head, acknowledged, (or_none, &context));
         let Process { swept, .. } = self.process();
         swept.check(&[], &format!("{context}: as found"));
         books::names_nothing_alive(&swept.rig.chain, &context);
-        self.resume();
+        self.resume(&context);
     }
 }
 

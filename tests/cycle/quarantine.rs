@@ -55,11 +55,11 @@ fn begun(rig: &Rig, config: PrunerConfig) -> Pruner {
 }
 
 /// What health says of poison items.
-fn told(reasons: &[Reason]) -> Option<&str> {
+pub(crate) fn told(reasons: &[Reason]) -> Option<&str> {
     reasons.iter().find(|reason| reason.code == "poison_items").map(|reason| reason.message.as_str())
 }
 
-fn told_from_outside(rig: &Rig) -> Option<String> {
+pub(crate) fn told_from_outside(rig: &Rig) -> Option<String> {
     let request = HealthRequest::new(Path::new("nowhere"), None);
     let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
     told(&health.reasons).map(str::to_owned)
@@ -103,12 +103,16 @@ fn what_is_set_aside_is_known_to_every_later_process_and_from_outside_until_a_cy
         let counted = status.incremental.map(|status| (status.poison_items, status.set_aside_total));
         assert!(counted.is_none_or(|counted| counted == (1, 0)), "{context}: {counted:?}");
     }
-    let pruner = begun(&rig, plan.clone().pruner());
+    let events = Arc::new(Told::default());
+    let parts = PrunerParts { events: Arc::clone(&events) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Pruner::start(parts, plan.clone().pruner()).unwrap();
     until(&rig, &pruner, |pruner| !pruner.status().running);
     assert_eq!(pruner.command(Command::Run), Reply::Accepted);
     until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert_eq!((pruner.status().quarantine, told(&pruner.health().reasons)), (None, None));
     drop(pruner);
+    let is_end = |event: &&Event| matches!(event, Event::QuarantineEnded { items: 1, .. });
+    assert_eq!(events.0.lock().iter().filter(is_end).count(), 1);
     check::exact(&rig.chain, "what the row named is gone");
     let rig = rig.restart();
     assert_eq!((told_from_outside(&rig), written(&rig.chain.store)), (None, None));
@@ -193,7 +197,7 @@ fn begun_refusing(rig: &Rig, refuses: &Arc<AtomicBool>) -> (Pruner, Arc<Told>) {
 }
 
 /// Items of the journal that were told.
-fn items_told(told: &Told) -> u64 {
+pub(crate) fn items_told(told: &Told) -> u64 {
     let count = |event: &Event| if let Event::PoisonItem { count, .. } = event { *count } else { 0 };
     told.0.lock().iter().map(count).sum()
 }

@@ -11,10 +11,12 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Asked, Bound, Clock, Explanation, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy, LiveRetention, NewPin,
-    NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig, ReaderLimit, ReaderState,
-    Standing, StoreRecords, Trigger, TriggerState, Verdict, WaitsFor, Why,
+    Asked, Bound, Cause, Clock, Command, Explanation, Fill, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy,
+    LiveRetention, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig,
+    ReaderLimit, ReaderState, Reply, RetentionParts, Standing, Standstill, StoreRecords, Trigger, TriggerState,
+    Verdict, WaitsFor, Why,
     cycle::{CycleEnv, Finished},
+    events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
     offline::StoreLayout,
     snapshot::RetentionPolicy,
@@ -27,6 +29,7 @@ use state_tests::{
     hooks::{Hooks, Moment},
     offline,
     rig::{Engine, Plan, Rig, WAYS, env},
+    told::Told,
     workload::{Profile, Workload, paths},
 };
 use state_tree::{NodeHash, Order, RoochLayout, get};
@@ -405,7 +408,7 @@ fn widening_the_window_in_each_phase() {
         let status = wide.status().unwrap();
         let winner = status.winner.unwrap();
         assert_eq!((winner.by, winner.from), (Bound::Last { orders: 40 }, 3), "{context}");
-        assert_eq!(status.gone_already, floor.get() - 3, "{context}: it says which part of the window is gone");
+        assert_eq!(status.gone_already, Some(floor.get() - 3), "{context}: it says which part of the window is gone");
         let Explanation::Order(gone) = wide.explain(Asked::Order(order(3)), &RoochLayout, 1).unwrap() else {
             panic!("an order was asked for")
         };
@@ -541,7 +544,7 @@ fn a_policy_that_comes_late_to_an_old_store_begins_with_its_whole_history() {
     let rig = grown(60);
     let late = policy(&rig, every(7, 25));
     late.add_pin(pin("first", 1, None)).unwrap();
-    assert_eq!(late.status().unwrap().gone_already, 0);
+    assert_eq!(late.status().unwrap().gone_already, Some(0));
     cycle(&rig, &late);
     exactly(&rig, [0, 1, 25, 50].into_iter().chain(53..60), "enabled late");
 }
@@ -707,9 +710,10 @@ fn explain_names_the_bound_that_keeps_each_root() {
     assert!(matches!(&reasons(29)[..], [Why::Head, a, b] if last(a) && consumer(b)));
     assert!(matches!(&reasons(24)[..], [why] if consumer(why)));
     assert!(matches!(&reasons(20)[..], [Why::Every { orders: 10 }]));
-    assert!(matches!(&reasons(13)[..], [Why::Pin { name, .. }] if name == "audit"));
+    assert!(matches!(&reasons(13)[..], [Why::Pin(pin)] if (pin.name.as_str(), pin.since_ms) == ("audit", 5_000)));
     let Standing::Pruned { floor: 24, gone: Some(gone) } = standing(14) else { panic!("{:?}", standing(14)) };
     assert_eq!((gone.by_ms, gone.head), (5_000, 29), "since when, and at which head");
+    assert_eq!(gone.by, [Cause::Consumer { name: "indexer".to_owned() }], "the lowest of the bounds");
     assert!(matches!(standing(30), Standing::NeverExisted { head: 29 }));
 
     let hash = |hash: NodeHash, limit: u64| match kept.explain(Asked::Hash(hash), &RoochLayout, limit).unwrap() {
@@ -734,7 +738,153 @@ fn explain_names_the_bound_that_keeps_each_root() {
     kept.remove_pin("audit").unwrap();
     kept.advance().unwrap();
     assert!(matches!(hash(*node, 100_000).node, NodeStanding::Garbage { .. }), "there until the next cycle");
-    rig.chain.put(&state_tree::Changes::default());
+
+    // What is over keeps nothing, and is named as long as the order is there, and when it has gone.
+    kept.add_pin(pin("short", 25, Some(Duration::from_secs(10)))).unwrap();
+    passes(&rig, Duration::from_secs(25 * 3600)); // the consumer is silent after a day
+    let [expired, silent, leaving] = &reasons(25)[..] else { panic!("{:?}", reasons(25)) };
+    assert!(matches!(expired, Why::PinExpired(pin) if (pin.name.as_str(), pin.ttl_ms) == ("short", Some(10_000))));
+    assert_eq!(*silent, Why::ConsumerSilent { name: "indexer".to_owned(), from: 24 });
+    assert_eq!(*leaving, Why::Leaving { waits_for: None });
+    assert_eq!(kept.status().unwrap().pins[0].state, PinState::Expired, "as the status says");
+    kept.advance().unwrap();
+    let gone = |kept: &LiveRetention, at: u64| match kept.explain(Asked::Order(order(at)), &RoochLayout, 1).unwrap() {
+        Explanation::Order(OrderExplained { standing: Standing::Pruned { gone: Some(gone), .. }, .. }) => gone.by,
+        other => panic!("{other}"),
+    };
+    let owner = || "a test".to_owned();
+    let removed = Cause::PinRemoved { name: "audit".to_owned(), owner: owner() };
+    let expired = Cause::PinExpired { name: "short".to_owned(), owner: owner() };
+    let silent = Cause::ConsumerSilent { name: "indexer".to_owned(), order: 24 };
+    let last = |orders| Cause::Last { orders };
+    assert_eq!(gone(&kept, 13), [removed]);
+    assert_eq!(gone(&kept, 24), [silent.clone(), last(4)]);
+    assert_eq!(gone(&kept, 25), [expired, silent, last(4)]);
+    let narrow = policy(&rig, every(2, 20)); // as a process that starts again
+    narrow.set_consumer("late", order(26), None).unwrap();
+    narrow.remove_consumer("late").unwrap();
+    narrow.advance().unwrap();
+    assert_eq!(gone(&narrow, 10), [Cause::Policy], "no longer one of every few");
+    let late = Cause::ConsumerRemoved { name: "late".to_owned(), order: 26 };
+    assert_eq!(gone(&narrow, 27), [Cause::Policy, late, last(2)]);
+    assert_eq!(gone(&narrow, 25), gone(&kept, 25), "over a restart, too");
+    let told = narrow.explain(Asked::Order(order(25)), &RoochLayout, 1).unwrap().to_string();
+    let words = "pin `short` of a test expired; consumer `indexer` needed every order from 24 on, and was silent";
+    assert!(told.contains(words), "{told}");
+}
+
+/// An order that nobody asks for is there as long as the floor does not move, and why it does not is told.
+#[test]
+fn explain_names_what_the_floor_waits_for() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    let waits_for = || match kept.explain(Asked::Order(order(27)), &RoochLayout, 1).unwrap() {
+        Explanation::Order(OrderExplained { standing: Standing::Kept { reasons, .. }, .. }) => match &reasons[..] {
+            [Why::Leaving { waits_for }] => waits_for.clone(),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other}"),
+    };
+    let control = Arc::new(Mutex::new(None::<Arc<state_pruner::Control>>));
+    let of_cycle = Arc::clone(&control);
+    let hooks = Hooks::new(move |moment| {
+        if let (Moment::Deleting, Some(control)) = (moment, of_cycle.lock().as_ref()) {
+            control.stop();
+        }
+    });
+    let (env, plan) = under(&rig, &kept, &hooks);
+    *control.lock() = Some(Arc::clone(&env.control));
+    assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
+    drop(env);
+    rig.chain.grow(Profile::Tables, 62, 5);
+    assert_eq!(waits_for(), Some(Standstill::Cycle { cycle: 1 }));
+    let (env, plan) = under(&rig, &kept, &Hooks::none());
+    plan.resume(&env).unwrap();
+    rig.chain.grow(Profile::Tables, 63, 1);
+    drop(env);
+    let config = rig.plan(4).pruner_of_cycles();
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
+    while pruner.status().running {
+        std::thread::yield_now();
+    }
+    rig.clock.set_unix_ms(7_000);
+    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    assert_eq!(waits_for(), Some(Standstill::Switch { since_ms: 7_000 }));
+    pruner.found(&StoreError::Corrupt("a checksum".to_owned()).into()).unwrap();
+    let Some(Standstill::Freeze { reason }) = waits_for() else { panic!("{:?}", waits_for()) };
+    assert!(reason.contains("a checksum"), "{reason}");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    assert_eq!(pruner.command(Command::Enable), Reply::Accepted);
+    assert_eq!(waits_for(), None);
+}
+
+/// A window of chain time that is made wider says that it is not filled until it is, over restarts too; the window in effect is
+/// shown in chain time.
+#[test]
+fn widening_a_window_of_time_never_claims_what_is_gone() {
+    let rig = grown(30); // a second of chain time each
+    let seconds = |time: u64| KeepPolicy { time: Some(Duration::from_secs(time)), ..every(2, 10) };
+    let status = |kept: &LiveRetention| kept.status().unwrap();
+    let week = policy(&rig, seconds(7));
+    assert_eq!(status(&week).winner.unwrap().fill, Fill::Filled, "nothing has gone yet");
+    cycle(&rig, &week);
+    let shown = status(&week);
+    let winner = shown.winner.clone().unwrap();
+    assert_eq!((winner.by, winner.from, winner.fill), (Bound::Time { time_ms: 7_000 }, 22, Fill::Filled));
+    assert_eq!((shown.floor_timestamp_ms, shown.window_ms, shown.gone_already), (Some(22_000), Some(7_000), Some(0)));
+    let words =
+        "in force: the last 2 orders, the last 7s, every 10 orders; orders 22 to 29 are readable, 7s of chain time; ";
+    assert!(shown.to_string().starts_with(words) && !shown.to_string().contains("filled"), "{shown}");
+    loop {
+        let wide = policy(&rig, seconds(30)); // as a process that starts again
+        wide.advance().unwrap();
+        let (shown, head) = (status(&wide), rig.chain.head().get());
+        assert_eq!((shown.floor, shown.window_ms), (22, Some((head - 22) * 1000)), "at head {head}");
+        let winner = shown.winner.clone().unwrap();
+        assert_eq!((&winner.by, winner.from), (&Bound::Time { time_ms: 30_000 }, 22), "at head {head}");
+        let told = shown.to_string();
+        let claims =
+            told.contains("keep_time (30s of chain time) is not filled yet: older orders that it asks for are gone");
+        if head < 52 {
+            assert_eq!((winner.fill, shown.gone_already, claims), (Fill::Short, None, true), "at head {head}: {told}");
+        } else {
+            assert_eq!(
+                (winner.fill, shown.gone_already, claims),
+                (Fill::Filled, Some(0), false),
+                "at head {head}: {told}"
+            );
+            break;
+        }
+        rig.chain.grow(Profile::Tables, 64 + head, 1);
+    }
+    rig.chain.grow(Profile::Tables, 65, 1);
+    cycle(&rig, &policy(&rig, seconds(30)));
+    exactly(&rig, [0, 10, 20].into_iter().chain(23..54), "the window has filled");
+}
+
+/// Who has seen orders that are gone is told, and asks for nothing until the chain has come there again.
+#[test]
+fn a_consumer_that_a_rollback_left_ahead_of_the_head_is_told() {
+    let (rig, told) = (grown(30), Arc::new(Told::default()));
+    let parts = RetentionParts { events: Arc::clone(&told) as _, ..rig.retention_parts(Some(keep(8))) };
+    let kept = LiveRetention::new(parts);
+    kept.set_consumer("fast", order(28), None).unwrap();
+    kept.set_consumer("slow", order(20), None).unwrap();
+    let seen = || {
+        let consumers = kept.status().unwrap().consumers.into_iter();
+        consumers.map(|consumer| (consumer.behind, consumer.ahead)).collect::<Vec<_>>()
+    };
+    assert_eq!(seen(), [(1, 0), (9, 0)]);
+    told.0.lock().clear();
+    kept.roll_back(&rig.chain.store, order(25), Batch::new()).unwrap();
+    rig.chain.archive.forget_after(order(25));
+    let ahead = || Event::ConsumerAhead { name: "fast".to_owned(), order: 28, head: 25 };
+    assert_eq!(*told.0.lock(), [ahead()]);
+    assert_eq!(seen(), [(0, 3), (5, 0)]);
+    kept.roll_back(&rig.chain.store, order(25), Batch::new()).unwrap();
+    assert_eq!(*told.0.lock(), [ahead()], "nothing went");
+    rig.chain.grow(Profile::Tables, 66, 4);
+    assert_eq!(seen(), [(1, 0), (9, 0)]);
 }
 
 /// Garbage is told with what takes it and since when it waits; an order that was taken away is not told as one that never was.

@@ -13,16 +13,21 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Ended, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts, PrunerStatus, Reply,
-    Run, Share, SweepChoice, Trigger, TriggerConfig, TriggerState, mark::MarkChoice, recovery::RecoveryConfig,
+    Command, Ended, Figure, Freeze, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts,
+    PrunerStatus, RecordKey, Records, Reply, RetentionParts, Run, Share, StoreRecords, SweepChoice, Trigger,
+    TriggerConfig, TriggerState,
+    events::{Event, EventSink, NoEvents},
+    mark::MarkChoice,
+    recovery::RecoveryConfig,
     snapshot::NodeFacts,
 };
-use state_store::{CrashTail, Durability, Fault};
+use state_store::{Batch, CrashTail, Durability, Fault, record};
 use state_tests::{
     archive::orders,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
+    told::Told,
     workload::{Profile, Workload},
 };
 use state_tree::Order;
@@ -33,6 +38,7 @@ struct Setup<'a> {
     every_orders: u64,
     triggers: TriggerConfig,
     facts: Option<Arc<dyn NodeFacts>>,
+    events: Arc<dyn EventSink>,
     delete_batch: usize,
     keep_last: u64,
     /// Instead of a window of so many orders.
@@ -41,8 +47,8 @@ struct Setup<'a> {
 
 impl<'a> Setup<'a> {
     fn new(rig: &'a Rig, every_orders: u64) -> Self {
-        let triggers = TriggerConfig::default();
-        Self { rig, every_orders, triggers, facts: None, delete_batch: 50, keep_last: 5, policy: None }
+        let (triggers, events) = (TriggerConfig::default(), Arc::new(NoEvents));
+        Self { rig, every_orders, triggers, facts: None, events, delete_batch: 50, keep_last: 5, policy: None }
     }
 
     fn cooled(rig: &'a Rig, cooldown: Duration) -> Self {
@@ -56,7 +62,7 @@ impl<'a> Setup<'a> {
     /// Starts it with something that happens at moments of its cycles.
     fn start_with(self, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
         let rig = self.rig;
-        let parts = PrunerParts { facts: self.facts, ..rig.pruner_parts(&Hooks::new(act)) };
+        let parts = PrunerParts { facts: self.facts, events: self.events, ..rig.pruner_parts(&Hooks::new(act)) };
         let plan = rig.plan(self.keep_last).batches(self.delete_batch);
         // One fault fails a run here; what is tried again is in recovery.rs.
         let config = PrunerConfig {
@@ -298,7 +304,7 @@ fn a_forgotten_one_shot_order_does_not_run_twice() {
     }
     drop(pruner);
     let rig = rig.restart();
-    // A process that dies as soon as a run has begun: the order is consumed, and the run is on record.
+    // A process that dies as soon as a run has begun, which did nothing: the next process runs for it, and once.
     let (doomed, faulty) = rig.faulty();
     let (dying, mut saves) = (faulty.clone(), 0);
     let pruner = Setup::new(&doomed, 1_000_000).start_with(move |moment| {
@@ -313,14 +319,61 @@ fn a_forgotten_one_shot_order_does_not_run_twice() {
     let rig = doomed.crashed(faulty.crash_image(CrashTail::Kept).unwrap());
     let pruner = Setup::new(&rig, 1_000_000).start();
     settle(&pruner);
-    for (id, run) in [("nightly-1", 1), ("nightly-2", 2), ("nightly-4", 3)] {
+    for (id, run) in [("nightly-1", 1), ("nightly-2", 2), ("nightly-4", 4)] {
         assert_eq!(pruner.run_once(id), Reply::AlreadyServed { run }, "{id} after restarts");
     }
-    let last = runs(&pruner).pop().unwrap();
-    assert_eq!((last.number, last.counted, last.outcome), (3, 0, None), "interrupted");
+    let last = runs(&pruner).split_off(2);
+    assert_eq!((last[0].number, last[0].counted, &last[0].outcome), (3, 0, &None), "interrupted");
+    assert!(matches!(last[1].outcome.as_ref().unwrap().ended, Ended::Finished { .. }), "{last:#?}");
     assert_eq!(pruner.run_once("nightly-5"), Reply::Accepted);
     settle(&pruner);
-    assert_eq!(runs(&pruner).len(), 4);
+    assert_eq!(runs(&pruner).len(), 5);
+}
+
+/// They were answered, so they are kept over the death of the process, with the one whose run had done nothing yet.
+#[test]
+fn requests_that_wait_outlive_the_process_that_took_them() {
+    let (rig, faulty) = genesis().faulty();
+    rig.chain.grow(Profile::Uniform, 161, 9);
+    let (pruner, hold) = held(Setup::new(&rig, 1_000_000), Some("nightly-1"));
+    assert_eq!(pruner.run_once("nightly-2"), Reply::FollowUp);
+    assert_eq!(pruner.run_once("nightly-3"), Reply::AlreadyRunning);
+    faulty.freeze_after(0);
+    drop(hold);
+    drop(pruner);
+    let rig = rig.crashed(faulty.crash_image(CrashTail::Lost).unwrap());
+    rig.chain.archive.forget_after(rig.chain.head());
+    let pruner = Setup::new(&rig, 1_000_000).start();
+    settle(&pruner);
+    for id in ["nightly-1", "nightly-2", "nightly-3"] {
+        assert_eq!(pruner.run_once(id), Reply::AlreadyServed { run: 2 }, "{id}");
+    }
+    let ended: Vec<bool> = runs(&pruner).iter().map(|run| run.outcome.is_some()).collect();
+    assert_eq!(ended, [false, true], "one run for all of them");
+    drop(pruner);
+    check::exact(&rig.chain, "after the run that they waited for");
+}
+
+/// Nothing that was answered vanishes without a word.
+#[test]
+fn a_request_that_switching_off_drops_is_told() {
+    let (rig, told) = (genesis(), Arc::new(Told::default()));
+    rig.chain.grow(Profile::Uniform, 162, 9);
+    let events = Arc::clone(&told) as Arc<dyn EventSink>;
+    let (pruner, hold) = held(Setup { events, ..Setup::new(&rig, 1_000_000) }, Some("nightly-1"));
+    assert_eq!(pruner.run_once("nightly-2"), Reply::FollowUp);
+    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    assert!(!pruner.status().triggers.requested);
+    drop(hold);
+    settle(&pruner);
+    drop(pruner);
+    let dropped = |event: &&Event| matches!(event, Event::RequestDropped { ids } if *ids == ["nightly-2"]);
+    assert_eq!(told.0.lock().iter().filter(dropped).count(), 1, "{told:?}");
+    let rig = rig.restart();
+    let pruner = Setup::new(&rig, 1_000_000).start();
+    assert_eq!(pruner.command(Command::Enable), Reply::Accepted);
+    settle(&pruner);
+    assert_eq!(runs(&pruner).len(), 1, "what was dropped stays so");
 }
 
 /// What a node says of its place on the chain.
@@ -396,6 +449,82 @@ fn a_low_disk_trigger_fires_even_while_out_of_sync() {
     }
     settle(&pruner);
     assert_eq!(runs(&pruner).len(), 1, "and a restart does not make it new");
+}
+
+/// What a process saw of the disk is saved when it sees it, not when the next run begins.
+#[test]
+fn a_disk_that_had_room_is_low_anew_in_the_next_process() {
+    let rig = genesis().behind_faults();
+    rig.chain.grow(Profile::Uniform, 163, 20);
+    const BOUND: u64 = 1 << 40; // of which a cycle needs little
+    let low = |rig: &Rig, runs_before: usize| {
+        let triggers = TriggerConfig { low_disk: NonZeroU64::new(BOUND), ..TriggerConfig::default() };
+        rig.faults().say_free(BOUND - 1);
+        let told = Arc::new(Told::default());
+        let events = Arc::clone(&told) as Arc<dyn EventSink>;
+        let pruner = Setup { triggers, events, ..Setup::new(rig, 1_000_000) }.start();
+        while standing(&pruner, Trigger::LowDisk) == TriggerState::Unmeasured {
+            thread::yield_now();
+        }
+        settle(&pruner);
+        assert_eq!(runs(&pruner).len(), runs_before + 1);
+        assert_eq!(standing(&pruner, Trigger::LowDisk), TriggerState::Held { by: HeldBy::Fired });
+        let figure = Some(Figure::Free { bytes: BOUND - 1 });
+        assert_eq!(runs(&pruner)[runs_before].figure, figure);
+        let fired = |event: &Event| if let Event::TriggerFired { figure, .. } = event { *figure } else { None };
+        assert_eq!(told.0.lock().iter().find_map(fired), figure, "{told:?}");
+        rig.faults().say_free(2 * BOUND);
+        while pruner.status().triggers.disk.unwrap().low {
+            rig.clock.advance(Duration::from_secs(5));
+            pruner.committed(rig.chain.head());
+            thread::yield_now();
+        }
+    };
+    low(&rig, 0);
+    let rig = rig.restart();
+    low(&rig, 1);
+}
+
+/// The docs say what may go on while a node catches up: what a process that died had begun to delete.
+#[test]
+fn a_sweep_that_was_interrupted_goes_on_while_the_node_catches_up() {
+    let rig = killed_in_its_sweep(164);
+    let facts: Arc<dyn NodeFacts> = Arc::new(Place(Mutex::new(Some(false))));
+    let pruner = Setup { facts: Some(facts), ..Setup::new(&rig, 1_000_000) }.start();
+    settle(&pruner);
+    assert_eq!(pruner.status().cycles_finished, 1);
+}
+
+/// A run that a process left open ends where the chain goes back, and whoever watches runs is told so.
+#[test]
+fn a_run_that_a_rollback_gives_up_is_told_as_interrupted() {
+    for at_rest in [true, false] {
+        let rig = killed_in_its_sweep(165);
+        let to = rig.chain.head().minus(1).unwrap();
+        let told = Arc::new(Told::default());
+        let events = Arc::clone(&told) as Arc<dyn EventSink>;
+        if at_rest {
+            let keep = Some(KeepPolicy::last(NonZeroU64::new(5).unwrap()));
+            let parts = RetentionParts { events, ..rig.retention_parts(keep) };
+            LiveRetention::new(parts).rollback(to, Batch::new()).unwrap();
+        } else {
+            let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
+            let records = StoreRecords(Arc::clone(&rig.chain.store));
+            records.save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+            let pruner = Setup { events, ..Setup::new(&rig, 1_000_000) }.start();
+            settle(&pruner);
+            assert!(runs(&pruner).is_empty(), "it is left");
+            pruner.rollback(to, Batch::new()).unwrap();
+            let last = runs(&pruner).pop().unwrap();
+            assert_eq!((last.number, last.outcome), (1, None));
+            assert!(pruner.status().triggers.requested, "an operator had asked for it");
+        }
+        let ended = |event: &Event| {
+            if let Event::RunEnded(end) = event { Some((end.run, end.trigger, end.outcome.clone())) } else { None }
+        };
+        let ended: Vec<_> = told.0.lock().iter().filter_map(ended).collect();
+        assert_eq!(ended, [(1, Trigger::Operator, "interrupted".to_owned())], "at rest: {at_rest}: {told:?}");
+    }
 }
 
 #[test]
@@ -646,6 +775,12 @@ fn clock_jump_in_each_phase() {
     }
 }
 
+/// Whether the first cycle went on with what an earlier process had begun.
+fn resumed(rig: &Rig) -> bool {
+    let certificate = std::fs::read(rig.state_dir().join("certificates/cycle-00000001.json"));
+    certificate.is_ok_and(|text| serde_json::from_slice::<serde_json::Value>(&text).unwrap()["trigger"] == "resumed")
+}
+
 /// A run dies at each of its moments, and the next process has other limits, or retains more or less.
 #[test]
 fn config_change_in_each_phase() {
@@ -676,7 +811,7 @@ fn config_change_in_each_phase() {
             let context = format!("killed at moment {deaths}, then {keep_last} kept by batches of {delete_batch}");
             let pruner = Setup { keep_last, delete_batch, ..Setup::new(&rig, 1_000_000) }.start();
             settle(&pruner);
-            went_on += pruner.status().cycles_finished;
+            went_on += usize::from(resumed(&rig));
             check::complete(&rig.chain, &context);
             assert_eq!(pruner.command(Command::Run), Reply::Accepted, "{context}");
             settle(&pruner);

@@ -16,7 +16,7 @@ pub enum Moment {
     PhaseSaved,
     /// A delete batch was read and judged, and is about to be written.
     Deleting,
-    /// The ledger of the triggers was saved: before the first run, when a run begins, and when it has ended.
+    /// The worker saved the ledger of the triggers: before the first run, when a run begins, and when it has ended.
     RunSaved,
     /// The outcome of the last cycle was saved.
     OutcomeSaved,
@@ -76,11 +76,13 @@ impl HookedRecords {
             RecordKey::Snapshot => self.hooks.call(Moment::Captured),
             RecordKey::Phase => self.hooks.call(Moment::PhaseSaved),
             RecordKey::LastOutcome => self.hooks.call(Moment::OutcomeSaved),
-            RecordKey::Triggers => self.hooks.call(Moment::RunSaved),
-            RecordKey::LastCycle
+            RecordKey::Triggers if of_worker() => self.hooks.call(Moment::RunSaved),
+            RecordKey::Triggers // whoever asks for a run saves it, too, perhaps while the worker is held by the hook
+            | RecordKey::LastCycle
             | RecordKey::Freeze
             | RecordKey::Doubt
             | RecordKey::Quarantine
+            | RecordKey::LogCut
             | RecordKey::Reports
             | RecordKey::Floor
             | RecordKey::Holds
@@ -92,6 +94,11 @@ impl HookedRecords {
             | RecordKey::SnapshotFailures => {}
         }
     }
+}
+
+/// Whether this is the thread of a pruner.
+fn of_worker() -> bool {
+    std::thread::current().name() == Some("pruner")
 }
 
 impl Records for HookedRecords {

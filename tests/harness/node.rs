@@ -201,14 +201,16 @@ impl Node {
 
     /// Runs a cycle and waits for its end.
     pub fn cycle(&self) -> Value {
-        let idle = self.until("an idle pruner", |status| status["pruner"]["running"] == false);
-        let before = idle["pruner"]["cycles_finished"].as_u64().unwrap();
-        let accepted =
-            |_: &Value| self.post("/v1/prune/run", &Value::Null).json::<Value>().unwrap()["reply"] == "accepted";
+        let is_idle =
+            |status: &Value| status["pruner"]["running"] == false && status["pruner"]["triggers"]["requested"] == false;
+        let finished = |status: &Value| status["pruner"]["cycles_finished"].as_u64().unwrap();
+        let before = finished(&self.until("an idle pruner", is_idle));
+        let accepted = |_: &Value| {
+            let reply = &self.post("/v1/prune/run", &Value::Null).json::<Value>().unwrap()["reply"];
+            *reply == "accepted" || *reply == "follow_up"
+        };
         self.until("a pruner that takes the request", accepted);
-        self.until("a finished cycle", |status| {
-            status["pruner"]["running"] == false && status["pruner"]["cycles_finished"].as_u64().unwrap() > before
-        })
+        self.until("a finished cycle", |status| is_idle(status) && finished(status) > before)
     }
 
     /// Kills it at once, as a crash of the process does.

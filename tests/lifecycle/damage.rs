@@ -3,10 +3,10 @@
 use std::num::NonZeroU64;
 
 use state_pruner::{
-    FolderRecords, Freeze, PruneError, RecordKey, Records, SystemClock,
+    Doubted, FolderRecords, Freeze, PruneError, RecordKey, Records, SystemClock,
     catalog::{self, CatalogError, CatalogRetention, CreateRequest, SnapshotId, Source},
-    mark::MarkChoice,
-    offline::{Frozen, PruneRequest, StoreLayout, default_state_dir},
+    mark::{MarkChoice, RehashChoice},
+    offline::{Frozen, PruneMode, PruneRequest, StoreLayout, default_state_dir},
 };
 use state_store::{Backend, ChainView, Flow, KeyRange, RocksBackend, RocksConfig, RoochChain, View, record};
 use state_tests::{
@@ -241,6 +241,32 @@ fn older_snapshots_stay_until_a_prune_has_proved_that_what_another_one_met_is_go
     assert_eq!(create(1).unwrap(), held, "nobody has looked since");
     prune(&request(&store.db(), 10)).unwrap();
     assert_eq!(create(1).unwrap(), (4, vec![]));
+}
+
+/// Its mark would believe the node, and delete the children that the true one has.
+#[test]
+fn a_prune_hashes_every_node_while_one_may_hash_to_another_key() {
+    let Some(store) = Shared::Small.copy("a doubt of a hash") else {
+        return;
+    };
+    let path = path_down(&store);
+    let unsampled = |hash: &&NodeHash| hash.fingerprint() & 0x3f != 0;
+    let node = path[1..].iter().rev().find(unsampled).unwrap();
+    let (bytes, other) = (view(&store).node(node).unwrap().unwrap(), view(&store).node(&path[0]).unwrap().unwrap());
+    let sampling = PruneRequest { mark: MarkChoice::Scan, rehash: RehashChoice::Sample, ..request(&store.db(), 10) };
+    damage::put_node(&store.db(), node.as_bytes(), &other);
+    let planned = prune(&PruneRequest { mode: PruneMode::Plan, ..sampling.clone() });
+    assert!(planned.is_ok(), "a sample may miss it: {planned:?}");
+
+    let (folder, hash) = (default_state_dir(&store.db()), *node);
+    std::fs::create_dir(&folder).unwrap();
+    let records = FolderRecords(folder);
+    Doubted::remember(&PruneError::WrongHash { hash, actual: path[0], path: Vec::new() }, &records).unwrap();
+    let error = refused(&sampling, "wrong_hash");
+    assert!(error.to_string().contains(&hash.to_string()), "{error}");
+    damage::put_node(&store.db(), node.as_bytes(), &bytes);
+    prune(&sampling).unwrap();
+    assert_eq!(Doubted::recorded(&records), None, "every node was hashed");
 }
 
 #[test]

@@ -204,10 +204,13 @@ fn a_damaged_floor_is_named_with_its_path_and_kept_aside_by_the_next_prune() {
     let damaged = [fs::read(&path).unwrap().as_slice(), b"torn"].concat();
     fs::write(&path, &damaged).unwrap();
 
-    let told = [
-        offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap_err().to_string(),
-        verify(&store.db(), StoreLayout::Rooch, 5).unwrap_err().to_string(),
-    ];
+    let health = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
+    assert_eq!(
+        (health.verdict, health.reasons[0].code.as_str()),
+        (Verdict::Degraded, "record_unreadable"),
+        "{health:?}"
+    );
+    let told = [health.reasons[0].message.clone(), verify(&store.db(), StoreLayout::Rooch, 5).unwrap_err().to_string()];
     for message in told {
         assert!(message.contains(path.to_str().unwrap()) && message.contains("run it with the window"), "{message}");
     }

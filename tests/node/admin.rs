@@ -85,7 +85,7 @@ fn refuses_who_has_no_token(node: &Node) {
 }
 
 /// Every command of the command line that changes a node.
-fn command_lines<'a>(url: &'a str, catalog: &'a str) -> [Vec<&'a str>; 14] {
+fn command_lines<'a>(url: &'a str, catalog: &'a str) -> [Vec<&'a str>; 15] {
     let node = ["--url", url];
     [
         [&["pin", "add", "audit", "--order", "1"][..], &node].concat(),
@@ -96,6 +96,7 @@ fn command_lines<'a>(url: &'a str, catalog: &'a str) -> [Vec<&'a str>; 14] {
         [&["prune-resume"][..], &node].concat(),
         [&["prune-cancel"][..], &node].concat(),
         [&["prune-unfreeze"][..], &node].concat(),
+        [&["acknowledge", "log_cut"][..], &node].concat(),
         [&["prune-disable"][..], &node].concat(),
         [&["prune-enable"][..], &node].concat(),
         [&["prune-run"][..], &node].concat(),
@@ -132,6 +133,7 @@ fn admin_commands_need_the_token_and_dumps_hide_secrets() {
         let expected = match line[0] {
             "prune-pause" | "prune-resume" | "prune-cancel" => (1, "not_running"), // it is taken, and there is nothing to do
             "prune-unfreeze" => (1, "not_frozen"),
+            "acknowledge" => (1, "refused"), // nothing is told
             _ => (0, ""),
         };
         assert_eq!((code, answer["error"]["code"].as_str().unwrap_or("")), expected, "{line:?}: {answer}");

@@ -213,6 +213,9 @@ fn health_is_told_by_exit_codes_from_inside_and_outside() {
     let removed = snapshot(&node);
     assert_eq!(removed["snapshots"], json!([]), "nor before a cycle has read what is live: {removed:#}");
     assert_eq!(removed["failures"][0]["code"], "unproven", "{removed:#}");
+    let (_, list) = node::json(&["snapshot", "list", "--catalog", catalog.to_str().unwrap()]);
+    let doubts: Vec<_> = list["snapshots"].as_array().unwrap().iter().map(|listed| &listed["doubt"]["code"]).collect();
+    assert_eq!(doubts, ["frozen", "frozen", "frozen", "unproven"], "each says that it may be damaged: {list:#}");
     node.cycle();
     let removed = snapshot(&node);
     assert_eq!((removed["snapshots"].as_array().unwrap().len(), &removed["failures"]), (4, &json!([])), "{removed:#}");

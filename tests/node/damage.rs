@@ -192,6 +192,36 @@ fn a_read_that_misses_a_live_node_freezes_deletes() {
     assert!(whole.is_some(), "what is not below the node is served");
 }
 
+/// Neither is a read.
+#[test]
+fn a_transaction_that_misses_a_live_node_freezes_deletes_whoever_waits_for_it() {
+    for waits in ["true", "false"] {
+        let data = tempfile::tempdir().unwrap();
+        let (_, missing) = lacking_a_node(data.path());
+        let node = Node::start(data.path(), &SETTINGS);
+        assert!(node.status()["pruner"]["frozen"].is_null());
+        let set = |n: u8| {
+            let transaction = json!({ "set_value": { "id": name(n), "value": "ff" } });
+            node.post(&format!("/v1/transactions?wait={waits}"), &transaction).status().as_u16()
+        };
+        let answers: BTreeSet<u16> = (0..OBJECTS).map(set).collect();
+        match waits {
+            "true" => assert_eq!(answers, BTreeSet::from([200, 500]), "what is not below the node is committed"),
+            _ => {
+                assert_eq!(answers, BTreeSet::from([202]), "nobody waits");
+                node.until("a freeze", |status| !status["pruner"]["frozen"].is_null());
+            }
+        }
+        let (codes, message) = told(&node, "frozen");
+        assert_eq!(codes[..2], ["frozen", "store_damaged"], "{waits}");
+        assert!(message.contains(&missing.to_string()) && message.contains("outside of a cycle"), "{message}");
+        assert!(!node.prune("run"), "a frozen pruner takes no cycle");
+        assert!(node.stop(Signal::TERM).0.success());
+        let node = Node::start(data.path(), &SETTINGS);
+        assert!(!node.status()["pruner"]["frozen"].is_null(), "{waits}: a restart lifts no freeze");
+    }
+}
+
 /// A cycle that samples finds missing nodes, and not those that hash to another key: it does not end the doubt of both.
 #[test]
 fn a_second_fault_beside_a_freeze_stays_in_doubt_until_a_mark_has_looked_for_it() {

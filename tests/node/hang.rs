@@ -1,12 +1,15 @@
 //! C20: one thread of the real binary hangs at a named point, as on a disk that does not answer. The node ends when its time is
 //! over, is no node that ended in order, names the step that hung, and leaves a store that opens and goes on.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
-use rustix::process::Signal;
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
 use serde_json::json;
 use state_store::Point;
-use state_tests::node::Node;
+use state_tests::node::{self, Node};
 
 use crate::kill::{Acknowledged, SETTINGS, verified};
 
@@ -72,4 +75,16 @@ fn a_node_whose_commit_hangs_names_its_own_load_or_the_last_blocks() {
         node.until_logged("hangs at commit::recorded");
         ends(node, data.path(), step, &acknowledged);
     }
+}
+
+/// O14: whoever reads a file of the store waits for ever, as on a disk that does not answer.
+#[test]
+fn the_health_of_a_store_whose_disk_hangs_cannot_be_told_and_is_not_waited_for() {
+    let data = tempfile::tempdir().unwrap();
+    let store = data.path().join("store");
+    fs::create_dir(&store).unwrap();
+    mknodat(CWD, store.join("CURRENT"), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    let (code, told) = node::json(&["health-check", "--db", &store.display().to_string(), "--within", "200ms"]);
+    assert_eq!((code, told["error"]["code"].as_str()), (3, Some("timeout")), "{told}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("could not be read within 200ms"), "{told}");
 }

@@ -10,5 +10,6 @@ mod kill;
 mod load;
 mod plan;
 mod points;
+mod retain;
 mod stop;
 mod validate;

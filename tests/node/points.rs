@@ -56,7 +56,8 @@ fn sweep(point: Point) -> &'static str {
         | Point::CycleEnded
         | Point::OutcomeSaved
         | Point::SliceJudged
-        | Point::SliceWritten => "pruner.sweep=filter",
+        | Point::SliceWritten
+        | Point::SetAside => "pruner.sweep=filter",
     }
 }
 
@@ -113,5 +114,6 @@ fn survives(point: Point) {
 fn the_real_node_killed_at_named_points_keeps_every_retained_root() {
     let all = std::env::var_os("KILL_POINTS").is_some_and(|points| points == "all");
     let points = if all { Point::ALL } else { &FEW };
-    points.iter().copied().for_each(survives);
+    // What is set aside is spoilt before: `killed_between_quarantine_and_passing_over`.
+    points.iter().copied().filter(|point| *point != Point::SetAside).for_each(survives);
 }

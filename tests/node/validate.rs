@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Write as _,
     path::{Path, PathBuf},
+    thread,
 };
 
 use reqwest::blocking::Response;
@@ -187,6 +188,53 @@ fn a_deep_validation_is_alone_until_it_ends_and_ends_when_its_client_has_gone() 
     let told_of = validations(&node);
     assert_eq!(told_of.len(), 2, "of the first and of the last one: {told_of:?}");
     assert_eq!((result(&whole, "integrity"), result(&whole, "events")), (&passed(), &passed()), "{whole}");
+    stop(node);
+}
+
+/// The file that it reads hangs, and nothing else of the node does.
+#[test]
+fn a_deep_validation_that_hangs_is_given_up_by_its_command_and_ends_then() {
+    let data = tempfile::tempdir().unwrap();
+    let node = grown(data.path());
+    node.cycle();
+    let hung = HungFile::at(certificate(data.path()), data.path().join("certificate.aside"));
+    let read = thread::scope(|scope| {
+        let words = ["validate", "--deep", "--within", "1s", "--url", node.url()];
+        let asking = scope.spawn(move || node::json(&words));
+        let read = hung.held();
+        let (code, told) = asking.join().unwrap();
+        assert_eq!((code, told["error"]["code"].as_str()), (3, Some("unfinished")), "{told}");
+        read
+    });
+    node.until_logged(GONE);
+    hung.put_back();
+    drop(read);
+    let whole = next(&node);
+    assert_eq!(result(&whole, "events"), &passed(), "{whole}");
+    stop(node);
+}
+
+/// Its client hears of what it had seen by then; that nothing was wrong is kept by nobody.
+#[test]
+fn a_node_that_is_told_to_stop_ends_the_deep_validation_at_work_and_answers() {
+    let data = tempfile::tempdir().unwrap();
+    let node = grown(data.path());
+    node.cycle();
+    let text = fs::read(certificate(data.path())).unwrap();
+    let hung = HungFile::at(certificate(data.path()), data.path().join("certificate.aside"));
+    let asked = node.post("/v1/validate?deep=true", &Value::Null);
+    let mut read = hung.held();
+    node.signal(Signal::TERM);
+    node.until_logged("stopping: no copy is made any more");
+    hung.put_back();
+    read.write_all(&text).unwrap();
+    drop(read);
+    let report: Value = asked.json().unwrap();
+    assert_eq!((result(&report, "integrity"), result(&report, "events")), (&passed(), &json!("skipped")), "{report}");
+    let (ended, log) = node.wait();
+    assert!(ended.success() && !log.contains(GONE), "{ended}\n{log}");
+    let node = Node::start(data.path(), &SETTINGS);
+    assert_eq!(validations(&node), Vec::<Value>::new());
     stop(node);
 }
 

@@ -6,6 +6,8 @@
 //! is left out because one before it failed. Dropping the node without stopping it is like a kill: safe, and what waited is lost.
 
 mod ending;
+mod feed;
+mod watch;
 
 use std::{
     net::SocketAddr,
@@ -16,9 +18,8 @@ use std::{
 };
 
 use anyhow::Context as _;
-use metrics::{counter, histogram};
 use state_pruner::{
-    Clock, FloorRows, LiveRetention, Pruner, PrunerParts, RetentionParts, StoreRecords,
+    Clock, FloorRows, LiveRetention, LogCuts, Pruner, PrunerParts, RetentionParts, StoreRecords, Unpruned,
     events::{EventJournal, Stopping},
     snapshot::NodeFacts,
 };
@@ -27,14 +28,19 @@ use state_tree::{Order, RoochLayout};
 use tokio::{
     net::TcpListener,
     task::{JoinHandle, spawn_blocking},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 pub use ending::{Step, TheEnd};
+use feed::Feed;
+pub(crate) use watch::Watch;
 
 use crate::{
-    chain::{BlockObserver, Chain, ChainError, Produced, Producer},
-    config::Config,
+    caretaker::Caretaker,
+    chain::{Chain, Producer},
+    config::{Config, RANGE_BYTES},
+    damage::{Damage, Teller},
     http::{self, Callers, Node, NodeParts, Server, Snapshots},
     telemetry,
     token::AdminToken,
@@ -61,6 +67,8 @@ pub struct App {
     producer: Option<Producer>,
     server: Server,
     upkeep: JoinHandle<()>,
+    /// Takes the reserve again, and tells what ends the work of the node.
+    keeping: JoinHandle<()>,
     stop: CancellationToken,
     end: TheEnd,
 }
@@ -91,17 +99,20 @@ impl App {
         let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);
         let config = config.clone();
         let opened = spawn_blocking(move || Core::open(&config, clock)).await??;
-        let Core { chain, pruner, retention, events, producer } = opened;
+        let Core { chain, caretaker, retention, events, damage, producer } = opened;
+        let pruner = caretaker.pruner().cloned();
         let stop = CancellationToken::new();
+        let watch = Watch::of(&chain, &damage, Arc::clone(&events) as _);
         let parts = NodeParts {
             chain: Arc::clone(&chain),
-            pruner: pruner.clone(),
+            caretaker: Arc::clone(&caretaker),
             retention,
             events: Arc::clone(&events),
             snapshots: Arc::clone(&snapshots),
             metrics: metrics.clone(),
             callers: callers.clone(),
             health,
+            damage,
             stop: stop.clone(),
         };
         let node = Arc::new(Node::new(id, parts, patience));
@@ -113,9 +124,10 @@ impl App {
                 metrics.run_upkeep();
             }
         });
+        let keeping = tokio::spawn(Caretaker::keep(Arc::downgrade(&caretaker), watch, stop.clone()));
         let end = TheEnd::of(pruner.as_ref());
         let producer = Some(producer);
-        Ok(Self { address, callers, chain, pruner, events, snapshots, producer, server, upkeep, stop, end })
+        Ok(Self { address, callers, chain, pruner, events, snapshots, producer, server, upkeep, keeping, stop, end })
     }
 
     /// Where requests are taken.
@@ -167,10 +179,13 @@ impl App {
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
         self.end.is_at(Step::Requests);
-        let Self { chain, pruner, events, mut server, upkeep, end, .. } = self;
+        let Self { chain, pruner, events, mut server, upkeep, mut keeping, end, .. } = self;
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
+        if timeout(LAST_READS, &mut keeping).await.is_err() {
+            keeping.abort(); // a disk that hangs has its thread
+        }
         let closed = spawn_blocking(move || close((chain, pruner), &events, &end)).await.context("closing the store");
         drained.and(served).and(ended)?;
         closed?
@@ -231,9 +246,10 @@ fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
 /// The parts below HTTP.
 struct Core {
     chain: Arc<Chain>,
-    pruner: Option<Arc<Pruner>>,
+    caretaker: Arc<Caretaker>,
     retention: Arc<LiveRetention>,
     events: Arc<EventJournal>,
+    damage: Arc<Damage>,
     producer: Producer,
 }
 
@@ -249,8 +265,10 @@ impl Core {
         keep_room(config, &store)?;
         let facts = Arc::new(Facts::default());
         let events = Arc::new(journal(config, &clock)?);
+        let cuts = LogCuts::take_over(&store, &*clock, &*events); // BEFORE the first block
         let retention = Arc::new(retention(config, &store, (&clock, &events)));
-        let pruner = start_pruner(config, &retention, (&clock, &events), &facts)?;
+        let caretaker = Arc::new(start_pruner(config, &retention, (&clock, &events), &facts)?);
+        let pruner = caretaker.pruner();
         let chain = Chain::open(store, config.chain(), clock)?;
         // The cell is filled once: it was made above.
         let chain = Arc::clone(facts.0.get_or_init(|| chain));
@@ -258,9 +276,11 @@ impl Core {
             Ok(status) => tracing::info!("{status}"),
             Err(error) => tracing::error!(%error, "what is retained cannot be told; nothing is let go"),
         }
-        let feed = Feed { pruner: pruner.clone(), failures: 0.into() };
+        let damage = Arc::new(Damage::of(pruner.cloned(), Arc::clone(chain.store())).beside(cuts));
+        let teller = Teller::start(Arc::clone(&damage)).context("starting what tells of damage")?;
+        let feed = Feed::new(pruner.cloned(), teller);
         let producer = Producer::start(Arc::clone(&chain), Box::new(feed)).context("starting block production")?;
-        Ok(Self { chain, pruner, retention, events, producer })
+        Ok(Self { chain, caretaker, retention, events, damage, producer })
     }
 }
 
@@ -306,19 +326,7 @@ fn start_pruner(
     retention: &Arc<LiveRetention>,
     (clock, events): Surroundings<'_>,
     facts: &Arc<Facts>,
-) -> anyhow::Result<Option<Arc<Pruner>>> {
-    let Some(pruning) = config.pruner() else {
-        tracing::info!("the pruner is disabled: every state is kept");
-        return Ok(None);
-    };
-    tracing::info!(
-        keep_last = pruning.keep_last,
-        keep_time = config.pruner.keep_time.map(|time| humantime::format_duration(time).to_string()),
-        keep_every = config.pruner.keep_every,
-        every_orders = pruning.every_orders,
-        keep_blocks = config.chain.keep_blocks,
-        "the pruner is enabled"
-    );
+) -> anyhow::Result<Caretaker> {
     let store = retention.store();
     let parts = PrunerParts {
         store: Arc::clone(store),
@@ -330,8 +338,21 @@ fn start_pruner(
         floor_rows: None, // the policy has them
         events: Arc::clone(events) as _,
     };
+    let Some(pruning) = config.pruner() else {
+        tracing::info!("the pruner is disabled: every state is kept");
+        return Ok(Caretaker::Unpruned(Box::new(Unpruned::new(parts, RANGE_BYTES))));
+    };
+    config.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
+    tracing::info!(
+        keep_last = pruning.keep_last,
+        keep_time = config.pruner.keep_time.map(|time| humantime::format_duration(time).to_string()),
+        keep_every = config.pruner.keep_every,
+        every_orders = pruning.every_orders,
+        keep_blocks = config.chain.keep_blocks,
+        "the pruner is enabled"
+    );
     let pruner = Pruner::start_under(parts, pruning, Arc::clone(retention) as _);
-    Ok(Some(Arc::new(pruner.context("starting the pruner")?)))
+    Ok(Caretaker::Pruner(Arc::new(pruner.context("starting the pruner")?)))
 }
 
 /// Blocks go with the readable range, which ends `keep_last` orders before the head: so many more are kept below it.
@@ -357,40 +378,6 @@ impl NodeFacts for Facts {
 
     fn sync_status(&self) -> Option<bool> {
         None // a single sequencer has nobody to follow
-    }
-}
-
-/// Tells metrics and pruner of each block.
-struct Feed {
-    pruner: Option<Arc<Pruner>>,
-    failures: std::cell::Cell<u64>,
-}
-
-impl BlockObserver for Feed {
-    fn produced(&self, produced: &Produced) {
-        self.failures.set(0);
-        counter!("state_node_commits_total").increment(1);
-        counter!("state_node_transactions_total", "outcome" => "applied").increment(produced.applied);
-        counter!("state_node_transactions_total", "outcome" => "failed").increment(produced.failed);
-        counter!("state_node_nodes_put_total").increment(produced.committed.nodes);
-        counter!("state_node_node_bytes_put_total").increment(produced.committed.bytes);
-        histogram!("state_node_execute_seconds").record(produced.execute.as_secs_f64());
-        histogram!("state_node_commit_seconds").record(produced.commit.as_secs_f64());
-        if let Some(pruner) = &self.pruner {
-            pruner.committed_in(produced.committed.order, Some(produced.commit));
-        }
-    }
-
-    fn failed(&self, error: &ChainError) {
-        let failures = self.failures.get() + 1;
-        self.failures.set(failures);
-        counter!("state_node_failed_blocks_total", "code" => error.code()).increment(1);
-        if let Some(pruner) = &self.pruner {
-            pruner.commit_failed();
-        }
-        if failures.is_power_of_two() {
-            tracing::error!(code = error.code(), failures, "a block could not be committed: {error}"); // O15
-        }
     }
 }
 

@@ -31,12 +31,12 @@ pub(crate) fn of_events(failure: Option<WriteFailure>) -> Option<Reason> {
     Some(reason(Verdict::Degraded, "events_unwritten", message))
 }
 
-/// Judges what reads for clients have met: the first fault, and how many reads met one.
+/// Judges what reads for clients and blocks have met: the first fault, and how often one was met.
 pub(crate) fn of_damage(met: Option<(String, u64)>) -> Option<Reason> {
-    let (first, reads) = met?;
+    let (first, times) = met?;
     let message = format!(
-        "reads for clients met damage, {reads} so far, the first: {first}. Find out with `state-node verify` on a copy of the \
-         store what else is lost, then restore a snapshot or the data of a peer; it is told until the node restarts"
+        "reads for clients and blocks met damage, {times} so far, the first: {first}. Restore a snapshot or the data of a \
+         peer; how far the damage goes is told by docs/operations.md, \"How far damage goes\"; this is told until the node restarts"
     );
     Some(reason(Verdict::Critical, "store_damaged", message))
 }

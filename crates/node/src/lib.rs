@@ -4,9 +4,11 @@
 //! `state-pruner` promises to a chain that embeds it.
 
 pub mod app;
+mod caretaker;
 pub mod chain;
 pub mod cli;
 pub mod config;
+mod damage;
 mod health;
 pub mod http;
 pub mod load;

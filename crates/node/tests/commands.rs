@@ -65,7 +65,7 @@ fn no_command_waits_for_a_terminal() {
 }
 
 /// Every command that asks a node, and its exit code where there is none.
-const ASK_A_NODE: [(&[&str], i32); 19] = [
+const ASK_A_NODE: [(&[&str], i32); 20] = [
     (&["health-check"], 3),
     (&["validate"], 3),
     (&["validate", "--deep"], 3),
@@ -74,6 +74,7 @@ const ASK_A_NODE: [(&[&str], i32); 19] = [
     (&["prune-resume"], 1),
     (&["prune-cancel"], 1),
     (&["prune-unfreeze"], 1),
+    (&["acknowledge", "log_cut"], 1),
     (&["prune-disable"], 1),
     (&["prune-enable"], 1),
     (&["pin", "list"], 1),
@@ -126,6 +127,46 @@ fn every_command_that_asks_a_node_names_the_address_where_somebody_else_answers(
         assert_eq!(told["error"]["code"], "unreachable", "{words:?}: {told}");
         let message = told["error"]["message"].as_str().unwrap();
         assert!(message.contains(&format!("{url} answers 200 OK as no node does")), "{words:?}: {message}");
+    }
+}
+
+/// Answers that it lives, and nothing else for as long as it is asked.
+fn busy() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::Builder::new()
+        .spawn(move || {
+            let mut unanswered = Vec::new();
+            for mut stream in listener.incoming().map(Result::unwrap) {
+                let mut request = BufReader::new(&stream).lines();
+                let asked = request.next().unwrap().unwrap();
+                while request.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+                if asked.contains("/readyz ") {
+                    let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+                    drop(stream.write_all(answer.as_bytes())); // who asked may have gone
+                } else {
+                    unanswered.push(stream);
+                }
+            }
+        })
+        .unwrap();
+    url
+}
+
+/// A disk that hangs under one request says nothing to the others.
+#[test]
+fn a_node_that_answers_whether_it_lives_and_does_not_end_its_work_is_waited_for_within_a_time() {
+    let url = busy();
+    let rows: [(&[&str], &str); 2] = [
+        (&["validate", "--deep"], "ask again"),
+        (&["snapshot", "create", "--catalog", "/nonexistent"], "`snapshot list`"),
+    ];
+    for (words, advice) in rows {
+        let output = run(&[words, &["--within", "1s", "--url", &url, "--json"]].concat());
+        let told = object(&output);
+        assert_eq!((output.status.code(), told["error"]["code"].as_str()), (Some(3), Some("unfinished")), "{told}");
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains("within 1s") && message.contains(advice), "{words:?}: {message}");
     }
 }
 

@@ -12,7 +12,11 @@ use state_node::{
     config::Config,
     http::{Submitted, WireAnswer, WireBlock, WireProof},
 };
-use state_pruner::SystemClock;
+use state_pruner::{
+    Freeze, RecordKey, Records as _, StoreRecords, SystemClock,
+    offline::{CycleDue, HealthRequest, health_of_store},
+};
+use state_store::record;
 use tempfile::TempDir;
 
 struct Running {
@@ -396,6 +400,143 @@ async fn probes_metrics_and_status_tell_what_the_node_does() {
     node.stop().await;
 }
 
+/// Codes of the reasons of a node.
+async fn reasons(node: &Running) -> Vec<String> {
+    let health: Value = node.get("healthz").await.json().await.unwrap();
+    let codes = health["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap());
+    codes.map(str::to_owned).collect()
+}
+
+/// A freeze that an earlier process left holds whether or not anybody prunes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_does_not_prune_is_judged_as_its_store_is_from_outside() {
+    let settings = ["pruner.enabled=false", "pruner.reserve=1 MiB"];
+    let node = Running::start(&settings).await;
+    node.submit(&create(1, "00")).await;
+    assert_eq!(reasons(&node).await, [""; 0]);
+    let records = StoreRecords(Arc::clone(node.app.chain().store()));
+    let freeze = Freeze { cycle: 3, at: 1, why: "a node is missing".to_owned() };
+    records.save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    for torn in [RecordKey::Validation, RecordKey::Quarantine, RecordKey::Phase] {
+        records.save(torn, b"torn").unwrap();
+    }
+    drop(records);
+    let node = Running::start_in(node.stop().await, &settings).await;
+    assert_eq!(node.get("healthz").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let told = reasons(&node).await;
+    assert_eq!(told, ["frozen", "validation_failed", "poison_items", "record_unreadable"]);
+    let db = node.folder.path().join("store");
+    let reserve = std::num::NonZeroU64::new(1 << 20);
+    let request = HealthRequest { due: CycleDue::Never, reserve, ..HealthRequest::new(&db, None) };
+    let outside = health_of_store(&request).unwrap();
+    let outside: Vec<String> = outside.reasons.into_iter().map(|reason| reason.code).collect();
+    assert_eq!(outside, told, "beside it");
+    node.stop().await;
+}
+
+/// A copy of the store of a node that runs, as one that was killed leaves it, with damage in the middle of its log.
+fn copy_with_damaged_log(node: &Running) -> TempDir {
+    let (folder, from) = (TempDir::new().unwrap(), node.folder.path().join("store"));
+    let to = folder.path().join("store");
+    std::fs::create_dir(&to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    let files = std::fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+    let logs = files.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+    let log = logs.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(log, bytes).unwrap();
+    folder
+}
+
+/// The engine goes on with what was written before the damage, and finds nothing wrong at the start after that.
+#[tokio::test(flavor = "multi_thread")]
+async fn blocks_that_went_with_a_damaged_log_are_told_by_every_process_until_somebody_has_seen_to_it() {
+    for pruner in ["pruner.enabled=false", "pruner.enabled=true"] {
+        let settings = [pruner, "pruner.reserve=1 MiB"];
+        let node = Running::start(&settings).await;
+        for name in 1..=20 {
+            node.submit(&create(name, "00")).await;
+        }
+        let mut folder = copy_with_damaged_log(&node);
+        node.stop().await;
+        let told_at_rest = |folder: &TempDir| {
+            let request =
+                HealthRequest { due: CycleDue::Never, ..HealthRequest::new(&folder.path().join("store"), None) };
+            let reasons = health_of_store(&request).unwrap().reasons;
+            reasons.into_iter().find(|reason| reason.code == "log_cut").map(|reason| reason.message)
+        };
+        assert!(told_at_rest(&folder).unwrap().contains("The next start goes on without"), "before it is too late");
+        for _ in 0..2 {
+            let node = Running::start_in(folder, &settings).await;
+            let status: Value = node.get("v1/status").await.json().await.unwrap();
+            let head = status["head"]["order"].as_u64().unwrap();
+            assert!(head < 20, "{head}");
+            assert_eq!(reasons(&node).await, ["log_cut"]);
+            let told: Value = node.get("v1/events?code=log_cut").await.json().await.unwrap();
+            let told = told["events"].as_array().unwrap().clone();
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert_eq!(told[0]["data"]["head"], head);
+            assert!(told_at_rest(&node.folder).unwrap().contains(&format!("order {head} was the newest left")));
+            folder = node.stop().await;
+        }
+        let kept = std::fs::read_dir(folder.path().join("store.cut_logs")).unwrap().count();
+        assert!(kept > 0, "the damaged log is kept");
+        let node = Running::start_in(folder, &settings).await;
+        let acknowledge = async |what: &str| node.post(&format!("v1/acknowledge/{what}"), &json!({})).await;
+        let doubt = async || {
+            let place = TempDir::new().unwrap();
+            let body = json!({ "catalog": place.path().canonicalize().unwrap().join("catalog") });
+            let made: Value = node.post("v1/snapshots", &body).await.json().await.unwrap();
+            made["manifest"]["doubt"]["code"].clone()
+        };
+        assert_eq!(doubt().await, "log_cut", "a copy lacks them, too");
+        assert_eq!(error(acknowledge("frozen").await).await["code"], "unknown_command");
+        assert_eq!(acknowledge("log_cut").await.status(), StatusCode::OK);
+        assert_eq!((reasons(&node).await, doubt().await), (Vec::new(), Value::Null));
+        assert_eq!(error(acknowledge("log_cut").await).await["code"], "refused");
+        let node = Running::start_in(node.stop().await, &settings).await;
+        assert_eq!(reasons(&node).await, [""; 0]);
+        assert_eq!(told_at_rest(&node.folder), None);
+        node.stop().await;
+    }
+}
+
+/// Until it is told that the reserve was taken again.
+async fn until_taken(node: &Running) {
+    loop {
+        let told: Value = node.get("v1/events?code=reserve_let_go,reserve_taken").await.json().await.unwrap();
+        let codes = told["events"].as_array().unwrap().iter().map(|event| event["code"].as_str().unwrap());
+        if codes.eq(["reserve_let_go", "reserve_taken"]) {
+            return;
+        }
+    }
+}
+
+/// C12: a run or a round takes it again, and there may be none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reserve_that_was_let_go_is_taken_again_whether_or_not_anything_is_pruned() {
+    for settings in [["pruner.enabled=false", "pruner.reserve=1 MiB"], ["pruner.enabled=true", "pruner.reserve=1 MiB"]]
+    {
+        let node = Running::start(&settings).await;
+        node.submit(&create(1, "00")).await;
+        if settings[0].ends_with("true") {
+            assert_eq!(node.post("v1/prune/disable", &json!({})).await.status(), StatusCode::ACCEPTED);
+        }
+        let file = node.folder.path().join("reserve");
+        assert_eq!(node.app.chain().store().reserve().unwrap().let_go().unwrap(), Some(1 << 20));
+        let told = tokio::time::timeout(Duration::from_secs(60), until_taken(&node)).await;
+        assert!(told.is_ok(), "{settings:?}: it is not taken again");
+        assert_eq!(std::fs::metadata(&file).unwrap().len(), 1 << 20, "{settings:?}");
+        assert!(!reasons(&node).await.contains(&"reserve_released".to_owned()), "{settings:?}");
+        node.stop().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn snapshots_and_validations_that_are_asked_for_are_events_and_the_reserve_is_a_metric() {
     let node = Running::start(&["pruner.reserve=1 MiB"]).await;
@@ -465,7 +606,9 @@ async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_b
 
     let why: Value = node.get("v1/explain?order=6").await.json().await.unwrap();
     assert_eq!((why["about"].as_str(), why["standing"].as_str()), (Some("order"), Some("kept")), "{why}");
-    assert_eq!(why["reasons"], json!([{ "why": "pin", "name": "audit", "owner": "ann" }]));
+    let since = &why["reasons"][0]["since_ms"];
+    let pin = json!({ "why": "pin", "name": "audit", "owner": "ann", "since_ms": since, "ttl_ms": 3_600_000 });
+    assert_eq!((&why["reasons"], since.is_u64()), (&json!([pin]), true));
     let root = why["root"].as_str().unwrap();
     let hash: Value = node.get(&format!("v1/explain?hash={root}")).await.json().await.unwrap();
     assert_eq!((hash["root_of"][0]["order"].as_u64(), hash["node"].as_str()), (Some(6), Some("reached")), "{hash}");

@@ -5,6 +5,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{pin::Pin, time::Duration};
 
+use crate::{control::Control, error::PruneError};
+
 /// A wait; dropping it ends it.
 pub type Sleep<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
@@ -16,6 +18,13 @@ pub trait Clock: Send + Sync + std::fmt::Debug {
     /// Milliseconds since 1970 by the wall clock, which may step: for people, and for what must survive a restart (the time
     /// that a pin or a consumer was given, the last trigger).
     fn unix_ms(&self) -> u64;
+
+    /// Waits for a time by the monotonic reading, or until the work is told to end.
+    ///
+    /// Errors: what the work was told.
+    fn rest(&self, control: &Control, time: Duration) -> Result<(), PruneError> {
+        control.rest(time)
+    }
 
     /// Completes after a time by the monotonic reading. Await it inside a runtime of tokio.
     fn sleep(&self, time: Duration) -> Sleep<'_> {
@@ -61,7 +70,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves when a test says so; both readings apart. Whoever sleeps by it moves it on and goes on at once,
+/// A clock that moves when a test says so; both readings apart. Whoever sleeps or rests by it moves it on and goes on at once,
 /// unless the test holds sleepers.
 #[cfg(any(test, feature = "test-util"))]
 #[derive(Debug, Default)]
@@ -119,6 +128,11 @@ impl Clock for ManualClock {
 
     fn unix_ms(&self) -> u64 {
         self.unix_ms.load(Ordering::SeqCst)
+    }
+
+    fn rest(&self, control: &Control, time: Duration) -> Result<(), PruneError> {
+        self.advance(time);
+        control.ended().map_or(Ok(()), Err)
     }
 
     fn sleep(&self, time: Duration) -> Sleep<'_> {

@@ -242,6 +242,24 @@ pub enum Left {
     },
 }
 
+/// Who freezes deletes by what a cycle met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FrozenBy {
+    /// The cycle, on record.
+    Cycle,
+    /// Whoever watches it; it is done.
+    Observer,
+}
+
+/// What the end of a cycle meant for the doubt on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// There was one, and it is gone.
+    Now,
+    /// There was none, or it stays.
+    No,
+}
+
 /// Watches work in progress. Called at batch boundaries; must return quickly.
 pub trait Observer: Send + Sync {
     /// A cycle of this id begins, or goes on after a restart.
@@ -253,9 +271,15 @@ pub trait Observer: Send + Sync {
     /// The work is over, and left the record of a cycle.
     fn left(&self, _left: &Left) {}
 
-    /// Changes the freeze or the doubt on record, which others may change too: one at a time.
-    fn alone(&self, act: &mut dyn FnMut()) {
-        act();
+    /// A cycle met a fault that may lie in live data, and deletes freeze: by whoever watches, in memory, on record and in
+    /// what is told; where nobody does, by the cycle.
+    fn met(&self, _cycle: Option<u64>, _error: &PruneError) -> FrozenBy {
+        FrozenBy::Cycle
+    }
+
+    /// A cycle settles the doubt on record, which others may change too: one at a time.
+    fn settles(&self, settle: &mut dyn FnMut() -> Settled) {
+        settle();
     }
 
     /// What so many states below the floor hold is read, up to that of an order, and no slice is taken meanwhile.

@@ -13,8 +13,10 @@ use state_store::{
 
 use crate::{
     certificate::Certificate,
+    control::Settled,
     error::PruneError,
-    mark::MarkReport,
+    log_cut::Lost,
+    mark::{MarkReport, RehashChoice},
     outcome::Freeze,
     phase,
     records::{self, RecordKey, Records},
@@ -83,7 +85,10 @@ impl Doubted {
                 let why = format!("no cycle after cycle {cycle} has proved yet that what it met is gone: {why}");
                 Some(Self { code: "unproven", why })
             }
-            (Ok(None), Ok(None)) => None,
+            (Ok(None), Ok(None)) => match Lost::load(records) {
+                Ok(lost) => lost.map(|lost| Self::log_cut(lost.told())),
+                Err(error) => Some(Self::unknown(&error)),
+            },
         }
     }
 }
@@ -122,19 +127,49 @@ impl Doubt {
         Self { cycle: phase::last_cycle(records)?, of_hash, why: freeze.why.clone() }.save(records)
     }
 
+    /// What a mark is to hash again: everything, where what is on record may be of the kind that only hashing finds. Else
+    /// what such a node names in place of its own children would be kept, and its own would go.
+    ///
+    /// Errors: a failed read, a record that a newer program wrote.
+    pub(crate) fn rehash(asked: RehashChoice, records: &dyn Records) -> Result<RehashChoice, PruneError> {
+        let of_hash = match Self::load(records) {
+            Ok(doubt) => doubt.is_some_and(|doubt| doubt.of_hash),
+            Err(PruneError::Store(StoreError::Record { .. })) => true, // nobody knows
+            Err(error) => return Err(error),
+        };
+        if of_hash && asked != RehashChoice::All {
+            tracing::warn!("a node that hashes to another key may be among the live ones: all of them are hashed");
+        }
+        Ok(if of_hash { RehashChoice::All } else { asked })
+    }
+
+    /// Whether something is in doubt that a mark of this cycle says nothing of: it was found since, or is of another kind.
+    ///
+    /// Errors: a failed read, a record that a newer program wrote.
+    pub(crate) fn stands_beside(cycle: u64, mark: &MarkReport, records: &dyn Records) -> Result<bool, PruneError> {
+        match Self::load(records) {
+            Ok(doubt) => Ok(doubt.is_some_and(|doubt| !doubt.is_settled_by(cycle, Some(mark)))),
+            Err(PruneError::Store(StoreError::Record { .. })) => Ok(true), // nobody knows
+            Err(error) => Err(error),
+        }
+    }
+
     fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Doubt, &record::encode(self)?)
     }
 
     /// A cycle has finished. What cannot be read or written only keeps more.
-    pub(crate) fn settle(by: &Certificate, records: &dyn Records) {
+    pub(crate) fn settle(by: &Certificate, records: &dyn Records) -> Settled {
         let settled = Self::load(records).and_then(|doubt| match doubt {
-            Some(doubt) if doubt.is_settled_by(by.cycle, by.mark.as_ref()) => records.remove(RecordKey::Doubt),
-            Some(_) | None => Ok(()),
+            Some(doubt) if doubt.is_settled_by(by.cycle, by.mark.as_ref()) => {
+                records.remove(RecordKey::Doubt).map(|()| Settled::Now)
+            }
+            Some(_) | None => Ok(Settled::No),
         });
-        if let Err(error) = settled {
+        settled.unwrap_or_else(|error| {
             tracing::warn!(%error, "whether what was found in live nodes is gone is not known; older snapshots are held");
-        }
+            Settled::No
+        })
     }
 
     fn is_settled_by(&self, cycle: u64, mark: Option<&MarkReport>) -> bool {
@@ -190,6 +225,22 @@ mod tests {
         freeze.save(&records).unwrap();
         freeze.lift(&records).unwrap();
         assert_eq!((known(), Freeze::load(&records).unwrap()), (Some((1, true)), None), "a torn doubt holds no freeze");
+    }
+
+    #[test]
+    fn a_mark_hashes_everything_and_none_is_gone_on_with_while_a_doubt_asks_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = FolderRecords(dir.path().to_owned());
+        let asks = || Doubt::rehash(RehashChoice::Sample, &records).unwrap();
+        let stands = |cycle, rehashed| Doubt::stands_beside(cycle, &mark(64, rehashed), &records).unwrap();
+        assert_eq!((asks(), stands(1, 0)), (RehashChoice::Sample, false));
+        let doubt = |of_hash| Doubt { cycle: 4, of_hash, why: "why".to_owned() };
+        doubt(false).save(&records).unwrap();
+        assert_eq!((asks(), stands(4, 64), stands(5, 1)), (RehashChoice::Sample, true, false));
+        doubt(true).save(&records).unwrap();
+        assert_eq!((asks(), stands(4, 64), stands(5, 1), stands(5, 64)), (RehashChoice::All, true, true, false));
+        records.save(RecordKey::Doubt, b"torn").unwrap();
+        assert_eq!((asks(), stands(5, 64)), (RehashChoice::All, true), "nobody knows");
     }
 
     #[test]

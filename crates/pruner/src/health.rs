@@ -5,7 +5,10 @@ mod behind;
 mod config;
 mod counts;
 mod engine;
+mod meter;
+mod recorded;
 mod room;
+mod unpruned;
 
 use serde::{Deserialize, Serialize};
 use state_store::Holder;
@@ -26,7 +29,11 @@ use crate::{
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
 pub use config::HealthConfig;
 pub(crate) use engine::of_damage;
+pub(crate) use meter::{Measured, Meter};
+pub use recorded::UnreadableRecord;
+pub(crate) use recorded::{Recorded, Unread};
 pub use room::Room;
+pub use unpruned::Unpruned;
 
 /// The overall state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -125,7 +132,7 @@ pub struct Facts {
     pub engine_damage: Option<String>,
     /// The write that failed, after which the engine takes none.
     pub engine_stopped: Option<String>,
-    /// Damage of its write-ahead log that the engine met when it opened the store.
+    /// Blocks that went with a damaged write-ahead log, or will with the next start, in words.
     pub log_cut: Option<String>,
     /// Free space, where the low-disk trigger looks at it.
     pub disk: Option<DiskStatus>,
@@ -163,6 +170,10 @@ pub struct Facts {
     pub room: Option<Room>,
     /// What the last validation came to.
     pub validation: Option<crate::validate::Validated>,
+    /// What could not be measured, and why.
+    pub unmeasured: Vec<String>,
+    /// Records that cannot be used, where nobody has what they told in memory.
+    pub unreadable: Vec<UnreadableRecord>,
 }
 
 /// Snapshots in a row that may fail before somebody should look.
@@ -184,8 +195,8 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         engine::stopped(facts),
         engine::log_cut(facts),
         engine::errors(facts),
-        low_disk(facts),
-        reserve_released(facts),
+        room::low_disk(facts),
+        room::reserve_released(facts),
         room::cycle_room(facts),
         room::validation_failed(facts),
         age::pin_old(facts, config),
@@ -207,9 +218,11 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         paused(facts),
         basic_snapshots(facts),
         age::lag_unknown(facts, config),
+        meter::unmeasured(facts),
     ]
     .into_iter()
     .flatten()
+    .chain(recorded::unreadable(facts))
     .collect();
     let verdict = reasons.iter().map(|reason| reason.verdict).max().map_or(Verdict::Healthy, |worst| worst);
     Health { verdict, reasons }
@@ -277,27 +290,6 @@ fn lagging(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
     let (lag, due) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(config.lag_cycles.get()))?;
     let message = format!("{lag} orders since the last cycle, one is due every {due}: pruning falls behind");
     Some(reason(Verdict::Degraded, "lagging", message))
-}
-
-fn low_disk(facts: &Facts) -> Option<Reason> {
-    let disk = facts.disk.filter(|disk| disk.low)?;
-    let message = format!(
-        "{} are free on the device, and a cycle begins below {}: if it frees too little, make room; {} end this",
-        iec(disk.free?),
-        iec(disk.below),
-        iec(disk.room_from)
-    );
-    Some(reason(Verdict::Degraded, "low_disk", message))
-}
-
-fn reserve_released(facts: &Facts) -> Option<Reason> {
-    let bytes = facts.reserve?;
-    let message = format!(
-        "the device was full and the reserve of {} was let go: make room; it is taken again when {} are free",
-        iec(bytes),
-        iec(bytes.saturating_mul(2))
-    );
-    Some(reason(Verdict::Degraded, "reserve_released", message))
 }
 
 fn incremental_failed(facts: &Facts) -> Option<Reason> {
@@ -471,7 +463,9 @@ mod tests {
         let begun = Begun { cycle: 3, phase: PrunePhase::SweepExpired };
         let under_way = |unfinished| Facts { unfinished: Some(unfinished), ..Facts::default() };
         let by = Holder { pid: Some(7), command: None };
-        let disk = |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low });
+        let (fired_at, again_below) = (None, None);
+        let disk =
+            |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low, fired_at, again_below });
         let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
         let failing = |snapshot_failures| Facts { snapshot_failures, ..Facts::default() };
         let rows: [(Facts, Verdict, &[&str]); 21] = [

@@ -17,6 +17,7 @@ pub mod events;
 mod files;
 mod health;
 pub mod incremental;
+mod log_cut;
 pub mod mark;
 mod metrics;
 pub mod offline;
@@ -47,28 +48,31 @@ pub use certificate::{
 pub use clock::ManualClock;
 pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
-pub use control::{Control, Left, Observer, Pause, Progress, Stage, Unobserved};
+pub use control::{Control, FrozenBy, Left, Observer, Pause, Progress, Settled, Stage, Unobserved};
 pub use doubt::Doubted;
 pub use error::PruneError;
 pub use health::{
-    Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Verdict,
-    assess,
+    Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, Reason, RecordedLock, Room, Since, Unfinished, Unpruned,
+    UnreadableRecord, Verdict, assess,
 };
+pub use log_cut::LogCuts;
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
 pub use policy::{FloorRows, LiveWindow, RestWindow};
 pub use quarantine::{Poison, Quarantine, SetAside, Unusable};
 pub use records::{FolderRecords, Place, RecordKey, Records, StoreRecords};
 pub use retention::{
-    Ask, Asked, Bound, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Gone, HashExplained, KeepPolicy,
-    LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PinStatus,
-    ReaderLimit, ReaderState, ReaderStatus, RecordedPolicy, RetentionParts, RetentionStatus, Standing, WaitsFor, Why,
+    Ask, Asked, Bound, BoundStatus, Cause, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Fill, Gone,
+    HashExplained, KeepPolicy, LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OldReaders, OrderExplained,
+    PinHold, PinState, PinStatus, ReaderLimit, ReaderState, ReaderStatus, RecordedPolicy, RetentionParts,
+    RetentionStatus, Standing, Standstill, WaitsFor, Why,
 };
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{
-    DiskStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus, Turnover,
+    DiskStatus, Figure, GarbageStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus,
+    Turnover,
 };
 pub use worker::{
-    Command, Found, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus,
+    Command, Found, Imposed, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus,
     StageStatus, SwitchedOff, Uncounted, Walking,
 };

@@ -92,6 +92,11 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
         Frozen::Refuse => cycle::refuse_if_frozen(&*env.parts.records)?,
         Frozen::Lift => lift(&env.parts)?,
     }
+    // AFTER a freeze is lifted, which leaves a doubt; a plan goes by what a prune would find.
+    let kept = FolderRecords(kept_dir(&request.db, request.state_dir.as_deref()));
+    let rehash = Doubt::rehash(request.rehash, &kept)?;
+    let config = CycleConfig { rehash, ..config.clone() };
+    let job = Offline { config: &config, ..job };
     let (record, marked) = job.mark(&env)?;
     if request.mode == PruneMode::Plan {
         let plan = job.plan(&env, &marked);
@@ -269,6 +274,9 @@ impl Offline<'_> {
         let same_head = head.is_some_and(|head| head.order.get() == record.head_order);
         if sweeping && same_head && self.request.mode == PruneMode::Apply {
             match cycle::reopen(env, &self.order(), &record) {
+                Ok(marked) if Doubt::stands_beside(record.cycle, marked.report(), &*env.parts.records)? => {
+                    tracing::warn!(cycle = record.cycle, "live nodes are in doubt since it was marked; marking again");
+                }
                 Ok(marked) => {
                     tracing::info!(cycle = record.cycle, "an interrupted sweep goes on where it was");
                     cycle::begun(env, &self.order(), record.cycle);

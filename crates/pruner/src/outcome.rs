@@ -12,6 +12,7 @@ use crate::{
     certificate::Certificate,
     doubt::Doubt,
     error::PruneError,
+    events::Event,
     records::{self, FolderRecords, RecordKey, Records},
 };
 
@@ -193,16 +194,24 @@ impl Freeze {
         error.is_live_fault().then(|| Self { cycle, at, why: error.to_string() })
     }
 
-    /// The same, saved; it holds also where it could not be. One in force is not replaced: what this one is for is in doubt.
+    /// The same, saved, where none is in force; it holds also where it could not be saved. One in force is not replaced, and
+    /// what this one is for is in doubt.
     pub(crate) fn imposed_by(error: &PruneError, cycle: Option<u64>, at: u64, records: &dyn Records) -> Option<Self> {
-        Self::by(error, cycle, at).inspect(|freeze| {
-            if let Err(unsaved) = freeze.keep(records) {
-                tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
-            }
-            if let Err(unsaved) = Doubt::remember(error, records) {
-                tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
-            }
-        })
+        let freeze = Self::by(error, cycle, at)?;
+        let is_new = !matches!(Self::load(records), Ok(Some(_)));
+        if let Err(unsaved) = freeze.keep(records) {
+            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+        }
+        if let Err(unsaved) = Doubt::remember(error, records) {
+            tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
+        }
+        is_new.then_some(freeze)
+    }
+
+    /// As it is told, once it is in force.
+    pub(crate) fn told(&self) -> Event {
+        let cycle = (self.cycle > 0).then_some(self.cycle); // zero: it had no id yet
+        Event::DeletesFrozen { cycle, why: self.why.clone() }
     }
 
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {

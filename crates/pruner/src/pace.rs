@@ -49,7 +49,7 @@ impl Pace for RatePace {
         let due = self.due(bytes, haste);
         if !due.is_zero() {
             // A cancel ends the wait; whoever cancelled also ends the rewrite this wait belongs to.
-            match self.control.rest(due) {
+            match self.clock.rest(&self.control, due) {
                 Ok(()) | Err(_) => (),
             }
         }

@@ -11,7 +11,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use state_store::{
-    StoreError,
+    BadRow, Point, RowFault, StoreError, reached,
     record::{self, Record},
 };
 use state_tree::{NodeHash, Order, TreeError};
@@ -45,7 +45,7 @@ pub struct Quarantine {
 pub struct SetAside {
     /// What it is.
     pub what: Poison,
-    /// Of a row its order, of a node the newest order of the entries by which it was to go.
+    /// Of a row the order that it sorts with, of a node the newest order of the entries by which it was to go.
     pub order: Option<u64>,
     /// Of a node its hash, in hex.
     pub node: Option<String>,
@@ -77,6 +77,8 @@ pub enum Unusable {
     Malformed,
     /// Bytes that hash to something else than their key.
     WrongHash,
+    /// A key that no commit gave, or two rows of one order.
+    Foreign,
 }
 
 impl Record for Quarantine {
@@ -89,6 +91,15 @@ impl SetAside {
     pub(crate) fn of_journal(order: Option<Order>, since: u64) -> Self {
         let what = order.map_or(Poison::Cursor, |_| Poison::JournalRow);
         Self { what, order: order.map(Order::get), node: None, why: Unusable::Record, since }
+    }
+
+    /// The same of a row of the journal, with what is wrong with it.
+    pub(crate) fn of_row(row: BadRow, since: u64) -> Self {
+        let why = match row.fault {
+            RowFault::Torn => Unusable::Record,
+            RowFault::Foreign => Unusable::Foreign,
+        };
+        Self { why, ..Self::of_journal(Some(row.order), since) }
     }
 
     /// A node, with the newest order of the entries by which it was to go.
@@ -139,6 +150,7 @@ impl Quarantine {
             known.cycle = cycle;
             records.stage(RecordKey::Quarantine, &record::encode(&known)?)?; // in one log with the slice, which follows
         }
+        reached(Point::SetAside);
         Ok(new)
     }
 
@@ -153,17 +165,22 @@ impl Quarantine {
         1
     }
 
-    /// A cycle has finished. What cannot be read or removed is told for longer.
-    pub(crate) fn settle(by: &Certificate, records: &dyn Records) {
-        let is_over = match records::read::<Self>(records, RecordKey::Quarantine) {
-            Ok(known) => Ok(known.is_some_and(|known| known.is_settled_by(by.cycle))),
-            Err(PruneError::Store(StoreError::Record { .. })) => Ok(!by.resumed), // one that began here has met nothing since
+    /// A cycle has finished. What cannot be read or removed is told for longer. Gives how many items it has ended; of a record
+    /// that is unusable nobody knows how many.
+    pub(crate) fn settle(by: &Certificate, records: &dyn Records) -> Option<u64> {
+        let over = match records::read::<Self>(records, RecordKey::Quarantine) {
+            Ok(known) => Ok(known.filter(|known| known.is_settled_by(by.cycle)).map(|known| known.total)),
+            Err(PruneError::Store(StoreError::Record { .. })) => Ok((!by.resumed).then_some(0)), // one that began here has met nothing since
             Err(error) => Err(error),
         };
-        let settled = is_over.and_then(|is_over| if is_over { records.remove(RecordKey::Quarantine) } else { Ok(()) });
-        if let Err(error) = settled {
+        let settled = over.and_then(|over| match over {
+            Some(items) => records.remove(RecordKey::Quarantine).map(|()| Some(items)),
+            None => Ok(None),
+        });
+        settled.unwrap_or_else(|error| {
             tracing::warn!(%error, "what was set aside is settled and stays listed until the next cycle has finished");
-        }
+            None
+        })
     }
 
     fn is_settled_by(&self, cycle: u64) -> bool {
@@ -208,6 +225,7 @@ impl fmt::Display for SetAside {
             Unusable::Record => "a record that is unusable",
             Unusable::Malformed => "bytes that are no node",
             Unusable::WrongHash => "bytes that hash to another key",
+            Unusable::Foreign => "a key that no commit gave, or two rows of the order",
         };
         write!(f, " ({why}), at {}", When(*since))
     }
@@ -296,14 +314,17 @@ mod tests {
 
     #[test]
     fn the_bytes_of_the_quarantine_record_are_pinned() {
-        let items = vec![row(5), SetAside { node: Some("ab".to_owned()), ..node(1, 6) }, SetAside::of_journal(None, 9)];
+        let foreign = SetAside::of_row(BadRow { order: Order::new(8), fault: RowFault::Foreign }, 7);
+        let hashed = SetAside { node: Some("ab".to_owned()), ..node(1, 6) };
+        let items = vec![row(5), hashed, SetAside::of_journal(None, 9), foreign];
         let known = Quarantine { cycle: 1, total: 4, items, lost: Some("it".to_owned()) };
         let bytes = record::encode(&known).unwrap();
         let pinned = concat!(
-            "535052315155415201004c0000000100000000000000040000000000000003",
+            "53505231515541520100600000000100000000000000040000000000000004",
             "0001050000000000000000000700000000000000",
             "0201060000000000000001026162020800000000000000",
             "010000000900000000000000",
+            "0001080000000000000000030700000000000000",
             "01026974",
         );
         assert_eq!(hex::encode(&bytes[..bytes.len() - 4]), pinned);

@@ -46,11 +46,13 @@ pub enum RecordKey {
     Doubt,
     /// What the sweep between cycles has passed over, until a cycle has finished since.
     Quarantine,
+    /// What a damaged write-ahead log took with it, until an operator has seen to it.
+    LogCut,
 }
 
 impl RecordKey {
     /// Every name.
-    pub(crate) const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Phase,
         Self::LastCycle,
         Self::Freeze,
@@ -68,6 +70,7 @@ impl RecordKey {
         Self::SnapshotFailures,
         Self::Doubt,
         Self::Quarantine,
+        Self::LogCut,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -89,6 +92,7 @@ impl RecordKey {
             Self::SnapshotFailures => "snapshot_failures",
             Self::Doubt => "doubt",
             Self::Quarantine => "quarantine",
+            Self::LogCut => "log_cut",
         }
     }
 
@@ -110,6 +114,7 @@ impl RecordKey {
             | Self::SnapshotFailures
             | Self::Doubt
             | Self::Quarantine
+            | Self::LogCut
             | Self::Validation => Table::META,
         }
     }

@@ -4,16 +4,32 @@
 //! was made from (S37); that a cycle is owed to the nodes of the abandoned branch, which are in no list (L9), is saved in
 //! the batch of the rollback, or BEFORE it where records live outside the store: a cycle too many loses nothing.
 
+use std::time::Duration;
+
 use state_store::{Batch, RolledBack, Store};
 use state_tree::Order;
 
 use crate::{
+    clock::millis,
     error::PruneError,
+    events::Event,
     phase::PhaseRecord,
     records::{RecordKey, Records},
     snapshot::RetentionPolicy,
     trigger::Ledger,
 };
+
+/// What is told of a rollback that took so long.
+pub(crate) fn went_back(rolled: RolledBack, took: Duration) -> Event {
+    Event::RolledBack { from: rolled.from.get(), to: rolled.to.get(), duration_ms: Some(millis(took)) }
+}
+
+/// The same of one that was refused or failed.
+pub(crate) fn stayed(to: Order, error: &PruneError, took: Duration) -> Event {
+    tracing::warn!(%to, code = error.code(), "the chain did not go back: {error}");
+    let (error, message) = (error.code().to_owned(), error.to_string());
+    Event::RollbackFailed { to: to.get(), error, message, duration_ms: millis(took) }
+}
 
 /// What a rollback works with.
 pub(crate) struct Rollback<'a> {

@@ -12,24 +12,29 @@
 
 mod apart;
 mod disk;
+mod facts;
 mod jitter;
 mod ledger;
+mod moment;
 mod status;
+mod telling;
 mod turnover;
 
 use std::{num::NonZeroU64, time::Duration};
 
-use serde::Serialize;
-
 use crate::{certificate::Trigger, clock::millis};
 pub use disk::DiskStatus;
 use disk::LowDisk;
+pub(crate) use disk::Rearmed;
+pub(crate) use facts::{Asked, Counts, Facts};
+pub use facts::{HeldBy, TriggerState};
 use jitter::Seed;
 pub use jitter::Share;
 pub use ledger::Run;
-pub(crate) use ledger::{Beginning, Ending, KEPT_REQUESTS, Ledger};
+pub(crate) use ledger::{Beginning, Ending, KEPT_REQUESTS, Ledger, Window};
+use moment::Moment;
 pub use status::{TriggerStatus, TriggersStatus};
-pub use turnover::Turnover;
+pub use turnover::{Figure, GarbageStatus, Turnover};
 
 /// The triggers of major cycles besides the number of orders; the default has none of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,90 +69,6 @@ impl Default for TriggerConfig {
     }
 }
 
-/// What holds a cycle back whose trigger is met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeldBy {
-    /// A run is at work; what it does not count makes at most one more due.
-    Running,
-    /// The chain goes back to an older order.
-    RollingBack,
-    /// Deletes are frozen.
-    Frozen,
-    /// The worker has ended.
-    WorkerGone,
-    /// What earlier processes left cannot be read yet.
-    Unread,
-    /// An operator has switched pruning off.
-    SwitchedOff,
-    /// Failures followed each other, and nothing is tried for a while.
-    Breaker,
-    /// A sweep that an earlier process left waits for another look at what it was made from.
-    Leftover,
-    /// No order is older than what is retained.
-    ShortChain,
-    /// The node follows its chain, and is not at its head.
-    CatchingUp,
-    /// The last run began too recently.
-    Cooldown,
-}
-
-/// How a trigger stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "snake_case")]
-pub enum TriggerState {
-    /// It is not configured.
-    Off,
-    /// What it looks at is not known yet, or not here.
-    Unmeasured,
-    /// It waits for its condition.
-    Armed,
-    /// Its condition is met, and something holds the cycle back.
-    Held {
-        /// What.
-        by: HeldBy,
-    },
-    /// A cycle begins.
-    Due,
-}
-
-/// Whether an operator's request waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asked {
-    No,
-    Yes,
-}
-
-/// Whether commits are counted as the sweep between cycles needs it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Counts {
-    Settled,
-    /// A cycle has to finish first.
-    Owed,
-}
-
-/// What is known when the coordinator looks.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Facts {
-    /// Monotonic.
-    pub(crate) now: Duration,
-    /// The newest order.
-    pub(crate) head: u64,
-    /// [`state_store::Store::nodes_stored`].
-    pub(crate) nodes_stored: Option<u64>,
-    /// Whether the node is at the head of its chain, if it tells.
-    pub(crate) synced: Option<bool>,
-    pub(crate) asked: Asked,
-    /// Whether a cycle is owed to the counts of commits; nothing where nobody sweeps by them.
-    pub(crate) counts: Option<Counts>,
-    /// Whether no order has left the window yet for another reason than their number.
-    pub(crate) filling: bool,
-    /// Nodes that the sweep between cycles is about to delete; nothing until a round of it has ended since the last run.
-    pub(crate) waiting: Option<u64>,
-    /// What holds every cycle back.
-    pub(crate) held: Option<HeldBy>,
-}
-
 /// What a look found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Look {
@@ -157,30 +78,6 @@ pub(crate) struct Look {
     pub(crate) again: Option<Duration>,
     /// Each trigger, in the order in which they are asked.
     pub(crate) standings: [(Trigger, TriggerState); 7],
-}
-
-/// An event by the monotonic clock, perhaps of an earlier process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Moment {
-    known: Duration,
-    /// How long before that it was.
-    before: Duration,
-}
-
-impl Moment {
-    fn now(now: Duration) -> Self {
-        Self { known: now, before: Duration::ZERO }
-    }
-
-    /// From a wall clock: if that went back since, the event is taken for new.
-    fn recalled(now: Duration, unix_ms: u64, at: u64) -> Self {
-        Self { known: now, before: Duration::from_millis(unix_ms.saturating_sub(at)) }
-    }
-
-    /// When it is so long ago.
-    fn after(self, time: Duration) -> Duration {
-        self.known.saturating_add(time.saturating_sub(self.before))
-    }
 }
 
 /// What decides besides facts.
@@ -217,7 +114,10 @@ impl Coordinator {
             seed: Seed::of(&rules.config.node),
             last: ledger.last_at.map(recalled),
             scheduled_from: recalled(ledger.scheduled_from),
-            disk: rules.config.low_disk.map(|bound| LowDisk::new(bound.get(), ledger.low_disk)),
+            disk: rules
+                .config
+                .low_disk
+                .map(|bound| LowDisk::new(bound.get(), rules.config.cooldown).recalled(ledger.low_disk, recalled)),
             looked_at_disk: None,
             rules,
             ledger,
@@ -234,12 +134,14 @@ impl Coordinator {
         self.disk.is_some() && self.looked_at_disk.is_none_or(|at| now >= at.saturating_add(LOOK_EVERY))
     }
 
-    /// Takes a measurement of free space over.
-    pub(crate) fn measured(&mut self, now: Duration, free: Option<u64>) {
+    /// Takes a measurement of free space over. Save the ledger if it armed the trigger: a later process is to know.
+    pub(crate) fn measured(&mut self, now: Duration, free: Option<u64>) -> Rearmed {
         self.looked_at_disk = Some(now);
-        if let Some(disk) = self.disk.as_mut() {
-            disk.measured(free);
+        let rearmed = self.disk.as_mut().map_or(Rearmed::No, |disk| disk.measured(now, free));
+        if rearmed == Rearmed::Now {
+            self.ledger.low_disk = None;
         }
+        rearmed
     }
 
     /// Orders up to the head that no run has counted.
@@ -251,6 +153,35 @@ impl Coordinator {
     pub(crate) fn turnover(&self, facts: &Facts) -> Option<Turnover> {
         let (live, stored, waiting) = (self.ledger.live?, facts.nodes_stored?, facts.waiting?);
         Some(Turnover { live, added: stored.saturating_sub(self.ledger.nodes_stored), waiting })
+    }
+
+    /// What was measured that makes a cycle due, where a measurement decides.
+    pub(crate) fn figure(&self, trigger: Trigger, facts: &Facts) -> Option<Figure> {
+        match trigger {
+            Trigger::Garbage => self.turnover(facts).map(Turnover::figure),
+            Trigger::LowDisk => self.disk.as_ref().and_then(LowDisk::free).map(|bytes| Figure::Free { bytes }),
+            Trigger::Orders
+            | Trigger::Operator
+            | Trigger::Resumed
+            | Trigger::Counts
+            | Trigger::Schedule
+            | Trigger::Rollback => None,
+        }
+    }
+
+    /// The ids of an operator's request for a run that has not begun, and of those that joined it.
+    pub(crate) fn asked(&self) -> Option<&[String]> {
+        self.ledger.asked.as_deref()
+    }
+
+    /// The same, of a request that comes now if none waits. Save the ledger BEFORE it is answered.
+    pub(crate) fn ask(&mut self) -> &mut Vec<String> {
+        self.ledger.asked.get_or_insert_default()
+    }
+
+    /// Takes it away: a run begins for it, or it is dropped. Save the ledger BEFORE either is told.
+    pub(crate) fn take_asked(&mut self) -> Option<Vec<String>> {
+        self.ledger.asked.take()
     }
 
     /// So many nodes are stored now.
@@ -296,22 +227,21 @@ impl Coordinator {
     fn standing(&self, trigger: Trigger, facts: &Facts) -> TriggerState {
         let met = match trigger {
             Trigger::Operator => Some(facts.asked == Asked::Yes),
-            Trigger::Orders => Some(facts.head >= self.next_at()),
-            Trigger::Rollback => Some(self.rollback_at().is_some_and(|at| facts.head >= at)),
+            Trigger::Orders => Some(facts.head >= self.next_at(facts.floor)),
+            Trigger::Rollback => Some(self.ledger.owed_from.is_some()),
             Trigger::Counts => match facts.counts {
                 None => return TriggerState::Off,
-                Some(counts) => Some(counts == Counts::Owed && facts.head >= self.window_later()),
+                Some(counts) => Some(counts == Counts::Owed),
             },
             Trigger::LowDisk => match &self.disk {
                 None => return TriggerState::Off,
-                Some(disk) => disk.is_measured().then(|| disk.is_due()),
+                Some(disk) => disk.free().map(|_| disk.is_low()),
             },
             Trigger::Garbage => match self.rules.config.garbage_ratio {
                 None => return TriggerState::Off,
                 Some(ratio) => {
-                    // What a cycle may remove left the window: sooner than a window later there is little of it.
-                    let (is_late, ratio) = (facts.head >= self.window_later(), self.of_this_node(ratio));
-                    self.turnover(facts).map(|new| is_late && ratio.is_reached(new.garbage(), new.present()))
+                    let ratio = self.of_this_node(ratio);
+                    self.turnover(facts).map(|new| ratio.is_reached(new.garbage(), new.present()))
                 }
             },
             Trigger::Schedule => match self.scheduled_at() {
@@ -332,12 +262,26 @@ impl Coordinator {
         let automatic = trigger != Trigger::Operator;
         let patient = automatic && trigger != Trigger::LowDisk;
         let by_orders = automatic && trigger != Trigger::Rollback; // what is owed to one is no order of the chain
+        let filling = facts.filling || Window::of(facts.floor, self.rules.keep_last).is_filling(facts.head);
         let reasons = [
-            (by_orders && (facts.filling || facts.head < self.rules.keep_last)).then_some(HeldBy::ShortChain),
+            (by_orders && filling).then_some(HeldBy::ShortChain),
             (patient && facts.synced == Some(false)).then_some(HeldBy::CatchingUp),
             self.cooling_until(facts.now).filter(|_| patient).map(|_| HeldBy::Cooldown),
+            self.held_by_itself(trigger, facts),
         ];
         facts.held.or_else(|| reasons.into_iter().flatten().next())
+    }
+
+    /// What holds back one trigger by what it did last.
+    fn held_by_itself(&self, trigger: Trigger, facts: &Facts) -> Option<HeldBy> {
+        let from = match trigger {
+            // What a cycle may remove left the window: sooner than a window later there is little of it.
+            Trigger::Counts | Trigger::Garbage => Some(self.window_later()),
+            Trigger::Rollback => self.rollback_at(),
+            Trigger::LowDisk => return self.disk.as_ref().and_then(LowDisk::held),
+            Trigger::Operator | Trigger::Orders | Trigger::Schedule | Trigger::Resumed => None,
+        };
+        from.filter(|from| facts.head < *from).map(|_| HeldBy::Window)
     }
 
     /// A run begins; save the ledger BEFORE it does anything.
@@ -346,17 +290,21 @@ impl Coordinator {
         if beginning.trigger == Trigger::Orders {
             self.ledger.spread = Some(self.seed.number());
         }
-        if let (Trigger::LowDisk, Some(disk)) = (beginning.trigger, self.disk.as_mut()) {
-            disk.fire();
+        if let Some(disk) = self.disk.as_mut() {
+            disk.run_begins(); // whoever set it off: one run serves all of them
         }
         self.ledger.low_disk = self.disk.as_ref().and_then(LowDisk::fired);
         self.ledger.begin(beginning);
     }
 
     /// The open run has ended. Its count is taken over with the ledger that is saved next.
-    pub(crate) fn end(&mut self, ending: Ending) -> Option<&Run> {
+    pub(crate) fn end(&mut self, ending: Ending, now: Duration) -> Option<&Run> {
         if let Some(last) = self.last.filter(|_| self.ledger.open().is_some()) {
             self.scheduled_from = last;
+            if let (None, Some(disk)) = (ending.live, self.disk.as_mut()) {
+                disk.run_failed(now, ending.outcome.at);
+                self.ledger.low_disk = disk.fired();
+            }
             // After one that failed the next comes a window later, not at once.
             let again =
                 ending.snapshot_head.map_or(self.ledger.counted, |head| head).saturating_add(self.rules.keep_last);
@@ -367,17 +315,23 @@ impl Coordinator {
 
     /// The chain went back to an order. The ledger that says so was saved with it.
     pub(crate) fn rolled_back(&mut self, to: u64) {
-        self.ledger.rolled_back(to);
+        if self.ledger.rolled_back(to).is_some() {
+            self.rearm();
+        }
     }
 
     /// The run that an earlier process left open cannot go on: what it was to count makes the next one due. Nothing if
     /// none was left.
-    pub(crate) fn interrupt(&mut self) -> Option<&Run> {
-        let interrupted = self.ledger.interrupt()?;
+    pub(crate) fn interrupt(&mut self) -> Option<Run> {
+        let interrupted = self.ledger.interrupt().cloned()?;
+        self.rearm();
+        Some(interrupted)
+    }
+
+    fn rearm(&mut self) {
         if let Some(disk) = self.disk.as_mut() {
             disk.rearm();
         }
-        Some(interrupted)
     }
 }
 

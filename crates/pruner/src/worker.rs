@@ -24,6 +24,7 @@ mod switch;
 use std::{
     sync::{
         Arc,
+        atomic::AtomicU64,
         mpsc::{self, SyncSender, TrySendError},
     },
     thread::Builder,
@@ -31,16 +32,17 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-use state_store::{Reserve, Room, Store};
+use state_store::Store;
 use state_tree::{NodeLayout, Order};
 
 use crate::{
     certificate::Trigger,
     clock::Clock,
     config::PrunerConfig,
-    control::{Left, Observer, Pause, Progress},
+    control::{FrozenBy, Left, Observer, Pause, Progress, Settled},
     error::PruneError,
     events::EventSink,
+    health::Meter,
     metrics,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
@@ -49,10 +51,11 @@ use crate::{
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
 pub use counts::Uncounted;
-pub use freezing::Found;
+pub use freezing::{Found, Imposed};
 use left::TakeUp;
 use recall::Recalling;
 pub use reclaim::ReclaimStatus;
+pub(crate) use reserve::ReserveKeeper;
 pub use reserve::ReserveStatus;
 use serving::Begin;
 use shared::Shared;
@@ -94,16 +97,18 @@ struct Inner {
     rested: Condvar,
     /// One rollback at a time.
     rolling_back: Mutex<()>,
+    /// One at a time saves what triggers counted; taken BEFORE `shared`.
+    saving_ledger: Mutex<()>,
     /// One at a time switches pruning off or on; taken BEFORE `shared`.
     switching: Mutex<()>,
     /// One at a time changes the freeze or the doubt on record; taken BEFORE `shared`.
     freezing: Mutex<()>,
-    /// The reserve, as it was told last.
-    reserve_told: Mutex<Option<Room>>,
+    /// Another number whenever a freeze or a doubt is settled.
+    freeze_epoch: AtomicU64,
+    reserve: ReserveKeeper,
     /// When it was looked last what waits for the sweep between cycles while a cycle works.
     lag_looked: Mutex<Option<Duration>>,
-    /// What the next cycle needs free, and when that was measured.
-    need: Mutex<Option<(Duration, u64)>>,
+    meter: Meter,
 }
 
 enum Message {
@@ -175,7 +180,8 @@ impl Pruner {
             shared.left.again(TakeUp::Recall, parts.clock.monotonic());
         }
         let look = shared.unread.is_none().then(|| shared.hold(Trigger::Resumed));
-        let reserve_told = Mutex::new(parts.store.reserve().map(Reserve::room));
+        let reserve = ReserveKeeper::new(Arc::clone(&parts.store), Arc::clone(&parts.events));
+        let meter = Meter::new(Arc::clone(&parts.store), Arc::clone(&parts.clock), config.cycle.range_bytes);
         let inner = Arc::new(Inner {
             parts,
             config,
@@ -185,11 +191,13 @@ impl Pruner {
             shared: Mutex::new(shared),
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
+            saving_ledger: Mutex::new(()),
             switching: Mutex::new(()),
             freezing: Mutex::new(()),
-            reserve_told,
+            freeze_epoch: AtomicU64::new(0),
+            reserve,
             lag_looked: Mutex::new(None),
-            need: Mutex::new(None),
+            meter,
         });
         let (inbox, messages) = mpsc::sync_channel(16);
         let (worker, (alive, ended)) = (Arc::clone(&inner), mpsc::channel());
@@ -274,9 +282,13 @@ impl Observer for Watch {
         self.0.left(left);
     }
 
-    fn alone(&self, act: &mut dyn FnMut()) {
-        let _alone = self.0.freezing.lock();
-        act();
+    fn met(&self, cycle: Option<u64>, error: &PruneError) -> FrozenBy {
+        self.0.freeze_by(error, cycle);
+        FrozenBy::Observer
+    }
+
+    fn settles(&self, settle: &mut dyn FnMut() -> Settled) {
+        self.0.settle_doubt(settle);
     }
 
     fn progress(&self, progress: Progress) {
@@ -302,7 +314,8 @@ impl Inner {
 
     /// Orders since the last cycle, as if one had begun when the window filled.
     fn behind(&self, shared: &Shared) -> u64 {
-        shared.head.saturating_add(self.due_after()).saturating_sub(shared.coordinator.next_at())
+        let next = shared.coordinator.next_at(self.parts.store.floor());
+        shared.head.saturating_add(self.due_after()).saturating_sub(next)
     }
 
     /// A paused cycle whose barrier is full can only be abandoned: it is let go on, and ends at its next step (P22).
@@ -331,7 +344,7 @@ impl Inner {
             cycles_cancelled: shared.cancelled,
             deleted_total: shared.deleted,
             keep_last: self.config.keep_last.get(),
-            next_at_order: shared.coordinator.next_at(),
+            next_at_order: shared.coordinator.next_at(outside.floor),
             triggers: shared.coordinator.status(&shared.facts(&outside)),
             incremental: shared.steady.status(outside.now).map(|status| status.while_uncounted(uncounted)),
             quarantine: shared.steady.quarantine.clone(),
@@ -344,7 +357,7 @@ impl Inner {
             snapshot_failures: snapshot.failures,
             snapshot_path: self.config.snapshots.path(),
             recovery,
-            reserve: self.reserve_status(),
+            reserve: self.reserve.status(),
         }
     }
 }

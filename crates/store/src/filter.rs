@@ -25,9 +25,15 @@ use crate::{barrier::BarrierHold, permit::Permit};
 
 /// The nodes that a sealed mark keeps. Implemented by the mark file of the crate above.
 pub trait LiveSet: Send + Sync {
-    /// Whether the mark holds the node. `hint` is a position that the implementation may keep between calls of one
-    /// reader; readers visit keys in ascending order, so the next answer is close to the last.
-    fn contains(&self, hash: &NodeHash, hint: &mut usize) -> bool;
+    /// Somebody who looks nodes up for one compaction.
+    fn reader(&self) -> Box<dyn LiveReader>;
+}
+
+/// Looks nodes up in a mark. Those of one compaction come in ascending order, so the next answer is close to the last.
+pub trait LiveReader: Send {
+    /// Whether the mark holds the node. Unknown is yes (I8): whoever runs the sweep asks the mark whether anything was, BEFORE
+    /// saying that it is swept.
+    fn contains(&mut self, hash: &NodeHash) -> bool;
 }
 
 /// A brake on the bytes a sweep moves. `spend` may block; only compactions that the sweep asked for call it.
@@ -157,12 +163,11 @@ impl Sweep {
 }
 
 /// The sweep rule, pure.
-pub(crate) fn verdict(sweep: Option<&Sweep>, key: &[u8], hint: &mut usize) -> Verdict {
-    let Some(sweep) = sweep else { return Verdict::KeepIdle };
+pub(crate) fn verdict(sweep: &Sweep, live: &mut dyn LiveReader, key: &[u8]) -> Verdict {
     let Ok(hash) = NodeHash::try_from(key) else {
         return Verdict::KeepForeign;
     }; // I8
-    if sweep.live.contains(&hash, hint) {
+    if live.contains(&hash) {
         return Verdict::KeepLive; // I2
     }
     if sweep.barrier.protects(&hash) {
@@ -221,8 +226,7 @@ impl SweepSlot {
         SweepJudge {
             slot: Arc::clone(self),
             number,
-            sweep: judges.active.clone(),
-            hint: 0,
+            sweep: judges.active.clone().map(|sweep| (sweep.live.reader(), sweep)),
             tally: SweepTally::default(),
             unspent: 0,
             paced,
@@ -265,8 +269,7 @@ pub(crate) enum Paced {
 pub(crate) struct SweepJudge {
     slot: Arc<SweepSlot>,
     number: u64,
-    sweep: Option<Arc<Sweep>>,
-    hint: usize,
+    sweep: Option<(Box<dyn LiveReader>, Arc<Sweep>)>,
     tally: SweepTally,
     unspent: u64,
     paced: Paced,
@@ -278,11 +281,10 @@ const SPEND_EVERY_BYTES: u64 = 256 << 10;
 impl SweepJudge {
     /// The verdict on one version; never panics outwards.
     pub(crate) fn judge(&mut self, key: &[u8], value_bytes: usize) -> Verdict {
-        let Some(sweep) = self.sweep.as_deref() else {
+        let Some((live, sweep)) = &mut self.sweep else {
             return Verdict::KeepIdle;
         };
-        let hint = &mut self.hint;
-        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| verdict(Some(sweep), key, hint)));
+        let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| verdict(sweep, &mut **live, key)));
         let verdict = judged.unwrap_or(Verdict::KeepIdle); // a panic must not cross the C boundary, and keeps
         let bytes = value_bytes as u64;
         self.tally.count(verdict, bytes);
@@ -300,7 +302,7 @@ impl SweepJudge {
 
     fn brake(&mut self) {
         let spent = std::mem::take(&mut self.unspent);
-        if let (Paced::Yes, Some(pace)) = (self.paced, self.sweep.as_ref().and_then(|sweep| sweep.pace.as_ref())) {
+        if let (Paced::Yes, Some(pace)) = (self.paced, self.sweep.as_ref().and_then(|(_, sweep)| sweep.pace.as_ref())) {
             // A panic must not cross the C boundary here either; without its brake the sweep is only faster.
             match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| pace.spend(spent, self.haste))) {
                 Ok(()) | Err(_) => {}
@@ -311,8 +313,11 @@ impl SweepJudge {
 
 impl Drop for SweepJudge {
     fn drop(&mut self) {
-        if let Some(sweep) = &self.sweep {
+        if let Some((_, sweep)) = &self.sweep {
             sweep.tally.add(&self.tally);
+        }
+        if self.unspent > 0 {
+            self.brake(); // many small compactions are braked as one
         }
         self.slot.dismiss(self.number);
     }
@@ -326,14 +331,26 @@ mod tests {
     use crate::{barrier::Barrier, permit::Fence};
 
     impl LiveSet for BTreeSet<NodeHash> {
-        fn contains(&self, hash: &NodeHash, _hint: &mut usize) -> bool {
+        fn reader(&self) -> Box<dyn LiveReader> {
+            Box::new(self.clone())
+        }
+    }
+
+    impl LiveReader for BTreeSet<NodeHash> {
+        fn contains(&mut self, hash: &NodeHash) -> bool {
             BTreeSet::contains(self, hash)
         }
     }
 
     struct Panicking;
     impl LiveSet for Panicking {
-        fn contains(&self, _hash: &NodeHash, _hint: &mut usize) -> bool {
+        fn reader(&self) -> Box<dyn LiveReader> {
+            Box::new(Self)
+        }
+    }
+
+    impl LiveReader for Panicking {
+        fn contains(&mut self, _hash: &NodeHash) -> bool {
             panic!("a bug in the mark")
         }
     }
@@ -348,15 +365,16 @@ mod tests {
         let hold = barrier.open();
         barrier.record([hash(2)].into_iter());
         let sweep = Sweep::new(fence.issue(), hold, Arc::new(BTreeSet::from([hash(1)])), None);
-        let of = |sweep: Option<&Sweep>, key: &[u8]| verdict(sweep, key, &mut 0);
-        assert_eq!(of(None, hash(9).as_bytes()), Verdict::KeepIdle, "no sweep");
-        assert_eq!(of(Some(&sweep), hash(1).as_bytes()), Verdict::KeepLive, "in the mark");
-        assert_eq!(of(Some(&sweep), hash(2).as_bytes()), Verdict::KeepCreated, "created since the view");
-        assert_eq!(of(Some(&sweep), &[9; 31]), Verdict::KeepForeign, "short key");
-        assert_eq!(of(Some(&sweep), &[9; 67]), Verdict::KeepForeign, "long key");
-        assert_eq!(of(Some(&sweep), hash(9).as_bytes()), Verdict::Drop, "the only case");
+        let of = |sweep: &Sweep, key: &[u8]| verdict(sweep, &mut *sweep.live.reader(), key);
+        let idle = Arc::new(SweepSlot::default());
+        assert_eq!(idle.judge(Paced::Yes).judge(hash(9).as_bytes(), 5), Verdict::KeepIdle, "no sweep");
+        assert_eq!(of(&sweep, hash(1).as_bytes()), Verdict::KeepLive, "in the mark");
+        assert_eq!(of(&sweep, hash(2).as_bytes()), Verdict::KeepCreated, "created since the view");
+        assert_eq!(of(&sweep, &[9; 31]), Verdict::KeepForeign, "short key");
+        assert_eq!(of(&sweep, &[9; 67]), Verdict::KeepForeign, "long key");
+        assert_eq!(of(&sweep, hash(9).as_bytes()), Verdict::Drop, "the only case");
         fence.revoke();
-        assert_eq!(of(Some(&sweep), hash(9).as_bytes()), Verdict::KeepIdle, "revoked permit");
+        assert_eq!(of(&sweep, hash(9).as_bytes()), Verdict::KeepIdle, "revoked permit");
     }
 
     #[test]

@@ -36,8 +36,8 @@ mod store;
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
-    Backend, Batch, Copied, Durability, Flow, KeyRange, NodeFile, RocksBackend, RocksConfig, Space, View, file_holder,
-    lock_holder, removed_store, space_of,
+    Backend, Batch, Copied, Durability, Flow, KeyRange, LogCut, NodeFile, RocksBackend, RocksConfig, Space, View,
+    file_holder, lock_holder, removed_store, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
@@ -46,7 +46,7 @@ pub use disk::FaultyDisk;
 pub use disk::{FileCall, ask};
 pub use ending::GoesOn;
 pub use error::{Disposition, HeadOrder, Holder, StoreError};
-pub use filter::{Haste, LiveSet, Pace, SweepSlot, SweepTally};
+pub use filter::{Haste, LiveReader, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use lost::{CountsLost, LostBy};
@@ -59,6 +59,6 @@ pub use reserve::{RESERVE_FILE, Reserve, Room};
 pub use rows::{RowsChecked, check_all_rows, check_rows};
 pub use schema::Table;
 pub use store::{
-    ActiveSweep, Backlog, BadCursor, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove, Held,
-    Idle, Indexed, Judging, Pin, RolledBack, Slice, SliceLimit, Store, StoreConfig, Traced, Waits,
+    ActiveSweep, Backlog, BadCursor, BadRow, Capture, Condemned, Corrected, Correction, Deleted, Expired, FloorMove,
+    Held, Idle, Indexed, Judging, Pin, RolledBack, RowFault, Slice, SliceLimit, Store, StoreConfig, Traced, Waits,
 };

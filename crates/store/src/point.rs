@@ -84,6 +84,8 @@ points! {
     SliceJudged => "slice::judged",
     /// A slice of the journal is written with its cursor.
     SliceWritten => "slice::written",
+    /// What is about to be passed over is in quarantine; nobody has passed it over.
+    SetAside => "quarantine::written",
 }
 
 points! {

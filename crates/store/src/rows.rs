@@ -194,13 +194,14 @@ impl RowsChecked {
         (most, goes_on): (u64, GoesOn<'_>),
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let (mut left, mut last, mut bytes, mut ending) = (most, None, 0, Ending::new(goes_on));
+        let mut places = Places { newest: if kind == Kind::Journal { newest(view)? } else { None }, last: None };
         view.scan(&kind.table(), range, &mut |key, value| {
             if ending.go_on().is_err() {
                 self.is_ended = true;
                 return Flow::Break(());
             }
             *self.count(kind) += 1;
-            if let Err(error) = kind.check(key, value) {
+            if let Err(error) = kind.check(key, value).and_then(|()| places.check(key)) {
                 self.fault(kind.told(key, &error));
             }
             left -= 1;
@@ -270,6 +271,38 @@ fn all_rows(
         }
     }
     Ok(seen.end())
+}
+
+/// The newest order; none where the record of the head, which is told by itself, cannot be read.
+fn newest(view: &dyn View) -> Result<Option<Order>, StoreError> {
+    match native::read_head(view) {
+        Ok(head) => Ok(head.map(|head| Order::new(head.order))),
+        Err(StoreError::Record { .. } | StoreError::Newer { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where rows of the journal may lie: one for each order up to the newest one.
+struct Places {
+    /// Absent where it is not known, and for rows of any other kind.
+    newest: Option<Order>,
+    last: Option<Order>,
+}
+
+impl Places {
+    /// A row whose key a commit may have given.
+    fn check(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let Some(newest) = self.newest else { return Ok(()) };
+        let bad = |why| Err(StoreError::Record { name: "journal key".to_owned(), why });
+        let place = journal::place_of(key);
+        if place > newest {
+            return bad(format!("no commit wrote it, for the newest order is {newest}"));
+        }
+        match self.last.replace(place) {
+            Some(last) if last == place => bad("it is a second row of its order".to_owned()),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
 fn is_ours(view: &dyn View) -> bool {

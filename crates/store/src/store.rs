@@ -49,7 +49,7 @@ pub(crate) use cursor::{ExpiryRecord, LayerRecord, layers as cursor_layers};
 pub use expire::{Backlog, Expired, Held, Idle, Judging};
 pub use floor::FloorMove;
 pub use group::{Slice, SliceLimit};
-pub use index::{BadCursor, Indexed};
+pub use index::{BadCursor, BadRow, Indexed, RowFault};
 pub use pin::Pin;
 pub use rollback::RolledBack;
 pub use settle::{Corrected, Correction, Traced};

@@ -21,8 +21,11 @@
 namespace powerloss {
 
 using ROCKSDB_NAMESPACE::DataVerificationInfo;
+using ROCKSDB_NAMESPACE::DirFsyncOptions;
+using ROCKSDB_NAMESPACE::Env;
 using ROCKSDB_NAMESPACE::FaultInjectionTestFS;
 using ROCKSDB_NAMESPACE::FileOptions;
+using ROCKSDB_NAMESPACE::FSDirectory;
 using ROCKSDB_NAMESPACE::FSRandomAccessFile;
 using ROCKSDB_NAMESPACE::FSRandomAccessFileOwnerWrapper;
 using ROCKSDB_NAMESPACE::FSReadRequest;
@@ -35,13 +38,15 @@ using ROCKSDB_NAMESPACE::IOOptions;
 using ROCKSDB_NAMESPACE::IOStatus;
 using ROCKSDB_NAMESPACE::Slice;
 
-// Both as lib.rs numbers them.
-enum class Files : uint8_t { kLog, kTable, kBlob, kList, kOther };
-enum class Call : uint8_t { kWrite, kSync, kRead };
+// All as lib.rs numbers them.
+enum class Files : uint8_t { kLog, kTable, kBlob, kList, kCurrent, kOptions, kFolder, kOther };
+enum class Call : uint8_t { kMake, kWrite, kSync, kRead, kRemove, kRename };
+enum class Job : uint8_t { kAny, kCompaction };
 
 struct Fault {
   Files files;
   Call call;
+  Job job;           // whose calls
   uint64_t passing;  // calls that still pass
   uint64_t times;    // calls that fail after those
   int error;         // what the system says
@@ -78,13 +83,20 @@ class Faults {
     let_go_.notify_all();
   }
 
+  IOStatus Meet(Call call, const std::string& path) { return Meet(KindOf(path), call, path, IOOptions()); }
+
+  IOStatus Meet(Call call, const std::string& path, const IOOptions& options) {
+    return Meet(KindOf(path), call, path, options);
+  }
+
   // Counts the call, and fails it if it is its turn, in the words that the engine has for such a failure.
-  IOStatus Meet(Call call, const std::string& path) {
+  IOStatus Meet(Files files, Call call, const std::string& path, const IOOptions& options) {
     std::unique_lock<std::mutex> lock(mutex_);
-    Files files = KindOf(path);
     if (files == Files::kTable && call == Call::kWrite) let_go_.wait(lock, [&] { return !tables_held_; });
     ++calls_[{files, call}];
     if (!fault_ || fault_->files != files || fault_->call != call) return IOStatus::OK();
+    bool is_of_job = fault_->job == Job::kAny || options.io_activity == Env::IOActivity::kCompaction;
+    if (!is_of_job) return IOStatus::OK();
     if (fault_->passing > 0) {
       --fault_->passing;
       return IOStatus::OK();
@@ -102,17 +114,25 @@ class Faults {
     if (name.ends_with(".log")) return Files::kLog;
     if (name.ends_with(".sst")) return Files::kTable;
     if (name.ends_with(".blob")) return Files::kBlob;
-    return name.starts_with("MANIFEST-") ? Files::kList : Files::kOther;
+    if (name.starts_with("MANIFEST-")) return Files::kList;
+    if (name.starts_with("OPTIONS-")) return Files::kOptions;  // before it has its name, too
+    return name == "CURRENT" || name.ends_with(".dbtmp") ? Files::kCurrent : Files::kOther;
   }
 
   static const char* Words(Call call) {
     switch (call) {
+      case Call::kMake:
+        return "While open a file for appending";
       case Call::kWrite:
         return "While appending to file";
       case Call::kSync:
         return "While fdatasync";
       case Call::kRead:
         return "While pread";
+      case Call::kRemove:
+        return "while unlink() file";
+      case Call::kRename:
+        return "While renaming a file to";
     }
     return "";
   }
@@ -142,22 +162,20 @@ class WritableFile : public FSWritableFileOwnerWrapper {
   }
 
   IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
-    IOStatus met = faults_.Meet(Call::kSync, path_);
+    IOStatus met = faults_.Meet(Call::kSync, path_, options);
     return met.ok() ? FSWritableFileOwnerWrapper::Sync(options, context) : met;
   }
 
   IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
-    IOStatus met = faults_.Meet(Call::kSync, path_);
+    IOStatus met = faults_.Meet(Call::kSync, path_, options);
     return met.ok() ? FSWritableFileOwnerWrapper::Fsync(options, context) : met;
   }
 
  private:
-  // A write that fails has written a part all the same. Of the list of files nothing: one that ends within a record is for an
-  // operator to mend.
+  // A write that fails has written a part all the same.
   IOStatus Write(const Slice& data, const IOOptions& options, IODebugContext* context) {
-    IOStatus met = faults_.Meet(Call::kWrite, path_);
-    bool is_list = path_.find("/MANIFEST-") != std::string::npos;
-    if (!met.ok() && !is_list) {
+    IOStatus met = faults_.Meet(Call::kWrite, path_, options);
+    if (!met.ok()) {
       Slice part(data.data(), data.size() / 2);
       FSWritableFileOwnerWrapper::Append(part, options, context).PermitUncheckedError();
     }
@@ -214,16 +232,43 @@ class SequentialFile : public FSSequentialFileOwnerWrapper {
   const std::string path_;
 };
 
+class Directory : public FSDirectory {
+ public:
+  Directory(std::unique_ptr<FSDirectory>&& folder, Faults& faults, std::string path)
+      : folder_(std::move(folder)), faults_(faults), path_(std::move(path)) {}
+
+  IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
+    IOStatus met = faults_.Meet(Files::kFolder, Call::kSync, path_, options);
+    return met.ok() ? folder_->Fsync(options, context) : met;
+  }
+
+  IOStatus FsyncWithDirOptions(const IOOptions& options, IODebugContext* context,
+                               const DirFsyncOptions& why) override {
+    IOStatus met = faults_.Meet(Files::kFolder, Call::kSync, path_, options);
+    return met.ok() ? folder_->FsyncWithDirOptions(options, context, why) : met;
+  }
+
+  IOStatus Close(const IOOptions& options, IODebugContext* context) override {
+    return folder_->Close(options, context);
+  }
+
+  size_t GetUniqueId(char* id, size_t size) const override { return folder_->GetUniqueId(id, size); }
+
+ private:
+  std::unique_ptr<FSDirectory> folder_;
+  Faults& faults_;
+  const std::string path_;
+};
+
 class FailingFS : public FaultInjectionTestFS {
  public:
   using FaultInjectionTestFS::FaultInjectionTestFS;
 
   Faults& faults() { return faults_; }
 
-  // That a file cannot be made is a write to it that fails.
   IOStatus NewWritableFile(const std::string& path, const FileOptions& options, std::unique_ptr<FSWritableFile>* file,
                            IODebugContext* context) override {
-    IOStatus status = faults_.Meet(Call::kWrite, path);
+    IOStatus status = faults_.Meet(Call::kMake, path);
     if (status.ok()) status = FaultInjectionTestFS::NewWritableFile(path, options, file, context);
     if (status.ok()) *file = std::make_unique<WritableFile>(std::move(*file), faults_, path);
     return status;
@@ -241,6 +286,25 @@ class FailingFS : public FaultInjectionTestFS {
     IOStatus status = FaultInjectionTestFS::NewSequentialFile(path, options, file, context);
     if (status.ok()) *file = std::make_unique<SequentialFile>(std::move(*file), faults_, path);
     return status;
+  }
+
+  IOStatus NewDirectory(const std::string& path, const IOOptions& options, std::unique_ptr<FSDirectory>* folder,
+                        IODebugContext* context) override {
+    IOStatus status = FaultInjectionTestFS::NewDirectory(path, options, folder, context);
+    if (status.ok()) *folder = std::make_unique<Directory>(std::move(*folder), faults_, path);
+    return status;
+  }
+
+  IOStatus DeleteFile(const std::string& path, const IOOptions& options, IODebugContext* context) override {
+    IOStatus met = faults_.Meet(Call::kRemove, path);
+    return met.ok() ? FaultInjectionTestFS::DeleteFile(path, options, context) : met;
+  }
+
+  // A file is of the kind of its new name.
+  IOStatus RenameFile(const std::string& from, const std::string& to, const IOOptions& options,
+                      IODebugContext* context) override {
+    IOStatus met = faults_.Meet(Call::kRename, to);
+    return met.ok() ? FaultInjectionTestFS::RenameFile(from, to, options, context) : met;
   }
 
  private:

@@ -25,6 +25,7 @@ struct Handle {
 struct RawFault {
     files: Files,
     call: Call,
+    job: Job,
     passing: u64,
     times: u64,
     error: i32,
@@ -64,28 +65,51 @@ pub enum Files {
     Blob,
     /// Lists of files.
     List,
+    /// The file that names the list in force.
+    Current,
+    /// Options, as they were when the store was opened.
+    Options,
+    /// The folder itself.
+    Folder,
 }
 
 impl Files {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Log, Self::Table, Self::Blob, Self::List];
+    pub const ALL: [Self; 7] =
+        [Self::Log, Self::Table, Self::Blob, Self::List, Self::Current, Self::Options, Self::Folder];
 }
 
 /// A kind of call.
 #[repr(u8)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Call {
-    /// Makes the file, or appends to it. One that fails has appended a part, except to a list of files.
+    /// Makes the file.
+    Make,
+    /// Appends to it. One that fails has appended a part.
     Write,
     /// Syncs it. One that fails has synced nothing.
     Sync,
     /// Reads it.
     Read,
+    /// Removes it.
+    Remove,
+    /// Gives it its name.
+    Rename,
 }
 
 impl Call {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Write, Self::Sync, Self::Read];
+    pub const ALL: [Self; 6] = [Self::Make, Self::Write, Self::Sync, Self::Read, Self::Remove, Self::Rename];
+}
+
+/// Whose calls.
+#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Everybody's.
+    Any,
+    /// Writes and syncs of a compaction.
+    Compaction,
 }
 
 /// How long calls fail.
@@ -104,6 +128,22 @@ pub enum Cause {
     Failed,
     /// `EROFS`, as of a file system that its system has mounted for reading only after a failure.
     ReadOnly,
+    /// `ENOSPC`.
+    Full,
+    /// `EDQUOT`, as of a user who may have no more of the device.
+    Quota,
+}
+
+impl Fault {
+    /// The first call of a kind fails, whoever makes it, and so long.
+    pub fn first(files: Files, call: Call, lasting: Lasting) -> Self {
+        Self { files, call, job: Job::Any, passing: 0, lasting, cause: Cause::Failed }
+    }
+
+    /// The same for another cause.
+    pub fn by(self, cause: Cause) -> Self {
+        Self { cause, ..self }
+    }
 }
 
 impl Cause {
@@ -111,6 +151,8 @@ impl Cause {
         match self {
             Self::Failed => 5,
             Self::ReadOnly => 30,
+            Self::Full => 28,
+            Self::Quota => 122,
         }
     }
 }
@@ -122,6 +164,8 @@ pub struct Fault {
     pub files: Files,
     /// Which calls.
     pub call: Call,
+    /// Whose.
+    pub job: Job,
     /// Calls that still pass.
     pub passing: u64,
     /// How long.
@@ -174,7 +218,8 @@ impl Device {
             Lasting::UntilMended => u64::MAX,
         };
         let (passing, error) = (fault.passing, fault.cause.number());
-        let fault = RawFault { files: fault.files, call: fault.call, passing, times, error };
+        let (files, call, job) = (fault.files, fault.call, fault.job);
+        let fault = RawFault { files, call, job, passing, times, error };
         // SAFETY: the pointer is live until drop; the fault has the layout that the shim knows.
         unsafe { powerloss_fail(self.0, fault) }
     }

@@ -65,21 +65,98 @@ pub(crate) struct Attempt {
     pub(crate) left: Vec<Waiting>,
 }
 
-/// Produces one block of `batch`, or none if every transaction was refused.
-pub(crate) fn produce(store: &Store, clock: &Arc<dyn Clock>, batch: Vec<Waiting>) -> Attempt {
-    let mut batch = batch;
-    for attempt in 1..=MAX_ATTEMPTS {
-        let (draft, result) = build(store, clock, batch);
-        match result {
-            Err(ChainError::Store(StoreError::HeadMoved { .. })) if attempt < MAX_ATTEMPTS => {
-                batch = draft.into_waiting();
+/// What a block is made with.
+pub(crate) struct Making<'a> {
+    pub(crate) store: &'a Store,
+    pub(crate) clock: &'a Arc<dyn Clock>,
+    /// Hears what fails BEFORE the clients do.
+    pub(crate) met: &'a dyn Fn(&ChainError),
+}
+
+impl Making<'_> {
+    /// Produces one block of `batch`, or none if every transaction was refused.
+    pub(crate) fn produce(&self, batch: Vec<Waiting>) -> Attempt {
+        let mut batch = batch;
+        for attempt in 1..=MAX_ATTEMPTS {
+            let (draft, result) = self.build(batch);
+            match result {
+                Err(ChainError::Store(StoreError::HeadMoved { .. })) if attempt < MAX_ATTEMPTS => {
+                    batch = draft.into_waiting();
+                }
+                Ok(produced) => return answer(draft, produced),
+                Err(error) => {
+                    (self.met)(&error);
+                    return refuse(draft, error);
+                }
             }
-            Ok(produced) => return answer(draft, produced),
-            Err(error) => return refuse(draft, error),
         }
+        let error = ChainError::Invariant("the attempts at a block have no last one".to_owned());
+        Attempt { result: Err(error), left: Vec::new() }
     }
-    let error = ChainError::Invariant("the attempts at a block have no last one".to_owned());
-    Attempt { result: Err(error), left: Vec::new() }
+
+    /// Executes the batch on the head and commits what it amounts to.
+    fn build(&self, batch: Vec<Waiting>) -> (Draft, Result<Option<Produced>, ChainError>) {
+        let Self { store, clock, .. } = *self;
+        let mut draft = Draft::default();
+        let head = store.head().ok_or_else(|| ChainError::Invariant("a chain without genesis".to_owned()));
+        let opened = head.and_then(|head| Ok((head, ViewReader::new(store.view()?))));
+        let (head, reader) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                draft.left = batch;
+                return (draft, Err(error));
+            }
+        };
+        let begun = clock.monotonic();
+        let mut overlay = Overlay::new(root_of(&head), &reader);
+        self.execute(&mut overlay, batch, &mut draft);
+        if draft.included.is_empty() {
+            return (draft, Ok(None));
+        }
+        let delta = match update(root_of(&head), overlay.changes(), &reader) {
+            Ok(delta) => delta,
+            Err(error) => return (draft, Err(error.into())),
+        };
+        let executed = clock.monotonic();
+        let block = block_over(&head, delta.root, clock.unix_ms(), &draft.included);
+        let result = commit(store, &block, Base::Head(root_of(&head)), &delta).map(|(committed, hash)| {
+            let applied = draft.included.iter().filter(|(_, receipt)| receipt.outcome == Outcome::Applied);
+            let applied = applied.count() as u64;
+            Some(Produced {
+                committed,
+                hash,
+                applied,
+                failed: draft.included.len() as u64 - applied,
+                execute: executed - begun,
+                commit: clock.monotonic() - executed,
+            })
+        });
+        (draft, result)
+    }
+
+    fn execute(&self, overlay: &mut Overlay<'_>, batch: Vec<Waiting>, draft: &mut Draft) {
+        let mut batch = batch.into_iter();
+        for waiting in batch.by_ref() {
+            let outcome = match overlay.apply(&waiting.transaction) {
+                Ok(Verdict::Applied) => Outcome::Applied,
+                Ok(Verdict::Rejected(reason)) => Outcome::Failed(reason),
+                Ok(Verdict::Full) if draft.included.is_empty() => Outcome::Failed(Reason::TooLarge),
+                Ok(Verdict::Full) => {
+                    draft.left.push(waiting);
+                    break;
+                }
+                Err(error) => {
+                    let error = error.into();
+                    (self.met)(&error);
+                    draft.refused.push((waiting, error));
+                    continue;
+                }
+            };
+            let receipt = Receipt { id: waiting.id, outcome };
+            draft.included.push((waiting, receipt));
+        }
+        draft.left.extend(batch);
+    }
 }
 
 fn answer(draft: Draft, produced: Option<Produced>) -> Attempt {
@@ -113,67 +190,6 @@ fn reply(waiting: Waiting, reply: super::mempool::Reply) {
     if waiting.reply.send(reply).is_err() {
         tracing::trace!(id = %waiting.id, "nobody waits for this transaction any more");
     }
-}
-
-/// Executes the batch on the head and commits what it amounts to.
-fn build(store: &Store, clock: &Arc<dyn Clock>, batch: Vec<Waiting>) -> (Draft, Result<Option<Produced>, ChainError>) {
-    let mut draft = Draft::default();
-    let head = store.head().ok_or_else(|| ChainError::Invariant("a chain without genesis".to_owned()));
-    let opened = head.and_then(|head| Ok((head, ViewReader::new(store.view()?))));
-    let (head, reader) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            draft.left = batch;
-            return (draft, Err(error));
-        }
-    };
-    let begun = clock.monotonic();
-    let mut overlay = Overlay::new(root_of(&head), &reader);
-    execute(&mut overlay, batch, &mut draft);
-    if draft.included.is_empty() {
-        return (draft, Ok(None));
-    }
-    let delta = match update(root_of(&head), overlay.changes(), &reader) {
-        Ok(delta) => delta,
-        Err(error) => return (draft, Err(error.into())),
-    };
-    let executed = clock.monotonic();
-    let block = block_over(&head, delta.root, clock.unix_ms(), &draft.included);
-    let result = commit(store, &block, Base::Head(root_of(&head)), &delta).map(|(committed, hash)| {
-        let applied = draft.included.iter().filter(|(_, receipt)| receipt.outcome == Outcome::Applied);
-        let applied = applied.count() as u64;
-        Some(Produced {
-            committed,
-            hash,
-            applied,
-            failed: draft.included.len() as u64 - applied,
-            execute: executed - begun,
-            commit: clock.monotonic() - executed,
-        })
-    });
-    (draft, result)
-}
-
-fn execute(overlay: &mut Overlay<'_>, batch: Vec<Waiting>, draft: &mut Draft) {
-    let mut batch = batch.into_iter();
-    for waiting in batch.by_ref() {
-        let outcome = match overlay.apply(&waiting.transaction) {
-            Ok(Verdict::Applied) => Outcome::Applied,
-            Ok(Verdict::Rejected(reason)) => Outcome::Failed(reason),
-            Ok(Verdict::Full) if draft.included.is_empty() => Outcome::Failed(Reason::TooLarge),
-            Ok(Verdict::Full) => {
-                draft.left.push(waiting);
-                break;
-            }
-            Err(error) => {
-                draft.refused.push((waiting, error.into()));
-                continue;
-            }
-        };
-        let receipt = Receipt { id: waiting.id, outcome };
-        draft.included.push((waiting, receipt));
-    }
-    draft.left.extend(batch);
 }
 
 fn block_over(head: &HeadRecord, root: StateRoot, now_ms: u64, included: &[(Waiting, Receipt)]) -> Block {

@@ -6,13 +6,16 @@ use super::{
     Chain,
     error::ChainError,
     mempool::Cut,
-    produce::{Produced, produce},
+    produce::{Making, Produced},
 };
 
 /// Hears of every block, on the thread that made it; must return quickly.
 pub trait BlockObserver: Send + 'static {
     /// A block is committed.
     fn produced(&self, produced: &Produced);
+
+    /// A block could not be made, or a transaction of it not be judged; nobody who waits for it has heard of it yet.
+    fn met(&self, error: &ChainError);
 
     /// A block could not be committed; its transactions were answered with the error.
     fn failed(&self, error: &ChainError);
@@ -77,7 +80,7 @@ fn run(chain: &Chain, observer: &dyn BlockObserver) {
         opens = chain.clock.monotonic() + chain.config.block_interval;
         let attempt = {
             let _block = chain.producing.lock(); // a rollback comes before it or after it
-            produce(&chain.store, &chain.clock, batch)
+            Making { store: &chain.store, clock: &chain.clock, met: &|error| observer.met(error) }.produce(batch)
         };
         chain.mempool.put_back(attempt.left);
         match attempt.result {

@@ -10,6 +10,8 @@ struct Deaf;
 impl BlockObserver for Deaf {
     fn produced(&self, _produced: &Produced) {}
 
+    fn met(&self, _error: &ChainError) {}
+
     fn failed(&self, _error: &ChainError) {}
 }
 

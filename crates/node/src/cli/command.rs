@@ -2,7 +2,8 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
+use serde_json::Value;
 use state_pruner::{Command, Reply};
 
 use super::{
@@ -41,6 +42,32 @@ pub(super) struct PruneOrderArgs {
     token: TokenArgs,
     #[command(flatten)]
     pub(super) output: OutputArgs,
+}
+
+/// `acknowledge`.
+#[derive(Debug, Args)]
+pub(super) struct AcknowledgeArgs {
+    /// The reason of health.
+    reason: Lasting,
+    #[command(flatten)]
+    pub(super) order: PruneOrderArgs,
+}
+
+/// A reason of health that lasts until somebody has seen to it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Lasting {
+    /// Blocks went with a damaged write-ahead log.
+    #[value(name = "log_cut")]
+    LogCut,
+}
+
+/// Tells a node that somebody has seen to what it tells.
+pub(super) fn acknowledge(AcknowledgeArgs { reason, order }: &AcknowledgeArgs, output: Output) -> ExitCode {
+    let word = match reason {
+        Lasting::LogCut => "log_cut",
+    };
+    let request = Request::post(format!("v1/acknowledge/{word}"), &order.token);
+    told(output, request.ask_within(&order.url, PATIENCE), |_: &Value| format!("health tells {word} no more"))
 }
 
 /// Asks for a cycle and prints what the node said.

@@ -4,6 +4,8 @@ use std::{
     num::NonZeroU64,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::Builder,
     time::Duration,
 };
 
@@ -17,12 +19,13 @@ use super::{
     OutputArgs,
     config::bad_config,
     render::{ASK_AGAIN, Failure, Output},
-    values::address,
+    values::{address, time},
     work,
 };
 use crate::{
     config::{Config, RANGE_BYTES},
     load::{Client, ClientError},
+    shutdown::leave,
 };
 
 /// The exit code when nothing is known.
@@ -48,6 +51,9 @@ pub(super) struct HealthArgs {
     /// Configuration file of the store's node: its bounds, and after how many orders a cycle is due.
     #[arg(long, value_name = "FILE", requires = "db", conflicts_with = "url")]
     config: Option<PathBuf>,
+    /// The longest time a store may take to be read: after that nothing can be told.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", conflicts_with = "url")]
+    within: Duration,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
@@ -56,7 +62,13 @@ pub(super) struct HealthArgs {
 pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {
     let told = match (&args.url, &args.db) {
         (Some(url), _) => of_node(url),
-        (None, Some(db)) => of_store(db, args),
+        (None, Some(db)) => match in_time(args, db) {
+            Ok(told) => told,
+            Err(late) => {
+                output.fail(&late);
+                leave(CANNOT_TELL.into()) // whatever the look waits for
+            }
+        },
         (None, None) => Err(Failure::new("usage", "give --url or --db")),
     };
     match told {
@@ -86,15 +98,45 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }
 
-fn of_store(db: &Path, args: &HealthArgs) -> Result<Health, Failure> {
-    let request = HealthRequest::new(db, args.state_dir.as_deref());
-    let request = match &args.config {
+/// Looks on another thread: a disk that hangs keeps that one.
+///
+/// Errors: it has not ended in its time.
+fn in_time(args: &HealthArgs, db: &Path) -> Result<Result<Health, Failure>, Failure> {
+    let (db, state_dir, config) = (db.to_owned(), args.state_dir.clone(), args.config.clone());
+    let (told, answer) = mpsc::sync_channel(1);
+    let look = Builder::new().name("look".to_owned()).spawn(move || {
+        if told.send(of_store(&db, state_dir.as_deref(), config.as_deref())).is_err() {
+            tracing::debug!("the look came too late");
+        }
+    });
+    if let Err(error) = look {
+        return Ok(Err(Failure::new("internal", format!("no thread for the look: {error}"))));
+    }
+    match answer.recv_timeout(args.within) {
+        Ok(told) => Ok(told),
+        Err(RecvTimeoutError::Timeout) => Err(late(args.within)),
+        Err(RecvTimeoutError::Disconnected) => Ok(Err(Failure::new("internal", "the look panicked"))),
+    }
+}
+
+fn late(within: Duration) -> Failure {
+    let within = humantime::format_duration(within);
+    let message = format!(
+        "the store could not be read within {within}: its disk does not answer, or is very slow. Look at the disk and at the \
+         log of the system; if it is only slow, give more time with --within"
+    );
+    Failure::new("timeout", message)
+}
+
+fn of_store(db: &Path, state_dir: Option<&Path>, config: Option<&Path>) -> Result<Health, Failure> {
+    let request = HealthRequest::new(db, state_dir);
+    let request = match config {
         None => request,
         Some(file) => {
             let config = Config::load(file, &[]).map_err(|problems| bad_config(&problems))?;
             let orders = config.pruner.every_orders.get();
             let due = config.keep().map_or(CycleDue::Never, |keep| CycleDue::After { orders, keep });
-            let reserve = config.pruner.reserve.filter(|_| config.pruner.enabled).and_then(NonZeroU64::new);
+            let reserve = config.pruner.reserve.and_then(NonZeroU64::new); // also of a node that does not prune
             let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
             let snapshot_path = if config.pruner.enabled { config.pruner.snapshots } else { request.snapshot_path };
             let (bounds, range_bytes) = (config.health, RANGE_BYTES);

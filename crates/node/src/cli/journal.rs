@@ -143,9 +143,11 @@ const MOST: usize = 10_000;
 /// Prints or checks a journal.
 pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
     match &args.command {
-        JournalCommand::Show { source, filter, .. } => told(output, source.read(&filter.filter(MOST)), lines),
+        JournalCommand::Show { source, filter, .. } => {
+            told(output, source.read(&filter.filter(MOST)), |read| lines(read, filter))
+        }
         JournalCommand::Tail { source, filter, lines: newest, follow: false, .. } => {
-            told(output, source.read(&filter.filter(newest.get())), lines)
+            told(output, source.read(&filter.filter(newest.get())), |read| lines(read, filter))
         }
         JournalCommand::Tail { source, filter, lines: newest, follow: true, .. } => {
             match source.read(&filter.filter(newest.get())).and_then(|read| follow(source, filter, &read, output)) {
@@ -221,11 +223,27 @@ fn query(filter: &Filter) -> String {
     parts.join("&")
 }
 
-fn lines(read: &JournalRead) -> String {
-    if read.events.is_empty() {
-        return "no events".to_owned();
+/// The events, with the numbers that are missing between them where all are shown, and what is damaged.
+fn lines(read: &JournalRead, filter: &FilterArgs) -> String {
+    let (mut lines, mut last) = (Vec::new(), None);
+    for event in &read.events {
+        let next = last.map_or(event.seq, |last: u64| last.saturating_add(1));
+        if filter.codes.is_empty() && event.seq > next {
+            lines.push(format!("(events {next} to {} are missing)", event.seq - 1));
+        }
+        lines.push(line(event));
+        last = Some(event.seq);
     }
-    read.events.iter().map(line).collect::<Vec<_>>().join("\n")
+    if read.events.is_empty() {
+        lines.push("no events".to_owned());
+    }
+    if read.damaged > 0 || read.missing > 0 {
+        let JournalRead { damaged, missing, .. } = read;
+        lines.push(format!(
+            "(the journal has {damaged} damaged places, and {missing} numbers are missing in it: `journal verify`)"
+        ));
+    }
+    lines.join("\n")
 }
 
 /// One event for people.
@@ -243,5 +261,39 @@ pub(super) fn missed(count: u64, output: Output) {
     match output {
         Output::Human => output.text(&format!("({count} events were missed)")),
         Output::Json => output.text(&json!({ "missed": count }).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_or_missing_is_told_among_the_events_and_a_choice_of_them_has_no_gaps() {
+        let entry = |seq| Entry { seq, at_ms: 0, code: "stopped".to_owned(), data: serde_json::Map::new() };
+        let read = |seqs: &[u64], damaged, missing| JournalRead {
+            path: PathBuf::from("journal"),
+            id: None,
+            records: 9,
+            unknown: 0,
+            damaged,
+            torn_bytes: 0,
+            missing,
+            range: None,
+            events: seqs.iter().map(|seq| entry(*seq)).collect(),
+        };
+        let filter = |codes: &[&str]| FilterArgs {
+            codes: codes.iter().map(|code| (*code).to_owned()).collect(),
+            since: None,
+            after: None,
+        };
+        let told = |read: JournalRead, codes: &[&str]| -> Vec<String> {
+            lines(&read, &filter(codes)).lines().map(|line| line.split("  ").next().unwrap().to_owned()).collect()
+        };
+        assert_eq!(told(read(&[7, 8], 0, 0), &[]), ["7", "8"]);
+        let whole = "(the journal has 1 damaged places, and 2 numbers are missing in it: `journal verify`)";
+        assert_eq!(told(read(&[8, 11], 1, 2), &[]), ["8", "(events 9 to 10 are missing)", "11", whole]);
+        assert_eq!(told(read(&[8, 11], 0, 0), &["stopped"]), ["8", "11"]);
+        assert_eq!(told(read(&[], 1, 2), &[]), ["no events", whole]);
     }
 }

@@ -38,7 +38,7 @@ use crate::{
     load::{Profile, Rate},
     telemetry,
 };
-use command::{PruneOrderArgs, PruneRunArgs};
+use command::{AcknowledgeArgs, PruneOrderArgs, PruneRunArgs};
 use config::ConfigArgs;
 use health::HealthArgs;
 use journal::JournalArgs;
@@ -108,6 +108,9 @@ enum Command {
     /// Switch it on again.
     #[command(after_help = ASK_CODES)]
     PruneEnable(PruneOrderArgs),
+    /// Say that you have seen to what health tells until then: a log that was cut.
+    #[command(after_help = ASK_CODES)]
+    Acknowledge(AcknowledgeArgs),
     /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;
     /// nothing in the store is written.
     #[command(after_help = VERIFY_CODES)]
@@ -345,6 +348,7 @@ fn dispatch(command: Command) -> ExitCode {
         | Command::PruneUnfreeze(args)
         | Command::PruneDisable(args)
         | Command::PruneEnable(args) => args.output.choice(),
+        Command::Acknowledge(args) => args.order.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
         Command::Validate(args) => args.output(),
@@ -367,6 +371,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::PruneUnfreeze(args) => command::tell(&args, state_pruner::Command::Unfreeze, output),
         Command::PruneDisable(args) => command::tell(&args, state_pruner::Command::Disable, output),
         Command::PruneEnable(args) => command::tell(&args, state_pruner::Command::Enable, output),
+        Command::Acknowledge(args) => command::acknowledge(&args, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
         Command::Validate(args) => validate::validate(&args, output),

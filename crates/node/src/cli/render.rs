@@ -10,6 +10,10 @@ use std::{
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::health::CANNOT_TELL;
+
+/// The exit code of a failure.
+const FAILED: u8 = 1;
 /// What to do about a node that does not answer.
 pub(super) const ASK_AGAIN: &str = "ask again";
 
@@ -21,11 +25,14 @@ pub(super) struct Failure {
     /// What stands before the message for people.
     #[serde(skip)]
     prefix: &'static str,
+    /// The code that a command exits with.
+    #[serde(skip)]
+    exit: u8,
 }
 
 impl Failure {
     pub(super) fn new(code: &str, message: impl Display) -> Self {
-        Self { code: code.to_owned(), message: message.to_string(), prefix: "error: " }
+        Self { code: code.to_owned(), message: message.to_string(), prefix: "error: ", exit: FAILED }
     }
 
     /// A node that did not answer within a time, and what to do then.
@@ -34,6 +41,16 @@ impl Failure {
         let message =
             format!("the node at {url} does not answer within {patience}: its log tells what it does; {advice}");
         Self::new("unreachable", message)
+    }
+
+    /// A node that answers, and has not ended what it was asked for within a time: whether it ever will cannot be told.
+    pub(super) fn unfinished(url: &str, within: Duration, advice: &str) -> Self {
+        let within = humantime::format_duration(within);
+        let message = format!(
+            "the node at {url} lives, and has not ended what it was asked for within {within}: its disk is slow, or does not \
+             answer. Look at the disk and at the log of the node, and if it is only slow, give more time with --within; {advice}"
+        );
+        Self { exit: CANNOT_TELL, ..Self::new("unfinished", message) }
     }
 
     /// A failure whose message says by itself what it is.
@@ -79,7 +96,7 @@ impl Output {
     /// Prints a failure and gives the exit code of one.
     pub(super) fn failed(self, failure: &Failure) -> ExitCode {
         self.fail(failure);
-        ExitCode::FAILURE
+        ExitCode::from(failure.exit)
     }
 }
 

@@ -60,21 +60,23 @@ impl<'a> Request<'a> {
     pub(super) fn ask_within<T: DeserializeOwned>(self, url: &str, patience: Duration) -> Result<T, Failure> {
         self.ask_until(url, async move |_| {
             tokio::time::sleep(patience).await;
-            patience
+            Over::Silent(patience)
         })
     }
 
-    /// [`Request::ask`], of what takes as long as the store is large: waited for as long as the node answers others.
-    pub(super) fn ask_while_it_lives<T: DeserializeOwned>(self, url: &str) -> Result<T, Failure> {
-        self.ask_until(url, async |client: &Client| WATCH.until_silent(client).await)
+    /// [`Request::ask`], of what takes as long as the store is large: waited for so long at most, and as long as the node
+    /// answers others. One that does may still hang in what it was asked for.
+    pub(super) fn ask_while_it_lives<T: DeserializeOwned>(self, url: &str, within: Duration) -> Result<T, Failure> {
+        self.ask_until(url, async |client: &Client| {
+            tokio::select! {
+                silent = WATCH.until_silent(client) => Over::Silent(silent),
+                () = tokio::time::sleep(within) => Over::Unfinished(within),
+            }
+        })
     }
 
-    /// [`Request::ask`], until it is over: then it is known for how long the node has not answered.
-    fn ask_until<T: DeserializeOwned>(
-        self,
-        url: &str,
-        over: impl AsyncFnOnce(&Client) -> Duration,
-    ) -> Result<T, Failure> {
+    /// [`Request::ask`], until it is over.
+    fn ask_until<T: DeserializeOwned>(self, url: &str, over: impl AsyncFnOnce(&Client) -> Over) -> Result<T, Failure> {
         let Self { method, path, body, token, advice } = self;
         let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
         let runtime = work::runtime().map_err(|error| unreachable(&error))?;
@@ -86,7 +88,10 @@ impl<'a> Request<'a> {
             tokio::select! {
                 biased;
                 answer = client.call(method, &path, body) => answer.map_err(|error| unreachable(&error)),
-                patience = over(&client) => Err(Failure::late(url, patience, &advice)),
+                over = over(&client) => Err(match over {
+                    Over::Silent(patience) => Failure::late(url, patience, &advice),
+                    Over::Unfinished(within) => Failure::unfinished(url, within, &advice),
+                }),
             }
         });
         let (status, answer) = answer?;
@@ -98,6 +103,14 @@ impl<'a> Request<'a> {
         let strange = |error| Failure::new("unreachable", format!("not an answer of a node: {error}"));
         serde_json::from_value(answer).map_err(strange)
     }
+}
+
+/// Why an answer is waited for no longer, and for how long it was.
+enum Over {
+    /// The node answers nothing.
+    Silent(Duration),
+    /// It has not ended what it was asked for.
+    Unfinished(Duration),
 }
 
 /// How often a node is asked whether it lives, how long each answer may take, and how many may fail to come in a row.

@@ -244,8 +244,11 @@ fn list_consumers(listed: &Consumers) -> String {
     let consumer = |listed: &ConsumerStatus| {
         let (consumer, age) = (&listed.consumer, readable(listed.age_ms));
         let silent = if listed.silent { ", SILENT: not waited for" } else { "" };
-        let behind = listed.behind;
-        format!("{}  from order {}  {behind} behind  heard {age} ago{silent}", consumer.name, consumer.order)
+        let way = match listed.ahead {
+            0 => format!("{} behind", listed.behind),
+            ahead => format!("{ahead} AHEAD of the head"),
+        };
+        format!("{}  from order {}  {way}  heard {age} ago{silent}", consumer.name, consumer.order)
     };
     let lines: Vec<String> = listed.consumers.iter().map(consumer).collect();
     if lines.is_empty() { "no consumers".to_owned() } else { lines.join("\n") }

@@ -99,6 +99,9 @@ struct CreateArgs {
     /// read.
     #[arg(long, value_name = "N", value_parser = positive, default_value = "1", conflicts_with = "url")]
     orders: NonZeroU64,
+    /// The longest time that a node is waited for: whether it makes the snapshot cannot be told then.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "1day", conflicts_with = "db")]
+    within: Duration,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -196,7 +199,8 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
             let body = json!({ "catalog": catalog, "keep": keep, "max_age_ms": millis(max_age) });
             let request = Request::post("v1/snapshots", &args.token).with(&body);
             let advice = "it may make the snapshot all the same: look at `snapshot list` before you ask again";
-            told(output, request.advising(advice).ask_while_it_lives(url), created) // it hashes every byte of its store
+            let request = request.advising(advice);
+            told(output, request.ask_while_it_lives(url, args.within), created) // it hashes every byte of its store
         }
         (None, Some(db), Some(layout)) => {
             let (db, catalog, orders) = (db.clone(), args.place.catalog.clone(), args.orders);
@@ -256,6 +260,9 @@ fn created(created: &Created) -> String {
     if created.links_refused {
         lines.push("every file was copied: the system does not let this user link files of another owner".to_owned());
     }
+    lines.extend(
+        manifest.doubt.iter().map(|doubt| format!("{doubt}. The copy has what the store has: keep an older one")),
+    );
     lines.extend(went(removed));
     lines.join("\n")
 }
@@ -267,7 +274,8 @@ fn listed(listing: &Listing) -> String {
         let age = age
             .map_or_else(|| "dated in the future".to_owned(), |age| format!("{} ago", humantime::format_duration(age)));
         let (state, size) = (&listed.state, bytes(listed.total_bytes));
-        format!("{}  orders {} to {}  {size}  {age}", listed.id, state.first_order, state.head_order)
+        let doubt = listed.doubt.as_ref().map_or_else(String::new, |doubt| format!("  {doubt}"));
+        format!("{}  orders {} to {}  {size}  {age}{doubt}", listed.id, state.first_order, state.head_order)
     };
     let damaged = |damaged: &Unusable| format!("{}  DAMAGED: {}", damaged.id, damaged.message);
     let unreadable = |unread: &Unusable| format!("{}  UNREADABLE: {}", unread.id, unread.message);
@@ -285,6 +293,7 @@ fn shown_manifest(manifest: &Manifest) -> String {
         format!("states    {} from order {} on, {} below", state.roots, state.first_order, state.kept_below),
         format!("files     {}, {}", manifest.files.len(), bytes(manifest.total_bytes)),
     ];
+    lines.extend(manifest.doubt.iter().map(|doubt| format!("doubt     {doubt}")));
     lines.extend(manifest.files.iter().map(|file| format!("  {}  {}  {}", file.name, file.bytes, file.sha256)));
     lines.join("\n")
 }

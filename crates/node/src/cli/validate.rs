@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{ArgGroup, Args};
@@ -15,7 +16,7 @@ use super::{
     render::{Failure, Output},
     request::Request,
     token::TokenArgs,
-    values::address,
+    values::{address, time},
     work,
 };
 
@@ -37,6 +38,9 @@ pub(super) struct ValidateArgs {
     /// few: it takes as long as there are many, and disturbs nobody either.
     #[arg(long)]
     deep: bool,
+    /// The longest time that a deep one of a node may take: it ends then, and nothing can be told.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = "6h", requires = "deep", conflicts_with = "db")]
+    within: Duration,
     #[command(flatten)]
     token: TokenArgs,
     #[command(flatten)]
@@ -73,7 +77,8 @@ pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
 
 fn of_node(url: &str, args: &ValidateArgs) -> Result<ValidationReport, Failure> {
     if args.deep {
-        return Request::post("v1/validate?deep=true", &args.token).ask_while_it_lives(url); // it reads all rows first
+        // It reads all rows first, and ends where nobody waits for it any more.
+        return Request::post("v1/validate?deep=true", &args.token).ask_while_it_lives(url, args.within);
     }
     Request::post("v1/validate", &args.token).ask(url)
 }

@@ -37,6 +37,23 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     }
 }
 
+impl Config {
+    /// What is allowed, and hardly meant.
+    pub(crate) fn doubts(&self) -> Vec<String> {
+        let Self { node, pruner, .. } = self;
+        let is_drawn = pruner.enabled && pruner.jitter > Share::NONE;
+        let of_all = is_drawn && node.id == Self::default().node.id;
+        let message = || {
+            format!(
+                "node.id is \"{}\", as in every node that has none of its own: in a fleet all of them would prune in step, \
+                 because pruner.jitter is drawn from it; give each node its own",
+                node.id
+            )
+        };
+        of_all.then(message).into_iter().collect()
+    }
+}
+
 fn node(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     let node = &config.node;
     if !node.listen.ip().is_loopback() && node.admin_token_file.is_none() {

@@ -221,3 +221,17 @@ fn a_text_that_is_no_toml_and_a_file_that_is_not_there_are_named() {
     let problems = Config::load(Path::new("/nonexistent/node.toml"), &[]).unwrap_err();
     assert!(problems[0].to_string().starts_with("/nonexistent/node.toml: cannot be read"));
 }
+
+/// F10: jitter that is the same in every node keeps none of them apart.
+#[test]
+fn jitter_that_is_drawn_from_the_id_of_every_node_is_doubted() {
+    let doubts = |changes: &[&str]| {
+        let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+        Config::parse("config/node.toml", SHIPPED, &changes).unwrap().doubts()
+    };
+    let told = doubts(&[]);
+    assert!(told.len() == 1 && told[0].contains("node.id is \"reference\""), "{told:?}");
+    for changes in [["node.id=other"], ["pruner.jitter=0"], ["pruner.enabled=false"]] {
+        assert_eq!(doubts(&changes), Vec::<String>::new(), "{changes:?}");
+    }
+}

@@ -117,14 +117,20 @@ impl From<ReadError> for ApiError {
 
 impl From<PruneError> for ApiError {
     fn from(error: PruneError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&PruneError> for ApiError {
+    fn from(error: &PruneError) -> Self {
         let told = |status| Self::new(status, error.code(), error.to_string());
-        if let PruneError::Store(StoreError::Pruned { order, floor }) = &error {
+        if let PruneError::Store(StoreError::Pruned { order, floor }) = error {
             return told(StatusCode::GONE).with("order", order.get()).with("floor", floor.get());
         }
-        if let PruneError::Store(StoreError::NoSuchOrder { order, head }) = &error {
+        if let PruneError::Store(StoreError::NoSuchOrder { order, head }) = error {
             return told(StatusCode::NOT_FOUND).with("order", order.get()).with("head", head.0.map(Order::get));
         }
-        if let PruneError::Store(StoreError::HeldAbove { order, .. }) = &error {
+        if let PruneError::Store(StoreError::HeldAbove { order, .. }) = error {
             return told(StatusCode::CONFLICT).with("order", order.get());
         }
         told(if matches!(error, PruneError::BadName { .. }) {

@@ -4,7 +4,6 @@
 //! waiting times are bounded; errors are JSON; a pruned order is told from one that never existed.
 
 mod caller;
-mod damage;
 mod error;
 mod events;
 mod operate;
@@ -35,11 +34,12 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    caretaker::Caretaker,
     chain::{Chain, ReadError},
+    damage::Damage,
     health,
 };
 pub use caller::{Callers, NoToken};
-use damage::Damage;
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
@@ -58,6 +58,7 @@ const MAX_BODIES: usize = 8 * MAX_BODY;
 pub struct Node {
     id: String,
     chain: Arc<Chain>,
+    caretaker: Arc<Caretaker>,
     pruner: Option<Arc<Pruner>>,
     retention: Arc<LiveRetention>,
     events: Arc<EventJournal>,
@@ -74,7 +75,7 @@ pub struct Node {
     watchers: Arc<Semaphore>,
     /// One deep validation at a time.
     validating: Arc<Semaphore>,
-    damage: Damage,
+    damage: Arc<Damage>,
 }
 
 /// What a node serves from.
@@ -82,8 +83,8 @@ pub struct Node {
 pub struct NodeParts {
     /// The chain.
     pub chain: Arc<Chain>,
-    /// The pruner, if it is enabled.
-    pub pruner: Option<Arc<Pruner>>,
+    /// Who looks after the store.
+    pub caretaker: Arc<Caretaker>,
     /// What stays readable.
     pub retention: Arc<LiveRetention>,
     /// What happens.
@@ -98,6 +99,8 @@ pub struct NodeParts {
     pub stop: CancellationToken,
     /// The bounds by which the node judges itself.
     pub health: HealthConfig,
+    /// What was met of damage.
+    pub damage: Arc<Damage>,
 }
 
 impl std::fmt::Debug for Node {
@@ -109,13 +112,15 @@ impl std::fmt::Debug for Node {
 impl Node {
     /// Serves from these parts; no request takes longer than `patience`.
     pub fn new(id: String, parts: NodeParts, patience: Duration) -> Self {
-        let NodeParts { chain, pruner, retention, events, snapshots, metrics, callers, health, stop } = parts;
+        let NodeParts { chain, caretaker, retention, events, snapshots, metrics, callers, health, damage, stop } =
+            parts;
         let watchers = Arc::new(Semaphore::new(events::MAX_WATCHERS));
         let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
         Self {
             id,
             chain,
-            pruner,
+            pruner: caretaker.pruner().cloned(),
+            caretaker,
             retention,
             events,
             snapshots,
@@ -128,15 +133,17 @@ impl Node {
             bodies,
             watchers,
             validating: Arc::new(Semaphore::new(1)),
-            damage: Damage::default(),
+            damage,
         }
     }
 
-    /// The verdict on the node; waits for nobody who deletes or moves the floor.
+    /// The verdict on the node; waits for nobody who deletes or moves the floor, and where a disk hangs for a second at most, but
+    /// for one that asks it.
     fn health(&self) -> Result<Health, ApiError> {
-        let facts = self.pruner.as_ref().map_or_else(Facts::default, |pruner| pruner.facts());
+        let facts = self.caretaker.facts();
         let oldest_pin = self.retention.oldest_pin().unwrap_or(None); // pins that cannot be read are told below
-        let judged = state_pruner::assess(&Facts { oldest_pin, ..facts }, &self.health);
+        let log_cut = self.damage.log_cut(); // also of an earlier start, and not what was seen to
+        let judged = state_pruner::assess(&Facts { oldest_pin, log_cut, ..facts }, &self.health);
         let further = [
             health::of_retention(self.retention.silent()),
             health::of_readers(&self.retention.readers()),
@@ -152,7 +159,8 @@ impl Node {
         read: impl FnOnce(&Chain) -> Result<T, ReadError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let node = Arc::clone(self);
-        let read = move || read(&node.chain).inspect_err(|error| node.met_by_read(error)).map_err(ApiError::from);
+        let read =
+            move || read(&node.chain).inspect_err(|error| node.damage.met_by_read(error)).map_err(ApiError::from);
         self.blocking(read).await
     }
 
@@ -200,6 +208,7 @@ pub fn router(node: Arc<Node>) -> Router {
         .route("/v1/blocks/{order}", get(read::block))
         .route("/v1/status", get(operate::status))
         .route("/v1/prune/{command}", post(operate::prune))
+        .route("/v1/acknowledge/{reason}", post(operate::acknowledge))
         .route("/v1/rollback", post(rollback::rollback))
         .route("/v1/validate", post(validate::validate))
         .route("/v1/pins", get(retain::pins))
@@ -230,13 +239,17 @@ mod tests {
     use std::sync::mpsc;
 
     use state_pruner::{
-        RetentionParts, StoreRecords, SystemClock,
+        Clock, PrunerParts, RetentionParts, StoreRecords, SystemClock, Unpruned,
         events::{EventsConfig, NoEvents},
     };
-    use state_store::{Durability, MemoryBackend, Store, StoreConfig};
+    use state_store::{Durability, MemoryBackend, NativeChain, Store, StoreConfig};
+    use state_tree::RoochLayout;
 
     use super::*;
-    use crate::{config::Config, telemetry};
+    use crate::{
+        config::{Config, RANGE_BYTES},
+        telemetry,
+    };
 
     fn node() -> Node {
         let config = StoreConfig { barrier_limit: 1_000, ..StoreConfig::new(Durability::Logged) };
@@ -247,12 +260,34 @@ mod tests {
         let snapshots = Arc::new(Snapshots::new("nowhere".into(), Arc::clone(&clock) as _));
         let (dir, config) = (tempfile::tempdir().unwrap(), EventsConfig::default());
         let events = Arc::new(EventJournal::open(dir.path(), config, Arc::clone(&clock) as _).unwrap());
-        let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::new(NoEvents) };
+        let clock: Arc<dyn Clock> = clock;
+        let parts = RetentionParts {
+            store,
+            records,
+            clock: Arc::clone(&clock),
+            keep: None,
+            floor_rows: None,
+            events: Arc::new(NoEvents),
+        };
         let retention = Arc::new(LiveRetention::new(parts));
+        let damage = Arc::new(Damage::of(None, Arc::clone(chain.store())));
         let (metrics, stop) = (telemetry::metrics().unwrap(), CancellationToken::new());
         let health = Config::default().health;
         let callers = Callers::Local(None);
-        let parts = NodeParts { chain, pruner: None, retention, events, snapshots, metrics, callers, health, stop };
+        let store = Arc::clone(chain.store());
+        let unpruned = PrunerParts {
+            records: Arc::new(StoreRecords(Arc::clone(&store))),
+            store,
+            chain: Arc::new(NativeChain),
+            layout: Arc::new(RoochLayout),
+            clock,
+            facts: None,
+            floor_rows: None,
+            events: Arc::new(NoEvents),
+        };
+        let caretaker = Arc::new(Caretaker::Unpruned(Box::new(Unpruned::new(unpruned, RANGE_BYTES))));
+        let parts =
+            NodeParts { chain, caretaker, retention, events, snapshots, metrics, callers, health, damage, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
     }
 

@@ -90,7 +90,8 @@ fn pins(store: &Store) -> Vec<Value> {
     .collect()
 }
 
-/// `GET /healthz`: reads nothing from disk, waits for no phase, and needs no turn among the reads.
+/// `GET /healthz`: reads no table, waits for no phase, and needs no turn among the reads. It asks the device for what is free: where
+/// that hangs one request waits, and the others are told so.
 pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
     let health = off_the_async_threads(move || node.health()).await?;
     let status = match health.verdict {
@@ -138,6 +139,30 @@ pub(super) async fn prune(
         }
         Reply::Refused { why } => Err(ApiError::new(StatusCode::CONFLICT, "refused", why)),
     }
+}
+
+/// The reason of health that lasts until somebody has seen to it.
+const LASTING: &str = "log_cut";
+
+/// `POST /v1/acknowledge/{reason}`.
+pub(super) async fn acknowledge(
+    State(node): State<Arc<Node>>,
+    reason: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(reason) = reason?;
+    if reason != LASTING {
+        let message = format!("{reason:?} ends by itself or by another command; what is acknowledged is {LASTING}");
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
+    }
+    if off_the_async_threads(move || Ok(node.damage.acknowledge_log_cut()?)).await? {
+        tracing::info!(reason, "an operator has seen to it");
+        return Ok(Json(json!({ "acknowledged": reason })));
+    }
+    Err(ApiError::new(
+        StatusCode::CONFLICT,
+        "refused",
+        format!("health tells no {LASTING}, so there is nothing to acknowledge"),
+    ))
 }
 
 /// The pruner of the node, if it has one.

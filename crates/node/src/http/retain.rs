@@ -1,6 +1,6 @@
 //! What stays readable: named pins, consumers with their watermarks, and why something is kept.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -14,7 +14,7 @@ use axum::{
 };
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin};
+use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin, PruneError};
 use state_tree::{Order, RoochLayout};
 
 use super::{Node, error::ApiError, query::Query};
@@ -27,7 +27,8 @@ const MAX_LOOK: u64 = 1_000_000;
 #[serde(deny_unknown_fields)]
 struct PinBody {
     order: u64,
-    ttl_ms: Option<u64>,
+    /// One that is over at once keeps nothing.
+    ttl_ms: Option<NonZeroU64>,
     owner: Option<String>,
 }
 
@@ -36,7 +37,7 @@ struct PinBody {
 #[serde(deny_unknown_fields)]
 struct ConsumerBody {
     order: u64,
-    ttl_ms: Option<u64>,
+    ttl_ms: Option<NonZeroU64>,
 }
 
 /// The longest body of these requests, in bytes.
@@ -54,15 +55,23 @@ impl Node {
     /// Asks or changes what stays, on the blocking threads.
     async fn retain<T: Send + 'static>(
         self: &Arc<Self>,
-        work: impl FnOnce(&LiveRetention) -> Result<T, state_pruner::PruneError> + Send + 'static,
+        work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
     ) -> Result<Json<T>, ApiError> {
         let node = Arc::clone(self);
-        let work = move || {
-            let done = work(&node.retention).inspect_err(|error| node.met_by_retention(error));
-            done.map_err(ApiError::from)
-        };
+        let work = move || work(&node.retention).map_err(|error| node.refused(error));
         self.blocking(work).await.map(Json)
     }
+
+    /// How a failure is answered; what it shows of the store is told.
+    pub(super) fn refused(&self, error: PruneError) -> ApiError {
+        let answer = ApiError::from(&error);
+        self.damage.met_by_retention(error);
+        answer
+    }
+}
+
+fn millis(ms: NonZeroU64) -> Duration {
+    Duration::from_millis(ms.get())
 }
 
 type Named = Result<Path<String>, PathRejection>;
@@ -89,7 +98,7 @@ pub(super) async fn add_pin(
     let Path(name) = name?;
     let PinBody { order, ttl_ms, owner } = read(bytes)?;
     let owner = owner.unwrap_or_else(|| UNNAMED.to_owned());
-    let pin = NewPin { name, owner, order: Order::new(order), ttl: ttl_ms.map(Duration::from_millis) };
+    let pin = NewPin { name, owner, order: Order::new(order), ttl: ttl_ms.map(millis) };
     node.retain(move |retention| retention.add_pin(pin)).await
 }
 
@@ -115,7 +124,7 @@ pub(super) async fn set_consumer(
 ) -> Result<Json<Consumer>, ApiError> {
     let Path(name) = name?;
     let ConsumerBody { order, ttl_ms } = read(bytes)?;
-    let ttl = ttl_ms.map(Duration::from_millis);
+    let ttl = ttl_ms.map(millis);
     node.retain(move |retention| retention.set_consumer(&name, Order::new(order), ttl)).await
 }
 

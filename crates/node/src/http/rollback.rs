@@ -4,23 +4,19 @@ use std::sync::Arc;
 
 use axum::{Json, extract::State, http::Uri};
 use serde_json::{Value, json};
-use state_pruner::events::{Event, EventSink as _};
 use state_store::RolledBack;
 use state_tree::Order;
 
 use super::{MAX_READS, Node, error::ApiError, off_the_async_threads, query::Query};
 
 impl Node {
-    /// By the pruner, which knows what works; without one nothing does.
+    /// By the pruner, which knows what works; without one nothing does. Either tells what became of it.
     fn rollback(&self, to: Order) -> Result<RolledBack, ApiError> {
         let rolled = self.chain.rollback(to, |rows| match &self.pruner {
             Some(pruner) => pruner.rollback(to, rows),
             None => self.retention.rollback(to, rows),
-        })?;
-        if self.pruner.is_none() && rolled.to != rolled.from {
-            self.events.emit(Event::RolledBack { from: rolled.from.get(), to: rolled.to.get() }); // a pruner tells itself
-        }
-        Ok(rolled)
+        });
+        rolled.map_err(|error| self.refused(error))
     }
 }
 

@@ -15,7 +15,7 @@ use axum::{
 };
 use serde::Deserialize;
 use state_pruner::{
-    Clock, Doubted, Found, PruneError, StoreRecords, Unobserved,
+    Clock, Doubted, StoreRecords, Unobserved,
     catalog::{self, Captures, CatalogError, CatalogRetention, CreateRequest, Created, Source},
     events::{Event, EventSink as _},
     offline::Steering,
@@ -23,7 +23,6 @@ use state_pruner::{
 
 use super::{
     Node,
-    damage::UNSAVED,
     error::{ApiError, status_of},
     off_the_async_threads,
     retain::read,
@@ -61,23 +60,12 @@ impl Snapshots {
 }
 
 impl Node {
-    /// What a copy of the store, or a read, has shown of it: damage freezes deletes (I11).
-    ///
-    /// Errors: it could not be saved.
-    pub(super) fn found(&self, error: &PruneError) -> Result<Found, PruneError> {
-        if let Some(pruner) = &self.pruner {
-            return pruner.found(error);
-        }
-        Doubted::remember(error, &StoreRecords(Arc::clone(self.chain.store())))?;
-        Ok(Found::Told)
-    }
-
     /// Whether live nodes may be damaged; a node without its pruner has the records of one that found it.
     fn doubt(&self) -> Option<Doubted> {
         let store = self.chain.store();
         let frozen = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
         let found = frozen.map(Doubted::frozen).or_else(|| store.backend().damage().map(Doubted::engine));
-        let found = found.or_else(|| store.backend().log_cut().map(Doubted::log_cut));
+        let found = found.or_else(|| self.damage.log_cut().map(Doubted::log_cut));
         found.or_else(|| Doubted::recorded(&StoreRecords(Arc::clone(store))))
     }
 }
@@ -99,10 +87,8 @@ pub(super) async fn create(
     let body: CaptureBody = read(body)?;
     let made = off_the_async_threads(move || {
         let made = node.snapshots.create(&node, &body);
-        if let Err(CatalogError::Prune(error)) = &made
-            && let Err(unsaved) = node.found(error)
-        {
-            tracing::error!(%unsaved, "{UNSAVED}");
+        if let Err(CatalogError::Prune(error)) = &made {
+            node.damage.met_by_copy(error);
         }
         node.events.emit(told(&body.catalog, &made));
         let made = made?;

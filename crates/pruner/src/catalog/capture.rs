@@ -13,7 +13,7 @@ use super::{
     Catalog, CatalogError, CatalogRetention, Creator, Failed, LockTimes, Manifest, Removed, STAGING, SnapshotId,
     Through, folder, hashing,
     lock::Access,
-    manifest::{CopiedFile, CopiedState, is_name},
+    manifest::{CopiedDoubt, CopiedFile, CopiedState, is_name},
     proof::{Depth, OpenCopy},
     staging::{Staging, Swept},
 };
@@ -84,7 +84,13 @@ pub struct Created {
 pub fn create(request: &CreateRequest<'_>, source: &Source<'_>, steering: &Steering) -> Result<Created, CatalogError> {
     let ready = source.ready(request.catalog)?; // BEFORE anything is written
     let told = |error: CatalogError| error.told_in(STAGING, request.catalog, "making a snapshot in");
-    make(&ready, request, steering).map_err(told).inspect_err(|error| ready.remember(error))
+    let made = make(&ready, request, steering).map_err(told).inspect_err(|error| ready.remember(error));
+    made.map_err(|error| match (source, error) {
+        (Source::Node { .. }, CatalogError::Prune(PruneError::Stopped | PruneError::Cancelled)) => {
+            CatalogError::NodeStopped
+        }
+        (Source::Node { .. } | Source::Rest { .. }, error) => error,
+    })
 }
 
 fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> Result<Created, CatalogError> {
@@ -92,7 +98,7 @@ fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> 
     let started = clock.monotonic();
     let created_at_ms = clock.unix_ms();
     let catalog = Catalog::open_or_create(request.catalog)?;
-    let access = catalog.access(clock);
+    let access = catalog.steered(steering);
     let mut staging = Staging::begin(&access, request.id)?;
     let store = staging.store();
     let copied = staging.copied(&steering.control, || ready.copy_into(&store))?;
@@ -112,8 +118,9 @@ fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> 
     }
     drop(copy);
     let files = hashed(&store, steering).map_err(|error| ready.of_source(error, &store, &copied))?;
+    let doubt = ready.doubt();
     let manifest = Manifest {
-        version: Manifest::VERSION,
+        version: if doubt.is_some() { Manifest::VERSION } else { Manifest::PLAIN_VERSION },
         id: request.id,
         ordinal: Some(staging.ordinal),
         created_at_ms,
@@ -124,6 +131,7 @@ fn make(ready: &Ready<'_>, request: &CreateRequest<'_>, steering: &Steering) -> 
         copied_files: copied.copied,
         total_bytes: files.iter().map(|file| file.bytes).sum(),
         files,
+        doubt: doubt.map(|Doubted { code, why }| CopiedDoubt { code: code.to_owned(), why }),
     };
     staging.seal(&manifest)?;
     let swept = std::mem::take(&mut staging.swept);

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::io::Errno;
 use state_store::{Disposition, Holder, StoreError};
 use thiserror::Error;
 
@@ -19,8 +20,8 @@ pub enum CatalogError {
     /// The store, or the work on it, failed.
     #[error(transparent)]
     Prune(#[from] PruneError),
-    /// A file or folder could not be read or written.
-    #[error("{path}: {source}")]
+    /// A file or folder could not be read or written, though there was room and permission.
+    #[error("{path}: {source}. {}", advice(source))]
     File {
         /// The file.
         path: PathBuf,
@@ -116,7 +117,7 @@ pub enum CatalogError {
         since_ms: u64,
     },
     /// Snapshots were removed, and the folder could not be synced.
-    #[error("{}: removed, but {source}: a power loss may bring that back. Look at the disk", listed(ids))]
+    #[error("{}: removed, but {}: a power loss may bring that back. Look at the disk", listed(ids), source.fault())]
     Unsettled {
         /// The snapshots.
         ids: Vec<SnapshotId>,
@@ -131,6 +132,9 @@ pub enum CatalogError {
         /// Who holds it.
         holder: Holder,
     },
+    /// The node ends, and with it the snapshot that it was making.
+    #[error("the node stopped before the copy was done; nothing is left of it: ask again when it runs")]
+    NodeStopped,
     /// A path that cannot be the one asked for.
     #[error("{path} {why}")]
     BadPlace {
@@ -139,6 +143,27 @@ pub enum CatalogError {
         /// What is wrong with it, and what to give instead.
         why: String,
     },
+}
+
+/// What to do about a file that could not be read or written. Where room or permission is missing, another error says so.
+fn advice(source: &io::Error) -> &'static str {
+    use io::ErrorKind::{
+        AlreadyExists, CrossesDevices, DirectoryNotEmpty, FileTooLarge, InvalidFilename, InvalidInput, IsADirectory,
+        NotADirectory, NotFound, TooManyLinks, Unsupported,
+    };
+    let is = |errors: &[Errno]| errors.iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()));
+    let kind = source.kind();
+    if is(&[Errno::MFILE, Errno::NFILE]) {
+        "Let the process open more files (`ulimit -n`), and try again"
+    } else if matches!(kind, FileTooLarge | InvalidFilename | CrossesDevices | TooManyLinks | Unsupported) {
+        "The file system there does not take it: choose a folder on another one"
+    } else if matches!(kind, NotFound | NotADirectory | IsADirectory | AlreadyExists | DirectoryNotEmpty | InvalidInput)
+        || is(&[Errno::LOOP])
+    {
+        "Something else changes what is there: see what does, and try again"
+    } else {
+        "Look at the disk and at the log of the system, and try again when it answers"
+    }
 }
 
 fn listed(ids: &[SnapshotId]) -> String {
@@ -163,7 +188,7 @@ impl CatalogError {
             Self::Prune(error) => error.disposition(),
             Self::OrdinalUnknown { source, .. } | Self::Unsettled { source, .. } => source.disposition(),
             Self::File { .. } | Self::CatalogBusy { .. } => Disposition::Transient,
-            Self::SnapshotInUse { .. } | Self::CaptureBusy { .. } => Disposition::Resource,
+            Self::SnapshotInUse { .. } | Self::CaptureBusy { .. } | Self::NodeStopped => Disposition::Resource,
             Self::DamagedSnapshot { .. } => Disposition::Corrupt,
             Self::NoCatalog { .. }
             | Self::NotACatalog { .. }
@@ -175,8 +200,11 @@ impl CatalogError {
         }
     }
 
-    /// What is wrong, without what to do about a damaged snapshot: for a message that says that itself.
+    /// What is wrong, without what to do about a damaged snapshot or a file: for a message that says that itself.
     fn fault(&self) -> String {
+        if let Self::File { path, source } = self {
+            return format!("{}: {source}", path.display());
+        }
         let Self::DamagedSnapshot { id, what } = self else { return self.to_string() };
         format!("snapshot {id} is damaged: {what}")
     }
@@ -244,7 +272,47 @@ impl CatalogError {
             Self::CaptureBusy { .. } => "capture_busy",
             Self::Unsettled { .. } => "unsettled",
             Self::InUse { .. } => "in_use",
+            Self::NodeStopped => "stopped",
             Self::BadPlace { .. } => "bad_place",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_fails_is_told_with_what_to_do_about_it() {
+        let file = |source| CatalogError::File { path: "/there/f".into(), source };
+        let of = |errno: Errno| io::Error::from_raw_os_error(errno.raw_os_error());
+        let rows = [
+            (of(Errno::IO), "the log of the system"),
+            (of(Errno::STALE), "the log of the system"),
+            (of(Errno::MFILE), "`ulimit -n`"),
+            (of(Errno::NFILE), "`ulimit -n`"),
+            (of(Errno::FBIG), "on another one"),
+            (of(Errno::NAMETOOLONG), "on another one"),
+            (of(Errno::XDEV), "on another one"),
+            (of(Errno::NOENT), "Something else changes what is there"),
+            (of(Errno::LOOP), "Something else changes what is there"),
+            (of(Errno::EXIST), "Something else changes what is there"),
+            (
+                io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"),
+                "Something else changes what is there",
+            ),
+        ];
+        for (source, advice) in rows {
+            let fault = format!("/there/f: {source}");
+            let told = file(source).to_string();
+            assert!(told.starts_with(&fault) && told.contains(advice), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_says_what_to_do_itself_says_nothing_else_of_the_file_it_met() {
+        let source = Box::new(CatalogError::File { path: "/there".into(), source: io::Error::other("x") });
+        let told = CatalogError::Unsettled { ids: Vec::new(), source }.to_string();
+        assert!(told.contains("/there: x: a power loss") && told.matches("ook at the disk").count() == 1, "{told}");
     }
 }

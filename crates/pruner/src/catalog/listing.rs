@@ -5,7 +5,8 @@ use std::{io, num::NonZeroU64};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Catalog, CatalogError, CopiedState, Creator, Depth, MANIFEST, Manifest, STORE, SnapshotId, VerifiedSnapshot,
+    Catalog, CatalogError, CopiedDoubt, CopiedState, Creator, Depth, MANIFEST, Manifest, STORE, SnapshotId,
+    VerifiedSnapshot,
     folder::{self, failed},
     manifest, proof,
 };
@@ -37,6 +38,9 @@ pub struct Listed {
     pub files: u64,
     /// Their bytes.
     pub total_bytes: u64,
+    /// Why it may have damage, if it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<CopiedDoubt>,
 }
 
 /// A snapshot that cannot be used, or not now.
@@ -103,7 +107,7 @@ impl Catalog {
     pub fn verify(&self, id: SnapshotId, depth: Depth, steering: &Steering) -> Result<VerifiedSnapshot, CatalogError> {
         let clock: &dyn Clock = &*steering.clock;
         let started = clock.monotonic();
-        let _reading = self.access(clock).reading(id)?;
+        let _reading = self.steered(steering).reading(id)?;
         let manifest = self.show(id)?;
         let store = self.entry(id).join(STORE);
         proof::compare_files(&manifest, &store, &steering.control)?;
@@ -185,7 +189,7 @@ impl Listed {
 
 impl From<Manifest> for Listed {
     fn from(manifest: Manifest) -> Self {
-        let Manifest { id, ordinal, created_at_ms, creator, layout, state, total_bytes, files, .. } = manifest;
-        Self { id, ordinal, created_at_ms, creator, layout, state, files: files.len() as u64, total_bytes }
+        let Manifest { id, ordinal, created_at_ms, creator, layout, state, total_bytes, files, doubt, .. } = manifest;
+        Self { id, ordinal, created_at_ms, creator, layout, state, files: files.len() as u64, total_bytes, doubt }
     }
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use state_store::{Holder, file_holder};
 
 use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed, folder};
-use crate::clock::Clock;
+use crate::{clock::Clock, control::Control, offline::Steering};
 
 /// A holder that keeps a catalog, or a folder, longer than this was stopped.
 const CATALOG_PATIENCE: Duration = Duration::from_secs(30);
@@ -38,12 +38,19 @@ pub struct LockTimes {
 pub(super) struct Access<'a> {
     pub(super) catalog: &'a Catalog,
     pub(super) clock: &'a dyn Clock,
+    /// What ends a wait, where somebody can.
+    control: Option<&'a Control>,
     times: Cell<LockTimes>,
 }
 
 impl<'a> Access<'a> {
     pub(super) fn new(catalog: &'a Catalog, clock: &'a dyn Clock) -> Self {
-        Self { catalog, clock, times: Cell::default() }
+        Self { catalog, clock, control: None, times: Cell::default() }
+    }
+
+    /// The same for work that somebody may end: it waits for no lock then.
+    pub(super) fn steered(catalog: &'a Catalog, steering: &'a Steering) -> Self {
+        Self { control: Some(&steering.control), ..Self::new(catalog, &*steering.clock) }
     }
 
     pub(super) fn times(&self) -> LockTimes {
@@ -52,7 +59,7 @@ impl<'a> Access<'a> {
 
     /// Does what takes no longer than a rename, while no other process does; it is given the file that is locked.
     ///
-    /// Errors: the lock was not to be had in time, or what the work says.
+    /// Errors: the lock was not to be had in time, a stop while it was waited for, or what the work says.
     pub(super) fn locked<T>(&self, work: impl FnOnce(&File) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
         let path = self.catalog.lock_file();
         let file = file(&path)?;
@@ -61,7 +68,7 @@ impl<'a> Access<'a> {
 
     /// The same in a folder that is no catalog, by a lock of that folder itself: nothing is written to lock it.
     ///
-    /// Errors: the lock was not to be had in time, or what the work says.
+    /// Errors: the lock was not to be had in time, a stop while it was waited for, or what the work says.
     pub(super) fn locked_folder<T>(
         &self,
         dir: &Path,
@@ -78,7 +85,7 @@ impl<'a> Access<'a> {
         work: impl FnOnce() -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
         let asked = self.clock.monotonic();
-        if !self.within(CATALOG_PATIENCE, || file.try_lock()).map_err(failed(path))? {
+        if !self.within(path, CATALOG_PATIENCE, || file.try_lock())? {
             let (dir, holder) = (dir.to_owned(), holder(path)?);
             return Err(CatalogError::CatalogBusy { dir, holder, waited: CATALOG_PATIENCE });
         }
@@ -132,7 +139,7 @@ impl<'a> Access<'a> {
         lock: EntryLock,
         attempt: impl Fn(&File) -> Result<(), TryLockError>,
     ) -> Result<EntryLock, CatalogError> {
-        if self.within(ENTRY_PATIENCE, || attempt(&lock.0)).map_err(failed(path))? {
+        if self.within(path, ENTRY_PATIENCE, || attempt(&lock.0))? {
             self.still_there(id, path, lock)
         } else {
             Err(CatalogError::SnapshotInUse { id, holder: holder(path)? })
@@ -164,17 +171,28 @@ impl<'a> Access<'a> {
     }
 
     /// Tries until it works or the time is over.
-    fn within(&self, patience: Duration, attempt: impl Fn() -> Result<(), TryLockError>) -> io::Result<bool> {
+    ///
+    /// Errors: a stop meanwhile, what the system says.
+    fn within(
+        &self,
+        path: &Path,
+        patience: Duration,
+        attempt: impl Fn() -> Result<(), TryLockError>,
+    ) -> Result<bool, CatalogError> {
         let begun = self.clock.monotonic();
         loop {
             match attempt() {
                 Ok(()) => return Ok(true),
-                Err(TryLockError::Error(error)) => return Err(error),
-                Err(TryLockError::WouldBlock) if self.clock.monotonic().saturating_sub(begun) >= patience => {
-                    return Ok(false);
-                }
-                Err(TryLockError::WouldBlock) => std::thread::park_timeout(ATTEMPT),
+                Err(TryLockError::Error(error)) => return Err(failed(path)(error)),
+                Err(TryLockError::WouldBlock) => {}
             }
+            if let Some(ended) = self.control.and_then(Control::ended) {
+                return Err(ended.into());
+            }
+            if self.clock.monotonic().saturating_sub(begun) >= patience {
+                return Ok(false);
+            }
+            std::thread::park_timeout(ATTEMPT);
         }
     }
 }
@@ -241,4 +259,39 @@ fn holder(path: &Path) -> Result<Holder, CatalogError> {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).map_or(u64::MAX, |us| us)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{clock::ManualClock, control::Unobserved, error::PruneError};
+
+    /// Whoever holds a lock may be stopped itself. The clock stands still: nobody's patience ends.
+    #[test]
+    fn whoever_waits_for_a_lock_of_the_catalog_or_of_a_snapshot_is_ended_by_a_stop_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = Catalog::open_or_create(&dir.path().join("catalog")).unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(ManualClock::default());
+        let id = SnapshotId::draw(&*clock);
+        folder::create_dir(&catalog.entry(id)).unwrap();
+        let _held = EntryLock::begin(&catalog.entry(id)).unwrap();
+        let held = file(&catalog.lock_file()).unwrap();
+        held.lock().unwrap();
+        type Waits = fn(&Access<'_>, SnapshotId) -> CatalogError;
+        let waits: [Waits; 2] =
+            [|access, _| access.locked(|_| Ok(())).unwrap_err(), |access, id| access.reading(id).unwrap_err()];
+        for wait in waits {
+            let control = Arc::new(Control::default());
+            let steering =
+                Steering { control: Arc::clone(&control), observer: Arc::new(Unobserved), clock: Arc::clone(&clock) };
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| wait(&Access::steered(&catalog, &steering), id));
+                control.stop();
+                let ended = waiting.join().unwrap();
+                assert!(matches!(ended, CatalogError::Prune(PruneError::Stopped)), "{ended}");
+            });
+        }
+    }
 }

@@ -12,8 +12,10 @@ use sha2::{Digest as _, Sha256};
 use super::{CatalogError, SnapshotId};
 use crate::{error::PruneError, offline::StoreLayout};
 
-/// The version that this program writes.
-const VERSION: u64 = 2;
+/// The newest version, of a copy that may have damage.
+const VERSION: u64 = 3;
+/// That of any other copy: programs that know of no doubt read it.
+const PLAIN_VERSION: u64 = 2;
 /// The oldest that it reads. It has no ordinals.
 const OLDEST_VERSION: u64 = 1;
 /// The longest manifest.
@@ -80,6 +82,22 @@ pub struct CopiedFile {
     pub sha256: String,
 }
 
+/// Why a copy may have damage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CopiedDoubt {
+    /// Its word: `frozen`, `engine_damaged`, `log_cut` or `unproven`.
+    pub code: String,
+    /// What was found in the store.
+    pub why: String,
+}
+
+impl std::fmt::Display for CopiedDoubt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MAY BE DAMAGED ({}): {}", self.code, self.why)
+    }
+}
+
 /// What a snapshot says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,6 +125,9 @@ pub struct Manifest {
     pub total_bytes: u64,
     /// Every file, by name.
     pub files: Vec<CopiedFile>,
+    /// Why the store may have been damaged when it was copied; only version 3 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<CopiedDoubt>,
 }
 
 /// A manifest with its digest: SHA-256 over the compact JSON of the manifest.
@@ -130,6 +151,7 @@ struct Version {
 
 impl Manifest {
     pub(super) const VERSION: u64 = VERSION;
+    pub(super) const PLAIN_VERSION: u64 = PLAIN_VERSION;
 
     /// The text of its file.
     ///
@@ -171,6 +193,9 @@ impl Manifest {
         if self.ordinal.is_none() != (self.version == OLDEST_VERSION) {
             return Err("has an ordinal where its version has none, or none where it has one");
         }
+        if self.doubt.is_some() != (self.version == VERSION) {
+            return Err("has a doubt where its version has none, or none where it has one");
+        }
         if self.files.len() > MOST_FILES {
             return Err("names more files than a store can have");
         }
@@ -208,7 +233,7 @@ mod tests {
     fn sample() -> Manifest {
         let file = |name: &str, bytes| CopiedFile { name: name.to_owned(), bytes, sha256: "ab".repeat(32) };
         Manifest {
-            version: VERSION,
+            version: PLAIN_VERSION,
             id: SnapshotId::draw(&ManualClock::default()),
             ordinal: NonZeroU64::new(3),
             created_at_ms: 7,
@@ -228,7 +253,20 @@ mod tests {
             copied_files: 1,
             total_bytes: 12,
             files: vec![file("000012.sst", 8), file("CURRENT", 4)],
+            doubt: None,
         }
+    }
+
+    #[test]
+    fn a_copy_that_may_have_damage_says_so_and_no_other_does() {
+        let doubt = CopiedDoubt { code: "frozen".to_owned(), why: "a node is missing".to_owned() };
+        let doubted = Manifest { version: VERSION, doubt: Some(doubt), ..sample() };
+        assert_eq!(Manifest::decode(doubted.id, &doubted.encode().unwrap()).unwrap(), doubted);
+        for wrong in [Manifest { version: PLAIN_VERSION, ..doubted }, Manifest { version: VERSION, ..sample() }] {
+            let told = Manifest::decode(wrong.id, &wrong.encode().unwrap()).unwrap_err().to_string();
+            assert!(told.contains("doubt"), "{told}");
+        }
+        assert!(!String::from_utf8(sample().encode().unwrap()).unwrap().contains("doubt"), "older programs read it");
     }
 
     #[test]

@@ -37,13 +37,16 @@ pub use self::{
     id::SnapshotId,
     listing::{Listed, Listing, Unusable},
     lock::LockTimes,
-    manifest::{CopiedFile, CopiedState, Creator, Manifest, Through},
+    manifest::{CopiedDoubt, CopiedFile, CopiedState, Creator, Manifest, Through},
     proof::{Depth, VerifiedSnapshot},
     restore::Restored,
     retain::{CatalogRetention, Failed, Removed, Tidied},
 };
 use self::{folder::failed, lock::Access};
-use crate::{clock::Clock, offline};
+use crate::{
+    clock::Clock,
+    offline::{self, Steering},
+};
 
 /// The lock file of a catalog; its presence, or that of a snapshot, tells that a folder is one.
 const LOCK_FILE: &str = "catalog.lock";
@@ -108,6 +111,10 @@ impl Catalog {
 
     fn access<'a>(&'a self, clock: &'a dyn Clock) -> Access<'a> {
         Access::new(self, clock)
+    }
+
+    fn steered<'a>(&'a self, steering: &'a Steering) -> Access<'a> {
+        Access::steered(self, steering)
     }
 
     fn lock_file(&self) -> PathBuf {

@@ -58,7 +58,7 @@ impl Catalog {
     fn restore_into(&self, target: &Path, id: SnapshotId, steering: &Steering) -> Result<Restored, CatalogError> {
         let clock = &*steering.clock;
         let started = clock.monotonic();
-        let access = self.access(clock);
+        let access = self.steered(steering);
         staging::sweep_restores(&access, target)?; // also if the place is taken: by the one that died, perhaps
         refuse_taken(target)?;
         let _reading = access.reading(id)?;

@@ -17,7 +17,7 @@ use super::{
     lock::{Access, Patience},
     staging::{self, Swept},
 };
-use crate::clock::Clock;
+use crate::{clock::Clock, error::PruneError};
 
 /// Which snapshots stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +193,8 @@ impl Access<'_> {
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // another process was faster
                 Err(error) => {
                     removed.failures.push(Failed::from(&error));
-                    if matches!(error, CatalogError::CatalogBusy { .. }) {
+                    let was_ended = matches!(error, CatalogError::Prune(PruneError::Stopped | PruneError::Cancelled));
+                    if was_ended || matches!(error, CatalogError::CatalogBusy { .. }) {
                         break; // it was waited for once
                     }
                 }

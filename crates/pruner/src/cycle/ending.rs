@@ -7,7 +7,7 @@ use state_store::{Point, reached};
 
 use super::{CycleEnv, CycleOrder, Finished, step};
 use crate::{
-    control::Left,
+    control::{FrozenBy, Left},
     doubt::Doubt,
     error::PruneError,
     events::Event,
@@ -27,8 +27,10 @@ pub(super) fn settled(
 ) -> Result<Finished, PruneError> {
     let event = match &result {
         Ok(finished) => {
-            env.observer.alone(&mut || Doubt::settle(&finished.certificate, &*env.parts.records));
-            Quarantine::settle(&finished.certificate, &*env.parts.records);
+            env.observer.settles(&mut || Doubt::settle(&finished.certificate, &*env.parts.records));
+            if let Some(items) = Quarantine::settle(&finished.certificate, &*env.parts.records) {
+                env.parts.events.emit(Event::QuarantineEnded { cycle, items });
+            }
             PhaseEvent::Swept
         }
         Err(PruneError::Stopped) => {
@@ -46,25 +48,21 @@ pub(super) fn settled(
     result
 }
 
-/// Damage freezes deletes, for the cycle itself and for whoever comes after it (I11).
-fn impose_freeze(env: &CycleEnv, cycle: Option<u64>, error: &PruneError) -> Option<Freeze> {
-    let mut freeze = None;
-    env.observer.alone(&mut || {
-        freeze = Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records);
-    });
-    freeze
+/// Damage freezes deletes, for the cycle itself and for whoever comes after it (I11), and is told where it does.
+fn impose_freeze(env: &CycleEnv, cycle: Option<u64>, error: &PruneError) {
+    if !error.is_live_fault() || env.observer.met(cycle, error) == FrozenBy::Observer {
+        return;
+    }
+    let frozen = Freeze::imposed_by(error, cycle, env.parts.clock.unix_ms(), &*env.parts.records);
+    frozen.into_iter().for_each(|freeze| env.parts.events.emit(freeze.told()));
 }
 
 /// Leaves nothing of the cycle behind, or tells that it could not: what the cycle came to stands.
 pub(crate) fn end_or_leave(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) {
     if let Err(error) = end(env, order, event) {
         tracing::warn!(%error, "an ended cycle could not be cleaned up; the worker, or the next start, does it");
-        let is_frozen = matches!(Freeze::load(&*env.parts.records), Ok(Some(_))); // which was told when it came
-        let frozen = impose_freeze(env, None, &error).filter(|_| !is_frozen);
+        impose_freeze(env, None, &error);
         env.observer.left(&Left::Unended { event, error });
-        if let Some(Freeze { why, .. }) = frozen {
-            env.parts.events.emit(Event::DeletesFrozen { cycle: None, why });
-        }
     }
 }
 

@@ -1,11 +1,10 @@
-//! What is told of a cycle: its beginning, its phases, its end with the totals, and the freeze that it leaves.
+//! What is told of a cycle: its beginning, its phases, its end with the totals.
 
 use super::{CycleEnv, CycleOrder, Finished, Marked, SweptSoFar};
 use crate::{
     clock::millis,
     error::PruneError,
     events::{CycleEnd, Event},
-    outcome::Freeze,
     phase::{PhaseRecord, PrunePhase},
 };
 
@@ -70,8 +69,7 @@ pub(crate) fn settle(
 
 /// Tells that a cycle did not finish.
 pub(crate) fn ended_early(env: &CycleEnv, cycle: u64, error: &PruneError) {
-    let events = &env.parts.events;
-    events.emit(Event::CycleEnded(CycleEnd {
+    env.parts.events.emit(Event::CycleEnded(CycleEnd {
         cycle,
         outcome: error.code().to_owned(),
         message: Some(error.to_string()),
@@ -80,9 +78,6 @@ pub(crate) fn ended_early(env: &CycleEnv, cycle: u64, error: &PruneError) {
         bytes_before: None,
         bytes_after: None,
     }));
-    if let Some(Freeze { why, .. }) = Freeze::by(error, Some(cycle), 0) {
-        events.emit(Event::DeletesFrozen { cycle: Some(cycle), why });
-    }
 }
 
 fn totals(finished: &Finished) -> CycleEnd {

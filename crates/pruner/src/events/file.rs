@@ -31,6 +31,14 @@ pub(super) enum Tail {
     Leftover,
 }
 
+/// What the file needs besides records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Nothing,
+    /// To be written anew: its header or its last sync cannot be trusted.
+    Rewriting,
+}
+
 /// What a compaction exchanges.
 pub(super) struct Active {
     pub(super) medium: Arc<dyn Medium>,
@@ -176,6 +184,17 @@ impl EventFile {
         }
         active.bytes += records.len() as u64;
         Ok(())
+    }
+
+    /// The same: a file that cannot be made smaller must not fill the disk either.
+    ///
+    /// Errors: a failed write, a file of twice so many bytes.
+    pub(super) fn append_below(&self, max_bytes: u64, records: &[u8]) -> Result<(), PruneError> {
+        if self.bytes() > max_bytes.saturating_mul(2) {
+            let what = format!("{} has twice its size and cannot be made smaller", self.path.display());
+            return Err(StoreError::DiskFull { what }.into());
+        }
+        self.append(records)
     }
 
     /// Whether a failed write left something that could not be taken back.

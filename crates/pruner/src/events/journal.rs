@@ -1,6 +1,7 @@
 //! The journal as producers and watchers see it.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::Arc,
     thread::{Builder, JoinHandle},
@@ -13,13 +14,12 @@ use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 use super::{
     EventSink,
     event::{Event, Happened},
-    file::{EventFile, FILE, Found},
-    frame::Counts,
+    file::{EventFile, FILE, Found, Need},
     medium::{Mount, plain},
     queue::{Flushed, Queue, Refused, Sent},
     read::{Filter, JournalRead, read_journal},
     status::{EventsConfig, JournalStatus, Replay, Told, WriteFailure},
-    writer::{Need, Writer, WriterParts},
+    writer::{Writer, WriterParts},
 };
 use crate::{clock::Clock, error::PruneError};
 
@@ -87,7 +87,6 @@ pub struct EventJournal {
     live: broadcast::Sender<Arc<Happened>>,
     told: Arc<Mutex<Told>>,
     path: PathBuf,
-    replay: Replay,
     /// How long a producer waits for a writer that makes no progress.
     patience: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -114,22 +113,16 @@ impl EventJournal {
         clock: Arc<dyn Clock>,
         mount: Mount,
     ) -> Result<Self, PruneError> {
-        let (file, found) = EventFile::open(dir, mount, clock.unix_ms())?;
-        let Found { counts: Counts { records, damaged, torn_bytes, missing }, .. } = found;
-        let replay = Replay { records, damaged, torn_bytes, missing };
-        if damaged > 0 {
-            tracing::warn!(damaged, torn_bytes, missing, "the event journal has damage; what is whole is kept");
-        } else if torn_bytes > 0 {
-            tracing::info!(torn_bytes, "a process ended while it wrote an event, whose beginning was cut off");
-        }
-        let told = Told { last_seq: found.last_seq, bytes: file.bytes(), ..Told::default() };
-        let journal = Self::start((config, clock), (dir, replay), told, (Some(file), found))?;
-        let version = env!("CARGO_PKG_VERSION").to_owned();
-        journal.emit(Event::Started { version, pid: std::process::id(), damaged, torn_bytes });
+        let (file, found) = EventFile::open(dir, Arc::clone(&mount), clock.unix_ms())?;
+        let replay = Replay::of(found.counts);
+        let told = Told { last_seq: found.last_seq, bytes: file.bytes(), replay, ..Told::default() };
+        let journal = Self::start((config, clock), (dir, mount), told, (Some(file), found))?;
+        journal.emit(replay.started());
         Ok(journal)
     }
 
-    /// A journal that cannot be written, because of this error: whoever watches hears events, the disk does not.
+    /// A journal that cannot be opened, because of this error: whoever watches hears events, and the disk does once it can be, which
+    /// is tried again and again.
     ///
     /// Errors: a thread that cannot be started.
     pub fn unwritten(
@@ -139,12 +132,12 @@ impl EventJournal {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, PruneError> {
         let told = Told { failure: Some(WriteFailure::of(error, 1)), ..Told::default() };
-        Self::start((config, clock), (dir, Replay::default()), told, (None, Found::default()))
+        Self::start((config, clock), (dir, plain()), told, (None, Found::default()))
     }
 
     fn start(
         (config, clock): (EventsConfig, Arc<dyn Clock>),
-        (dir, replay): (&Path, Replay),
+        (dir, mount): (&Path, Mount),
         told: Told,
         (file, found): (Option<EventFile>, Found),
     ) -> Result<Self, PruneError> {
@@ -158,14 +151,20 @@ impl EventJournal {
             live: live.clone(),
             told: Arc::clone(&told),
             file,
+            place: (dir.to_owned(), mount),
         };
         let need = if found.headless { Need::Rewriting } else { Need::Nothing };
         let writer = Writer::new(parts, (found.last_seq, found.oldest_ms), need);
-        let spawned = Builder::new().name("events".to_owned()).spawn(move || writer.run());
+        let ending = (Arc::clone(&queue), Arc::clone(&told));
+        let spawned = Builder::new().name("events".to_owned()).spawn(move || {
+            if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+                panicked(&ending.0, &ending.1);
+            }
+        });
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the event writer cannot start: {error}")))?;
         let path = dir.join(FILE);
-        Ok(Self { queue, clock, live, told, path, replay, patience, thread: Mutex::new(Some(thread)) })
+        Ok(Self { queue, clock, live, told, path, patience, thread: Mutex::new(Some(thread)) })
     }
 
     /// Watches what happens from now on.
@@ -224,7 +223,7 @@ impl EventJournal {
             waiting: self.queue.waiting(),
             bytes: told.bytes,
             failure: self.stuck().or(told.failure),
-            replay: self.replay,
+            replay: told.replay,
             compactions_total: told.compactions,
             longest_swap_us: micros(told.longest_swap),
             longest_stall_us: micros(told.longest_stall),
@@ -255,6 +254,17 @@ impl EventJournal {
         }
         Stopping::Whole
     }
+}
+
+/// The writer has ended before it was told to: nobody waits for it, and nothing is taken any more.
+fn panicked(queue: &Queue, told: &Mutex<Told>) {
+    let what =
+        "the writer of the event journal panicked, which is a bug of ours; restart to have events written".to_owned();
+    let failure = WriteFailure::of(&PruneError::Invariant(what), 1);
+    told.lock().failure = Some(failure.clone());
+    let lost = queue.died(failure);
+    told.lock().lost += lost;
+    metrics::counter!("state_pruner_events_lost_total").increment(lost);
 }
 
 impl EventSink for EventJournal {

@@ -11,6 +11,7 @@
 //! Another kind of event is a variant at the end of [`Event`] with its word in `code` and its heading in
 //! docs/operations.md; the variants before it keep their places, because records name them by number.
 
+mod code;
 mod compact;
 mod event;
 mod file;
@@ -21,13 +22,16 @@ mod queue;
 mod read;
 mod status;
 mod tally;
+mod totals;
+mod unopened;
 mod writer;
 
-pub use event::{Breaker, CycleEnd, Entry, Event, Happened, Joined, Reclaimed, RoundTotals, RunEnd};
+pub use event::{Breaker, Entry, Event, Happened, Joined};
 pub use journal::{EventJournal, Heard, Stopping, Subscription};
 pub use read::{Filter, JournalRead, find_journal, journal_dir, journal_file, read_journal, verify_journal};
 pub use status::{EventsConfig, EventsSync, JournalStatus, Replay, WriteFailure};
 pub(crate) use tally::{RoundTally, RoundTold};
+pub use totals::{CycleEnd, Reclaimed, RoundTotals, RunEnd};
 
 /// Takes events. Waits, for a bounded time, where its queue is full, so nobody calls it on the way of a commit.
 pub trait EventSink: Send + Sync + std::fmt::Debug {

@@ -253,6 +253,16 @@ impl Queue {
         left
     }
 
+    /// The writer panicked. What waited or was in its hand is given back as a number; what it kept beside that nobody knows.
+    pub(super) fn died(&self, failure: WriteFailure) -> u64 {
+        let in_hand = {
+            let mut state = self.state.lock();
+            state.unadmitted = 0; // why nothing is written is told
+            state.in_hand as u64
+        };
+        in_hand.saturating_add(self.ended(Err(failure)))
+    }
+
     /// Events that found no room in time since the writer made progress last.
     pub(super) fn unadmitted(&self) -> u64 {
         self.state.lock().unadmitted

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use state_store::{FileCall, ask};
 
 use super::{
-    event::{Entry, Happened, UNKNOWN},
+    code::UNKNOWN,
+    event::{Entry, Happened},
     file::{FILE, open_to_read, records_begin},
     frame::{Frame, Scanner},
 };

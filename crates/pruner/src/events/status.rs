@@ -4,6 +4,7 @@ use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::{event::Event, frame::Counts};
 use crate::error::PruneError;
 
 /// When written events are made durable.
@@ -75,6 +76,24 @@ pub struct Replay {
     pub missing: u64,
 }
 
+impl Replay {
+    pub(super) fn of(counts: Counts) -> Self {
+        let Counts { records, damaged, torn_bytes, missing } = counts;
+        if damaged > 0 {
+            tracing::warn!(damaged, torn_bytes, missing, "the event journal has damage; what is whole is kept");
+        } else if torn_bytes > 0 {
+            tracing::info!(torn_bytes, "a process ended while it wrote an event, whose beginning was cut off");
+        }
+        Self { records, damaged, torn_bytes, missing }
+    }
+
+    /// As the journal tells it.
+    pub(super) fn started(self) -> Event {
+        let Self { damaged, torn_bytes, .. } = self;
+        Event::Started { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), damaged, torn_bytes }
+    }
+}
+
 /// What a journal tells of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JournalStatus {
@@ -110,6 +129,7 @@ pub struct JournalStatus {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Told {
     pub(super) last_seq: u64,
+    pub(super) replay: Replay,
     pub(super) written: u64,
     pub(super) lost: u64,
     pub(super) bytes: u64,

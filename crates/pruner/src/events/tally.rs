@@ -2,11 +2,8 @@
 
 use std::{any::Any, time::Duration};
 
-use super::{
-    EventSink,
-    event::{Event, RoundTotals},
-};
-use crate::{clock::millis, error::PruneError, incremental::Round, outcome::Freeze};
+use super::{EventSink, event::Event, totals::RoundTotals};
+use crate::{clock::millis, error::PruneError, incremental::Round};
 
 /// Rounds are told after so long.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -51,11 +48,10 @@ pub(crate) struct RoundTold {
 enum RoundEnded {
     /// By itself.
     Whole,
-    /// With an error, and perhaps a freeze.
+    /// With an error. Whoever froze deletes by it has told that.
     Failed {
         error: String,
         message: String,
-        frozen: Option<String>,
     },
     Panicked,
     /// Somebody wanted it to end.
@@ -67,10 +63,7 @@ impl RoundTold {
         let ended = match ended {
             Ok(Ok(())) => RoundEnded::Whole,
             Ok(Err(PruneError::Stopped | PruneError::Cancelled)) => RoundEnded::Interrupted,
-            Ok(Err(error)) => {
-                let frozen = Freeze::by(error, None, 0).map(|freeze| freeze.why);
-                RoundEnded::Failed { error: error.code().to_owned(), message: error.to_string(), frozen }
-            }
+            Ok(Err(error)) => RoundEnded::Failed { error: error.code().to_owned(), message: error.to_string() },
             Err(_) => RoundEnded::Panicked,
         };
         Self { done: done.clone(), ended }
@@ -87,18 +80,13 @@ impl RoundTold {
             tally.add(&done, now).into_iter().for_each(|event| events.emit(event));
         }
         match ended {
-            RoundEnded::Failed { error, message, frozen } => {
-                if failures.is_power_of_two() {
-                    events.emit(Event::RoundFailed { error, message, failures }); // O15
-                }
-                if let Some(why) = frozen {
-                    events.emit(Event::DeletesFrozen { cycle: None, why });
-                }
+            RoundEnded::Failed { error, message } if failures.is_power_of_two() => {
+                events.emit(Event::RoundFailed { error, message, failures }); // O15
             }
             RoundEnded::Panicked => {
                 events.emit(Event::WorkerPanicked { why: "the incremental sweep panicked; see the log".to_owned() });
             }
-            RoundEnded::Whole | RoundEnded::Interrupted => {}
+            RoundEnded::Whole | RoundEnded::Failed { .. } | RoundEnded::Interrupted => {}
         }
     }
 }

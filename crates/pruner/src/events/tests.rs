@@ -140,16 +140,15 @@ fn run_end(trigger: crate::certificate::Trigger) -> RunEnd {
     RunEnd { run: 1, trigger, duration_ms: None, counted: 1, cycle: None, outcome, message: None }
 }
 
-#[test]
-fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
-    let phase = crate::phase::PrunePhase::BuildReach;
-    let trigger = crate::Trigger::Orders;
+/// One of every kind, in the order of their numbers.
+fn every_event() -> Vec<Event> {
+    let (phase, trigger) = (crate::phase::PrunePhase::BuildReach, crate::Trigger::Orders);
     let text = String::new;
-    let events = [
+    let first = [
         Event::Started { version: text(), pid: 1, damaged: 0, torn_bytes: 0 },
         Event::Stopped { lost: 0 },
         Event::CycleBegun { cycle: 1, trigger },
-        Event::CycleEnded(super::event::CycleEnd {
+        Event::CycleEnded(super::CycleEnd {
             cycle: 1,
             outcome: text(),
             message: None,
@@ -175,11 +174,18 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::ConsumerAdded { name: text(), order: 1, ttl_ms: 1 },
         Event::ConsumerRemoved { name: text(), order: 1 },
         Event::ConsumerWentSilent { name: text(), order: 1 },
-        Event::TriggerFired { trigger, run: 1, head_order: 1 },
+        Event::TriggerFired { trigger, run: 1, head_order: 1, figure: Some(crate::Figure::Free { bytes: 1 }) },
         Event::TriggerCoalesced { joined: Joined::Cycle },
-        Event::RoundsSwept(super::event::RoundTotals::default()),
+        Event::RoundsSwept(super::RoundTotals::default()),
         Event::RoundFailed { error: text(), message: text(), failures: 1 },
-        Event::RolledBack { from: 2, to: 1 },
+    ];
+    first.into_iter().chain(later_events(trigger)).collect()
+}
+
+fn later_events(trigger: crate::Trigger) -> Vec<Event> {
+    let (phase, text) = (crate::phase::PrunePhase::BuildReach, String::new);
+    vec![
+        Event::RolledBack { from: 2, to: 1, duration_ms: Some(1) },
         Event::ConfigChanged { what: text() },
         Event::PoisonItem { what: text(), count: 1 },
         Event::WorkerPanicked { why: text() },
@@ -200,7 +206,24 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         Event::CountsLost { why: text(), order: 1 },
         Event::SpaceReclaimed(Reclaimed::default()),
         Event::RunEnded(run_end(trigger)),
-    ];
+        Event::RequestDropped { ids: vec![text()] },
+        Event::ConsumerAhead { name: text(), order: 2, head: 1 },
+        Event::RollbackFailed { to: 1, error: text(), message: text(), duration_ms: 1 },
+        Event::LogCut { what: text(), head: Some(1), kept: None },
+        Event::EngineDamaged { what: text() },
+        Event::EngineStopped { what: text() },
+        Event::DamageMet { what: text() },
+        Event::ProductionEnded,
+        Event::CommitsFailing { error: text(), message: text(), times: 1 },
+        Event::CyclePaused,
+        Event::CycleResumed,
+        Event::QuarantineEnded { cycle: 1, items: 1 },
+    ]
+}
+
+#[test]
+fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
+    let events = every_event();
     for (number, event) in events.iter().enumerate() {
         let json = serde_json::to_value(event).unwrap();
         let word = json.as_str().or_else(|| json.as_object()?.keys().next().map(String::as_str));
@@ -210,6 +233,28 @@ fn every_event_has_a_word_that_is_its_name_in_json_and_keeps_its_number() {
         assert_eq!(bcs::from_bytes::<Event>(&bytes).unwrap(), *event);
     }
     assert!(bcs::from_bytes::<Event>(&[events.len() as u8]).is_err(), "an event is missing in this list");
+}
+
+/// As written before an event said how long it took.
+#[test]
+fn a_rollback_that_was_told_without_its_duration_is_read() {
+    let told = Event::RolledBack { from: 2, to: 1, duration_ms: None };
+    let bytes = bcs::to_bytes(&told).unwrap();
+    let (_, earlier) = bytes.split_last().unwrap();
+    assert_eq!(bcs::from_bytes::<Event>(earlier).unwrap(), told);
+}
+
+/// As written before an event said what was measured.
+#[test]
+fn a_run_that_was_told_without_its_figure_is_read() {
+    let (trigger, run, head_order) = (crate::Trigger::Garbage, 7, 300);
+    let told = |figure| Event::TriggerFired { trigger, run, head_order, figure };
+    let bytes = bcs::to_bytes(&(1u64, 2u64, told(None))).unwrap();
+    let (_, earlier) = bytes.split_last().unwrap();
+    assert_eq!(bcs::from_bytes::<(u64, u64, Event)>(earlier).unwrap(), (1, 2, told(None)));
+    let figure = Some(crate::Figure::Garbage { nodes: 5, of: 9 });
+    let bytes = bcs::to_bytes(&(1u64, 2u64, told(figure))).unwrap();
+    assert_eq!(bcs::from_bytes::<(u64, u64, Event)>(&bytes).unwrap(), (1, 2, told(figure)));
 }
 
 #[test]
@@ -993,16 +1038,103 @@ fn a_reader_takes_what_it_asks_for() {
 }
 
 #[test]
-fn a_journal_that_cannot_be_written_is_heard_and_says_so() {
+fn a_journal_that_cannot_be_opened_is_heard_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
+    let no_folder = dir.path().join("file");
+    fs::write(&no_folder, b"").unwrap();
     let error = PruneError::Invariant("injected".to_owned());
-    let journal = EventJournal::unwritten(dir.path(), &error, quiet(), Arc::new(ManualClock::default())).unwrap();
+    let journal = EventJournal::unwritten(&no_folder, &error, quiet(), Arc::new(ManualClock::default())).unwrap();
     let mut watcher = journal.subscribe();
     journal.emit(pin(0, 1));
     assert!(journal.flush(LONG).unwrap_err().to_string().contains("injected"));
     assert!(matches!(watcher.try_next(), Some(Heard::Event(_))));
     let status = journal.status();
-    assert_eq!((status.failure.unwrap().code.as_str(), status.lost_total, status.written_total), ("internal", 1, 0));
+    assert_eq!((status.failure.unwrap().code.as_str(), status.lost_total, status.written_total), ("internal", 0, 0));
     assert_eq!(journal.stop(LONG), Stopping::Whole);
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    let status = journal.status();
+    assert_eq!((status.failure.unwrap().code.as_str(), status.lost_total), ("file", 2), "it was tried once more");
+}
+
+/// A full device, one failed call or the lock of a process that is just dying is no reason to write nothing for as long as the node
+/// lives.
+#[test]
+fn a_journal_that_could_not_be_opened_is_opened_later_and_what_happened_meanwhile_is_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let predecessor = open(dir.path(), quiet());
+    predecessor.emit(pin(0, 1));
+    predecessor.flush(LONG).unwrap();
+    let refused = EventJournal::open(dir.path(), quiet(), Arc::new(SystemClock::new())).unwrap_err();
+    let clock = Arc::new(ManualClock::default());
+    let journal = EventJournal::unwritten(dir.path(), &refused, quiet(), Arc::clone(&clock) as _).unwrap();
+    journal.emit(pin(0, 2));
+    assert!(journal.flush(LONG).is_err());
+    clock.advance(Duration::from_secs(1));
+    assert!(journal.flush(LONG).is_err(), "tried again, in vain");
+    assert_eq!(journal.status().failure.unwrap().times, 2);
+    drop(predecessor);
+    assert!(journal.flush(LONG).is_err(), "not before its time");
+    assert_eq!(journal.status().failure.unwrap().times, 2);
+    clock.advance(Duration::from_secs(2));
+    journal.flush(LONG).unwrap();
+    let status = journal.status();
+    assert_eq!((status.failure, status.lost_total, status.replay.records), (None, 0, 3));
+    journal.emit(pin(0, 3));
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let read = all(dir.path());
+    let codes: Vec<&str> = read.events.iter().map(|event| event.code.as_str()).collect();
+    assert_eq!(codes, ["started", "pin_removed", "stopped", "started", "pin_removed", "pin_removed", "stopped"]);
+    assert_eq!((orders(&read), read.missing, read.damaged), (vec![1, 2, 3], 0, 0));
+}
+
+#[test]
+fn while_a_journal_cannot_be_opened_more_than_is_kept_is_lost_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = Arc::new(ManualClock::default());
+    let error = PruneError::Invariant("injected".to_owned());
+    let journal = EventJournal::unwritten(dir.path(), &error, quiet(), Arc::clone(&clock) as _).unwrap();
+    (0..CAPACITY as u64 + 7).for_each(|number| journal.emit(pin(0, number)));
+    assert!(journal.flush(LONG).is_err());
+    assert_eq!(journal.status().lost_total, 7);
+    clock.advance(LONG);
+    while journal.flush(LONG).is_err() {} // until what was lost is told, too
+    drop(journal);
+    let read = all(dir.path());
+    let lost: Vec<_> =
+        read.events.iter().filter(|event| event.code == "events_lost").map(|event| &event.data["count"]).collect();
+    assert_eq!((lost, orders(&read).len()), (vec![&serde_json::json!(7)], CAPACITY));
+}
+
+/// Breaks as no disk does.
+struct Panics;
+
+impl Medium for Panics {
+    fn append(&self, _bytes: &[u8]) -> io::Result<()> {
+        panic!("as if there was a bug")
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn cut(&self, _bytes: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn length(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+}
+
+#[test]
+fn a_writer_that_panics_is_told_as_that_and_nobody_waits_for_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mount: Mount = Arc::new(|_| Arc::new(Panics));
+    let journal = EventJournal::mounted(dir.path(), quiet(), Arc::new(ManualClock::default()), mount).unwrap();
+    let told = journal.flush(LONG).unwrap_err().to_string();
+    assert!(told.contains("panicked"), "{told}");
+    (0..2 * CAPACITY as u64).for_each(|number| journal.emit(pin(0, number)));
+    let status = journal.status();
+    assert!(status.failure.unwrap().message.contains("panicked"));
+    assert_eq!(status.lost_total, 2 * CAPACITY as u64);
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
 }

@@ -4,20 +4,21 @@
 //! counted and told in the journal itself once that can be written again. After a failed sync the file is written anew:
 //! what the system had not written yet may be gone from it (C4).
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use metrics::counter;
 use parking_lot::Mutex;
-use state_store::StoreError;
 use tokio::sync::broadcast;
 
 use super::{
     compact::{Compacted, Compaction, Keep, Step},
     event::{Event, Happened},
-    file::EventFile,
+    file::{EventFile, Found, Need},
     frame,
+    medium::Mount,
     queue::{Queue, Sent, Taken},
-    status::{EventsConfig, EventsSync, Told, WriteFailure},
+    status::{EventsConfig, EventsSync, Replay, Told, WriteFailure},
+    unopened::Unopened,
 };
 use crate::{
     clock::{Clock, millis},
@@ -42,16 +43,10 @@ pub(super) struct WriterParts {
     pub(super) config: EventsConfig,
     pub(super) live: broadcast::Sender<Arc<Happened>>,
     pub(super) told: Arc<Mutex<Told>>,
-    /// Nothing where the journal cannot be written at all: then events are only told to whoever watches.
+    /// Nothing until the journal can be opened.
     pub(super) file: Option<EventFile>,
-}
-
-/// What the file needs besides records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    Nothing,
-    /// To be written anew: its header or its last sync cannot be trusted.
-    Rewriting,
+    /// Where it is opened, and how.
+    pub(super) place: (PathBuf, Mount),
 }
 
 /// The writer.
@@ -75,10 +70,14 @@ pub(super) struct Writer {
     /// Events that were lost since it was told.
     lost: u64,
     failures: u64,
+    /// While the journal is not open.
+    unopened: Option<Unopened>,
 }
 
 impl Writer {
     pub(super) fn new(parts: WriterParts, (seq, oldest_ms): (u64, Option<u64>), need: Need) -> Self {
+        let (dir, mount) = parts.place.clone();
+        let unopened = parts.file.is_none().then(|| Unopened::new(dir, mount, &*parts.clock));
         Self {
             began: (parts.clock.monotonic(), parts.clock.unix_ms()),
             parts,
@@ -93,7 +92,8 @@ impl Writer {
             compaction: None,
             compact_from: Duration::ZERO,
             lost: 0,
-            failures: 0,
+            failures: u64::from(unopened.is_some()), // told already
+            unopened,
         }
     }
 
@@ -137,6 +137,7 @@ impl Writer {
 
     /// Makes everything durable, whatever the configuration leaves to the system. What cannot be counts as lost.
     fn finish(&mut self) {
+        self.unopened.iter_mut().for_each(Unopened::last_time);
         self.flush();
         self.sync();
         self.compact_from = Duration::ZERO; // there is no later time to try it again
@@ -156,7 +157,9 @@ impl Writer {
         if self.compaction.is_some() {
             return Some(Duration::ZERO);
         }
-        (self.due.is_some() || self.need == Need::Rewriting).then_some(self.parts.config.flush_every)
+        let flush = (self.due.is_some() || self.need == Need::Rewriting).then_some(self.parts.config.flush_every);
+        let open = self.unopened.as_ref().map(|unopened| unopened.due_in(&*self.parts.clock));
+        flush.into_iter().chain(open).min()
     }
 
     fn record(&mut self, sent: Sent) {
@@ -165,17 +168,50 @@ impl Writer {
         let happened = Arc::new(Happened { seq: self.seq, at_ms, event });
         counter!("state_pruner_events_total", "code" => happened.event.code()).increment(1);
         self.due.get_or_insert_with(|| self.parts.clock.monotonic().saturating_add(self.parts.config.flush_every));
-        match frame::encode(&happened, &mut self.buffer) {
-            Ok(()) => self.buffered += 1,
-            Err(error) => {
-                tracing::error!(%error, "an event cannot be written");
-                self.lose(1);
-            }
-        }
+        self.buffer(&happened);
         self.oldest_ms = self.oldest_ms.or(Some(at_ms));
         // Nobody watches, or somebody does: both are fine, and neither waits.
         match self.parts.live.send(happened) {
             Ok(_) | Err(_) => {}
+        }
+    }
+
+    fn buffer(&mut self, happened: &Arc<Happened>) {
+        let kept = match &mut self.unopened {
+            Some(unopened) => unopened.hold(happened),
+            None => match frame::encode(happened, &mut self.buffer) {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!(%error, "an event cannot be written");
+                    false
+                }
+            },
+        };
+        if kept { self.buffered += 1 } else { self.lose(1) }
+    }
+
+    /// Tries to open the journal, if it is not and it is time.
+    fn open_again(&mut self) {
+        match self.unopened.as_mut().and_then(|unopened| unopened.open(&*self.parts.clock)) {
+            Some(Ok(opened)) => self.opened(opened),
+            Some(Err(error)) => self.failed(&error),
+            None => {}
+        }
+    }
+
+    /// What happened meanwhile comes behind what earlier processes wrote, under new numbers.
+    fn opened(&mut self, (file, found): (EventFile, Found)) {
+        let held = self.unopened.take().map_or_else(Vec::new, Unopened::into_held);
+        let replay = Replay::of(found.counts);
+        self.parts.told.lock().replay = replay;
+        self.parts.file = Some(file);
+        (self.seq, self.oldest_ms, self.buffered) = (found.last_seq, found.oldest_ms, 0);
+        self.need = if found.headless { Need::Rewriting } else { Need::Nothing };
+        self.record(Sent { at_ms: self.began.1, event: replay.started() });
+        for happened in held {
+            self.seq += 1;
+            let Happened { at_ms, event, .. } = &*happened;
+            self.buffer(&Arc::new(Happened { seq: self.seq, at_ms: *at_ms, event: event.clone() }));
         }
     }
 
@@ -200,13 +236,9 @@ impl Writer {
 
     /// Writes what is in memory.
     fn flush(&mut self) {
-        if self.buffer.is_empty() {
-            return;
-        }
-        let Some(file) = &self.parts.file else {
-            return self.discard(); // why was told when it was found out
-        };
-        match append(file, self.parts.config.max_bytes.get(), &self.buffer) {
+        self.open_again();
+        let Some(file) = self.parts.file.as_ref().filter(|_| !self.buffer.is_empty()) else { return };
+        match file.append_below(self.parts.config.max_bytes.get(), &self.buffer) {
             Ok(()) => {
                 let written = std::mem::take(&mut self.buffered);
                 self.parts.told.lock().written += written;
@@ -361,13 +393,4 @@ impl Writer {
         let mut told = self.parts.told.lock();
         (told.last_seq, told.bytes) = (self.seq, bytes);
     }
-}
-
-/// A file that cannot be made smaller must not fill the disk either.
-fn append(file: &EventFile, max_bytes: u64, records: &[u8]) -> Result<(), PruneError> {
-    if file.bytes() > max_bytes.saturating_mul(2) {
-        let what = format!("{} has twice its size and cannot be made smaller", file.path.display());
-        return Err(StoreError::DiskFull { what }.into());
-    }
-    file.append(records)
 }

@@ -62,8 +62,16 @@ pub struct RecordedLock {
     pub record: LockRecord,
     /// Milliseconds since 1970 now.
     pub now_ms: u64,
-    /// Who has the store open.
+    /// Its owner, if that has the store open.
     pub by: Option<Holder>,
+}
+
+impl RecordedLock {
+    /// A lock on record, where this process has the store open, if any: one that another process took is held by nobody.
+    pub(crate) fn of(record: LockRecord, now_ms: u64, by: Option<Holder>) -> Self {
+        let by = by.filter(|by| by.may_be(record.owner.pid));
+        Self { record, now_ms, by }
+    }
 }
 
 /// The named pin that is there for the longest time.

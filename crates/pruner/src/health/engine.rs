@@ -36,18 +36,12 @@ pub(super) fn errors(facts: &Facts) -> Option<Reason> {
     let failures = if errors == 1 { "a failure".to_owned() } else { format!("{errors} failures") };
     let message = format!(
         "the engine met {failures} in the background since the last cycle that finished; the log says of what, as a rule of \
-         the disk: look at it; the next cycle that finishes ends this"
+         the disk: look at it; the next cycle that finishes ends this, or the next start"
     );
     Some(reason(Verdict::Degraded, "engine_errors", message))
 }
 
 /// Blocks may be gone that somebody relies on.
 pub(super) fn log_cut(facts: &Facts) -> Option<Reason> {
-    let what = facts.log_cut.as_ref()?;
-    let message = format!(
-        "the write-ahead log of the engine was damaged when the store was opened, so blocks that were acknowledged may be \
-         gone, and others come under their orders: {what}. Compare the head with what peers have; no older snapshot goes \
-         until the next start"
-    );
-    Some(reason(Verdict::Degraded, "log_cut", message))
+    Some(reason(Verdict::Degraded, "log_cut", facts.log_cut.clone()?))
 }

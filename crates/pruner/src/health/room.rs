@@ -1,4 +1,4 @@
-//! Whether the next cycle has room, and whether the last validation found anything.
+//! Whether the device has room, and whether the last validation found anything.
 
 use super::{Facts, Reason, Verdict, reason};
 use crate::{error::iec, validate::Depth, when::When};
@@ -10,6 +10,27 @@ pub struct Room {
     pub free: u64,
     /// Bytes that its largest range needs, as the sweep will ask before that range (C13).
     pub need: u64,
+}
+
+pub(super) fn low_disk(facts: &Facts) -> Option<Reason> {
+    let disk = facts.disk.filter(|disk| disk.low)?;
+    let message = format!(
+        "{} are free on the device, and a cycle begins below {}: if it frees too little, make room; {} end this",
+        iec(disk.free?),
+        iec(disk.below),
+        iec(disk.room_from)
+    );
+    Some(reason(Verdict::Degraded, "low_disk", message))
+}
+
+pub(super) fn reserve_released(facts: &Facts) -> Option<Reason> {
+    let bytes = facts.reserve?;
+    let message = format!(
+        "the device was full and the reserve of {} was let go: make room; it is taken again when {} are free",
+        iec(bytes),
+        iec(bytes.saturating_mul(2))
+    );
+    Some(reason(Verdict::Degraded, "reserve_released", message))
 }
 
 pub(super) fn cycle_room(facts: &Facts) -> Option<Reason> {

@@ -10,19 +10,21 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    path::Path,
+    io,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use state_store::{Head, Held, LiveSet};
+use state_store::{Head, Held, StoreError};
 use state_tree::{Between, NodeHash, Order, StateRoot};
 
 use crate::{
     cycle::{CycleEnv, Renewing},
     error::PruneError,
     files,
-    mark::{self, MarkChoice, MarkJob, RehashChoice, SealedMark, difference::Differing},
+    mark::{self, MarkChoice, MarkJob, MarkReader, RehashChoice, difference::Differing},
     phase,
     roots::{RetainedRoot, RetainedRoots},
     snapshot::SnapshotGuard,
@@ -36,13 +38,20 @@ const WALK_BYTES: u64 = 64 << 20;
 /// where they are more, a walk needs no memory for them.
 const MOST_BESIDE: usize = 1 << 20;
 
+/// A sealed mark, and who looks up in it.
+#[derive(Debug)]
+struct Mark {
+    path: PathBuf,
+    reader: Mutex<MarkReader>,
+}
+
 /// The states that are covered, and their mark.
 #[derive(Debug, Default)]
 pub(super) struct HeldStates {
     covered: BTreeSet<StateRoot>,
     /// How often there were others.
     version: u64,
-    mark: Option<SealedMark>,
+    mark: Option<Mark>,
     /// Fingerprints of what the covered states have beside the mark.
     beside: HashSet<u64>,
     /// Orders that are waited for, each since when.
@@ -58,12 +67,24 @@ impl Held for HeldStates {
         root.node().is_none() || self.covered.contains(root)
     }
 
-    fn holds(&self, hash: &NodeHash) -> bool {
-        self.beside.contains(&hash.fingerprint()) || self.mark.as_ref().is_some_and(|mark| mark.contains(hash, &mut 0))
+    fn holds(&self, hash: &NodeHash) -> Result<bool, StoreError> {
+        if self.beside.contains(&hash.fingerprint()) {
+            return Ok(true);
+        }
+        let Some(mark) = &self.mark else { return Ok(false) };
+        let what = || "looking up what states below the floor hold".to_owned();
+        mark.reader.lock().holds(hash).map_err(|error| StoreError::Io { what: what(), source: io::Error::other(error) })
     }
 }
 
 impl HeldStates {
+    /// Forgets what could not be looked up, so that the states are walked again; the next cycle removes the file.
+    pub(super) fn forget_what_failed(&mut self) {
+        if self.mark.as_ref().is_some_and(|mark| mark.reader.lock().has_failed()) {
+            *self = Self { version: self.version + 1, waiting: std::mem::take(&mut self.waiting), ..Self::default() };
+        }
+    }
+
     /// Learns what the states below the floor hold, once `order` has been in the way for long enough; false until then.
     ///
     /// Errors: a state that cannot be read, a cancel or stop; what is known by then stays true.
@@ -166,8 +187,9 @@ impl HeldStates {
         tracing::info!(nodes = report.live_nodes, seconds = report.seconds, "what they hold is known");
         (self.covered, self.version) = (covered, self.version + 1);
         self.beside.clear();
-        let before = self.mark.replace(sealed).map(|mark| mark.path().to_owned());
-        before.map_or(Ok(()), |path| files::remove(&path)) // else the next cycle does
+        let mark = Mark { path: sealed.path().to_owned(), reader: Mutex::new(sealed.reader()) };
+        let before = self.mark.replace(mark);
+        before.map_or(Ok(()), |mark| files::remove(&mark.path)) // else the next cycle does
     }
 }
 

@@ -275,7 +275,9 @@ impl Working<'_> {
         self.quarantine(nodes.collect())?;
         let IncrementalSweep { backlog, held } = self.sweep;
         let by = Judging { held, now: &|| clock.monotonic() };
-        match store.expire(guard.permit(), backlog, &read.slice, by) {
+        let expired = store.expire(guard.permit(), backlog, &read.slice, by);
+        held.forget_what_failed();
+        match expired {
             Ok(Expired { nodes, passed, weight, looked, held: taking, worked }) => {
                 Ok(Taken::Slice(SliceReport { nodes, passed, weight, reading: read.reading + looked, taking, worked }))
             }

@@ -5,8 +5,8 @@
 //! renamed, and its folder synced; opening one checks every bit of it, the cycle and the roots it belongs to (S19,
 //! C5). A lookup is exact in the fingerprint, so it can only keep more than the truth (I6).
 //!
-//! Costs: eight bytes per live node and a header. A lookup of ascending keys touches the next entries of the file; any
-//! other order costs a binary search.
+//! Costs: eight bytes per live node and a header. Of those a look-up reads one block, and none if it is that of the look-up
+//! before; in memory is what `blocks` says.
 //!
 //! On disk, integers little-endian: magic 8, version u32, zero u32, cycle u64, count u64, digest of the roots 32,
 //! SHA-256 of the fingerprints 32, CRC-32 of all that u32, zero u32; then the fingerprints, big-endian, ascending.
@@ -15,17 +15,18 @@ use std::{
     fs::File,
     io::{BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use memmap2::Mmap;
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
-use state_store::{FileCall, LiveSet, Point, ask, reached};
-use state_tree::NodeHash;
+use state_store::{FileCall, LiveReader, LiveSet, Point, ask, reached};
 
 use crate::{
     error::PruneError,
     files::{failed, rename, sync_folder},
     mark::{
+        blocks::{BLOCK, Blocks, Index, MarkReader, refused},
         disk::{self, Scratch, TemporaryFile},
         evidence::AllRootsWalked,
     },
@@ -36,8 +37,6 @@ const VERSION: u32 = 1;
 const HEADER: usize = 104;
 const CHECKED: usize = HEADER - 8;
 const WRITE_BUFFER: usize = 1 << 20;
-/// Bytes of a mark that are in memory at once while it is checked.
-const PIECE: usize = 1 << 20;
 
 /// What a mark belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,10 +184,24 @@ fn field<const N: usize>(head: &[u8; HEADER], at: &mut usize) -> Result<[u8; N],
     rest.first_chunk::<N>().copied().ok_or("its header is cut")
 }
 
+/// A mark file as it is checked.
+struct Asked<'a> {
+    file: &'a File,
+    path: &'a Path,
+}
+
+impl Read for Asked<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        ask(FileCall::Read, self.path)?;
+        self.file.read(into)
+    }
+}
+
 /// Fingerprints as they are read, piece by piece.
 #[derive(Default)]
 struct Payload {
     digest: Sha256,
+    index: Index,
     count: u64,
     last: Option<[u8; 8]>,
     faults: Faults,
@@ -217,6 +230,7 @@ impl Payload {
     fn add(&mut self, piece: &[u8]) {
         let (fingerprints, rest) = piece.as_chunks::<8>();
         self.digest.update(piece);
+        self.index.add(piece);
         self.count += fingerprints.len() as u64;
         let joined = self.last.iter().chain(fingerprints);
         self.faults.descends |= !joined.is_sorted_by(|a, b| a < b);
@@ -224,7 +238,8 @@ impl Payload {
         self.last = fingerprints.last().copied().or(self.last);
     }
 
-    fn check(self, header: &Header) -> Result<(), &'static str> {
+    /// Where its blocks are, if it is what the header says.
+    fn check(self, header: &Header) -> Result<Index, &'static str> {
         if self.faults.stray_bytes > 0 || self.count != header.count {
             return Err("its length differs from its header");
         }
@@ -234,7 +249,7 @@ impl Payload {
         if self.faults.descends {
             return Err("its fingerprints are not ascending");
         }
-        Ok(())
+        Ok(self.index)
     }
 }
 
@@ -246,8 +261,7 @@ impl Payload {
 /// ```
 #[derive(Debug)]
 pub struct SealedMark {
-    map: Mmap,
-    path: PathBuf,
+    blocks: Arc<Blocks>,
     digest: [u8; 32],
     /// Not in the file.
     shared: Option<Vec<u64>>,
@@ -264,45 +278,40 @@ impl SealedMark {
         self.shared.take()
     }
 
-    /// Opens the sealed mark of a cycle and checks all of it.
+    /// Opens the sealed mark of a cycle and checks all of it, in the memory of one block and what is kept of each.
     ///
     /// Errors: [`PruneError::BadMark`] when it is absent, of another cycle, of other roots, or differs by one bit from
-    /// what was sealed (S18, S19, C5).
+    /// what was sealed (S18, S19, C5); a failed read.
     pub fn open(dir: &Path, identity: MarkIdentity) -> Result<Self, PruneError> {
         let path = disk::sealed_path(dir, identity.cycle);
-        let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
+        let refuse = |why: &str| refused(&path, why);
         let file = match ask(FileCall::Open, &path).and_then(|()| File::open(&path)) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(refuse("it does not exist")),
             Err(error) => return Err(failed(&path)(error)),
         };
-        let map = ask(FileCall::Read, &path).and_then(|()| map(&file)).map_err(failed(&path))?;
-        let header = Header::of(identity, &map).map_err(refuse)?;
-        let mut payload = Payload::default();
-        payload.add(map.get(HEADER..).map_or(&[], |payload| payload));
-        payload.check(&header).map_err(refuse)?;
-        Ok(Self { map, path: path.clone(), digest: header.payload, shared: None })
+        let (mut asked, mut head) = (Asked { file: &file, path: &path }, Vec::with_capacity(HEADER));
+        asked.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(failed(&path))?;
+        let header = Header::of(identity, &head).map_err(refuse)?;
+        let payload = Payload::read(&mut asked, BLOCK).map_err(failed(&path))?;
+        let index = payload.check(&header).map_err(refuse)?;
+        let (begin, count) = (HEADER as u64, header.count);
+        let blocks = Blocks { file, path, begin, count, index, met: Mutex::new(None) };
+        Ok(Self { blocks: Arc::new(blocks), digest: header.payload, shared: None })
     }
 
-    /// Checks all of a mark without mapping it, in the memory of one piece however long it is.
+    /// Checks all of a mark.
     ///
     /// Errors: those of [`SealedMark::open`]; a mark that is not the one whose digest its cycle has recorded.
     pub(crate) fn verify(dir: &Path, identity: MarkIdentity, sealed: Option<[u8; 32]>) -> Result<(), PruneError> {
-        let path = disk::sealed_path(dir, identity.cycle);
-        let refuse = |why: &str| PruneError::BadMark { path: path.clone(), why: why.to_owned() };
-        let mut file = ask(FileCall::Open, &path).and_then(|()| File::open(&path)).map_err(failed(&path))?;
-        let mut head = Vec::with_capacity(HEADER);
-        ask(FileCall::Read, &path).map_err(failed(&path))?;
-        Read::by_ref(&mut file).take(HEADER as u64).read_to_end(&mut head).map_err(failed(&path))?;
-        let header = Header::of(identity, &head).map_err(refuse)?;
-        let payload = Payload::read(&mut file, PIECE).map_err(failed(&path))?;
-        payload.check(&header).map_err(refuse)?;
-        if sealed == Some(header.payload) { Ok(()) } else { Err(refuse("it is not the one that its cycle sealed")) }
+        let mark = Self::open(dir, identity)?;
+        let is_other = sealed != Some(mark.digest);
+        if is_other { Err(refused(mark.path(), "it is not the one that its cycle sealed")) } else { Ok(()) }
     }
 
     /// Nodes in the mark; equal fingerprints count once.
     pub fn live_nodes(&self) -> u64 {
-        self.fingerprints().len() as u64
+        self.blocks.count
     }
 
     /// SHA-256 over the fingerprints, as the file holds them.
@@ -312,56 +321,27 @@ impl SealedMark {
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.blocks.path
     }
 
-    /// The fingerprint at a position below [`SealedMark::live_nodes`].
-    pub fn fingerprint(&self, position: u64) -> Option<u64> {
-        let Ok(position) = usize::try_from(position) else {
-            return None;
-        };
-        self.fingerprints().get(position).map(|bytes| u64::from_be_bytes(*bytes))
+    /// Somebody who looks nodes up.
+    pub fn reader(&self) -> MarkReader {
+        MarkReader::new(Arc::clone(&self.blocks))
     }
 
-    fn fingerprints(&self) -> &[[u8; 8]] {
-        self.map.get(HEADER..).map_or(&[], |payload| payload.as_chunks().0)
+    /// Whether compactions could look up every node that they judged since this was asked last. Those that they could not
+    /// were kept, so nothing that they passed counts as swept.
+    ///
+    /// Errors: the first look-up that failed.
+    pub fn was_read(&self) -> Result<(), PruneError> {
+        self.blocks.met.lock().take().map_or(Ok(()), Err)
     }
-}
-
-#[expect(
-    unsafe_code,
-    reason = "a lookup inside a compaction must not copy the mark: the file is ours, renamed into place complete and never written again"
-)]
-fn map(file: &File) -> std::io::Result<Mmap> {
-    // SAFETY: nobody writes or truncates a sealed file; cleaning up unlinks it, which keeps the mapping valid.
-    unsafe { Mmap::map(file) }
 }
 
 impl LiveSet for SealedMark {
-    fn contains(&self, hash: &NodeHash, hint: &mut usize) -> bool {
-        let wanted = hash.fingerprint().to_be_bytes();
-        let fingerprints = self.fingerprints();
-        *hint = lower_bound(fingerprints, &wanted, *hint);
-        fingerprints.get(*hint) == Some(&wanted)
+    fn reader(&self) -> Box<dyn LiveReader> {
+        Box::new(Self::reader(self))
     }
-}
-
-/// The first position whose entry is not below `wanted`, looked for from `hint` on: near for ascending keys.
-fn lower_bound(sorted: &[[u8; 8]], wanted: &[u8; 8], hint: usize) -> usize {
-    let is_below = |at: usize| sorted.get(at).is_some_and(|entry| entry < wanted);
-    let hint = hint.min(sorted.len());
-    if hint > 0 && !is_below(hint - 1) {
-        let before = sorted.get(..hint).map_or(&[] as &[_], |before| before);
-        return before.partition_point(|entry| entry < wanted);
-    }
-    let (mut low, mut step) = (hint, 1);
-    while is_below(low + step - 1) {
-        low += step;
-        step *= 2;
-    }
-    let high = (low + step - 1).min(sorted.len());
-    let between = sorted.get(low..high).map_or(&[] as &[_], |between| between);
-    low + between.partition_point(|entry| entry < wanted)
 }
 
 #[cfg(test)]

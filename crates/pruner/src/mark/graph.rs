@@ -22,6 +22,7 @@ use crate::{
         Marking,
         bits::{Bits, Children, ones},
         edges::{Demand, EdgeFile, EdgeReader},
+        joined,
         segment::{REREAD, Record, Segment, Span, check_part},
     },
     priority::give_way,
@@ -145,8 +146,8 @@ struct Traversal<'a> {
     read_again: AtomicU64,
 }
 
-/// Tells the other workers to stop if this one panics, for they wait for its work.
-struct StopOnPanic<'a>(&'a AtomicBool);
+/// Tells the other workers to stop if this one panics: they may wait for its work, and nobody waits for theirs.
+pub(crate) struct StopOnPanic<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for StopOnPanic<'_> {
     fn drop(&mut self) {
@@ -175,14 +176,8 @@ impl Traversal<'_> {
                     })
                 })
                 .collect();
-            let joined: Vec<Result<(), Halt>> = workers
-                .into_iter()
-                .map(|worker| match worker.join() {
-                    Ok(ended) => ended,
-                    Err(_) => Err(PruneError::Invariant("a marker panicked".to_owned()).into()),
-                })
-                .collect();
-            joined.into_iter().collect::<Result<(), Halt>>()
+            let ended: Vec<Result<(), Halt>> = workers.into_iter().map(joined).collect();
+            ended.into_iter().collect::<Result<(), Halt>>()
         })?;
         if self.outstanding.load(Ordering::Acquire) == 0 {
             Ok(())

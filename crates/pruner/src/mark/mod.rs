@@ -4,6 +4,7 @@
 //! batched reads. Both produce a sealed mark file or an error; nothing else (I7).
 
 mod bits;
+mod blocks;
 pub(crate) mod choose;
 pub(crate) mod difference;
 pub(crate) mod disk;
@@ -23,7 +24,7 @@ pub(crate) mod testing;
 pub(crate) mod visited;
 mod walk;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{panic::resume_unwind, path::PathBuf, sync::Arc, thread::ScopedJoinHandle};
 
 use serde::{Deserialize, Serialize};
 use state_store::View;
@@ -35,6 +36,7 @@ use crate::{
     error::PruneError,
     roots::RetainedRoots,
 };
+pub use blocks::MarkReader;
 pub use disk::remove_leftovers;
 pub use file::{MarkIdentity, OpenMark, SealedMark};
 
@@ -240,6 +242,11 @@ fn report(plan: Plan, outcome: Outcome, peak_bytes: u64, seconds: f64) -> (Seale
         seconds,
     };
     (outcome.sealed.with_shared(outcome.shared), report)
+}
+
+/// Waits for a thread of a mark. One that panicked panics on in whoever waits, as if its work had been done there (P14).
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 #[cfg(test)]

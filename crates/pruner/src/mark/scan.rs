@@ -23,7 +23,8 @@ use crate::{
         edges::{EdgeFile, Edges},
         evidence::AllRootsWalked,
         file::OpenMark,
-        graph::Graph,
+        graph::{Graph, StopOnPanic},
+        joined,
         segment::{FIXED_BYTES, SEGMENTS, Segment, SegmentBuilder},
     },
     priority::give_way,
@@ -122,11 +123,7 @@ impl Pass<'_> {
                 self.scan_stripes()
             };
             let scanners: Vec<_> = (0..self.marking.job.threads.max(1)).map(|_| scope.spawn(scan)).collect();
-            let joined = scanners.into_iter().map(|scanner| match scanner.join() {
-                Ok(ended) => ended,
-                Err(_) => Err(PruneError::Invariant("a scanner panicked".to_owned())),
-            });
-            joined.collect()
+            scanners.into_iter().map(joined).collect()
         });
         let mut all = Ended::Complete;
         for one in ended {
@@ -142,6 +139,7 @@ impl Pass<'_> {
     }
 
     fn scan_stripes(&self) -> Result<Ended, PruneError> {
+        let _guard = StopOnPanic(&self.stop);
         loop {
             let stripe = self.next.fetch_add(1, Ordering::Relaxed);
             if stripe >= self.stripes() || self.stop.load(Ordering::Relaxed) {

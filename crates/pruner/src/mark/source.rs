@@ -11,7 +11,7 @@ use std::sync::{
 use state_store::{StoreError, View};
 use state_tree::{NodeHash, NodeSource, TreeError};
 
-use crate::{control::Control, error::PruneError};
+use crate::{control::Control, error::PruneError, mark::joined};
 
 /// Nodes that one thread reads before it hands them over.
 const CHUNK: usize = 256;
@@ -93,10 +93,8 @@ impl ViewSource<'_> {
             for answers in receive {
                 Answers::replay(&answers, each);
             }
-            readers.into_iter().try_for_each(|reader| match reader.join() {
-                Ok(read) => read.map_err(PruneError::Store),
-                Err(_) => Err(PruneError::Invariant("a reader of the walk panicked".to_owned())),
-            })
+            let ended: Vec<Result<(), StoreError>> = readers.into_iter().map(joined).collect();
+            ended.into_iter().try_for_each(|read| read.map_err(PruneError::Store))
         })
     }
 

@@ -78,6 +78,8 @@ pub(crate) struct MapView {
     /// Reads of this key fail.
     pub(crate) unreadable: Option<NodeHash>,
     pub(crate) reads: AtomicU64,
+    /// Whoever reads nodes after so many panics.
+    pub(crate) panics_after: Option<u64>,
 }
 
 impl MapView {
@@ -116,7 +118,8 @@ impl View for MapView {
 
     fn nodes(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), StoreError> {
         assert!(hashes.is_sorted());
-        self.reads.fetch_add(hashes.len() as u64, Ordering::Relaxed);
+        let before = self.reads.fetch_add(hashes.len() as u64, Ordering::Relaxed);
+        assert!(self.panics_after.is_none_or(|reads| before < reads), "a bug of ours");
         for (index, hash) in hashes.iter().enumerate() {
             each(index, self.node(hash)?.as_deref());
         }

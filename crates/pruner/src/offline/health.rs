@@ -10,8 +10,8 @@ use std::{
 };
 
 use state_store::{
-    ChainView as _, Head, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError, Table, View,
-    lock_holder,
+    Backend as _, ChainView as _, Head, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError,
+    Table, View, lock_holder,
 };
 
 use super::{
@@ -22,18 +22,15 @@ use crate::{
     clock::{Clock as _, SystemClock},
     doubt::Doubted,
     error::PruneError,
-    health::{self, Begun, CycleAge, Facts, Health, HealthConfig, OldestPin, RecordedLock, Unfinished},
-    outcome::{Ended, Freeze, Outcome, RestFloor},
-    phase::PhaseRecord,
-    quarantine::Quarantine,
-    records::{FolderRecords, Records, StoreRecords},
-    recovery::{RecoveryConfig, RecoveryStatus},
+    health::{self, CycleAge, Facts, Health, HealthConfig, OldestPin, Recorded, RecordedLock, Unfinished, Unread},
+    log_cut::told_at_rest,
+    outcome::Outcome,
+    records::{FolderRecords, RecordKey, Records, StoreRecords},
+    recovery::RecoveryConfig,
     retention::{Holds, KeepPolicy, is_filling},
     snapshot::{SnapshotFailures, SnapshotPath, recorded_lock},
     sweep,
-    trigger::Ledger,
-    validate::Validated,
-    worker::SwitchedOff,
+    trigger::{Ledger, Window},
 };
 
 /// How often a store is looked at again that somebody changed while it was looked at.
@@ -108,8 +105,8 @@ impl HealthRequest {
 
 /// The health of a store from its records, read from outside.
 ///
-/// Errors: the store cannot be opened or its records cannot be read: health cannot be told then, unless that is because a
-/// store at rest is damaged.
+/// Errors: the store cannot be opened, or a read of it fails: health cannot be told then, unless that is because a store at rest is
+/// damaged, or what could be read is critical. A record that is unusable is a reason.
 pub fn health_of_store(request: &HealthRequest) -> Result<Health, PruneError> {
     let request = &HealthRequest { db: canonical(&request.db), ..request.clone() };
     match look_often(request) {
@@ -147,21 +144,19 @@ fn look(request: &HealthRequest) -> Result<Health, PruneError> {
 
 /// The same through a store that is open already.
 ///
-/// Errors: records that cannot be read.
+/// Errors: a read that fails, unless what could be read is critical.
 pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<Health, PruneError> {
-    let kept = kept_dir(&request.db, request.state_dir.as_deref());
-    let range_bytes = request.range_bytes.get();
+    let mut unread = Unread::default();
     let facts = if store.view()?.has_table(&Table::META) {
-        of_node(&store, request)?
+        of_node(&store, request, &mut unread)
     } else {
-        let (records, holder) = (FolderRecords(kept.clone()), folder::holder(&kept)?);
-        let facts = of_rest(&records, holder, request)?;
-        if facts.freeze.is_none() && facts.last.is_none() && facts.unfinished.is_none() {
+        let facts = of_rest(&store, request, &mut unread);
+        if facts.freeze.is_none() && facts.last.is_none() && facts.unfinished.is_none() && unread.is_empty() {
             return Err(PruneError::NothingKnown { db: request.db.clone() }); // silence is not health (I13)
         }
-        Facts { room: sweep::room(store.backend(), 0, range_bytes)?, ..facts }
+        facts
     };
-    Ok(health::assess(&facts, &request.bounds))
+    unread.judge(facts, &request.bounds)
 }
 
 /// Whether live nodes of a store may be damaged, by the records of its node, or of prunes that kept theirs beside it.
@@ -174,7 +169,8 @@ pub(crate) fn doubt_of(db: &Path, backend: &Arc<RocksBackend>) -> Option<Doubted
         Ok(records)
     });
     let records = records.map_err(PruneError::from);
-    records.map_or_else(|error| Some(Doubted::unknown(&error)), |records| Doubted::recorded(&*records))
+    let recorded = records.map_or_else(|error| Some(Doubted::unknown(&error)), |records| Doubted::recorded(&*records));
+    recorded.or_else(|| backend.log_cut().map(|cut| Doubted::log_cut(told_at_rest(&cut))))
 }
 
 /// Remembers damage that was found in a store at rest which is not a node's own, beside it. That one has its records inside,
@@ -191,40 +187,63 @@ pub(crate) fn remember_damage(db: &Path, layout: StoreLayout, error: &PruneError
 }
 
 /// A node's own store: the records are among its tables.
-fn of_node(store: &Arc<Store>, request: &HealthRequest) -> Result<Facts, PruneError> {
-    let (records, holder) = (StoreRecords(Arc::clone(store)), lock_holder_if_there(&request.db)?);
-    let told = Told::read(&records, request)?;
-    let reserved = Reserved::look(store, request, holder.as_ref())?;
-    let view = store.view()?;
-    let newest = NativeChain.head(&*view)?;
+fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> Facts {
+    let records = StoreRecords(Arc::clone(store));
+    let recorded = Recorded::read(&records, request.min_healthy_cycles, (now_ms(request), unread));
+    let holder = unread.known(lock_holder_if_there(&request.db)).flatten();
+    let reserved = unread.measured(Reserved::look(store, request, holder.as_ref()));
+    let reserved = reserved.map_or(Reserved { kept: 0, let_go: None }, |reserved| reserved); // told as unmeasured
+    let room = sweep::room(store.backend(), reserved.kept, request.range_bytes.get());
+    let holds = unread.record(RecordKey::Holds, Holds::load(&records).map(Some));
+    let of_store = Facts {
+        log_cut: recorded.log_cut().or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))),
+        oldest_pin: holds.and_then(|holds| OldestPin::of(&holds.pins, now_ms(request))),
+        snapshot_path: request.snapshot_path,
+        room: unread.measured(room).flatten(),
+        reserve: reserved.let_go,
+        ..Facts::default()
+    };
+    if request.due == CycleDue::Never {
+        return over(recorded.facts_without_cycles(), of_store);
+    }
+    let ledger = unread.record(RecordKey::Triggers, Ledger::load(&records));
+    let view = unread.known(store.view().map_err(PruneError::from));
+    let newest =
+        view.as_ref().and_then(|view| unread.known(NativeChain.head(&**view).map_err(PruneError::from)).flatten());
     let head = newest.as_ref().map_or(0, |head| head.order.get()); // no commit: none went by
-    let ledger = Ledger::load(&records)?;
-    let lag =
-        Lag::look(&*view, newest.as_ref(), Counted { ledger: ledger.as_ref(), last: told.last.as_ref() }, request.due)?;
-    let lock = recorded_lock(&records)?;
+    let counted = Counted { ledger: ledger.as_ref(), last: recorded.last.as_ref() };
+    let lag = view.and_then(|view| unread.known(Lag::look(&*view, newest.as_ref(), counted, request.due)));
+    let lag = lag.map_or(Lag { known: None, uncounted: None }, |lag| lag);
+    let lock = unread.record(RecordKey::Lock, recorded_lock(&records));
+    let failures = unread.record(RecordKey::SnapshotFailures, SnapshotFailures::load(&records).map(Some));
     // AFTER the reads: a cycle that ends while they go on would lie in the future.
-    let now_ms = request.now_ms.unwrap_or_else(|| SystemClock::new().unix_ms());
-    let lock_record = lock.map(|record| RecordedLock { record, now_ms, by: holder.clone() });
-    let age = CycleAge::told(told.last.as_ref(), ledger.as_ref(), (head, now_ms));
-    let age = age.filter(|_| request.due != CycleDue::Never);
-    let unfinished = match (told.begun, holder) {
+    let now_ms = now_ms(request);
+    let age = CycleAge::told(recorded.last.as_ref(), ledger.as_ref(), (head, now_ms));
+    let lock_record = lock.map(|record| RecordedLock::of(record, now_ms, holder.clone()));
+    let unfinished = match (recorded.begun, holder) {
         (Some(begun), Some(by)) => Some(Unfinished::HeldByNode { begun, by }),
         (Some(begun), None) => Some(Unfinished::WithItsNode { begun }),
-        (None, _) => told.given_up.then_some(Unfinished::AtRest { begun: None }),
+        (None, _) => recorded.given_up.then_some(Unfinished::AtRest { begun: None }),
     };
-    Ok(Facts {
+    Facts {
         unfinished,
         lock_record,
-        snapshot_failures: SnapshotFailures::load(&records)?,
+        snapshot_failures: failures.map_or(0, |failures| failures),
         lag: lag.known,
         uncounted: lag.uncounted,
         cycle_age: age.map(|age| CycleAge { due_after: request.due.orders(), ..age }),
-        oldest_pin: OldestPin::of(&Holds::load(&records)?.pins, now_ms),
-        snapshot_path: request.snapshot_path,
-        room: sweep::room(store.backend(), reserved.kept, request.range_bytes.get())?,
-        reserve: reserved.let_go,
-        ..told.facts()
-    })
+        ..over(recorded.facts(), of_store)
+    }
+}
+
+/// What the records tell, beside what else is known of a node's store.
+fn over(recorded: Facts, of_store: Facts) -> Facts {
+    let Facts { oldest_pin, snapshot_path, room, reserve, log_cut, .. } = of_store;
+    Facts { oldest_pin, snapshot_path, room, reserve, log_cut, ..recorded }
+}
+
+fn now_ms(request: &HealthRequest) -> u64 {
+    request.now_ms.unwrap_or_else(|| SystemClock::new().unix_ms())
 }
 
 /// How far pruning is behind, as the worker of a node tells it.
@@ -261,7 +280,8 @@ impl Lag {
             CycleDue::Unknown => Self { uncounted: Some(ledger.uncounted(order)), ..Self::default() },
             CycleDue::After { keep, .. } if is_filling(view, keep, head)? => Self::default(),
             CycleDue::After { orders, keep } => {
-                let lag = order.saturating_add(orders).saturating_sub(ledger.due_at(orders, keep.last.get()));
+                let window = Window::of(Some(NativeChain.floor(view)?), keep.last.get());
+                let lag = order.saturating_add(orders).saturating_sub(ledger.due_at(orders, window));
                 Self { known: Some((lag, orders)), ..Self::default() }
             }
         })
@@ -269,18 +289,25 @@ impl Lag {
 }
 
 /// A store at rest: the records lie beside it, and no cycle is ever due.
-fn of_rest(records: &dyn Records, holder: Option<Holder>, request: &HealthRequest) -> Result<Facts, PruneError> {
-    let (told, lock) = (Told::read(records, request)?, recorded_lock(records)?);
-    // AFTER the reads, as of a node.
-    let now_ms = request.now_ms.unwrap_or_else(|| SystemClock::new().unix_ms());
-    let lock_record = lock.map(|record| RecordedLock { record, now_ms, by: holder.clone() });
-    let unfinished = match (told.begun, holder) {
+fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts {
+    let kept = kept_dir(&request.db, request.state_dir.as_deref());
+    let (records, holder) = (FolderRecords(kept.clone()), unread.known(folder::holder(&kept)).flatten());
+    let recorded = Recorded::read(&records, request.min_healthy_cycles, (now_ms(request), unread));
+    let lock = unread.record(RecordKey::Lock, recorded_lock(&records));
+    let failures = unread.record(RecordKey::SnapshotFailures, SnapshotFailures::load(&records).map(Some));
+    let lock_record = lock.map(|record| RecordedLock::of(record, now_ms(request), holder.clone())); // AFTER the reads, as of a node
+    let unfinished = match (recorded.begun, holder) {
         (begun, Some(by)) => Some(Unfinished::Running { begun, by }), // it may not have marked anything yet
         (Some(begun), None) => Some(Unfinished::AtRest { begun: Some(begun) }),
-        (None, None) => told.given_up.then_some(Unfinished::AtRest { begun: None }),
+        (None, None) => recorded.given_up.then_some(Unfinished::AtRest { begun: None }),
     };
-    let snapshot_failures = SnapshotFailures::load(records)?;
-    Ok(Facts { unfinished, lock_record, snapshot_failures, ..told.facts() })
+    Facts {
+        unfinished,
+        lock_record,
+        snapshot_failures: failures.map_or(0, |failures| failures),
+        room: unread.measured(sweep::room(store.backend(), 0, request.range_bytes.get())).flatten(),
+        ..recorded.facts()
+    }
 }
 
 /// A store in memory has no folder that anybody could hold.
@@ -310,44 +337,5 @@ impl Reserved {
         let is_roomy = |wanted: u64| free.is_none_or(|free| free >= wanted.saturating_mul(2));
         let let_go = wanted.filter(|wanted| kept.is_none() && (node.is_some() || !is_roomy(*wanted)));
         Ok(Self { kept: kept.map_or(0, |bytes| bytes), let_go })
-    }
-}
-
-/// What every kind of records tells.
-struct Told {
-    freeze: Option<Freeze>,
-    last: Option<Outcome>,
-    begun: Option<Begun>,
-    given_up: bool,
-    validation: Option<Validated>,
-    off: Option<SwitchedOff>,
-    quarantine: Option<Quarantine>,
-    recovery: RecoveryStatus,
-}
-
-impl Told {
-    fn read(records: &dyn Records, request: &HealthRequest) -> Result<Self, PruneError> {
-        let (freeze, last) = (Freeze::load(records)?, Outcome::load(records)?);
-        let begun = PhaseRecord::load(records)?.map(|record| Begun { cycle: record.cycle, phase: record.phase });
-        let given_up = begun.is_none() && is_given_up(RestFloor::load(records)?, last.as_ref());
-        let (validation, off) = (Validated::load(records)?, SwitchedOff::load(records)?);
-        let quarantine = Quarantine::load(records)?;
-        let recovery = RecoveryStatus::recorded(records, request.min_healthy_cycles)?;
-        Ok(Self { freeze, last, begun, given_up, validation, off, quarantine, recovery })
-    }
-
-    fn facts(self) -> Facts {
-        let Self { freeze, last, validation, off, quarantine, recovery, .. } = self;
-        Facts { freeze, last, validation, off, quarantine, recovery: Some(recovery), ..Facts::default() }
-    }
-}
-
-/// A prune had begun to delete below its floor, and a run that was refused since gave its cycle up.
-fn is_given_up(floor: Option<RestFloor>, last: Option<&Outcome>) -> bool {
-    match (floor, last.map(|last| &last.ended)) {
-        (None, _) => false,
-        (Some(_), None) => true,
-        (Some(floor), Some(Ended::Finished { first_order, .. })) => floor.order > *first_order,
-        (Some(_), Some(Ended::Failed { .. } | Ended::Cancelled)) => false, // that is a reason, or nothing to mend
     }
 }

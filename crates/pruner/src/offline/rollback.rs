@@ -9,7 +9,8 @@ use super::{AT_REST, StoreLayout, folder::canonical, inspect::refuse_unreadable,
 use crate::{
     clock::Clock,
     error::PruneError,
-    events::{Event, EventJournal, EventSink, EventsConfig, NoEvents, find_journal},
+    events::{EventJournal, EventSink, EventsConfig, NoEvents, find_journal},
+    log_cut::LogCuts,
     records::StoreRecords,
     retention::{LiveRetention, RetentionParts},
 };
@@ -28,10 +29,9 @@ pub fn rollback(db: &Path, to: Order, rows: Batch, clock: Arc<dyn Clock>) -> Res
     let store = Arc::new(Store::open(Arc::new(RocksBackend::open(&db, &RocksConfig::default())?), AT_REST)?);
     let records = Arc::new(StoreRecords(Arc::clone(&store)));
     let events = events_of_node(&db, &clock);
-    let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events: Arc::clone(&events) };
-    let rolled = LiveRetention::new(parts).rollback(to, rows)?;
-    events.emit(Event::RolledBack { from: rolled.from.get(), to: rolled.to.get() });
-    Ok(rolled)
+    LogCuts::take_over(&store, &*clock, &*events); // the node that starts next finds nothing wrong
+    let parts = RetentionParts { store, records, clock, keep: None, floor_rows: None, events };
+    LiveRetention::new(parts).rollback(to, rows)
 }
 
 /// The journal that the node left beside its store.

@@ -119,6 +119,10 @@ impl ErrorRecoveryManager {
             Err(error) if error.is_damaged_artefact() => {
                 tracing::warn!(%error, "how recovery stood is not known; it begins anew");
                 self.unsaved(&error);
+                let anew = self.state.lock().saved();
+                if let Err(error) = anew.save(&*self.snapshots.parts().records) {
+                    tracing::warn!(%error, "how recovery stands could not be saved");
+                }
                 Ok(())
             }
             other => other,

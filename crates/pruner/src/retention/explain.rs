@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use state_store::{NativeChain, RootRecord, View};
 use state_tree::{NodeHash, NodeLayout, Order};
 
-use super::{keep::Ask, live::LiveRetention, log::Gone, state::State};
-use crate::error::PruneError;
+use super::{held::Now, holds::NamedPin, keep::Ask, live::LiveRetention, log::Gone, state::State};
+use crate::{error::PruneError, outcome::Freeze, phase::PhaseRecord, records::Records, worker::SwitchedOff};
 pub use node::{NodeStanding, WaitsFor};
 
 /// What is asked about.
@@ -51,12 +51,7 @@ pub enum Why {
         orders: u64,
     },
     /// Somebody pinned it by name.
-    Pin {
-        /// The name.
-        name: String,
-        /// Who asked.
-        owner: String,
-    },
+    Pin(PinHold),
     /// A reader works on it.
     Reader {
         /// What it said of itself.
@@ -64,10 +59,69 @@ pub enum Why {
         /// The head when it began.
         since_order: u64,
     },
+    /// The time of its pin is over, so it keeps nothing.
+    PinExpired(PinHold),
+    /// A consumer needs it and is silent, so it is not waited for.
+    ConsumerSilent {
+        /// Its name.
+        name: String,
+        /// The oldest order that it needs.
+        from: u64,
+    },
     /// Nobody asks for it any more; it goes when the floor moves next.
-    Leaving,
+    Leaving {
+        /// What has to end before the floor can move; absent where nothing has.
+        waits_for: Option<Standstill>,
+    },
     /// No policy is in force, so nothing goes.
     NoPolicy,
+}
+
+/// A pin on the order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinHold {
+    /// The name.
+    pub name: String,
+    /// Who asked.
+    pub owner: String,
+    /// Milliseconds since 1970 when it was added.
+    pub since_ms: u64,
+    /// It ends so many milliseconds later; absent means when it is removed.
+    pub ttl_ms: Option<u64>,
+}
+
+/// Why the floor does not move.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "by")]
+pub enum Standstill {
+    /// Deletes are frozen.
+    Freeze {
+        /// For what.
+        reason: String,
+    },
+    /// An operator has switched pruning off.
+    Switch {
+        /// Milliseconds since 1970 when it was.
+        since_ms: u64,
+    },
+    /// A cycle was begun and has not ended.
+    Cycle {
+        /// The cycle.
+        cycle: u64,
+    },
+}
+
+impl Standstill {
+    /// What holds the floor by what is written down.
+    fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+        if let Some(Freeze { why: reason, .. }) = Freeze::load(records)? {
+            return Ok(Some(Self::Freeze { reason }));
+        }
+        if let Some(SwitchedOff { at: since_ms }) = SwitchedOff::load(records)? {
+            return Ok(Some(Self::Switch { since_ms }));
+        }
+        Ok(PhaseRecord::load(records)?.map(|PhaseRecord { cycle, .. }| Self::Cycle { cycle }))
+    }
 }
 
 /// How an order stands.
@@ -151,8 +205,14 @@ pub(super) struct Known {
     pub(super) asks: Vec<Ask>,
     /// k, if it is one of every k.
     pub(super) every: Option<u64>,
-    /// Names and owners of its pins.
-    pub(super) pins: Vec<(String, String)>,
+    /// Its pins.
+    pub(super) pins: Vec<PinHold>,
+    /// Those whose time is over.
+    pub(super) expired: Vec<PinHold>,
+    /// Names and watermarks of the consumers that are not waited for.
+    pub(super) silent: Vec<(String, u64)>,
+    /// Why the floor does not move.
+    pub(super) standstill: Option<Standstill>,
     /// Its readers, and the heads they began at.
     pub(super) readers: Vec<(String, u64)>,
     pub(super) gone: Option<Gone>,
@@ -189,8 +249,7 @@ pub(super) fn stand(order: u64, known: &Known) -> Standing {
     }
     if known.root.is_some() {
         reasons.extend(known.every.map(|orders| Why::Every { orders }));
-        let pin = |(name, owner): &(String, String)| Why::Pin { name: name.clone(), owner: owner.clone() };
-        reasons.extend(known.pins.iter().map(pin));
+        reasons.extend(known.pins.iter().cloned().map(Why::Pin));
     }
     let reader = |(owner, since): &(String, u64)| Why::Reader { owner: owner.clone(), since_order: *since };
     reasons.extend(known.readers.iter().map(reader));
@@ -198,12 +257,20 @@ pub(super) fn stand(order: u64, known: &Known) -> Standing {
         return Standing::Kept { root: known.root.clone(), reasons };
     }
     match &known.root {
-        None if !in_range => Standing::Pruned { floor: known.floor, gone: known.gone },
-        root => {
-            let why = if known.policy { Why::Leaving } else { Why::NoPolicy };
-            Standing::Kept { root: root.clone(), reasons: vec![why] }
-        }
+        None if !in_range => Standing::Pruned { floor: known.floor, gone: known.gone.clone() },
+        root => Standing::Kept { root: root.clone(), reasons: leaving(order, known) },
     }
+}
+
+/// Why an order is there that nobody asks for: what asked for it once, and what the floor waits for.
+fn leaving(order: u64, known: &Known) -> Vec<Why> {
+    if !known.policy {
+        return vec![Why::NoPolicy];
+    }
+    let expired = known.expired.iter().cloned().map(Why::PinExpired);
+    let silent = known.silent.iter().filter(|(_, from)| order >= known.floor && *from <= order);
+    let silent = silent.map(|(name, from)| Why::ConsumerSilent { name: name.clone(), from: *from });
+    expired.chain(silent).chain([Why::Leaving { waits_for: known.standstill.clone() }]).collect()
 }
 
 impl LiveRetention {
@@ -221,7 +288,15 @@ impl LiveRetention {
         let state = self.state()?;
         let view = self.parts.store.view()?;
         let record = NativeChain.record(&*view, order)?;
-        let standing = stand(order.get(), &self.known(&*view, &state, order)?);
+        let mut known = self.known(&*view, &state, order)?;
+        drop(state);
+        let mut standing = stand(order.get(), &known);
+        if let Standing::Kept { reasons, .. } = &standing
+            && reasons.iter().any(|why| matches!(why, Why::Leaving { .. }))
+        {
+            known.standstill = Standstill::load(&*self.parts.records)?;
+            standing = stand(order.get(), &known);
+        }
         let timestamp_ms = record.map(|RootRecord { timestamp_ms, .. }| timestamp_ms);
         Ok(OrderExplained { order: order.get(), timestamp_ms, standing })
     }
@@ -229,7 +304,14 @@ impl LiveRetention {
     fn known(&self, view: &dyn View, state: &State, order: Order) -> Result<Known, PruneError> {
         let (head, floor) = self.ends().ok_or(PruneError::NoHead)?;
         let keep = self.parts.keep;
+        let now = Now::of(&*self.parts.clock);
         let pins = state.held.holds.pins.iter().filter(|pin| pin.order == order.get());
+        let (expired, pins): (Vec<_>, Vec<_>) = pins.partition(|pin| state.held.is_expired(pin, now));
+        let pin = |pin: &NamedPin| {
+            let NamedPin { name, owner, since_ms, ttl_ms, .. } = pin.clone();
+            PinHold { name, owner, since_ms, ttl_ms }
+        };
+        let silent = state.held.silent(now).map(|consumer| (consumer.name.clone(), consumer.order));
         let readers = self.parts.store.pins().into_iter().filter(|(at, _)| *at == order).flat_map(|(_, owners)| owners);
         let every = keep.filter(|keep| keep.is_one_of_every(order)).and_then(|keep| keep.every);
         Ok(Known {
@@ -239,7 +321,10 @@ impl LiveRetention {
             policy: keep.is_some(),
             asks: self.asks(view, &state.held, (head, floor))?,
             every: every.map(std::num::NonZeroU64::get),
-            pins: pins.map(|pin| (pin.name.clone(), pin.owner.clone())).collect(),
+            pins: pins.into_iter().map(pin).collect(),
+            expired: expired.into_iter().map(pin).collect(),
+            silent: silent.collect(),
+            standstill: None,
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),
             gone: state.log.gone(order.get()),
             highest: head.order.saturating_add(head.commits.saturating_sub(head.order.saturating_add(1))),
@@ -251,7 +336,7 @@ impl LiveRetention {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retention::keep::Bound;
+    use crate::retention::{cause::Cause, keep::Bound};
 
     fn ask(by: Bound, from: u64) -> Ask {
         Ask { by, from }
@@ -273,10 +358,22 @@ mod tests {
                 ask(Bound::Consumer { name: "indexer".to_owned() }, 85),
             ],
             every: order.is_multiple_of(20).then_some(20),
-            pins: if order == 60 { vec![("audit".to_owned(), "ann".to_owned())] } else { Vec::new() },
+            pins: if order == 60 { vec![pin("audit", Some(60_000))] } else { Vec::new() },
+            expired: if [40, 70].contains(&order) { vec![pin("short", Some(1))] } else { Vec::new() },
+            silent: vec![("mute".to_owned(), 82)],
+            standstill: None,
             readers: if order == 50 { vec![("export".to_owned(), 77)] } else { Vec::new() },
-            gone: Some(Gone { after_ms: None, by_ms: 1, head: 99 }),
+            gone: Some(gone()),
         }
+    }
+
+    fn pin(name: &str, ttl_ms: Option<u64>) -> PinHold {
+        PinHold { name: name.to_owned(), owner: "ann".to_owned(), since_ms: 3_000, ttl_ms }
+    }
+
+    fn gone() -> Gone {
+        let by = vec![Cause::PinExpired { name: "old".to_owned(), owner: "bob".to_owned() }];
+        Gone { after_ms: None, by_ms: 1, head: 99, by }
     }
 
     #[test]
@@ -284,16 +381,20 @@ mod tests {
         let (last, time) = (ask(Bound::Last { orders: 11 }, 90), ask(Bound::Time { time_ms: 5 }, 95));
         let consumer = ask(Bound::Consumer { name: "indexer".to_owned() }, 85);
         let [last, time, consumer] = [last, time, consumer].map(Why::Asked);
-        let pin = Why::Pin { name: "audit".to_owned(), owner: "ann".to_owned() };
+        let (pin, expired) = (Why::Pin(pin("audit", Some(60_000))), Why::PinExpired(pin("short", Some(1))));
+        let (leaving, silent) =
+            (Why::Leaving { waits_for: None }, Why::ConsumerSilent { name: "mute".to_owned(), from: 82 });
         let (every, reader) = (Why::Every { orders: 20 }, Why::Reader { owner: "export".to_owned(), since_order: 77 });
         let rows = [
             (100, vec![Why::Head, last.clone(), time.clone(), consumer.clone(), every.clone()]),
             (95, vec![last.clone(), time, consumer.clone()]),
             (90, vec![last, consumer.clone()]),
             (85, vec![consumer]),
-            (81, vec![Why::Leaving]),
+            (84, vec![silent.clone(), leaving.clone()]),
+            (82, vec![silent, leaving.clone()]),
+            (81, vec![leaving.clone()]),
             (80, vec![every.clone()]),
-            (70, vec![Why::Leaving]),
+            (70, vec![expired, leaving]),
             (60, vec![every.clone(), pin]),
             (50, vec![reader]),
             (40, vec![every]),
@@ -303,7 +404,7 @@ mod tests {
             assert_eq!(reasons, expected, "order {order}");
         }
         for order in [20, 79] {
-            let gone = Some(Gone { after_ms: None, by_ms: 1, head: 99 });
+            let gone = Some(gone());
             assert_eq!(stand(order, &known(order)), Standing::Pruned { floor: 80, gone }, "order {order}");
         }
         let branch = Known { highest: 110, ..known(101) };
@@ -331,9 +432,9 @@ mod tests {
         });
         let words = [
             "it is the head",
-            "nobody asks",
-            "pin `audit` of ann",
-            "gone by 1970-01-01T00:00:00.001Z, when the head was order 99",
+            "nobody asks for it any more: it goes when the floor moves next",
+            "pin `audit` of ann, since 1970-01-01T00:00:03.000Z, for 1m",
+            "gone by 1970-01-01T00:00:00.001Z, when the head was order 99: pin `old` of bob expired",
             "never committed",
         ];
         for (told, words) in told.iter().zip(words) {
@@ -352,7 +453,7 @@ mod tests {
             assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explained, "{json}");
             assert!(explained.to_string().contains(words), "{explained}");
         }
-        let gone = Some(Gone { after_ms: None, by_ms: 1, head: 99 });
+        let gone = Some(gone());
         let kept = OrderExplained { order: 60, timestamp_ms: None, standing: stand(60, &known(60)) };
         let sweep = |lost_in| WaitsFor::Sweep { lost_in, floor: 80, lag_orders: 3, lag_nodes: 17 };
         let garbage = |waits_for| NodeStanding::Garbage { looked_at: 9, waits_for };
@@ -387,6 +488,29 @@ mod tests {
             assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explained, "{json}");
             assert!(explained.to_string().contains(words), "{explained}");
         }
+    }
+
+    #[test]
+    fn what_keeps_an_order_that_nobody_asks_for_is_told_in_words() {
+        let waits = |standstill| {
+            let known = Known { standstill, ..known(70) };
+            let explained = OrderExplained { order: 70, timestamp_ms: None, standing: stand(70, &known) };
+            let json = serde_json::to_string(&explained).unwrap();
+            assert_eq!(serde_json::from_str::<OrderExplained>(&json).unwrap(), explained, "{json}");
+            explained.to_string()
+        };
+        let expired = "pin `short` of ann, since 1970-01-01T00:00:03.000Z, for 1ms, has expired and keeps nothing";
+        for (standstill, words) in [
+            (None, "it goes when the floor moves next"),
+            (Some(Standstill::Freeze { reason: "a lost node".to_owned() }), "until deletes are unfrozen: a lost node"),
+            (Some(Standstill::Switch { since_ms: 0 }), "switched on again, off since 1970-01-01T00:00:00.000Z"),
+            (Some(Standstill::Cycle { cycle: 7 }), "cycle 7 has ended"),
+        ] {
+            let told = waits(standstill);
+            assert!(told.contains(words) && told.contains(expired), "{told}");
+        }
+        let silent = OrderExplained { order: 83, timestamp_ms: None, standing: stand(83, &known(83)) };
+        assert!(silent.to_string().contains("consumer `mute` needs every order from 82 on, and is silent"), "{silent}");
     }
 
     #[test]

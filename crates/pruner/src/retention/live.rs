@@ -1,7 +1,7 @@
-//! The one policy of a live chain: it answers what stays, and moves the floor.
+//! The one policy of a live chain: it answers what stays, and takes pins and consumers.
 //!
 //! Order that must not change: a pin is durable BEFORE it is acknowledged, and every pin is looked at in the same lock
-//! in which the floor moves, so none is passed by. What is let go leaves the readable orders BEFORE `advance` returns.
+//! in which the floor moves, so none is passed by.
 //!
 //! Records that cannot be read keep everything: nothing moves until they can (I8).
 
@@ -12,33 +12,30 @@ use std::{
 };
 
 use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
-use state_store::{Batch, Durability, FloorMove, HeadRecord, RolledBack, Store, StoreError};
+use state_store::{Batch, Durability, HeadRecord, RolledBack, Store, StoreError};
 use state_tree::Order;
 
 use super::{
+    cause::Cause,
     held::{Held, Now},
-    holds::{Consumer, Holds, NamedPin},
+    holds::{Consumer, NamedPin},
     keep::{Ask, Bound, KeepPolicy},
     log::RetentionLog,
     readers::{OldReaders, ReaderLimit, Readers},
     state::{Below, Published, State},
-    within::first_of_time,
 };
 use crate::{
     clock::{Clock, millis},
     error::PruneError,
     events::{Event, EventSink},
     policy::{FloorRows, with_reader_pins},
-    records::{RecordKey, Records},
+    records::Records,
     roots::{Retention, Window},
     snapshot::RetentionPolicy,
 };
 
 /// How long a consumer that does not say is waited for.
 pub const DEFAULT_CONSUMER_TTL: Duration = Duration::from_secs(24 * 60 * 60);
-
-/// Expired pins that the status remembers.
-const REMEMBERED: usize = 16;
 
 /// What the policy works with.
 #[derive(Clone)]
@@ -135,12 +132,12 @@ impl LiveRetention {
         Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
     }
 
-    fn publish(&self, state: &State) {
+    pub(super) fn publish(&self, state: &State) {
         *self.published.lock() = Some(state.to_publish());
     }
 
     /// Other pins and consumers: durable, then in force, then shown.
-    fn hold(&self, state: &mut State, held: Held) -> Result<(), PruneError> {
+    pub(super) fn hold(&self, state: &mut State, held: Held) -> Result<(), PruneError> {
         held.holds.save(&*self.parts.records)?;
         state.held = held;
         self.publish(state);
@@ -173,6 +170,7 @@ impl LiveRetention {
         let (held, pin) = state.held.without_pin(name)?;
         self.hold(&mut state, held)?;
         state.below = Below::ToBeLookedAt;
+        state.has_ended(pin.order, Cause::PinRemoved { name: pin.name.clone(), owner: pin.owner.clone() });
         drop(state);
         tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
         self.parts.events.emit(Event::PinRemoved { name: pin.name.clone(), order: pin.order });
@@ -209,6 +207,8 @@ impl LiveRetention {
         let (held, consumer) = state.held.without_consumer(name)?;
         self.hold(&mut state, held)?;
         state.silent.remove(name);
+        let order = consumer.order;
+        state.has_ended(order, Cause::ConsumerRemoved { name: name.to_owned(), order });
         drop(state);
         tracing::info!(name, order = consumer.order, "a consumer was removed");
         self.parts.events.emit(Event::ConsumerRemoved { name: name.to_owned(), order: consumer.order });
@@ -220,122 +220,12 @@ impl LiveRetention {
         self.parts.store.head().zip(self.parts.store.floor())
     }
 
-    /// Moves the floor, and lets go of what nobody asks for any more. Where nothing moves this reads no disk.
-    ///
-    /// Errors: records that cannot be read or written; then nothing moved.
-    pub fn advance_under(&self, durability: Durability) -> Result<(), PruneError> {
-        let Some(keep) = self.parts.keep else { return Ok(()) };
-        let Some(ends) = self.ends() else { return Ok(()) };
-        let mut state = self.state()?;
-        let advanced = self.advance_in(&mut state, &keep, ends, durability);
-        let untold = std::mem::take(&mut state.untold);
-        drop(state);
-        untold.into_iter().for_each(|event| self.parts.events.emit(event));
-        advanced
-    }
-
-    fn advance_in(
-        &self,
-        state: &mut State,
-        keep: &KeepPolicy,
-        (head, floor): (HeadRecord, Order),
-        durability: Durability,
-    ) -> Result<(), PruneError> {
-        let now = Now::of(&*self.parts.clock);
-        self.tell_old_readers(&mut state.untold)?;
-        self.drop_expired(state, now)?;
-        state.tell_silence(now);
-        let to = self.first_asked_for(keep, &state.held, (floor, head))?.max(floor);
-        let let_go = match state.below {
-            Below::Settled => BTreeSet::new(),
-            Below::ToBeLookedAt => self.unasked_for(keep, &state.held.holds),
-        };
-        if to == floor && let_go.is_empty() && state.log.is_in_force(keep) {
-            state.below = Below::Settled;
-            return Ok(());
-        }
-        let pinned = state.held.holds.pins.iter().map(|pin| Order::new(pin.order));
-        let pinned = pinned.filter(|order| (floor..to).contains(order));
-        let change =
-            FloorMove { to, keep: keep.every_between(floor, to).chain(pinned).collect(), let_go, rows: vec![] };
-        self.apply(state, keep, (change, Order::new(head.order)), durability)
-    }
-
-    /// Floor, kept orders and log in one batch (I9).
-    fn apply(
-        &self,
-        state: &mut State,
-        keep: &KeepPolicy,
-        (mut change, head): (FloorMove, Order),
-        durability: Durability,
-    ) -> Result<(), PruneError> {
-        let (now_ms, floor) = (self.parts.clock.unix_ms(), self.parts.store.floor());
-        let mut log = state.log.clone().under(keep, now_ms).let_go(change.let_go.iter().copied(), head, now_ms);
-        if Some(change.to) != floor {
-            log = log.moved(change.to, head, now_ms);
-        }
-        let (bytes, records) = (log.encode()?, &*self.parts.records);
-        change.rows.extend(self.parts.floor_rows.as_ref().map(|rows| rows(change.to)));
-        let staged = records.batch(RecordKey::RetentionLog, &bytes);
-        let outside = staged.is_none();
-        change.rows.extend(staged);
-        self.parts.store.move_floor(change, durability)?;
-        if outside {
-            records.stage(RecordKey::RetentionLog, &bytes)?;
-        }
-        if !state.log.is_in_force(keep) {
-            state.untold.push(Event::ConfigChanged { what: format!("retention: {keep}") });
-        }
-        (state.log, state.below) = (log, Below::Settled);
-        Ok(())
-    }
-
-    /// An expired pin is dropped here and nowhere else, so that it is told.
-    fn drop_expired(&self, state: &mut State, now: Now) -> Result<(), PruneError> {
-        let Some((held, expired)) = state.held.without_expired(now) else { return Ok(()) };
-        self.hold(state, held)?;
-        state.below = Below::ToBeLookedAt;
-        for pin in expired {
-            tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
-            let (name, owner) = (pin.name.clone(), pin.owner.clone());
-            state.untold.push(Event::PinExpired { name, owner, order: pin.order });
-            state.expired.push_back(pin);
-        }
-        let surplus = state.expired.len().saturating_sub(REMEMBERED);
-        state.expired.drain(..surplus);
-        self.publish(state);
-        Ok(())
-    }
-
-    /// The lowest order that a bound asks for, or any at or below the floor if nothing is to move. Time is looked at
-    /// last, and only above the floor: it is the one bound that reads.
-    fn first_asked_for(
-        &self,
-        keep: &KeepPolicy,
-        held: &Held,
-        (floor, head): (Order, HeadRecord),
-    ) -> Result<Order, PruneError> {
-        let top = Order::new(head.order);
-        let consumers = self.asks_of_consumers(held, top).map(|ask| Order::new(ask.from));
-        let first = consumers.fold(keep.first_of_last(top), Order::min);
-        match keep.time_ms() {
-            Some(time_ms) if first > floor => first_of_time(&*self.parts.store.view()?, time_ms, (floor, first), &head),
-            Some(_) | None => Ok(first),
-        }
-    }
-
     pub(super) fn asks_of_consumers(&self, held: &Held, head: Order) -> impl Iterator<Item = Ask> {
         let ask = move |consumer: &Consumer| Ask {
             by: Bound::Consumer { name: consumer.name.clone() },
             from: consumer.order.min(head.get()), // one that is ahead asks for nothing that is there
         };
         held.heard(Now::of(&*self.parts.clock)).map(ask)
-    }
-
-    fn unasked_for(&self, keep: &KeepPolicy, holds: &Holds) -> BTreeSet<Order> {
-        let pinned: BTreeSet<u64> = holds.pins.iter().map(|pin| pin.order).collect();
-        let kept = self.parts.store.kept().into_iter().map(|(order, _)| order);
-        kept.filter(|order| !keep.is_one_of_every(*order) && !pinned.contains(&order.get())).collect()
     }
 }
 
@@ -359,7 +249,7 @@ impl RetentionPolicy for LiveRetention {
     fn due_floor(&self) -> Result<Option<Order>, PruneError> {
         let Some((keep, (head, floor))) = self.parts.keep.zip(self.ends()) else { return Ok(None) };
         let state = self.state()?;
-        let due = self.first_asked_for(&keep, &state.held, (floor, head))?;
+        let due = Order::new(self.first_asked_for(&keep, &state.held, (floor, head))?.from);
         Ok(Some(due).filter(|due| *due > floor))
     }
 

@@ -8,6 +8,8 @@
 //! One policy moves the floor of a store: [`LiveRetention`]. Whoever deletes asks it to advance and takes the roots from
 //! it. It costs a few comparisons where nothing moves, and reads of the order of the logarithm of what it moves over.
 
+mod advance;
+mod cause;
 mod explain;
 mod held;
 mod holds;
@@ -22,7 +24,10 @@ mod state;
 mod status;
 mod within;
 
-pub use explain::{Asked, Explanation, HashExplained, NodeStanding, OrderExplained, Standing, WaitsFor, Why};
+pub use cause::Cause;
+pub use explain::{
+    Asked, Explanation, HashExplained, NodeStanding, OrderExplained, PinHold, Standing, Standstill, WaitsFor, Why,
+};
 pub(crate) use holds::Holds;
 pub use holds::{Consumer, NamedPin};
 pub use keep::{Ask, Bound, KeepPolicy};
@@ -31,5 +36,5 @@ pub(crate) use log::RetentionLog;
 pub use log::{Gone, RecordedPolicy};
 pub use look::LOOK_LIMIT;
 pub use readers::{OldReaders, ReaderLimit, ReaderState, ReaderStatus};
-pub use status::{ConsumerStatus, PinState, PinStatus, RetentionStatus};
+pub use status::{BoundStatus, ConsumerStatus, Fill, PinState, PinStatus, RetentionStatus};
 pub(crate) use within::is_filling;

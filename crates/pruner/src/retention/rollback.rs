@@ -1,29 +1,51 @@
 //! Named pins and consumers when the chain goes back to an older order.
 //!
 //! A pin is a promise, so a rollback that would take its order away is refused. A consumer that is ahead of the head asks
-//! for nothing that is there, so it stays as it is, and the log says so.
+//! for nothing that is there, so it stays as it is; log, event and status say so, since what it has seen of the orders that are
+//! gone it has to take back itself.
 
 use state_store::{Batch, RolledBack, Store, StoreError};
 use state_tree::Order;
 
-use super::{held::Now, live::LiveRetention, state::State};
-use crate::{error::PruneError, rollback::Rollback, snapshot::RetentionPolicy as _, trigger::Ledger};
+use super::{held::Now, holds::Consumer, live::LiveRetention, state::State};
+use crate::{
+    error::PruneError,
+    events::Event,
+    rollback::{Rollback, stayed, went_back},
+    snapshot::RetentionPolicy as _,
+    trigger::Ledger,
+};
 
 impl LiveRetention {
-    /// Goes back to a retained order where no pruner works on the store: a cycle that an earlier process left is given
-    /// up, and the next process owes one. `rows` are further rows of the chain in the same batch.
+    /// Goes back to a retained order where no pruner works on the store, and tells what became of it: a cycle that an earlier
+    /// process left is given up, and the next process owes one. `rows` are further rows of the chain in the same batch.
     ///
     /// Errors: an order that cannot be gone back to, somebody who keeps a later one, records that cannot be read, a failed
     /// write. After an error the history is what it was.
     pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
+        let clock = &*self.parts.clock;
+        let begun = clock.monotonic();
+        let rolled = self.go_back(to, rows);
+        let took = clock.monotonic().saturating_sub(begun);
+        match &rolled {
+            Ok(rolled) if rolled.to == rolled.from => {} // nothing was left to do
+            Ok(rolled) => self.parts.events.emit(went_back(*rolled, took)),
+            Err(error) => self.parts.events.emit(stayed(to, error, took)),
+        }
+        rolled
+    }
+
+    fn go_back(&self, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
         let (store, records) = (&*self.parts.store, &*self.parts.records);
         let planned = self.check_rollback(store, to)?;
         if planned.to == planned.from {
             return Ok(planned);
         }
         let mut ledger = Ledger::load(records)?.unwrap_or_else(|| Ledger::new(self.parts.clock.unix_ms(), 0));
-        ledger.rolled_back(to.get());
-        Rollback { store, records, policy: self }.run(to, rows, &ledger)
+        let given_up = ledger.rolled_back(to.get());
+        let rolled = Rollback { store, records, policy: self }.run(to, rows, &ledger)?;
+        given_up.into_iter().for_each(|run| self.parts.events.emit(run.told()));
+        Ok(rolled)
     }
 
     /// Goes back in the lock in which pins are added.
@@ -31,9 +53,13 @@ impl LiveRetention {
         let state = self.state()?;
         self.refuse_if_pinned(&state, to)?;
         let rolled = store.rollback(to, rows)?;
-        for consumer in state.held.holds.consumers.iter().filter(|consumer| consumer.order > to.get()) {
-            let (name, order) = (&consumer.name, consumer.order);
-            tracing::warn!(name, order, head = to.get(), "a consumer is ahead of the head since a rollback");
+        let (was, head) = (rolled.from.get(), to.get());
+        let consumers = state.held.holds.consumers.iter();
+        let ahead: Vec<Consumer> = consumers.filter(|consumer| consumer.order > head && was > head).cloned().collect();
+        drop(state); // whoever tells may wait
+        for Consumer { name, order, .. } in ahead {
+            tracing::warn!(name, order, head, "a consumer is ahead of the head since a rollback");
+            self.parts.events.emit(Event::ConsumerAhead { name, order, head });
         }
         Ok(rolled)
     }

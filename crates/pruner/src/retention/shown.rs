@@ -11,7 +11,7 @@ use super::{
     keep::{Ask, Bound},
     live::LiveRetention,
     readers::{OldReaders, Reader, ReaderState, ReaderStatus, Retained},
-    status::{ConsumerStatus, PinState, PinStatus, RetentionStatus},
+    status::{ConsumerStatus, PinState, PinStatus, Range, RetentionStatus},
     within::{first_of_time, timestamp},
 };
 use crate::{
@@ -153,16 +153,27 @@ impl LiveRetention {
             age_ms: now.unix_ms.saturating_sub(consumer.heard_ms),
             silent: shown.held.is_silent(consumer, now),
             behind: head.order.saturating_sub(consumer.order),
+            ahead: consumer.order.saturating_sub(head.order),
         };
+        let range = Range {
+            head: head.order,
+            floor: floor.get(),
+            head_ms: head.at.timestamp_ms,
+            floor_ms: NativeChain.record(&*view, floor)?.map(|record| record.timestamp_ms),
+            newest_gone_ms: shown.log.newest_gone_ms(floor),
+        };
+        let asks = self.asks(&*view, &shown.held, (head, floor))?;
         Ok(RetentionStatus {
             keep_last: keep.map(|keep| keep.last.get()),
             keep_time_ms: keep.and_then(|keep| keep.time_ms()),
             keep_every: keep.and_then(|keep| keep.every).map(NonZeroU64::get),
             head: head.order,
             floor: floor.get(),
-            asks: self.asks(&*view, &shown.held, (head, floor))?,
+            floor_timestamp_ms: range.floor_ms,
+            window_ms: range.window_ms(),
+            asks: asks.into_iter().map(|ask| range.judge(ask)).collect(),
             winner: None,
-            gone_already: 0,
+            gone_already: None,
             kept_below: self.parts.store.kept().len() as u64,
             pins: shown.held.holds.pins.iter().map(pin).collect(),
             consumers: shown.held.holds.consumers.iter().map(consumer).collect(),

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
 
-use super::AtomicSnapshotManager;
+use super::{AtomicSnapshotManager, settle_left_lock};
 use crate::{
     error::PruneError,
     records::{self, Place, RecordKey, Records},
@@ -56,6 +56,19 @@ impl AtomicSnapshotManager {
         let failed = std::mem::take(&mut self.state.lock().failures);
         if failed > 0 {
             self.note_failures(0);
+        }
+    }
+
+    /// The store was taken over: whoever looks from outside finds neither the lock of a process that has ended nor a record that
+    /// tells nothing. What was left is told by this process.
+    pub(crate) fn settle_left(&self) {
+        let (records, (last_id, failures)) = (&*self.parts.records, {
+            let state = self.state.lock();
+            (state.last_id, state.failures)
+        });
+        settle_left_lock(records, last_id);
+        if SnapshotFailures::load(records).is_err_and(|error| error.is_damaged_artefact()) {
+            self.note_failures(failures);
         }
     }
 

@@ -84,6 +84,21 @@ impl LockSlot {
     }
 }
 
+/// Writes down that nobody holds the lock, where a process left one that has ended, or a record that tells nothing: whoever calls
+/// has taken the store over. `last_snapshot` is the largest id that the caller knows of.
+pub(crate) fn settle_left_lock(records: &dyn Records, last_snapshot: u64) {
+    let settled = LockSlot::load_past_damage(records).and_then(|(slot, unknown)| {
+        if slot.held.is_none() && unknown.is_none() {
+            return Ok(());
+        }
+        let slot = LockSlot { held: None, last_snapshot: slot.last_snapshot.max(last_snapshot) };
+        records.stage(RecordKey::Lock, &record::encode(&slot)?)
+    });
+    if let Err(error) = settled {
+        tracing::warn!(%error, "that nobody holds the snapshot could not be written down; whoever looks from outside may see a lock");
+    }
+}
+
 /// The lock as it is written down, while somebody holds it.
 ///
 /// Errors: a record that cannot be read.

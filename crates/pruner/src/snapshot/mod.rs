@@ -19,7 +19,7 @@ mod types;
 pub(crate) use failures::SnapshotFailures;
 pub use guard::SnapshotGuard;
 pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
-pub(crate) use holder::{check_lock, recorded_lock};
+pub(crate) use holder::{check_lock, recorded_lock, settle_left_lock};
 pub use manager::AtomicSnapshotManager;
 pub use parts::{NodeFacts, RetentionPolicy, SnapshotParts};
 pub(crate) use probe::{LockStanding, NotNow};

@@ -5,11 +5,11 @@
 
 use std::sync::Arc;
 
-use state_store::{Condemned, Flow, Haste, KeyRange, LiveSet, View};
+use state_store::{Condemned, Flow, Haste, KeyRange, View};
 use state_tree::NodeHash;
 
 use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys};
-use crate::{control::Stage, error::PruneError};
+use crate::{control::Stage, error::PruneError, mark::MarkReader};
 
 /// Rows read per slice, at most: the bound on a view's life.
 const SLICE_ROWS: usize = 100_000;
@@ -26,14 +26,41 @@ struct Slice {
     last: Option<Vec<u8>>,
 }
 
+impl Slice {
+    /// Takes the next row in.
+    fn judge(
+        &mut self,
+        job: &SweepJob<'_>,
+        live: &mut MarkReader,
+        (key, value): (&[u8], &[u8]),
+    ) -> Result<(), PruneError> {
+        self.rows += 1;
+        let Ok(hash) = NodeHash::try_from(key) else {
+            self.kept += 1; // not a node (I8)
+            self.foreign += 1;
+            return Ok(());
+        };
+        if live.holds(&hash)? {
+            self.kept += 1;
+        } else if job.barrier.protects(&hash) {
+            self.spared += 1; // created since
+        } else {
+            self.dead.push(hash);
+            self.bytes += value.len() as u64;
+        }
+        Ok(())
+    }
+}
+
 pub(super) fn sweep(
     job: &SweepJob<'_>,
     cursor: &mut dyn SweepCursor,
     report: &mut SweepReport,
 ) -> Result<(), PruneError> {
+    let mut live = job.mark.reader();
     while let Some(range) = rest_of_keys(cursor) {
         job.admit()?;
-        let slice = read(job, job.store.view()?, range)?;
+        let slice = read(job, job.store.view()?, range, &mut live)?;
         let next = slice.last.as_deref().map_or_else(Vec::new, after);
         delete(job, cursor, &slice, &next, report)?;
         if let Some(pace) = &job.pace {
@@ -44,21 +71,12 @@ pub(super) fn sweep(
     Ok(())
 }
 
-fn read(job: &SweepJob<'_>, view: Arc<dyn View>, range: KeyRange) -> Result<Slice, PruneError> {
-    let (mut slice, mut hint) = (Slice::default(), 0);
+fn read(job: &SweepJob<'_>, view: Arc<dyn View>, range: KeyRange, live: &mut MarkReader) -> Result<Slice, PruneError> {
+    let (mut slice, mut unread) = (Slice::default(), None);
     view.scan_nodes(&range, &mut |key, value| {
-        slice.rows += 1;
-        match NodeHash::try_from(key) {
-            Ok(hash) if job.mark.contains(&hash, &mut hint) => slice.kept += 1,
-            Ok(hash) if job.barrier.protects(&hash) => slice.spared += 1, // created since
-            Ok(hash) => {
-                slice.dead.push(hash);
-                slice.bytes += value.len() as u64;
-            }
-            Err(_) => {
-                slice.kept += 1; // not a node (I8)
-                slice.foreign += 1;
-            }
+        if let Err(error) = slice.judge(job, live, (key, value)) {
+            unread = Some(error);
+            return Flow::Break(());
         }
         if slice.dead.len() >= job.delete_batch.get() || slice.rows >= SLICE_ROWS {
             slice.last = Some(key.to_vec());
@@ -67,7 +85,7 @@ fn read(job: &SweepJob<'_>, view: Arc<dyn View>, range: KeyRange) -> Result<Slic
             Flow::Continue(())
         }
     })?;
-    Ok(slice)
+    unread.map_or(Ok(slice), Err)
 }
 
 fn delete(

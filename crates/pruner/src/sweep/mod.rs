@@ -15,7 +15,7 @@ mod tombstones;
 use std::{num::NonZeroUsize, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use state_store::{BarrierHold, Batch, Flow, KeyRange, LiveSet, Pace, Permit, Store, StoreError, View};
+use state_store::{BarrierHold, Batch, Flow, KeyRange, Pace, Permit, Store, StoreError, View};
 use state_tree::NodeHash;
 
 use crate::{
@@ -251,7 +251,8 @@ impl Outlook {
 impl SweepJob<'_> {
     /// Sweeps everything behind the cursor. The report goes on where an attempt before it ended, also after an error.
     ///
-    /// Errors: a lost lock, a full barrier, no room, a cancel, a failed write. Whatever was deleted until then was dead.
+    /// Errors: a lost lock, a full barrier, no room, a cancel, a failed write, a mark that cannot be read. Whatever was deleted
+    /// until then was dead.
     pub fn run(&self, cursor: &mut dyn SweepCursor, report: &mut SweepReport) -> Result<(), PruneError> {
         let start = self.clock.monotonic();
         let swept = self.sweep(cursor, report);
@@ -330,31 +331,37 @@ const PLAN_SLICE: u64 = 65_536;
 
 /// What a sweep of the view would do, counted row by row and without touching anything.
 ///
-/// Errors: a failed read, a cancel.
+/// Errors: a failed read, also of the mark; a cancel.
 pub fn plan(
     view: &dyn View,
     mark: &SealedMark,
     outlook: &Outlook,
     control: &Control,
 ) -> Result<SweepReport, PruneError> {
-    let (mut report, mut bytes, mut kept, mut hint) = (outlook.way().report(), 0, 0, 0);
+    let (mut report, mut bytes, mut kept) = (outlook.way().report(), 0, 0);
+    let (mut live, mut unread) = (mark.reader(), None);
     view.scan_nodes(&KeyRange::ALL, &mut |key, value| {
-        match NodeHash::try_from(key) {
-            Ok(hash) if !mark.contains(&hash, &mut hint) => {
+        let Ok(hash) = NodeHash::try_from(key) else {
+            kept += 1; // not a node (I8)
+            report.foreign += 1;
+            return Flow::Continue(());
+        };
+        match live.holds(&hash) {
+            Ok(true) => kept += 1,
+            Ok(false) => {
                 report.deleted += 1;
                 bytes += value.len() as u64;
             }
-            Ok(_) => kept += 1,
-            Err(_) => {
-                kept += 1; // not a node (I8)
-                report.foreign += 1;
+            Err(error) => {
+                unread = Some(error);
+                return Flow::Break(());
             }
         }
         let slice = (report.deleted + kept).is_multiple_of(PLAN_SLICE);
         if slice && control.ended().is_some() { Flow::Break(()) } else { Flow::Continue(()) }
     })?;
     (report.kept, report.deleted_bytes) = (Some(kept), Some(bytes));
-    control.ended().map_or(Ok(report), Err)
+    unread.or_else(|| control.ended()).map_or(Ok(report), Err)
 }
 
 /// The share of the key space below `key`: keys are hashes, so they are uniform. The empty key means all of it.

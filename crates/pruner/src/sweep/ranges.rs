@@ -29,12 +29,13 @@ pub(super) fn sweep(
         report.deleted_bytes = before.bytes_so_far().map(|bytes| bytes + tally.dropped_bytes);
         report.deleted = before.deleted + tally.dropped;
         (report.spared, report.foreign) = (before.spared + tally.created, before.foreign + tally.foreign);
-        report.ranges += 1;
         let next = range.end.as_deref().map_or(&[][..], |end| end);
         if next.is_empty() {
             // BEFORE the cursor says that everything is done
             old.rewrite_leftovers(job, &|range| active.rewrite(range).map(|_| ()))?;
         }
+        job.mark.was_read()?; // BEFORE the cursor passes what was kept unread
+        report.ranges += 1;
         reached(Point::RangeRewritten);
         cursor.advance(next, report.deleted, Saved::NotYet)?; // the work first: it is idempotent
         reached(Point::RangePassed);

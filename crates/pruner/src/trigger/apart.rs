@@ -4,22 +4,24 @@
 //! Promises: each node has its own order, drawn from its name, and another one after each run that ended; the delay is at most a window,
 //! that of the first cycle for orders aside. Schedule, low disk and operators know no such delay.
 
-use super::{Coordinator, Share};
+use state_tree::Order;
+
+use super::{Coordinator, Share, Window};
 
 /// The draw of the first cycle for orders. The others are numbered by what runs have counted, so that a run that was
 /// interrupted is due again where it was.
 const FIRST: u64 = 0;
 
 impl Coordinator {
-    /// The order at which enough orders make a cycle due.
-    pub(crate) fn next_at(&self) -> u64 {
+    /// The order at which enough orders make a cycle due, in a chain with this floor.
+    pub(crate) fn next_at(&self, floor: Option<Order>) -> u64 {
         let every = self.rules.every_orders;
         let spread = if self.ledger.spread == Some(self.seed.number()) {
             0 // its runs for orders follow its own first one
         } else {
             self.seed.draw(self.rules.config.jitter, every, FIRST)
         };
-        self.ledger.due_at(every.saturating_add(spread), self.rules.keep_last)
+        self.ledger.due_at(every.saturating_add(spread), Window::of(floor, self.rules.keep_last))
     }
 
     /// The order that is a window behind what runs have counted, in this node: after a run that failed, too, the next one

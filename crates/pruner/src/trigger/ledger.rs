@@ -3,15 +3,20 @@
 //!
 //! Promises: the counts of all runs and what none has counted add up to the orders committed, whatever fails or dies in
 //! between, because the end of a run moves `counted` in the write that records its count; an interrupted run counts
-//! nothing, so that its orders make the next one due; a request that began a run is not served again (C14).
+//! nothing, so that its orders make the next one due; a request is saved before it is answered, and one that began a run is
+//! not served again (C14), unless that run was interrupted: then it waits for the next one.
 //!
 //! A rollback takes orders away, counted or not: what runs have counted of the abandoned branch stays theirs, and the
 //! orders that take the place of those are counted anew. So each commit is counted once at most, and each of the branch
 //! that is left by a run or by none yet.
 
+mod earlier;
+
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
+use state_tree::Order;
 
+use super::{Figure, disk::Fired};
 use crate::{
     certificate::Trigger,
     error::PruneError,
@@ -40,6 +45,8 @@ pub struct Run {
     pub counted: u64,
     /// How it ended; absent if its process ended first and its cycle could not go on.
     pub outcome: Option<Outcome>,
+    /// What was measured when it was set off, where that decided.
+    pub figure: Option<Figure>,
 }
 
 /// A run that has begun and not ended.
@@ -52,12 +59,44 @@ pub(crate) struct OpenRun {
     head: u64,
     /// [`state_store::Store::nodes_stored`] when it began, which is at most what it was at its snapshot.
     nodes_stored: u64,
+    /// What was measured, where that decided.
+    figure: Option<Figure>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Served {
     id: String,
     run: u64,
+}
+
+/// Whether an order has left the window of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Window {
+    /// None has: the chain begins with genesis still.
+    Filling {
+        /// Orders retained.
+        keep_last: u64,
+    },
+    /// One has, by this window or by an earlier one.
+    Left,
+}
+
+impl Window {
+    /// By the oldest readable order; before there is a state nothing has left.
+    pub(crate) fn of(floor: Option<Order>, keep_last: u64) -> Self {
+        match floor {
+            Some(floor) if floor > Order::GENESIS => Self::Left,
+            Some(_) | None => Self::Filling { keep_last },
+        }
+    }
+
+    /// Whether a chain that is so long has nothing to delete.
+    pub(crate) fn is_filling(self, head: u64) -> bool {
+        match self {
+            Self::Filling { keep_last } => head < keep_last,
+            Self::Left => false,
+        }
+    }
 }
 
 /// A run that begins.
@@ -68,6 +107,8 @@ pub(crate) struct Beginning {
     pub(crate) at: u64,
     pub(crate) head: u64,
     pub(crate) nodes_stored: u64,
+    /// What was measured, where that decided.
+    pub(crate) figure: Option<Figure>,
     /// Requests that it serves.
     pub(crate) requests: Vec<String>,
 }
@@ -101,10 +142,12 @@ pub(crate) struct Ledger {
     pub(super) live: Option<u64>,
     /// The seed of the node whose runs are spread already.
     pub(super) spread: Option<u64>,
-    /// Free bytes at which the low-disk trigger fired, while it is not armed.
-    pub(super) low_disk: Option<u64>,
+    /// How the low-disk trigger fired, while it is not armed.
+    pub(super) low_disk: Option<Fired>,
     /// The head from which a cycle is due that a rollback left owed, until one that began since has finished (L9).
     pub(super) owed_from: Option<u64>,
+    /// The ids of an operator's request for a run that has not begun, and of those that joined it.
+    pub(super) asked: Option<Vec<String>>,
     open: Option<OpenRun>,
     runs: Vec<Run>,
     served: Vec<Served>,
@@ -112,43 +155,11 @@ pub(crate) struct Ledger {
 
 impl Record for Ledger {
     const KIND: [u8; 4] = *b"TRIG";
-    const VERSION: u16 = 2;
+    const VERSION: u16 = 3;
 }
 
 /// The name of the record in messages.
 const NAME: &str = "triggers";
-
-/// Version 1 of the record. It had two lists of triggers under that one number, so what it says of a trigger is not told.
-#[derive(Debug, Serialize, Deserialize)]
-struct FirstLedger {
-    begun: u64,
-    last_at: Option<u64>,
-    scheduled_from: u64,
-    counted: u64,
-    nodes_put: u64,
-    live: Option<u64>,
-    spread: Option<u64>,
-    low_disk: Option<u64>,
-    open: Option<OpenRun>,
-    runs: Vec<Run>,
-    served: Vec<Served>,
-}
-
-impl Record for FirstLedger {
-    const KIND: [u8; 4] = Ledger::KIND;
-    const VERSION: u16 = 1;
-}
-
-impl From<FirstLedger> for Ledger {
-    /// A run that was open counts as interrupted: what it was to count makes the next one due. It counted other nodes, so
-    /// garbage is not measured before the next run (I13).
-    fn from(first: FirstLedger) -> Self {
-        let FirstLedger { begun, last_at, scheduled_from, counted, spread, served, .. } = first;
-        let low_disk = first.low_disk.filter(|_| first.open.is_none());
-        let new = Self::new(scheduled_from, counted);
-        Self { begun, last_at, spread, low_disk, served, ..new }
-    }
-}
 
 impl Ledger {
     /// A ledger that begins at a time, behind an order that was counted before there was one.
@@ -163,6 +174,7 @@ impl Ledger {
             spread: None,
             low_disk: None,
             owed_from: None,
+            asked: None,
             open: None,
             runs: Vec::new(),
             served: Vec::new(),
@@ -178,11 +190,7 @@ impl Ledger {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
         match record::decode::<Self>(NAME, bytes) {
             Ok(ledger) => Ok(ledger),
-            Err(error) => {
-                let Ok(first) = record::decode::<FirstLedger>(NAME, bytes) else { return Err(error.into()) };
-                tracing::info!("the ledger of the triggers has version 1: what it counted and served goes on from it");
-                Ok(first.into())
-            }
+            Err(error) => earlier::decode(bytes).ok_or_else(|| error.into()),
         }
     }
 
@@ -197,10 +205,10 @@ impl Ledger {
 
     /// A run begins. Save it BEFORE the run does anything.
     pub(super) fn begin(&mut self, beginning: Beginning) {
-        let Beginning { trigger, at, head, nodes_stored, requests } = beginning;
+        let Beginning { trigger, at, head, nodes_stored, figure, requests } = beginning;
         self.begun += 1;
         self.last_at = Some(at);
-        self.open = Some(OpenRun { number: self.begun, trigger, began_at: at, head, nodes_stored });
+        self.open = Some(OpenRun { number: self.begun, trigger, began_at: at, head, nodes_stored, figure });
         let run = self.begun;
         self.served.extend(requests.into_iter().map(|id| Served { id, run }));
         keep_newest(&mut self.served, KEPT_REQUESTS);
@@ -223,6 +231,7 @@ impl Ledger {
             duration_ms: Some(ending.duration_ms),
             counted,
             outcome: Some(ending.outcome),
+            figure: open.figure,
         })
     }
 
@@ -235,19 +244,30 @@ impl Ledger {
     }
 
     /// The process of the open run ended before it did, and its cycle cannot go on: everything it was to count makes
-    /// the next one due. Nothing if none is open.
+    /// the next one due, and who asked for it waits again. Nothing if none is open.
     pub(super) fn interrupt(&mut self) -> Option<&Run> {
-        let OpenRun { number, trigger, began_at, .. } = self.open.take()?;
+        let OpenRun { number, trigger, began_at, figure, .. } = self.open.take()?;
         self.low_disk = None;
-        self.keep(Run { number, trigger, began_at, duration_ms: None, counted: 0, outcome: None })
+        if trigger == Trigger::Operator {
+            self.ask_again(number);
+        }
+        self.keep(Run { number, trigger, began_at, duration_ms: None, counted: 0, outcome: None, figure })
+    }
+
+    /// What a run was begun for waits for the next one, beside what waits already.
+    fn ask_again(&mut self, run: u64) {
+        let again = self.served.extract_if(.., |served| served.run == run).map(|served| served.id);
+        let asked: Vec<String> = again.chain(self.asked.take().into_iter().flatten()).collect();
+        self.asked = Some(asked);
     }
 
     /// Orders after `to` are taken away, and a cycle is owed to what they had created. A run that an earlier process left
-    /// open does not go on.
-    pub(crate) fn rolled_back(&mut self, to: u64) {
-        self.interrupt();
+    /// open does not go on, and is returned.
+    pub(crate) fn rolled_back(&mut self, to: u64) -> Option<Run> {
+        let given_up = self.interrupt().cloned();
         self.counted = self.counted.min(to);
         self.owed_from = Some(to);
+        given_up
     }
 
     fn keep(&mut self, run: Run) -> Option<&Run> {
@@ -256,9 +276,14 @@ impl Ledger {
         self.runs.last()
     }
 
-    /// The order at which so many orders make a cycle due: a chain shorter than its window has nothing to delete (S13).
-    pub(crate) fn due_at(&self, orders: u64, keep_last: u64) -> u64 {
-        self.counted.saturating_add(orders).max(keep_last)
+    /// The order at which so many orders make a cycle due. A chain from whose window nothing has left yet has nothing to
+    /// delete before it is longer (S13).
+    pub(crate) fn due_at(&self, orders: u64, window: Window) -> u64 {
+        let due = self.counted.saturating_add(orders);
+        match window {
+            Window::Filling { keep_last } => due.max(keep_last),
+            Window::Left => due,
+        }
     }
 
     /// Orders up to the head that no run has counted.
@@ -274,6 +299,11 @@ impl Ledger {
     /// What set off the run that has not ended.
     pub(crate) fn open(&self) -> Option<Trigger> {
         self.open.as_ref().map(|open| open.trigger)
+    }
+
+    /// What was measured when the run was set off that has not ended.
+    pub(crate) fn figure(&self) -> Option<Figure> {
+        self.open.as_ref()?.figure
     }
 
     /// What set off the newest run, if it has not ended but with its process.
@@ -307,7 +337,8 @@ impl Ledger {
 impl Ledger {
     /// A whole run that begins at a time and counts up to a head.
     pub(crate) fn run(&mut self, at: u64, head: u64, outcome: Outcome) {
-        self.begin(Beginning { trigger: Trigger::Orders, at, head, nodes_stored: 0, requests: Vec::new() });
+        let requests = Vec::new();
+        self.begin(Beginning { trigger: Trigger::Orders, at, head, nodes_stored: 0, figure: None, requests });
         self.end(Ending { snapshot_head: Some(head), live: None, duration_ms: 1, outcome });
     }
 }
@@ -327,7 +358,8 @@ mod tests {
 
     fn begin(ledger: &mut Ledger, head: u64, requests: &[&str]) {
         let requests = requests.iter().map(|id| (*id).to_owned()).collect();
-        ledger.begin(Beginning { trigger: Trigger::Operator, at: 7, head, nodes_stored: 10 * head, requests });
+        let (trigger, nodes_stored) = (Trigger::Operator, 10 * head);
+        ledger.begin(Beginning { trigger, at: 7, head, nodes_stored, figure: None, requests });
     }
 
     fn end(ledger: &mut Ledger, snapshot_head: Option<u64>) -> u64 {
@@ -360,12 +392,13 @@ mod tests {
         begin(&mut ledger, 100, &[]);
         end(&mut ledger, Some(100));
         begin(&mut ledger, 150, &[]);
-        ledger.rolled_back(80);
+        let given_up = ledger.rolled_back(80).unwrap();
+        assert_eq!((given_up.number, given_up.outcome), (2, None), "told as interrupted");
         assert!(ledger.open().is_none(), "a run that was left open does not go on");
         assert_eq!((ledger.counted, ledger.owed_from), (80, Some(80)));
         begin(&mut ledger, 120, &[]);
         assert_eq!(end(&mut ledger, Some(120)), 40);
-        ledger.rolled_back(130);
+        assert_eq!(ledger.rolled_back(130), None);
         assert_eq!((ledger.counted, ledger.owed_from), (120, Some(130)), "above what was counted");
     }
 
@@ -374,7 +407,8 @@ mod tests {
         let mut ledger = Ledger::new(0, 0);
         let mut run = |nodes_stored, live| {
             let requests = Vec::new();
-            ledger.begin(Beginning { trigger: Trigger::Orders, at: 1, head: 9, nodes_stored, requests });
+            let (trigger, figure) = (Trigger::Orders, None);
+            ledger.begin(Beginning { trigger, at: 1, head: 9, nodes_stored, figure, requests });
             ledger.end(Ending { snapshot_head: Some(9), live, duration_ms: 1, outcome: outcome() }).unwrap();
             (ledger.nodes_stored, ledger.live)
         };
@@ -416,22 +450,61 @@ mod tests {
         assert!(Ledger::decode(&bytes[1..]).is_err());
     }
 
+    /// The bytes that the code of version 2 was pinned to.
+    #[test]
+    fn a_ledger_of_version_2_goes_on_with_everything_but_what_low_disk_fired_on() {
+        let second = concat!(
+            "53505231545249470200b20000000200000000000000010700000000000000070000000000000004000000000000001e",
+            "000000000000000106000000000000000107000000000000000108000000000000000109000000000000000102000000",
+            "000000000107000000000000000500000000000000320000000000000001010000000000000001070000000000000001",
+            "030000000000000002000000000000000101010000000000000002000000000000000002010269640100000000000000",
+            "de94a5a8",
+        );
+        let mut expected = Ledger::new(1, 2);
+        begin(&mut expected, 3, &["id"]);
+        end(&mut expected, Some(4));
+        begin(&mut expected, 5, &[]);
+        (expected.live, expected.spread, expected.owed_from, expected.nodes_stored) = (Some(6), Some(7), Some(9), 30);
+        assert_eq!(Ledger::decode(&hex::decode(second).unwrap()).unwrap(), expected);
+    }
+
+    /// Whoever asked waits again, and nobody is told that a run has begun that did nothing.
+    #[test]
+    fn requests_whose_run_is_interrupted_wait_for_the_next_one() {
+        let mut ledger = Ledger::new(0, 0);
+        begin(&mut ledger, 1, &["first"]);
+        end(&mut ledger, Some(1));
+        begin(&mut ledger, 2, &["second"]);
+        ledger.asked = Some(vec!["third".to_owned()]);
+        ledger.interrupt().unwrap();
+        assert_eq!(ledger.asked, Some(vec!["second".to_owned(), "third".to_owned()]));
+        assert_eq!((ledger.served("first"), ledger.served("second")), (Some(1), None));
+        begin(&mut ledger, 3, &[]);
+        (ledger.asked, ledger.open.as_mut().unwrap().trigger) = (None, Trigger::Orders);
+        ledger.interrupt().unwrap();
+        assert_eq!(ledger.asked, None, "nobody had asked");
+    }
+
     #[test]
     fn the_bytes_of_the_ledger_are_pinned() {
         let mut ledger = Ledger::new(1, 2);
         begin(&mut ledger, 3, &["id"]);
         end(&mut ledger, Some(4));
         begin(&mut ledger, 5, &[]);
-        (ledger.live, ledger.spread, ledger.low_disk, ledger.owed_from) = (Some(6), Some(7), Some(8), Some(9));
-        ledger.nodes_stored = 30;
+        ledger.runs[0].figure = Some(Figure::Garbage { nodes: 10, of: 11 });
+        ledger.open.as_mut().unwrap().figure = Some(Figure::Free { bytes: 12 });
+        ledger.low_disk = Some(Fired { below: 13, at: 8, failed_at: Some(14) });
+        (ledger.live, ledger.spread, ledger.owed_from) = (Some(6), Some(7), Some(9));
+        (ledger.nodes_stored, ledger.asked) = (30, Some(vec!["more".to_owned()]));
         let bytes = record::encode(&ledger).unwrap();
         assert_eq!(record::decode::<Ledger>("triggers", &bytes).unwrap(), ledger);
         let pinned = concat!(
-            "53505231545249470200b20000000200000000000000010700000000000000070000000000000004000000000000001e",
-            "000000000000000106000000000000000107000000000000000108000000000000000109000000000000000102000000",
-            "000000000107000000000000000500000000000000320000000000000001010000000000000001070000000000000001",
-            "030000000000000002000000000000000101010000000000000002000000000000000002010269640100000000000000",
-            "de94a5a8",
+            "53505231545249470300e60000000200000000000000010700000000000000070000000000000004000000000000001e",
+            "00000000000000010600000000000000010700000000000000010d000000000000000800000000000000010e00000000",
+            "0000000109000000000000000101046d6f72650102000000000000000107000000000000000500000000000000320000",
+            "000000000001010c00000000000000010100000000000000010700000000000000010300000000000000020000000000",
+            "0000010101000000000000000200000000000000000201000a000000000000000b000000000000000102696401000000",
+            "000000007bb981d3",
         );
         assert_eq!(hex::encode(bytes), pinned);
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Asked, Coordinator, Counts, DiskStatus, Facts, HeldBy, Run, TriggerState, Turnover};
+use super::{
+    Asked, Coordinator, Counts, DiskStatus, Facts, GarbageStatus, HeldBy, LowDisk, Run, TriggerState, Turnover,
+};
 use crate::{certificate::Trigger, clock::millis};
 
 /// One trigger as shown.
@@ -15,7 +17,7 @@ pub struct TriggerStatus {
     /// How it stands.
     #[serde(flatten)]
     pub standing: TriggerState,
-    /// The order at which it is due, where orders decide.
+    /// The order at which it is due, or from which on what it waits for makes it due; absent where orders do not decide.
     pub at_order: Option<u64>,
     /// Milliseconds until time makes it due, or lets go of it; absent where time does not decide.
     pub in_ms: Option<u64>,
@@ -36,6 +38,8 @@ pub struct TriggersStatus {
     pub cooldown_ms: Option<u64>,
     /// How much of the store is new since the last run; absent until a cycle has finished.
     pub turnover: Option<Turnover>,
+    /// How much of that sets a cycle off, where it is looked at.
+    pub garbage: Option<GarbageStatus>,
     /// Free space, where it is looked at.
     pub disk: Option<DiskStatus>,
     /// The last runs that ended, the newest last.
@@ -58,23 +62,33 @@ impl Coordinator {
             uncounted: self.uncounted(facts.head),
             cooldown_ms: self.cooling_until(facts.now).map(|until| millis(until.saturating_sub(facts.now))),
             turnover: self.turnover(facts),
+            garbage: self.garbage(facts),
             disk: self.disk(),
             runs: self.ledger.runs().to_vec(),
         }
     }
 
+    fn garbage(&self, facts: &Facts) -> Option<GarbageStatus> {
+        let due_from = self.of_this_node(self.rules.config.garbage_ratio?);
+        Some(GarbageStatus { share: self.turnover(facts).map(Turnover::share), due_from })
+    }
+
     fn at_order(&self, trigger: Trigger, facts: &Facts) -> Option<u64> {
         match trigger {
-            Trigger::Orders => Some(self.next_at()),
+            Trigger::Orders => Some(self.next_at(facts.floor)),
+            Trigger::Garbage => self.rules.config.garbage_ratio.map(|_| self.window_later()),
             Trigger::Counts => (facts.counts == Some(Counts::Owed)).then(|| self.window_later()),
             Trigger::Rollback => self.rollback_at(),
-            Trigger::Operator | Trigger::LowDisk | Trigger::Garbage | Trigger::Schedule | Trigger::Resumed => None,
+            Trigger::Operator | Trigger::LowDisk | Trigger::Schedule | Trigger::Resumed => None,
         }
     }
 
     fn due_at(&self, trigger: Trigger, standing: TriggerState, now: Duration) -> Option<Duration> {
         match standing {
             TriggerState::Armed if trigger == Trigger::Schedule => self.scheduled_at(),
+            TriggerState::Held { by: HeldBy::Cooldown } if trigger == Trigger::LowDisk => {
+                self.disk.as_ref().and_then(LowDisk::armed_from)
+            }
             TriggerState::Held { by: HeldBy::Cooldown } => self.cooling_until(now),
             TriggerState::Off
             | TriggerState::Unmeasured

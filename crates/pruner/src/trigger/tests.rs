@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use state_tree::Order;
+
 use super::*;
 use crate::outcome::{Ended, Outcome};
 
@@ -35,6 +37,7 @@ fn facts() -> Facts {
         synced: None,
         asked: Asked::No,
         counts: None,
+        floor: None,
         filling: false,
         waiting: Some(0),
         held: None,
@@ -43,13 +46,22 @@ fn facts() -> Facts {
 
 fn run(coordinator: &mut Coordinator, trigger: Trigger, facts: &Facts) {
     let (at, nodes_stored) = (facts.now.as_millis() as u64, facts.nodes_stored.unwrap());
-    let beginning = Beginning { trigger, at, head: facts.head, nodes_stored, requests: Vec::new() };
+    let figure = coordinator.figure(trigger, facts);
+    let beginning = Beginning { trigger, at, head: facts.head, nodes_stored, figure, requests: Vec::new() };
     coordinator.begin(beginning, facts.now);
+}
+
+/// Free space is told; whatever arms the trigger is in the ledger, and is to be saved.
+fn measure(coordinator: &mut Coordinator, now: Duration, free: Option<u64>) {
+    let had_fired = coordinator.ledger.low_disk.is_some();
+    let rearmed = coordinator.measured(now, free);
+    assert_eq!(rearmed == Rearmed::Now, had_fired && coordinator.ledger.low_disk.is_none());
 }
 
 fn end(coordinator: &mut Coordinator, head: u64, live: Option<u64>) {
     let outcome = Outcome { cycle: None, at: 0, head_order: None, ended: Ended::Cancelled };
-    coordinator.end(Ending { snapshot_head: Some(head), live, duration_ms: 0, outcome }).unwrap();
+    let now = coordinator.last.unwrap().after(Duration::ZERO); // a run takes no time here
+    coordinator.end(Ending { snapshot_head: Some(head), live, duration_ms: 0, outcome }, now).unwrap();
 }
 
 /// A coordinator whose last run began at zero, counted to 50, and found 500 nodes live where 500 were ever put.
@@ -101,7 +113,7 @@ fn each_trigger_fires_when_its_condition_is_met_and_not_before() {
     ];
     for (facts, free, begin, why) in rows {
         let mut coordinator = settled(config());
-        coordinator.measured(facts.now, free);
+        measure(&mut coordinator, facts.now, free);
         assert_eq!(coordinator.look(&facts).begin, begin, "{why}");
     }
 }
@@ -157,7 +169,7 @@ fn each_reason_holds_back_the_triggers_it_is_meant_for() {
         (Facts { synced: Some(false), ..met }, CatchingUp, &[Orders, Garbage, Schedule]),
     ];
     let mut coordinator = settled(config());
-    coordinator.measured(met.now, Some(1));
+    measure(&mut coordinator, met.now, Some(1));
     for (facts, by, held) in rows {
         for trigger in all {
             let expected = if held.contains(&trigger) { TriggerState::Held { by } } else { TriggerState::Due };
@@ -181,11 +193,149 @@ fn each_reason_holds_back_the_triggers_it_is_meant_for() {
     }
 }
 
+/// S13 is about a chain that is shorter than its window, not about a window that was made wider.
+#[test]
+fn a_window_that_is_wider_than_before_holds_nothing_back_once_orders_have_left_it() {
+    use Trigger::{Garbage, LowDisk, Orders, Schedule};
+    let wide = Rules { config: config(), every_orders: 100, keep_last: 1000 };
+    let moved = Some(Order::new(51));
+    let mut coordinator = Coordinator::new(wide, settled(config()).ledger, Duration::ZERO, 0);
+    measure(&mut coordinator, Duration::ZERO, Some(999));
+    let met = Facts { now: 24 * HOUR, head: 150, nodes_stored: Some(5000), ..facts() };
+    for (floor, orders) in [(None, 1000), (Some(Order::GENESIS), 1000), (moved, 150)] {
+        assert_eq!(coordinator.next_at(floor), orders, "{floor:?}");
+        let expected = if floor == moved { TriggerState::Due } else { TriggerState::Held { by: HeldBy::ShortChain } };
+        for trigger in [LowDisk, Schedule] {
+            assert_eq!(standing(&coordinator, trigger, &Facts { floor, ..met }), expected, "{trigger:?}, {floor:?}");
+        }
+    }
+    let moved = Facts { floor: moved, ..met };
+    assert_eq!(standing(&coordinator, Orders, &moved), TriggerState::Due);
+    assert_eq!(
+        standing(&coordinator, Garbage, &moved),
+        TriggerState::Held { by: HeldBy::Window },
+        "of the wide window"
+    );
+    let filling = Facts { filling: true, ..moved };
+    assert_eq!(standing(&coordinator, Orders, &filling), TriggerState::Held { by: HeldBy::ShortChain }, "by time");
+}
+
+/// One cycle serves all: whoever sets it off, it is the one that the disk needs.
+#[test]
+fn a_run_that_begins_on_a_low_disk_is_not_followed_by_one_for_low_disk() {
+    let full = Facts { now: HOUR, head: 150, ..facts() };
+    for trigger in [Trigger::Operator, Trigger::Orders, Trigger::Schedule, Trigger::LowDisk] {
+        let mut coordinator = settled(config());
+        measure(&mut coordinator, full.now, Some(999));
+        run(&mut coordinator, trigger, &full);
+        measure(&mut coordinator, full.now, Some(998));
+        end(&mut coordinator, 150, Some(500));
+        let held = TriggerState::Held { by: HeldBy::Fired };
+        assert_eq!(standing(&coordinator, Trigger::LowDisk, &full), held, "{trigger:?}");
+        let shown = coordinator.status(&full).disk.unwrap();
+        assert_eq!((shown.fired_at, shown.again_below, shown.low), (Some(999), Some(499), true), "{trigger:?}");
+        measure(&mut coordinator, full.now, Some(498));
+        assert_eq!(standing(&coordinator, Trigger::LowDisk, &full), TriggerState::Due, "{trigger:?}: half is lost");
+    }
+    // The disk becomes low while a run works, and an operator asks: one more run, not two.
+    let mut coordinator = settled(config());
+    measure(&mut coordinator, full.now, Some(5000));
+    run(&mut coordinator, Trigger::Orders, &full);
+    measure(&mut coordinator, full.now, Some(999));
+    end(&mut coordinator, 150, Some(500));
+    let asked = Facts { asked: Asked::Yes, ..full };
+    assert_eq!(coordinator.look(&asked).begin, Some(Trigger::Operator));
+    run(&mut coordinator, Trigger::Operator, &asked);
+    end(&mut coordinator, 150, Some(500));
+    assert_eq!(coordinator.look(&full).begin, None, "the operator's run was it");
+}
+
+/// P16: a run that failed or was cancelled gave nothing back. It comes again, also in a later process, and does not spin.
+#[test]
+fn a_run_on_a_low_disk_that_did_not_succeed_comes_again_a_cooldown_after_its_end() {
+    let begun = Facts { now: HOUR, ..facts() };
+    let mut coordinator = settled(config());
+    measure(&mut coordinator, begun.now, Some(999));
+    run(&mut coordinator, Trigger::LowDisk, &begun);
+    let outcome = Outcome { cycle: None, at: 9_000_000, head_order: None, ended: Ended::Cancelled };
+    coordinator.end(Ending { snapshot_head: None, live: None, duration_ms: 0, outcome }, 2 * HOUR).unwrap();
+    let at = |now| Facts { now, ..begun };
+    for moment in [2 * HOUR, 3 * HOUR - Duration::from_millis(1)] {
+        measure(&mut coordinator, moment, Some(999));
+        assert_eq!(coordinator.look(&at(moment)).begin, None, "{moment:?}");
+        let status = coordinator.status(&at(moment)).triggers;
+        let shown = status.iter().find(|status| status.trigger == Trigger::LowDisk).unwrap();
+        assert_eq!(shown.standing, TriggerState::Held { by: HeldBy::Cooldown });
+        assert_eq!(shown.in_ms, Some(millis(3 * HOUR - moment)), "{moment:?}");
+    }
+    // The same in another process that starts half an hour later by the wall clock, an hour after its machine.
+    let mut after = Coordinator::new(rules(config()), coordinator.ledger.clone(), HOUR, 9_000_000 + 1_800_000);
+    for (now, begin) in [(HOUR, None), (3 * HOUR / 2, Some(Trigger::LowDisk))] {
+        measure(&mut after, now, Some(999));
+        assert_eq!(after.look(&at(now)).begin, begin, "{now:?}");
+    }
+    measure(&mut coordinator, 3 * HOUR, Some(999));
+    assert_eq!(coordinator.look(&at(3 * HOUR)).begin, Some(Trigger::LowDisk));
+    run(&mut coordinator, Trigger::LowDisk, &at(3 * HOUR));
+    end(&mut coordinator, 50, Some(500));
+    measure(&mut coordinator, 9 * HOUR, Some(999));
+    assert_eq!(coordinator.look(&at(9 * HOUR)).begin, None, "one that succeeded is not repeated");
+}
+
+/// What a process learns of the disk is known to the next one.
+#[test]
+fn low_disk_is_armed_in_a_later_process_by_room_in_an_earlier_one_and_by_another_bound() {
+    let mut coordinator = settled(config());
+    let again = |ledger: &Ledger, bound| {
+        let config = TriggerConfig { low_disk: NonZeroU64::new(bound), ..config() };
+        let mut after = Coordinator::new(rules(config), ledger.clone(), HOUR, 0);
+        measure(&mut after, HOUR, Some(990));
+        after.look(&Facts { now: HOUR, ..facts() }).begin
+    };
+    measure(&mut coordinator, Duration::ZERO, Some(999));
+    run(&mut coordinator, Trigger::LowDisk, &facts());
+    end(&mut coordinator, 50, Some(500));
+    assert_eq!(again(&coordinator.ledger, 1000), None, "it has fired");
+    assert_eq!(again(&coordinator.ledger, 2000), Some(Trigger::LowDisk), "under another bound");
+    measure(&mut coordinator, Duration::ZERO, Some(1250));
+    assert_eq!(again(&coordinator.ledger, 1000), Some(Trigger::LowDisk), "there was room");
+}
+
+/// Why a cycle begins, and why none does, is shown with the figures.
+#[test]
+fn what_decides_about_garbage_is_shown_while_it_is_held_and_told_of_the_run() {
+    let jitter = TriggerConfig { jitter: Share::ALL, ..config() };
+    let mut coordinator = settled(jitter);
+    let much = Facts { now: HOUR, head: 55, nodes_stored: Some(5000), waiting: Some(500), ..facts() };
+    let status = coordinator.status(&much);
+    let shown = status.triggers.iter().find(|status| status.trigger == Trigger::Garbage).unwrap();
+    assert_eq!(shown.standing, TriggerState::Held { by: HeldBy::Window });
+    let at = shown.at_order.unwrap();
+    assert!((60..70).contains(&at), "a window after order 50, and what keeps this node apart: {at}");
+    let garbage = status.garbage.unwrap();
+    assert_eq!(garbage.share, Some(0.8), "4000 of 5000");
+    assert_eq!(garbage.due_from, coordinator.of_this_node(Share::new(0.5).unwrap()));
+    assert!(garbage.due_from > Share::new(0.5).unwrap(), "of this node, not of the configuration");
+    assert_eq!(standing(&coordinator, Trigger::Garbage, &Facts { head: at - 1, ..much }), shown.standing);
+    let due = Facts { head: at, nodes_stored: Some(1_000_000), ..much };
+    assert_eq!(coordinator.look(&due).begin, Some(Trigger::Garbage));
+    run(&mut coordinator, Trigger::Garbage, &due);
+    let figure = Some(Figure::Garbage { nodes: 999_000, of: 1_000_000 });
+    assert_eq!(coordinator.ledger().figure(), figure);
+    end(&mut coordinator, at, Some(500));
+    assert_eq!(coordinator.ledger().runs().last().unwrap().figure, figure);
+    measure(&mut coordinator, HOUR, Some(7));
+    run(&mut coordinator, Trigger::LowDisk, &due);
+    assert_eq!(coordinator.ledger().figure(), Some(Figure::Free { bytes: 7 }));
+    run(&mut coordinator, Trigger::Schedule, &due);
+    assert_eq!(coordinator.ledger().figure(), None, "no measurement decided");
+}
+
 #[test]
 fn the_next_look_comes_when_something_can_have_changed() {
     let mut coordinator = settled(config());
     let second = Duration::from_secs(1);
-    coordinator.measured(second, Some(5000));
+    measure(&mut coordinator, second, Some(5000));
     let again = |facts: Facts, coordinator: &Coordinator| coordinator.look(&facts).again;
     let idle = Facts { now: second, ..facts() };
     assert_eq!(again(idle, &coordinator), Some(second + LOOK_EVERY), "free space changes by itself");
@@ -240,7 +390,7 @@ fn the_cooldown_survives_restarts_and_steps_of_the_clock() {
 fn a_fleet_never_prunes_or_publishes_in_step() {
     let mut fleet = Fleet::new(TriggerConfig { every: Some(100 * HOUR), ..named(0) });
     // The orders trigger: all nodes see the same orders, and began the same history.
-    let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at() - EVERY).collect();
+    let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at(None) - EVERY).collect();
     apart(&first, EVERY / 4, "first cycles");
     // The schedule: all were started together, and run as soon as it comes round.
     let mut began = [Duration::ZERO; NODES];
@@ -259,7 +409,7 @@ fn a_fleet_never_prunes_or_publishes_in_step() {
         }
     }
     // Runs that something else set off leave their orders where all nodes have the same ones: they are still to be spread.
-    let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at() - 650 - EVERY).collect();
+    let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at(None) - 650 - EVERY).collect();
     apart(&first, EVERY / 4, "first cycles for orders after other ones");
     // Afterwards their orders stay apart by themselves, unless a node takes over the data of another one.
     let mut one = fleet.0.remove(0);
@@ -267,8 +417,8 @@ fn a_fleet_never_prunes_or_publishes_in_step() {
     end(&mut one, 2000, None);
     let other =
         |node| Coordinator::new(Rules { config: named(node), ..Fleet::rules() }, one.ledger.clone(), Duration::ZERO, 0);
-    assert_eq!(other(0).next_at(), 2000 + EVERY, "the node itself");
-    assert_ne!(other(1).next_at(), other(2).next_at(), "two nodes made from its backup");
+    assert_eq!(other(0).next_at(None), 2000 + EVERY, "the node itself");
+    assert_ne!(other(1).next_at(None), other(2).next_at(None), "two nodes made from its backup");
 }
 
 /// What all nodes owe at one head: counts from the beginning, garbage that grows in all of them, a branch that was left. Each
@@ -279,7 +429,7 @@ fn a_fleet_that_owes_the_same_cycle_does_not_run_it_in_step() {
     let mut fleet = Fleet::new(named(0));
     let first = fleet.begins(Trigger::Counts, 1, |head| Facts { head, ..owed });
     apart(&since(&first, WINDOW), EVERY / 4, "counts");
-    assert!(fleet.0.iter().all(|node| node.next_at() > node.ledger.counted + EVERY), "and orders are still apart");
+    assert!(fleet.0.iter().all(|node| node.next_at(None) > node.ledger.counted + EVERY), "and orders are still apart");
     let again = fleet.begins(Trigger::Counts, 1, |head| Facts { head, ..owed });
     let waits: Vec<u64> = again.iter().zip(&first).map(|(again, first)| again - first - WINDOW).collect();
     apart(&waits, EVERY / 4, "counts after a run that failed");
@@ -320,7 +470,7 @@ fn a_node_that_is_kept_apart_waits_for_a_window_at_most_and_not_where_somebody_w
         let rules =
             Rules { config: TriggerConfig { node: format!("node-{node}"), ..jitter }, every_orders, keep_last: 10 };
         let mut coordinator = Coordinator::new(rules, Ledger::new(0, 0), Duration::ZERO, 0);
-        coordinator.measured(Duration::ZERO, Some(5000));
+        measure(&mut coordinator, Duration::ZERO, Some(5000));
         let owed = Facts { head: 19, counts: Some(Counts::Owed), ..facts() };
         assert_eq!(standing(&coordinator, Trigger::Counts, &owed), TriggerState::Due, "{node}");
         let at = coordinator.status(&owed).triggers;
@@ -329,7 +479,7 @@ fn a_node_that_is_kept_apart_waits_for_a_window_at_most_and_not_where_somebody_w
         coordinator.rolled_back(12);
         assert_eq!(standing(&coordinator, Trigger::Rollback, &Facts { head: 21, ..owed }), TriggerState::Due, "{node}");
         let early = Facts { head: 10, ..facts() };
-        coordinator.measured(Duration::ZERO, Some(999));
+        measure(&mut coordinator, Duration::ZERO, Some(999));
         assert_eq!(coordinator.look(&early).begin, Some(Trigger::LowDisk), "{node}");
         let asked = Facts { asked: Asked::Yes, ..early };
         assert_eq!(coordinator.look(&asked).begin, Some(Trigger::Operator), "{node}");
@@ -397,7 +547,7 @@ fn an_interrupted_run_leaves_every_trigger_as_it_found_it() {
         (Facts { now: HOUR, ..facts() }, Some(10), Trigger::LowDisk),
     ] {
         let mut coordinator = settled(config());
-        coordinator.measured(facts.now, free);
+        measure(&mut coordinator, facts.now, free);
         assert_eq!(coordinator.look(&facts).begin, Some(trigger));
         run(&mut coordinator, trigger, &facts);
         let later = Facts { now: facts.now + HOUR, ..facts };
@@ -405,7 +555,7 @@ fn an_interrupted_run_leaves_every_trigger_as_it_found_it() {
         // The process dies, and another one finds the ledger.
         let mut after =
             Coordinator::new(rules(config()), coordinator.ledger.clone(), later.now, later.now.as_millis() as u64);
-        after.measured(later.now, free);
+        measure(&mut after, later.now, free);
         after.interrupt().unwrap();
         assert_eq!(after.look(&later).begin, Some(trigger), "{trigger:?} is owed");
         run(&mut after, trigger, &later);
@@ -425,6 +575,11 @@ fn a_rollback_owes_one_cycle_that_finishes() {
     coordinator.rolled_back(40);
     let back = Facts { head: 40, ..facts() };
     assert_eq!(coordinator.look(&back).begin, Some(Trigger::Rollback), "no order was committed since");
+    measure(&mut coordinator, Duration::ZERO, Some(999));
+    run(&mut coordinator, Trigger::LowDisk, &back);
+    coordinator.rolled_back(40);
+    assert_eq!(coordinator.look(&back).begin, Some(Trigger::LowDisk), "a run that it gave up is owed");
+    measure(&mut coordinator, Duration::ZERO, Some(5000));
     let mut short = coordinator.clone();
     short.rolled_back(3);
     assert_eq!(short.look(&Facts { head: 3, ..facts() }).begin, Some(Trigger::Rollback), "a window is not asked for");

@@ -1,6 +1,8 @@
 //! How much of a store may be garbage that only a cycle finds, measured by how much it has grown.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::Share;
 
 /// By how much the store has grown since it was smallest after the last finished run: the share that is garbage where the
 /// live state keeps its size, more than that where it grows, less where it shrinks. Absent until a first cycle has
@@ -22,6 +24,10 @@ impl Turnover {
         if self.present() == 0 { 0.0 } else { self.garbage() as f64 / self.present() as f64 }
     }
 
+    pub(super) fn figure(self) -> Figure {
+        Figure::Garbage { nodes: self.garbage(), of: self.present() }
+    }
+
     /// What only a cycle can find of it.
     pub(super) fn garbage(self) -> u64 {
         self.added.saturating_sub(self.waiting)
@@ -30,4 +36,31 @@ impl Turnover {
     pub(super) fn present(self) -> u64 {
         self.live.saturating_add(self.added)
     }
+}
+
+/// The share of garbage that makes a cycle due, as shown.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct GarbageStatus {
+    /// The share of the nodes present that may be garbage, from 0 to 1; absent where it is not measured.
+    pub share: Option<f64>,
+    /// The share from which on the next cycle is due in this node.
+    pub due_from: Share,
+}
+
+/// What was measured that set a run off, where a measurement decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Figure {
+    /// Nodes that might be garbage.
+    Garbage {
+        /// So many.
+        nodes: u64,
+        /// Of so many present.
+        of: u64,
+    },
+    /// Room on the disk.
+    Free {
+        /// Bytes that were free.
+        bytes: u64,
+    },
 }

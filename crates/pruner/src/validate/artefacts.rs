@@ -6,6 +6,7 @@ use crate::{
     cycle,
     doubt::Doubt,
     error::PruneError,
+    log_cut::Lost,
     outcome::{Freeze, Outcome, RestFloor},
     phase::{self, PhaseRecord},
     quarantine::Quarantine,
@@ -29,12 +30,13 @@ pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
         RecordKey::Freeze => is::<Freeze>(name, bytes),
         RecordKey::Doubt => is::<Doubt>(name, bytes),
         RecordKey::Quarantine => is::<Quarantine>(name, bytes),
+        RecordKey::LogCut => is::<Lost>(name, bytes),
         RecordKey::LastOutcome => is::<Outcome>(name, bytes),
         RecordKey::Reports => cycle::check_reports(bytes),
         RecordKey::Snapshot => AtomicSnapshot::decode(bytes).map(|_| ()),
         RecordKey::Floor => is::<RestFloor>(name, bytes),
         RecordKey::Holds => is::<Holds>(name, bytes),
-        RecordKey::RetentionLog => is::<RetentionLog>(name, bytes),
+        RecordKey::RetentionLog => RetentionLog::decode(name, bytes).map(|_| ()),
         RecordKey::Triggers => Ledger::decode(bytes).map(|_| ()),
         RecordKey::Validation => Validated::decode(name, bytes).map(|_| ()),
         RecordKey::Recovery => recovery::check_saved(bytes),
@@ -82,6 +84,10 @@ mod tests {
             RecordKey::Quarantine => {
                 let items = vec![SetAside::of_journal(Some(Order::new(1)), 2), SetAside::of_journal(None, 3)];
                 record::encode(&Quarantine { cycle: 4, total: 5, items, lost: Some("why".to_owned()) })
+            }
+            RecordKey::LogCut => {
+                let (what, kept) = ("why".to_owned(), Some("there".to_owned()));
+                record::encode(&Lost { at: 1, head: Some(2), what, kept, times: 3 })
             }
             RecordKey::Freeze => record::encode(&Freeze { cycle: 1, at: 2, why: "why".to_owned() }),
             RecordKey::LastOutcome => record::encode(&Outcome { cycle: Some(1), at: 2, head_order: None, ended }),

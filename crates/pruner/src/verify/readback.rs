@@ -25,7 +25,7 @@ pub struct SampleReport {
 ///
 /// A mark knows the first eight bytes of a hash, so any present node with those counts as the one that was marked.
 ///
-/// Errors: a node that is gone or damaged, or that lacks a child. Where a node is gone, only the first sixteen digits
+/// Errors: a mark that cannot be read; a node that is gone or damaged, or that lacks a child. Where a node is gone, only the first sixteen digits
 /// of its hash are known; the others are shown as zeros.
 pub fn sample_live(
     view: &dyn View,
@@ -35,14 +35,14 @@ pub fn sample_live(
     seed: u64,
 ) -> Result<SampleReport, PruneError> {
     let mut dice = Dice(seed);
-    let live = mark.live_nodes();
+    let (live, mut reader) = (mark.live_nodes(), mark.reader());
     let mut report = SampleReport { nodes_read: 0, children_found: 0 };
     for number in 0..nodes.min(live) {
         // One node out of each of as many equal shares: no node twice, and every one when that many are asked for.
         let (first, end) = (share(live, number, nodes), share(live, number + 1, nodes));
         let within = usize::try_from(end - first).map_or(usize::MAX, |within| within);
         let position = first + dice.below(within) as u64;
-        let Some(fingerprint) = mark.fingerprint(position) else {
+        let Some(fingerprint) = reader.fingerprint(position)? else {
             return Err(PruneError::Invariant("a position lies outside the mark".to_owned()));
         };
         report.children_found += read_back(view, layout, fingerprint)?;

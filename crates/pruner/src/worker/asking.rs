@@ -1,4 +1,5 @@
-//! What operators ask, and the answers: each at once, none forgotten, none queued without bound.
+//! What operators ask, and the answers: none waits for a cycle, none is forgotten, none queued without bound. A request that is
+//! to wait is on disk BEFORE it is answered.
 
 use super::{
     Pruner,
@@ -35,10 +36,12 @@ impl Pruner {
             (Command::Resume, Some(control)) if !control.is_paused() => Reply::Unchanged,
             (Command::Pause, Some(control)) => {
                 control.pause();
+                self.inner.parts.events.emit(Event::CyclePaused);
                 Reply::Accepted
             }
             (Command::Resume, Some(control)) => {
                 control.resume();
+                self.inner.parts.events.emit(Event::CycleResumed);
                 Reply::Accepted
             }
             (Command::Cancel, Some(control)) => {
@@ -74,8 +77,8 @@ impl Pruner {
             return Reply::Refused { why: "pruning is switched off; switch it on first (prune-enable)".to_owned() };
         }
         self.inner.recovery.allow_probe();
-        let joins = shared.asked.is_some();
-        let waiting = shared.asked.get_or_insert_default();
+        let joins = shared.coordinator.asked().is_some();
+        let waiting = shared.coordinator.ask();
         let known = waiting.len();
         if let Some(id) = id.filter(|id| !waiting.iter().any(|known| known == id)) {
             if waiting.len() >= KEPT_REQUESTS {
@@ -91,6 +94,9 @@ impl Pruner {
         };
         shared.give_way(&outside);
         drop(shared);
+        if is_new || !joins {
+            self.inner.keep_ledger(); // one that cannot be saved is served all the same
+        }
         self.wake();
         let joined = match reply {
             Reply::AlreadyRunning => is_new.then_some(Joined::Request), // who asks again and again is told once

@@ -13,11 +13,16 @@ use crate::{
     clock::millis,
     cycle::Finished,
     error::PruneError,
-    events::{Event, RunEnd},
+    events::Event,
     metrics,
-    outcome::{Freeze, Outcome},
-    trigger::{Beginning, Ending, Ledger, Run},
+    outcome::Outcome,
+    trigger::{Beginning, Ending, Run},
 };
+
+/// Why nothing more is deleted in this process, where an error says that a promise of ours does not hold (P14).
+pub(super) fn bug(error: &PruneError) -> Option<String> {
+    (error.disposition() == Disposition::Bug).then(|| format!("{error}; see the log"))
+}
 
 /// A cycle that ended, and what that changes.
 pub(super) struct Ended {
@@ -75,15 +80,8 @@ impl Inner {
         }
         self.recovery.cycle_failed(error);
         let outcome = self.early(error);
-        // The freeze holds in memory even if its record could not be saved.
-        let freeze = match outcome.cycle {
-            Some(cycle) => Freeze::by(error, Some(cycle), outcome.at), // the cycle has saved and told it
-            None => {
-                self.freeze_by(error).into_iter().for_each(|event| self.parts.events.emit(event));
-                None
-            }
-        };
-        Ended { outcome, change: Change { failed: 1, freeze, ..Change::default() } }
+        self.freeze_by(error, outcome.cycle); // also what it met where no cycle ended
+        Ended { outcome, change: Change { failed: 1, poisoned: bug(error), ..Change::default() } }
     }
 
     pub(super) fn panicked(&self) -> Ended {
@@ -102,7 +100,7 @@ impl Inner {
     pub(super) fn close(&self, began: Duration, ended: Ended) {
         let Ended { outcome, change } = ended;
         let duration = self.parts.clock.monotonic().saturating_sub(began);
-        let (run, ledger) = {
+        let run = {
             let mut shared = self.shared.lock();
             self.record_if_unknown(&mut shared, began);
             let ending = Ending {
@@ -111,11 +109,11 @@ impl Inner {
                 duration_ms: millis(duration),
                 outcome: outcome.clone(),
             };
-            let run = shared.coordinator.end(ending).cloned();
+            let run = shared.coordinator.end(ending, self.parts.clock.monotonic()).cloned();
             shared.last = Some(outcome.clone());
-            (run, shared.coordinator.ledger().clone())
+            run
         };
-        self.keep(&ledger);
+        self.keep_ledger();
         if let Err(error) = outcome.save(&*self.parts.records) {
             tracing::error!(%error, "the outcome of the cycle could not be saved");
             self.recovery.unsaved(&error);
@@ -135,39 +133,52 @@ impl Inner {
             let (trigger, at) = (Trigger::Resumed, self.parts.clock.unix_ms());
             let nodes_stored = self.nodes_stored().map_or(0, |stored| stored); // nothing put yet is zero, too
             let head = shared.head;
-            shared.coordinator.begin(Beginning { trigger, at, head, nodes_stored, requests: Vec::new() }, began);
+            let requests = Vec::new(); // whoever waits asked for another one
+            shared.coordinator.begin(Beginning { trigger, at, head, nodes_stored, figure: None, requests }, began);
         }
     }
 
-    /// The run that an earlier process left open did not go on.
+    /// The run that an earlier process left open did not go on. Whoever asked for it waits again, unless nothing is to be
+    /// pruned any more.
     pub(super) fn interrupted(&self) {
-        let interrupted = {
+        let (run, dropped) = {
             let mut shared = self.shared.lock();
-            let run = shared.coordinator.interrupt().cloned();
-            run.map(|run| (run, shared.coordinator.ledger().clone()))
+            let run = shared.coordinator.interrupt();
+            let is_off = run.is_some() && shared.off.is_some();
+            (run, if is_off { shared.coordinator.take_asked() } else { None })
         };
-        let run = interrupted.map(|(run, ledger)| {
-            self.keep(&ledger);
-            run
-        });
+        if run.is_some() {
+            self.keep_ledger();
+        }
         self.shared.lock().rest();
         run.inspect(|run| self.tell_run(run));
+        dropped.into_iter().for_each(|ids| self.tell_dropped(ids));
     }
 
     /// Saves the ledger. One that could not be saved still holds in this process; the next one takes the run for
     /// interrupted, and its orders make another one due.
-    fn keep(&self, ledger: &Ledger) {
-        if let Err(error) = ledger.save(&*self.parts.records) {
+    pub(super) fn keep_ledger(&self) {
+        if let Err(error) = self.save_ledger() {
             tracing::error!(%error, "what the triggers counted could not be saved");
             self.recovery.unsaved(&error);
         }
     }
 
+    /// Saves the ledger as it is by now: whoever asks saves it beside the worker, and an earlier one never replaces a later
+    /// one.
+    pub(super) fn save_ledger(&self) -> Result<(), PruneError> {
+        let _single = self.saving_ledger.lock();
+        let ledger = self.shared.lock().coordinator.ledger().clone();
+        ledger.save(&*self.parts.records)
+    }
+
+    /// Tells that a request is dropped whose run has not begun.
+    pub(super) fn tell_dropped(&self, ids: Vec<String>) {
+        tracing::warn!(?ids, "a run that was asked for is dropped: pruning is switched off");
+        self.parts.events.emit(Event::RequestDropped { ids });
+    }
+
     fn tell_run(&self, run: &Run) {
-        metrics::run_ended(run);
-        let end = RunEnd::from(run);
-        let RunEnd { run, trigger, duration_ms, counted, outcome, .. } = &end;
-        tracing::info!(run, trigger = trigger.label(), ended = outcome, duration_ms, counted, "pruning run ended");
-        self.parts.events.emit(Event::RunEnded(end));
+        self.parts.events.emit(run.told());
     }
 }

@@ -1,11 +1,19 @@
-//! The freeze of deletes (I11): imposed by damage that is met outside of a cycle, lifted by an operator, in memory and on record.
+//! The freeze of deletes (I11): imposed by damage that is met, lifted by an operator, in memory, on record and in what is told.
 //!
 //! Promises: a freeze holds, and what is at work is told to stop, before anything waits for a disk. What is on record changes one
 //! step at a time, under a lock that commits, the status and the start of work do not take. A freeze in force is not replaced:
 //! what it is for may be worse. What is met meanwhile is remembered as a doubt.
+//!
+//! Each freeze that came into force is told, no other is, and each before its end: events are emitted under that lock, too.
+//! Emitting waits for room in the queue of the event journal, whose writer takes no lock of the pruner; where a disk hangs it
+//! gives up after [`crate::events::EventsConfig::room_within`], so the lock is held for so long at most, and for a record. Whoever
+//! waits for it meets damage, lifts a freeze or ends a cycle.
+
+use std::sync::atomic::Ordering;
 
 use super::{Inner, Pruner, status::Reply};
 use crate::{
+    control::Settled,
     doubt::Doubt,
     error::PruneError,
     events::Event,
@@ -22,15 +30,35 @@ pub enum Found {
     InDoubt,
 }
 
+/// Whether deletes are frozen by a fault, or were before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Imposed {
+    /// It froze them.
+    Now,
+    /// They were frozen, or it is no fault that freezes them.
+    Before,
+}
+
 impl Pruner {
     /// Somebody met a fault beside it: damage freezes deletes, as where it meets it itself (I11). What is at work stops at its
     /// next checkpoint; a cycle goes on when the freeze is lifted.
     ///
     /// Errors: it could not be saved. Deletes are frozen all the same, until the process ends; found again, it is saved then.
     pub fn found(&self, error: &PruneError) -> Result<Found, PruneError> {
-        let (told, found) = self.inner.freeze(error);
-        told.into_iter().for_each(|event| self.inner.parts.events.emit(event));
-        found
+        self.inner.impose(error, None);
+        self.inner.keep_found(error, None)
+    }
+
+    /// The first half of [`Pruner::found`], which waits for no disk: deletes are frozen in memory, and what is at work stops.
+    pub fn impose(&self, error: &PruneError) -> Imposed {
+        self.inner.impose(error, None)
+    }
+
+    /// Grows by one whenever what deletes were frozen by, or what is in doubt, is settled: by an operator who lifts a freeze, or by
+    /// a cycle that finds the store whole. By it who has told of a fault knows whether it is news when it is met again. Read it
+    /// BEFORE the fault is told. Waits for nobody.
+    pub fn freeze_epoch(&self) -> u64 {
+        self.inner.freeze_epoch.load(Ordering::Acquire)
     }
 
     /// Lets deletes go on: the operator has looked.
@@ -38,7 +66,6 @@ impl Pruner {
         let reply = self.inner.lift();
         if reply == Reply::Accepted {
             tracing::warn!("deletes were unfrozen by an operator");
-            self.inner.parts.events.emit(Event::DeletesUnfrozen);
             self.wake(); // what was held back by the freeze may be due
         }
         reply
@@ -46,13 +73,20 @@ impl Pruner {
 }
 
 impl Inner {
-    /// The same for what the worker meets. Gives what is to be told: nothing where deletes were frozen.
-    pub(super) fn freeze_by(&self, error: &PruneError) -> Option<Event> {
-        let (told, found) = self.freeze(error);
-        if let Err(unsaved) = found {
+    /// The same for what the worker meets, or a cycle.
+    pub(super) fn freeze_by(&self, error: &PruneError, cycle: Option<u64>) {
+        self.impose(error, cycle);
+        if let Err(unsaved) = self.keep_found(error, cycle) {
             tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
         }
-        told
+    }
+
+    /// A cycle settles the doubt on record.
+    pub(super) fn settle_doubt(&self, settle: &mut dyn FnMut() -> Settled) {
+        let _alone = self.freezing.lock();
+        if settle() == Settled::Now {
+            self.freeze_epoch.fetch_add(1, Ordering::AcqRel);
+        }
     }
 
     /// Writes down a freeze that came while the records could not be.
@@ -63,30 +97,40 @@ impl Inner {
         }
     }
 
-    fn freeze(&self, error: &PruneError) -> (Option<Event>, Result<Found, PruneError>) {
+    fn keep_found(&self, error: &PruneError, cycle: Option<u64>) -> Result<Found, PruneError> {
         if !error.is_live_fault() {
-            return (None, Ok(Found::Told));
+            return Ok(Found::Told);
         }
-        let imposed = self.impose(error);
         let _alone = self.freezing.lock();
-        let imposed = self.impose(error) || imposed; // what was in force may have been lifted meanwhile
-        let told = imposed.then(|| Event::DeletesFrozen { cycle: None, why: error.to_string() });
-        (told, self.write_down(error))
+        self.impose(error, cycle); // what was in force may have been lifted meanwhile
+        let found = self.write_down(error);
+        self.tell_freeze(); // also one that could not be saved
+        found
     }
 
-    /// Freezes deletes in memory, unless they are, and says whether it did.
-    fn impose(&self, error: &PruneError) -> bool {
-        let Some(freeze) = Freeze::by(error, None, self.parts.clock.unix_ms()) else { return false };
+    /// Tells of the freeze in force, if nobody has. Call under `freezing`.
+    fn tell_freeze(&self) {
+        let untold = {
+            let mut shared = self.shared.lock();
+            let is_untold = std::mem::take(&mut shared.is_freeze_untold);
+            shared.freeze.as_ref().filter(|_| is_untold).map(Freeze::told)
+        };
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
+    }
+
+    /// Freezes deletes in memory, unless they are.
+    fn impose(&self, error: &PruneError, cycle: Option<u64>) -> Imposed {
+        let Some(freeze) = Freeze::by(error, cycle, self.parts.clock.unix_ms()) else { return Imposed::Before };
         let at_work = {
             let mut shared = self.shared.lock();
             if shared.freeze.is_some() {
-                return false;
+                return Imposed::Before;
             }
-            shared.freeze = Some(freeze);
+            (shared.freeze, shared.is_freeze_untold) = (Some(freeze), true);
             [shared.running.clone(), shared.steady.control.clone()]
         };
         at_work.into_iter().flatten().for_each(|control| control.stop());
-        true
+        Imposed::Now
     }
 
     /// Saves the freeze that holds, and what was met as a doubt. Call under `freezing`.
@@ -116,11 +160,16 @@ impl Inner {
         if let Err(error) = lift_record(held.as_ref(), &*self.parts.records) {
             return Reply::Refused { why: error.to_string() };
         }
-        let mut shared = self.shared.lock();
-        if shared.freeze != held {
-            return Reply::Refused { why: "deletes were frozen again meanwhile".to_owned() }; // it waits to be saved
+        self.tell_freeze(); // that it was imposed comes BEFORE that it is lifted
+        {
+            let mut shared = self.shared.lock();
+            if shared.freeze != held {
+                return Reply::Refused { why: "deletes were frozen again meanwhile".to_owned() }; // it waits to be saved
+            }
+            shared.freeze = None;
         }
-        shared.freeze = None;
+        self.freeze_epoch.fetch_add(1, Ordering::AcqRel); // AFTER it is lifted: what is met from here on freezes anew
+        self.parts.events.emit(Event::DeletesUnfrozen);
         Reply::Accepted
     }
 }

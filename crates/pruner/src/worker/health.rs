@@ -1,19 +1,16 @@
 //! The facts that health is judged by, as the worker and its callers know them. Nothing here waits for a phase, and
-//! nothing is read from a table: the engine is asked for what it keeps in memory, and the device for its free space.
+//! nothing is read from a table: the engine is asked for what it keeps in memory, and the device for its free space, by one
+//! at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{Inner, Pruner, recall::validation};
 use crate::{
     error::PruneError,
     events::Event,
-    health::{self, CycleAge, Facts, Health, HealthConfig, Room},
-    sweep,
+    health::{self, CycleAge, Facts, Health, HealthConfig, Measured},
     validate::{Finding, SnapshotValidator, Validated, ValidationReport},
 };
-
-/// What the next cycle needs is measured again after so long.
-const NEED_HOLDS: Duration = Duration::from_secs(60);
 
 impl Pruner {
     /// The verdict on it by the default bounds.
@@ -24,14 +21,14 @@ impl Pruner {
     /// What it knows of itself. A node adds what else it knows before it judges.
     pub fn facts(&self) -> Facts {
         let inner = &*self.inner;
-        let (background_errors, room) = (inner.background_errors(), inner.room());
+        let Measured { background_errors, room, unmeasured } = inner.meter.look();
         let backend = inner.parts.store.backend();
         let (engine_damage, engine_stopped) = (backend.damage(), backend.stopped_by());
         let clock = &inner.parts.clock;
         let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
         let (snapshots, recovery) = (inner.snapshots.status(), inner.recovery.status());
-        let (reserve, uncounted) = (inner.reserve_let_go(), inner.uncounted());
+        let (reserve, uncounted) = (inner.reserve.let_go(), inner.uncounted());
         let shared = inner.shared.lock();
         let (lag_growth, without_place) = shared.steady.growth(now);
         let known = shared.unread.is_none(); // what runs counted is not, either, then
@@ -46,7 +43,7 @@ impl Pruner {
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             engine_damage,
             engine_stopped,
-            log_cut: inner.parts.store.backend().log_cut(),
+            log_cut: backend.log_cut().map(|cut| cut.what), // one that an earlier start met is told by whoever has the records
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(now).map(|status| status.while_uncounted(uncounted)),
             quarantine: shared.steady.quarantine.clone(),
@@ -63,8 +60,10 @@ impl Pruner {
             cycle_age: age.filter(|_| known).map(|age| CycleAge { due_after: Some(inner.due_after()), ..age }),
             oldest_pin: None, // of whoever keeps the pins
             room,
+            unmeasured,
             reserve,
             validation: shared.validation.clone(),
+            unreadable: Vec::new(), // what could be used of them is in memory
         }
     }
 
@@ -134,23 +133,9 @@ impl Inner {
         }
     }
 
-    /// An engine that cannot even tell says so wherever else it is used.
+    /// Where the engine cannot tell, health does.
     pub(super) fn background_errors(&self) -> Option<u64> {
         let Ok(errors) = self.parts.store.backend().background_errors() else { return None };
         Some(errors)
-    }
-
-    /// What is free now, beside a need that was measured not long ago: listing many files holds the engine's own lock.
-    /// Nobody is waited for who measures it too.
-    fn room(&self) -> Option<Room> {
-        let store = &self.parts.store;
-        let Ok(Some(free)) = sweep::free(store.backend(), sweep::reserve_kept(store)) else { return None };
-        let (now, known) = (self.parts.clock.monotonic(), *self.need.lock());
-        if let Some((_, need)) = known.filter(|(at, _)| now.saturating_sub(*at) < NEED_HOLDS) {
-            return Some(Room { free, need });
-        }
-        let Ok(need) = sweep::largest_need(store.backend(), self.config.cycle.range_bytes.get()) else { return None };
-        *self.need.lock() = Some((now, need));
-        Some(Room { free, need })
     }
 }

@@ -19,7 +19,6 @@ use crate::{
     control::{Control, Left},
     cycle::{self, Finished},
     error::PruneError,
-    events::Event,
     phase::{PhaseEvent, PhaseRecord},
 };
 
@@ -118,22 +117,18 @@ impl Inner {
     /// The record of a cycle that ended goes; what it came to is saved already.
     fn clean_up(self: &Arc<Self>, event: PhaseEvent, control: Arc<Control>) {
         let env = self.env(control);
-        let frozen = match cycle::end(&env, &self.order(Trigger::Resumed), event) {
-            Ok(()) => None,
-            Err(error) => self.leave(TakeUp::End(event), &error),
-        };
+        if let Err(error) = cycle::end(&env, &self.order(Trigger::Resumed), event) {
+            self.leave(TakeUp::End(event), &error);
+        }
         self.shared.lock().rest();
         self.rested.notify_all();
-        self.tell(frozen); // AFTER the rest: a full journal waits for the disk
     }
 
     /// A cycle tells what it left.
     pub(super) fn left(&self, left: &Left) {
         match left {
             Left::Frozen => self.shared.lock().left.how = Some(TakeUp::GoOn),
-            Left::Unended { event, error } => {
-                self.leave(TakeUp::End(*event), error); // whoever ended it tells of a freeze
-            }
+            Left::Unended { event, error } => self.leave(TakeUp::End(*event), error),
         }
     }
 
@@ -163,27 +158,17 @@ impl Inner {
     /// A look at what an earlier process left failed, and may succeed later: that is no cycle that failed.
     pub(super) fn look_failed(&self, error: &PruneError) {
         tracing::warn!(%error, "what an earlier process left could not be looked at; it is tried again");
-        let frozen = self.leave(TakeUp::GoOn, error);
+        self.leave(TakeUp::GoOn, error);
         let holds = self.shared.lock().left.holds();
-        if holds {
-            self.shared.lock().rest()
-        } else {
-            self.interrupted()
-        }
-        self.tell(frozen);
+        if holds { self.shared.lock().rest() } else { self.interrupted() }
     }
 
-    fn tell(&self, event: Option<Event>) {
-        event.into_iter().for_each(|event| self.parts.events.emit(event));
-    }
-
-    /// It is tried again later. Gives what is to be told of a freeze.
-    fn leave(&self, how: TakeUp, error: &PruneError) -> Option<Event> {
+    /// It is tried again later.
+    fn leave(&self, how: TakeUp, error: &PruneError) {
         let now = self.parts.clock.monotonic();
-        let frozen = self.freeze_by(error);
+        self.freeze_by(error, None);
         let (failures, wait) = self.shared.lock().left.again(how, now);
         let retried = self.recovery.outside_failed(failures, error, wait);
         self.shared.lock().untold.push(retried); // told AFTER the rest: a full journal waits for the disk
-        frozen
     }
 }

@@ -86,6 +86,7 @@ impl Recalling<'_> {
             self.recovery.no_longer_runs(PrunePhase::IncrementalSweep);
         }
         self.snapshot()?;
+        self.snapshots.settle_left();
         let records = &*self.parts.records;
         Ok(Recalled {
             last: Outcome::load(records)?,

@@ -151,7 +151,7 @@ impl Inner {
         if panicked.is_some() {
             tracing::error!("giving space back panicked; the node serves, pruning has ended");
         }
-        let (retried, frozen) = self.judge(&step);
+        let retried = self.judge(&step);
         let news = {
             let mut shared = self.shared.lock();
             shared.steady.control = None;
@@ -159,20 +159,19 @@ impl Inner {
             let io_limit = self.config.cycle.io_limit.map(|limit| limit.get());
             let over = shared.reclaim.ended(step, (began, now), io_limit);
             let retried = retried.filter(|_| panicked.is_none());
-            [retried, panicked.map(|why| Event::WorkerPanicked { why }), frozen, over]
+            [retried, panicked.map(|why| Event::WorkerPanicked { why }), over]
         };
         self.rested.notify_all();
         news.into_iter().flatten().for_each(|event| self.parts.events.emit(event));
     }
 
-    /// Tells recovery how a step ended, and freezes deletes where it met damage (I11). Gives what is to be told of a retry,
-    /// and of the freeze.
-    fn judge(&self, step: &Result<Step, PruneError>) -> (Option<Event>, Option<Event>) {
+    /// Tells recovery how a step ended, and freezes deletes where it met damage (I11). Gives what is to be told of a retry.
+    fn judge(&self, step: &Result<Step, PruneError>) -> Option<Event> {
         let failures = {
             let failures = &mut self.shared.lock().reclaim.failures;
             match step {
                 Ok(_) => std::mem::take(failures),
-                Err(PruneError::Cancelled | PruneError::Stopped) => return (None, None),
+                Err(PruneError::Cancelled | PruneError::Stopped) => return None,
                 Err(_) => {
                     *failures += 1;
                     *failures
@@ -181,9 +180,10 @@ impl Inner {
         };
         let Err(error) = step else {
             (failures > 0).then(|| self.recovery.outside_succeeded(failures));
-            return (None, None);
+            return None;
         };
-        (Some(self.recovery.outside_failed(failures, error, AGAIN)), self.freeze_by(error))
+        self.freeze_by(error, None);
+        Some(self.recovery.outside_failed(failures, error, AGAIN))
     }
 
     /// A rewrite that nothing else interrupts ends when the control says so; whoever says so does not wait for it.

@@ -1,12 +1,16 @@
-//! The reserve of the store, as the worker takes it and tells of it.
+//! The reserve of a store: taken again, and told of.
 //!
-//! Commits let it go, and nothing on their way tells anybody (I12): the worker compares it with what it told last.
+//! Commits let it go, and nothing on their way tells anybody (I12): whoever looks compares it with what was told last. That is
+//! the worker after each run and round, and its node at times, whether a worker is there, may work, or is not wanted.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use state_store::{Reserve, Room};
+use state_store::{Reserve, Room, Store};
 
-use super::Inner;
-use crate::events::Event;
+use super::{Inner, Pruner};
+use crate::events::{Event, EventSink};
 
 /// The reserve of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,35 +21,65 @@ pub struct ReserveStatus {
     pub bytes: u64,
 }
 
-impl Inner {
-    pub(super) fn reserve_status(&self) -> Option<ReserveStatus> {
-        let reserve = self.parts.store.reserve()?;
+/// Looks after the reserve of one store.
+pub(crate) struct ReserveKeeper {
+    store: Arc<Store>,
+    events: Arc<dyn EventSink>,
+    /// As it was told last; held while it is told, so that what is told last is what is so.
+    told: Mutex<Option<Room>>,
+}
+
+impl ReserveKeeper {
+    pub(crate) fn new(store: Arc<Store>, events: Arc<dyn EventSink>) -> Self {
+        let told = Mutex::new(store.reserve().map(Reserve::room));
+        Self { store, events, told }
+    }
+
+    pub(super) fn status(&self) -> Option<ReserveStatus> {
+        let reserve = self.store.reserve()?;
         Some(ReserveStatus { kept: reserve.room() == Room::Kept, bytes: reserve.bytes() })
     }
 
     /// Bytes of the reserve, while it is let go.
-    pub(super) fn reserve_let_go(&self) -> Option<u64> {
-        self.reserve_status().filter(|reserve| !reserve.kept).map(|reserve| reserve.bytes)
+    pub(crate) fn let_go(&self) -> Option<u64> {
+        self.status().filter(|reserve| !reserve.kept).map(|reserve| reserve.bytes)
     }
 
-    /// Takes the reserve again, if there is room by now.
-    pub(super) fn take_reserve(&self) {
-        self.tell_reserve();
-        if let Some(Err(error)) = self.parts.store.reserve().map(Reserve::take) {
-            tracing::warn!(%error, "the reserve could not be taken; it is tried again after the next run");
+    /// Takes the reserve again, if there is room by now. Asks no disk while it is kept.
+    pub(crate) fn take(&self) {
+        self.tell();
+        if self.let_go().is_none() {
+            return;
         }
-        self.tell_reserve();
+        if let Some(Err(error)) = self.store.reserve().map(Reserve::take) {
+            tracing::warn!(%error, "the reserve could not be taken; it is tried again");
+        }
+        self.tell();
     }
 
     /// Tells what became of the reserve since it was told last.
-    pub(super) fn tell_reserve(&self) {
-        let Some(reserve) = self.parts.store.reserve() else { return };
+    pub(super) fn tell(&self) {
+        let Some(reserve) = self.store.reserve() else { return };
+        let mut told = self.told.lock();
         let (now, bytes) = (reserve.room(), reserve.bytes());
-        let before = self.reserve_told.lock().replace(now);
         match now {
-            _ if before == Some(now) => {}
-            Room::LetGo => self.parts.events.emit(Event::ReserveLetGo { bytes }),
-            Room::Kept => self.parts.events.emit(Event::ReserveTaken { bytes }),
+            _ if told.replace(now) == Some(now) => {}
+            Room::LetGo => self.events.emit(Event::ReserveLetGo { bytes }),
+            Room::Kept => self.events.emit(Event::ReserveTaken { bytes }),
         }
+    }
+}
+
+impl Pruner {
+    /// Takes the reserve again that was let go, if there is room by now. Call it at times: a worker that is frozen, switched off
+    /// or gone does not. May wait for the disk.
+    pub fn take_reserve(&self) {
+        self.inner.reserve.take();
+    }
+}
+
+impl Inner {
+    pub(super) fn take_reserve(&self) {
+        self.reserve.take();
     }
 }

@@ -1,10 +1,20 @@
 //! Going back to an older order beside a worker: whatever works is abandoned first, and nothing begins meanwhile (S37).
+//! What became of it is told by the worker: whoever goes back may hold what commits wait for.
+
+use std::time::Duration;
 
 use state_store::{Batch, RolledBack};
 use state_tree::Order;
 
 use super::{Inner, Pruner, shared::Life};
-use crate::{error::PruneError, events::Event, rollback::Rollback, trigger::Ledger};
+use crate::{
+    error::PruneError,
+    rollback::{Rollback, stayed, went_back},
+    trigger::Ledger,
+};
+
+/// The most events that wait for the worker when a failure is told: further ones are in the log.
+const MAX_UNTOLD: usize = 64;
 
 impl Pruner {
     /// Makes a retained order the newest one, durably. A cycle that runs, or that an earlier process left, is abandoned,
@@ -15,6 +25,22 @@ impl Pruner {
     /// failed write. After an error the history is what it was; a refusal that is known before abandons nothing.
     pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
         let inner = &*self.inner;
+        let begun = inner.parts.clock.monotonic();
+        let rolled = self.go_back(to, rows, begun);
+        if let Err(error) = &rolled {
+            let event = stayed(to, error, inner.parts.clock.monotonic().saturating_sub(begun));
+            let mut shared = inner.shared.lock();
+            if shared.untold.len() < MAX_UNTOLD {
+                shared.untold.push(event);
+            }
+            drop(shared);
+            self.wake();
+        }
+        rolled
+    }
+
+    fn go_back(&self, to: Order, rows: Batch, begun: Duration) -> Result<RolledBack, PruneError> {
+        let inner = &*self.inner;
         let _single = inner.rolling_back.lock();
         let (store, records) = (&*inner.parts.store, &*inner.parts.records);
         let policy = &*inner.snapshot_parts.policy;
@@ -24,14 +50,16 @@ impl Pruner {
         }
         Ledger::load(records)?; // one that is unusable is not written over
         let _alone = self.alone();
+        let _saving = inner.saving_ledger.lock(); // what waits meanwhile is in the ledger that is saved next
         let mut ledger = inner.ledger()?;
-        ledger.rolled_back(to.get());
+        let given_up = ledger.rolled_back(to.get());
         let rolled = Rollback { store, records, policy }.run(to, rows, &ledger)?;
+        let took = inner.parts.clock.monotonic().saturating_sub(begun);
         let mut shared = inner.shared.lock();
         shared.coordinator.rolled_back(to.get());
         shared.steady.rolled_back(to.get());
-        // By the worker: whoever goes back may hold what commits wait for.
-        shared.untold.push(Event::RolledBack { from: rolled.from.get(), to: rolled.to.get() });
+        shared.untold.extend(given_up.map(|run| run.told()));
+        shared.untold.push(went_back(rolled, took));
         shared.head = inner.head_after(to); // somebody may have committed already
         Ok(rolled)
     }

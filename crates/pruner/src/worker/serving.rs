@@ -14,6 +14,7 @@ use std::{
 };
 
 use state_store::{CountsLost, Point, reached};
+use state_tree::Order;
 use tokio::runtime::Runtime;
 
 use super::{
@@ -30,7 +31,7 @@ use crate::{
     events::Event,
     phase::PhaseEvent,
     recovery::{PhaseRunner, may_pass},
-    trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger},
+    trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger, Rearmed},
 };
 
 /// What the worker does next. Whatever else it will do between cycles has its place here.
@@ -72,6 +73,7 @@ pub(super) struct Outside {
     counts: Option<Counts>,
     pub(super) lost: Option<CountsLost>,
     pub(super) filling: bool,
+    pub(super) floor: Option<Order>,
     /// Until when the breaker lets nothing through.
     pub(super) held_until: Option<Duration>,
 }
@@ -145,7 +147,7 @@ impl Inner {
 
     /// What was found out under a lock that commits take is told here.
     fn tell_untold(&self) {
-        self.tell_reserve();
+        self.reserve.tell();
         let untold = std::mem::take(&mut self.shared.lock().untold);
         untold.into_iter().for_each(|event| self.parts.events.emit(event));
     }
@@ -163,7 +165,8 @@ impl Inner {
             Ok((how, control)) => return Next::TakeUp(how, control),
             Err(again) => again,
         };
-        let look = shared.coordinator.look(&shared.facts(&outside));
+        let facts = shared.facts(&outside);
+        let look = shared.coordinator.look(&facts);
         let Some(trigger) = look.begin else {
             let look_again = [look.again, outside.held_until].into_iter().flatten().min();
             let round =
@@ -182,7 +185,8 @@ impl Inner {
             at: self.parts.clock.unix_ms(),
             head: shared.head,
             nodes_stored: outside.nodes_stored.map_or(0, |stored| stored), // nothing put yet is zero, too
-            requests: shared.asked.take().into_iter().flatten().collect(),
+            figure: shared.coordinator.figure(trigger, &facts),
+            requests: shared.coordinator.take_asked().into_iter().flatten().collect(),
         };
         shared.coordinator.begin(beginning, outside.now);
         Next::Cycle(trigger, shared.hold(trigger))
@@ -201,12 +205,15 @@ impl Inner {
 
     /// Runs a cycle to its end.
     fn run(self: &Arc<Self>, trigger: Trigger, control: Arc<Control>, runtime: &Runtime) {
-        let ledger = self.shared.lock().coordinator.ledger().clone();
-        tracing::info!(run = ledger.newest(), trigger = trigger.label(), "pruning run begins");
-        let head_order = self.shared.lock().head;
-        self.parts.events.emit(Event::TriggerFired { trigger, run: ledger.newest(), head_order });
+        let (run, figure, head_order) = {
+            let shared = self.shared.lock();
+            let ledger = shared.coordinator.ledger();
+            (ledger.newest(), ledger.figure(), shared.head)
+        };
+        tracing::info!(run, trigger = trigger.label(), ?figure, "pruning run begins");
+        self.parts.events.emit(Event::TriggerFired { trigger, run, head_order, figure });
         self.work(trigger, control, |env, order| {
-            ledger.save(&*self.parts.records)?; // BEFORE anything is done: a request is served once (C14)
+            self.save_ledger()?; // BEFORE anything is done: a request is served once (C14)
             reached(Point::RunBegins);
             cycle::run_by(env, order, &self.runner(runtime)).map(Some)
         });
@@ -279,14 +286,14 @@ impl Inner {
         if !self.shared.lock().coordinator.wants_disk(now) {
             return;
         }
-        let free = match self.parts.store.backend().free_bytes() {
-            Ok(free) => free,
-            Err(error) => {
-                tracing::debug!(%error, "the free space cannot be told, so the low-disk trigger waits");
-                None
-            }
+        let free = self.meter.free_for_trigger();
+        let rearmed = {
+            let mut shared = self.shared.lock();
+            shared.coordinator.measured(now, free)
         };
-        self.shared.lock().coordinator.measured(now, free);
+        if rearmed == Rearmed::Now {
+            self.keep_ledger(); // it had fired, so the records were read
+        }
     }
 
     /// Looked up BEFORE the lock is taken: nobody waits for the node or the store under it.
@@ -296,6 +303,7 @@ impl Inner {
             synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
             nodes_stored: self.nodes_stored(),
             filling: self.snapshot_parts.policy.is_filling(),
+            floor: self.parts.store.floor(),
             counts: self.config.incremental.map(|_| match self.parts.store.counts_are_settled() {
                 true => Counts::Settled,
                 false => Counts::Owed,
@@ -330,8 +338,9 @@ impl Shared {
             synced: outside.synced,
             counts: outside.counts,
             filling: outside.filling,
+            floor: outside.floor,
             waiting: self.steady.waiting(),
-            asked: if self.asked.is_some() { Asked::Yes } else { Asked::No },
+            asked: if self.coordinator.asked().is_some() { Asked::Yes } else { Asked::No },
             held: held.into_iter().flatten().next(),
         }
     }

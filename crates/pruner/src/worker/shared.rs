@@ -27,6 +27,8 @@ pub(super) struct Shared {
     pub(super) settled_errors: u64,
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
+    /// Whether it waits to be told.
+    pub(super) is_freeze_untold: bool,
     pub(super) poisoned: Option<String>,
     /// Why it is not known what earlier processes left; nothing begins and nothing is changed while that is so.
     pub(super) unread: Option<String>,
@@ -48,8 +50,6 @@ pub(super) struct Shared {
     pub(super) reclaim: ReclaimShared,
     pub(super) head: u64,
     pub(super) life: Life,
-    /// The ids of an operator's request for a cycle that has not begun, and of those that joined it.
-    pub(super) asked: Option<Vec<String>>,
     /// Why commits are not counted exactly any more, as told last.
     pub(super) lost: Option<CountsLost>,
     /// Events for the worker to tell.
@@ -69,6 +69,7 @@ impl Shared {
             settled_errors: 0,
             last,
             freeze,
+            is_freeze_untold: false, // whoever wrote it down has told it
             poisoned,
             unread,
             validation,
@@ -83,7 +84,6 @@ impl Shared {
             reclaim: ReclaimShared::default(),
             head,
             life: Life::Serving,
-            asked: None,
             lost: None,
             untold: untold.into_iter().collect(),
         }
@@ -116,7 +116,6 @@ pub(super) struct Change {
     pub(super) deleted: u64,
     /// Nodes that its mark found live, if it finished.
     pub(super) live: Option<u64>,
-    pub(super) freeze: Option<Freeze>,
     pub(super) poisoned: Option<String>,
     pub(super) settled_errors: Option<u64>,
 }
@@ -128,7 +127,6 @@ impl Change {
         shared.failed += self.failed;
         shared.cancelled += self.cancelled;
         shared.deleted += self.deleted;
-        shared.freeze = shared.freeze.take().or(self.freeze); // one in force is not replaced (I11)
         shared.poisoned = self.poisoned.or(shared.poisoned.take());
         shared.settled_errors = self.settled_errors.unwrap_or(shared.settled_errors);
     }

@@ -18,6 +18,7 @@ use state_store::{Indexed, StoreError};
 
 use super::{
     Inner,
+    ending::bug,
     serving::Outside,
     shared::{Life, Shared},
 };
@@ -89,7 +90,7 @@ impl Inner {
                 self.recovery.succeeded(PrunePhase::IncrementalSweep, 0);
             }
             Ok(Err(error)) => {
-                self.freeze_by(error); // which is told with the round
+                self.freeze_by(error, None);
             }
             Ok(Ok(())) | Err(_) => {}
         }
@@ -101,6 +102,7 @@ impl Inner {
         match ended {
             Ok(Ok(())) => shared.steady.ended(head, now, (&done, took)),
             Ok(Err(error)) => {
+                shared.poisoned = bug(&error).or(shared.poisoned.take());
                 let (failures, wait) = shared.steady.failed(now, &error);
                 if failures.is_power_of_two() {
                     tracing::warn!(%error, failures, "a round of the incremental sweep failed; it is tried again"); // O15
@@ -190,7 +192,7 @@ impl Inner {
                     let bad_rows = bad_rows.len();
                     tracing::error!(bad_rows, "journal rows cannot be read; a major cycle finds what they named");
                 }
-                unlisted.extend(bad_rows.into_iter().map(|order| SetAside::of_journal(Some(order), since)));
+                unlisted.extend(bad_rows.into_iter().map(|row| SetAside::of_row(row, since)));
                 self.set_aside("rows of the commit journal", unlisted)?;
                 unlisted.clear();
                 Ok(true)

@@ -44,19 +44,21 @@ impl Pruner {
         if let Err(error) = off.save(&*self.inner.parts.records) {
             return Reply::Refused { why: error.to_string() };
         }
-        let running = {
+        let (running, dropped) = {
             let mut shared = self.inner.shared.lock();
             if shared.off.replace(off).is_some() {
                 return Reply::Accepted;
             }
-            if shared.asked.take().is_some() {
-                tracing::warn!("a run that was asked for and has not begun is dropped");
-            }
-            [shared.running.clone(), shared.steady.control.clone()] // also a look that may find a sweep to go on with
+            let dropped = shared.coordinator.take_asked();
+            ([shared.running.clone(), shared.steady.control.clone()], dropped) // also a look that may find a sweep to go on with
         };
         running.into_iter().flatten().for_each(|control| control.cancel());
         tracing::warn!("pruning was switched off by an operator; nothing is deleted until it is switched on");
         self.tell("pruning: switched off");
+        if let Some(ids) = dropped {
+            self.inner.keep_ledger();
+            self.inner.tell_dropped(ids);
+        }
         self.wake(); // what was left is abandoned now
         Reply::Accepted
     }

@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 use self::operation::Injection;
 pub use self::operation::{Fault, Lasting, Operation};
 use self::view::FaultyView;
-use super::{Backend, Batch, Durability, KeyRange, MemoryBackend, NodeFile, Space, View};
+use super::{Backend, Batch, Durability, KeyRange, LogCut, MemoryBackend, NodeFile, Space, View};
 use crate::{error::StoreError, filter::SweepSlot, schema::Table};
 
 /// What a power loss takes with it.
@@ -374,8 +374,12 @@ impl Backend for FaultyBackend {
         self.inner.stopped_by()
     }
 
-    fn log_cut(&self) -> Option<String> {
+    fn log_cut(&self) -> Option<LogCut> {
         self.inner.log_cut()
+    }
+
+    fn log_cut_is_kept(&self) -> Result<(), StoreError> {
+        self.inner.log_cut_is_kept()
     }
 
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {

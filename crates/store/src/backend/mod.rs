@@ -10,7 +10,11 @@ mod memory;
 mod options;
 mod rocks;
 
-use std::{ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use state_tree::NodeHash;
 
@@ -51,6 +55,15 @@ pub enum Durability {
     Synced,
     /// When the operating system writes the log back; a crash of the process alone loses nothing.
     Logged,
+}
+
+/// Damage within the write-ahead log, as the engine met it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogCut {
+    /// In its words: the log, how many bytes it dropped there, and why.
+    pub what: String,
+    /// Where the logs lie as they were before, if they could be kept.
+    pub kept: Option<PathBuf>,
 }
 
 /// One change of one key.
@@ -321,9 +334,17 @@ pub trait Backend: Send + Sync {
     }
 
     /// Damage within the write-ahead log that the engine met when it opened the store: it went back to what was written before
-    /// that, and what was acknowledged later is lost. The end that a killed writer leaves is none.
-    fn log_cut(&self) -> Option<String> {
+    /// that, and what was acknowledged later is lost. The end that a killed writer leaves is none. Of a store that is opened for
+    /// reading while nobody writes it: what the next opening for writing will meet.
+    fn log_cut(&self) -> Option<LogCut> {
         None
+    }
+
+    /// Somebody keeps what [`Backend::log_cut`] tells: the next opening does not tell it again.
+    ///
+    /// Errors: a failed removal.
+    fn log_cut_is_kept(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Copies the store of one instant into the folder `into`, which must not exist while the folder above it does; writes

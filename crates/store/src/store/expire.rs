@@ -65,7 +65,9 @@ pub trait Held {
     fn covers(&self, root: &StateRoot) -> bool;
 
     /// Whether one of them may reach the node. Unknown is yes (I8).
-    fn holds(&self, hash: &NodeHash) -> bool;
+    ///
+    /// Errors: what is known of them could not be read, so nothing is taken.
+    fn holds(&self, hash: &NodeHash) -> Result<bool, StoreError>;
 }
 
 /// What a slice is judged and measured by.
@@ -170,7 +172,12 @@ impl Store {
         let begun = now();
         let hashes = &slice.step.hashes;
         // BEFORE the gate, since it may read files (I12): older states do not change.
-        let loose: BTreeSet<&NodeHash> = hashes.iter().filter(|hash| !held.holds(hash)).collect();
+        let mut loose = BTreeSet::new();
+        for hash in hashes {
+            if !held.holds(hash)? {
+                loose.insert(hash);
+            }
+        }
         self.ask_kept(backlog, held)?;
         let read = self.read_marks(hashes)?;
         let looked = now().saturating_sub(begun);

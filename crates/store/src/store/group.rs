@@ -138,6 +138,9 @@ pub(super) fn read_rows(
     let range = KeyRange { start: bound(done), end: bound(Some(last)) }; // from the cursor, past no tombstones (L3)
     let mut rows = Rows::default();
     view.scan(&Table::JOURNAL, &range, &mut |key, value| {
+        if !journal::is_ours(key) {
+            return Flow::Continue(()); // no commit's: it was told when the journal was indexed, and a major cycle takes it
+        }
         match journal::order_of(key).and_then(|_| record::decode::<JournalRecord>("journal", value)) {
             Ok(row) => rows.entries.extend(row.expiring()),
             Err(error) => rows.bad.push((journal::place_of(key), error)),

@@ -2,12 +2,18 @@
 //!
 //! Ordering: the view is read first and without the gate; only the last few orders are read under it, for commits that came
 //! meanwhile. Nothing expires before.
+//!
+//! A row that no commit wrote is passed over and told, wherever it lies, and kept for a major cycle. It hides nothing: each order
+//! must have a row of its own all the same.
+
+use std::collections::BTreeMap;
 
 use state_tree::{Expiring, Left, NodeHash, Order};
 
 use super::{Store, cursor::ExpiryRecord};
 use crate::{
     backend::{KeyRange, View, visit_rows},
+    chain::native,
     counting::{CountsRecord, Mode},
     ending::{Ending, GoesOn},
     error::StoreError,
@@ -24,8 +30,8 @@ use crate::{
 pub enum Indexed {
     /// Every entry is in the index, as far as it has room.
     Whole {
-        /// The orders of rows that could not be read: what they and earlier rows name is left to a major cycle (P2).
-        bad_rows: Vec<Order>,
+        /// What is passed over, one for each order: left to a major cycle (P2).
+        bad_rows: Vec<BadRow>,
     },
     /// Commits are not counted exactly, so there is nothing to index.
     Uncounted,
@@ -33,6 +39,24 @@ pub enum Indexed {
     Gap(Order),
     /// How far the sweep is cannot be read: the same, once that is passed over.
     BadCursor(BadCursor),
+}
+
+/// A row of the journal that is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadRow {
+    /// The order that it sorts with.
+    pub order: Order,
+    /// What is wrong with it.
+    pub fault: RowFault,
+}
+
+/// What is wrong with a row of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFault {
+    /// It cannot be read: what it and earlier rows name stays.
+    Torn,
+    /// Its key is none that a commit gave, or two rows of an order are there: what those two name stays.
+    Foreign,
 }
 
 /// A cursor that is unusable, or of other entries. It is met again until it is passed over.
@@ -80,7 +104,8 @@ impl Store {
             }
             begun => begun?,
         };
-        let mut indexing = Indexing { counts, last: None, has_gap: false, bad_rows: Vec::new(), begun };
+        let mut indexing = Indexing { counts, last: None, has_gap: false, bad: BTreeMap::new(), begun };
+        indexing.look_beside(&*self.view()?, goes_on)?;
         loop {
             let before = indexing.last;
             indexing.read(&*self.view()?, &mut pending, goes_on)?;
@@ -101,7 +126,8 @@ impl Store {
         }
         gate.pending = Some(Queue::of(pending));
         self.note(&gate);
-        Ok(Indexed::Whole { bad_rows: indexing.bad_rows })
+        let bad_rows = indexing.bad.into_iter().map(|(order, fault)| BadRow { order, fault }).collect();
+        Ok(Indexed::Whole { bad_rows })
     }
 
     /// Passes over a cursor, which ends exact counting like a gap in the journal: nothing expires before a major cycle has
@@ -115,13 +141,24 @@ impl Store {
     }
 }
 
+/// The newest order of a view.
+fn head_of(view: &dyn View) -> Result<Option<Order>, StoreError> {
+    Ok(native::read_head(view)?.map(|head| Order::new(head.order)))
+}
+
+/// A bound of a range of rows; none where there is no such order.
+fn key_of(order: Option<Order>) -> Option<Vec<u8>> {
+    order.map(|order| order.to_key().to_vec())
+}
+
 /// Reading the journal from the first entry that may be trusted on.
 struct Indexing {
     counts: CountsRecord,
     last: Option<Order>,
     /// Whether a row behind the last order is missing: nothing behind it is read again.
     has_gap: bool,
-    bad_rows: Vec<Order>,
+    /// By the order that a row sorts with.
+    bad: BTreeMap<Order, RowFault>,
     begun: Begun,
 }
 
@@ -131,6 +168,8 @@ struct Begun {
     done: Option<u64>,
     /// The last order of the entries behind it, and what is left of them.
     group: Option<(Order, Left)>,
+    /// The same order, also once they are read.
+    until: Option<Order>,
     /// What those name, as far as they were read.
     entries: Expiring,
 }
@@ -139,7 +178,8 @@ impl Begun {
     fn load(view: &dyn View) -> Result<Self, StoreError> {
         let ExpiryRecord { done, group } = ExpiryRecord::load(view)?;
         let group = group.map(|group| Ok((Order::new(group.last), group.left(view)?))).transpose()?;
-        Ok(Self { done, group, entries: Expiring::default() })
+        let until = group.as_ref().map(|(last, _)| *last);
+        Ok(Self { done, group, until, entries: Expiring::default() })
     }
 }
 
@@ -149,34 +189,74 @@ impl Indexing {
         self.begun.done.map_or(self.counts.since, |done| done.max(self.counts.since))
     }
 
-    /// Goes on behind the last order read.
+    /// Rows where no order is read: with keys that no commit gives, up to the order that it begins behind, and beyond the head.
+    fn look_beside(&mut self, view: &dyn View, goes_on: GoesOn<'_>) -> Result<(), StoreError> {
+        let begin = Order::new(self.begin());
+        let before = KeyRange { start: None, end: key_of(begin.next()) };
+        let beyond =
+            head_of(view)?.and_then(Order::next).map(|behind| KeyRange { start: key_of(Some(behind)), end: None });
+        let mut ending = Ending::new(goes_on);
+        for range in [Some(before), beyond].into_iter().flatten() {
+            visit_rows(view, &Table::JOURNAL, &range, &mut |key, _| {
+                ending.go_on()?;
+                let place = journal::place_of(key);
+                if place > begin || !journal::is_ours(key) {
+                    self.pass_over(place, RowFault::Foreign);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn pass_over(&mut self, place: Order, fault: RowFault) {
+        self.bad.entry(place).or_insert(fault);
+    }
+
+    /// Goes on behind the last order read, up to the head of the view.
     fn read(&mut self, view: &dyn View, pending: &mut Pending, goes_on: GoesOn<'_>) -> Result<(), StoreError> {
         let after = Order::new(self.last.map_or_else(|| self.begin(), Order::get));
-        let range = KeyRange { start: after.next().map(|order| order.to_key().to_vec()), end: None };
         self.last = Some(after);
-        if self.has_gap {
-            return Ok(());
-        }
+        let Some(head) = head_of(view)?.filter(|_| !self.has_gap) else { return Ok(()) };
+        let range = KeyRange { start: key_of(after.next()), end: key_of(head.next()) };
         let mut ending = Ending::new(goes_on);
         visit_rows(view, &Table::JOURNAL, &range, &mut |key, value| {
             ending.go_on()?;
-            let order = journal::order_of(key)?;
-            if self.has_gap || self.last.and_then(Order::next) != Some(order) {
-                self.has_gap = true;
-                return Ok(()); // the last order stays behind the head
+            if journal::is_ours(key) {
+                return self.row(journal::order_of(key)?, value, pending);
             }
-            match record::decode::<JournalRecord>("journal", value) {
-                Ok(row) => self.take(order, &row, pending),
-                Err(error @ StoreError::Newer { .. }) => return Err(error), // C17
-                Err(_) => {
-                    // What it created is unknown, so earlier entries may name what is alive (I8).
-                    self.bad_rows.push(order);
-                    pending.forget_orders(..=order);
-                }
-            }
-            self.last = Some(order);
+            self.pass_over(journal::place_of(key), RowFault::Foreign);
             Ok(())
         })
+    }
+
+    fn row(&mut self, order: Order, value: &[u8], pending: &mut Pending) -> Result<(), StoreError> {
+        let is_second = self.last == Some(order);
+        if self.has_gap || !(is_second || self.last.and_then(Order::next) == Some(order)) {
+            self.has_gap = true;
+            return Ok(()); // the last order stays behind the head
+        }
+        if is_second && self.begun.until.is_some_and(|until| order <= until) {
+            (self.has_gap, self.last) = (true, order.minus(1)); // which of them the cursor counts is not known
+            return Ok(());
+        }
+        match record::decode::<JournalRecord>("journal", value) {
+            Ok(row) if is_second => {
+                // One of them is the commit's, and what each created is forgotten.
+                row.created.iter().for_each(|fingerprint| pending.forget(*fingerprint));
+                pending.forget_orders(order..=order);
+                self.pass_over(order, RowFault::Foreign);
+            }
+            Ok(row) => self.take(order, &row, pending),
+            Err(error @ StoreError::Newer { .. }) => return Err(error), // C17
+            Err(_) => {
+                // What it created is unknown, so earlier entries may name what is alive (I8).
+                self.pass_over(order, RowFault::Torn);
+                pending.forget_orders(..=order);
+            }
+        }
+        self.last = Some(order);
+        Ok(())
     }
 
     fn take(&mut self, order: Order, row: &JournalRecord, pending: &mut Pending) {

@@ -25,6 +25,7 @@ use crate::{
     counting::{Counting, CountsRecord, Mode},
     ending::GoesOn,
     error::StoreError,
+    journal,
     lost::{CountsLost, LostBy},
     many::{self, Mark},
     pending::Pending,
@@ -141,6 +142,9 @@ impl Store {
         let done = saved.max(Some(cutoff.get()));
         let mut batch = Batch::new();
         batch.delete_range(Table::JOURNAL, Order::GENESIS.to_key(), end.to_key());
+        let head = self.head().map(|head| Order::new(head.order));
+        let strays = journal::strays(&*self.view()?, head)?; // of no commit: nothing needs them once this cycle has marked
+        strays.into_iter().for_each(|key| batch.delete(Table::JOURNAL, key));
         ExpiryRecord { done, group: None }.put(&mut batch)?;
         cursor::delete_layers(&mut batch);
         self.write_or_make_room(&batch, Durability::Logged)?;

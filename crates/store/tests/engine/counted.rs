@@ -30,8 +30,8 @@ impl Held for Older {
         true
     }
 
-    fn holds(&self, hash: &NodeHash) -> bool {
-        self.0.contains(hash)
+    fn holds(&self, hash: &NodeHash) -> Result<bool, StoreError> {
+        Ok(self.0.contains(hash))
     }
 }
 
@@ -625,8 +625,8 @@ fn no_slice_asks_again_for_a_kept_order_unless_somebody_else_answers() {
             true
         }
 
-        fn holds(&self, _: &NodeHash) -> bool {
-            false
+        fn holds(&self, _: &NodeHash) -> Result<bool, StoreError> {
+            Ok(false)
         }
     }
 
@@ -665,8 +665,8 @@ fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
             false
         }
 
-        fn holds(&self, _: &NodeHash) -> bool {
-            false
+        fn holds(&self, _: &NodeHash) -> Result<bool, StoreError> {
+            Ok(false)
         }
     }
 

@@ -279,11 +279,14 @@ fn damage_within_the_write_ahead_log_is_told_and_an_end_that_a_killed_writer_lea
         let mut bytes = std::fs::read(&log).unwrap();
         change(&mut bytes);
         std::fs::write(&log, bytes).unwrap();
+        let at_rest = RocksBackend::open_for_a_look(&path).unwrap().log_cut();
         let backend = Arc::new(RocksBackend::open(&path, &SMALL).unwrap());
         let cut = backend.log_cut();
+        assert_eq!(at_rest.map(|cut| cut.what), cut.as_ref().map(|cut| cut.what.clone()), "{name}: it is seen before");
         (cut, Store::open(backend, CONFIG).unwrap().head().unwrap().order)
     };
     assert_eq!(copy("whole", &|_| ()), (None, 19));
+    assert_eq!(names_beside(&dir.path().join("whole")), ["whole"], "nothing is left of logs that are whole");
     let written = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     let (cut, head) = copy("torn", &|bytes| bytes.truncate(written(bytes) - 100));
     assert_eq!((cut, head), (None, 18));
@@ -291,7 +294,51 @@ fn damage_within_the_write_ahead_log_is_told_and_an_end_that_a_killed_writer_lea
         let at = written(bytes) / 2;
         bytes[at] ^= 1;
     });
-    assert!(cut.is_some_and(|cut| cut.contains("Corruption")) && head < 18, "{head}");
+    let cut = cut.unwrap();
+    assert!(cut.what.contains(".log: dropping ") && cut.what.contains("Corruption") && head < 18, "{cut:?} {head}");
+}
+
+/// What lies beside a store under names that begin with its own.
+fn names_beside(store: &Path) -> Vec<String> {
+    let own = store.file_name().unwrap().to_str().unwrap().to_owned();
+    let names = std::fs::read_dir(store.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+    names.retain(|name| *name == own || name.starts_with(&format!("{own}.")));
+    names.sort();
+    names
+}
+
+/// The engine removes the log that it could not use, and the next process has no other way to know.
+#[test]
+fn a_damaged_log_is_kept_beside_the_store_and_told_by_every_opening_until_somebody_keeps_what_was_met() {
+    let rig = Rig::new();
+    for n in 0..20 {
+        rig.commit(nodes(10 * n, 10, 200));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    std::fs::create_dir(&path).unwrap();
+    copy_folder(&rig.path(), &path);
+    let logs = || {
+        let files = std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+    };
+    let log = logs().max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let open = || RocksBackend::open(&path, &SMALL).unwrap();
+    let met = open().log_cut().unwrap();
+    assert!(!log.exists(), "the engine has removed it");
+    let kept = met.kept.clone().unwrap();
+    assert_eq!(std::fs::read(kept.join(log.file_name().unwrap())).unwrap(), bytes);
+    let again = open();
+    assert_eq!(again.log_cut(), Some(met), "a process that dies before it has kept this leaves it to the next one");
+    again.log_cut_is_kept().unwrap();
+    drop(again);
+    assert_eq!(open().log_cut(), None);
+    assert_eq!(names_beside(&path), ["store", "store.cut_logs"]);
 }
 
 #[test]

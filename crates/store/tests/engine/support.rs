@@ -10,7 +10,7 @@ use std::{
 
 use state_store::{
     ActiveSweep, Backend, Base, Batch, Capture, Commit, Committed, Corrected, Correction, Durability, Flow, KeyRange,
-    LiveSet, RocksBackend, RocksConfig, Store, StoreConfig, StoreError,
+    LiveReader, LiveSet, RocksBackend, RocksConfig, Store, StoreConfig, StoreError,
 };
 use state_tree::{Created, Delta, NodeHash, Order, StateRoot};
 use tempfile::TempDir;
@@ -140,10 +140,17 @@ pub(crate) fn present(store: &Store) -> BTreeSet<NodeHash> {
 }
 
 /// The simplest mark.
+#[derive(Clone)]
 pub(crate) struct Live(pub(crate) BTreeSet<NodeHash>);
 
 impl LiveSet for Live {
-    fn contains(&self, hash: &NodeHash, _hint: &mut usize) -> bool {
+    fn reader(&self) -> Box<dyn LiveReader> {
+        Box::new(self.clone())
+    }
+}
+
+impl LiveReader for Live {
+    fn contains(&mut self, hash: &NodeHash) -> bool {
         self.0.contains(hash)
     }
 }

@@ -1,13 +1,11 @@
 //! Commits whose sync fails, and a device that takes no write any more.
 
-use std::thread;
-
 use state_powerloss::{Call, Cause, Device, Fault, Files, Lasting, Loss};
 use state_pruner::{Freeze, PruneError};
 use state_store::{Disposition, Durability, StoreConfig, StoreError};
 use state_tests::{chain::STORE, check, hooks::Hooks, rig::Rig};
 
-use crate::support::{Disk, History, changes, commit, plan};
+use crate::support::{Disk, History, changes, commit, plan, stopped_commit};
 
 /// What the system has of what it could not sync.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,8 +36,7 @@ fn a_commit_whose_sync_fails_is_whole_or_gone_and_none_follows_it() {
         let (rig, mut workload) = (disk.open(&context), changes(0));
         commit(&rig.chain, &mut workload).unwrap();
         let acknowledged = commit(&rig.chain, &mut workload).unwrap();
-        let (lasting, cause) = (Lasting::Times(1), Cause::Failed);
-        disk.device.fail(Fault { files: Files::Log, call: Call::Sync, passing: 0, lasting, cause });
+        disk.device.fail(Fault::first(Files::Log, Call::Sync, Lasting::Times(1)));
         let error = commit(&rig.chain, &mut workload).unwrap_err();
         assert!(matches!(error, StoreError::Io { .. }), "{context}: {error:?}");
         assert_eq!((error.disposition(), disk.device.met()), (Disposition::Transient, 1), "{context}");
@@ -69,8 +66,7 @@ fn a_commit_that_cannot_be_written_is_not_there_and_none_follows_it() {
     let disk = Disk::of(&history, Device::keeping(), STORE);
     let (rig, mut workload) = (disk.open(context), changes(0));
     let acknowledged = commit(&rig.chain, &mut workload).unwrap();
-    let (lasting, cause) = (Lasting::Times(1), Cause::Failed);
-    disk.device.fail(Fault { files: Files::Log, call: Call::Write, passing: 0, lasting, cause });
+    disk.device.fail(Fault::first(Files::Log, Call::Write, Lasting::Times(1)));
     let error = commit(&rig.chain, &mut workload).unwrap_err();
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
     let error = commit(&rig.chain, &mut workload).unwrap_err();
@@ -86,25 +82,8 @@ fn a_commit_that_waits_for_a_flush_that_fails_ends() {
     let (history, context) = (History::new(), "a flush that fails");
     let disk = Disk::of(&history, Device::keeping(), STORE);
     let (rig, engine) = disk.open_with_engine(context);
-    disk.device.hold_tables();
-    let error = thread::scope(|scope| {
-        let committer = scope.spawn(|| {
-            let mut workload = changes(0);
-            loop {
-                if let Err(error) = commit(&rig.chain, &mut workload) {
-                    return error;
-                }
-            }
-        });
-        while !engine.takes_no_write() {
-            assert!(!committer.is_finished(), "nothing has failed yet");
-            thread::yield_now();
-        }
-        let (lasting, cause) = (Lasting::UntilMended, Cause::Failed);
-        disk.device.fail(Fault { files: Files::Table, call: Call::Write, passing: 0, lasting, cause });
-        disk.device.let_tables_go();
-        committer.join().unwrap()
-    });
+    let fault = Fault::first(Files::Table, Call::Write, Lasting::UntilMended);
+    let error = stopped_commit(&disk, (&rig, &engine), fault);
     assert!(matches!(error, StoreError::Io { .. }), "{error:?}");
     assert!(disk.device.met() > 0);
     disk.device.mend();
@@ -122,8 +101,7 @@ fn a_device_that_turns_read_only_refuses_writes_and_serves_reads() {
         let disk = Disk::of(&history, Device::keeping(), StoreConfig { durability, ..STORE });
         let (rig, mut workload) = (disk.open(&context), changes(0));
         let before = rig.chain.head();
-        let (lasting, cause) = (Lasting::UntilMended, Cause::ReadOnly);
-        disk.device.fail(Fault { files: Files::Log, call, passing: 0, lasting, cause });
+        disk.device.fail(Fault::first(Files::Log, call, Lasting::UntilMended).by(Cause::ReadOnly));
         let error = commit(&rig.chain, &mut workload).unwrap_err();
         assert!(matches!(error, StoreError::Permission { .. }), "{context}: {error:?}");
         assert_eq!(error.disposition(), Disposition::Input, "{context}: {error}");

@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
 
 mod commits;
+mod full;
+mod names;
 mod opening;
 mod phases;
 mod support;

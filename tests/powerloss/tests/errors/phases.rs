@@ -2,13 +2,11 @@
 
 use std::{
     cell::RefCell,
+    mem::take,
     num::NonZeroUsize,
     ops::ControlFlow,
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     thread,
 };
 
@@ -19,7 +17,7 @@ use state_pruner::{
     incremental::{IncrementalSweep, RoundEnd},
     mark::MarkChoice,
 };
-use state_store::{Disposition, Point, StoreError, watch};
+use state_store::{Disposition, Durability, Point, StoreConfig, StoreError, watch};
 use state_tests::{
     chain::STORE,
     check,
@@ -28,7 +26,12 @@ use state_tests::{
     workload::Workload,
 };
 
-use crate::support::{Disk, History, assert_refused, between, calls, changes, commit, faults, plan, recovers};
+use crate::support::{
+    Disk, History, assert_full, assert_refused, between, calls, changes, commit, commits_again, faults, fillings, plan,
+    recovers,
+};
+
+const SYNCED: StoreConfig = StoreConfig { durability: Durability::Synced, ..STORE };
 
 /// Where the fault is met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +73,7 @@ impl Phase {
     /// What it asks of the device whatever else it does.
     fn calls(self) -> &'static [(Files, Call)] {
         use Call::{Read, Sync, Write};
-        use Files::{Blob, List, Log, Table};
+        use Files::{Blob, Folder, List, Log, Table};
         match self {
             Self::Commit => &[(Log, Write)],
             Self::Snapshot => &[(Log, Write), (Log, Sync)],
@@ -86,6 +89,7 @@ impl Phase {
                 (Blob, Read),
                 (List, Write),
                 (List, Sync),
+                (Folder, Sync),
             ],
             Self::Slices => &[(Log, Write), (Log, Sync), (Table, Read)],
         }
@@ -106,21 +110,20 @@ struct Process<'a> {
     env: CycleEnv,
     sweep: IncrementalSweep,
     workload: Workload,
-    /// Commits beside a cycle that met the fault.
-    refused_beside: Arc<AtomicU64>,
+    /// What commits beside a cycle met.
+    refused_beside: Arc<Mutex<Vec<StoreError>>>,
 }
 
 impl<'a> Process<'a> {
     fn new(phase: Phase, disk: &Disk, rig: &'a Rig) -> Self {
         let (plan, chain, mut beside) = (phase.plan(rig), rig.chain.clone(), changes(0));
-        let refused_beside = Arc::new(AtomicU64::new(0));
+        let refused_beside = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&refused_beside);
         let hooks = Hooks::new(move |moment| {
             if moment == Moment::PhaseSaved
                 && let Err(error) = commit(&chain, &mut beside)
             {
-                assert_refused(&error, "a commit beside a cycle");
-                told.fetch_add(1, Ordering::AcqRel);
+                told.lock().unwrap().push(error);
             }
         });
         let env = rig.env(&plan, &hooks);
@@ -169,8 +172,8 @@ impl<'a> Process<'a> {
 }
 
 /// Calls of each kind in the phase when nothing fails.
-fn calls_of(history: &History, phase: Phase) -> Vec<(Files, Call, u64)> {
-    let disk = Disk::of(history, Device::keeping(), STORE);
+fn calls_of(history: &History, phase: Phase, config: StoreConfig) -> Vec<(Files, Call, u64)> {
+    let disk = Disk::of(history, Device::keeping(), config);
     let rig = disk.open("nothing fails");
     let mut process = Process::new(phase, &disk, &rig);
     let seen = Rc::new(RefCell::new((Vec::new(), Vec::new())));
@@ -209,8 +212,8 @@ fn fails_in(history: &History, phase: Phase, fault: Fault) {
     }
 }
 
-/// Works until the fault is met, and mends the device. Says what the engine does then; nothing if the fault was not met.
-fn met(process: &mut Process<'_>, fault: Fault, context: &str) -> Option<Engine> {
+/// Works until the fault is met. Says how that ended; nothing if the fault was not met.
+fn work_into(process: &mut Process<'_>, fault: Fault, context: &str) -> Option<Result<(), PruneError>> {
     let ended = process.work(
         move |device| device.fail(fault),
         |device| {
@@ -223,11 +226,19 @@ fn met(process: &mut Process<'_>, fault: Fault, context: &str) -> Option<Engine>
         return None; // the engine has cut its work in other pieces this time
     }
     assert!(process.device.met() > 0, "{context}: the fault was not met, {ended:?}");
+    Some(ended)
+}
+
+/// Works until the fault is met, and mends the device. Says what the engine does then; nothing if the fault was not met.
+fn met(process: &mut Process<'_>, fault: Fault, context: &str) -> Option<Engine> {
+    let ended = work_into(process, fault, context)?;
+    let beside = take(&mut *process.refused_beside.lock().unwrap());
+    beside.iter().for_each(|error| assert_refused(error, &format!("{context}: a commit beside")));
     match &ended {
         Err(PruneError::Store(error @ StoreError::Io { .. })) => {
             assert_eq!(error.disposition(), Disposition::Transient, "{context}");
         }
-        Ok(()) if process.refused_beside.load(Ordering::Acquire) > 0 => {} // it was met by nothing else
+        Ok(()) | Err(PruneError::Store(StoreError::Poisoned { .. })) if !beside.is_empty() => {} // met by a commit
         Ok(()) if process.phase.has_compactions() && is_one_read(fault) => {} // the engine read again what it read ahead
         ended => panic!("{context}: {ended:?}"),
     }
@@ -266,11 +277,38 @@ fn ends_well(mut process: Process<'_>, context: &str) {
     recovers(process.rig, (&process.plan, &process.env), context);
 }
 
+/// The device fills up, and is so until the work has ended. Then there is room, and everything goes on by itself.
+fn fills_up_in(history: &History, phase: Phase, fault: Fault) {
+    let context = format!("{phase:?}, {fault:?}");
+    let disk = Disk::of(history, Device::keeping(), SYNCED);
+    let rig = disk.open(&context);
+    let mut process = Process::new(phase, &disk, &rig);
+    let Some(ended) = work_into(&mut process, fault, &context) else { return };
+    let beside = take(&mut *process.refused_beside.lock().unwrap());
+    beside.iter().for_each(|error| assert_full(error, &format!("{context}: a commit beside")));
+    match &ended {
+        Err(PruneError::Store(error)) => assert_full(error, &context),
+        Ok(()) if !beside.is_empty() || fault.lasting != Lasting::UntilMended => {} // the engine did it again
+        ended => panic!("{context}: {ended:?}"),
+    }
+    check::complete(&rig.chain, &format!("{context}: while it lasts"));
+    if let Err(error) = commit(&rig.chain, &mut process.workload) {
+        assert_full(&error, &context);
+    }
+    disk.device.mend();
+    commits_again(&rig.chain, &mut process.workload, &context);
+    assert!(Freeze::load(&*process.env.parts.records).unwrap().is_none(), "{context}");
+    ends_well(process, &context);
+    let head = rig.chain.head();
+    drop(rig);
+    disk.comes_back(head, &format!("{context}: opened again"));
+}
+
 /// Each fault of these phases, those of one kind of call after each other.
 fn table(phases: &[Phase]) {
     let history = History::new();
     for phase in phases {
-        let kinds = calls_of(&history, *phase);
+        let kinds = calls_of(&history, *phase, STORE);
         for needed in phase.calls() {
             assert!(kinds.iter().any(|(files, call, _)| (*files, *call) == *needed), "{phase:?} has no {needed:?}");
         }
@@ -281,6 +319,23 @@ fn table(phases: &[Phase]) {
             }
         });
     }
+}
+
+#[test]
+fn a_device_that_fills_up_in_the_engine_holds_work_up_and_loses_nothing() {
+    let history = History::new();
+    thread::scope(|scope| {
+        for phase in [Phase::Commit, Phase::SweepByFilter, Phase::Slices] {
+            // Without room to make a log the engine stops: `full` has that.
+            let kinds = calls_of(&history, phase, SYNCED).into_iter();
+            for kind in kinds.filter(|(files, call, _)| (*files, *call) != (Files::Log, Call::Make)) {
+                let history = &history;
+                scope.spawn(move || {
+                    fillings(kind).into_iter().for_each(|fault| fills_up_in(history, phase, fault));
+                });
+            }
+        }
+    });
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! A history on a device that fails, and what is left of it.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
 };
 
 use rocksdb::{BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, Options};
-use state_powerloss::{Call, Cause, Device, Fault, Files, Lasting};
+use state_powerloss::{Call, Cause, Device, Fault, Files, Job, Lasting};
 use state_pruner::{PruneError, cycle, cycle::CycleEnv, phase::PhaseRecord};
 use state_store::{Base, Batch, Commit, Disposition, RocksBackend, RocksConfig, Store, StoreConfig, StoreError};
 use state_tests::{
@@ -78,13 +81,29 @@ pub(crate) struct Disk {
     archive: Arc<Archive>,
     home: TempDir,
     config: StoreConfig,
+    engine: RocksConfig,
 }
 
 impl Disk {
     pub(crate) fn of(history: &History, device: Device, config: StoreConfig) -> Self {
         let home = tempfile::tempdir().unwrap();
         folder::copy(history.home.path(), home.path());
-        Self { device: Arc::new(device), archive: Arc::new(history.archive.copy()), home, config }
+        let archive = Arc::new(history.archive.copy());
+        Self { device: Arc::new(device), archive, home, config, engine: ENGINE }
+    }
+
+    /// The same with memtables of so many bytes.
+    pub(crate) fn with_memtables(self, bytes: usize) -> Self {
+        Self { engine: RocksConfig { write_buffer_bytes: bytes, ..self.engine }, ..self }
+    }
+
+    /// Tables, blob files and logs that lie in the folder.
+    pub(crate) fn files(&self) -> Vec<String> {
+        let names = fs::read_dir(self.store()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<String> =
+            names.filter(|name| [".sst", ".blob", ".log"].iter().any(|end| name.ends_with(end))).collect();
+        files.sort();
+        files
     }
 
     pub(crate) fn store(&self) -> PathBuf {
@@ -121,7 +140,7 @@ impl Disk {
     }
 
     fn engine(&self) -> Result<RocksBackend, StoreError> {
-        RocksBackend::open_through(&self.store(), &ENGINE, &self.device.env())
+        RocksBackend::open_through(&self.store(), &self.engine, &self.device.env())
     }
 }
 
@@ -131,15 +150,16 @@ pub(crate) fn calls(device: &Device) -> Vec<(Files, Call, u64)> {
     kinds.map(|(files, call)| (files, call, device.calls(files, call))).collect()
 }
 
-/// The calls of each kind that were made between two looks, of the kinds that were made.
+/// The calls of each kind that were made between two looks, of the kinds that were made. The removal of a file is none that
+/// anything waits for.
 pub(crate) fn between(before: &[(Files, Call, u64)], after: &[(Files, Call, u64)]) -> Vec<(Files, Call, u64)> {
     let made = before.iter().zip(after).map(|((files, call, before), (_, _, after))| (*files, *call, after - before));
-    made.filter(|(_, _, calls)| *calls > 0).collect()
+    made.filter(|(_, call, calls)| *calls > 0 && *call != Call::Remove).collect()
 }
 
 /// Failures of one kind of call: the first or one in the middle, which passes by itself, and all from the first on.
 pub(crate) fn faults((files, call, calls): (Files, Call, u64)) -> Vec<Fault> {
-    let fault = |passing, lasting| Fault { files, call, passing, lasting, cause: Cause::Failed };
+    let fault = |passing, lasting| Fault { files, call, job: Job::Any, passing, lasting, cause: Cause::Failed };
     let mut faults = vec![fault(0, Lasting::Times(1)), fault(0, Lasting::UntilMended)];
     faults.extend((calls > 1).then(|| fault(calls / 2, Lasting::Times(1))));
     faults
@@ -165,6 +185,69 @@ pub(crate) fn commit(chain: &Chain, workload: &mut Workload) -> Result<Order, St
         assert_eq!(chain.head(), head, "a commit that failed is not seen");
     }
     committed.map(|committed| committed.order)
+}
+
+/// The same of a device that is full: what it reads it reads.
+pub(crate) fn fillings(kind: (Files, Call, u64)) -> Vec<Fault> {
+    let is_read = kind.1 == Call::Read;
+    faults(kind).into_iter().filter(|_| !is_read).map(|fault| fault.by(Cause::Full)).collect()
+}
+
+/// A write to a device that is full: it is not there, and can be tried again.
+pub(crate) fn assert_full(error: &StoreError, context: &str) {
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{context}: {error:?}");
+    assert_eq!(error.disposition(), Disposition::Resource, "{context}: {error}");
+}
+
+/// Lets a thread of the engine come that nobody can wait for.
+pub(crate) fn look_again() {
+    let (_open, never) = mpsc::channel::<()>();
+    assert!(never.recv_timeout(Duration::from_millis(10)).is_err());
+}
+
+/// Commits once there is room: the engine looks for it by itself every five seconds.
+pub(crate) fn commits_again(chain: &Chain, workload: &mut Workload, context: &str) -> Order {
+    for _ in 0..2_000 {
+        match commit(chain, workload) {
+            Ok(order) => return order,
+            Err(error) => assert_full(&error, context),
+        }
+        look_again();
+    }
+    panic!("{context}: there is room, and the engine never wrote again");
+}
+
+/// More than it takes to make an engine stop.
+const MOST_COMMITS: usize = 10_000;
+
+/// Commits until one is refused.
+pub(crate) fn refusal(chain: &Chain, mut committed: impl FnMut()) -> StoreError {
+    let mut workload = changes(0);
+    let refused = (0..MOST_COMMITS).find_map(|_| {
+        let refused = commit(chain, &mut workload).err();
+        if refused.is_none() {
+            committed();
+        }
+        refused
+    });
+    refused.unwrap_or_else(|| panic!("no commit was refused"))
+}
+
+/// How a commit ends that finds the memtables full, where the fault is met by the flush that would make room.
+pub(crate) fn stopped_commit(disk: &Disk, (rig, engine): (&Rig, &RocksBackend), fault: Fault) -> StoreError {
+    disk.device.hold_tables();
+    let error = thread::scope(|scope| {
+        let committer = scope.spawn(|| refusal(&rig.chain, || ()));
+        while !engine.takes_no_write() {
+            assert!(!committer.is_finished(), "nothing has failed yet");
+            thread::yield_now();
+        }
+        disk.device.fail(fault);
+        disk.device.let_tables_go();
+        committer.join().unwrap()
+    });
+    assert!(disk.device.met() > 0);
+    error
 }
 
 /// A write of an engine that has stopped: it failed, and where one before it was to be synced, nobody knows what is on disk.

@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use state_powerloss::{Call, Cause, Device, Fault, Files, Lasting};
+use state_powerloss::{Call, Device, Fault, Files, Lasting};
 use state_pruner::{Command, Ended, Pruner, Reply, SweepChoice, Verdict};
 use state_tests::{chain::STORE, check, hooks::Hooks, rig::Rig};
 
@@ -52,8 +52,7 @@ fn reads_of_the_engine_that_fail_a_few_times_cost_waits_and_no_cycle() {
     let disk = Disk::of(&History::new(), Device::keeping(), STORE);
     let rig = disk.open("reads fail");
     let pruner = start(&rig);
-    let (lasting, cause) = (Lasting::Times(2), Cause::Failed);
-    disk.device.fail(Fault { files: Files::Table, call: Call::Read, passing: 0, lasting, cause });
+    disk.device.fail(Fault::first(Files::Table, Call::Read, Lasting::Times(2)));
     let before = rig.clock.slept().len();
     let ended = run(&pruner);
     assert!(matches!(ended, Ended::Finished { .. }), "{ended:?}");
@@ -70,8 +69,7 @@ fn a_device_that_keeps_failing_is_a_reason_of_health_until_it_is_mended() {
         let disk = Disk::of(&history, Device::keeping(), STORE);
         let rig = disk.open(&context);
         let pruner = start(&rig);
-        let (lasting, cause) = (Lasting::UntilMended, Cause::Failed);
-        disk.device.fail(Fault { files: Files::Table, call, passing: 0, lasting, cause });
+        disk.device.fail(Fault::first(Files::Table, call, Lasting::UntilMended));
         let ended = run(&pruner);
         assert!(matches!(&ended, Ended::Failed { code: of, .. } if of == code), "{context}: {ended:?}");
         let health = pruner.health();

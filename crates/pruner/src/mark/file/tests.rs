@@ -1,5 +1,8 @@
 use std::collections::BTreeSet;
 
+use state_store::{Disposition, FaultyDisk, Lasting};
+use state_tree::NodeHash;
+
 use super::*;
 use crate::mark::testing::{Random, hash_of};
 
@@ -14,7 +17,7 @@ fn seal(dir: &Path, hashes: &BTreeSet<NodeHash>) -> SealedMark {
 
 /// Uniform hashes, hashes in long runs of neighbours, and hashes at both ends.
 fn adversarial(random: &mut Random) -> BTreeSet<NodeHash> {
-    let mut hashes: BTreeSet<NodeHash> = (0..random.below(800)).map(|n| hash_of(n ^ random.next())).collect();
+    let mut hashes: BTreeSet<NodeHash> = (0..random.below(4000)).map(|n| hash_of(n ^ random.next())).collect();
     let base = random.next();
     for near in 0..random.below(300) {
         let mut bytes = [0; 32];
@@ -36,10 +39,12 @@ fn mark_set_agrees_with_a_plain_set_on_random_and_adversarial_hashes() {
         assert_eq!(mark.live_nodes(), plain.len() as u64);
         let mut probes: Vec<NodeHash> = probes.union(&inside).copied().collect();
         for _ in 0..3 {
-            let mut hint = random.below(2000) as usize;
+            let mut reader = mark.reader();
             for probe in &probes {
-                assert_eq!(mark.contains(probe, &mut hint), plain.contains(&probe.fingerprint()), "{probe}");
+                assert_eq!(reader.holds(probe).unwrap(), plain.contains(&probe.fingerprint()), "{probe}");
             }
+            assert_eq!(reader.fingerprint(mark.live_nodes()).unwrap(), None);
+            mark.was_read().unwrap();
             let factor = random.next() | 1;
             probes.sort_by_key(|hash| hash.fingerprint().wrapping_mul(factor)); // any order is answered
         }
@@ -80,7 +85,7 @@ fn a_mark_read_piece_by_piece_is_judged_as_one_read_whole() {
     let whole = std::fs::read(path).unwrap();
     let header = Header::decode(&whole).unwrap();
     for piece in [8, 16, 24, 160, 1 << 20] {
-        let judged = |mut payload: &[u8]| Payload::read(&mut payload, piece).unwrap().check(&header);
+        let judged = |mut payload: &[u8]| Payload::read(&mut payload, piece).unwrap().check(&header).map(|_| ());
         assert_eq!(judged(&whole[HEADER..]), Ok(()), "pieces of {piece}");
         for bit in 0..(whole.len() - HEADER) * 8 {
             let mut flipped = whole[HEADER..].to_vec();
@@ -90,9 +95,68 @@ fn a_mark_read_piece_by_piece_is_judged_as_one_read_whole() {
         let mut swapped = whole[HEADER..].to_vec();
         swapped.rotate_left(8); // descends where two pieces meet, too
         let header = Header { payload: Sha256::digest(&swapped).into(), ..Header::decode(&whole).unwrap() };
-        let judged = Payload::read(&mut &swapped[..], piece).unwrap().check(&header);
+        let judged = Payload::read(&mut &swapped[..], piece).unwrap().check(&header).map(|_| ());
         assert_eq!(judged, Err("its fingerprints are not ascending"), "pieces of {piece}");
     }
+}
+
+/// What no map could tell: the file fails under a compaction, and whoever judges by it keeps and says so (I8).
+#[test]
+fn a_mark_that_fails_after_it_was_opened_keeps_everything_and_is_told() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
+        ("cut to nothing", |path| std::fs::write(path, []).unwrap()),
+        ("cut in its last block", |path| {
+            let length = std::fs::metadata(path).unwrap().len();
+            File::options().write(true).open(path).unwrap().set_len(length - 8).unwrap();
+        }),
+        ("zeros behind its header", |path| {
+            let file = File::options().write(true).open(path).unwrap();
+            let length = file.metadata().unwrap().len();
+            file.set_len(HEADER as u64).and_then(|()| file.set_len(length)).unwrap();
+        }),
+        ("one bit of its last fingerprint", |path| {
+            let mut bytes = std::fs::read(path).unwrap();
+            *bytes.last_mut().unwrap() ^= 1;
+            std::fs::write(path, bytes).unwrap();
+        }),
+    ];
+    let hashes: BTreeSet<NodeHash> = (0..4000).map(hash_of).collect();
+    let (first, last) = (*hashes.first().unwrap(), *hashes.last().unwrap());
+    let dead = NodeHash::new([255; 32]);
+    for (what, damage) in damages {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = seal(dir.path(), &hashes);
+        let (mut reader, mut judge) = (mark.reader(), LiveSet::reader(&mark));
+        assert!(reader.holds(&first).unwrap() && judge.contains(&first), "{what}");
+        assert!(!judge.contains(&hash_of(4001)), "{what}");
+        damage(mark.path());
+        assert!(matches!(reader.holds(&last), Err(PruneError::BadMark { .. })), "{what}");
+        assert!(matches!(reader.fingerprint(3999), Err(PruneError::BadMark { .. })), "{what}");
+        mark.was_read().unwrap(); // no compaction asked
+        assert!(judge.contains(&dead) && judge.contains(&first) && judge.contains(&hash_of(4001)), "{what}");
+        let told = mark.was_read();
+        assert!(matches!(told, Err(PruneError::BadMark { .. })), "{what}: {told:?}");
+        mark.was_read().unwrap(); // it is told once: who tries again has other readers
+        assert!(LiveSet::reader(&mark).contains(&dead) && mark.was_read().is_err(), "{what}");
+    }
+}
+
+/// The same by the system's own error, which may pass.
+#[test]
+fn a_mark_whose_disk_fails_a_look_up_keeps_everything_and_is_read_again() {
+    let (dir, hashes) = (tempfile::tempdir().unwrap(), (0..4000).map(hash_of).collect());
+    let (disk, mark) = (FaultyDisk::under(dir.path()), seal(dir.path(), &hashes));
+    let (mut judge, dead) = (LiveSet::reader(&mark), NodeHash::new([255; 32]));
+    disk.inject("mark-*.sealed", FileCall::Read, 1, Lasting::Once);
+    assert!(judge.contains(hashes.first().unwrap()));
+    assert!(judge.contains(&dead), "unknown means keep");
+    let told = mark.was_read().unwrap_err();
+    assert!(matches!(told, PruneError::File { .. }), "{told}");
+    assert_eq!((told.disposition(), disk.met()), (Disposition::Transient, 1));
+    assert!(judge.contains(&dead), "this compaction has an output that nobody counts on");
+    assert!(!LiveSet::reader(&mark).contains(&dead), "the next one");
+    mark.was_read().unwrap();
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! C4, I7: each call on mark and spill files fails, once and for good. Marking then fails with an error that passes, and
 //! never ends with a smaller mark; once it is over the same marking ends with the same mark.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use state_store::{Disposition, FaultyDisk, FileCall, Lasting};
 
 use super::*;
+use crate::control::Stage;
 
 const SPILLED: &str = "mark-*.tmp";
 const SEALED: &str = "mark-*.sealed";
@@ -50,6 +53,36 @@ fn fails_at_each_call(trial: &Trial<'_>) {
             }
         }
         assert_eq!(trial.run().unwrap().1.live_digest, expected, "{call:?} of {kind}: once it is over");
+    }
+}
+
+/// Watches like [`Unobserved`], and panics at a stage.
+struct PanicsAt(Stage);
+
+impl Observer for PanicsAt {
+    fn progress(&self, progress: Progress) {
+        assert!(progress.stage != self.0, "a bug of ours");
+    }
+}
+
+/// P14: a panic in a thread of ours is no error that might be tried again: it is one of whoever wanted the mark.
+#[test]
+fn a_scanner_marker_or_reader_that_panics_panics_on_in_whoever_marks() {
+    let (mut view, root) = tree(60_000);
+    let in_its_thread = |view: &MapView, choice, stage, threads| {
+        let dir = tempfile::tempdir().unwrap();
+        let trial = Trial::new(view, &[root], dir.path()).by(choice).with(threads);
+        let marked = catch_unwind(AssertUnwindSafe(|| trial.observed(&PanicsAt(stage), &Control::default())));
+        let panic = marked.map(|ended| ended.map(|(_, report)| report)).unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"a bug of ours"), "{choice:?} {stage:?} {threads}");
+        assert_eq!(files(dir.path()), [] as [&str; 0], "{choice:?} {stage:?} {threads}");
+    };
+    for threads in [1, 2, 3] {
+        in_its_thread(&view, MarkChoice::Scan, Stage::Scan, threads);
+        in_its_thread(&view, MarkChoice::Scan, Stage::Mark, threads);
+        view.panics_after = Some(20_000);
+        in_its_thread(&view, MarkChoice::Walk, Stage::Verify, threads);
+        view = MapView { panics_after: None, reads: AtomicU64::new(0), ..view };
     }
 }
 

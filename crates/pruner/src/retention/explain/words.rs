@@ -1,12 +1,12 @@
 //! Explanations in words.
 
-use super::{Explanation, HashExplained, NodeStanding, OrderExplained, Standing, WaitsFor, Why};
+use super::{Explanation, HashExplained, NodeStanding, OrderExplained, PinHold, Standing, Standstill, WaitsFor, Why};
 use crate::{
     retention::{
         keep::{Ask, Bound},
         log::Gone,
     },
-    when::When,
+    when::{Span, When},
 };
 
 impl std::fmt::Display for Why {
@@ -18,10 +18,39 @@ impl std::fmt::Display for Why {
             }
             Self::Asked(Ask { by, from }) => write!(f, "{by} reaches down to order {from}"),
             Self::Every { orders } => write!(f, "it is one of every {orders} (keep_every)"),
-            Self::Pin { name, owner } => write!(f, "pin `{name}` of {owner}"),
+            Self::Pin(pin) => pin.fmt(f),
+            Self::PinExpired(pin) => write!(f, "{pin}, has expired and keeps nothing"),
+            Self::ConsumerSilent { name, from } => {
+                write!(f, "consumer `{name}` needs every order from {from} on, and is silent: it is not waited for")
+            }
             Self::Reader { owner, since_order } => write!(f, "a reader holds it ({owner}, since order {since_order})"),
-            Self::Leaving => f.write_str("nobody asks for it any more: it goes when the floor moves next"),
+            Self::Leaving { waits_for: None } => {
+                f.write_str("nobody asks for it any more: it goes when the floor moves next")
+            }
+            Self::Leaving { waits_for: Some(standstill) } => {
+                write!(f, "nobody asks for it any more: it goes when the floor moves next, not {standstill}")
+            }
             Self::NoPolicy => f.write_str("no policy is in force: nothing goes"),
+        }
+    }
+}
+
+impl std::fmt::Display for PinHold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "pin `{}` of {}, since {}", self.name, self.owner, When(self.since_ms))?;
+        match self.ttl_ms {
+            Some(ms) => write!(f, ", for {}", Span(ms)),
+            None => f.write_str(", until it is removed"),
+        }
+    }
+}
+
+impl std::fmt::Display for Standstill {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Freeze { reason } => write!(f, "until deletes are unfrozen: {reason}"),
+            Self::Switch { since_ms } => write!(f, "until pruning is switched on again, off since {}", When(*since_ms)),
+            Self::Cycle { cycle } => write!(f, "before cycle {cycle} has ended"),
         }
     }
 }
@@ -33,7 +62,9 @@ impl std::fmt::Display for Gone {
             Some(after) => write!(f, "it went between {} and {}", When(after), When(self.by_ms))?,
             None => write!(f, "it was gone by {}", When(self.by_ms))?,
         }
-        write!(f, ", when the head was order {}", self.head)
+        write!(f, ", when the head was order {}", self.head)?;
+        let mut between = ": ";
+        self.by.iter().try_for_each(|cause| write!(f, "{}{cause}", std::mem::replace(&mut between, "; ")))
     }
 }
 

@@ -13,6 +13,8 @@ use crate::{
 const DAMAGE: &str = "Corruption: ";
 const FAILURES: [&str; 2] = ["IO error: ", DAMAGE];
 const NO_ROOM: [&str; 3] = ["No space left on device", "Disk quota exceeded", "Space limit reached"];
+const PUT_OFF: [&str; 2] = ["free space [", "is less than"];
+const LIST_PREFIX: &str = "MANIFEST-";
 const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
 const REFUSED: [&str; 2] = ["Permission denied", "Operation not permitted"];
@@ -35,6 +37,30 @@ pub(super) fn is_no_room(text: &str) -> bool {
     NO_ROOM.iter().any(|word| text.contains(word))
 }
 
+/// Whether a line of the engine's log tells that a job failed for want of room, or is put off until there is some.
+pub(super) fn lacks_room(line: &str) -> bool {
+    status_in(line).is_some_and(is_no_room) || PUT_OFF.iter().all(|words| line.contains(words))
+}
+
+/// Whether a line of the engine's log tells that it has stopped and will not go on by itself.
+pub(super) fn tells_the_end(line: &str) -> bool {
+    line.contains("background error, auto_recovery=0, stop=1")
+}
+
+/// Whether a line of the engine's log tells of a file that it needs no more and cannot remove. It stays, and the engine tries
+/// again when the store is opened.
+pub(super) fn is_failed_removal(line: &str) -> bool {
+    line.contains("Failed to delete ")
+}
+
+/// The name of the list of files, from a line of the engine's log that tells of a failed write to it.
+pub(super) fn unwritten_list(line: &str) -> Option<&str> {
+    let (_, told) = line.split_once("MANIFEST write ")?;
+    let named = told.get(told.find(LIST_PREFIX)?..)?;
+    let digits = named[LIST_PREFIX.len()..].bytes().take_while(u8::is_ascii_digit).count();
+    named.get(..LIST_PREFIX.len() + digits)
+}
+
 /// Whether a status tells of damage.
 pub(super) fn is_damage(text: &str) -> bool {
     text.starts_with(DAMAGE)
@@ -43,6 +69,11 @@ pub(super) fn is_damage(text: &str) -> bool {
 /// Whether damage of a write-ahead log is one that a process or machine leaves that died while it wrote.
 pub(super) fn is_torn_end(text: &str) -> bool {
     TORN_ENDS.iter().any(|words| text.contains(words))
+}
+
+/// A line of the engine's log without the place in its source that it begins with.
+pub(super) fn without_place(line: &str) -> &str {
+    line.split_once("] ").filter(|_| line.starts_with('[')).map_or(line, |(_, told)| told)
 }
 
 /// The status that a line of the engine's log ends with, if it tells of a failure.
@@ -57,7 +88,7 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
     let what = format!("{what} in {}", path.display());
     let (code, _) = text.split_once(':').map_or((text, ""), |parts| parts);
     match code {
-        "IO error" if is_no_room(text) => StoreError::DiskFull { what },
+        "IO error" | "Result incomplete" if is_no_room(text) => StoreError::DiskFull { what },
         "IO error" if has(&LOCKED) => locked(path),
         "IO error" if has(&REFUSED) => refused(path, io::ErrorKind::PermissionDenied, text),
         "IO error" if text.contains(READ_ONLY_DEVICE) => refused(path, io::ErrorKind::ReadOnlyFilesystem, text),

@@ -1,16 +1,18 @@
 //! Damage that the engine reports without its place, or that it does not notice: which file it is, and whether the list
-//! of files was cut off.
+//! of files was cut off. One that ends within a record because the engine itself failed to write it is mended here.
 
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rocksdb::{DB, LiveFile, Options};
 
 use super::{
     RocksBackend,
+    classify::{classify, classify_io},
     log::{EngineLog, Opening},
 };
 use crate::error::StoreError;
@@ -79,8 +81,8 @@ fn with_ending(path: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
 /// Refuses a store whose list of files names no table although tables lie beside it. The engine takes a list that was
 /// cut off for a younger one.
 fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
-    let listed = db.live_files().map_err(|e| super::classify(path, "listing the files", &e))?;
-    let tables = with_ending(path, "sst").map_err(|e| super::classify::classify_io(path, "listing the files", e))?;
+    let listed = db.live_files().map_err(|e| classify(path, "listing the files", &e))?;
+    let tables = with_ending(path, "sst").map_err(|e| classify_io(path, "listing the files", e))?;
     if !listed.is_empty() || tables.is_empty() {
         return Ok(());
     }
@@ -93,7 +95,7 @@ fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
 /// Refuses a store of which a table is not there, or has another length than the engine's list says. One that the engine
 /// itself removes meanwhile is not in its list any more.
 pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> {
-    let list = || db.live_files().map_err(|e| super::classify(path, "listing the files", &e));
+    let list = || db.live_files().map_err(|e| classify(path, "listing the files", &e));
     for file in list()? {
         let Some(fault) = fault_of(path, &file)? else { continue };
         if list()?.iter().any(|listed| listed.name == file.name) {
@@ -117,7 +119,7 @@ fn fault_of(path: &Path, file: &LiveFile) -> Result<Option<String>, StoreError> 
         }
         Err(error) => {
             let what = "looking for a table that the list of files names";
-            Err(super::classify::classify_io(&table, what, error))
+            Err(classify_io(&table, what, error))
         }
     }
 }
@@ -155,7 +157,7 @@ fn torn_at(list: &[u8]) -> Option<usize> {
 /// Refuses a store that nobody writes and whose list of files ends within a record: the engine would take the list for a
 /// younger one and, once it may write, remove the tables that the lost records named.
 pub(super) fn refuse_cut_list(path: &Path) -> Result<(), StoreError> {
-    let unreadable = |error| super::classify::classify_io(path, "reading the list of files", error);
+    let unreadable = |error| classify_io(path, "reading the list of files", error);
     let current = fs::read_to_string(path.join(CURRENT_FILE)).map_err(unreadable)?;
     let name = path.join(current.trim());
     let Ok(list) = fs::read(&name) else { return Ok(()) }; // the engine says what is wrong with it
@@ -168,6 +170,63 @@ pub(super) fn refuse_cut_list(path: &Path) -> Result<(), StoreError> {
     )))
 }
 
+/// Cuts the list of files to its whole records where the engine told that a write to it failed: what it wrote of that record is
+/// in the way of the next opening. Nothing rests on the record, because the write that failed was acknowledged to nobody, and
+/// the engine writes to this list no more: it begins another, or stops.
+pub(super) fn mend_failed_list(path: &Path, log: &EngineLog) {
+    let Some(list) = log.failed_list() else { return };
+    match cut_if_torn(path, &list) {
+        Ok(cut) => {
+            log.list_is_settled();
+            if let Some((length, whole)) = cut {
+                let path = path.display();
+                tracing::warn!(%path, list, length, whole, "a write to the list of files failed: its part is cut off");
+            }
+        }
+        Err(error) => {
+            let path = path.display();
+            tracing::error!(%path, list, %error, "a write to the list of files failed, and its part cannot be cut off");
+        }
+    }
+}
+
+/// The lengths before and after, if it ended within a record and is still the list in force.
+fn cut_if_torn(path: &Path, list: &str) -> io::Result<Option<(usize, usize)>> {
+    if fs::read_to_string(path.join(CURRENT_FILE))?.trim() != list {
+        return Ok(None);
+    }
+    let list = path.join(list);
+    let written = fs::read(&list)?;
+    let Some(whole) = torn_at(&written) else { return Ok(None) };
+    let file = File::options().write(true).open(&list)?;
+    file.set_len(whole as u64)?;
+    file.sync_all()?;
+    Ok(Some((written.len(), whole)))
+}
+
+/// Mends the list of files when the store is closed.
+pub(super) struct FailedList {
+    path: Arc<Path>,
+    log: Arc<EngineLog>,
+}
+
+impl FailedList {
+    pub(super) fn of(path: &Arc<Path>, log: &Arc<EngineLog>) -> Self {
+        Self { path: Arc::clone(path), log: Arc::clone(log) }
+    }
+
+    /// Mends it at once, if a write to it has failed.
+    pub(super) fn mend(&self) {
+        mend_failed_list(&self.path, &self.log);
+    }
+}
+
+impl Drop for FailedList {
+    fn drop(&mut self) {
+        self.mend();
+    }
+}
+
 /// As [`RocksBackend::refuse_lost_list`], for a database that shows the default family and no other.
 pub(super) fn refuse_lost_families(path: &Path) -> Result<(), StoreError> {
     let mut options = Options::default();
@@ -175,7 +234,7 @@ pub(super) fn refuse_lost_families(path: &Path) -> Result<(), StoreError> {
     options.set_info_logger(logger);
     match DB::open_for_read_only(&options, path, false) {
         Ok(db) => refuse_lost_list(path, &db),
-        Err(error) => Err(super::classify(path, "opening for reading", &error)),
+        Err(error) => Err(classify(path, "opening for reading", &error)),
     }
 }
 

@@ -93,6 +93,21 @@ fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+impl Holder {
+    /// Whether it may be the process that calls itself by this id. One in a namespace of its own has another id there, which the
+    /// system tells; of a holder that nobody knows it may be any.
+    pub fn may_be(&self, pid: u32) -> bool {
+        let Some(known) = self.pid.filter(|known| *known != pid) else { return true };
+        let Ok(status) = fs::read_to_string(format!("{PROCESSES}/{known}/status")) else { return true }; // it has ended since
+        status.lines().any(|line| is_called(line, pid))
+    }
+}
+
+/// Lines look like `NSpid:\t4711\t1`: the ids of a process, from our namespace to its own.
+fn is_called(line: &str, pid: u32) -> bool {
+    line.strip_prefix("NSpid:").is_some_and(|ids| ids.split_whitespace().any(|id| id == pid.to_string()))
+}
+
 /// What the table of locks says of a file.
 #[derive(Debug, PartialEq, Eq)]
 enum Found {
@@ -277,6 +292,16 @@ mod tests {
         }
         assert_eq!(known(&store.with_file_name("beside")), None);
         drop(engine);
+    }
+
+    #[test]
+    fn a_holder_is_known_by_each_of_its_ids_and_one_that_nobody_knows_may_be_any() {
+        let us = std::process::id();
+        let named = |pid| Holder { pid, command: None };
+        assert!(named(Some(us)).may_be(us) && named(None).may_be(us));
+        assert!(!named(Some(us)).may_be(0), "no process has that id");
+        assert!(is_called("NSpid:\t4711\t1", 1) && is_called("NSpid:\t4711\t1", 4711));
+        assert!(!is_called("NSpid:\t4711\t1", 471) && !is_called("NStgid:\t4711\t1", 1));
     }
 
     #[test]

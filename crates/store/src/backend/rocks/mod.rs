@@ -4,6 +4,7 @@
 //! later write is refused until the store is opened again (C4); a rewrite that returns without an error has replaced
 //! every file that overlapped its range; no call ever opens the LOCK file.
 
+mod aside;
 mod classify;
 mod copy;
 mod damage;
@@ -21,6 +22,7 @@ mod write;
 use std::{
     collections::BTreeSet,
     ffi::CStr,
+    io,
     path::Path,
     sync::{
         Arc, OnceLock,
@@ -30,12 +32,20 @@ use std::{
 
 use rocksdb::{ColumnFamily, DB, FlushOptions, properties};
 
-use self::{classify::classify, handover::Handover, log::EngineLog, rewrite::Rewrites, view::RocksView};
+use self::{
+    aside::LogsAside,
+    classify::{classify_io, classify_text},
+    damage::FailedList,
+    handover::Handover,
+    log::EngineLog,
+    rewrite::Rewrites,
+    view::RocksView,
+};
 pub use self::{
     lock::{file_holder, lock_holder, removed_store},
     space::space_of,
 };
-use super::{Backend, Batch, Copied, Durability, KeyRange, NodeFile, RocksConfig, Space, View};
+use super::{Backend, Batch, Copied, Durability, KeyRange, LogCut, NodeFile, RocksConfig, Space, View};
 use crate::{error::StoreError, filter::SweepSlot, schema::NODE_FAMILY};
 
 /// Bytes of the blob files of one family.
@@ -67,13 +77,14 @@ pub struct RocksBackend {
     path: Arc<Path>,
     access: Access,
     log: Arc<EngineLog>,
+    list: FailedList,
     rewrites: Rewrites,
     config: RocksConfig,
     /// The write that left unknown what is on disk.
     poisoned: OnceLock<String>,
     claimed: AtomicBool,
     /// Damage of the write-ahead log that opening met, other than a torn end.
-    log_cut: Option<String>,
+    log_cut: Option<LogCut>,
 }
 
 impl std::fmt::Debug for RocksBackend {
@@ -84,10 +95,12 @@ impl std::fmt::Debug for RocksBackend {
 
 impl RocksBackend {
     fn assemble(opened: Opened, path: &Path, access: Access, config: &RocksConfig) -> Self {
+        let path = Arc::from(path);
         let mut backend = Self {
             db: Arc::new(opened.db),
             families: opened.families.into_iter().collect(),
-            path: Arc::from(path),
+            list: FailedList::of(&path, &opened.log),
+            path,
             access,
             log: opened.log,
             rewrites: Rewrites::default(),
@@ -96,12 +109,12 @@ impl RocksBackend {
             claimed: AtomicBool::new(false),
             log_cut: None,
         };
+        let cut = backend.log.opened(); // what it meets by itself from here on counts
         if matches!(backend.background_errors(), Ok(0)) {
-            let met = backend.log.opened(); // what it meets by itself from here on counts
-            backend.log_cut = met.filter(|text| backend.is_writable() && !classify::is_torn_end(text));
+            backend.log_cut = cut.filter(|_| backend.is_writable() || matches!(lock_holder(&backend.path), Ok(None)));
         }
-        if let Some(what) = &backend.log_cut {
-            tracing::error!(what, "the write-ahead log is damaged: what was written after that is lost");
+        if let Some(LogCut { what, kept }) = backend.log_cut.as_ref().filter(|_| backend.is_writable()) {
+            tracing::error!(what, ?kept, "the write-ahead log is damaged: what was written after that is lost");
         }
         backend
     }
@@ -138,7 +151,20 @@ impl RocksBackend {
     }
 
     fn failed(&self, what: &str, error: &rocksdb::Error) -> StoreError {
-        classify(&self.path, what, error)
+        self.failed_by(what, error.as_ref())
+    }
+
+    /// As [`RocksBackend::failed`], from a status text.
+    fn failed_by(&self, what: &str, status: &str) -> StoreError {
+        self.list.mend();
+        let error = classify_text(&self.path, what, status);
+        // It goes on by itself once there is room, except where it lacked room for what it has no way back from, or by a quota,
+        // which it does not know.
+        if matches!(error, StoreError::DiskFull { .. }) && self.log.has_stopped() {
+            let what = format!("{what} in {}", self.path.display());
+            return StoreError::Io { what, source: io::Error::other(status.to_owned()) };
+        }
+        error
     }
 
     fn is_writable(&self) -> bool {
@@ -253,8 +279,12 @@ impl Backend for RocksBackend {
         self.poisoned.get().cloned()
     }
 
-    fn log_cut(&self) -> Option<String> {
+    fn log_cut(&self) -> Option<LogCut> {
         self.log_cut.clone()
+    }
+
+    fn log_cut_is_kept(&self) -> Result<(), StoreError> {
+        LogsAside::is_told(&self.path).map_err(|e| classify_io(&self.path, "letting second names of logs go", e))
     }
 
     fn copy_into(&self, into: &Path) -> Result<Copied, StoreError> {

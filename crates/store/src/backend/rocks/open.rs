@@ -12,6 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::{
     Access, Opened, RocksBackend,
+    aside::LogsAside,
     classify::{classify, classify_io},
     damage::{self, CURRENT_FILE},
     handover::Handover,
@@ -127,8 +128,8 @@ impl RocksBackend {
             let options = if name == NODE_FAMILY { tuning.rooch_nodes(&slot) } else { tuning.rooch_rows() };
             ColumnFamilyDescriptor::new(name.as_str(), options)
         };
-        let db = DB::open_cf_descriptors(&options, path, families.iter().map(family))
-            .map_err(|e| classify(path, "opening for a sweep", &e))?;
+        let db = DB::open_cf_descriptors(&options, path, families.iter().map(family));
+        let db = db.map_err(|e| not_opened(path, &log, "opening for a sweep", &e))?;
         damage::refuse_cut_tables(path, &db)?;
         handover.give_back()?;
         let access = Access::Foreign(Arc::clone(&slot), handover);
@@ -194,11 +195,18 @@ fn open_native(
         let options = if name == NODE_FAMILY { tuning.nodes(&slot) } else { tuning.rows() };
         ColumnFamilyDescriptor::new(name.as_str(), options)
     };
-    let db = DB::open_cf_descriptors(&options, path, families.iter().map(family))
-        .map_err(|e| classify(path, "opening", &e))?;
+    log.opening(LogsAside::begin(path)); // BEFORE the engine may remove one
+    let db = DB::open_cf_descriptors(&options, path, families.iter().map(family));
+    let db = db.map_err(|e| not_opened(path, &log, "opening", &e))?;
     damage::refuse_cut_tables(path, &db)?;
     let access = Access::Owned(Arc::clone(&slot));
     Ok(RocksBackend::assemble(Opened { db, families, log }, path, access, config))
+}
+
+/// An engine that failed to open may have written to the list of files all the same.
+fn not_opened(path: &Path, log: &EngineLog, what: &str, error: &rocksdb::Error) -> StoreError {
+    damage::mend_failed_list(path, log);
+    classify(path, what, error)
 }
 
 /// Creates an empty store beside the path and moves it there whole: a crash never leaves one without its families.

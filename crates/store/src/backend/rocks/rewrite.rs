@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use parking_lot::Mutex;
 use rocksdb::DB;
 
-use super::{Access, RocksBackend, classify::classify_text, raw};
+use super::{Access, RocksBackend, raw};
 use crate::{
     backend::{Backend as _, KeyRange, NodeFile},
     error::StoreError,
@@ -133,7 +133,7 @@ impl RocksBackend {
     /// What the engine said of a failure meanwhile, as an error.
     fn check_engine(&self, errors_before: u64) -> Result<(), StoreError> {
         if let Some(status) = self.log.take_failure() {
-            return Err(classify_text(&self.path, "rewriting a range of nodes", &status));
+            return Err(self.failed_by("rewriting a range of nodes", &status));
         }
         if self.background_errors()? > errors_before {
             return Err(self.rewrite_failed("the engine reports a background error"));

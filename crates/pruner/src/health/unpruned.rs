@@ -1,0 +1,69 @@
+//! A store whose node does not prune: what a pruner would know of its health, and its reserve.
+//!
+//! Promises: the records are read once, because nobody changes them while no pruner runs, and one that is unusable keeps no node
+//! from starting; health waits for nobody but the one who measures.
+
+use std::{num::NonZeroU64, sync::Arc};
+
+use super::{
+    Facts, Measured,
+    meter::Meter,
+    recorded::{Recorded, Unread},
+};
+use crate::{
+    recovery::RecoveryConfig,
+    snapshot::settle_left_lock,
+    worker::{PrunerParts, ReserveKeeper},
+};
+
+/// Looks after a store whose node does not prune.
+pub struct Unpruned {
+    parts: PrunerParts,
+    meter: Meter,
+    reserve: ReserveKeeper,
+    /// By the records, as they were when the store was taken over.
+    recorded: Facts,
+}
+
+impl std::fmt::Debug for Unpruned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unpruned").field("recorded", &self.recorded).finish_non_exhaustive()
+    }
+}
+
+impl Unpruned {
+    /// Takes over a store, of whose node one range of a sweep has so many bytes. What cannot be read is told by health.
+    pub fn new(parts: PrunerParts, range_bytes: NonZeroU64) -> Self {
+        let mut unread = Unread::default();
+        let (min_healthy_cycles, now_ms) = (RecoveryConfig::default().min_healthy_cycles, parts.clock.unix_ms());
+        let recorded = Recorded::read(&*parts.records, min_healthy_cycles, (now_ms, &mut unread));
+        settle_left_lock(&*parts.records, 0);
+        Self {
+            meter: Meter::new(Arc::clone(&parts.store), Arc::clone(&parts.clock), range_bytes),
+            reserve: ReserveKeeper::new(Arc::clone(&parts.store), Arc::clone(&parts.events)),
+            recorded: unread.among(recorded.facts_without_cycles()),
+            parts,
+        }
+    }
+
+    /// What is known of it.
+    pub fn facts(&self) -> Facts {
+        let Measured { background_errors, room, unmeasured } = self.meter.look();
+        let (backend, recorded) = (self.parts.store.backend(), self.recorded.clone());
+        Facts {
+            background_errors,
+            engine_damage: backend.damage(),
+            engine_stopped: backend.stopped_by(),
+            log_cut: recorded.log_cut.clone().or_else(|| backend.log_cut().map(|cut| cut.what)),
+            reserve: self.reserve.let_go(),
+            room,
+            unmeasured: [recorded.unmeasured, unmeasured].concat(),
+            ..recorded
+        }
+    }
+
+    /// Takes the reserve again that was let go, if there is room by now. Call it at times; may wait for the disk.
+    pub fn take_reserve(&self) {
+        self.reserve.take();
+    }
+}

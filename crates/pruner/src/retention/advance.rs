@@ -1,0 +1,169 @@
+//! How the floor moves, and what is let go below it.
+//!
+//! Order that must not change: what is let go leaves the readable orders BEFORE [`LiveRetention::advance_under`] returns, and
+//! why it went is in the batch that lets it go.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use state_store::{Durability, FloorMove, HeadRecord};
+use state_tree::Order;
+
+use super::{
+    cause::{Cause, MAX_CAUSES},
+    held::{Held, Now},
+    holds::Holds,
+    keep::{Ask, Bound, KeepPolicy, winner},
+    live::LiveRetention,
+    log::{LetGo, Moved, RetentionLog},
+    state::{Below, State},
+    within::{first_of_time, timestamp},
+};
+use crate::{error::PruneError, events::Event, records::RecordKey};
+
+/// A move of the floor that was decided.
+struct Decided {
+    change: FloorMove,
+    /// Where the floor was.
+    from: Order,
+    /// The bound that reaches lowest.
+    lowest: Bound,
+    head: HeadRecord,
+}
+
+impl LiveRetention {
+    /// Moves the floor, and lets go of what nobody asks for any more. Where nothing moves this reads no disk.
+    ///
+    /// Errors: records that cannot be read or written; then nothing moved.
+    pub fn advance_under(&self, durability: Durability) -> Result<(), PruneError> {
+        let Some(keep) = self.parts.keep else { return Ok(()) };
+        let mut state = self.state()?;
+        let Some(ends) = self.ends() else { return Ok(()) }; // under the lock: whoever moves the floor holds it
+        let advanced = self.advance_in(&mut state, &keep, ends, durability);
+        let untold = std::mem::take(&mut state.untold);
+        drop(state);
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
+        advanced
+    }
+
+    fn advance_in(
+        &self,
+        state: &mut State,
+        keep: &KeepPolicy,
+        (head, floor): (HeadRecord, Order),
+        durability: Durability,
+    ) -> Result<(), PruneError> {
+        let now = Now::of(&*self.parts.clock);
+        self.tell_old_readers(&mut state.untold)?;
+        self.drop_expired(state, now)?;
+        state.tell_silence(now);
+        let Ask { by: lowest, from: first } = self.first_asked_for(keep, &state.held, (floor, head))?;
+        let to = Order::new(first).max(floor);
+        let let_go = match state.below {
+            Below::Settled => BTreeSet::new(),
+            Below::ToBeLookedAt => self.unasked_for(keep, &state.held.holds),
+        };
+        if to != floor || !let_go.is_empty() || !state.log.is_in_force(keep) {
+            let pinned = state.held.holds.pins.iter().map(|pin| Order::new(pin.order));
+            let pinned = pinned.filter(|order| (floor..to).contains(order));
+            let kept = keep.every_between(floor, to).chain(pinned).collect();
+            let change = FloorMove { to, keep: kept, let_go, rows: vec![] };
+            self.apply(state, keep, Decided { change, from: floor, lowest, head }, durability)?;
+        }
+        state.below = Below::Settled;
+        state.ended.clear();
+        Ok(())
+    }
+
+    /// Floor, kept orders and log in one batch (I9).
+    fn apply(
+        &self,
+        state: &mut State,
+        keep: &KeepPolicy,
+        decided: Decided,
+        durability: Durability,
+    ) -> Result<(), PruneError> {
+        let log = self.logged(state, keep, &decided)?;
+        let mut change = decided.change;
+        let (bytes, records) = (log.encode()?, &*self.parts.records);
+        change.rows.extend(self.parts.floor_rows.as_ref().map(|rows| rows(change.to)));
+        let staged = records.batch(RecordKey::RetentionLog, &bytes);
+        let outside = staged.is_none();
+        change.rows.extend(staged);
+        self.parts.store.move_floor(change, durability)?;
+        if outside {
+            records.stage(RecordKey::RetentionLog, &bytes)?;
+        }
+        if !state.log.is_in_force(keep) {
+            state.untold.push(Event::ConfigChanged { what: format!("retention: {keep}") });
+        }
+        state.log = Arc::new(log);
+        self.publish(state);
+        Ok(())
+    }
+
+    /// The log with this move. Reads when the block of the newest order that goes was made, where chain time counts.
+    fn logged(&self, state: &State, keep: &KeepPolicy, decided: &Decided) -> Result<RetentionLog, PruneError> {
+        let Decided { change, from, lowest, head } = decided;
+        let (at_ms, head) = (self.parts.clock.unix_ms(), head.order);
+        let passed = *from..change.to;
+        let of_move = state.causes_of_move(keep, (&passed, lowest), Now::of(&*self.parts.clock));
+        let let_go = |order: Order, causes: &[Cause]| {
+            let by = state.causes_of(order, keep).chain(causes.iter().cloned()).take(MAX_CAUSES).collect();
+            LetGo { order: order.get(), at_ms, head, by }
+        };
+        // A pin that ended on an order that goes with the others is told of that order alone.
+        let ended = state.pins_ended().filter(|order| passed.contains(order) && !change.keep.contains(order));
+        let ended: BTreeSet<Order> = ended.collect();
+        let singles = change.let_go.iter().map(|order| let_go(*order, &[]));
+        let singles = singles.chain(ended.into_iter().map(|order| let_go(order, &of_move)));
+        let log = RetentionLog::clone(&state.log).under(keep, at_ms).let_go(singles);
+        if passed.is_empty() {
+            return Ok(log);
+        }
+        let newest_ms = match (keep.time, change.to.minus(1)) {
+            (Some(_), Some(newest)) => Some(timestamp(&*self.parts.store.view()?, newest)?),
+            (None, _) | (_, None) => None,
+        };
+        let (from, to, kept) = (from.get(), change.to.get(), change.keep.len() as u64);
+        Ok(log.moved(Moved { from, to, at_ms, head, newest_ms, kept, by: of_move }))
+    }
+
+    /// An expired pin is dropped here and nowhere else, so that it is told.
+    fn drop_expired(&self, state: &mut State, now: Now) -> Result<(), PruneError> {
+        let Some((held, expired)) = state.held.without_expired(now) else { return Ok(()) };
+        self.hold(state, held)?;
+        state.below = Below::ToBeLookedAt;
+        for pin in expired {
+            tracing::warn!(name = pin.name, owner = pin.owner, order = pin.order, ttl_ms = pin.ttl_ms, "a pin expired");
+            let (name, owner) = (pin.name.clone(), pin.owner.clone());
+            state.untold.push(Event::PinExpired { name, owner, order: pin.order });
+            state.has_expired(pin);
+        }
+        self.publish(state);
+        Ok(())
+    }
+
+    /// The lowest order that a bound asks for, or any at or below the floor if nothing is to move, and who asks. Time is
+    /// looked at last, and only above the floor: it is the one bound that reads.
+    pub(super) fn first_asked_for(
+        &self,
+        keep: &KeepPolicy,
+        held: &Held,
+        (floor, head): (Order, HeadRecord),
+    ) -> Result<Ask, PruneError> {
+        let top = Order::new(head.order);
+        let last = Ask { by: Bound::Last { orders: keep.last.get() }, from: keep.first_of_last(top).get() };
+        let consumers: Vec<Ask> = self.asks_of_consumers(held, top).collect();
+        let lowest = winner(&consumers).filter(|ask| ask.from < last.from).cloned().map_or(last, |ask| ask);
+        let first = Order::new(lowest.from);
+        let Some(time_ms) = keep.time_ms().filter(|_| first > floor) else { return Ok(lowest) };
+        let of_time = first_of_time(&*self.parts.store.view()?, time_ms, (floor, first), &head)?;
+        Ok(if of_time < first { Ask { by: Bound::Time { time_ms }, from: of_time.get() } } else { lowest })
+    }
+
+    fn unasked_for(&self, keep: &KeepPolicy, holds: &Holds) -> BTreeSet<Order> {
+        let pinned: BTreeSet<u64> = holds.pins.iter().map(|pin| pin.order).collect();
+        let kept = self.parts.store.kept().into_iter().map(|(order, _)| order);
+        kept.filter(|order| !keep.is_one_of_every(*order) && !pinned.contains(&order.get())).collect()
+    }
+}
