@@ -45,6 +45,11 @@ fn no_command_waits_for_a_terminal() {
     let log = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(started.status.success(), "{log}");
     assert!(log.contains("proofs verified, 0 wrong"), "{log}");
+    let line =
+        |begins: &str| log.lines().find(|line| line.contains(begins)).unwrap_or_else(|| panic!("{begins}: {log}"));
+    for told in [line("commits/s"), line("since the start")] {
+        assert!(told.contains(" + log ") && told.contains("next by orders "), "{told}");
+    }
     assert!(started.stdout.is_empty(), "answers only on stdout");
 
     let db = folder.path().join("node/store");

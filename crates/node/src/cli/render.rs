@@ -9,6 +9,7 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Value, json};
+use state_store::Space;
 
 use super::health::CANNOT_TELL;
 
@@ -145,6 +146,11 @@ pub(super) fn bytes(bytes: u64) -> String {
     bytesize::ByteSize::b(bytes).display().iec().to_string()
 }
 
+/// What a store takes up: its tables and blobs, and beside them its write-ahead log, which comes and goes whatever the state.
+pub(super) fn size(space: &Space) -> String {
+    format!("{} + log {}", bytes(space.tables + space.blobs), bytes(space.logs))
+}
+
 /// A number with separators between thousands.
 pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
@@ -168,5 +174,11 @@ mod tests {
             assert_eq!(number(given), shown);
         }
         assert_eq!(bytes(1536), "1.5 KiB");
+    }
+
+    #[test]
+    fn a_store_is_told_without_its_log_and_the_log_apart() {
+        let space = Space { tables: 1024, blobs: 512, logs: 256 << 20, other: 7 };
+        assert_eq!(size(&space), "1.5 KiB + log 256.0 MiB");
     }
 }

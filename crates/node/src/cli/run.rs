@@ -6,13 +6,14 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use state_pruner::{Clock, Pause, PrunerStatus, SystemClock, phase::PrunePhase};
+use state_store::Space;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     LoadArgs, OwnLoad, StartArgs,
     config::bad_config,
-    render::{ASK_AGAIN, Failure, Output, bytes, number},
+    render::{ASK_AGAIN, Failure, Output, number, size},
     work,
 };
 use crate::{
@@ -197,7 +198,7 @@ impl Show<'_> {
 
     async fn describe(&self, rate: f64) -> anyhow::Result<String> {
         let Figures { chain, space, pruner } = Figures::of(self.app).await?;
-        let mut parts = vec![format!("head {} floor {}", chain.head.order, chain.floor.get()), bytes(space)];
+        let mut parts = vec![format!("head {} floor {}", chain.head.order, chain.floor.get()), size(&space)];
         if let Some(pruner) = &pruner {
             parts.extend(describe_pruner(pruner));
         }
@@ -212,7 +213,7 @@ impl Show<'_> {
 /// What is shown of a node.
 struct Figures {
     chain: ChainStatus,
-    space: u64,
+    space: Space,
     pruner: Option<PrunerStatus>,
 }
 
@@ -221,7 +222,7 @@ impl Figures {
     async fn of(app: &App) -> anyhow::Result<Self> {
         let (chain, pruner) = (Arc::clone(app.chain()), app.pruner().map(Arc::clone));
         let read = move || {
-            let space = chain.store().backend().space()?.total();
+            let space = chain.store().backend().space()?;
             Ok(Self { chain: chain.status()?, space, pruner: pruner.map(|pruner| pruner.status()) })
         };
         spawn_blocking(read).await?
@@ -260,7 +261,7 @@ fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
         };
         parts.push(format!("{doing}{held}"));
     }
-    parts.extend([cycles, format!("next {}", status.next_at_order)]);
+    parts.extend([cycles, format!("next by orders {}", status.next_at_order)]); // another trigger may come first
     parts
 }
 
@@ -275,7 +276,7 @@ async fn summary(app: &App) -> anyhow::Result<String> {
         }
         None => "not pruning".to_owned(),
     };
-    let (head, floor, space) = (number(chain.head.order), number(chain.floor.get()), bytes(space));
+    let (head, floor, space) = (number(chain.head.order), number(chain.floor.get()), size(&space));
     Ok(format!("head {head}, floor {floor}, store {space}, {pruned}"))
 }
 
