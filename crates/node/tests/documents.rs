@@ -1,8 +1,8 @@
 //! Everything a script or an operator can be told by name has a heading in docs/operations.md: each `code` of an error,
 //! each reason of health; and each metric is in its table there. The names are taken from the sources, so a new one without a heading fails here.
-//! docs/recovery.md has a row for each crash point.
+//! docs/recovery.md has a row for each crash point. The JSON in docs/operations.md is what the node takes and answers.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has failed")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets the unexpected has failed")]
 
 use std::{
     collections::BTreeSet,
@@ -10,7 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use sha2::{Digest as _, Sha256};
+use state_node::{
+    chain::{Hex32, HexBytes, Transaction},
+    http::WireAnswer,
+};
 use state_store::{CatalogPoint, Point};
+use state_tree::{Key, Node, ObjectState};
 
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 const RECOVERY: &str = include_str!("../../../docs/recovery.md");
@@ -110,4 +116,77 @@ fn every_crash_point_has_one_row_that_says_what_a_kill_there_leaves() {
     names.sort_unstable();
     rows.sort_unstable();
     assert_eq!(rows, names, "docs/recovery.md has another row, or one of them twice");
+}
+
+/// The JSON blocks of the documents for operators.
+fn examples() -> Vec<&'static str> {
+    OPERATIONS.split("```json\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect()
+}
+
+#[test]
+fn the_transactions_in_the_documents_are_taken_and_there_is_one_of_each_kind() {
+    let transactions: Vec<Transaction> = serde_json::from_str(examples().first().unwrap()).unwrap();
+    let mut kinds = BTreeSet::new();
+    for transaction in &transactions {
+        transaction.check().unwrap();
+        kinds.insert(match transaction {
+            Transaction::CreateObject { .. } => "create_object",
+            Transaction::SetValue { .. } => "set_value",
+            Transaction::SetFields { .. } => "set_fields",
+            Transaction::DeleteObject { .. } => "delete_object",
+            Transaction::MoveObject { .. } => "move_object",
+            Transaction::CloneFields { .. } => "clone_fields",
+        });
+    }
+    assert_eq!(kinds.len(), 6, "{kinds:?}");
+    let unexplained: Vec<&&str> = kinds.iter().filter(|kind| !OPERATIONS.contains(&format!("| `{kind}` |"))).collect();
+    assert!(unexplained.is_empty(), "{unexplained:?}");
+}
+
+#[test]
+fn the_proof_in_the_documents_is_one_and_no_other_passes_for_it() {
+    let mut answer: WireAnswer = serde_json::from_str(examples().get(1).unwrap()).unwrap();
+    let proof = answer.proof.as_mut().unwrap();
+    assert_eq!(proof.root, answer.root);
+    let object = proof.verify(&answer.path).unwrap().unwrap();
+    assert_eq!(object.value, answer.object.unwrap().value.0);
+    let leaf = proof.segments.last_mut().and_then(|segment| segment.last_mut()).unwrap();
+    *leaf.0.last_mut().unwrap() ^= 1;
+    assert!(proof.verify(&answer.path).is_err());
+}
+
+fn digest(parts: &[&[u8]]) -> [u8; 32] {
+    Sha256::digest(parts.concat()).into()
+}
+
+/// T of the documents.
+fn tagged(parts: &[&[u8]]) -> [u8; 32] {
+    let tag = digest(&[b"SMTNode"]);
+    digest(&[&tag, &tag, &parts.concat()])
+}
+
+/// Steps 1, 3 and 4 of the documents, for a segment that ends in a leaf: the root that it leads to.
+fn root_by_hand(name: &Hex32, segment: &[HexBytes]) -> [u8; 32] {
+    let key = digest(&[b"state-node object key 1", &name.0]);
+    let (leaf, beside) = segment.split_last().unwrap();
+    let Node::Leaf(leaf) = Node::decode(&leaf.0).unwrap() else { panic!("no leaf") };
+    assert_eq!(leaf.key, Key::new(key));
+    let end = tagged(&[&key, &tagged(&[&leaf.value])]);
+    let bit = |step: usize| key[step / 8] >> (7 - step % 8) & 1;
+    beside.iter().enumerate().rev().fold(end, |hash, (step, other)| match bit(step) {
+        0 => tagged(&[&hash, &other.0]),
+        _ => tagged(&[&other.0, &hash]),
+    })
+}
+
+#[test]
+fn the_proof_in_the_documents_is_checked_by_the_steps_in_the_documents() {
+    let answer: WireAnswer = serde_json::from_str(examples().get(1).unwrap()).unwrap();
+    let segments = answer.proof.unwrap().segments;
+    let [global, fields] = &segments[..] else { panic!("{} trees", segments.len()) };
+    let names = answer.path.names();
+    assert_eq!(root_by_hand(&names[0], global), answer.root.0);
+    let Node::Leaf(object) = Node::decode(&global.last().unwrap().0).unwrap() else { panic!("no leaf") };
+    let fields_root = ObjectState::decode(&object.value).unwrap().fields();
+    assert_eq!(root_by_hand(&names[1], fields), *fields_root.hash().as_bytes());
 }
