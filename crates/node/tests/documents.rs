@@ -1,11 +1,11 @@
 //! Everything a script or an operator can be told by name has a heading in docs/operations.md: each `code` of an error,
 //! each reason of health; and each metric is in its table there. The names are taken from the sources, so a new one without a heading fails here.
-//! docs/recovery.md has a row for each crash point. The JSON in docs/operations.md is what the node takes and answers.
+//! docs/recovery.md has a row for each crash point. The JSON in docs/operations.md is what the node takes and answers. Links between headings lead somewhere.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets the unexpected has failed")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
@@ -116,6 +116,51 @@ fn every_crash_point_has_one_row_that_says_what_a_kill_there_leaves() {
     names.sort_unstable();
     rows.sort_unstable();
     assert_eq!(rows, names, "docs/recovery.md has another row, or one of them twice");
+}
+
+/// The documents by name.
+fn documents() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let files = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let files = files.filter(|file| file.extension().is_some_and(|kind| kind == "md")).chain([root.join("README.md")]);
+    let name = |file: &PathBuf| file.file_name().unwrap().to_str().unwrap().to_owned();
+    files.map(|file| (name(&file), fs::read_to_string(&file).unwrap())).collect()
+}
+
+/// What a link to this heading says, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = |letter: &char| letter.is_alphanumeric() || [' ', '-', '_'].contains(letter);
+    heading.trim_start_matches('#').trim().to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")
+}
+
+#[test]
+fn every_link_to_a_heading_of_the_documents_leads_to_one() {
+    let documents = documents();
+    let headings =
+        |text: &str| -> BTreeSet<String> { text.lines().filter(|line| line.starts_with('#')).map(anchor).collect() };
+    let known: BTreeMap<&str, BTreeSet<String>> =
+        documents.iter().map(|(name, text)| (name.as_str(), headings(text))).collect();
+    let (mut links, mut dead) = (0, Vec::new());
+    for (name, text) in &documents {
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+            let Some((file, heading)) = target.split_once('#') else { continue };
+            let file = file.rsplit('/').next().filter(|file| !file.is_empty()).map_or(name.as_str(), |file| file);
+            links += 1;
+            if !known.get(file).is_some_and(|headings| headings.contains(heading)) {
+                dead.push(format!("{name}: {target}"));
+            }
+        }
+    }
+    assert!(links > 50, "{links}");
+    assert!(dead.is_empty(), "{dead:?}");
+}
+
+#[test]
+fn the_page_for_operators_lists_each_of_its_sections() {
+    let sections = OPERATIONS.lines().filter_map(|line| line.strip_prefix("## "));
+    let missing: Vec<&str> =
+        sections.filter(|title| !OPERATIONS.contains(&format!("- [{title}](#{})\n", anchor(title)))).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// The JSON blocks of the documents for operators.
