@@ -37,7 +37,7 @@ impl SlicePace {
     /// The smallest slice.
     pub const LEAST: usize = 32;
     /// The largest slice.
-    pub const MOST: usize = 2048;
+    pub const MOST: usize = 4096;
 
     /// The pace before anything was measured.
     pub fn new() -> Self {
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn one_slice_that_holds_the_gate_for_long_is_enough_and_a_few_short_ones_make_up_for_it() {
         let mut pace = SlicePace::new();
-        (0..6).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
+        (0..7).for_each(|_| pace.took(pace.size().get() as u64, MS / 10));
         assert_eq!(pace.size().get(), SlicePace::MOST);
         pace.took(SlicePace::MOST as u64, 40 * MS);
         assert_eq!(pace.size().get(), SlicePace::MOST / 16, "so many take 2.5 ms then");
