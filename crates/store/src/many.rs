@@ -203,8 +203,7 @@ impl Marks {
         if let Some(known) = &self.known {
             return Ok(Marked::Known(known));
         }
-        let asked: Vec<u64> = asked().into_iter().collect();
-        Ok(Marked::Read(read(view, &asked)?.into_keys().collect()))
+        Ok(Marked::Read(marked_of(view, asked())?))
     }
 
     /// Whether marks have to be read. What is marked from here on is remembered: whoever reads them BEHIND this, without the
@@ -268,6 +267,14 @@ pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64
         }
     })?;
     Ok(marked)
+}
+
+/// Which of some fingerprints are marked.
+///
+/// Errors: a failed read.
+pub(crate) fn marked_of(view: &dyn View, asked: BTreeSet<u64>) -> Result<BTreeSet<u64>, StoreError> {
+    let asked: Vec<u64> = asked.into_iter().collect();
+    Ok(read(view, &asked)?.into_keys().collect())
 }
 
 /// What a row says, or [`Mark::UNREADABLE`].

@@ -119,7 +119,7 @@ impl Inner {
             self.recovery.unsaved(&error);
         }
         reached(Point::OutcomeSaved);
-        self.take_reserve();
+        self.reserve.take();
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
         shared.rest();

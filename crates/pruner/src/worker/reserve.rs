@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state_store::{Reserve, Room, Store};
 
-use super::{Inner, Pruner};
+use super::Pruner;
 use crate::events::{Event, EventSink};
 
 /// The reserve of a store.
@@ -75,11 +75,5 @@ impl Pruner {
     /// or gone does not. May wait for the disk.
     pub fn take_reserve(&self) {
         self.inner.reserve.take();
-    }
-}
-
-impl Inner {
-    pub(super) fn take_reserve(&self) {
-        self.reserve.take();
     }
 }

@@ -76,7 +76,7 @@ impl Inner {
         let mut done = Round::begun();
         let ended = catch_unwind(AssertUnwindSafe(|| self.round(steady, control, &mut done)));
         let took = self.parts.clock.monotonic().saturating_sub(began);
-        self.take_reserve();
+        self.reserve.take();
         if done.set_aside > 0 {
             self.look_at_quarantine();
         }

@@ -244,10 +244,8 @@ impl Store {
         if !self.gate.lock().marks.watch() {
             return Ok(None);
         }
-        let asked: BTreeSet<u64> = hashes.iter().map(NodeHash::fingerprint).collect();
-        let asked: Vec<u64> = asked.into_iter().collect();
         let view = self.view()?; // AFTER the watch began: what is not in it is remembered
-        Ok(Some(many::read(&*view, &asked)?.into_keys().collect()))
+        many::marked_of(&*view, hashes.iter().map(NodeHash::fingerprint).collect()).map(Some)
     }
 
     /// Refuses while a kept order below the entries is not answered for. None is asked for twice, and none under the gate, for

@@ -19,6 +19,7 @@ use std::{
 
 use parking_lot::Mutex;
 
+use super::folder::{beside, remove, sync_above};
 use crate::backend::LogCut;
 
 const NAMES: &str = ".logs";
@@ -128,12 +129,6 @@ impl LogsAside {
     }
 }
 
-fn beside(store: &Path, ending: &str) -> PathBuf {
-    let mut name = store.file_name().map_or_else(OsString::new, OsString::from);
-    name.push(ending);
-    store.with_file_name(name)
-}
-
 /// The logs in a folder with their names; without the folder there are none.
 fn logs_of(folder: &Path) -> io::Result<Vec<(PathBuf, OsString)>> {
     let entries = match fs::read_dir(folder) {
@@ -148,16 +143,4 @@ fn logs_of(folder: &Path) -> io::Result<Vec<(PathBuf, OsString)>> {
         }
     }
     Ok(logs)
-}
-
-fn remove(folder: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn sync_above(folder: &Path) -> io::Result<()> {
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-    File::open(above.map_or(Path::new("."), |above| above))?.sync_all()
 }

@@ -14,6 +14,7 @@ use rocksdb::checkpoint::Checkpoint;
 use super::{
     Access, RocksBackend,
     classify::{classify, classify_io},
+    folder,
 };
 use crate::{
     backend::Copied,
@@ -150,10 +151,6 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
 }
 
 fn remove(copy: &Path) -> Result<(), StoreError> {
-    match ask(FileCall::Remove, copy).and_then(|()| fs::remove_dir_all(copy)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(classify_io(copy, "removing an unfinished copy", error))
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    let removed = ask(FileCall::Remove, copy).and_then(|()| folder::remove(copy));
+    removed.map_err(|error| classify_io(copy, "removing an unfinished copy", error))
 }

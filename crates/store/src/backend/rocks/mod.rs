@@ -8,6 +8,7 @@ mod aside;
 mod classify;
 mod copy;
 mod damage;
+mod folder;
 mod handover;
 mod lock;
 mod log;

@@ -1,11 +1,6 @@
 //! Opening: what is checked before the engine may touch anything, and the ways to open.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fs, io, path::Path, sync::Arc};
 
 use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, Env, Options};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,6 +10,7 @@ use super::{
     aside::LogsAside,
     classify::{classify, classify_io},
     damage::{self, CURRENT_FILE},
+    folder::{beside, sync_above},
     handover::Handover,
     lock::lock_holder,
     log::{EngineLog, Opening},
@@ -212,19 +208,13 @@ fn not_opened(path: &Path, log: &EngineLog, what: &str, error: &rocksdb::Error) 
 /// Creates an empty store beside the path and moves it there whole: a crash never leaves one without its families.
 fn create(path: &Path, config: &RocksConfig) -> Result<(), StoreError> {
     let failed = |source| classify_io(path, "creating the store", source);
-    let name = path.file_name().ok_or_else(|| not_a_database(path, "it has no name"))?;
-    let mut beside = name.to_owned();
-    beside.push(CREATING_SUFFIX);
-    let building: PathBuf = path.with_file_name(beside);
+    path.file_name().ok_or_else(|| not_a_database(path, "it has no name"))?;
+    let building = beside(path, CREATING_SUFFIX);
     fs::create_dir_all(&building).map_err(failed)?;
     let made = open_native(&building, config, BTreeSet::from([DEFAULT_COLUMN_FAMILY_NAME.to_owned()]), None)?;
     drop(made);
     fs::rename(&building, path).map_err(failed)?;
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) | None => Path::new("."),
-    };
-    fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(failed)
+    sync_above(path).map_err(failed)
 }
 
 /// Whether nothing is there yet: no folder, or an empty one.
