@@ -21,7 +21,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use state_tree::{Counted, Delta, NodeHash, Order};
+use state_tree::{Counted, Delta, Expiring, NodeHash, Order};
 
 use crate::{
     backend::{Batch, View},
@@ -205,7 +205,8 @@ impl Counting {
         }
         let stored = self.stored_after(plan, present);
         stored.put(&mut rows)?;
-        let lost = [expiring.stale, expiring.dropped].concat();
+        let Expiring { stale: mut lost, dropped } = expiring;
+        lost.extend(dropped);
         let (order, timestamp_ms) = (plan.order, plan.timestamp_ms);
         let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost });
         Ok(Booked { rows, mode, many, entry, stored })

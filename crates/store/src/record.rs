@@ -23,14 +23,15 @@ pub trait Record: Serialize + DeserializeOwned {
 ///
 /// Errors: a value that BCS cannot express, which is a fault of ours.
 pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
-    let payload = bcs::to_bytes(record).map_err(|e| StoreError::Invariant(format!("record does not encode: {e}")))?;
-    let length = u32::try_from(payload.len()).map_err(|_| StoreError::Invariant("record over 4 GiB".to_owned()))?;
-    let mut bytes = Vec::with_capacity(HEADER + payload.len() + TRAILER);
+    let inexpressible = |e| StoreError::Invariant(format!("record does not encode: {e}"));
+    let payload = bcs::serialized_size(record).map_err(inexpressible)?;
+    let length = u32::try_from(payload).map_err(|_| StoreError::Invariant("record over 4 GiB".to_owned()))?;
+    let mut bytes = Vec::with_capacity(HEADER + payload + TRAILER); // as long as it gets: the row of a commit is long
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&R::KIND);
     bytes.extend_from_slice(&R::VERSION.to_le_bytes());
     bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&payload);
+    bcs::serialize_into(&mut bytes, record).map_err(inexpressible)?;
     let sum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     Ok(bytes)

@@ -111,7 +111,8 @@ impl<'a> Presence<'a> {
                 None => lowest.push(hash),
             }
         }
-        let astray = above.iter().filter(|(_, below)| lowest.binary_search(below).is_err());
+        let side_by_side: Vec<NodeHash> = lowest.iter().map(|hash| **hash).collect(); // they are looked through once per node
+        let astray = above.iter().filter(|(_, below)| side_by_side.binary_search(below).is_err());
         let astray: Vec<&NodeHash> = astray.map(|(hash, _)| *hash).collect();
         if !astray.is_empty() {
             lowest.extend(astray); // they say nothing of what is below them (I8)
