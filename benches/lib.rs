@@ -16,12 +16,14 @@ pub mod samples;
 pub mod side;
 mod system;
 pub mod workload;
+mod yardstick;
 
 use std::path::{Path, PathBuf};
 
 pub use history::{Built, Error, build};
 pub use report::{Bound, Least, Table};
 pub use system::{Stopwatch, Took, drop_from_page_cache, resident, resident_peak, thread_on_processor};
+pub use yardstick::{Strokes, Yardstick};
 
 /// What the command line asked for.
 #[derive(Debug, Clone)]

@@ -43,8 +43,12 @@ pub struct Incremental {
     pub longest: Duration,
     /// The longest time for which one was on a processor meanwhile.
     pub longest_work: Duration,
-    /// Slices, and those that held it for longer than 5 ms.
-    pub slices: (u64, u64),
+    /// Slices.
+    pub slices: u64,
+    /// Those that held it for longer than 5 ms.
+    pub over: u64,
+    /// Those that were on a processor for longer than 5 ms meanwhile.
+    pub overworked: u64,
 }
 
 impl Incremental {
@@ -156,7 +160,9 @@ mod tests {
             whole: None,
             longest: Duration::ZERO,
             longest_work: Duration::ZERO,
-            slices: (0, 0),
+            slices: 0,
+            over: 0,
+            overworked: 0,
         };
         let mut csv = Csv::default();
         csv.add("uniform", "with", &[sample.clone(), Sample { incremental: Some(done), ..sample }]).unwrap();

@@ -90,6 +90,8 @@ pub struct Round {
     pub longest_work: Duration,
     /// Slices that held it for longer than [`SlicePace::MOST_TAKING`].
     pub slices_over: u64,
+    /// Slices that were on a processor for longer than that meanwhile.
+    pub slices_overworked: u64,
     /// Why it ended.
     pub end: RoundEnd,
 }
@@ -105,6 +107,7 @@ impl Round {
             longest: Duration::ZERO,
             longest_work: Duration::ZERO,
             slices_over: 0,
+            slices_overworked: 0,
             end: RoundEnd::Done,
         }
     }
@@ -118,6 +121,7 @@ impl Round {
         self.longest = self.longest.max(slice.taking);
         self.longest_work = self.longest_work.max(slice.worked);
         self.slices_over += u64::from(slice.taking > SlicePace::MOST_TAKING);
+        self.slices_overworked += u64::from(slice.worked > SlicePace::MOST_TAKING);
     }
 }
 

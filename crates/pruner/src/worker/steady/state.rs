@@ -174,6 +174,7 @@ impl SteadyShared {
         status.passed_total += round.passed;
         status.slices_total += round.slices;
         status.slices_over_total += round.slices_over;
+        status.slices_overworked_total += round.slices_overworked;
         status.longest_slice_ms = status.longest_slice_ms.max(round.longest.as_secs_f64() * 1000.0);
         status.longest_slice_work_ms = status.longest_slice_work_ms.max(round.longest_work.as_secs_f64() * 1000.0);
         status.working_seconds += round.working.as_secs_f64();

@@ -41,10 +41,12 @@ pub struct IncrementalStatus {
     /// The longest time for which a slice held the commit gate, in milliseconds: no commit waited longer for one.
     pub longest_slice_ms: f64,
     /// The longest time for which one was on a processor meanwhile, in milliseconds: for the rest the machine was short of
-    /// processors, or the write waited for the disk.
+    /// processors, or the write waited for the disk. A virtual machine counts what its host takes from the processor, too.
     pub longest_slice_work_ms: f64,
     /// Slices that held the gate for longer than 5 ms.
     pub slices_over_total: u64,
+    /// Slices that were on a processor for longer than that meanwhile.
+    pub slices_overworked_total: u64,
     /// Time at work, in seconds: reading, and holding the gate. What it waits for is not in it, so what one core could do is
     /// the nodes it dealt with over this.
     pub working_seconds: f64,
