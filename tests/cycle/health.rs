@@ -9,15 +9,16 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state_pruner::{
-    Command, Freeze, Health, KeepPolicy, NewPin, PruneError, Pruner, PrunerConfig, PrunerParts, Reason, RecordKey,
-    Records as _, Reply, StoreRecords, Verdict,
+    Command, Freeze, Health, KeepPolicy, LiveWindow, NewPin, PruneError, Pruner, PrunerConfig, PrunerParts, Reason,
+    RecordKey, Records as _, Reply, Retention, RetentionParts, StoreRecords, Verdict,
     events::Event,
-    offline::{CycleDue, HealthRequest, health_of_opened},
+    offline::{CycleDue, HealthRequest, health_of_opened, health_of_store},
     phase::PrunePhase,
     recovery::{ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
-    snapshot::{AtomicSnapshotManager, LockOwner, LockRecord, SnapshotManagerConfig, SnapshotPath},
+    snapshot::{AtomicSnapshotManager, LockOwner, LockRecord, RetentionPolicy, SnapshotManagerConfig, SnapshotPath},
 };
 use state_store::{
     Backend, Fault, FaultyBackend, KeyRange, Lasting, MemoryBackend, Operation, StoreError,
@@ -27,6 +28,7 @@ use state_tests::{
     chain::Chain,
     damage,
     hooks::{Hooks, Moment},
+    records::Acting,
     rig::{Engine, Rig},
     told::Told,
     workload::Profile,
@@ -141,6 +143,101 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     retention.remove_pin("audit").unwrap();
     cycle(&rig);
     assert_eq!(judged(days(1), Some(6)), "", "both recover with their cause");
+}
+
+/// A node writes its tables when it likes: what it recorded last is in its log, with the nodes of its last commits.
+#[test]
+fn health_from_outside_knows_what_is_in_the_log_only_as_whoever_has_the_store_open_does() {
+    let rig = Rig::new(Engine::Rocks);
+    rig.chain.grow(Profile::Uniform, 119, 9);
+    cycle(&rig);
+    rig.backend.flush().unwrap();
+    let request = HealthRequest {
+        now_ms: Some(0),
+        due: due_after_orders(1),
+        range_bytes: NonZeroU64::MAX, // the largest need there is
+        ..HealthRequest::new(&rig.store_dir(), None)
+    };
+    let told = || {
+        let (outside, inside) = (health_of_store(&request), health_of_opened(Arc::clone(&rig.chain.store), &request));
+        assert_eq!(outside.as_ref().unwrap(), inside.as_ref().unwrap());
+        outside.unwrap()
+    };
+    assert_eq!(codes(&told().reasons), [""; 0]);
+    rig.chain.grow(Profile::Uniform, 119, 6);
+    assert_eq!(codes(&told().reasons), ["lagging"]);
+    let freeze = Freeze { cycle: 1, at: 0, why: "a node is missing".to_owned() };
+    let records = StoreRecords(Arc::clone(&rig.chain.store));
+    records.save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    assert_eq!(codes(&told().reasons)[0], "frozen");
+}
+
+/// A policy that reads a row to say whether the window is full, from a disk that gives it to nobody.
+struct Unread {
+    window: LiveWindow,
+    asked: mpsc::Sender<()>,
+    answers: Mutex<mpsc::Receiver<()>>,
+}
+
+impl RetentionPolicy for Unread {
+    fn advance(&self) -> Result<(), PruneError> {
+        self.window.advance()
+    }
+
+    fn is_filling(&self) -> bool {
+        if std::thread::current().name() == Some("asker") {
+            self.asked.send(()).unwrap();
+            assert!(self.answers.lock().recv().is_err(), "it hangs until the other end is dropped");
+        }
+        false
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        self.window.retention()
+    }
+}
+
+/// C20, O14: as many as ask, one waits for a row that the disk does not give.
+#[test]
+fn health_waits_for_no_row_that_somebody_else_waits_for() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 125, 9);
+    let ((asked, asks), (answer, answers)) = (mpsc::channel(), mpsc::channel::<()>());
+    let window =
+        LiveWindow { store: Arc::clone(&rig.chain.store), keep_last: NonZeroU64::new(5).unwrap(), floor_rows: None };
+    let policy = Unread { window, asked: asked.clone(), answers: Mutex::new(answers) };
+    let config = rig.plan(5).pruner_of_cycles();
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::new(policy)).unwrap();
+
+    let (give, given) = mpsc::channel::<()>();
+    let given = Mutex::new(given);
+    let parts = rig.retention_parts(None);
+    let records = Acting::over(Arc::clone(&parts.records), move |_, key| {
+        if key == RecordKey::Holds && std::thread::current().name() == Some("asker") {
+            asked.send(()).unwrap();
+            assert!(given.lock().recv().is_err(), "it hangs until the other end is dropped");
+        }
+        Ok(())
+    });
+    let retention = state_pruner::LiveRetention::new(RetentionParts { records, ..parts });
+
+    std::thread::scope(|scope| {
+        let asker = || std::thread::Builder::new().name("asker".to_owned());
+        let (of_pruner, of_pins) = (&pruner, &retention);
+        asker().spawn_scoped(scope, move || assert_eq!(codes(&of_pruner.health().reasons), [""; 0])).unwrap();
+        asks.recv().unwrap();
+        asker().spawn_scoped(scope, move || assert_eq!(of_pins.silent().unwrap(), [""; 0])).unwrap();
+        asks.recv().unwrap();
+        rig.clock.advance(Duration::from_secs(2)); // longer than anybody waits
+        let health = pruner.health();
+        assert_eq!((health.verdict, codes(&health.reasons)), (Verdict::Degraded, vec!["unmeasured"]), "{health:?}");
+        assert!(health.reasons[0].message.contains("has answered for 2s"), "{health:?}");
+        for told in [retention.silent().unwrap_err(), retention.oldest_pin().unwrap_err()] {
+            assert!(told.to_string().contains("the disk has not answered for 2s"), "{told}");
+        }
+        drop((answer, give));
+    });
+    assert_eq!((codes(&pruner.health().reasons), retention.silent().unwrap()), (vec![], vec![]), "it answers again");
 }
 
 /// C21: the engine takes no write any more, and where nothing is committed nobody would know.

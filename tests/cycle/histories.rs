@@ -466,9 +466,11 @@ impl History {
                 self.durable = if done.from == to { self.durable } else { to }; // nothing is written where nothing changes
             }
             Err(PruneError::Store(StoreError::HeldAbove { order, .. })) => {
-                let pinned = self.named.iter().map(|(_, at)| at).chain(&self.for_a_while).copied();
-                let mut held = pins.iter().map(Pin::order).chain(pinned);
-                assert!(held.any(|at| at == order), "{context}: order {order}");
+                assert!(pins.iter().any(|pin| pin.order() == order), "{context}: order {order}");
+            }
+            Err(PruneError::PinnedAbove { order, .. }) => {
+                let mut pinned = self.named.iter().map(|(_, at)| at).chain(&self.for_a_while);
+                assert!(pinned.any(|at| at.get() == order), "{context}: order {order}");
             }
             Err(error) => panic!("{context}: {error}"),
         }

@@ -191,7 +191,11 @@ fn a_reserve_that_cannot_be_taken_or_let_go_is_told_and_tried_again() {
         let (disk, reserve) = (FaultyDisk::under(dir.path()), Reserve::new(dir.path().join("reserve"), bytes));
         disk.inject(kind, call, 0, Lasting::Once);
         let error = reserve.take().unwrap_err();
-        assert_eq!((error.disposition(), reserve.room()), (Disposition::Transient, Room::LetGo), "{call:?}: {error}");
+        assert_eq!(
+            (error.disposition(), reserve.room()),
+            (Disposition::Transient, Room::NeverTaken),
+            "{call:?}: {error}"
+        );
         assert_eq!(reserve.take().unwrap(), Room::Kept, "{call:?}");
         assert_eq!(Reserve::kept_at(&dir.path().join("reserve")).unwrap(), Some(bytes.get()));
         disk.inject("reserve", FileCall::Remove, 0, Lasting::Once);

@@ -199,6 +199,18 @@ impl Node {
         status
     }
 
+    /// Waits until its journal has an event of this code, and returns the first.
+    pub fn until_told(&self, code: &str) -> Value {
+        let (clock, path) = (SystemClock::new(), format!("/v1/events?code={code}"));
+        loop {
+            if let Some(event) = self.get(&path)["events"].get(0) {
+                return event.clone();
+            }
+            assert!(clock.monotonic() < PATIENCE, "waiting for an event {code}\n{}", self.log());
+            thread::yield_now();
+        }
+    }
+
     /// Runs a cycle and waits for its end.
     pub fn cycle(&self) -> Value {
         let is_idle =

@@ -241,6 +241,13 @@ fn older_snapshots_stay_until_a_prune_has_proved_that_what_another_one_met_is_go
     assert_eq!(create(1).unwrap(), held, "nobody has looked since");
     prune(&request(&store.db(), 10)).unwrap();
     assert_eq!(create(1).unwrap(), (4, vec![]));
+
+    FolderRecords(default_state_dir(&store.db())).save(RecordKey::Doubt, b"torn").unwrap();
+    for what in ["nobody knows what it told", "it may have been found behind the mark of the one prune since"] {
+        assert_eq!(create(1).unwrap(), held, "{what}");
+        prune(&request(&store.db(), 10)).unwrap();
+    }
+    assert_eq!(create(1).unwrap(), (3, vec![]), "the second prune has hashed every node");
 }
 
 /// Its mark would believe the node, and delete the children that the true one has.

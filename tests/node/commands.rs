@@ -604,6 +604,11 @@ fn the_chain_goes_back_in_a_running_node_and_at_rest() {
     assert_eq!(node.post("/v1/rollback", &Value::Null).status(), 400);
     let locked = go_back(["--db", &db], "8");
     assert!(is(&locked, "locked") && locked.1.to_string().contains("state-node"), "{locked:?}");
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let store = ["prune", "--db", &db, "--layout", "native", "--keep-last", "5"];
+        let held = node::json(&[&store[..], dry_run].concat());
+        assert!(is(&held, "locked") && held.1.to_string().contains("prune-run"), "{held:?}");
+    }
     let head = fill(&node, 14..=40);
     node.cycle();
     assert!(is(&go_back(url, "20"), "pruned"));

@@ -149,6 +149,7 @@ fn a_row_of_a_block_that_is_not_what_was_written_is_told_and_stops_no_deletes() 
         assert!(message.contains("block 3") && message.contains(&format!("{reads} so far")), "{message}");
     }
     assert_eq!(node.ask("/healthz").status(), 503);
+    assert!(node.until_told("damage_met")["data"]["what"].as_str().unwrap().contains("block 3"));
     assert!(node.cycle()["pruner"]["frozen"].is_null(), "deletes go on");
 }
 

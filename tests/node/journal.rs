@@ -74,7 +74,14 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     let (code, damaged) = node::json(&["journal", "verify", "--db", &db]);
     assert_eq!((code, &damaged["damaged"], &damaged["missing"]), (1, &json!(1), &json!(1)), "{damaged}");
     let (code, since) = node::json(&["journal", "show", "--db", &db, "--since", "2h", "--after", "1"]);
-    assert_eq!((code, since["events"][0]["seq"].as_u64()), (0, Some(2)));
+    assert_eq!((code, since["events"][0]["seq"].as_u64()), (1, Some(2)), "it is not whole");
+    for words in [["show", "--after"], ["tail", "--last"]] {
+        let shown = node::run(&["journal", words[0], "--db", &db, words[1], "1"]);
+        let [printed, told] = [shown.stdout, shown.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        assert_eq!(shown.status.code(), Some(1), "{words:?}: {told}");
+        assert!(printed.contains("stopped") && !printed.contains("damaged"), "{words:?}: {printed}");
+        assert!(told.contains("has 1 damaged places, and 1 numbers are missing"), "{words:?}: {told}");
+    }
     let (code, absent) = node::json(&["journal", "show", "--state-dir", &db]);
     assert_eq!((code, absent["error"]["code"].as_str()), (1, Some("file")));
     let told = absent["error"]["message"].as_str().unwrap();

@@ -7,12 +7,12 @@
 
 mod ending;
 mod feed;
+mod refused;
 mod watch;
 
 use std::{
     net::SocketAddr,
     num::NonZeroU64,
-    path::Path,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -90,10 +90,7 @@ impl App {
         let token = token.map_err(|error| anyhow::anyhow!("node.admin_token_file: {error}"))?; // it tells its source itself
         let callers = Callers::of(config.node.listen, token).context("node.listen")?;
         let listener = TcpListener::bind(config.node.listen).await;
-        let listener = listener.with_context(|| {
-            let at = config.node.listen;
-            format!("node.listen: {at} cannot be listened on; end what has it, or set another address of this machine")
-        })?;
+        let listener = listener.map_err(|error| refused::not_listened_on(config.node.listen, &error))?;
         let address = listener.local_addr()?;
         let snapshots = Arc::new(Snapshots::new(config.store_dir(), Arc::clone(&clock)));
         let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);
@@ -231,18 +228,6 @@ fn close(
     Ok(Stopped::StillRead)
 }
 
-fn make_data_dir(dir: &Path) -> anyhow::Result<()> {
-    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
-    std::fs::create_dir_all(dir).map_err(|error| {
-        let advice = if matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem) {
-            "let this user write to the folder above it, or choose another one"
-        } else {
-            "choose another one"
-        };
-        anyhow::anyhow!("{} cannot be created ({error}): {advice} with node.data_dir", dir.display())
-    })
-}
-
 /// The parts below HTTP.
 struct Core {
     chain: Arc<Chain>,
@@ -255,12 +240,14 @@ struct Core {
 
 impl Core {
     fn open(config: &Config, clock: Arc<dyn Clock>) -> anyhow::Result<Self> {
+        config.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
         let path = config.store_dir();
-        make_data_dir(&config.node.data_dir)?;
+        refused::make_data_dir(&config.node.data_dir, &path)?;
         let reserve = config.node.data_dir.join(RESERVE_FILE);
         let store = Reserve::with_room(&reserve, || {
             Store::open(Arc::new(RocksBackend::open(&path, &RocksConfig::default())?), config.store())
-        })?;
+        });
+        let store = store.map_err(refused::not_opened)?;
         let store = Arc::new(store);
         keep_room(config, &store)?;
         let facts = Arc::new(Facts::default());
@@ -304,7 +291,7 @@ fn keep_room(config: &Config, store: &Store) -> anyhow::Result<()> {
         return Reserve::remove(&path).context("removing the reserve of an earlier run");
     };
     let room = store.keep_room(Reserve::new(path, bytes)).context("keeping room on the device")?;
-    tracing::info!(?room, "reserve of the device");
+    tracing::info!(room = room.name(), "reserve of the device");
     Ok(())
 }
 
@@ -342,7 +329,6 @@ fn start_pruner(
         tracing::info!("the pruner is disabled: every state is kept");
         return Ok(Caretaker::Unpruned(Box::new(Unpruned::new(parts, RANGE_BYTES))));
     };
-    config.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
     tracing::info!(
         keep_last = pruning.keep_last,
         keep_time = config.pruner.keep_time.map(|time| humantime::format_duration(time).to_string()),

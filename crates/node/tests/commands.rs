@@ -288,6 +288,10 @@ fn a_configuration_is_printed_and_checked() {
     let good = folder.path().join("good.toml");
     std::fs::write(&good, &printed.stdout).unwrap();
     assert!(run(&["config", "check", good.to_str().unwrap()]).status.success());
+    let doubtful = folder.path().join("doubtful.toml");
+    std::fs::write(&doubtful, "[pruner]\nreserve = \"1KiB\"\n").unwrap();
+    let checked = run(&["config", "check", doubtful.to_str().unwrap()]);
+    assert!(checked.status.success() && String::from_utf8_lossy(&checked.stdout).contains("in doubt: pruner.reserve"));
     let bad = folder.path().join("bad.toml");
     std::fs::write(&bad, "[pruner]\nkeep_lsat = 5\nkeep_last = 0\n[chain]\nblock_interval = \"soon\"\n").unwrap();
     let checked = run(&["config", "check", bad.to_str().unwrap(), "--json"]);
@@ -298,7 +302,11 @@ fn a_configuration_is_printed_and_checked() {
     }
     let started = run(&["start", "--config", bad.to_str().unwrap()]);
     assert_eq!(started.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&started.stderr).contains("the nearest known key is pruner.keep_last"));
+    let told = String::from_utf8_lossy(&started.stderr).into_owned();
+    assert!(
+        told.contains("the nearest known key is pruner.keep_last") && told.contains("config print-default"),
+        "{told}"
+    );
 }
 
 #[test]

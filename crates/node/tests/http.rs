@@ -571,6 +571,26 @@ async fn a_second_node_on_the_same_data_is_refused_and_names_the_first() {
     tokio::time::timeout(Duration::from_secs(60), node.stop()).await.unwrap();
 }
 
+async fn refusals_say_what_is_kept_and_how_much_is_taken(node: &Running) {
+    let status: Value = node.get("v1/status").await.json().await.unwrap();
+    assert_eq!((&status["pins"], &status["retention"]["readers"]), (&Value::Null, &json!([])), "who reads is no pin");
+    for (path, body, status, code) in [
+        ("v1/consumers/kept", json!({ "order": 6 }), StatusCode::CONFLICT, "kept_below"),
+        ("v1/rollback?to=6", Value::Null, StatusCode::CONFLICT, "kept_below"),
+        ("v1/rollback?to=5", Value::Null, StatusCode::GONE, "pruned"),
+    ] {
+        let answer = node.post(path, &body).await;
+        assert_eq!(answer.status(), status, "{path}");
+        let told = error(answer).await;
+        assert_eq!((&told["code"], &told["floor"]), (&json!(code), &json!(9)), "{path}");
+    }
+    let long = node.client.post(node.url("v1/pins/x")).body(vec![b' '; 5 << 10]).send().await.unwrap();
+    assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    let told = error(long).await;
+    assert_eq!((&told["code"], &told["limit"]), (&json!("body"), &json!(4096)), "{told}");
+    assert!(told["message"].as_str().unwrap().contains("4.0 KiB"), "{told}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_below_the_floor() {
     let settings =
@@ -630,8 +650,7 @@ async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_b
         assert_eq!(told["code"], code, "{path}");
         assert!(code != "pruned" || told["floor"] == 9, "{told}");
     }
-    let long = node.client.post(node.url("v1/pins/x")).body(vec![b' '; 5 << 10]).send().await.unwrap();
-    assert_eq!(long.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    refusals_say_what_is_kept_and_how_much_is_taken(&node).await;
     for wrong in ["v1/explain", "v1/explain?order=x", "v1/explain?hash=00", "v1/explain?order=1&limit=0"] {
         assert_eq!(node.get(wrong).await.status(), StatusCode::BAD_REQUEST, "{wrong}");
     }
@@ -693,6 +712,6 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
     said(&[&["explain", "4"], &at_rest[..]].concat(), 0, "when the head was order 12").await;
     said(&[&["explain", "12"], &at_rest[..]].concat(), 0, "keep_last (3 orders) reaches down to order 10").await;
     said(&[&["explain", "9", "--json"], &at_rest[..]].concat(), 0, r#""why":"leaving""#).await;
-    said(&[&["explain", &root], &at_rest[..]].concat(), 0, "it is a root: order 12 is kept").await;
+    said(&[&["explain", &root], &at_rest[..]].concat(), 0, "it is the root of order 12").await;
     said(&["explain", "5", "--db", &db, "--layout", "rooch"], 2, "only native is explained").await;
 }

@@ -262,7 +262,7 @@ fn warn_of_foreign_rows(rows: Option<u64>) {
 }
 
 fn step(phase: PrunePhase, event: PhaseEvent) -> Result<PrunePhase, PruneError> {
-    phase::next(phase, event).ok_or_else(|| PruneError::Invariant(format!("no step from {phase} by {event:?}")))
+    phase::next(phase, event).ok_or_else(|| PruneError::Invariant(format!("no step from {phase} by {event}")))
 }
 
 fn mark_under(

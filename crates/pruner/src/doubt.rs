@@ -3,7 +3,8 @@
 //!
 //! An operator lifts a freeze by word; only a later cycle knows. It settles the doubt if it began after the fault was found
 //! and read what the fault was of: a node that hashes to another key is found by hashing every live node, the others by any
-//! mark. Until then older copies of the store are needed (I11). Unknown counts as doubt (I8).
+//! mark. Until then older copies of the store are needed (I11). Unknown counts as doubt (I8): a record that is unusable says
+//! neither since when nor of what, so the first cycle that finishes writes it anew, as of itself and of either kind.
 
 use serde::{Deserialize, Serialize};
 use state_store::{
@@ -160,16 +161,26 @@ impl Doubt {
 
     /// A cycle has finished. What cannot be read or written only keeps more.
     pub(crate) fn settle(by: &Certificate, records: &dyn Records) -> Settled {
-        let settled = Self::load(records).and_then(|doubt| match doubt {
-            Some(doubt) if doubt.is_settled_by(by.cycle, by.mark.as_ref()) => {
-                records.remove(RecordKey::Doubt).map(|()| Settled::Now)
-            }
-            Some(_) | None => Ok(Settled::No),
-        });
-        settled.unwrap_or_else(|error| {
+        Self::settled((by.cycle, by.mark.as_ref()), records).unwrap_or_else(|error| {
             tracing::warn!(%error, "whether what was found in live nodes is gone is not known; older snapshots are held");
             Settled::No
         })
+    }
+
+    fn settled((cycle, mark): (u64, Option<&MarkReport>), records: &dyn Records) -> Result<Settled, PruneError> {
+        match Self::load(records) {
+            Ok(Some(doubt)) if doubt.is_settled_by(cycle, mark) => {
+                records.remove(RecordKey::Doubt).map(|()| Settled::Now)
+            }
+            Ok(Some(_) | None) => Ok(Settled::No),
+            Err(unusable @ PruneError::Store(StoreError::Record { .. })) => {
+                // What it told may have been found while this cycle was at work: only a later one knows.
+                tracing::warn!(%unusable, cycle, "it is written anew: a later cycle that hashes every live node ends it");
+                let why = format!("what it was is not known, because {unusable}");
+                Self { cycle, of_hash: true, why }.save(records).map(|()| Settled::No)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn is_settled_by(&self, cycle: u64, mark: Option<&MarkReport>) -> bool {
@@ -241,6 +252,31 @@ mod tests {
         assert_eq!((asks(), stands(4, 64), stands(5, 1), stands(5, 64)), (RehashChoice::All, true, true, false));
         records.save(RecordKey::Doubt, b"torn").unwrap();
         assert_eq!((asks(), stands(5, 64)), (RehashChoice::All, true), "nobody knows");
+    }
+
+    /// It would hold older snapshots for ever.
+    #[test]
+    fn a_doubt_that_is_unusable_ends_with_the_second_cycle_that_finishes_if_that_hashes_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = FolderRecords(dir.path().to_owned());
+        let settled = |cycle, rehashed| Doubt::settled((cycle, Some(&mark(64, rehashed))), &records).unwrap();
+        records.save(RecordKey::Doubt, b"torn").unwrap();
+        assert_eq!(settled(7, 64), Settled::No, "it may have been found behind the mark");
+        let known = Doubt::load(&records).unwrap().unwrap();
+        assert_eq!((known.cycle, known.of_hash), (7, true));
+        assert!(known.why.contains("is unusable"), "{known:?}");
+        assert_eq!((settled(7, 64), settled(8, 1)), (Settled::No, Settled::No));
+        assert_eq!((settled(8, 64), Doubt::load(&records).unwrap()), (Settled::Now, None));
+
+        let mut newer = record::encode(&known).unwrap();
+        let body = newer.len() - 4;
+        newer[8] = 9; // its version
+        let sum = crc32fast::hash(&newer[..body]);
+        newer[body..].copy_from_slice(&sum.to_le_bytes());
+        records.save(RecordKey::Doubt, &newer).unwrap();
+        let refused = Doubt::settled((9, Some(&mark(64, 64))), &records);
+        assert!(matches!(refused, Err(PruneError::Store(StoreError::Newer { .. }))), "{refused:?}");
+        assert_eq!(records.load(RecordKey::Doubt).unwrap(), Some(newer), "it is left as it is (C17)");
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Everything that ends a phase, each with its disposition (see docs/operations.md, one heading per error).
 
+mod words;
+
 use std::{io, path::PathBuf, time::Duration};
 
-use bytesize::ByteSize;
 use state_store::{Disposition, Holder, Hole, StoreError};
 use state_tree::{NodeError, NodeHash, Order, TreeError};
 use thiserror::Error;
 
 use crate::{clock::millis, when::Span};
+pub(crate) use words::{FROZEN_ADVICE, Way, iec};
+use words::{Holes, Suggested};
 
 /// A failure of the pruner.
 #[derive(Debug, Error)]
@@ -117,7 +120,7 @@ pub enum PruneError {
         wait_ms: u64,
     },
     /// Deletes are frozen until an operator looks (I11).
-    #[error("deletes are frozen: {why}. Run `verify`, repair the store, then unfreeze")]
+    #[error("deletes are frozen: {why}. {FROZEN_ADVICE}")]
     Frozen {
         /// Why they were frozen.
         why: String,
@@ -137,6 +140,16 @@ pub enum PruneError {
         free: u64,
         /// Bytes needed.
         need: u64,
+    },
+    /// A prune of a store that a process has open, which may be the node that prunes it.
+    #[error(
+        "{db} is in use by {holder}, and `prune`, also with --dry-run, is for a store that nobody has open: stop that process. A node of this program prunes by itself: `state-node prune-run --url URL` begins a cycle"
+    )]
+    HeldByNode {
+        /// The store.
+        db: PathBuf,
+        /// Who holds it.
+        holder: Holder,
     },
     /// A store of the reference node cannot be swept at rest.
     #[error(
@@ -170,7 +183,9 @@ pub enum PruneError {
         now: u64,
     },
     /// A running node changed the store under a reader.
-    #[error("{holder} changed the store while it was read; run again, or verify a copy")]
+    #[error(
+        "{holder} changed the store while it was read, or has a damaged one; run again, and if that does not help stop it and verify the store at rest"
+    )]
     Moving {
         /// Who runs on the store.
         holder: Holder,
@@ -188,6 +203,18 @@ pub enum PruneError {
     NameTaken {
         /// The name.
         name: String,
+        /// The order it keeps.
+        order: u64,
+    },
+    /// A rollback would take away an order that a pin keeps.
+    #[error(
+        "pin `{name}` of {owner} keeps order {order}, which a rollback would take away: remove it in the running node, `state-node pin remove {name} --url URL`, or go back to that order or a later one"
+    )]
+    PinnedAbove {
+        /// The name of the pin.
+        name: String,
+        /// Who asked for it.
+        owner: String,
         /// The order it keeps.
         order: u64,
     },
@@ -254,6 +281,7 @@ impl PruneError {
             | Self::StillWorking { .. } => Disposition::Transient,
             Self::NoHead
             | Self::OtherLayout { .. }
+            | Self::HeldByNode { .. }
             | Self::NativeAtRest
             | Self::PrunedBefore { .. }
             | Self::NothingKnown { .. }
@@ -265,6 +293,7 @@ impl PruneError {
             Self::MemoryBudget { .. }
             | Self::NoRoom { .. }
             | Self::TooManyNames { .. }
+            | Self::PinnedAbove { .. }
             | Self::BreakerOpen { .. }
             | Self::Cancelled
             | Self::Stopped => Disposition::Resource,
@@ -309,6 +338,7 @@ impl PruneError {
             Self::MemoryBudget { .. } => "memory_budget",
             Self::NoRoom { .. } => "no_room",
             Self::Changed { .. } => "changed",
+            Self::HeldByNode { .. } => "locked",
             Self::NativeAtRest => "native_at_rest",
             Self::PrunedBefore { .. } => "pruned_before",
             Self::NothingKnown { .. } => "nothing_known",
@@ -316,6 +346,7 @@ impl PruneError {
             Self::BadName { .. } => "bad_name",
             Self::NameTaken { .. } => "name_taken",
             Self::UnknownName { .. } => "unknown_name",
+            Self::PinnedAbove { .. } => "held_above",
             Self::TooManyNames { .. } => "too_many_names",
             Self::File { .. } => "file",
             Self::Cancelled => "cancelled",
@@ -335,53 +366,5 @@ fn of_file(kind: io::ErrorKind) -> Disposition {
         Disposition::Input
     } else {
         Disposition::Transient
-    }
-}
-
-/// Bytes as people read them.
-pub(crate) fn iec(bytes: u64) -> impl std::fmt::Display {
-    ByteSize::b(bytes).display().iec()
-}
-
-/// The way from a retained root down to a node whose hash was told already.
-pub(crate) struct Way<'a, T>(pub(crate) &'a [T]);
-
-impl<T: std::fmt::Display> std::fmt::Display for Way<'_, T> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Some((_, above)) = self.0.split_last() else {
-            return f.write_str("the path from its root was not found");
-        };
-        if above.is_empty() {
-            return f.write_str("it is a retained root");
-        }
-        f.write_str("path from its root: ")?;
-        above.iter().try_for_each(|hash| write!(f, "{hash} > "))?;
-        f.write_str("this node")
-    }
-}
-
-struct Suggested(Option<&'static str>);
-
-impl std::fmt::Display for Suggested {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(found) => write!(f, "its column families are those of the layout `{found}`: give --layout {found}"),
-            None => f.write_str(
-                "its column families are those of no layout known here: give the folder of another database",
-            ),
-        }
-    }
-}
-
-const HOLES_SHOWN: usize = 20;
-
-struct Holes<'a>(&'a [(Order, Hole)]);
-
-impl std::fmt::Display for Holes<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, (order, hole)) in self.0.iter().take(HOLES_SHOWN).enumerate() {
-            write!(f, "{}{order} ({hole})", if index == 0 { "" } else { ", " })?;
-        }
-        if self.0.len() > HOLES_SHOWN { write!(f, " and {} more", self.0.len() - HOLES_SHOWN) } else { Ok(()) }
     }
 }

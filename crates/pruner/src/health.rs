@@ -1,6 +1,7 @@
 //! Health as a pure function of what is known: it says what is wrong and what to do, and it recovers with its cause.
 
 mod age;
+mod alone;
 mod behind;
 mod config;
 mod counts;
@@ -15,7 +16,7 @@ use state_store::Holder;
 
 use crate::{
     control::Pause,
-    error::iec,
+    error::{FROZEN_ADVICE, iec},
     incremental::LagGrowth,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
@@ -27,12 +28,13 @@ use crate::{
     worker::{IncrementalStatus, SwitchedOff},
 };
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
+pub(crate) use alone::Alone;
 pub use config::HealthConfig;
 pub(crate) use engine::of_damage;
 pub(crate) use meter::{Measured, Meter};
 pub use recorded::UnreadableRecord;
 pub(crate) use recorded::{Recorded, Unread};
-pub use room::Room;
+pub use room::{NoReserve, Room};
 pub use unpruned::Unpruned;
 
 /// The overall state.
@@ -158,8 +160,8 @@ pub struct Facts {
     pub snapshot_failures: u32,
     /// How snapshots are treated.
     pub snapshot_path: SnapshotPath,
-    /// Bytes of the reserve, while it is let go.
-    pub reserve: Option<u64>,
+    /// The reserve, while it has not its room.
+    pub reserve: Option<NoReserve>,
     /// The lock as it is written down, where the one who asks is not the one who works.
     pub lock_record: Option<RecordedLock>,
     /// How long ago a cycle finished, as far as anything is remembered.
@@ -238,10 +240,7 @@ fn frozen(facts: &Facts) -> Option<Reason> {
         0 => "by what was found outside of a cycle".to_owned(),
         cycle => format!("since cycle {cycle}"),
     };
-    let message = format!(
-        "deletes are frozen {since}: {}. Run `state-node verify` on a copy of the store, repair it, then unfreeze",
-        freeze.why
-    );
+    let message = format!("deletes are frozen {since}: {}. {FROZEN_ADVICE}", freeze.why);
     Some(reason(Verdict::Critical, "frozen", message))
 }
 
@@ -468,6 +467,7 @@ mod tests {
             |low| Some(DiskStatus { below: 1000, room_from: 1250, free: Some(1100), low, fired_at, again_below });
         let lag = |orders| Facts { lag: Some((orders, 100)), ..Facts::default() };
         let failing = |snapshot_failures| Facts { snapshot_failures, ..Facts::default() };
+        let reserve = Some(NoReserve::LetGo { bytes: 1 });
         let rows: [(Facts, Verdict, &[&str]); 21] = [
             (Facts::default(), Verdict::Healthy, &[]),
             (Facts { freeze: freeze.clone(), ..Facts::default() }, Verdict::Critical, &["frozen"]),
@@ -495,7 +495,7 @@ mod tests {
             (Facts { pause: Some(Pause::Holding), ..Facts::default() }, Verdict::Healthy, &["paused"]),
             (Facts { disk: disk(true), ..Facts::default() }, Verdict::Degraded, &["low_disk"]),
             (Facts { disk: disk(false), ..Facts::default() }, Verdict::Healthy, &[]),
-            (Facts { reserve: Some(1), ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
+            (Facts { reserve, ..Facts::default() }, Verdict::Degraded, &["reserve_released"]),
             (failing(4), Verdict::Degraded, &["snapshots_failing"]),
             (failing(3), Verdict::Healthy, &[]),
         ];

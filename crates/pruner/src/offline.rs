@@ -71,13 +71,12 @@ const AT_REST: StoreConfig = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig
 /// Errors: everything in [`PruneError`]; before the sweep the store is byte-identical after any of them.
 pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome, PruneError> {
     let request = &PruneRequest { db: canonical(&request.db), ..request.clone() };
-    let native = (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply);
-    if !native {
-        refuse_if_held(&request.db)?;
+    if let Some(holder) = lock_holder(&request.db)? {
+        return Err(PruneError::HeldByNode { db: request.db.clone(), holder });
     }
     let reading = Arc::new(RocksBackend::open_read_only(&request.db, &RocksConfig::default())?);
     inspect::refuse_unreadable(&request.db, request.layout, &reading)?;
-    if native {
+    if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {
         return Err(PruneError::NativeAtRest); // its floor must move before its nodes go (S27)
     }
     let folder = Folder::of(request)?; // AFTER what refuses: nothing is left beside a store that is none

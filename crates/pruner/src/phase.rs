@@ -56,6 +56,20 @@ pub enum PhaseEvent {
     RolledBack,
 }
 
+impl std::fmt::Display for PhaseEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Triggered => "triggered",
+            Self::Sealed => "sealed",
+            Self::Swept => "swept",
+            Self::Restarted => "restarted",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::RolledBack => "rolled_back",
+        })
+    }
+}
+
 /// Every event there is, for exhaustive tests.
 pub const EVENTS: [PhaseEvent; 7] = [
     PhaseEvent::Triggered,

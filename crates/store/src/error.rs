@@ -63,7 +63,9 @@ pub enum StoreError {
         present: String,
     },
     /// Another process has the store open for writing.
-    #[error("{path} is in use by {holder}; stop it, or use a command that works beside a running node")]
+    #[error(
+        "{path} is in use by {holder}: stop it, or use what works beside it, `verify`, `validate`, `health-check`, `explain` and `journal` with --db; a running node is asked with --url"
+    )]
     Locked {
         /// The path given.
         path: PathBuf,
@@ -167,6 +169,16 @@ pub enum StoreError {
         /// The oldest readable one.
         floor: Order,
     },
+    /// The order is readable by itself, below the range that is readable without a gap: the chain does not go on from it.
+    #[error(
+        "order {order} is kept by itself below the readable range: it can be read, and no more than that; the chain goes back to order {floor} or a later one, and a consumer begins there"
+    )]
+    KeptBelow {
+        /// The order asked for.
+        order: Order,
+        /// The oldest of the range.
+        floor: Order,
+    },
     /// No such order was ever committed.
     #[error("order {order} does not exist; the head is {head}")]
     NoSuchOrder {
@@ -187,7 +199,9 @@ pub enum StoreError {
         owner: String,
     },
     /// A rollback would take away a state that a reader holds.
-    #[error("{owner} holds order {order}; roll back when it has let go")]
+    #[error(
+        "{owner} holds order {order}, which a rollback would take away: go back when it has let go, or to that order or a later one"
+    )]
     HeldAbove {
         /// The order held.
         order: Order,
@@ -248,6 +262,7 @@ impl StoreError {
             Self::BaseNotRetained { .. } => "base_not_retained",
             Self::HeadMoved { .. } => "head_moved",
             Self::Pruned { .. } => "pruned",
+            Self::KeptBelow { .. } => "kept_below",
             Self::NoSuchOrder { .. } => "never_existed",
             Self::Superseded => "superseded",
             Self::HeldByReader { .. } => "held_by_reader",
@@ -286,6 +301,7 @@ impl StoreError {
             | Self::Unsupported(_)
             | Self::BaseNotRetained { .. }
             | Self::Pruned { .. }
+            | Self::KeptBelow { .. }
             | Self::NoSuchOrder { .. } => Disposition::Input,
             Self::Invariant(_) => Disposition::Bug,
         }

@@ -31,8 +31,21 @@ pub const RESERVE_FILE: &str = "reserve";
 pub enum Room {
     /// The file has it.
     Kept,
-    /// It was let go, or there was never enough to keep.
+    /// It was let go.
     LetGo,
+    /// This process has never had it: too little was free.
+    NeverTaken,
+}
+
+impl Room {
+    /// The word shown for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::LetGo => "let_go",
+            Self::NeverTaken => "never_taken",
+        }
+    }
 }
 
 /// The file. Made without room; [`Reserve::take`] takes it.
@@ -43,12 +56,15 @@ pub struct Reserve {
     room: Mutex<Room>,
     /// What the room came to last: whoever shows it waits for no device.
     is_kept: AtomicBool,
+    /// Whether this process has ever kept it.
+    was_kept: AtomicBool,
 }
 
 impl Reserve {
     /// A reserve of so many bytes at a path on the device of the store.
     pub fn new(path: PathBuf, bytes: NonZeroU64) -> Self {
-        Self { path, bytes, room: Mutex::new(Room::LetGo), is_kept: AtomicBool::new(false) }
+        let (is_kept, was_kept) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { path, bytes, room: Mutex::new(Room::NeverTaken), is_kept, was_kept }
     }
 
     /// Bytes that a file at the path keeps now, whoever made it; it is only looked at.
@@ -69,7 +85,12 @@ impl Reserve {
 
     /// Whether it keeps them now. Waits for nobody who takes them or lets them go (O14).
     pub fn room(&self) -> Room {
-        if self.is_kept.load(Ordering::Acquire) { Room::Kept } else { Room::LetGo }
+        let [is_kept, was_kept] = [&self.is_kept, &self.was_kept].map(|kept| kept.load(Ordering::Acquire));
+        match (is_kept, was_kept) {
+            (true, _) => Room::Kept,
+            (false, true) => Room::LetGo,
+            (false, false) => Room::NeverTaken,
+        }
     }
 
     /// Takes the room if twice as much is free, or if an earlier process has taken it. Cheap where it is kept already.
@@ -77,8 +98,9 @@ impl Reserve {
     /// Errors: a failed write other than for want of room.
     pub fn take(&self) -> Result<Room, StoreError> {
         let mut room = self.room.lock();
-        if *room == Room::LetGo && (self.is_there()? || self.is_taken()?) {
+        if *room != Room::Kept && (self.is_there()? || self.is_taken()?) {
             *room = Room::Kept;
+            self.was_kept.store(true, Ordering::Release);
             self.is_kept.store(true, Ordering::Release);
         }
         Ok(*room)
@@ -89,7 +111,7 @@ impl Reserve {
     /// Errors: a failed removal.
     pub fn let_go(&self) -> Result<Option<u64>, StoreError> {
         let mut room = self.room.lock();
-        if *room == Room::LetGo {
+        if *room != Room::Kept {
             return Ok(None);
         }
         Self::remove(&self.path)?;
@@ -195,15 +217,16 @@ mod tests {
         let path = dir.path().join("reserve");
         let bytes = NonZeroU64::new(1 << 20).unwrap();
         let reserve = Reserve::new(path.clone(), bytes);
-        assert_eq!((reserve.room(), reserve.let_go().unwrap()), (Room::LetGo, None));
+        assert_eq!((reserve.room(), reserve.let_go().unwrap()), (Room::NeverTaken, None));
         assert_eq!(reserve.take().unwrap(), Room::Kept);
         let file = fs::metadata(&path).unwrap();
         assert!(file.len() == 1 << 20 && file.blocks() * 512 >= 1 << 20, "{file:?}");
         assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept, "of an earlier process");
         assert_eq!(reserve.let_go().unwrap(), Some(1 << 20));
+        assert_eq!(reserve.room(), Room::LetGo, "which is another thing than one that never fitted");
         assert!(!path.exists());
         let vast = Reserve::new(path.clone(), NonZeroU64::new(1 << 62).unwrap());
-        assert_eq!(vast.take().unwrap(), Room::LetGo);
+        assert_eq!((vast.take().unwrap(), vast.room()), (Room::NeverTaken, Room::NeverTaken));
         assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
     }
 }

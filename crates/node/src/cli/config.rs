@@ -49,9 +49,11 @@ pub(super) fn config(args: &ConfigArgs, output: Output) -> ExitCode {
             ExitCode::SUCCESS
         }
         ConfigCommand::Check { file, .. } => match Config::load(file, &[]) {
-            Ok(_) => {
-                let file = file.display();
-                output.answer(&serde_json::json!({ "ok": true }), || format!("{file}: no problem found"));
+            Ok(config) => {
+                let (file, doubts) = (file.display(), config.doubts());
+                let lines: Vec<String> = doubts.iter().map(|doubt| format!("\n  in doubt: {doubt}")).collect();
+                let told = || format!("{file}: no problem found{}", lines.concat());
+                output.answer(&serde_json::json!({ "ok": true, "doubts": doubts }), told);
                 ExitCode::SUCCESS
             }
             Err(problems) => output.failed(&bad_config(&problems)),
@@ -59,11 +61,14 @@ pub(super) fn config(args: &ConfigArgs, output: Output) -> ExitCode {
     }
 }
 
+/// Where the keys are told of.
+const KEYS: &str = "every key, its default and what it means: `state-node config print-default`";
+
 /// Every problem of a configuration as one failure: a line for each, below a heading if there are several.
 pub(super) fn bad_config(problems: &[Problem]) -> Failure {
     if let [problem] = problems {
-        return Failure::new("config", problem);
+        return Failure::new("config", format!("{problem}\n({KEYS})"));
     }
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-    Failure::new("config", format!("{} problems in the configuration{}", problems.len(), lines.concat()))
+    Failure::new("config", format!("{} problems in the configuration{}\n({KEYS})", problems.len(), lines.concat()))
 }

@@ -17,7 +17,7 @@ use state_pruner::{
 use super::{
     OutputArgs,
     follow::follow,
-    render::{Failure, Output, told},
+    render::{Failure, Output},
     request::Request,
     values::{address, at_most, whole},
 };
@@ -143,14 +143,16 @@ const MOST: usize = 10_000;
 /// Prints or checks a journal.
 pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
     match &args.command {
-        JournalCommand::Show { source, filter, .. } => {
-            told(output, source.read(&filter.filter(MOST)), |read| lines(read, filter))
-        }
+        JournalCommand::Show { source, filter, .. } => shown(source.read(&filter.filter(MOST)), filter, output),
         JournalCommand::Tail { source, filter, lines: newest, follow: false, .. } => {
-            told(output, source.read(&filter.filter(newest.get())), |read| lines(read, filter))
+            shown(source.read(&filter.filter(newest.get())), filter, output)
         }
         JournalCommand::Tail { source, filter, lines: newest, follow: true, .. } => {
-            match source.read(&filter.filter(newest.get())).and_then(|read| follow(source, filter, &read, output)) {
+            let followed = source.read(&filter.filter(newest.get())).and_then(|read| {
+                note(&read, output);
+                follow(source, filter, &read, output)
+            });
+            match followed {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(failure) => output.failed(&failure),
             }
@@ -159,13 +161,34 @@ pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
     }
 }
 
+/// What there is of the events is printed; a journal that is not whole is no success, for what is missing may be what was asked for.
+fn shown(read: Result<JournalRead, Failure>, filter: &FilterArgs, output: Output) -> ExitCode {
+    let read = match read {
+        Ok(read) => read,
+        Err(failure) => return output.failed(&failure),
+    };
+    output.answer(&read, || lines(&read, filter));
+    note(&read, output);
+    exit(&read)
+}
+
+fn note(read: &JournalRead, output: Output) {
+    if let Some(lacks) = lacks(read) {
+        output.note(&lacks);
+    }
+}
+
+fn exit(read: &JournalRead) -> ExitCode {
+    if read.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn verify(source: &SourceArgs, output: Output) -> ExitCode {
     let read = match source.verify() {
         Ok(read) => read,
         Err(failure) => return output.failed(&failure),
     };
     output.answer(&read, || read.told());
-    if read.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    exit(&read)
 }
 
 impl SourceArgs {
@@ -223,7 +246,19 @@ fn query(filter: &Filter) -> String {
     parts.join("&")
 }
 
-/// The events, with the numbers that are missing between them where all are shown, and what is damaged.
+/// What the journal itself lacks, whatever of it was asked for.
+fn lacks(read: &JournalRead) -> Option<String> {
+    let JournalRead { path, damaged, missing, .. } = read;
+    (*damaged > 0 || *missing > 0).then(|| {
+        format!(
+            "the journal {} has {damaged} damaged places, and {missing} numbers are missing in it: `journal verify` counts what is \
+             whole, and the log of the process tells what happened",
+            path.display()
+        )
+    })
+}
+
+/// The events, with the numbers that are missing between them where all are shown.
 fn lines(read: &JournalRead, filter: &FilterArgs) -> String {
     let (mut lines, mut last) = (Vec::new(), None);
     for event in &read.events {
@@ -236,12 +271,6 @@ fn lines(read: &JournalRead, filter: &FilterArgs) -> String {
     }
     if read.events.is_empty() {
         lines.push("no events".to_owned());
-    }
-    if read.damaged > 0 || read.missing > 0 {
-        let JournalRead { damaged, missing, .. } = read;
-        lines.push(format!(
-            "(the journal has {damaged} damaged places, and {missing} numbers are missing in it: `journal verify`)"
-        ));
     }
     lines.join("\n")
 }
@@ -269,7 +298,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_damaged_or_missing_is_told_among_the_events_and_a_choice_of_them_has_no_gaps() {
+    fn what_is_missing_is_told_among_the_events_and_a_choice_of_them_has_no_gaps() {
         let entry = |seq| Entry { seq, at_ms: 0, code: "stopped".to_owned(), data: serde_json::Map::new() };
         let read = |seqs: &[u64], damaged, missing| JournalRead {
             path: PathBuf::from("journal"),
@@ -287,13 +316,19 @@ mod tests {
             since: None,
             after: None,
         };
-        let told = |read: JournalRead, codes: &[&str]| -> Vec<String> {
-            lines(&read, &filter(codes)).lines().map(|line| line.split("  ").next().unwrap().to_owned()).collect()
+        let told = |read: &JournalRead, codes: &[&str]| -> Vec<String> {
+            lines(read, &filter(codes)).lines().map(|line| line.split("  ").next().unwrap().to_owned()).collect()
         };
-        assert_eq!(told(read(&[7, 8], 0, 0), &[]), ["7", "8"]);
-        let whole = "(the journal has 1 damaged places, and 2 numbers are missing in it: `journal verify`)";
-        assert_eq!(told(read(&[8, 11], 1, 2), &[]), ["8", "(events 9 to 10 are missing)", "11", whole]);
-        assert_eq!(told(read(&[8, 11], 0, 0), &["stopped"]), ["8", "11"]);
-        assert_eq!(told(read(&[], 1, 2), &[]), ["no events", whole]);
+        assert_eq!(
+            (told(&read(&[7, 8], 0, 0), &[]), lacks(&read(&[7, 8], 0, 0))),
+            (vec!["7".to_owned(), "8".to_owned()], None)
+        );
+        let gap = read(&[8, 11], 1, 2);
+        assert_eq!(told(&gap, &[]), ["8", "(events 9 to 10 are missing)", "11"]);
+        assert_eq!(told(&gap, &["stopped"]), ["8", "11"]);
+        assert_eq!(told(&read(&[], 1, 2), &[]), ["no events"]);
+        let whole = "the journal journal has 1 damaged places, and 2 numbers are missing in it: `journal verify`";
+        assert!(lacks(&gap).is_some_and(|told| told.starts_with(whole)));
+        assert!(lacks(&read(&[8, 11], 0, 2)).is_some_and(|told| told.contains("has 0 damaged places, and 2")));
     }
 }

@@ -67,15 +67,20 @@ impl From<&VerifyArgs> for VerifyRequest {
 }
 
 /// What a stopped prune does next time.
-const GOES_ON: &str =
-    "stopped; run the same command again to go on where it was (only a mark that was not finished begins anew)";
+const GOES_ON: &str = "stopped; nothing live was deleted, and what was swept stays swept. Run the same command again to go on \
+    where it was (only a mark that was not finished begins anew)";
+/// The same of one that only counts.
+const NOTHING_PLANNED: &str = "stopped; the store is as it was, and nothing was left beside it: this was a dry run. Run the same \
+    command again: it begins anew";
 /// What a stopped verification does next time.
-const BEGINS_ANEW: &str = "stopped; run the same command again: a verification begins anew";
+const BEGINS_ANEW: &str = "stopped; the store is as it was: a verification only reads, and nothing is said of what it had not read \
+    yet. Run the same command again: it begins anew";
 
 /// Prunes a store at rest.
 pub(super) fn prune(args: &PruneArgs, output: Output) -> ExitCode {
     let request = PruneRequest::from(args);
-    match steered(output, GOES_ON, move |steering| offline::prune(&request, steering)) {
+    let again = if args.dry_run { NOTHING_PLANNED } else { GOES_ON };
+    match steered(output, again, move |steering| offline::prune(&request, steering)) {
         Ok(outcome) => {
             output.answer(&outcome, || pruned(&outcome));
             ExitCode::SUCCESS

@@ -86,6 +86,11 @@ impl Output {
         write_line(&mut std::io::stdout(), text);
     }
 
+    /// Prints on stderr what whoever reads the answer has to know beside it.
+    pub(super) fn note(self, text: &str) {
+        write_line(&mut std::io::stderr(), text);
+    }
+
     /// Prints a failure.
     pub(super) fn fail(self, failure: &Failure) {
         match self {

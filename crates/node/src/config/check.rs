@@ -20,6 +20,9 @@ const LONGEST_COOLDOWN: Duration = Duration::from_secs(24 * 3600);
 /// Below this marking refuses to begin.
 const LEAST_BUDGET: ByteSize = ByteSize::mib(1);
 
+/// With less room than a memtable needs RocksDB does not go on, so less than that is of no use as a reserve.
+const LEAST_RESERVE: ByteSize = ByteSize::mib(64);
+
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, source: &mut Source) {
     let mut wrong = |key: &str, message: String| source.problem(Some(key), message);
@@ -37,6 +40,14 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     }
 }
 
+fn too_small_a_reserve(bytes: u64) -> String {
+    let (given, least) = (ByteSize::b(bytes).display().iec(), LEAST_RESERVE.display().iec());
+    format!(
+        "pruner.reserve is {given}, and on a full device RocksDB writes again only where {least} are free: less is kept for \
+         nothing; give at least {least}, or \"none\""
+    )
+}
+
 impl Config {
     /// What is allowed, and hardly meant.
     pub(crate) fn doubts(&self) -> Vec<String> {
@@ -50,7 +61,8 @@ impl Config {
                 node.id
             )
         };
-        of_all.then(message).into_iter().collect()
+        let small = pruner.reserve.filter(|bytes| *bytes < LEAST_RESERVE.as_u64()).map(too_small_a_reserve);
+        of_all.then(message).into_iter().chain(small).collect()
     }
 }
 

@@ -170,22 +170,58 @@ impl Source {
     /// Everything that is wrong, unknown keys included.
     pub(crate) fn finish(mut self) -> Vec<Problem> {
         let known = self.known;
-        let unknown =
-            |section: &String| !known.iter().any(|key| key.rsplit_once('.').is_some_and(|(of, _)| of == section));
-        for section in self.empty_sections.into_iter().filter(unknown) {
-            let message = "unknown section".to_owned();
+        let sections = sections(&known);
+        for section in self.empty_sections.into_iter().filter(|section| !sections.contains(&section.as_str())) {
+            let message = unknown_section(&section, &sections);
             self.problems.push(Problem { key: Some(section), origin: self.file.clone(), message });
         }
         for (key, (_, origin)) in self.values {
-            let message = match nearest(&key, &known) {
-                Some(near) => format!("unknown key; the nearest known key is {near}"),
-                None => "unknown key".to_owned(),
-            };
+            let message = unknown_key(&key, &known);
             self.problems.push(Problem { key: Some(key), origin, message });
         }
         self.problems
     }
 }
+
+/// The sections of the known keys, in their order.
+fn sections<'k>(known: &[&'k str]) -> Vec<&'k str> {
+    let mut sections: Vec<&str> = known.iter().filter_map(|key| key.rsplit_once('.')).map(|(of, _)| of).collect();
+    sections.dedup();
+    sections
+}
+
+fn unknown_section(section: &str, sections: &[&str]) -> String {
+    match nearest(section, sections) {
+        Some(near) => format!("unknown section; the nearest known section is [{near}]"),
+        None => format!("unknown section; there are {}", bracketed(sections)),
+    }
+}
+
+/// What a key that nobody takes may have meant: one that is written much like it, one of the same name in another section, or
+/// one of the few that its section has.
+fn unknown_key(key: &str, known: &[&str]) -> String {
+    let (section, name) = key.rsplit_once('.').map_or(("", key), |(section, name)| (section, name));
+    let is_named = |known: &&&str| known.rsplit_once('.').is_some_and(|(_, of)| of == name);
+    if let Some(near) = nearest(key, known).or_else(|| known.iter().find(is_named).copied()) {
+        return format!("unknown key; the nearest known key is {near}");
+    }
+    let of = |known: &&&str| known.rsplit_once('.').is_some_and(|(of, _)| of == section);
+    let beside: Vec<&str> = known.iter().filter(of).copied().collect();
+    if beside.is_empty() {
+        return format!("unknown key; there are the sections {}", bracketed(&sections(known)));
+    }
+    match beside.len() {
+        ..=FEW => format!("unknown key; [{section}] has {}", beside.join(", ")),
+        _ => format!("unknown key; no key of [{section}] is like it"),
+    }
+}
+
+fn bracketed(sections: &[&str]) -> String {
+    sections.iter().map(|section| format!("[{section}]")).collect::<Vec<_>>().join(", ")
+}
+
+/// So many keys of a section can be listed in a message.
+const FEW: usize = 8;
 
 fn count<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     let message = match value.as_integer() {
@@ -265,5 +301,23 @@ mod tests {
         }
         assert_eq!(nearest("pruner.keep", &["node.id", "pruner.keep_last"]), Some("pruner.keep_last"));
         assert_eq!(nearest("pruner.colour", &["node.id", "pruner.keep_last", "pruner.enabled"]), None);
+    }
+
+    #[test]
+    fn an_unknown_key_or_section_is_told_with_what_it_may_have_meant() {
+        let known = ["node.id", "node.listen", "pruner.keep_last", "log.filter", "log.format"];
+        let rows = [
+            ("log.fliter", "the nearest known key is log.filter"),
+            ("listen", "the nearest known key is node.listen"),
+            ("retention.keep_last", "the nearest known key is pruner.keep_last"),
+            ("log.level", "[log] has log.filter, log.format"),
+            ("colour.red", "there are the sections [node], [pruner], [log]"),
+        ];
+        for (key, told) in rows {
+            assert_eq!(unknown_key(key, &known), format!("unknown key; {told}"), "{key}");
+        }
+        let sections = sections(&known);
+        assert_eq!(unknown_section("prunr", &sections), "unknown section; the nearest known section is [pruner]");
+        assert_eq!(unknown_section("nothing", &sections), "unknown section; there are [node], [pruner], [log]");
     }
 }

@@ -142,6 +142,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         [pruner.recovery]
         max_phase_retires = 2
         [nothing]
+        [prune]
         [log]
     "#;
     let set = ["log.format=xml".to_owned(), "nonsense".to_owned(), "log.filter=a=b=c".to_owned()];
@@ -168,7 +169,8 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
         "my.toml: pruner.every: a time such as \"200ms\" is expected",
         "my.toml: prunr.mark: unknown key; the nearest known key is pruner.mark",
         "my.toml: pruner.recovery.max_phase_retires: unknown key; the nearest known key is pruner.recovery.max_phase_retries",
-        "my.toml: nothing: unknown section",
+        "my.toml: nothing: unknown section; there are [node], [chain], [pruner], [events], [pruner.recovery], ",
+        "my.toml: prune: unknown section; the nearest known section is [pruner]",
         "--set: log.format: ",
         "--set: `nonsense`",
         "--set: log.filter: ",
@@ -233,5 +235,20 @@ fn jitter_that_is_drawn_from_the_id_of_every_node_is_doubted() {
     assert!(told.len() == 1 && told[0].contains("node.id is \"reference\""), "{told:?}");
     for changes in [["node.id=other"], ["pruner.jitter=0"], ["pruner.enabled=false"]] {
         assert_eq!(doubts(&changes), Vec::<String>::new(), "{changes:?}");
+    }
+}
+
+/// C12: room in which RocksDB does not go on is kept for nothing.
+#[test]
+fn a_reserve_that_is_of_no_use_is_doubted_also_where_nothing_is_pruned() {
+    for enabled in ["pruner.enabled=true", "pruner.enabled=false"] {
+        let doubts = |reserve: &str| {
+            let changes = ["node.id=other".to_owned(), enabled.to_owned(), format!("pruner.reserve={reserve}")];
+            Config::parse("config/node.toml", SHIPPED, &changes).unwrap().doubts()
+        };
+        let told = doubts("1 KiB");
+        assert!(told.len() == 1 && told[0].contains("1.0 KiB") && told[0].contains("64.0 MiB"), "{told:?}");
+        assert_eq!(doubts("67108863 B").len(), 1);
+        ["64 MiB", "none"].iter().for_each(|reserve| assert_eq!(doubts(reserve), Vec::<String>::new(), "{reserve}"));
     }
 }

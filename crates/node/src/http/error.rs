@@ -11,6 +11,7 @@ use axum::{
     },
     response::{IntoResponse, Response},
 };
+use bytesize::ByteSize;
 use serde_json::{Map, Value, json};
 use state_pruner::PruneError;
 use state_store::{Disposition, StoreError};
@@ -41,6 +42,10 @@ impl ApiError {
     /// A fault on our side.
     pub(crate) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
+    pub(crate) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(crate) fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
@@ -88,9 +93,16 @@ impl From<PathRejection> for ApiError {
     }
 }
 
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
-        Self::new(rejection.status(), "body", rejection.body_text())
+impl ApiError {
+    /// A body that was not taken, of a request that takes so many bytes.
+    pub(super) fn body(rejection: &BytesRejection, limit: usize) -> Self {
+        let status = rejection.status();
+        if status != StatusCode::PAYLOAD_TOO_LARGE {
+            return Self::new(status, "body", format!("the body did not come whole: {}", rejection.body_text()));
+        }
+        let most = ByteSize::b(limit as u64).display().iec();
+        let message = format!("the body is longer than {most}, the most that this request takes: send less");
+        Self::new(status, "body", message).with("limit", limit)
     }
 }
 
@@ -130,8 +142,14 @@ impl From<&PruneError> for ApiError {
         if let PruneError::Store(StoreError::NoSuchOrder { order, head }) = error {
             return told(StatusCode::NOT_FOUND).with("order", order.get()).with("head", head.0.map(Order::get));
         }
+        if let PruneError::Store(StoreError::KeptBelow { order, floor }) = error {
+            return told(StatusCode::CONFLICT).with("order", order.get()).with("floor", floor.get());
+        }
         if let PruneError::Store(StoreError::HeldAbove { order, .. }) = error {
             return told(StatusCode::CONFLICT).with("order", order.get());
+        }
+        if let PruneError::PinnedAbove { name, order, .. } = error {
+            return told(StatusCode::CONFLICT).with("order", *order).with("pin", name.as_str());
         }
         told(if matches!(error, PruneError::BadName { .. }) {
             StatusCode::BAD_REQUEST

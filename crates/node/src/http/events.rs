@@ -210,7 +210,7 @@ impl Watching {
         match self.node.journal(filter).await {
             Ok(read) => self.place.page(read.events),
             Err(error) => {
-                tracing::warn!(?error, "a client that watches is not told what came before");
+                tracing::warn!(error = error.message(), "a client that watches is not told what came before");
                 self.place.page(Vec::new());
             }
         }

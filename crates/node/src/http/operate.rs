@@ -43,7 +43,6 @@ fn status_of(node: &Node) -> Result<Value, ApiError> {
             "nodes_put": status.head.nodes_put,
             "bytes_put": status.head.bytes_put,
         },
-        "pins": pins(node.chain.store()),
         "retention": retention(node),
         "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
         "events": node.events.status(),
@@ -78,16 +77,6 @@ fn head(status: &ChainStatus) -> Value {
 pub(super) fn space(store: &Store) -> Result<Space, ApiError> {
     let space = store.backend().space();
     space.map_err(|error| ChainError::from(error).into())
-}
-
-fn pins(store: &Store) -> Vec<Value> {
-    let holder = |holder: state_store::PinOwner| json!({ "name": holder.owner, "since_order": holder.since.get() });
-    let pins = store.pins().into_iter();
-    pins.map(|(order, held)| {
-        let holders: Vec<Value> = held.into_iter().map(holder).collect();
-        json!({ "order": order.get(), "holders": holders })
-    })
-    .collect()
 }
 
 /// `GET /healthz`: reads no table, waits for no phase, and needs no turn among the reads. It asks the device for what is free: where

@@ -77,10 +77,11 @@ fn millis(ms: NonZeroU64) -> Duration {
 type Named = Result<Path<String>, PathRejection>;
 type Body = Result<Bytes, BytesRejection>;
 
-/// The body as it must be.
+/// The body of one of these requests, as it must be.
 pub(super) fn read<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let wrong = |error| ApiError::new(StatusCode::BAD_REQUEST, "json", format!("the body is not as expected: {error}"));
-    serde_json::from_slice(&body?).map_err(wrong)
+    let body = body.map_err(|rejection| ApiError::body(&rejection, MAX_HOLD_BODY))?;
+    serde_json::from_slice(&body).map_err(wrong)
 }
 
 /// `GET /v1/pins`.

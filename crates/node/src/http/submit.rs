@@ -50,7 +50,8 @@ async fn accept(node: &Arc<Node>, request: Request, deadline: Instant) -> Result
     let room = timeout_at(deadline, room).await.map_err(late)?;
     let room = room.map_err(|_| ApiError::internal("no more bodies are read"))?;
     let arrival = deadline.min(Instant::now() + ARRIVAL); // a client that sends nothing keeps nobody waiting for long
-    let body = timeout_at(arrival, Bytes::from_request(request, node)).await.map_err(|_| too_late(ARRIVAL))??;
+    let body = timeout_at(arrival, Bytes::from_request(request, node)).await.map_err(|_| too_late(ARRIVAL))?;
+    let body = body.map_err(|rejection| ApiError::body(&rejection, MAX_BODY))?;
     let chain = Arc::clone(&node.chain);
     off_the_async_threads(move || {
         let _room = room; // until the body is parsed, also when its client has gone away

@@ -71,9 +71,13 @@ mod tests {
         clock.set_unix_ms(1_764_162_097_123);
         let first = captures.begin(&clock).unwrap();
         let told = captures.begin(&clock).unwrap_err();
-        let expected =
-            format!("busy: capture {} by process {} since 2025-11-26T13:01:37Z", first.id(), std::process::id());
-        assert_eq!(told.to_string(), expected);
+        let expected = format!(
+            "busy: capture {} by process {} since 2025-11-26T13:01:37Z. A node",
+            first.id(),
+            std::process::id()
+        );
+        let told_what_to_do = told.to_string().contains("ask again when that one is done");
+        assert!(told.to_string().starts_with(&expected) && told_what_to_do, "{told}");
         assert_eq!(told.code(), "capture_busy");
         drop(first);
         assert!(captures.begin(&clock).is_ok());

@@ -107,7 +107,10 @@ pub enum CatalogError {
         waited: Duration,
     },
     /// The node makes a snapshot already.
-    #[error("busy: capture {id} by process {pid} since {}", since(*since_ms))]
+    #[error(
+        "busy: capture {id} by process {pid} since {}. A node makes one at a time: ask again when that one is done, `snapshot list` shows it then",
+        since(*since_ms)
+    )]
     CaptureBusy {
         /// The one at work.
         id: SnapshotId,

@@ -1,12 +1,13 @@
 //! Reading whole files, several at once: hashed, copied, made durable. A stop is seen after each mebibyte.
 
 use std::{
+    any::Any,
     fs::File,
     io::Read as _,
     num::NonZeroUsize,
     path::Path,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
-    thread,
+    thread::{self, ScopedJoinHandle},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -15,7 +16,7 @@ use super::{
     CatalogError, failed,
     folder::{self, open_regular},
 };
-use crate::{control::Control, error::PruneError};
+use crate::{control::Control, error::PruneError, mark::StopOnPanic};
 
 const CHUNK: usize = 1 << 20;
 /// More would only wait for the disk.
@@ -72,14 +73,14 @@ fn stream(
 
 /// Works on every item, several at once, and returns the results in the order of the items.
 ///
-/// Errors: the first one met; the work that has begun ends, no other begins.
+/// Errors: the first one met; the work that has begun ends, no other begins. A panic is one, with its words: a bug of ours.
 pub(super) fn each<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, CatalogError> + Sync,
 ) -> Result<Vec<R>, CatalogError> {
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let share = || {
-        let mut done = Vec::new();
+        let (mut done, _guard) = (Vec::new(), StopOnPanic(&failed));
         while !failed.load(Ordering::Relaxed) {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(item) = items.get(index) else { break };
@@ -97,12 +98,39 @@ pub(super) fn each<T: Sync, R: Send>(
     let mut all = Vec::with_capacity(items.len());
     thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
-        for worker in workers {
-            let panicked = |_| PruneError::Invariant("a thread that reads files panicked".to_owned());
-            all.extend(worker.join().map_err(panicked)??);
+        let ended: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect(); // all: one that is not would panic here
+        for done in ended {
+            all.extend(done.map_err(|panic| panicked(&*panic))??);
         }
         Ok::<(), CatalogError>(())
     })?;
     all.sort_unstable_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, result)| result).collect())
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> PruneError {
+    let words = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let words = words.map_or("it left no words", |words| words);
+    PruneError::Invariant(format!("a thread that reads files panicked: {words}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use state_store::Disposition;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_thread_that_reads_files_is_a_bug_of_ours_with_its_words() {
+        let met = |work: fn(&u8) -> Result<u8, CatalogError>| each(&[1, 2], work).unwrap_err();
+        for (error, words) in [
+            (met(|_| panic!("file {}", CHUNK)), "panicked: file 1048576"),
+            (met(|_| panic!("of a file")), "panicked: of a file"),
+            (met(|_| std::panic::panic_any(7)), "panicked: it left no words"),
+        ] {
+            let CatalogError::Prune(error) = error else { panic!("{error}") };
+            assert_eq!(error.disposition(), Disposition::Bug, "{error}");
+            assert!(error.to_string().ends_with(words), "{error}");
+        }
+    }
 }

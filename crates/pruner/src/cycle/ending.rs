@@ -73,10 +73,7 @@ pub(crate) fn end(env: &CycleEnv, order: &CycleOrder<'_>, event: PhaseEvent) -> 
     if let Some(record) = PhaseRecord::load(&*env.parts.records)? {
         let to = step(record.phase, event)?;
         if to != PrunePhase::Idle {
-            return Err(PruneError::Invariant(format!(
-                "{event:?} leads from {} to {to}, not to its end",
-                record.phase
-            )));
+            return Err(PruneError::Invariant(format!("{event} leads from {} to {to}, not to its end", record.phase)));
         }
     }
     env.parts.records.remove(RecordKey::Phase)?;

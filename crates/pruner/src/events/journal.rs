@@ -276,7 +276,7 @@ impl EventSink for EventJournal {
             Ok(()) => {}
             Err(why @ (Refused::Closed | Refused::Stuck)) => {
                 self.lose(1);
-                tracing::debug!(event = code, ?why, "an event found no place in the journal, and is lost");
+                tracing::debug!(event = code, why = why.name(), "an event found no place in the journal, and is lost");
             }
         }
     }

@@ -77,6 +77,16 @@ pub(super) enum Refused {
     Stuck,
 }
 
+impl Refused {
+    /// The word that is logged.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Stuck => "stuck",
+        }
+    }
+}
+
 /// What came of a flush.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Flushed {

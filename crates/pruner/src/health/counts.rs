@@ -17,7 +17,7 @@ pub(super) fn poison_items(facts: &Facts) -> Option<Reason> {
     let quarantine = facts.quarantine.as_ref()?;
     let message = format!(
         "{quarantine}. What they named stays until a later cycle has finished, and `prune-run` begins one now. If it comes \
-         again the disk fails: run `state-node verify` on a copy of the store"
+         again the disk fails: `state-node verify` of the store tells how far that goes"
     );
     Some(reason(Verdict::Degraded, "poison_items", message))
 }

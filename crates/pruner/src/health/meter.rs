@@ -1,7 +1,7 @@
 //! What health asks the engine and the device for, in a process that has the store open.
 //!
-//! Promises: nothing is read from a table. One at a time asks, because a device that hangs lets nobody go (C20): whoever comes
-//! meanwhile waits a second at most, and is told what was measured last, and for how long nobody has been answered. What
+//! Promises: no table is read but for one row, once. One at a time asks, because a device that hangs lets nobody go (C20): whoever
+//! comes meanwhile waits a second at most, and is told what was measured last, and for how long nobody has been answered. What
 //! cannot be measured is told, and never passes for well (I13).
 
 use std::{fmt::Display, num::NonZeroU64, sync::Arc, time::Duration};
@@ -9,26 +9,19 @@ use std::{fmt::Display, num::NonZeroU64, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use state_store::Store;
 
-use super::{Facts, Reason, Room, Verdict, reason};
-use crate::{
-    clock::{Clock, millis},
-    error::PruneError,
-    sweep,
-    when::Span,
-};
+use super::{Alone, Facts, Reason, Room, Verdict, reason};
+use crate::{clock::Clock, error::PruneError, sweep};
 
 /// What the next cycle needs is measured again after so long: listing many files holds the engine's own lock.
 const NEED_HOLDS: Duration = Duration::from_secs(60);
-/// Whoever asked so long ago without an answer is waited for no longer.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Measures one store.
 pub(crate) struct Meter {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
     range_bytes: NonZeroU64,
-    /// Held by the one who asks: what the next cycle needs, and when that was measured.
-    asking: Mutex<Option<(Duration, u64)>>,
+    /// For the one who asks: what the next cycle needs, and when that was measured.
+    asking: Alone<Option<(Duration, u64)>>,
     /// Taken for as long as it takes to copy.
     known: Mutex<Known>,
 }
@@ -40,6 +33,8 @@ pub(crate) struct Measured {
     pub(crate) background_errors: Option<u64>,
     /// What is free, beside what the next cycle needs.
     pub(crate) room: Option<Room>,
+    /// Whether every order there is lies within the bounds: nothing is behind then.
+    pub(crate) filling: bool,
     /// What could not be measured, and why.
     pub(crate) unmeasured: Vec<String>,
 }
@@ -47,44 +42,33 @@ pub(crate) struct Measured {
 #[derive(Default)]
 struct Known {
     measured: Measured,
-    /// Since when somebody asks.
-    asking: Option<Duration>,
     /// Why the low-disk trigger does not know what is free.
     trigger: Option<String>,
 }
 
 impl Meter {
     pub(crate) fn new(store: Arc<Store>, clock: Arc<dyn Clock>, range_bytes: NonZeroU64) -> Self {
-        Self { store, clock, range_bytes, asking: Mutex::default(), known: Mutex::default() }
+        Self { store, clock, range_bytes, asking: Alone::default(), known: Mutex::default() }
     }
 
-    /// Measures, or tells what somebody else measured last who is not answered.
-    pub(crate) fn look(&self) -> Measured {
-        let waited = self.known.lock().asking.map(|since| self.clock.monotonic().saturating_sub(since));
-        let patience = ANSWERS_WITHIN.saturating_sub(waited.map_or(Duration::ZERO, |waited| waited));
-        let Some(mut need) = self.asking.try_lock_for(patience) else { return self.known() };
-        self.known.lock().asking = Some(self.clock.monotonic());
-        let measured = self.measure(&mut need);
-        let mut known = self.known.lock();
-        (known.measured, known.asking) = (measured, None);
-        known.told()
-    }
-
-    fn known(&self) -> Measured {
-        let known = self.known.lock();
-        let mut measured = known.told();
-        if let Some(since) = known.asking {
-            let waits = Span(millis(self.clock.monotonic().saturating_sub(since)));
-            measured.unmeasured.push(format!("neither the engine nor the device has answered for {waits}"));
+    /// Measures, or tells what somebody else measured last who is not answered. `is_filling` may read a row.
+    pub(crate) fn look(&self, is_filling: &dyn Fn() -> bool) -> Measured {
+        let asked = self.asking.ask(&*self.clock, |need| {
+            let measured = self.measure(need, is_filling);
+            self.known.lock().measured = measured;
+        });
+        let mut told = self.known.lock().told();
+        if let Err(waits) = asked {
+            told.unmeasured.push(format!("neither the engine nor the device has answered for {waits}"));
         }
-        measured
+        told
     }
 
-    fn measure(&self, need: &mut Option<(Duration, u64)>) -> Measured {
+    fn measure(&self, need: &mut Option<(Duration, u64)>, is_filling: &dyn Fn() -> bool) -> Measured {
         let mut unmeasured = Vec::new();
         let background_errors = kept(self.store.backend().background_errors(), &mut unmeasured);
         let room = kept(self.room(need), &mut unmeasured).flatten();
-        Measured { background_errors, room, unmeasured }
+        Measured { background_errors, room, filling: is_filling(), unmeasured }
     }
 
     /// What is free now, beside a need that was measured not long ago.
@@ -166,21 +150,21 @@ mod tests {
         {
             clock.advance(NEED_HOLDS);
             faulty.inject(operation, 0, Fault::Transient, Lasting::UntilHealed);
-            let told = meter.look();
+            let told = meter.look(&|| false);
             assert_eq!(told.unmeasured.len(), 1, "{operation:?}: {told:?}");
             let facts = Facts { unmeasured: told.unmeasured, ..Facts::default() };
             let reason = unmeasured(&facts).unwrap();
             assert!(reason.verdict == Verdict::Degraded && reason.message.contains("injected"), "{reason:?}");
             faulty.heal();
-            let told = meter.look();
+            let told = meter.look(&|| false);
             assert_eq!((told.unmeasured.len(), told.background_errors), (0, Some(0)), "{operation:?}");
             assert_eq!(told.room.map(|room| room.free), Some(7), "{operation:?}");
         }
         faulty.inject(Operation::FreeBytes, 0, Fault::Transient, Lasting::Once);
         assert_eq!(meter.free_for_trigger(), None);
-        let told = meter.look().unmeasured;
+        let told = meter.look(&|| false).unmeasured;
         assert!(told.len() == 1 && told[0].starts_with("the low-disk trigger waits"), "{told:?}");
-        assert_eq!((meter.free_for_trigger(), meter.look().unmeasured.len()), (Some(7), 0));
+        assert_eq!((meter.free_for_trigger(), meter.look(&|| false).unmeasured.len()), (Some(7), 0));
     }
 
     /// C20: as many as ask, one waits for a device that hangs.
@@ -189,27 +173,28 @@ mod tests {
         let faulty = FaultyBackend::over(MemoryBackend::new());
         faulty.say_free(7);
         let (meter, clock) = meter(&faulty);
-        assert_eq!(meter.look().room.map(|room| room.free), Some(7));
+        assert_eq!(meter.look(&|| false).room.map(|room| room.free), Some(7));
         let (hangs, release) = (mpsc::channel(), mpsc::channel::<()>());
         thread::scope(|scope| {
             let (told, released) = (hangs.0, release.1);
             let meter = &meter;
             scope.spawn(move || {
-                let _asks = meter.asking.lock();
-                meter.known.lock().asking = Some(meter.clock.monotonic());
-                told.send(()).unwrap();
-                assert!(released.recv().is_err(), "it hangs until the other end is dropped");
+                meter.look(&|| {
+                    told.send(()).unwrap();
+                    assert!(released.recv().is_err(), "it hangs until the other end is dropped");
+                    true
+                })
             });
             hangs.1.recv().unwrap();
             clock.advance(Duration::from_secs(90));
             for _ in 0..3 {
-                let told = meter.look();
-                assert_eq!(told.room.map(|room| room.free), Some(7), "the last figure");
+                let told = meter.look(&|| panic!("somebody asks"));
+                assert_eq!((told.room.map(|room| room.free), told.filling), (Some(7), false), "the last figures");
                 let waits = told.unmeasured.join("");
                 assert!(waits.contains("has answered for 1m 30s"), "{waits}");
             }
             drop(release.0);
         });
-        assert_eq!(meter.look().unmeasured, [""; 0], "it answers again");
+        assert_eq!(meter.look(&|| false).unmeasured, [""; 0], "it answers again");
     }
 }

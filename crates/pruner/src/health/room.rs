@@ -8,7 +8,7 @@ use crate::{error::iec, validate::Depth, when::When};
 pub struct Room {
     /// Bytes free on the device of the store.
     pub free: u64,
-    /// Bytes that its largest range needs, as the sweep will ask before that range (C13).
+    /// Bytes that its next cycle needs, however its ranges come to ask for them (C13).
     pub need: u64,
 }
 
@@ -23,20 +23,52 @@ pub(super) fn low_disk(facts: &Facts) -> Option<Reason> {
     Some(reason(Verdict::Degraded, "low_disk", message))
 }
 
+/// A reserve without its room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoReserve {
+    /// It was let go.
+    LetGo {
+        /// Bytes it keeps when it can.
+        bytes: u64,
+    },
+    /// The process that keeps it has never had it.
+    NeverTaken {
+        /// Bytes it keeps when it can.
+        bytes: u64,
+    },
+    /// Its file is not there, and only the node knows which of the two it is.
+    NotThere {
+        /// Bytes it keeps when it can.
+        bytes: u64,
+    },
+}
+
 pub(super) fn reserve_released(facts: &Facts) -> Option<Reason> {
-    let bytes = facts.reserve?;
-    let message = format!(
-        "the device was full and the reserve of {} was let go: make room; it is taken again when {} are free",
-        iec(bytes),
-        iec(bytes.saturating_mul(2))
-    );
+    let missing = facts.reserve?;
+    let (NoReserve::LetGo { bytes } | NoReserve::NeverTaken { bytes } | NoReserve::NotThere { bytes }) = missing;
+    let (reserve, twice) = (iec(bytes), iec(bytes.saturating_mul(2)));
+    let message = match missing {
+        NoReserve::LetGo { .. } => {
+            format!(
+                "the device was full and the reserve of {reserve} was let go: make room; it is taken again when {twice} are free"
+            )
+        }
+        NoReserve::NeverTaken { .. } => format!(
+            "the reserve of {reserve} was never taken since the node started, because {twice} were never free: nothing is kept for \
+             a full device; make room, give the node a larger device, or set a smaller pruner.reserve"
+        ),
+        NoReserve::NotThere { .. } => format!(
+            "the reserve of {reserve} is not there: the device was full and it was let go, or it was never taken; make room; the \
+             node takes it when {twice} are free"
+        ),
+    };
     Some(reason(Verdict::Degraded, "reserve_released", message))
 }
 
 pub(super) fn cycle_room(facts: &Facts) -> Option<Reason> {
     let Room { free, need } = facts.room.filter(|room| room.free < room.need)?;
     let message = format!(
-        "the next cycle needs {} for its largest range and {} are free: it would be refused (no_room); make room, or \
+        "the next cycle needs {} and {} are free: it would be refused (no_room); make room, or \
          give the store a larger device",
         iec(need),
         iec(free)
@@ -59,4 +91,30 @@ pub(super) fn validation_failed(facts: &Facts) -> Option<Reason> {
         found.join("; ")
     );
     Some(reason(Verdict::Degraded, "validation_failed", message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device that is too small from the beginning was never full, and nobody let anything go.
+    #[test]
+    fn a_reserve_that_never_fitted_is_not_told_as_one_that_was_let_go() {
+        let bytes = 96 << 20;
+        let rows = [
+            (NoReserve::LetGo { bytes }, true, false),
+            (NoReserve::NeverTaken { bytes }, false, true),
+            (NoReserve::NotThere { bytes }, true, true),
+        ];
+        for (missing, was_full, was_never) in rows {
+            let Reason { code, message, .. } =
+                reserve_released(&Facts { reserve: Some(missing), ..Facts::default() }).unwrap();
+            let told = ["was full", "never taken", "make room", "96.0 MiB", "192.0 MiB"].map(|it| message.contains(it));
+            assert_eq!(
+                (code.as_str(), told),
+                ("reserve_released", [was_full, was_never, true, true, true]),
+                "{message}"
+            );
+        }
+    }
 }

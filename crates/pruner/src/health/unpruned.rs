@@ -48,14 +48,14 @@ impl Unpruned {
 
     /// What is known of it.
     pub fn facts(&self) -> Facts {
-        let Measured { background_errors, room, unmeasured } = self.meter.look();
+        let Measured { background_errors, room, unmeasured, .. } = self.meter.look(&|| false); // nothing is due here
         let (backend, recorded) = (self.parts.store.backend(), self.recorded.clone());
         Facts {
             background_errors,
             engine_damage: backend.damage(),
             engine_stopped: backend.stopped_by(),
             log_cut: recorded.log_cut.clone().or_else(|| backend.log_cut().map(|cut| cut.what)),
-            reserve: self.reserve.let_go(),
+            reserve: self.reserve.missing(),
             room,
             unmeasured: [recorded.unmeasured, unmeasured].concat(),
             ..recorded

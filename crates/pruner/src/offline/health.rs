@@ -1,7 +1,7 @@
 //! The health of a store from outside: while a node or a prune runs, or nobody does, on a store that may not be written.
 //!
-//! Costs: a dozen rows and what the engine keeps of its files in memory, however large the store is. Nothing is written,
-//! no lock is taken, and nobody is waited for (O14).
+//! Costs: a dozen rows, what the engine keeps of its files in memory, and one pass over the write-ahead log of a node's own store,
+//! however large the store is. Nothing is written, no lock is taken, and nobody is waited for (O14).
 
 use std::{
     num::NonZeroU64,
@@ -22,7 +22,9 @@ use crate::{
     clock::{Clock as _, SystemClock},
     doubt::Doubted,
     error::PruneError,
-    health::{self, CycleAge, Facts, Health, HealthConfig, OldestPin, Recorded, RecordedLock, Unfinished, Unread},
+    health::{
+        self, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Recorded, RecordedLock, Unfinished, Unread,
+    },
     log_cut::told_at_rest,
     outcome::Outcome,
     records::{FolderRecords, RecordKey, Records, StoreRecords},
@@ -138,7 +140,7 @@ fn look_often(request: &HealthRequest) -> Result<Health, PruneError> {
 }
 
 fn look(request: &HealthRequest) -> Result<Health, PruneError> {
-    let backend = Arc::new(RocksBackend::open_for_a_look(&request.db)?);
+    let backend = RocksBackend::open_without_nodes(&request.db)?;
     health_of_opened(Arc::new(Store::foreign(backend, AT_REST)?), request)
 }
 
@@ -200,7 +202,7 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> 
         oldest_pin: holds.and_then(|holds| OldestPin::of(&holds.pins, now_ms(request))),
         snapshot_path: request.snapshot_path,
         room: unread.measured(room).flatten(),
-        reserve: reserved.let_go,
+        reserve: reserved.let_go.map(|bytes| NoReserve::NotThere { bytes }),
         ..Facts::default()
     };
     if request.due == CycleDue::Never {

@@ -43,6 +43,23 @@ pub enum Came {
     Panicked,
 }
 
+impl Came {
+    /// Its word, as in the status.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Retry { .. } => "retry",
+            Self::AwaitedRoom { .. } => "awaited_room",
+            Self::NewSnapshot { .. } => "new_snapshot",
+            Self::Exhausted => "exhausted",
+            Self::Stopped => "stopped",
+            Self::HeldBack => "held_back",
+            Self::Unsaved => "unsaved",
+            Self::Panicked => "panicked",
+        }
+    }
+}
+
 /// One attempt at a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
@@ -92,5 +109,20 @@ impl History {
 
     pub(super) fn newest_last(&self) -> Vec<Attempt> {
         self.0.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is logged is what the status shows.
+    #[test]
+    fn the_name_of_what_came_of_an_attempt_is_its_word_in_the_status() {
+        let waits = [Came::Retry { wait_ms: 1 }, Came::NewSnapshot { wait_ms: 1 }, Came::AwaitedRoom { need: None }];
+        let ends = [Came::Success, Came::Exhausted, Came::Stopped, Came::HeldBack, Came::Unsaved, Came::Panicked];
+        for came in waits.iter().chain(&ends) {
+            assert_eq!(serde_json::to_value(came).unwrap()["came"], came.name());
+        }
     }
 }

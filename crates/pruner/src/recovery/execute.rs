@@ -257,8 +257,8 @@ impl ErrorRecoveryManager {
         state.mar();
         state.streak += 1;
         if state.streak.is_power_of_two() {
-            let (came, streak) = (&attempt.came, state.streak);
-            tracing::warn!(%phase, attempt = number, %error, ?came, streak, "a phase failed and is tried again"); // O15
+            let (came, streak) = (attempt.came.name(), state.streak);
+            tracing::warn!(%phase, attempt = number, %error, came, streak, "a phase failed and is tried again"); // O15
         }
         state.history.add(attempt);
     }

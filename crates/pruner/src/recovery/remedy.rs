@@ -37,6 +37,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         PruneError::Cancelled | PruneError::Stopped => Remedy::Ended,
         PruneError::BadMark { .. } | PruneError::BadSnapshot { .. } => Remedy::NewSnapshot,
         PruneError::NoRoom { need, .. } => Remedy::AwaitRoom { need: Some(*need) },
+        PruneError::PinnedAbove { .. } => Remedy::Retry, // as for one that reads
         PruneError::MemoryBudget { .. } | PruneError::TooManyNames { .. } | PruneError::BreakerOpen { .. } => {
             Remedy::Stop // more memory, names or time is for somebody else to give
         }
@@ -53,6 +54,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         | PruneError::StillWorking { .. }
         | PruneError::NoHead
         | PruneError::OtherLayout { .. }
+        | PruneError::HeldByNode { .. }
         | PruneError::NativeAtRest
         | PruneError::PrunedBefore { .. }
         | PruneError::NothingKnown { .. }
@@ -88,6 +90,7 @@ fn of_store(error: &StoreError) -> Remedy {
         | StoreError::Unsupported(_)
         | StoreError::BaseNotRetained { .. }
         | StoreError::Pruned { .. }
+        | StoreError::KeptBelow { .. }
         | StoreError::NoSuchOrder { .. }
         | StoreError::Invariant(_) => by_disposition(error.disposition()),
     }

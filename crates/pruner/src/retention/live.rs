@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -28,10 +29,12 @@ use crate::{
     clock::{Clock, millis},
     error::PruneError,
     events::{Event, EventSink},
+    health::Alone,
     policy::{FloorRows, with_reader_pins},
     records::Records,
     roots::{Retention, Window},
     snapshot::RetentionPolicy,
+    when::Span,
 };
 
 /// How long a consumer that does not say is waited for.
@@ -73,6 +76,8 @@ pub struct LiveRetention {
     state: Mutex<Option<State>>,
     /// Taken after the state, for as long as it takes to copy a pointer.
     published: Mutex<Option<Arc<Published>>>,
+    /// For the one who reads the records to show them, where nothing was published yet.
+    reading: Alone<()>,
     /// When the block of the first order was made, once it was asked for.
     pub(super) first_ms: OnceLock<u64>,
     pub(super) reader_limit: ReaderLimit,
@@ -90,8 +95,8 @@ impl LiveRetention {
     /// The policy over these parts. Its records are read when they are needed first.
     pub fn new(parts: RetentionParts) -> Self {
         let reader_limit = ReaderLimit { max_age: None, then: OldReaders::Report };
-        let (state, published) = (Mutex::default(), Mutex::default());
-        Self { parts, state, published, first_ms: OnceLock::new(), reader_limit, readers: Mutex::default() }
+        let (state, published, reading) = (Mutex::default(), Mutex::default(), Alone::default());
+        Self { parts, state, published, reading, first_ms: OnceLock::new(), reader_limit, readers: Mutex::default() }
     }
 
     /// The same with a limit on readers below the floor.
@@ -123,12 +128,14 @@ impl LiveRetention {
         loaded.map_err(|_| PruneError::Invariant("the state of the retention was not loaded".to_owned()))
     }
 
-    /// What was published last, read from the records where nothing was yet.
+    /// What was published last, read from the records where nothing was yet. Waits a second at most for somebody who reads.
     pub(super) fn published(&self) -> Result<Arc<Published>, PruneError> {
         if let Some(published) = &*self.published.lock() {
             return Ok(Arc::clone(published));
         }
-        let read = State::load(&*self.parts.records, Now::of(&*self.parts.clock))?.to_publish();
+        let (records, clock) = (&*self.parts.records, &*self.parts.clock);
+        let read =
+            self.reading.ask(clock, |()| State::load(records, Now::of(clock))).map_err(unanswered)??.to_publish();
         Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
     }
 
@@ -179,11 +186,12 @@ impl LiveRetention {
 
     /// Says which order a consumer needs from now on, and that it is alive.
     ///
-    /// Errors: an order that is gone, a name that is no name, a failed write.
+    /// Errors: an order that is gone or below the range, a name that is no name, a failed write.
     pub fn set_consumer(&self, name: &str, order: Order, ttl: Option<Duration>) -> Result<Consumer, PruneError> {
         let mut state = self.state()?;
         if let Some(floor) = self.parts.store.floor().filter(|floor| order < *floor) {
-            return Err(StoreError::Pruned { order, floor }.into());
+            self.parts.store.root(order)?; // one that is kept by itself is no place to begin, and not gone
+            return Err(StoreError::KeptBelow { order, floor }.into());
         }
         let (now, ttl_ms) = (Now::of(&*self.parts.clock), millis(ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl)));
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms: now.unix_ms, ttl_ms };
@@ -229,6 +237,12 @@ impl LiveRetention {
     }
 }
 
+/// Somebody reads the records, and the disk does not answer.
+fn unanswered(waits: Span) -> PruneError {
+    let source = io::Error::new(io::ErrorKind::TimedOut, format!("the disk has not answered for {waits}"));
+    StoreError::Io { what: "reading pins and consumers".to_owned(), source }.into()
+}
+
 impl RetentionPolicy for LiveRetention {
     fn keep(&self) -> Option<KeepPolicy> {
         self.parts.keep
@@ -263,7 +277,10 @@ impl RetentionPolicy for LiveRetention {
 
     fn check_rollback(&self, store: &Store, to: Order) -> Result<RolledBack, PruneError> {
         let checked = store.check_rollback(to);
-        if let Err(wrong @ (StoreError::Pruned { .. } | StoreError::NoSuchOrder { .. })) = checked {
+        if let Err(
+            wrong @ (StoreError::Pruned { .. } | StoreError::KeptBelow { .. } | StoreError::NoSuchOrder { .. }),
+        ) = checked
+        {
             return Err(wrong.into()); // of an order that is no way back nobody needs to know who is above it
         }
         self.refuse_if_pinned(&*self.state()?, to)?;

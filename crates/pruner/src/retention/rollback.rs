@@ -4,7 +4,7 @@
 //! for nothing that is there, so it stays as it is; log, event and status say so, since what it has seen of the orders that are
 //! gone it has to take back itself.
 
-use state_store::{Batch, RolledBack, Store, StoreError};
+use state_store::{Batch, RolledBack, Store};
 use state_tree::Order;
 
 use super::{held::Now, holds::Consumer, live::LiveRetention, state::State};
@@ -71,7 +71,6 @@ impl LiveRetention {
         let Some(pin) = pins.find(|pin| pin.order > to.get() && !state.held.is_expired(pin, now)) else {
             return Ok(());
         };
-        let owner = format!("pin `{}` of {}", pin.name, pin.owner);
-        Err(StoreError::HeldAbove { order: Order::new(pin.order), owner }.into())
+        Err(PruneError::PinnedAbove { name: pin.name.clone(), owner: pin.owner.clone(), order: pin.order })
     }
 }

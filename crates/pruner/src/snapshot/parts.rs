@@ -38,7 +38,7 @@ pub trait RetentionPolicy: Send + Sync {
     }
 
     /// Whether every order there is lies within the bounds, so that a cycle would delete nothing (S13), as far as the policy
-    /// knows more than a number of orders. Waits for nobody.
+    /// knows more than a number of orders. Waits for nobody who changes them; may read a row.
     fn is_filling(&self) -> bool {
         false
     }

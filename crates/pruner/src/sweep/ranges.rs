@@ -1,8 +1,9 @@
 //! The filtered sweep: one range of files after another is rewritten down to the bottom level.
 //!
 //! Ranges begin where files of the largest level begin, so that none of those is rewritten for two ranges. At the end
-//! no file is left that was there at the beginning (L16). Extra disk is one range, whose files exist twice until the
-//! rewrite ends, and the blob files of the family, which ranges share; a range starts only if that much is free (C13).
+//! no file is left that was there at the beginning (L16). Extra disk is one range, whose files, with those that the engine
+//! merges them with, exist twice until the rewrite ends, and the blob files of the family, which ranges share; a range starts
+//! only if that much is free (C13).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,7 +149,22 @@ fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, Pr
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        thread,
+    };
+
+    use sha2::{Digest as _, Sha256};
+    use state_store::{
+        Base, Batch, Commit, Durability, LiveReader, LiveSet, RocksBackend, RocksConfig, Store, StoreConfig,
+    };
+    use state_tree::{Created, Delta, NodeHash, StateRoot};
+
     use super::*;
+    use crate::sweep::room::{ROOM_MARGIN, largest_need, rewrites};
 
     fn file(level: u32, first: u8, last: u8, bytes: u64) -> NodeFile {
         NodeFile { number: 1, level, bytes, first: vec![first], last: vec![last], entries: 1, deletes: 0 }
@@ -188,5 +204,114 @@ mod tests {
     fn files_of_the_first_level_alone_are_one_range() {
         assert_eq!(cut(&[file(0, 0, 9, 100), file(0, 5, 20, 100)], None, 1), [KeyRange::ALL]);
         assert_eq!(cut(&[], None, 1), [KeyRange::ALL]);
+    }
+
+    /// Nodes whose values lie in the tables, enough for a few files, and nodes with values in blob files, beside which a margin
+    /// is small.
+    const SMALL: (u64, usize) = (90_000, 900);
+    const LARGE: (u64, usize) = (1_800, 16 << 10);
+    /// More than keys that are not quite uniform and the list of files make out.
+    const SLACK: u64 = 2 << 20;
+
+    fn commit(store: &Store, order: u64, (from, count, bytes): (u64, u64, usize)) {
+        let hash = |n: u64| NodeHash::new(Sha256::digest(n.to_be_bytes()).into());
+        let block = |n: u64, at: u64| Sha256::digest([n, at].map(u64::to_be_bytes).concat());
+        let value = |n| (0..bytes.div_ceil(32) as u64).flat_map(|at| block(n, at)).collect(); // nothing to compress
+        let created = |n| (hash(n), Created { bytes: value(n), places: 1, lowest: None });
+        let root = |order: u64| StateRoot::new(hash(order | 1 << 60));
+        let (base, parent) = match order.checked_sub(1) {
+            Some(before) => (Base::Head(root(before)), root(before)),
+            None => (Base::Genesis, StateRoot::EMPTY),
+        };
+        let delta = Delta {
+            parent,
+            root: root(order),
+            created: (from..from + count).map(created).collect(),
+            replaced: Vec::new(),
+            dropped: Vec::new(),
+            adopted: Vec::new(),
+        };
+        store.commit(Commit { base, delta: &delta, timestamp_ms: 1, block_hash: [0; 32], rows: Batch::new() }).unwrap();
+    }
+
+    /// A mark that keeps all, or about half.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Keep {
+        All,
+        Half,
+    }
+
+    impl LiveSet for Keep {
+        fn reader(&self) -> Box<dyn LiveReader> {
+            Box::new(*self)
+        }
+    }
+
+    impl LiveReader for Keep {
+        fn contains(&mut self, hash: &NodeHash) -> bool {
+            *self == Self::All || hash.as_bytes()[31].is_multiple_of(2)
+        }
+    }
+
+    /// The most bytes that all files of the store had while something was done.
+    fn most_bytes(backend: &dyn Backend, work: impl FnOnce()) -> u64 {
+        let (done, bytes) = (AtomicBool::new(false), || backend.space().unwrap().total());
+        thread::scope(|scope| {
+            let sampler = scope.spawn(|| {
+                let mut most = 0;
+                while !done.load(Ordering::Acquire) {
+                    most = most.max(bytes());
+                }
+                most
+            });
+            work();
+            done.store(true, Ordering::Release);
+            sampler.join().unwrap()
+        })
+    }
+
+    /// C13: what a range asks for, and what a whole sweep does, is what it takes at most, blob files included.
+    #[test]
+    fn a_sweep_takes_no_more_room_than_its_ranges_ask_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let backend = Arc::new(RocksBackend::open(&dir.path().join("store"), &RocksConfig::default()).unwrap());
+        let config = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig::new(Durability::Logged) };
+        let store = Store::open(Arc::clone(&backend) as _, config).unwrap();
+        for part in 0..60 {
+            if part == 30 {
+                backend.flush().unwrap();
+                backend.rewrite_files(&KeyRange::ALL).unwrap();
+            }
+            let (from, (count, bytes)) = if part < 30 { (0, SMALL) } else { (1 << 40, LARGE) };
+            commit(&store, part, (from + part * count / 30, count / 30, bytes));
+        }
+        backend.flush().unwrap(); // one file across all keys, with one blob file
+        for keep in [Keep::All, Keep::Half] {
+            let (files, blobs) = (backend.node_files().unwrap(), backend.node_blob_bytes().unwrap());
+            let (whole, before) = (largest_need(&*backend, 1).unwrap(), backend.space().unwrap().total());
+            let (capture, ranges) = (store.capture().unwrap(), cut(&files, None, 1));
+            let active = store.sweep(store.issue_permit(), capture.barrier.clone(), Arc::new(keep), None).unwrap();
+            let (mut most, mut widest) = (0, 0);
+            for range in &ranges {
+                let now = backend.node_files().unwrap();
+                let [rewrite] = &rewrites(&now, std::slice::from_ref(range))[..] else { panic!("one range") };
+                let asked = rewrite.need(blobs) - ROOM_MARGIN;
+                let plain = check_range(&*backend, range, blobs).unwrap();
+                let begun = backend.space().unwrap().total();
+                let bytes = most_bytes(&*backend, || assert!(active.rewrite(range).unwrap().seen > 0));
+                let extra = bytes.saturating_sub(begun);
+                widest = widest.max(extra.saturating_sub(plain + blobs));
+                assert!(extra <= asked + SLACK, "{keep:?}: {extra} bytes more for {range:?}, which asked for {asked}");
+                most = most.max(bytes);
+            }
+            let extra = most.saturating_sub(before);
+            println!("{keep:?}: {} ranges, {extra} bytes more, {whole} asked for, {blobs} in blob files", ranges.len());
+            assert!(extra <= whole - ROOM_MARGIN + SLACK, "{keep:?}: {extra} bytes more than {before}");
+            if keep == Keep::All {
+                assert!(ranges.len() > 2 && blobs > LARGE.0 * LARGE.1 as u64, "{} ranges", ranges.len());
+                assert!(extra > whole - ROOM_MARGIN - blobs + SLACK, "blob files count: {extra} of {whole}");
+                assert!(widest > ROOM_MARGIN, "so do the files that a range drags along: {widest}");
+            }
+        }
     }
 }

@@ -1,9 +1,9 @@
 //! Room for ranges: what each of them needs, beside what is free.
 //!
-//! Costs: one sort of the files and one pass over them and the ranges, however many there are: whoever asks for health
+//! Costs: a few sorts of the files and passes over them and the ranges, however many there are: whoever asks for health
 //! waits for it (O14).
 
-use std::{iter::Peekable, vec::IntoIter};
+use std::{cmp::Reverse, collections::BTreeMap, iter::Peekable, vec::IntoIter};
 
 use state_store::{Backend, KeyRange, NodeFile, Reserve, Store};
 
@@ -11,9 +11,9 @@ use super::{ranges::cut, share_of_keys};
 use crate::{error::PruneError, health::Room};
 
 /// Kept free beside what a range needs.
-const ROOM_MARGIN: u64 = 16 << 20;
+pub(super) const ROOM_MARGIN: u64 = 16 << 20;
 
-/// What is free beside what the largest range of a whole sweep needs; nothing where there is no device. A sweep that lacks
+/// What is free beside what a whole sweep needs; nothing where there is no device. A sweep that lacks
 /// room lets the reserve go, so the bytes that it keeps are free to it.
 pub(crate) fn room(backend: &dyn Backend, reserve_kept: u64, range_bytes: u64) -> Result<Option<Room>, PruneError> {
     let Some(free) = free(backend, reserve_kept)? else { return Ok(None) };
@@ -31,13 +31,16 @@ pub(crate) fn free(backend: &dyn Backend, reserve_kept: u64) -> Result<Option<u6
     Ok(backend.free_bytes()?.map(|free| free.saturating_add(reserve_kept)))
 }
 
-/// Bytes that the largest range of a whole sweep asks for. Lists the files, and reads none of them.
+/// Bytes that a whole sweep needs. Lists the files, and reads none of them.
 pub(crate) fn largest_need(backend: &dyn Backend, range_bytes: u64) -> Result<u64, PruneError> {
-    let (files, blobs) = (backend.node_files()?, backend.node_blob_bytes()?);
-    let ranges = cut(&files, None, range_bytes);
-    let inside = inside(&files, &ranges, |file| file.bytes);
-    let needs = ranges.iter().zip(inside).map(|(range, inside)| need(range, inside, blobs));
-    Ok(needs.max().map_or(ROOM_MARGIN, |need| need))
+    Ok(need_of_all(&backend.node_files()?, range_bytes, backend.node_blob_bytes()?))
+}
+
+/// The largest range, and every blob file once more: those that earlier ranges have written are there when it begins, and the old
+/// ones may still be, too.
+fn need_of_all(files: &[NodeFile], range_bytes: u64, blobs: u64) -> u64 {
+    let rewrites = rewrites(files, &cut(files, None, range_bytes));
+    rewrites.iter().map(|rewrite| rewrite.bytes).max().map_or(0, |bytes| bytes) + blobs + ROOM_MARGIN
 }
 
 /// Refuses a sweep that has no room for one of its ranges, before the store is opened for writing.
@@ -48,28 +51,99 @@ pub(crate) fn check_room(backend: &dyn Backend, range_bytes: u64) -> Result<(), 
     }
 }
 
-/// Bytes of files in the range as the store is now, if it has room: its files exist twice until the rewrite ends. Blob files
-/// are shared by every range, and an old one goes only with the last range that points into it: what lies behind the start
-/// of the range is still to be written a second time.
+/// Bytes of files in the range as the store is now, if it has room: what is rewritten exists twice until the rewrite ends. Blob
+/// files are shared by every range, and an old one goes only with the last range that points into it: what lies behind the start
+/// of the rewrite is still to be written a second time.
 pub(super) fn check_range(backend: &dyn Backend, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
-    let files = backend.node_files()?;
-    let inside = files.iter().filter(|file| overlaps(file, range)).map(|file| file.bytes).sum();
-    let need = need(range, inside, blobs);
+    let (files, range) = (backend.node_files()?, std::slice::from_ref(range));
+    let need = rewrites(&files, range).iter().map(|rewrite| rewrite.need(blobs)).sum();
     match backend.free_bytes()? {
         Some(free) if free < need => Err(PruneError::NoRoom { free, need }),
-        Some(_) | None => Ok(inside),
+        Some(_) | None => Ok(inside(&files, range, |file| file.bytes).iter().sum()),
     }
 }
 
-/// Bytes that must be free before a range with so many bytes of files is rewritten.
-fn need(range: &KeyRange, inside: u64, blobs: u64) -> u64 {
-    let behind = range.start.as_deref().map_or(1.0, |start| 1.0 - share_of_keys(start));
-    inside + (blobs as f64 * behind) as u64 + ROOM_MARGIN
+/// What the engine writes anew for a range.
+pub(super) struct Rewrite {
+    /// Where it begins: before the range, if a file does that lies across its start.
+    from: Option<Vec<u8>>,
+    /// Bytes of the files.
+    bytes: u64,
 }
 
-fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {
-    range.start.as_ref().is_none_or(|start| file.last >= *start)
-        && range.end.as_ref().is_none_or(|end| file.first < *end)
+impl Rewrite {
+    /// Bytes that must be free before it.
+    pub(super) fn need(&self, blobs: u64) -> u64 {
+        let behind = self.from.as_deref().map_or(1.0, |from| 1.0 - share_of_keys(from));
+        self.bytes + (blobs as f64 * behind) as u64 + ROOM_MARGIN
+    }
+}
+
+/// What is written anew for each of these ranges, which follow one another. The engine goes down level by level: whole files of
+/// a level that reach into the range are merged with all those of the next one that any of them reaches into. Files of level
+/// 0 lie across each other and go down together.
+pub(super) fn rewrites(files: &[NodeFile], ranges: &[KeyRange]) -> Vec<Rewrite> {
+    let begun = |range: &KeyRange| Rewrite { from: range.start.clone(), bytes: 0 };
+    let mut rewrites: Vec<Rewrite> = ranges.iter().map(begun).collect();
+    let mut reached = ranges.to_vec();
+    for (level, mut files) in by_level(files) {
+        if level == 0 {
+            files = together(&files).into_iter().collect();
+        }
+        let mut passed = Passed::new(files.iter().copied());
+        for (rewrite, reached) in rewrites.iter_mut().zip(&reached) {
+            rewrite.bytes += passed.inside(reached.start.as_deref(), reached.end.as_deref());
+        }
+        for (rewrite, merged) in rewrites.iter_mut().zip(reach(&files, &reached)) {
+            rewrite.from = rewrite.from.take().min(merged.start);
+        }
+        reached = reach(&files, ranges);
+    }
+    rewrites
+}
+
+/// First key, last key, bytes.
+type Span<'a> = (&'a [u8], &'a [u8], u64);
+
+fn by_level(files: &[NodeFile]) -> BTreeMap<u32, Vec<Span<'_>>> {
+    let mut levels: BTreeMap<u32, Vec<Span<'_>>> = BTreeMap::new();
+    for file in files {
+        levels.entry(file.level).or_default().push((&file.first, &file.last, file.bytes));
+    }
+    levels
+}
+
+fn together<'a>(files: &[Span<'a>]) -> Option<Span<'a>> {
+    files.iter().copied().reduce(|(first, last, bytes), (a, b, more)| (first.min(a), last.max(b), bytes + more))
+}
+
+/// Each of these ranges, made longer by the files that reach into it.
+fn reach(files: &[Span<'_>], ranges: &[KeyRange]) -> Vec<KeyRange> {
+    let mut reached = ranges.to_vec();
+    let (mut begin, mut end) = (files.to_vec(), files.to_vec());
+    begin.sort_unstable_by_key(|(first, ..)| *first);
+    end.sort_unstable_by_key(|(_, last, _)| Reverse(*last));
+    let (mut begin, mut farthest) = (begin.into_iter().peekable(), None);
+    for range in &mut reached {
+        let Some(end) = &mut range.end else { continue };
+        while let Some((_, last, _)) = begin.next_if(|(first, ..)| *first < end.as_slice()) {
+            farthest = farthest.max(Some(last));
+        }
+        if let Some(last) = farthest.filter(|last| *last >= end.as_slice()) {
+            *end = [last, &[0]].concat();
+        }
+    }
+    let (mut end, mut first_of_all) = (end.into_iter().peekable(), None::<&[u8]>);
+    for range in reached.iter_mut().rev() {
+        let Some(start) = &mut range.start else { continue };
+        while let Some((first, ..)) = end.next_if(|(_, last, _)| *last >= start.as_slice()) {
+            first_of_all = Some(first_of_all.map_or(first, |known| known.min(first)));
+        }
+        if let Some(first) = first_of_all.filter(|first| *first < start.as_slice()) {
+            *start = first.to_vec();
+        }
+    }
+    reached
 }
 
 /// The sum of something over the files in each of these ranges, which follow one another.
@@ -128,7 +202,7 @@ impl<K: Ord> Below<K> {
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, cmp::Ordering};
+    use std::{cell::Cell, cmp::Ordering, collections::BTreeSet};
 
     use super::*;
 
@@ -161,6 +235,11 @@ mod tests {
         (0..count).map(file).collect()
     }
 
+    fn overlaps(file: &NodeFile, range: &KeyRange) -> bool {
+        range.start.as_ref().is_none_or(|start| file.last >= *start)
+            && range.end.as_ref().is_none_or(|end| file.first < *end)
+    }
+
     #[test]
     fn one_pass_finds_in_each_range_what_a_look_at_every_file_finds() {
         let (mut many, mut full) = (0, 0);
@@ -178,6 +257,76 @@ mod tests {
             }
         }
         assert!(many > 100 && full > 100, "{many} cases of many ranges, {full} of files in several");
+    }
+
+    /// The same, by a look at every file.
+    fn rewrite(files: &[NodeFile], range: &KeyRange) -> Rewrite {
+        let mut rewrite = Rewrite { from: range.start.clone(), bytes: 0 };
+        let mut reached = range.clone();
+        let levels: BTreeSet<u32> = files.iter().map(|file| file.level).collect();
+        for level in levels {
+            let of_level = || files.iter().filter(|file| file.level == level);
+            let (low, high) = (of_level().map(|file| &file.first).min(), of_level().map(|file| &file.last).max());
+            let whole = KeyRange { start: low.cloned(), end: high.map(|last| [last.as_slice(), &[0]].concat()) };
+            let is_reached = |file: &&NodeFile, range: &KeyRange| {
+                if level > 0 { overlaps(file, range) } else { meets(&whole, range) }
+            };
+            for file in of_level().filter(|file| is_reached(file, &reached)) {
+                rewrite.bytes += file.bytes;
+                rewrite.from = rewrite.from.min(Some(file.first.clone()));
+            }
+            reached = range.clone();
+            for file in of_level().filter(|file| is_reached(file, range)) {
+                reached.start = reached.start.min(Some(file.first.clone()));
+                reached.end = reached.end.map(|end| end.max([file.last.as_slice(), &[0]].concat()));
+            }
+        }
+        rewrite
+    }
+
+    fn meets(one: &KeyRange, other: &KeyRange) -> bool {
+        let begins_before = |one: &KeyRange, other: &KeyRange| {
+            one.start.as_ref().is_none_or(|start| other.end.as_ref().is_none_or(|end| start < end))
+        };
+        begins_before(one, other) && begins_before(other, one)
+    }
+
+    #[test]
+    fn passes_over_each_level_find_what_a_look_at_every_file_finds_that_is_written_anew() {
+        let mut wider = 0;
+        for seed in 0..500 {
+            let files = files(seed);
+            for (start, bytes) in [(None, 1), (Some(vec![100]), 60), (None, 100)] {
+                let ranges = cut(&files, start, bytes);
+                let plain = inside(&files, &ranges, |file| file.bytes);
+                for ((found, range), plain) in rewrites(&files, &ranges).iter().zip(&ranges).zip(plain) {
+                    let expected = rewrite(&files, range);
+                    assert_eq!(
+                        (found.bytes, &found.from),
+                        (expected.bytes, &expected.from),
+                        "{seed}: {files:?} {range:?}"
+                    );
+                    wider += usize::from(found.bytes > plain);
+                }
+            }
+        }
+        assert!(wider > 100, "{wider} cases of files that another one drags along");
+    }
+
+    #[test]
+    fn a_whole_sweep_asks_for_what_each_of_its_ranges_does_beside_what_those_before_it_have_written() {
+        let mut later = 0;
+        for seed in 0..500 {
+            let (files, blobs) = (files(seed), seed * 7);
+            for bytes in [1, 60, 100, 10_000] {
+                let written = |rewrite: &Rewrite| blobs + ROOM_MARGIN + rewrite.bytes - rewrite.need(blobs);
+                let rewrites = rewrites(&files, &cut(&files, None, bytes));
+                let each: Vec<u64> = rewrites.iter().map(|each| each.need(blobs) + written(each)).collect();
+                assert_eq!(Some(&need_of_all(&files, bytes, blobs)), each.iter().max(), "seed {seed}: {files:?}");
+                later += usize::from(each.iter().max() > each.first().filter(|_| blobs > 0));
+            }
+        }
+        assert!(later > 100, "{later} cases in which it is not the first range");
     }
 
     /// A key that counts how often it is compared.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::Share;
+use crate::error::iec;
 
 /// By how much the store has grown since it was smallest after the last finished run: the share that is garbage where the
 /// live state keeps its size, more than that where it grows, less where it shrinks. Absent until a first cycle has
@@ -63,4 +64,24 @@ pub enum Figure {
         /// Bytes that were free.
         bytes: u64,
     },
+}
+
+impl std::fmt::Display for Figure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Garbage { nodes, of } => write!(f, "{nodes} nodes of {of} may be garbage"),
+            Self::Free { bytes } => write!(f, "{} are free", iec(*bytes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_set_a_run_off_is_told_in_words() {
+        assert_eq!(Figure::Garbage { nodes: 5, of: 9 }.to_string(), "5 nodes of 9 may be garbage");
+        assert_eq!(Figure::Free { bytes: 3 << 20 }.to_string(), "3.0 MiB are free");
+    }
 }

@@ -30,6 +30,9 @@ const TIMES: usize = 25;
 /// How often what is timed is done: the best counts, because a busy machine only makes it slower.
 const TRIES: usize = 3;
 
+/// What helps where a phase has the lock.
+const LATER: &str = "ask again when no phase works";
+
 /// Lets several ask for the lock, and capture, at once.
 pub(super) fn concurrency(snapshots: &AtomicSnapshotManager) -> ValidationResult {
     if let Err(not_now) = snapshots.probe() {
@@ -139,7 +142,7 @@ impl Seen {
             wrong.push("somebody who asked got no answer".to_owned());
         }
         if wrong.is_empty() && by_phases > 0 {
-            return ValidationResult::skipped("a phase took the lock meanwhile");
+            return ValidationResult::skipped(format!("a phase took the lock meanwhile: {LATER}"));
         }
         if taken == 0 {
             wrong.push("nobody got a lock that nobody had".to_owned());
@@ -209,7 +212,7 @@ fn judge_times(rows: &[(&str, Option<Duration>, Duration)]) -> ValidationResult 
         }
     }
     if wrong.is_empty() && !untimed.is_empty() {
-        return ValidationResult::skipped(format!("{}; {}", untimed.join(", "), told.join(", ")));
+        return ValidationResult::skipped(format!("{}; {}; {LATER}", untimed.join(", "), told.join(", ")));
     }
     ValidationResult::unless(wrong, || told.join(", "))
 }
@@ -319,7 +322,7 @@ mod tests {
         assert_eq!(judge_times(&[in_time]).word(), "passed");
         assert_eq!(judge_times(&[late]).word(), "failed");
         assert_eq!(judge_times(&[late, untimed]).word(), "failed");
-        let reason = "that was held and not timed; it 1s of 1s".to_owned();
+        let reason = format!("that was held and not timed; it 1s of 1s; {LATER}");
         assert_eq!(judge_times(&[in_time, untimed]), ValidationResult::Skipped { reason });
     }
 

@@ -49,7 +49,8 @@ impl Pruner {
                 Reply::Accepted
             }
         };
-        tracing::info!(command = command.word(), ?reply, "an operator told the pruner");
+        let (word, why) = (reply.name(), reply.refusal());
+        tracing::info!(command = command.word(), reply = word, why, "an operator told the pruner");
         reply
     }
 

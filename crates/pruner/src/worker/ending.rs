@@ -174,7 +174,7 @@ impl Inner {
 
     /// Tells that a request is dropped whose run has not begun.
     pub(super) fn tell_dropped(&self, ids: Vec<String>) {
-        tracing::warn!(?ids, "a run that was asked for is dropped: pruning is switched off");
+        tracing::warn!(ids = ids.join(" "), "a run that was asked for is dropped: pruning is switched off");
         self.parts.events.emit(Event::RequestDropped { ids });
     }
 

@@ -1,6 +1,5 @@
-//! The facts that health is judged by, as the worker and its callers know them. Nothing here waits for a phase, and
-//! nothing is read from a table: the engine is asked for what it keeps in memory, and the device for its free space, by one
-//! at a time.
+//! The facts that health is judged by, as the worker and its callers know them. Nothing here waits for a phase. The engine is
+//! asked for what it keeps in memory, the device for its free space, and the policy for what may take a row, by one at a time.
 
 use std::sync::Arc;
 
@@ -21,14 +20,14 @@ impl Pruner {
     /// What it knows of itself. A node adds what else it knows before it judges.
     pub fn facts(&self) -> Facts {
         let inner = &*self.inner;
-        let Measured { background_errors, room, unmeasured } = inner.meter.look();
+        let is_filling = || inner.snapshot_parts.policy.is_filling();
+        let Measured { background_errors, room, filling, unmeasured } = inner.meter.look(&is_filling);
         let backend = inner.parts.store.backend();
         let (engine_damage, engine_stopped) = (backend.damage(), backend.stopped_by());
         let clock = &inner.parts.clock;
-        let filling = inner.snapshot_parts.policy.is_filling(); // nothing is behind then
         let (now, now_ms) = (clock.monotonic(), clock.unix_ms());
         let (snapshots, recovery) = (inner.snapshots.status(), inner.recovery.status());
-        let (reserve, uncounted) = (inner.reserve.let_go(), inner.uncounted());
+        let (reserve, uncounted) = (inner.reserve.missing(), inner.uncounted());
         let shared = inner.shared.lock();
         let (lag_growth, without_place) = shared.steady.growth(now);
         let known = shared.unread.is_none(); // what runs counted is not, either, then

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use state_store::{Reserve, Room, Store};
 
 use super::Pruner;
-use crate::events::{Event, EventSink};
+use crate::{
+    events::{Event, EventSink},
+    health::NoReserve,
+};
 
 /// The reserve of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,15 +43,21 @@ impl ReserveKeeper {
         Some(ReserveStatus { kept: reserve.room() == Room::Kept, bytes: reserve.bytes() })
     }
 
-    /// Bytes of the reserve, while it is let go.
-    pub(crate) fn let_go(&self) -> Option<u64> {
-        self.status().filter(|reserve| !reserve.kept).map(|reserve| reserve.bytes)
+    /// The reserve, while it has not its room.
+    pub(crate) fn missing(&self) -> Option<NoReserve> {
+        let reserve = self.store.reserve()?;
+        let bytes = reserve.bytes();
+        match reserve.room() {
+            Room::Kept => None,
+            Room::LetGo => Some(NoReserve::LetGo { bytes }),
+            Room::NeverTaken => Some(NoReserve::NeverTaken { bytes }),
+        }
     }
 
     /// Takes the reserve again, if there is room by now. Asks no disk while it is kept.
     pub(crate) fn take(&self) {
         self.tell();
-        if self.let_go().is_none() {
+        if self.missing().is_none() {
             return;
         }
         if let Some(Err(error)) = self.store.reserve().map(Reserve::take) {
@@ -66,6 +75,7 @@ impl ReserveKeeper {
             _ if told.replace(now) == Some(now) => {}
             Room::LetGo => self.events.emit(Event::ReserveLetGo { bytes }),
             Room::Kept => self.events.emit(Event::ReserveTaken { bytes }),
+            Room::NeverTaken => {} // as it began
         }
     }
 }

@@ -210,7 +210,8 @@ impl Inner {
             let ledger = shared.coordinator.ledger();
             (ledger.newest(), ledger.figure(), shared.head)
         };
-        tracing::info!(run, trigger = trigger.label(), ?figure, "pruning run begins");
+        let measured = figure.map(|figure| figure.to_string());
+        tracing::info!(run, trigger = trigger.label(), measured, "pruning run begins");
         self.parts.events.emit(Event::TriggerFired { trigger, run, head_order, figure });
         self.work(trigger, control, |env, order| {
             self.save_ledger()?; // BEFORE anything is done: a request is served once (C14)

@@ -79,6 +79,34 @@ pub enum Reply {
     },
 }
 
+impl Reply {
+    /// Its word, as in answers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::FollowUp => "follow_up",
+            Self::AlreadyRunning => "already_running",
+            Self::AlreadyServed { .. } => "already_served",
+            Self::Unchanged => "unchanged",
+            Self::NotRunning => "not_running",
+            Self::Refused { .. } => "refused",
+        }
+    }
+
+    /// Why it cannot be done, if so.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Refused { why } => Some(why),
+            Self::Accepted
+            | Self::FollowUp
+            | Self::AlreadyRunning
+            | Self::AlreadyServed { .. }
+            | Self::Unchanged
+            | Self::NotRunning => None,
+        }
+    }
+}
+
 /// How far the running stage is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct StageStatus {
@@ -169,6 +197,18 @@ impl PrunerStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is logged is what is answered.
+    #[test]
+    fn the_name_of_a_reply_is_its_word_in_answers() {
+        let why = "frozen".to_owned();
+        use Reply::{Accepted, AlreadyRunning, AlreadyServed, FollowUp, NotRunning, Refused, Unchanged};
+        for reply in
+            [Accepted, FollowUp, AlreadyRunning, AlreadyServed { run: 1 }, Unchanged, NotRunning, Refused { why }]
+        {
+            assert_eq!(serde_json::to_value(&reply).unwrap()["reply"], reply.name());
+        }
+    }
 
     #[test]
     fn a_stage_of_another_phase_is_never_shown() {

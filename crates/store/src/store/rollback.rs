@@ -35,7 +35,7 @@ pub struct RolledBack {
 impl Store {
     /// What a rollback to this order would do as things stand, without doing it. Does not wait for a commit.
     ///
-    /// Errors: an order that is pruned or does not exist, a reader that holds a later one.
+    /// Errors: an order that is pruned, kept below the range or does not exist, a reader that holds a later one.
     pub fn check_rollback(&self, to: Order) -> Result<RolledBack, StoreError> {
         let head = self.admit_rollback(to)?;
         match self.look(|chain| chain.held_above(to))? {
@@ -49,7 +49,7 @@ impl Store {
         let (head, floor, known) = self.look(|chain| (chain.head(), chain.floor(), chain.root(to)))?;
         known?;
         if to < floor {
-            return Err(StoreError::Pruned { order: to, floor }); // kept, and nothing can be built on it
+            return Err(StoreError::KeptBelow { order: to, floor }); // nothing can be built on it
         }
         head.ok_or(StoreError::NoSuchOrder { order: to, head: HeadOrder(None) })
     }

@@ -70,6 +70,18 @@ fn what_is_gone_cannot_be_kept_again_and_a_floor_never_goes_back() {
     assert_eq!(readable(&store), [2, 8, 9], "a floor that moves by itself lets no kept order go");
 }
 
+/// It is there, so whoever wants to go back to it is not told that it was pruned.
+#[test]
+fn a_kept_order_below_the_floor_is_no_place_to_go_back_to_and_not_told_as_pruned() {
+    let store = of_ten(FaultyBackend::over(MemoryBackend::new()));
+    store.move_floor(change(6, &[2], &[]), Durability::Logged).unwrap();
+    for refused in [store.check_rollback(order(2)), store.rollback(order(2), Batch::new())] {
+        assert!(matches!(refused, Err(StoreError::KeptBelow { floor, .. }) if floor == order(6)), "{refused:?}");
+    }
+    assert!(matches!(store.check_rollback(order(1)), Err(StoreError::Pruned { .. })));
+    assert!(store.check_rollback(order(6)).is_ok());
+}
+
 #[test]
 fn a_floor_move_that_fails_or_is_lost_changes_nothing() {
     for tail in [CrashTail::Kept, CrashTail::Lost] {

@@ -9,6 +9,7 @@ mod foreign;
 mod full;
 mod gate;
 mod kept;
+mod look;
 mod open;
 mod space;
 mod support;

@@ -132,8 +132,11 @@ impl std::fmt::Display for HashExplained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.node {
             NodeStanding::Absent { floor, gone } => {
-                write!(f, "node {} is not in the store: it never was, or only states had it", self.hash)?;
-                write!(f, " that are gone: below order {floor}, where the readable range begins, or rolled back")?;
+                write!(f, "node {} is not in the store: it never was, or only states had it that ", self.hash)?;
+                match floor {
+                    0 => f.write_str("were rolled back")?, // nothing lies below it
+                    _ => write!(f, "are gone: below order {floor}, where the readable range begins, or rolled back")?,
+                }
                 if let (Some(gone), Some(before)) = (gone, floor.checked_sub(1)) {
                     write!(f, "\n  of order {before}, the last of those below: {gone}")?;
                 }
@@ -164,7 +167,14 @@ impl std::fmt::Display for HashExplained {
                 }
             }
         }
-        self.root_of.iter().try_for_each(|order| write!(f, "\nit is a root: {order}"))
+        let told = match &self.node {
+            NodeStanding::Reached { order, .. } => Some(*order), // with its reasons
+            NodeStanding::Absent { .. } | NodeStanding::Garbage { .. } | NodeStanding::NotFound { .. } => None,
+        };
+        self.root_of.iter().try_for_each(|root| match root.order {
+            order if told == Some(order) => write!(f, "\nit is the root of order {order}"),
+            _ => write!(f, "\nit is a root: {root}"),
+        })
     }
 }
 
@@ -173,6 +183,50 @@ impl std::fmt::Display for Explanation {
         match self {
             Self::Order(order) => order.fmt(f),
             Self::Hash(hash) => hash.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(order: u64) -> OrderExplained {
+        let standing = Standing::Kept { root: Some("r".to_owned()), reasons: vec![Why::Every { orders: order }] };
+        OrderExplained { order, timestamp_ms: None, standing }
+    }
+
+    /// Of a root the order that has it is told once, and others that have it after it.
+    #[test]
+    fn the_reasons_of_the_order_that_reaches_a_root_are_told_once() {
+        let node = NodeStanding::Reached {
+            order: 4,
+            root: "r".to_owned(),
+            looked_at: 0,
+            lost_in: None,
+            kept: Box::new(kept(4)),
+        };
+        let told = HashExplained { hash: "r".to_owned(), root_of: vec![kept(4), kept(2)], node }.to_string();
+        let lines: Vec<&str> = told.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "node r is kept: the state of order 4 reaches it",
+                "order 4 is kept, with root r",
+                "  it is one of every 4 (keep_every)",
+                "it is the root of order 4",
+                "it is a root: order 2 is kept, with root r",
+                "  it is one of every 2 (keep_every)",
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_is_said_to_be_gone_below_the_first_order() {
+        for (floor, words) in [(0, "only states had it that were rolled back"), (7, "below order 7, where")] {
+            let node = NodeStanding::Absent { floor, gone: None };
+            let told = HashExplained { hash: "r".to_owned(), root_of: Vec::new(), node }.to_string();
+            assert!(told.contains(words) && !told.contains("below order 0"), "{told}");
         }
     }
 }

@@ -195,9 +195,12 @@ mod tests {
         std::fs::write(dir.path().join("CURRENT"), b"MANIFEST-999999\n").unwrap();
         let error = of(DB::open_default(dir.path()), dir.path());
         assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
-        std::fs::write(dir.path().join("CURRENT"), b"nonsense").unwrap();
-        let error = of(DB::open_default(dir.path()), dir.path());
-        assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+        for spoilt in [&b"nonsense"[..], b""] {
+            std::fs::write(dir.path().join("CURRENT"), spoilt).unwrap();
+            let error = of(DB::open_default(dir.path()), dir.path());
+            let file = dir.path().join("CURRENT").display().to_string();
+            assert!(matches!(&error, StoreError::Corrupt(told) if told.contains(&file)), "{error:?}");
+        }
     }
 
     #[test]

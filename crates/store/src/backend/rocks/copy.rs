@@ -32,8 +32,8 @@ const ASIDE: &str = "own";
 
 impl RocksBackend {
     pub(super) fn copy_files(&self, into: &Path) -> Result<Copied, StoreError> {
-        if matches!(self.access, Access::Secondary) {
-            return Err(StoreError::Unsupported("way to copy a store that it follows"));
+        if matches!(self.access, Access::Secondary | Access::WithoutNodes(_)) {
+            return Err(StoreError::Unsupported("way to copy a store that it follows, or has not opened whole"));
         }
         if into.exists() {
             let taken = io::Error::from(io::ErrorKind::AlreadyExists);

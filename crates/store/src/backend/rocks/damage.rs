@@ -35,6 +35,9 @@ pub(super) fn described(path: &Path, text: &str) -> String {
     // The class of the error and its causes are the engine's own habit; ours says "damaged" itself.
     let text = text.trim_start_matches("Corruption: ").trim_end_matches(['.', ' ', '\n']);
     let text = &text.replace(BLAMES_THE_LIST, ". The file ");
+    if text.contains(CURRENT_FILE) && !text.contains(&path.display().to_string()) {
+        return format!("{text}, in {}", path.join(CURRENT_FILE).display());
+    }
     if named(text) || !text.contains("blob") {
         return text.to_owned();
     }
@@ -103,6 +106,12 @@ pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> 
         }
     }
     Ok(())
+}
+
+/// As [`refuse_cut_tables`], of a list that nobody changes any more.
+pub(super) fn refuse_cut(path: &Path, files: &[LiveFile]) -> Result<(), StoreError> {
+    let fault = files.iter().find_map(|file| fault_of(path, file).transpose());
+    fault.transpose()?.map_or(Ok(()), |fault| Err(StoreError::Corrupt(fault)))
 }
 
 /// What is wrong with the file of a table.

@@ -12,6 +12,7 @@ mod folder;
 mod handover;
 mod lock;
 mod log;
+mod look;
 mod open;
 #[expect(unsafe_code, reason = "the engine's C interface, and a snapshot stored beside its database")]
 mod raw;
@@ -39,6 +40,7 @@ use self::{
     damage::FailedList,
     handover::Handover,
     log::EngineLog,
+    look::NodeList,
     rewrite::Rewrites,
     view::RocksView,
 };
@@ -60,6 +62,8 @@ enum Access {
     Foreign(Arc<SweepSlot>, Handover),
     /// Any, for reading.
     ReadOnly,
+    /// Any, for reading what is no node.
+    WithoutNodes(NodeList),
     /// Any, for following.
     Secondary,
 }
@@ -115,7 +119,8 @@ impl RocksBackend {
             backend.log_cut = cut.filter(|_| backend.is_writable() || matches!(lock_holder(&backend.path), Ok(None)));
         }
         if let Some(LogCut { what, kept }) = backend.log_cut.as_ref().filter(|_| backend.is_writable()) {
-            tracing::error!(what, ?kept, "the write-ahead log is damaged: what was written after that is lost");
+            let kept = kept.as_ref().map(|kept| kept.display().to_string());
+            tracing::error!(what, kept, "the write-ahead log is damaged: what was written after that is lost");
         }
         backend
     }
@@ -147,7 +152,7 @@ impl RocksBackend {
         drop(db); // BEFORE the hand-over: the engine clears OPTIONS files as it closes
         match access {
             Access::Foreign(_, handover) => handover.give_back(),
-            Access::Owned(_) | Access::ReadOnly | Access::Secondary => Ok(()),
+            Access::Owned(_) | Access::ReadOnly | Access::WithoutNodes(_) | Access::Secondary => Ok(()),
         }
     }
 
@@ -221,6 +226,9 @@ impl Backend for RocksBackend {
     }
 
     fn node_blob_bytes(&self) -> Result<u64, StoreError> {
+        if let Access::WithoutNodes(nodes) = &self.access {
+            return Ok(nodes.blob_bytes);
+        }
         let bytes = self
             .db
             .property_int_value_cf(self.nodes()?, LIVE_BLOB_BYTES)
@@ -229,6 +237,9 @@ impl Backend for RocksBackend {
     }
 
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
+        if let Access::WithoutNodes(nodes) = &self.access {
+            return Ok(nodes.files.clone());
+        }
         let files = self.db.live_files().map_err(|e| self.failed("listing the files", &e))?;
         space::node_files(files)
     }
@@ -303,7 +314,7 @@ impl Backend for RocksBackend {
     fn sweep_slot(&self) -> Option<Arc<SweepSlot>> {
         match &self.access {
             Access::Owned(slot) | Access::Foreign(slot, _) => Some(Arc::clone(slot)),
-            Access::ReadOnly | Access::Secondary => None,
+            Access::ReadOnly | Access::WithoutNodes(_) | Access::Secondary => None,
         }
     }
 }

@@ -24,9 +24,6 @@ use crate::{
 
 const LOCK_FILE: &str = "LOCK";
 const CREATING_SUFFIX: &str = ".creating";
-/// Tables that a look keeps open; the engine opens a quarter of them at once.
-const LOOK_FILES: i32 = 32;
-const LOOK_CACHE: usize = 8 << 20;
 
 impl RocksBackend {
     /// Opens a store of our own for reading and writing; creates it where there is nothing, and tables that an older
@@ -63,34 +60,6 @@ impl RocksBackend {
                 .map_err(|e| classify(path, "opening for reading", &e))
         })?;
         Ok(Self::assemble(Opened { db, families, log }, path, Access::ReadOnly, config))
-    }
-
-    /// Opens any store, in use or not, to read a few rows at one instant: no table is opened before it is read, and only
-    /// asked for its length. One that a writer removes meanwhile fails the read: look again then.
-    ///
-    /// Costs: the list of files, read once for a store of our own and twice for any other, and the length of each.
-    pub fn open_for_a_look(path: &Path) -> Result<Self, StoreError> {
-        refuse_other_folders(path)?;
-        let config =
-            RocksConfig { max_open_files: LOOK_FILES, block_cache_bytes: LOOK_CACHE, ..RocksConfig::default() };
-        let tuning = Tuning::new(&config);
-        let (log, mut options) = database(&tuning, Opening::Reader);
-        options.set_skip_stats_update_on_db_open(true);
-        let rows = |name: &String| ColumnFamilyDescriptor::new(name.as_str(), tuning.rows());
-        let open = |families: &BTreeSet<String>| {
-            DB::open_cf_descriptors_read_only(&options, path, families.iter().map(rows), false)
-                .map_err(|e| classify(path, "opening for a look", &e))
-        };
-        let ours = our_families();
-        let (db, families) = match open(&ours) {
-            Ok(db) => (db, ours),
-            Err(_) => {
-                let families = inspect(path)?; // another kind of store, or it says what is wrong
-                (beside_a_writer(path, || open(&families))?, families)
-            }
-        };
-        damage::refuse_cut_tables(path, &db)?;
-        Ok(Self::assemble(Opened { db, families, log }, path, Access::ReadOnly, &config))
     }
 
     /// Opens any store for reading beside a running node, and follows it by [`RocksBackend::catch_up`]. `scratch` is
@@ -148,7 +117,7 @@ const OPENINGS: usize = 100;
 
 /// Opens beside whoever writes the store. The engine reads the list of files, then opens them; a writer may remove one
 /// in between, and then the list is read again. What nobody writes, or what stays absent, is damaged.
-fn beside_a_writer(path: &Path, open: impl Fn() -> Result<DB, StoreError>) -> Result<DB, StoreError> {
+pub(super) fn beside_a_writer<T>(path: &Path, open: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
     for _ in 1..OPENINGS {
         match open() {
             Err(StoreError::Corrupt(_) | StoreError::Io { .. }) if lock_holder(path)?.is_some() => {}
@@ -158,7 +127,7 @@ fn beside_a_writer(path: &Path, open: impl Fn() -> Result<DB, StoreError>) -> Re
     open()
 }
 
-fn database(tuning: &Tuning<'_>, of: Opening) -> (Arc<EngineLog>, Options) {
+pub(super) fn database(tuning: &Tuning<'_>, of: Opening) -> (Arc<EngineLog>, Options) {
     let (log, logger) = EngineLog::install(of);
     let mut options = tuning.database();
     options.set_info_logger(logger);
@@ -228,13 +197,13 @@ fn is_vacant(path: &Path) -> Result<bool, StoreError> {
 }
 
 /// The families of a store of our own.
-fn our_families() -> BTreeSet<String> {
+pub(super) fn our_families() -> BTreeSet<String> {
     let tables = Table::ALL.iter().map(|table| table.name());
     tables.chain([NODE_FAMILY, DEFAULT_COLUMN_FAMILY_NAME]).map(str::to_owned).collect()
 }
 
 /// Checks, without touching anything, that the path is a folder with a database in it.
-fn refuse_other_folders(path: &Path) -> Result<(), StoreError> {
+pub(super) fn refuse_other_folders(path: &Path) -> Result<(), StoreError> {
     let folder = fs::metadata(path).map_err(|error| missing(path, "it does not exist", error))?;
     if !folder.is_dir() {
         return Err(not_a_database(path, "it is not a folder"));
@@ -247,7 +216,7 @@ fn refuse_other_folders(path: &Path) -> Result<(), StoreError> {
 }
 
 /// As [`refuse_other_folders`], that it has a node family, and lists its families.
-fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
+pub(super) fn inspect(path: &Path) -> Result<BTreeSet<String>, StoreError> {
     refuse_other_folders(path)?;
     let mut options = Options::default();
     let (_log, logger) = EngineLog::install(Opening::Reader);

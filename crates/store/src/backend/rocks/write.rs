@@ -167,3 +167,20 @@ impl RocksBackend {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The engine takes each attempt for bytes written: what waits less is refused for ever where two write.
+    #[test]
+    fn a_write_that_is_slowed_down_waits_for_its_bytes_twice_and_longer_each_time_up_to_a_bound() {
+        let mut batch = WriteBatch::default();
+        batch.put(b"key", vec![7; 1_000]);
+        let twice = NonZeroU64::new(2 * batch.size_in_bytes() as u64).unwrap();
+        let mut stalled = Stalled { batch, looks: 0, attempts: 0, lacks_before: 0 };
+        let waits: Vec<u64> = (0..9).map(|_| stalled.pause(twice).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 64, 64]);
+        assert_eq!(stalled.pause(NonZeroU64::MAX), PACE_STEP, "the engine counts in steps");
+    }
+}

@@ -1,0 +1,58 @@
+//! Words that messages are made of.
+
+use bytesize::ByteSize;
+use state_store::Hole;
+use state_tree::Order;
+
+/// What to do about frozen deletes. Beside a running node `verify` takes what a failed checksum gives for haste of that node.
+pub(crate) const FROZEN_ADVICE: &str = "See how far it goes with `state-node verify --db DIR --layout LAYOUT \
+    --keep-last N` (if that says again and again that a node changed the store, with the node stopped), restore a snapshot \
+    or the data of a peer, then lift the freeze: `state-node prune-unfreeze --url URL`, of a store at rest `prune --unfreeze`";
+
+/// Bytes as people read them.
+pub(crate) fn iec(bytes: u64) -> impl std::fmt::Display {
+    ByteSize::b(bytes).display().iec()
+}
+
+/// The way from a retained root down to a node whose hash was told already.
+pub(crate) struct Way<'a, T>(pub(crate) &'a [T]);
+
+impl<T: std::fmt::Display> std::fmt::Display for Way<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Some((_, above)) = self.0.split_last() else {
+            return f.write_str("the path from its root was not found");
+        };
+        if above.is_empty() {
+            return f.write_str("it is a retained root");
+        }
+        f.write_str("path from its root: ")?;
+        above.iter().try_for_each(|hash| write!(f, "{hash} > "))?;
+        f.write_str("this node")
+    }
+}
+
+pub(super) struct Suggested(pub(super) Option<&'static str>);
+
+impl std::fmt::Display for Suggested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(found) => write!(f, "its column families are those of the layout `{found}`: give --layout {found}"),
+            None => f.write_str(
+                "its column families are those of no layout known here: give the folder of another database",
+            ),
+        }
+    }
+}
+
+const HOLES_SHOWN: usize = 20;
+
+pub(super) struct Holes<'a>(pub(super) &'a [(Order, Hole)]);
+
+impl std::fmt::Display for Holes<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for (index, (order, hole)) in self.0.iter().take(HOLES_SHOWN).enumerate() {
+            write!(f, "{}{order} ({hole})", if index == 0 { "" } else { ", " })?;
+        }
+        if self.0.len() > HOLES_SHOWN { write!(f, " and {} more", self.0.len() - HOLES_SHOWN) } else { Ok(()) }
+    }
+}

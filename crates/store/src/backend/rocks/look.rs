@@ -1,0 +1,224 @@
+//! Looks: a store opened for a few rows, beside whoever writes it or at rest. Nothing is written into its folder.
+//!
+//! Rows that are in no table yet are in the write-ahead log only, nearly all of them nodes, and an opening puts each row of the log
+//! in its place in memory if the family of the row is open. So a look without nodes opens the other families with the log,
+//! and has the list of node files, which does not depend on the log, from another opening that reads none.
+//!
+//! Promises: a look without nodes reads every other row that the log has, and no node; what the engine refuses for the sake
+//! of a node table, it refuses, too. Of a store that is not ours, whose records lie beside it, it reads no log.
+//!
+//! Costs: the list of files, read by each opening (two at a time; of a store that is not ours twice), the length of each table,
+//! and one pass over the log of a store of our own; where that is damaged, one more.
+
+use std::{collections::BTreeSet, fs, panic::resume_unwind, path::Path, sync::Arc, thread};
+
+use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, MemtableFactory};
+
+use super::{
+    Access, Opened, RocksBackend,
+    classify::classify,
+    damage,
+    log::Opening,
+    open::{beside_a_writer, database, inspect, our_families, refuse_other_folders},
+    space,
+};
+use crate::{
+    backend::{
+        Backend, NodeFile,
+        options::{RocksConfig, Tuning},
+    },
+    error::StoreError,
+    schema::{NODE_FAMILY, Table},
+};
+
+/// Tables that a look keeps open; the engine opens a quarter of them at once.
+const LOOK_FILES: i32 = 32;
+const LOOK_CACHE: usize = 8 << 20;
+/// A folder of the system in which nobody can put a log. Where it is not there, the list of files is read with the log.
+const NO_LOGS: &str = "/proc/self/ns";
+
+impl RocksBackend {
+    /// Opens any store, in use or not, to read a few rows at one instant: no table is opened before it is read, and only
+    /// asked for its length. One that a writer removes meanwhile fails the read: look again then.
+    ///
+    /// Costs: the list of files, read once for a store of our own and twice for any other, the length of each, and the log, of
+    /// which every row is put in its place.
+    pub fn open_for_a_look(path: &Path) -> Result<Self, StoreError> {
+        let look = Look::at(path)?;
+        let opened = look.open_known(|families| look.open(families, Log::Read))?;
+        damage::refuse_cut_tables(path, &opened.db)?;
+        Ok(look.assemble(opened, Access::ReadOnly))
+    }
+
+    /// As [`RocksBackend::open_for_a_look`], for whoever needs no node: a read of one fails, and their files are listed.
+    pub fn open_without_nodes(path: &Path) -> Result<Arc<dyn Backend>, StoreError> {
+        let look = Look::at(path)?;
+        let (rows, nodes) = look.open_known(|families| look.open_apart(families))?;
+        damage::refuse_cut_tables(path, &rows.db)?;
+        Ok(Arc::new(look.assemble(rows, Access::WithoutNodes(nodes?))))
+    }
+}
+
+/// The files of a node family that is not open, as they were when it was looked at.
+pub(super) struct NodeList {
+    pub(super) files: Vec<NodeFile>,
+    pub(super) blob_bytes: u64,
+}
+
+/// What an opening does with the write-ahead log.
+#[derive(Clone, Copy)]
+enum Log<'a> {
+    /// Its rows can be read.
+    Read,
+    /// The engine judges it, and nobody asks for a node of it.
+    Judged,
+    /// Nothing: it is looked for in this folder.
+    Left(&'a Path),
+}
+
+struct Look<'a> {
+    path: &'a Path,
+    config: RocksConfig,
+}
+
+impl<'a> Look<'a> {
+    fn at(path: &'a Path) -> Result<Self, StoreError> {
+        refuse_other_folders(path)?;
+        let config =
+            RocksConfig { max_open_files: LOOK_FILES, block_cache_bytes: LOOK_CACHE, ..RocksConfig::default() };
+        Ok(Self { path, config })
+    }
+
+    /// Opens with the families of a store of our own or, if it is another kind or an opening fails, with those it has.
+    fn open_known<T>(&self, open: impl Fn(&BTreeSet<String>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Ok(opened) = open(&our_families()) {
+            return Ok(opened);
+        }
+        let families = inspect(self.path)?; // another kind of store, or it says what is wrong
+        beside_a_writer(self.path, || open(&families))
+    }
+
+    fn open(&self, families: &BTreeSet<String>, of_log: Log<'_>) -> Result<Opened, StoreError> {
+        let tuning = Tuning::new(&self.config);
+        let (log, mut options) = database(&tuning, Opening::Reader);
+        options.set_skip_stats_update_on_db_open(true);
+        match of_log {
+            Log::Left(folder) if fs::read_dir(folder).is_ok() => options.set_wal_dir(folder),
+            Log::Left(_) | Log::Read | Log::Judged => {}
+        }
+        let family = |name: &String| {
+            let mut rows = tuning.rows();
+            if matches!(of_log, Log::Judged) {
+                rows.set_memtable_factory(MemtableFactory::Vector); // in the order of the log, which takes no search
+            }
+            ColumnFamilyDescriptor::new(name.as_str(), rows)
+        };
+        let db = DB::open_cf_descriptors_read_only(&options, self.path, families.iter().map(family), false)
+            .map_err(|e| classify(self.path, "opening for a look", &e))?;
+        Ok(Opened { db, families: families.clone(), log })
+    }
+
+    /// The families whose rows are read, and the list of node files, which may be refused. Both read the list of files and
+    /// then wait for the disk, so neither waits for the other.
+    fn open_apart(&self, families: &BTreeSet<String>) -> Result<(Opened, Result<NodeList, StoreError>), StoreError> {
+        let no_log = Log::Left(NO_LOGS.as_ref());
+        let is_ours = families.contains(Table::META.name());
+        let listed = if is_ours { only(&[DEFAULT_COLUMN_FAMILY_NAME, NODE_FAMILY]) } else { families.clone() };
+        let (rows, nodes) = thread::scope(|scope| {
+            let nodes = scope.spawn(|| self.open(&listed, no_log).map(|nodes| self.list(nodes)));
+            let rows = if is_ours {
+                self.open_rows(families)
+            } else {
+                self.open(&only(&[DEFAULT_COLUMN_FAMILY_NAME]), no_log)
+            };
+            (rows, nodes.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        });
+        Ok((rows?, nodes?))
+    }
+
+    /// Every family of a store of our own but that of the nodes.
+    fn open_rows(&self, families: &BTreeSet<String>) -> Result<Opened, StoreError> {
+        let mut rows = families.clone();
+        rows.remove(NODE_FAMILY);
+        let rows = self.open(&rows, Log::Read)?;
+        if rows.log.damage().is_some() {
+            // A node table may have what comes after the damage: only an opening of its family finds that out.
+            self.open(families, Log::Judged)?;
+        }
+        Ok(rows)
+    }
+
+    fn list(&self, opened: Opened) -> Result<NodeList, StoreError> {
+        let files = opened.db.live_files().map_err(|e| classify(self.path, "listing the files", &e))?;
+        damage::refuse_cut(self.path, &files)?;
+        let blob_bytes = self.assemble(opened, Access::ReadOnly).node_blob_bytes()?;
+        Ok(NodeList { files: space::node_files(files)?, blob_bytes })
+    }
+
+    fn assemble(&self, opened: Opened, access: Access) -> RocksBackend {
+        RocksBackend::assemble(opened, self.path, access, &self.config)
+    }
+}
+
+fn only(families: &[&str]) -> BTreeSet<String> {
+    families.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rocksdb::properties::NUM_ENTRIES_ACTIVE_MEM_TABLE;
+    use state_tree::NodeHash;
+
+    use super::*;
+    use crate::backend::{Batch, Durability};
+
+    const NODES: u64 = 5_000;
+
+    /// A store at rest with nodes in a table, and as many and a record in its log only.
+    fn store(path: &Path) {
+        let backend = RocksBackend::open(path, &RocksConfig::default()).unwrap();
+        for of_log in [0, 1] {
+            backend.flush().unwrap();
+            let mut batch = Batch::new();
+            for n in 0..NODES {
+                let mut key = [of_log; 32];
+                key[..8].copy_from_slice(&n.to_be_bytes());
+                batch.put_node(NodeHash::new(key), vec![7; 50]);
+            }
+            batch.put(Table::META, *b"a record", *b"a row");
+            backend.write(&batch, Durability::Logged).unwrap();
+        }
+    }
+
+    fn in_memory(opened: &Opened, family: &str) -> Option<u64> {
+        let family = opened.db.cf_handle(family)?;
+        opened.db.property_int_value_cf(family, NUM_ENTRIES_ACTIVE_MEM_TABLE).unwrap()
+    }
+
+    #[test]
+    fn a_look_without_nodes_puts_the_rows_of_the_log_in_their_place_and_no_node() {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path());
+        let look = Look::at(dir.path()).unwrap();
+        let whole = look.open(&our_families(), Log::Read).unwrap();
+        assert_eq!((in_memory(&whole, NODE_FAMILY), in_memory(&whole, Table::META.name())), (Some(NODES), Some(1)));
+        let rows = look.open_rows(&our_families()).unwrap();
+        assert_eq!((in_memory(&rows, NODE_FAMILY), in_memory(&rows, Table::META.name())), (None, Some(1)));
+    }
+
+    #[test]
+    fn where_the_system_has_no_folder_without_logs_the_list_of_node_files_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path());
+        let look = Look::at(dir.path()).unwrap();
+        let listed = |no_logs: &Path| {
+            let opened = look.open(&our_families(), Log::Left(no_logs)).unwrap();
+            let replayed = in_memory(&opened, NODE_FAMILY);
+            let list = look.list(opened).unwrap();
+            (replayed, list.files, list.blob_bytes)
+        };
+        let ((none, files, blobs), (all, same, of_same)) = (listed(NO_LOGS.as_ref()), listed(&dir.path().join("none")));
+        assert_eq!((none, all, files.len()), (Some(0), Some(NODES), 1));
+        assert_eq!((files, blobs), (same, of_same));
+    }
+}

@@ -1,0 +1,155 @@
+//! Looks without nodes: what they read beside a long log, and what they refuse.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rocksdb::{DB, Options};
+use state_store::{Backend, Batch, ChainView as _, NativeChain, RocksBackend, Store, StoreError, Table};
+
+use crate::{
+    foreign::Foreign,
+    support::{CONFIG, Rig, SMALL, commit, copy_folder, hash, nodes},
+};
+
+#[test]
+fn a_look_without_nodes_has_the_rows_of_the_log_and_the_list_of_node_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("store");
+    let backend = Arc::new(RocksBackend::open(&path, &SMALL).unwrap());
+    let store = Store::open(Arc::clone(&backend) as _, CONFIG).unwrap();
+    let row = |value: &[u8]| {
+        let mut batch = Batch::new();
+        batch.put(Table::META, *b"a record", value);
+        backend.write(&batch, CONFIG.durability).unwrap();
+    };
+    commit(&store, nodes(0, 100, 2_500)).unwrap();
+    row(b"the first");
+    backend.flush().unwrap();
+    commit(&store, nodes(1_000, 1_000, 100)).unwrap();
+    row(b"the last"); // and that is in the log only
+    drop((store, backend));
+    let look = RocksBackend::open_without_nodes(&path).unwrap();
+    let view = look.view().unwrap();
+    assert_eq!(view.row(&Table::META, b"a record").unwrap().unwrap(), b"the last");
+    let (files, blobs) = (look.node_files().unwrap(), look.node_blob_bytes().unwrap());
+    let whole = RocksBackend::open_for_a_look(&path).unwrap();
+    assert_eq!((&files, blobs), (&whole.node_files().unwrap(), whole.node_blob_bytes().unwrap()));
+    assert!(!files.is_empty() && blobs > 0, "{files:?} {blobs}");
+    for node in [0, 1_500] {
+        assert!(matches!(view.node(&hash(node)), Err(StoreError::NoTable(_))));
+    }
+    let copy = dir.path().join("copy");
+    assert!(matches!(look.copy_into(&copy), Err(StoreError::Unsupported(_))), "it would lack the nodes");
+    assert!(!copy.exists());
+}
+
+#[test]
+fn a_look_without_nodes_at_somebody_elses_store_lists_its_node_files_and_reads_no_log() {
+    let foreign = Foreign::new();
+    let families = DB::list_cf(&Options::default(), foreign.path()).unwrap();
+    let db = DB::open_cf(&Options::default(), foreign.path(), &families).unwrap(); // what it had lies in tables now
+    for n in 0..200 {
+        db.put_cf(db.cf_handle("state_node").unwrap(), hash(n).as_bytes(), [7; 100]).unwrap();
+    }
+    drop(db);
+    damage(&longest_log(foreign.path()));
+    let whole = RocksBackend::open_for_a_look(foreign.path()).unwrap();
+    let look = RocksBackend::open_without_nodes(foreign.path()).unwrap();
+    assert!(whole.log_cut().is_some() && look.log_cut().is_none(), "{:?}", look.log_cut());
+    assert!(!whole.node_files().unwrap().is_empty());
+    assert_eq!(look.node_files().unwrap(), whole.node_files().unwrap());
+    assert_eq!(look.node_blob_bytes().unwrap(), whole.node_blob_bytes().unwrap());
+    assert!(!look.view().unwrap().has_table(&Table::META));
+}
+
+fn longest_log(store: &Path) -> PathBuf {
+    let files = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+    let logs = files.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+    logs.max_by_key(|log| fs::metadata(log).unwrap().len()).unwrap()
+}
+
+/// Where it ends: what follows may be room that was taken for it.
+fn written(log: &[u8]) -> usize {
+    log.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}
+
+/// Changes a bit in the middle.
+fn damage(log: &Path) {
+    let mut bytes = fs::read(log).unwrap();
+    let at = written(&bytes) / 2;
+    *bytes.get_mut(at).unwrap() ^= 1;
+    fs::write(log, bytes).unwrap();
+}
+
+/// The engine refuses such a store, because of a family that the look does not open.
+#[test]
+fn a_node_table_that_is_ahead_of_a_damaged_log_is_refused_by_a_look_without_nodes_as_by_any_other() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = dir.path().join("store");
+    drop(RocksBackend::open(&path, &SMALL).unwrap());
+    let (options, families) = (Options::default(), DB::list_cf(&Options::default(), &path).unwrap());
+    let db = DB::open_cf(&options, &path, &families).unwrap();
+    let family = |name: &str| db.cf_handle(name).unwrap();
+    for n in 0..200 {
+        db.put_cf(family(Table::META.name()), format!("row {n}"), [7; 100]).unwrap();
+        db.put_cf(family("state_node"), hash(n).as_bytes(), [7; 100]).unwrap();
+    }
+    db.flush_cf(family("state_node")).unwrap(); // the log goes on in another file
+    db.put_cf(family(Table::META.name()), b"row", b"of the other file").unwrap();
+    copy_folder(&path, copy.path());
+    drop(db);
+    damage(&longest_log(copy.path()));
+    let whole = RocksBackend::open_for_a_look(copy.path()).unwrap_err();
+    assert!(matches!(&whole, StoreError::Corrupt(why) if why.contains("state_node")), "{whole}");
+    let without = RocksBackend::open_without_nodes(copy.path()).err().unwrap();
+    assert_eq!(without.to_string(), whole.to_string());
+}
+
+/// As the log of a store that nobody writes is cut, and as that of a killed writer ends.
+#[test]
+fn a_look_without_nodes_tells_damage_of_the_log_as_any_other() {
+    let rig = Rig::new();
+    for n in 0..20 {
+        rig.commit(nodes(10 * n, 10, 200));
+    }
+    for is_cut in [true, false] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&rig.path(), copy.path());
+        let log = longest_log(copy.path());
+        if is_cut {
+            damage(&log);
+        } else {
+            let bytes = fs::read(&log).unwrap();
+            fs::write(&log, &bytes[..written(&bytes) - 100]).unwrap();
+        }
+        let whole = RocksBackend::open_for_a_look(copy.path()).unwrap();
+        let look = RocksBackend::open_without_nodes(copy.path()).unwrap();
+        assert_eq!((look.log_cut(), look.log_cut().is_some()), (whole.log_cut(), is_cut));
+        let head = |backend: &dyn Backend| NativeChain.head(&*backend.view().unwrap()).unwrap();
+        assert_eq!(head(&*look), head(&whole));
+        assert!(head(&whole).is_some_and(|head| head.order.get() < 19));
+    }
+}
+
+#[test]
+fn a_node_table_that_was_cut_or_removed_is_refused_by_a_look_without_nodes() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 100, 2_000));
+    rig.backend.flush().unwrap();
+    let name = format!("{:06}.sst", rig.backend.node_files().unwrap()[0].number);
+    for left in [Some(100), None] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&rig.path(), copy.path());
+        let table = copy.path().join(&name);
+        let bytes = fs::read(&table).unwrap();
+        match left {
+            Some(length) => fs::write(&table, &bytes[..length]).unwrap(),
+            None => fs::remove_file(&table).unwrap(),
+        }
+        let refused = RocksBackend::open_without_nodes(copy.path()).err().unwrap();
+        assert!(matches!(&refused, StoreError::Corrupt(why) if why.contains(&name)), "{refused}");
+    }
+}
