@@ -40,6 +40,37 @@ fn a_store_at_rest_whose_table_is_damaged_or_missing_is_critical_and_is_named_as
     }
 }
 
+/// A table has nodes that came after the damage: the engine opens no such store.
+#[test]
+fn a_store_of_rooch_at_rest_whose_log_is_damaged_before_what_a_table_has_is_critical() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    let db = rocksdb::DB::open_cf(&options, dir.path(), ["state_node", "transaction"]).unwrap();
+    let put = |family: &str, key: &[u8]| db.put_cf(db.cf_handle(family).unwrap(), key, [7; 100]).unwrap();
+    for n in 0..200u8 {
+        put("transaction", &[n]);
+        put("state_node", &[n; 32]);
+    }
+    db.flush_cf(db.cf_handle("state_node").unwrap()).unwrap(); // the log goes on in another file
+    put("transaction", b"of the other file");
+    folder::copy(dir.path(), copy.path());
+    let health = || node::json(&["health-check", "--db", copy.path().to_str().unwrap()]);
+    let (code, told) = health();
+    assert_eq!((code, told["error"]["code"].as_str()), (3, Some("nothing_known")), "{told:#}");
+    let logs = folder::with_ending(copy.path(), "log");
+    let longest = logs.iter().max_by_key(|log| fs::metadata(log).unwrap().len()).unwrap();
+    change(longest, |bytes| {
+        let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[written / 2] ^= 1;
+    });
+    let (code, told) = health();
+    let reason = &told["reasons"][0];
+    assert_eq!((code, reason["code"].as_str()), (2, Some("store_damaged")), "{told:#}");
+    assert!(reason["message"].as_str().unwrap().contains("state_node"), "{told:#}");
+}
+
 /// Neither verified nor restored; nothing is left of the attempt.
 fn refused(place: &Place, id: &str, what: &str) {
     let to = place.path("restored");

@@ -12,8 +12,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Ended, Found, Freeze, Imposed, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
+    Command, Doubted, Ended, Found, Freeze, Imposed, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
     events::{Event, EventSink},
+    mark::{MarkChoice, RehashChoice},
     phase::{PhaseRecord, PrunePhase},
 };
 use state_store::{Fault, StoreConfig, StoreError};
@@ -22,13 +23,14 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     records::{Acting, Use},
-    rig::{Engine, Rig},
+    rig::{Engine, Plan, Rig},
     told::Told,
     workload::Profile,
 };
+use state_tree::NodeHash;
 
 use crate::events::freezes;
-use crate::left::{held_look, interrupted, io, records, start, until, until_beside_commits};
+use crate::left::{held_look, interrupted, interrupted_by, io, records, start, until, until_beside_commits};
 
 const WINDOW: u64 = 5;
 
@@ -344,4 +346,27 @@ fn a_look_that_a_short_freeze_stops_is_taken_up_again() {
     until_beside_commits(&rig, &pruner, |pruner| !pruner.status().running && left(&rig).is_none());
     assert_eq!(pruner.status().cycles_finished, 1, "it went on by itself");
     check::exact(&rig.chain, "it went on");
+}
+
+/// A sample believes what such a node names in place of its own children, and those would go.
+#[test]
+fn what_a_sample_has_marked_is_not_swept_while_a_node_may_hash_to_another_key_and_the_next_mark_hashes_all() {
+    for rehash in [RehashChoice::Sample, RehashChoice::All] {
+        let scanned = |mut plan: Plan| {
+            (plan.config.mark, plan.config.rehash) = (MarkChoice::Scan, rehash);
+            plan
+        };
+        let rig = interrupted_by(scanned);
+        let (hash, actual) = (NodeHash::new([1; 32]), NodeHash::new([2; 32]));
+        Doubted::remember(&PruneError::WrongHash { hash, actual, path: Vec::new() }, &records(&rig)).unwrap();
+        let (plan, before) = (scanned(rig.plan(WINDOW).batches(20)), check::present(&rig.chain.store));
+        let resumed = plan.resume(&rig.env(&plan, &Hooks::none())).unwrap();
+        assert_eq!(resumed.is_some(), rehash == RehashChoice::All, "its mark looked for such a node, or did not");
+        assert_eq!(check::present(&rig.chain.store) == before, rehash == RehashChoice::Sample);
+        rig.chain.grow(Profile::Uniform, 998, 3);
+        let cycles = [rig.cycle(&plan), rig.cycle(&plan)].map(|finished| finished.certificate.mark.unwrap());
+        let hashed_all = cycles.map(|mark| mark.nodes_rehashed >= mark.nodes_read);
+        assert_eq!(hashed_all, [true, rehash == RehashChoice::All], "it is in doubt until one has hashed all");
+        check::exact(&rig.chain, &format!("{rehash:?}"));
+    }
 }

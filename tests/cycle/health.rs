@@ -5,7 +5,11 @@ use std::{
     num::NonZeroU64,
     os::unix::fs::FileExt as _,
     path::Path,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -21,16 +25,17 @@ use state_pruner::{
     snapshot::{AtomicSnapshotManager, LockOwner, LockRecord, RetentionPolicy, SnapshotManagerConfig, SnapshotPath},
 };
 use state_store::{
-    Backend, Fault, FaultyBackend, KeyRange, Lasting, MemoryBackend, Operation, StoreError,
+    Backend, Fault, FaultyBackend, KeyRange, Lasting, MemoryBackend, Operation, RocksBackend, StoreError, Table,
     record::{self, Record},
 };
 use state_tests::{
     chain::Chain,
-    damage,
+    damage, folder,
     hooks::{Hooks, Moment},
     records::Acting,
-    rig::{Engine, Rig},
+    rig::{Engine, Rig, SMALL},
     told::Told,
+    warnings::warnings,
     workload::Profile,
 };
 
@@ -172,6 +177,35 @@ fn health_from_outside_knows_what_is_in_the_log_only_as_whoever_has_the_store_op
     assert_eq!(codes(&told().reasons)[0], "frozen");
 }
 
+/// Damage looks like haste while somebody has the store open. Only whoever asks for the health looks again, so no look is made
+/// for each look.
+#[test]
+fn a_store_that_is_damaged_and_held_is_looked_at_no_oftener_than_health_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(RocksBackend::open(dir.path(), &SMALL).unwrap());
+    let db = damage::open(dir.path());
+    let put = |family: &str, n: u8| db.put_cf(db.cf_handle(family).unwrap(), [n; 32], [7; 100]).unwrap();
+    for n in 0..200 {
+        put(Table::META.name(), n);
+        put("state_node", n);
+    }
+    db.flush_cf(db.cf_handle(Table::META.name()).unwrap()).unwrap(); // the log goes on in another file
+    put(Table::META.name(), 200);
+    let logs = folder::with_ending(dir.path(), "log");
+    let longest = logs.iter().max_by_key(|log| fs::metadata(log).unwrap().len()).unwrap();
+    let mut bytes = fs::read(longest).unwrap();
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 2] ^= 1;
+    fs::write(longest, bytes).unwrap();
+    let mut told = None;
+    let lines = warnings(|| told = Some(health_of_store(&HealthRequest::new(dir.path(), None))));
+    let Some(Err(PruneError::Store(StoreError::Corrupt(why)))) = told else { panic!("{told:?}") };
+    assert!(why.contains("beyond the point of corruption"), "{why}");
+    let refusals = lines.iter().filter(|line| line.contains("beyond the point of corruption")).count();
+    assert_eq!(refusals, 20, "{lines:?}");
+    drop(db);
+}
+
 /// A policy that reads a row to say whether the window is full, from a disk that gives it to nobody.
 struct Unread {
     window: LiveWindow,
@@ -184,12 +218,12 @@ impl RetentionPolicy for Unread {
         self.window.advance()
     }
 
-    fn is_filling(&self) -> bool {
+    fn is_filling(&self) -> Result<bool, PruneError> {
         if std::thread::current().name() == Some("asker") {
             self.asked.send(()).unwrap();
             assert!(self.answers.lock().recv().is_err(), "it hangs until the other end is dropped");
         }
-        false
+        Ok(false)
     }
 
     fn retention(&self) -> Result<Retention, PruneError> {
@@ -238,6 +272,46 @@ fn health_waits_for_no_row_that_somebody_else_waits_for() {
         drop((answer, give));
     });
     assert_eq!((codes(&pruner.health().reasons), retention.silent().unwrap()), (vec![], vec![]), "it answers again");
+}
+
+/// A policy of which a row can be read or not.
+struct Unknown {
+    window: LiveWindow,
+    fails: Arc<AtomicBool>,
+}
+
+impl RetentionPolicy for Unknown {
+    fn advance(&self) -> Result<(), PruneError> {
+        self.window.advance()
+    }
+
+    fn is_filling(&self) -> Result<bool, PruneError> {
+        if self.fails.load(Ordering::Acquire) { Err(PruneError::NoHead) } else { Ok(false) }
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        self.window.retention()
+    }
+}
+
+/// I13: without the time of the first block nobody knows whether pruning is behind.
+#[test]
+fn a_window_of_time_that_may_be_full_or_not_is_unmeasured_and_never_behind() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 125, 9);
+    let (window, fails) = (
+        LiveWindow { store: Arc::clone(&rig.chain.store), keep_last: NonZeroU64::new(5).unwrap(), floor_rows: None },
+        Arc::new(AtomicBool::new(true)),
+    );
+    let policy = Arc::new(Unknown { window, fails: Arc::clone(&fails) });
+    let config = rig.plan(5).pruner_of_cycles();
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, policy).unwrap();
+    let facts = pruner.facts();
+    assert_eq!((facts.lag, codes(&pruner.health().reasons)), (None, vec!["unmeasured"]), "{facts:?}");
+    assert!(facts.unmeasured.concat().contains("the window of time is full is not known"), "{:?}", facts.unmeasured);
+    fails.store(false, Ordering::Release);
+    assert!(pruner.facts().lag.is_some());
+    assert_eq!(codes(&pruner.health().reasons), [""; 0]);
 }
 
 /// C21: the engine takes no write any more, and where nothing is committed nobody would know.

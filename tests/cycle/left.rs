@@ -27,7 +27,7 @@ use state_tests::{
     check, folder,
     hooks::{Hooks, Moment},
     records::{Acting, Use},
-    rig::{Engine, Rig},
+    rig::{Engine, Plan, Rig},
     told::Told,
     workload::Profile,
 };
@@ -93,8 +93,13 @@ fn settled() -> Rig {
 
 /// The same, whose process ended in the middle of the sweep of another cycle.
 pub(crate) fn interrupted() -> Rig {
+    interrupted_by(|plan| plan)
+}
+
+/// The same, marked by a plan that somebody has changed.
+pub(crate) fn interrupted_by(change: impl FnOnce(Plan) -> Plan) -> Rig {
     let rig = settled();
-    let plan = rig.plan(WINDOW).in_order().batches(20);
+    let plan = change(rig.plan(WINDOW).in_order().batches(20));
     let control: Arc<Mutex<Option<Arc<Control>>>> = Arc::default();
     let (stops, mut batches) = (Arc::clone(&control), 0);
     let hooks = Hooks::new(move |moment| {

@@ -141,6 +141,7 @@ fn retries_and_the_breaker_are_events() {
 fn the_remedy_follows_from_the_type_of_the_error() {
     let file = |kind: std::io::ErrorKind| PruneError::File { path: "x".into(), source: kind.into() };
     let record = StoreError::Record { name: "snapshot".to_owned(), why: "torn".to_owned() };
+    let pinned = PruneError::PinnedAbove { name: "audit".to_owned(), owner: "somebody".to_owned(), order: 1 };
     let rows = [
         (io(), Disposition::Transient, Remedy::Retry),
         (file(std::io::ErrorKind::Interrupted), Disposition::Transient, Remedy::Retry),
@@ -153,6 +154,13 @@ fn the_remedy_follows_from_the_type_of_the_error() {
         (StoreError::Corrupt("x".to_owned()).into(), Disposition::Corrupt, Remedy::Stop),
         (PruneError::Invariant("x".to_owned()), Disposition::Bug, Remedy::Stop),
         (StoreError::BarrierFull { limit: 1 }.into(), Disposition::Resource, Remedy::Stop),
+        (PruneError::TooManyNames { limit: 1 }, Disposition::Resource, Remedy::Stop),
+        (pinned, Disposition::Resource, Remedy::Stop),
+        (
+            StoreError::HeldAbove { order: state_tree::Order::new(1), owner: "a reader".to_owned() }.into(),
+            Disposition::Resource,
+            Remedy::Retry,
+        ),
         (PruneError::Stopped, Disposition::Resource, Remedy::Ended),
     ];
     for (error, disposition, expected) in rows {

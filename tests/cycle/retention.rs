@@ -5,7 +5,11 @@ use std::{
     collections::BTreeSet,
     num::{NonZeroU64, NonZeroUsize},
     ops::ControlFlow,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
     time::Duration,
 };
 
@@ -13,21 +17,25 @@ use parking_lot::Mutex;
 use state_pruner::{
     Asked, Bound, Cause, Clock, Command, Explanation, Fill, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy,
     LiveRetention, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig,
-    ReaderLimit, ReaderState, Reply, RetentionParts, Standing, Standstill, StoreRecords, Trigger, TriggerState,
-    Verdict, WaitsFor, Why,
+    ReaderLimit, ReaderState, RecordKey, Reply, RetentionParts, Standing, Standstill, StoreRecords, Trigger,
+    TriggerState, Verdict, WaitsFor, Why,
     cycle::{CycleEnv, Finished},
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
     offline::StoreLayout,
     snapshot::RetentionPolicy,
 };
-use state_store::{Batch, CrashTail, Durability, Fault, StoreConfig, StoreError};
+use state_store::{
+    Backend, Batch, CrashTail, Durability, Fault, FaultyBackend, Lasting, MemoryBackend, Operation, StoreConfig,
+    StoreError,
+};
 use state_tests::{
     archive::orders,
-    chain::{STORE, ViewReader},
+    chain::{Chain, STORE, ViewReader},
     check,
     hooks::{Hooks, Moment},
     offline,
+    records::Acting,
     rig::{Engine, Plan, Rig, WAYS, env},
     told::Told,
     workload::{Profile, Workload, paths},
@@ -274,16 +282,77 @@ fn a_reader_of_a_retained_order_is_never_too_old_and_its_time_begins_when_that_l
     assert!(readers[1..].iter().all(|reader| reader.check().is_err()));
 }
 
+#[test]
+fn whether_a_window_of_time_is_full_is_not_said_while_its_first_block_cannot_be_read() {
+    let faulty = FaultyBackend::over(MemoryBackend::new());
+    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    rig.chain.grow(Profile::Tables, 61, 8);
+    let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_secs(20)), ..keep(2) });
+    faulty.inject(Operation::ReadRow, 0, Fault::Transient, Lasting::Once);
+    assert_eq!(kept.is_filling().unwrap_err().code(), "io");
+    assert!(kept.is_filling().unwrap(), "it is asked for again");
+    faulty.inject(Operation::ReadRow, 0, Fault::Transient, Lasting::Once);
+    assert!(kept.is_filling().unwrap(), "and no more once it is known");
+}
+
+/// A clock that tells when another thread than the first reads it.
+#[derive(Debug)]
+struct Read {
+    inner: Arc<dyn Clock>,
+    by_second: mpsc::Sender<()>,
+}
+
+impl Clock for Read {
+    fn monotonic(&self) -> Duration {
+        if std::thread::current().name() == Some("second") {
+            self.by_second.send(()).unwrap();
+        }
+        self.inner.monotonic()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.inner.unix_ms()
+    }
+}
+
+/// O14: whoever waited for the one who reads the records has the answer by then.
+#[test]
+fn two_who_ask_at_once_what_is_kept_read_the_records_once() {
+    let rig = grown(3);
+    let ((by_second, waits), (begun, begins)) = (mpsc::channel(), mpsc::channel());
+    let parts = rig.retention_parts(Some(keep(2)));
+    let (waits, reads) = (Mutex::new(waits), Arc::new(AtomicUsize::new(0)));
+    let counted = Arc::clone(&reads);
+    let records = Acting::over(Arc::clone(&parts.records), move |_, key| {
+        if key == RecordKey::Holds {
+            counted.fetch_add(1, Ordering::AcqRel);
+            begun.send(()).unwrap();
+            waits.lock().recv().unwrap(); // the second has seen that nothing is known yet, and waits
+        }
+        Ok(())
+    });
+    let clock = Arc::new(Read { inner: Arc::clone(&parts.clock), by_second });
+    let retention = LiveRetention::new(RetentionParts { records, clock, ..parts });
+    let silent = || assert_eq!(retention.silent().unwrap(), [""; 0]);
+    std::thread::scope(|scope| {
+        scope.spawn(silent);
+        begins.recv().unwrap();
+        std::thread::Builder::new().name("second".to_owned()).spawn_scoped(scope, silent).unwrap();
+    });
+    assert_eq!(reads.load(Ordering::Acquire), 1);
+}
+
 /// S13: a chain younger than its window by time has nothing to delete, so no cycle begins by itself, and none is late.
 #[test]
 fn a_chain_younger_than_its_window_begins_no_cycle_by_itself() {
     let rig = grown(8); // a second of chain time each
     let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_secs(20)), ..keep(2) });
-    assert!(kept.is_filling() && !policy(&rig, keep(2)).is_filling());
+    assert!(kept.is_filling().unwrap() && !policy(&rig, keep(2)).is_filling().unwrap());
     let config = PrunerConfig { every_orders: NonZeroU64::MIN, ..rig.plan(2).pruner_of_cycles() };
     let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
     let mut workload = Workload::new(Profile::Tables, 62);
-    while kept.is_filling() {
+    while kept.is_filling().unwrap() {
         pruner.committed(rig.chain.head());
         let orders = pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Orders).unwrap();
         let held = [HeldBy::ShortChain, HeldBy::Running]; // the look at what an earlier process left

@@ -308,10 +308,12 @@ fn a_node_that_died_on_a_full_device_starts_with_the_room_of_its_reserve() {
 
     let node = Node::start(&data, &SETTINGS);
     let reasons = reasons(&node);
-    assert!(has(&reasons, "reserve_released", "make room"), "{reasons:#?}");
+    assert!(has(&reasons, "reserve_released", "was let go"), "{reasons:#?}");
     state.is_there(&node);
     device.empty();
     state.until_committed(&node);
+    let let_go = node.until_told("reserve_let_go");
+    assert_eq!(let_go["data"]["bytes"], 96 << 20, "{let_go:#}");
     node.cycle();
     recovered(node, &state, &data);
 }

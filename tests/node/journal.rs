@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
+    path::Path,
     process::{Command, Stdio},
 };
 
@@ -81,7 +82,10 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
         assert_eq!(shown.status.code(), Some(1), "{words:?}: {told}");
         assert!(printed.contains("stopped") && !printed.contains("damaged"), "{words:?}: {printed}");
         assert!(told.contains("has 1 damaged places, and 1 numbers are missing"), "{words:?}: {told}");
+        let shown = node::run(&["journal", words[0], "--json", "--db", &db, words[1], "1"]);
+        assert!(shown.stderr.is_empty(), "its object tells: {}", String::from_utf8_lossy(&shown.stderr));
     }
+    follows_a_damaged_journal(dir.path());
     let (code, absent) = node::json(&["journal", "show", "--state-dir", &db]);
     assert_eq!((code, absent["error"]["code"].as_str()), (1, Some("file")));
     let told = absent["error"]["message"].as_str().unwrap();
@@ -97,6 +101,23 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     let told = String::from_utf8_lossy(&gone.stderr).into_owned();
     assert_eq!(gone.status.code(), Some(1), "{told}");
     assert!(told.contains(file.to_str().unwrap()) && told.contains("nothing follows"), "{told}");
+}
+
+/// What it lacks comes first, and it is no success however it ends.
+fn follows_a_damaged_journal(folder: &Path) {
+    let node = Node::start(folder, &["chain.block_interval=10ms"]);
+    let mut tail = Command::new(node::binary());
+    tail.args(["journal", "tail", "--follow", "--json", "--url", node.url(), "--code", "consumer_added"]);
+    let mut tail = tail.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut told = BufReader::new(tail.stdout.take().unwrap()).lines();
+    let mut next = || serde_json::from_str::<Value>(&told.next().unwrap().unwrap()).unwrap();
+    assert_eq!(next(), json!({ "damaged": 1, "missing": 1 }));
+    let order = node.status()["head"]["order"].clone();
+    assert!(node.post("/v1/consumers/indexer", &json!({ "order": order })).status().is_success());
+    assert_eq!(next()["code"], "consumer_added");
+    let (exit, log) = node.stop(Signal::TERM);
+    assert!(exit.success(), "{log}");
+    assert_eq!((tail.wait().unwrap().code(), told.next().is_none()), (Some(1), true), "the stream ends with the node");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod ending;
 mod feed;
 mod refused;
+mod reserve;
 mod watch;
 
 use std::{
@@ -23,7 +24,7 @@ use state_pruner::{
     events::{EventJournal, Stopping},
     snapshot::NodeFacts,
 };
-use state_store::{Batch, NativeChain, RESERVE_FILE, Reserve, RocksBackend, RocksConfig, Store, Table};
+use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table};
 use state_tree::{Order, RoochLayout};
 use tokio::{
     net::TcpListener,
@@ -243,15 +244,15 @@ impl Core {
         config.doubts().iter().for_each(|doubt| tracing::warn!("{doubt}"));
         let path = config.store_dir();
         refused::make_data_dir(&config.node.data_dir, &path)?;
-        let reserve = config.node.data_dir.join(RESERVE_FILE);
-        let store = Reserve::with_room(&reserve, || {
+        let opened = reserve::with_room(config, || {
             Store::open(Arc::new(RocksBackend::open(&path, &RocksConfig::default())?), config.store())
         });
-        let store = store.map_err(refused::not_opened)?;
+        let (store, let_go) = opened.map_err(refused::not_opened)?;
         let store = Arc::new(store);
-        keep_room(config, &store)?;
+        reserve::keep(config, &store, let_go)?;
         let facts = Arc::new(Facts::default());
         let events = Arc::new(journal(config, &clock)?);
+        reserve::tell(&store, let_go, &*events); // BEFORE the pruner, which tells what becomes of it from then on
         let cuts = LogCuts::take_over(&store, &*clock, &*events); // BEFORE the first block
         let retention = Arc::new(retention(config, &store, (&clock, &events)));
         let caretaker = Arc::new(start_pruner(config, &retention, (&clock, &events), &facts)?);
@@ -283,17 +284,6 @@ fn journal(config: &Config, clock: &Arc<dyn Clock>) -> anyhow::Result<EventJourn
 
 /// Time and events.
 type Surroundings<'a> = (&'a Arc<dyn Clock>, &'a Arc<EventJournal>);
-
-/// Room for when the device is full. Too little of it today is no reason not to start: health tells.
-fn keep_room(config: &Config, store: &Store) -> anyhow::Result<()> {
-    let path = config.node.data_dir.join(RESERVE_FILE);
-    let Some(bytes) = config.pruner.reserve.and_then(NonZeroU64::new) else {
-        return Reserve::remove(&path).context("removing the reserve of an earlier run");
-    };
-    let room = store.keep_room(Reserve::new(path, bytes)).context("keeping room on the device")?;
-    tracing::info!(room = room.name(), "reserve of the device");
-    Ok(())
-}
 
 /// What stays readable. Without a pruner there are no bounds and nothing goes; pins are kept all the same.
 fn retention(config: &Config, store: &Arc<Store>, (clock, events): Surroundings<'_>) -> LiveRetention {

@@ -32,6 +32,7 @@ use crate::{
     certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
     config::{self, CycleConfig},
     control::{Control, Left, Observer},
+    doubt::Doubt,
     error::PruneError,
     files,
     mark::{self, MarkJob, MarkReport, SealedMark},
@@ -282,7 +283,7 @@ fn mark_under(
         cycle,
         dir: order.config.state_dir.clone(),
         choice: order.config.mark,
-        rehash: order.config.rehash,
+        rehash: Doubt::rehash(order.config.rehash, &*env.parts.records)?, // I11
         memory_budget: order.config.memory_budget,
         rows_hint: env.parts.store.backend().node_rows_hint()?,
         threads: order.config.threads.get(),

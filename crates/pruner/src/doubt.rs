@@ -133,15 +133,26 @@ impl Doubt {
     ///
     /// Errors: a failed read, a record that a newer program wrote.
     pub(crate) fn rehash(asked: RehashChoice, records: &dyn Records) -> Result<RehashChoice, PruneError> {
-        let of_hash = match Self::load(records) {
-            Ok(doubt) => doubt.is_some_and(|doubt| doubt.of_hash),
-            Err(PruneError::Store(StoreError::Record { .. })) => true, // nobody knows
-            Err(error) => return Err(error),
-        };
+        let of_hash = Self::may_be_of_hash(records)?;
         if of_hash && asked != RehashChoice::All {
             tracing::warn!("a node that hashes to another key may be among the live ones: all of them are hashed");
         }
         Ok(if of_hash { RehashChoice::All } else { asked })
+    }
+
+    /// Whether a mark that was made before may have believed a node that hashes to another key: its own children are not in it.
+    ///
+    /// Errors: as above.
+    pub(crate) fn was_believed_by(mark: &MarkReport, records: &dyn Records) -> Result<bool, PruneError> {
+        Ok(!hashed_all(mark) && Self::may_be_of_hash(records)?)
+    }
+
+    fn may_be_of_hash(records: &dyn Records) -> Result<bool, PruneError> {
+        match Self::load(records) {
+            Ok(doubt) => Ok(doubt.is_some_and(|doubt| doubt.of_hash)),
+            Err(PruneError::Store(StoreError::Record { .. })) => Ok(true), // nobody knows
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether something is in doubt that a mark of this cycle says nothing of: it was found since, or is of another kind.
@@ -184,9 +195,12 @@ impl Doubt {
     }
 
     fn is_settled_by(&self, cycle: u64, mark: Option<&MarkReport>) -> bool {
-        let hashed_all = mark.is_some_and(|mark| mark.nodes_rehashed >= mark.nodes_read);
-        cycle > self.cycle && (hashed_all || !self.of_hash)
+        cycle > self.cycle && (mark.is_some_and(hashed_all) || !self.of_hash)
     }
+}
+
+fn hashed_all(mark: &MarkReport) -> bool {
+    mark.nodes_rehashed >= mark.nodes_read
 }
 
 #[cfg(test)]

@@ -141,16 +141,6 @@ pub enum PruneError {
         /// Bytes needed.
         need: u64,
     },
-    /// A prune of a store that a process has open, which may be the node that prunes it.
-    #[error(
-        "{db} is in use by {holder}, and `prune`, also with --dry-run, is for a store that nobody has open: stop that process. A node of this program prunes by itself: `state-node prune-run --url URL` begins a cycle"
-    )]
-    HeldByNode {
-        /// The store.
-        db: PathBuf,
-        /// Who holds it.
-        holder: Holder,
-    },
     /// A store of the reference node cannot be swept at rest.
     #[error(
         "a store of the reference node is pruned by the node, which moves its oldest readable order first; start it, or use --dry-run"
@@ -281,7 +271,6 @@ impl PruneError {
             | Self::StillWorking { .. } => Disposition::Transient,
             Self::NoHead
             | Self::OtherLayout { .. }
-            | Self::HeldByNode { .. }
             | Self::NativeAtRest
             | Self::PrunedBefore { .. }
             | Self::NothingKnown { .. }
@@ -338,7 +327,6 @@ impl PruneError {
             Self::MemoryBudget { .. } => "memory_budget",
             Self::NoRoom { .. } => "no_room",
             Self::Changed { .. } => "changed",
-            Self::HeldByNode { .. } => "locked",
             Self::NativeAtRest => "native_at_rest",
             Self::PrunedBefore { .. } => "pruned_before",
             Self::NothingKnown { .. } => "nothing_known",

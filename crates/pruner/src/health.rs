@@ -1,7 +1,6 @@
 //! Health as a pure function of what is known: it says what is wrong and what to do, and it recovers with its cause.
 
 mod age;
-mod alone;
 mod behind;
 mod config;
 mod counts;
@@ -28,7 +27,6 @@ use crate::{
     worker::{IncrementalStatus, SwitchedOff},
 };
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
-pub(crate) use alone::Alone;
 pub use config::HealthConfig;
 pub(crate) use engine::of_damage;
 pub(crate) use meter::{Measured, Meter};

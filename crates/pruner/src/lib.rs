@@ -5,6 +5,7 @@
 //! is read back. [`cycle::run`] is that sequence; [`Pruner`] runs it in the background of a node; [`offline`] runs it
 //! on a store at rest. Invariants I1 to I13 are numbered in docs/invariants.md and cited where the code keeps them.
 
+mod alone;
 pub mod catalog;
 mod certificate;
 mod clock;
@@ -23,6 +24,7 @@ mod metrics;
 pub mod offline;
 mod outcome;
 mod pace;
+mod panics;
 pub mod phase;
 mod policy;
 mod priority;

@@ -71,9 +71,7 @@ const AT_REST: StoreConfig = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig
 /// Errors: everything in [`PruneError`]; before the sweep the store is byte-identical after any of them.
 pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome, PruneError> {
     let request = &PruneRequest { db: canonical(&request.db), ..request.clone() };
-    if let Some(holder) = lock_holder(&request.db)? {
-        return Err(PruneError::HeldByNode { db: request.db.clone(), holder });
-    }
+    refuse_if_held(&request.db)?;
     let reading = Arc::new(RocksBackend::open_read_only(&request.db, &RocksConfig::default())?);
     inspect::refuse_unreadable(&request.db, request.layout, &reading)?;
     if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {

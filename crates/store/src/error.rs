@@ -64,7 +64,7 @@ pub enum StoreError {
     },
     /// Another process has the store open for writing.
     #[error(
-        "{path} is in use by {holder}: stop it, or use what works beside it, `verify`, `validate`, `health-check`, `explain` and `journal` with --db; a running node is asked with --url"
+        "{path} is in use by {holder}: stop it, or use what works beside it, `verify`, `validate`, `health-check`, `explain` and `journal` with --db; a running node is asked with --url, and prunes by itself: `prune-run`"
     )]
     Locked {
         /// The path given.

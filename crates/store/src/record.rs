@@ -32,6 +32,9 @@ pub fn encode<R: Record>(record: &R) -> Result<Vec<u8>, StoreError> {
     bytes.extend_from_slice(&R::VERSION.to_le_bytes());
     bytes.extend_from_slice(&length.to_le_bytes());
     bcs::serialize_into(&mut bytes, record).map_err(inexpressible)?;
+    if bytes.len() != HEADER + payload {
+        return Err(StoreError::Invariant("a record does not have the length that it tells".to_owned()));
+    }
     let sum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&sum.to_le_bytes());
     Ok(bytes)

@@ -9,7 +9,6 @@ use std::{
     io::{self, Read as _},
     num::NonZeroU64,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use parking_lot::Mutex;
@@ -31,9 +30,9 @@ pub const RESERVE_FILE: &str = "reserve";
 pub enum Room {
     /// The file has it.
     Kept,
-    /// It was let go.
+    /// It was let go, by this process or so that it could begin.
     LetGo,
-    /// This process has never had it: too little was free.
+    /// This process has never had it, and found none to let go: too little was free.
     NeverTaken,
 }
 
@@ -53,18 +52,21 @@ impl Room {
 pub struct Reserve {
     path: PathBuf,
     bytes: NonZeroU64,
+    /// Held by whoever takes the room or lets it go, however long the device takes.
+    changing: Mutex<()>,
+    /// What it came to last. Held for as long as it takes to copy: whoever shows it waits for no device.
     room: Mutex<Room>,
-    /// What the room came to last: whoever shows it waits for no device.
-    is_kept: AtomicBool,
-    /// Whether this process has ever kept it.
-    was_kept: AtomicBool,
 }
 
 impl Reserve {
     /// A reserve of so many bytes at a path on the device of the store.
     pub fn new(path: PathBuf, bytes: NonZeroU64) -> Self {
-        let (is_kept, was_kept) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { path, bytes, room: Mutex::new(Room::NeverTaken), is_kept, was_kept }
+        Self { path, bytes, changing: Mutex::default(), room: Mutex::new(Room::NeverTaken) }
+    }
+
+    /// The same where [`Reserve::with_room`] let it go.
+    pub fn let_go_before(path: PathBuf, bytes: NonZeroU64) -> Self {
+        Self { room: Mutex::new(Room::LetGo), ..Self::new(path, bytes) }
     }
 
     /// Bytes that a file at the path keeps now, whoever made it; it is only looked at.
@@ -85,38 +87,30 @@ impl Reserve {
 
     /// Whether it keeps them now. Waits for nobody who takes them or lets them go (O14).
     pub fn room(&self) -> Room {
-        let [is_kept, was_kept] = [&self.is_kept, &self.was_kept].map(|kept| kept.load(Ordering::Acquire));
-        match (is_kept, was_kept) {
-            (true, _) => Room::Kept,
-            (false, true) => Room::LetGo,
-            (false, false) => Room::NeverTaken,
-        }
+        *self.room.lock()
     }
 
     /// Takes the room if twice as much is free, or if an earlier process has taken it. Cheap where it is kept already.
     ///
     /// Errors: a failed write other than for want of room.
     pub fn take(&self) -> Result<Room, StoreError> {
-        let mut room = self.room.lock();
-        if *room != Room::Kept && (self.is_there()? || self.is_taken()?) {
-            *room = Room::Kept;
-            self.was_kept.store(true, Ordering::Release);
-            self.is_kept.store(true, Ordering::Release);
+        let _changing = self.changing.lock();
+        if self.room() != Room::Kept && (self.is_there()? || self.is_taken()?) {
+            *self.room.lock() = Room::Kept;
         }
-        Ok(*room)
+        Ok(self.room())
     }
 
     /// Lets the room go. Returns the bytes that are free by it, or nothing if none were kept.
     ///
     /// Errors: a failed removal.
     pub fn let_go(&self) -> Result<Option<u64>, StoreError> {
-        let mut room = self.room.lock();
-        if *room != Room::Kept {
+        let _changing = self.changing.lock();
+        if self.room() != Room::Kept {
             return Ok(None);
         }
         Self::remove(&self.path)?;
-        *room = Room::LetGo;
-        self.is_kept.store(false, Ordering::Release);
+        *self.room.lock() = Room::LetGo;
         tracing::warn!(bytes = self.bytes, "the device is full: the reserve was let go");
         Ok(Some(self.bytes.get()))
     }
@@ -129,16 +123,18 @@ impl Reserve {
     }
 
     /// Does what needs room. Where there is none, what an earlier process left at the path goes first, and it is done again.
+    /// Returns with it the bytes of the reserve that was let go, if one was.
     ///
     /// Errors: those of the work, a failed removal.
-    pub fn with_room<T>(path: &Path, work: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub fn with_room<T>(path: &Path, work: impl Fn() -> Result<T, StoreError>) -> Result<(T, Option<u64>), StoreError> {
         match work() {
             Err(StoreError::DiskFull { what }) if path.exists() || aside(path).exists() => {
-                tracing::warn!(what, "the device is full: the reserve of an earlier process was let go");
+                let let_go = Self::kept_at(path)?;
                 Self::remove(path)?;
-                work()
+                tracing::warn!(what, "the device is full: the reserve of an earlier process was let go");
+                Ok((work()?, let_go))
             }
-            done => done,
+            done => done.map(|done| (done, None)),
         }
     }
 
@@ -228,5 +224,39 @@ mod tests {
         let vast = Reserve::new(path.clone(), NonZeroU64::new(1 << 62).unwrap());
         assert_eq!((vast.take().unwrap(), vast.room()), (Room::NeverTaken, Room::NeverTaken));
         assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn a_reserve_that_is_taken_first_never_looks_as_if_it_had_been_let_go() {
+        let dir = tempfile::tempdir().unwrap();
+        for _ in 0..100 {
+            let path = dir.path().join("reserve");
+            Reserve::remove(&path).unwrap();
+            let reserve = Reserve::new(path, NonZeroU64::MIN);
+            std::thread::scope(|scope| {
+                scope.spawn(|| reserve.take().unwrap());
+                let seen = (0..).map(|_| reserve.room()).find(|room| *room != Room::NeverTaken);
+                assert_eq!(seen, Some(Room::Kept), "nobody let it go");
+            });
+        }
+    }
+
+    #[test]
+    fn work_that_finds_no_room_lets_an_earlier_reserve_go_once_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, bytes) = (dir.path().join("reserve"), NonZeroU64::new(4096).unwrap());
+        let needs_it = || match path.exists() || aside(&path).exists() {
+            true => Err(StoreError::DiskFull { what: "testing".to_owned() }),
+            false => Ok(7),
+        };
+        assert_eq!(Reserve::with_room(&path, needs_it).unwrap(), (7, None), "there is room");
+        Reserve::new(path.clone(), bytes).take().unwrap();
+        assert_eq!(Reserve::with_room(&path, || Ok(7)).unwrap(), (7, None), "there is room beside it");
+        assert_eq!(Reserve::with_room(&path, needs_it).unwrap(), (7, Some(4096)));
+        let reserve = Reserve::let_go_before(path.clone(), bytes);
+        assert_eq!((reserve.room(), reserve.take().unwrap()), (Room::LetGo, Room::Kept));
+        Reserve::remove(&path).unwrap();
+        fs::write(aside(&path), b"half").unwrap();
+        assert_eq!(Reserve::with_room(&path, needs_it).unwrap(), (7, None), "one that was never whole is none");
     }
 }

@@ -149,35 +149,40 @@ pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
         }
         JournalCommand::Tail { source, filter, lines: newest, follow: true, .. } => {
             let followed = source.read(&filter.filter(newest.get())).and_then(|read| {
-                note(&read, output);
-                follow(source, filter, &read, output)
+                note(&read, output, || {
+                    output.text(&json!({ "damaged": read.damaged, "missing": read.missing }).to_string())
+                });
+                follow(source, filter, &read, output)?;
+                Ok(exit(&read))
             });
-            match followed {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(failure) => output.failed(&failure),
-            }
+            followed.unwrap_or_else(|failure| output.failed(&failure))
         }
         JournalCommand::Verify { source, .. } => verify(source, output),
     }
 }
 
-/// What there is of the events is printed; a journal that is not whole is no success, for what is missing may be what was asked for.
+/// What there is of the events is printed.
 fn shown(read: Result<JournalRead, Failure>, filter: &FilterArgs, output: Output) -> ExitCode {
     let read = match read {
         Ok(read) => read,
         Err(failure) => return output.failed(&failure),
     };
     output.answer(&read, || lines(&read, filter));
-    note(&read, output);
+    note(&read, output, || {}); // the object has it
     exit(&read)
 }
 
-fn note(read: &JournalRead, output: Output) {
-    if let Some(lacks) = lacks(read) {
-        output.note(&lacks);
+/// Tells whoever reads the events what the journal lacks: people on stderr, others as objects.
+fn note(read: &JournalRead, output: Output, object: impl FnOnce()) {
+    match (lacks(read), output) {
+        (Some(lacks), Output::Human) => output.note(&lacks),
+        (Some(_), Output::Json) => object(),
+        (None, Output::Human | Output::Json) => {}
     }
 }
 
+/// Damage is no success, for what it took may be what was asked for. Numbers that are missing without it are: the journal tells
+/// itself what it could not take, and is as it was written.
 fn exit(read: &JournalRead) -> ExitCode {
     if read.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

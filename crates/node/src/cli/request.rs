@@ -15,6 +15,9 @@ use crate::load::Client;
 
 /// A node that does not answer within this time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// A node takes a request before it answers: one that hangs meanwhile does what it was asked for once it goes on.
+const IT_MAY_DO_IT: &str =
+    "it may do what it was asked for all the same, once it goes on: look at `/v1/status` before you ask again";
 /// How a node is watched that works for as long as its store is large. What it is asked meanwhile needs no disk.
 const WATCH: Watch = Watch { every: Duration::from_secs(5), patience: Duration::from_secs(5), misses: 4 };
 
@@ -35,11 +38,11 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn post(path: impl Into<String>, token: &'a TokenArgs) -> Self {
-        Self { method: Method::POST, token: Some(token), ..Self::get(path) }
+        Self { method: Method::POST, token: Some(token), ..Self::get(path) }.advising(IT_MAY_DO_IT)
     }
 
     pub(super) fn delete(path: impl Into<String>, token: &'a TokenArgs) -> Self {
-        Self { method: Method::DELETE, token: Some(token), ..Self::get(path) }
+        Self { method: Method::DELETE, token: Some(token), ..Self::get(path) }.advising(IT_MAY_DO_IT)
     }
 
     pub(super) fn with(self, body: &'a Value) -> Self {

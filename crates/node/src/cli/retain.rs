@@ -105,9 +105,9 @@ pub(super) struct ExplainArgs {
     #[arg(long, value_name = "URL", value_parser = address)]
     url: Option<String>,
     /// Folder of a node's database, in use or not.
-    #[arg(long, value_name = "DIR", requires = "layout")]
+    #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
-    /// Whose records it holds: native. A Rooch store has no policy of its own, its window is given to each prune.
+    /// Whose records it holds: native, and nothing else. A Rooch store has no policy of its own, its window is given to each prune.
     #[arg(long, value_parser = native, requires = "db", conflicts_with = "url")]
     layout: Option<StoreLayout>,
     /// Most nodes to look at for the hash of a node; 100,000 unless told, and through a node a million at most.

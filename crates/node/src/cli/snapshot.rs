@@ -290,7 +290,7 @@ fn shown_manifest(manifest: &Manifest) -> String {
         format!("snapshot  {}", manifest.id),
         format!("made      by process {} of version {}", creator.pid, creator.version),
         format!("head      order {}, root {}", state.head_order, state.head_root),
-        format!("states    {} from order {} on, {} below", state.roots, state.first_order, state.kept_below),
+        format!("states    {}: those from order {} on, and {} below", state.roots, state.first_order, state.kept_below),
         format!("files     {}, {}", manifest.files.len(), bytes(manifest.total_bytes)),
     ];
     lines.extend(manifest.doubt.iter().map(|doubt| format!("doubt     {doubt}")));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use state_pruner::Share;
+use state_store::RocksConfig;
 
 use super::{Config, health, source::Source};
 use crate::http::{MAX_BODY, NoToken};
@@ -21,7 +22,9 @@ const LONGEST_COOLDOWN: Duration = Duration::from_secs(24 * 3600);
 const LEAST_BUDGET: ByteSize = ByteSize::mib(1);
 
 /// With less room than a memtable needs RocksDB does not go on, so less than that is of no use as a reserve.
-const LEAST_RESERVE: ByteSize = ByteSize::mib(64);
+fn least_reserve() -> ByteSize {
+    ByteSize::b(RocksConfig::default().write_buffer_bytes as u64)
+}
 
 /// Notes every contradiction.
 pub(super) fn contradictions(config: &Config, source: &mut Source) {
@@ -41,7 +44,7 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
 }
 
 fn too_small_a_reserve(bytes: u64) -> String {
-    let (given, least) = (ByteSize::b(bytes).display().iec(), LEAST_RESERVE.display().iec());
+    let (given, least) = (ByteSize::b(bytes).display().iec(), least_reserve().display().iec());
     format!(
         "pruner.reserve is {given}, and on a full device RocksDB writes again only where {least} are free: less is kept for \
          nothing; give at least {least}, or \"none\""
@@ -61,7 +64,7 @@ impl Config {
                 node.id
             )
         };
-        let small = pruner.reserve.filter(|bytes| *bytes < LEAST_RESERVE.as_u64()).map(too_small_a_reserve);
+        let small = pruner.reserve.filter(|bytes| *bytes < least_reserve().as_u64()).map(too_small_a_reserve);
         of_all.then(message).into_iter().chain(small).collect()
     }
 }

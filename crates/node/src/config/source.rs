@@ -183,10 +183,14 @@ impl Source {
     }
 }
 
-/// The sections of the known keys, in their order.
+/// The sections of the known keys, each once, in their order.
 fn sections<'k>(known: &[&'k str]) -> Vec<&'k str> {
-    let mut sections: Vec<&str> = known.iter().filter_map(|key| key.rsplit_once('.')).map(|(of, _)| of).collect();
-    sections.dedup();
+    let mut sections = Vec::new();
+    for (section, _) in known.iter().filter_map(|key| key.rsplit_once('.')) {
+        if !sections.contains(&section) {
+            sections.push(section);
+        }
+    }
     sections
 }
 
@@ -305,7 +309,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_or_section_is_told_with_what_it_may_have_meant() {
-        let known = ["node.id", "node.listen", "pruner.keep_last", "log.filter", "log.format"];
+        let known = ["node.id", "node.listen", "pruner.keep_last", "log.filter", "log.format", "node.data_dir"];
         let rows = [
             ("log.fliter", "the nearest known key is log.filter"),
             ("listen", "the nearest known key is node.listen"),

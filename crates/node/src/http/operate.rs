@@ -79,8 +79,9 @@ pub(super) fn space(store: &Store) -> Result<Space, ApiError> {
     space.map_err(|error| ChainError::from(error).into())
 }
 
-/// `GET /healthz`: reads no table, waits for no phase, and needs no turn among the reads. It asks the device for what is free: where
-/// that hangs one request waits, and the others are told so.
+/// `GET /healthz`: reads no table but for the row that tells whether a window of time is full, until it is known; waits for no
+/// phase, and needs no turn among the reads. It asks the device for what is free: where either hangs one request waits, and the
+/// others are told so.
 pub(super) async fn healthz(State(node): State<Arc<Node>>) -> Result<Response, ApiError> {
     let health = off_the_async_threads(move || node.health()).await?;
     let status = match health.verdict {

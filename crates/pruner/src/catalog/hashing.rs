@@ -16,7 +16,7 @@ use super::{
     CatalogError, failed,
     folder::{self, open_regular},
 };
-use crate::{control::Control, error::PruneError, mark::StopOnPanic};
+use crate::{control::Control, error::PruneError, panics::StopOnPanic};
 
 const CHUNK: usize = 1 << 20;
 /// More would only wait for the disk.
@@ -73,7 +73,8 @@ fn stream(
 
 /// Works on every item, several at once, and returns the results in the order of the items.
 ///
-/// Errors: the first one met; the work that has begun ends, no other begins. A panic is one, with its words: a bug of ours.
+/// Errors: the first one met; the work that has begun ends, no other begins. A panic is one, with its words, and comes before
+/// all others: a bug of ours.
 pub(super) fn each<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, CatalogError> + Sync,
@@ -95,17 +96,21 @@ pub(super) fn each<T: Sync, R: Send>(
         Ok(done)
     };
     let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS).min(items.len());
-    let mut all = Vec::with_capacity(items.len());
-    thread::scope(|scope| {
+    let ended: Vec<_> = thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
-        let ended: Vec<_> = workers.into_iter().map(ScopedJoinHandle::join).collect(); // all: one that is not would panic here
-        for done in ended {
-            all.extend(done.map_err(|panic| panicked(&*panic))??);
-        }
-        Ok::<(), CatalogError>(())
-    })?;
+        workers.into_iter().map(ScopedJoinHandle::join).collect() // all: one that is not would panic here
+    });
+    let mut all = shares(ended)?;
     all.sort_unstable_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, result)| result).collect())
+}
+
+/// What each thread has done, or why one has not.
+fn shares<T>(ended: Vec<thread::Result<Result<Vec<T>, CatalogError>>>) -> Result<Vec<T>, CatalogError> {
+    let ended = ended.into_iter().map(|share| share.map_err(|panic| panicked(&*panic)));
+    let ended = ended.collect::<Result<Vec<_>, _>>()?; // BEFORE an error is looked at: it may come of the panic
+    let done = ended.into_iter().collect::<Result<Vec<_>, _>>()?;
+    Ok(done.into_iter().flatten().collect())
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> PruneError {
@@ -119,6 +124,18 @@ mod tests {
     use state_store::Disposition;
 
     use super::*;
+
+    #[test]
+    fn a_panic_is_told_before_the_error_of_another_thread() {
+        let failed = || Ok(Err(CatalogError::from(PruneError::NoHead)));
+        let panicked = || Err(Box::new("of a file") as Box<dyn Any + Send>);
+        for ended in [vec![failed(), panicked()], vec![panicked(), failed()]] {
+            let error = shares::<()>(ended).unwrap_err().to_string();
+            assert!(error.ends_with("panicked: of a file"), "{error}");
+        }
+        assert!(matches!(shares::<()>(vec![Ok(Ok(vec![()])), failed()]), Err(CatalogError::Prune(PruneError::NoHead))));
+        assert_eq!(shares(vec![Ok(Ok(vec![1])), Ok(Ok(vec![2, 3]))]).unwrap(), [1, 2, 3]);
+    }
 
     #[test]
     fn a_panic_of_a_thread_that_reads_files_is_a_bug_of_ours_with_its_words() {

@@ -7,6 +7,7 @@ use state_tree::Order;
 use super::{CycleEnv, CycleOrder, Marked, not_resumable, reports::Reports};
 use crate::{
     config,
+    doubt::Doubt,
     error::PruneError,
     mark::{MarkIdentity, SealedMark},
     phase::PhaseRecord,
@@ -38,5 +39,8 @@ pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecor
         return Err(refuse("the mark file is not the one it sealed")); // S18
     }
     let reports = Reports::load(record.cycle, &*env.parts.records)?;
+    if Doubt::was_believed_by(&reports.mark, &*env.parts.records)? {
+        return Err(refuse("a node may hash to another key, and its mark hashed some of them only")); // I11
+    }
     Ok(Marked { mark: Arc::new(mark), reports, resumed: true })
 }

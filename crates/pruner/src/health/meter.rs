@@ -1,6 +1,6 @@
 //! What health asks the engine and the device for, in a process that has the store open.
 //!
-//! Promises: no table is read but for one row, once. One at a time asks, because a device that hangs lets nobody go (C20): whoever
+//! Promises: no table is read but for one row, until it could be. One at a time asks, because a device that hangs lets nobody go (C20): whoever
 //! comes meanwhile waits a second at most, and is told what was measured last, and for how long nobody has been answered. What
 //! cannot be measured is told, and never passes for well (I13).
 
@@ -9,8 +9,8 @@ use std::{fmt::Display, num::NonZeroU64, sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use state_store::Store;
 
-use super::{Alone, Facts, Reason, Room, Verdict, reason};
-use crate::{clock::Clock, error::PruneError, sweep};
+use super::{Facts, Reason, Room, Verdict, reason};
+use crate::{alone::Alone, clock::Clock, error::PruneError, sweep};
 
 /// What the next cycle needs is measured again after so long: listing many files holds the engine's own lock.
 const NEED_HOLDS: Duration = Duration::from_secs(60);
@@ -33,8 +33,8 @@ pub(crate) struct Measured {
     pub(crate) background_errors: Option<u64>,
     /// What is free, beside what the next cycle needs.
     pub(crate) room: Option<Room>,
-    /// Whether every order there is lies within the bounds: nothing is behind then.
-    pub(crate) filling: bool,
+    /// Whether every order there is lies within the bounds: nothing is behind then. Absent where the policy does not know.
+    pub(crate) filling: Option<bool>,
     /// What could not be measured, and why.
     pub(crate) unmeasured: Vec<String>,
 }
@@ -52,7 +52,7 @@ impl Meter {
     }
 
     /// Measures, or tells what somebody else measured last who is not answered. `is_filling` may read a row.
-    pub(crate) fn look(&self, is_filling: &dyn Fn() -> bool) -> Measured {
+    pub(crate) fn look(&self, is_filling: &dyn Fn() -> Result<bool, PruneError>) -> Measured {
         let asked = self.asking.ask(&*self.clock, |need| {
             let measured = self.measure(need, is_filling);
             self.known.lock().measured = measured;
@@ -64,11 +64,17 @@ impl Meter {
         told
     }
 
-    fn measure(&self, need: &mut Option<(Duration, u64)>, is_filling: &dyn Fn() -> bool) -> Measured {
+    fn measure(
+        &self,
+        need: &mut Option<(Duration, u64)>,
+        is_filling: &dyn Fn() -> Result<bool, PruneError>,
+    ) -> Measured {
         let mut unmeasured = Vec::new();
         let background_errors = kept(self.store.backend().background_errors(), &mut unmeasured);
         let room = kept(self.room(need), &mut unmeasured).flatten();
-        Measured { background_errors, room, filling: is_filling(), unmeasured }
+        let filling = is_filling().map_err(|error| format!("whether the window of time is full is not known: {error}"));
+        let filling = kept(filling, &mut unmeasured);
+        Measured { background_errors, room, filling, unmeasured }
     }
 
     /// What is free now, beside a need that was measured not long ago.
@@ -150,21 +156,21 @@ mod tests {
         {
             clock.advance(NEED_HOLDS);
             faulty.inject(operation, 0, Fault::Transient, Lasting::UntilHealed);
-            let told = meter.look(&|| false);
+            let told = meter.look(&|| Ok(false));
             assert_eq!(told.unmeasured.len(), 1, "{operation:?}: {told:?}");
             let facts = Facts { unmeasured: told.unmeasured, ..Facts::default() };
             let reason = unmeasured(&facts).unwrap();
             assert!(reason.verdict == Verdict::Degraded && reason.message.contains("injected"), "{reason:?}");
             faulty.heal();
-            let told = meter.look(&|| false);
+            let told = meter.look(&|| Ok(false));
             assert_eq!((told.unmeasured.len(), told.background_errors), (0, Some(0)), "{operation:?}");
             assert_eq!(told.room.map(|room| room.free), Some(7), "{operation:?}");
         }
         faulty.inject(Operation::FreeBytes, 0, Fault::Transient, Lasting::Once);
         assert_eq!(meter.free_for_trigger(), None);
-        let told = meter.look(&|| false).unmeasured;
+        let told = meter.look(&|| Ok(false)).unmeasured;
         assert!(told.len() == 1 && told[0].starts_with("the low-disk trigger waits"), "{told:?}");
-        assert_eq!((meter.free_for_trigger(), meter.look(&|| false).unmeasured.len()), (Some(7), 0));
+        assert_eq!((meter.free_for_trigger(), meter.look(&|| Ok(false)).unmeasured.len()), (Some(7), 0));
     }
 
     /// C20: as many as ask, one waits for a device that hangs.
@@ -173,7 +179,7 @@ mod tests {
         let faulty = FaultyBackend::over(MemoryBackend::new());
         faulty.say_free(7);
         let (meter, clock) = meter(&faulty);
-        assert_eq!(meter.look(&|| false).room.map(|room| room.free), Some(7));
+        assert_eq!(meter.look(&|| Ok(false)).room.map(|room| room.free), Some(7));
         let (hangs, release) = (mpsc::channel(), mpsc::channel::<()>());
         thread::scope(|scope| {
             let (told, released) = (hangs.0, release.1);
@@ -182,19 +188,19 @@ mod tests {
                 meter.look(&|| {
                     told.send(()).unwrap();
                     assert!(released.recv().is_err(), "it hangs until the other end is dropped");
-                    true
+                    Ok(true)
                 })
             });
             hangs.1.recv().unwrap();
             clock.advance(Duration::from_secs(90));
             for _ in 0..3 {
                 let told = meter.look(&|| panic!("somebody asks"));
-                assert_eq!((told.room.map(|room| room.free), told.filling), (Some(7), false), "the last figures");
+                assert_eq!((told.room.map(|room| room.free), told.filling), (Some(7), Some(false)), "the last figures");
                 let waits = told.unmeasured.join("");
                 assert!(waits.contains("has answered for 1m 30s"), "{waits}");
             }
             drop(release.0);
         });
-        assert_eq!(meter.look(&|| false).unmeasured, [""; 0], "it answers again");
+        assert_eq!(meter.look(&|| Ok(false)).unmeasured, [""; 0], "it answers again");
     }
 }

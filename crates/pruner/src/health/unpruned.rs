@@ -48,7 +48,7 @@ impl Unpruned {
 
     /// What is known of it.
     pub fn facts(&self) -> Facts {
-        let Measured { background_errors, room, unmeasured, .. } = self.meter.look(&|| false); // nothing is due here
+        let Measured { background_errors, room, unmeasured, .. } = self.meter.look(&|| Ok(false)); // nothing is due here
         let (backend, recorded) = (self.parts.store.backend(), self.recorded.clone());
         Facts {
             background_errors,

@@ -25,6 +25,7 @@ use crate::{
         joined,
         segment::{REREAD, Record, Segment, Span, check_part},
     },
+    panics::StopOnPanic,
     priority::give_way,
 };
 
@@ -144,17 +145,6 @@ struct Traversal<'a> {
     counts: AtomicBool,
     marked: AtomicU64,
     read_again: AtomicU64,
-}
-
-/// Tells the other workers to stop if this one panics: they may wait for its work, and nobody waits for theirs.
-pub(crate) struct StopOnPanic<'a>(pub(crate) &'a AtomicBool);
-
-impl Drop for StopOnPanic<'_> {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
 }
 
 impl Traversal<'_> {

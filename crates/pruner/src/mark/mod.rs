@@ -39,7 +39,6 @@ use crate::{
 pub use blocks::MarkReader;
 pub use disk::remove_leftovers;
 pub use file::{MarkIdentity, OpenMark, SealedMark};
-pub(crate) use graph::StopOnPanic;
 
 use choose::Plan;
 use disk::Scratch;

@@ -23,10 +23,11 @@ use crate::{
         edges::{EdgeFile, Edges},
         evidence::AllRootsWalked,
         file::OpenMark,
-        graph::{Graph, StopOnPanic},
+        graph::Graph,
         joined,
         segment::{FIXED_BYTES, SEGMENTS, Segment, SegmentBuilder},
     },
+    panics::StopOnPanic,
     priority::give_way,
 };
 

@@ -1,7 +1,6 @@
 //! The health of a store from outside: while a node or a prune runs, or nobody does, on a store that may not be written.
 //!
-//! Costs: a dozen rows, what the engine keeps of its files in memory, and one pass over the write-ahead log of a node's own store,
-//! however large the store is. Nothing is written, no lock is taken, and nobody is waited for (O14).
+//! Costs: a dozen rows, what the engine keeps of its files in memory, and one pass over the write-ahead log, however large the store is. Nothing is written, no lock is taken, and nobody is waited for (O14).
 
 use std::{
     num::NonZeroU64,
@@ -35,7 +34,7 @@ use crate::{
     trigger::{Ledger, Window},
 };
 
-/// How often a store is looked at again that somebody changed while it was looked at.
+/// How often a store is looked at that somebody changes while it is looked at. An opening does not try again by itself.
 const LOOKS: usize = 20;
 /// Bytes of one range of a sweep, where nobody says.
 const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);

@@ -37,10 +37,11 @@ pub fn remedy(error: &PruneError) -> Remedy {
         PruneError::Cancelled | PruneError::Stopped => Remedy::Ended,
         PruneError::BadMark { .. } | PruneError::BadSnapshot { .. } => Remedy::NewSnapshot,
         PruneError::NoRoom { need, .. } => Remedy::AwaitRoom { need: Some(*need) },
-        PruneError::PinnedAbove { .. } => Remedy::Retry, // as for one that reads
-        PruneError::MemoryBudget { .. } | PruneError::TooManyNames { .. } | PruneError::BreakerOpen { .. } => {
-            Remedy::Stop // more memory, names or time is for somebody else to give
-        }
+        // More memory, names or time is for somebody else to give, and a pin for its owner to remove.
+        PruneError::MemoryBudget { .. }
+        | PruneError::TooManyNames { .. }
+        | PruneError::PinnedAbove { .. }
+        | PruneError::BreakerOpen { .. } => Remedy::Stop,
         PruneError::File { .. }
         | PruneError::MissingLiveNode { .. }
         | PruneError::BadNode { .. }
@@ -54,7 +55,6 @@ pub fn remedy(error: &PruneError) -> Remedy {
         | PruneError::StillWorking { .. }
         | PruneError::NoHead
         | PruneError::OtherLayout { .. }
-        | PruneError::HeldByNode { .. }
         | PruneError::NativeAtRest
         | PruneError::PrunedBefore { .. }
         | PruneError::NothingKnown { .. }

@@ -26,10 +26,10 @@ use super::{
     state::{Below, Published, State},
 };
 use crate::{
+    alone::Alone,
     clock::{Clock, millis},
     error::PruneError,
     events::{Event, EventSink},
-    health::Alone,
     policy::{FloorRows, with_reader_pins},
     records::Records,
     roots::{Retention, Window},
@@ -130,13 +130,19 @@ impl LiveRetention {
 
     /// What was published last, read from the records where nothing was yet. Waits a second at most for somebody who reads.
     pub(super) fn published(&self) -> Result<Arc<Published>, PruneError> {
-        if let Some(published) = &*self.published.lock() {
-            return Ok(Arc::clone(published));
+        let published = || self.published.lock().clone();
+        if let Some(published) = published() {
+            return Ok(published);
         }
         let (records, clock) = (&*self.parts.records, &*self.parts.clock);
-        let read =
-            self.reading.ask(clock, |()| State::load(records, Now::of(clock))).map_err(unanswered)??.to_publish();
-        Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
+        let read_once = |(): &mut ()| {
+            if let Some(published) = published() {
+                return Ok(published); // whoever was waited for has read it
+            }
+            let read = State::load(records, Now::of(clock))?.to_publish();
+            Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
+        };
+        self.reading.ask(clock, read_once).map_err(unanswered)?
     }
 
     pub(super) fn publish(&self, state: &State) {
@@ -248,7 +254,7 @@ impl RetentionPolicy for LiveRetention {
         self.parts.keep
     }
 
-    fn is_filling(&self) -> bool {
+    fn is_filling(&self) -> Result<bool, PruneError> {
         self.is_younger_than_its_window()
     }
 

@@ -44,24 +44,20 @@ impl LiveRetention {
         Ok(asks)
     }
 
-    /// Whether the whole chain is younger than the bound of time. Reads one record, once.
-    pub(super) fn is_younger_than_its_window(&self) -> bool {
-        let Some(time_ms) = self.parts.keep.and_then(|keep| keep.time_ms()) else { return false };
-        let Some((head, Order::GENESIS)) = self.ends() else { return false }; // a floor that has moved tells enough
+    /// Whether the whole chain is younger than the bound of time. Reads one record, until it could be read.
+    ///
+    /// Errors: that record cannot be read.
+    pub(super) fn is_younger_than_its_window(&self) -> Result<bool, PruneError> {
+        let Some(time_ms) = self.parts.keep.and_then(|keep| keep.time_ms()) else { return Ok(false) };
+        let Some((head, Order::GENESIS)) = self.ends() else { return Ok(false) }; // a floor that has moved tells enough
         let first_ms = match self.first_ms.get() {
             Some(first_ms) => *first_ms,
-            None => match self
-                .parts
-                .store
-                .view()
-                .map_err(PruneError::from)
-                .and_then(|view| timestamp(&*view, Order::GENESIS))
-            {
-                Ok(first_ms) => *self.first_ms.get_or_init(|| first_ms),
-                Err(_) => return false, // not known: whoever reads it next says why
-            },
+            None => {
+                let read = timestamp(&*self.parts.store.view()?, Order::GENESIS)?;
+                *self.first_ms.get_or_init(|| read)
+            }
         };
-        head.at.timestamp_ms.saturating_sub(first_ms) <= time_ms
+        Ok(head.at.timestamp_ms.saturating_sub(first_ms) <= time_ms)
     }
 
     /// The single orders below the floor, each with why it is kept.

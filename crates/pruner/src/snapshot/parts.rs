@@ -39,8 +39,10 @@ pub trait RetentionPolicy: Send + Sync {
 
     /// Whether every order there is lies within the bounds, so that a cycle would delete nothing (S13), as far as the policy
     /// knows more than a number of orders. Waits for nobody who changes them; may read a row.
-    fn is_filling(&self) -> bool {
-        false
+    ///
+    /// Errors: that row cannot be read, so that nobody knows.
+    fn is_filling(&self) -> Result<bool, PruneError> {
+        Ok(false)
     }
 
     /// What to retain now, pins included. Called AFTER `advance`: no pin below the floor can appear any more.

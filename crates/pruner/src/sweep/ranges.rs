@@ -305,7 +305,6 @@ mod tests {
                 most = most.max(bytes);
             }
             let extra = most.saturating_sub(before);
-            println!("{keep:?}: {} ranges, {extra} bytes more, {whole} asked for, {blobs} in blob files", ranges.len());
             assert!(extra <= whole - ROOM_MARGIN + SLACK, "{keep:?}: {extra} bytes more than {before}");
             if keep == Keep::All {
                 assert!(ranges.len() > 2 && blobs > LARGE.0 * LARGE.1 as u64, "{} ranges", ranges.len());

@@ -22,7 +22,7 @@ const APART: Duration = Duration::from_millis(5);
 /// Most roots that are read one by one.
 const LONGEST_READ: u64 = 4096;
 
-const NO_RECOVERY: &str = "deletes are not frozen; only the node that runs on the store knows more: ask it with --url";
+const NO_RECOVERY: &str = "deletes are not frozen; only the process that has the store open knows more: ask that one";
 pub(super) const NO_STATE: &str = "the store has no committed state yet";
 pub(super) const MOVED: &str = "it changed each time it was looked at: whoever works was not waited for";
 

@@ -21,7 +21,7 @@ use crate::{
     snapshot::AtomicSnapshotManager,
 };
 
-const NO_PLACE: &str = "nobody said where cycles keep their files (--state-dir)";
+const NO_PLACE: &str = "nobody said where cycles keep their files";
 
 /// What was seen of one kind of artefact.
 #[derive(Debug, Default)]

@@ -136,7 +136,7 @@ impl SnapshotValidator {
     fn run(&self, check: Check) -> Checked {
         let snapshots = &*self.snapshots;
         if let (Check::Locking | Check::Concurrency | Check::Performance, Some(by)) = (check, &self.elsewhere) {
-            return Checked::whole(check, ValidationResult::skipped(format!("the lock is in {by}: ask it with --url")));
+            return Checked::whole(check, ValidationResult::skipped(format!("the lock is in {by}: ask that one")));
         }
         let result = match check {
             Check::Creation => checks::creation(snapshots),

@@ -37,7 +37,7 @@ impl Pruner {
             last: shared.last.clone(),
             unfinished: None, // the status shows it
             poisoned: shared.poisoned.clone(),
-            lag: (!filling && known).then(|| (inner.behind(&shared), inner.due_after())),
+            lag: (filling == Some(false) && known).then(|| (inner.behind(&shared), inner.due_after())),
             uncounted: None, // its configuration tells
             background_errors: background_errors.map(|errors| errors.saturating_sub(shared.settled_errors)),
             engine_damage,

@@ -303,7 +303,7 @@ impl Inner {
             now: self.parts.clock.monotonic(),
             synced: self.parts.facts.as_ref().and_then(|facts| facts.sync_status()),
             nodes_stored: self.nodes_stored(),
-            filling: self.snapshot_parts.policy.is_filling(),
+            filling: matches!(self.snapshot_parts.policy.is_filling(), Ok(true)), // health tells why that is not known
             floor: self.parts.store.floor(),
             counts: self.config.incremental.map(|_| match self.parts.store.counts_are_settled() {
                 true => Counts::Settled,

@@ -2,24 +2,37 @@
 //!
 //! Rows that are in no table yet are in the write-ahead log only, nearly all of them nodes, and an opening puts each row of the log
 //! in its place in memory if the family of the row is open. So a look without nodes opens the other families with the log,
-//! and has the list of node files, which does not depend on the log, from another opening that reads none.
+//! and has the list of node files, which does not depend on the log, from another opening that reads none. The records of a store
+//! that is not ours lie beside it: of that one no row is read, so all of it is opened once, and its log is only judged.
 //!
-//! Promises: a look without nodes reads every other row that the log has, and no node; what the engine refuses for the sake
-//! of a node table, it refuses, too. Of a store that is not ours, whose records lie beside it, it reads no log.
+//! Promises: a look without nodes reads every other row that the log of our own store has, and no node. What the engine refuses of a
+//! store at rest for the sake of a node table, it refuses, too; beside a writer that is haste. It does not look again by itself.
 //!
-//! Costs: the list of files, read by each opening (two at a time; of a store that is not ours twice), the length of each table,
-//! and one pass over the log of a store of our own; where that is damaged, one more.
+//! Rests on: the engine passes over each log that no family needs which is open. Nothing is ever written to the default family, and
+//! every opening has it, so the lists of files keep its number of the first log since a writer opened the store, and the log
+//! is read from there on also where only nodes still need that part.
+//!
+//! Costs: the list of files, read for the names of the families and by each opening (two at a time), the length of each table, and one
+//! pass over the log; where that of our own store is damaged or torn and nobody writes the store, one more.
 
-use std::{collections::BTreeSet, fs, panic::resume_unwind, path::Path, sync::Arc, thread};
+use std::{
+    collections::BTreeSet,
+    fs,
+    panic::resume_unwind,
+    path::Path,
+    sync::Arc,
+    thread::{self, Builder},
+};
 
 use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, MemtableFactory};
 
 use super::{
     Access, Opened, RocksBackend,
-    classify::classify,
+    classify::{classify, classify_io},
     damage,
+    lock::lock_holder,
     log::Opening,
-    open::{beside_a_writer, database, inspect, our_families, refuse_other_folders},
+    open::{beside_a_writer, database, inspect},
     space,
 };
 use crate::{
@@ -41,25 +54,24 @@ impl RocksBackend {
     /// Opens any store, in use or not, to read a few rows at one instant: no table is opened before it is read, and only
     /// asked for its length. One that a writer removes meanwhile fails the read: look again then.
     ///
-    /// Costs: the list of files, read once for a store of our own and twice for any other, the length of each, and the log, of
-    /// which every row is put in its place.
+    /// Costs: the list of files, read twice, the length of each, and the log, of which every row is put in its place.
     pub fn open_for_a_look(path: &Path) -> Result<Self, StoreError> {
-        let look = Look::at(path)?;
-        let opened = look.open_known(|families| look.open(families, Log::Read))?;
+        let look = Look::at(path);
+        let opened = beside_a_writer(path, || look.open(&inspect(path)?, Log::Read))?;
         damage::refuse_cut_tables(path, &opened.db)?;
         Ok(look.assemble(opened, Access::ReadOnly))
     }
 
-    /// As [`RocksBackend::open_for_a_look`], for whoever needs no node: a read of one fails, and their files are listed.
+    /// As [`RocksBackend::open_for_a_look`], for whoever needs no node and, of a store that is not ours, no row; the node files are
+    /// listed. A read of a node of our own store fails. Beside a writer it may fail by haste: look again then.
     pub fn open_without_nodes(path: &Path) -> Result<Arc<dyn Backend>, StoreError> {
-        let look = Look::at(path)?;
-        let (rows, nodes) = look.open_known(|families| look.open_apart(families))?;
-        damage::refuse_cut_tables(path, &rows.db)?;
-        Ok(Arc::new(look.assemble(rows, Access::WithoutNodes(nodes?))))
+        let (families, look) = (inspect(path)?, Look::at(path));
+        let is_ours = families.contains(Table::META.name());
+        Ok(Arc::new(if is_ours { look.at_ours(&families)? } else { look.at_foreign(&families)? }))
     }
 }
 
-/// The files of a node family that is not open, as they were when it was looked at.
+/// The files of a node family as they were when it was looked at.
 pub(super) struct NodeList {
     pub(super) files: Vec<NodeFile>,
     pub(super) blob_bytes: u64,
@@ -70,7 +82,7 @@ pub(super) struct NodeList {
 enum Log<'a> {
     /// Its rows can be read.
     Read,
-    /// The engine judges it, and nobody asks for a node of it.
+    /// The engine judges it, and nobody asks for a row of it.
     Judged,
     /// Nothing: it is looked for in this folder.
     Left(&'a Path),
@@ -82,20 +94,10 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn at(path: &'a Path) -> Result<Self, StoreError> {
-        refuse_other_folders(path)?;
+    fn at(path: &'a Path) -> Self {
         let config =
             RocksConfig { max_open_files: LOOK_FILES, block_cache_bytes: LOOK_CACHE, ..RocksConfig::default() };
-        Ok(Self { path, config })
-    }
-
-    /// Opens with the families of a store of our own or, if it is another kind or an opening fails, with those it has.
-    fn open_known<T>(&self, open: impl Fn(&BTreeSet<String>) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        if let Ok(opened) = open(&our_families()) {
-            return Ok(opened);
-        }
-        let families = inspect(self.path)?; // another kind of store, or it says what is wrong
-        beside_a_writer(self.path, || open(&families))
+        Self { path, config }
     }
 
     fn open(&self, families: &BTreeSet<String>, of_log: Log<'_>) -> Result<Opened, StoreError> {
@@ -118,22 +120,19 @@ impl<'a> Look<'a> {
         Ok(Opened { db, families: families.clone(), log })
     }
 
-    /// The families whose rows are read, and the list of node files, which may be refused. Both read the list of files and
-    /// then wait for the disk, so neither waits for the other.
-    fn open_apart(&self, families: &BTreeSet<String>) -> Result<(Opened, Result<NodeList, StoreError>), StoreError> {
-        let no_log = Log::Left(NO_LOGS.as_ref());
-        let is_ours = families.contains(Table::META.name());
-        let listed = if is_ours { only(&[DEFAULT_COLUMN_FAMILY_NAME, NODE_FAMILY]) } else { families.clone() };
+    /// The rows and the list of node files. Both openings read the list of files and then wait for the disk, so neither waits
+    /// for the other.
+    fn at_ours(&self, families: &BTreeSet<String>) -> Result<RocksBackend, StoreError> {
         let (rows, nodes) = thread::scope(|scope| {
-            let nodes = scope.spawn(|| self.open(&listed, no_log).map(|nodes| self.list(nodes)));
-            let rows = if is_ours {
-                self.open_rows(families)
-            } else {
-                self.open(&only(&[DEFAULT_COLUMN_FAMILY_NAME]), no_log)
-            };
-            (rows, nodes.join().unwrap_or_else(|panic| resume_unwind(panic)))
-        });
-        Ok((rows?, nodes?))
+            let nodes = Builder::new()
+                .spawn_scoped(scope, || self.list_alone())
+                .map_err(|error| classify_io(self.path, "starting a thread for the list of node files", error))?;
+            let rows = self.open_rows(families);
+            Ok((rows, nodes.join().unwrap_or_else(|panic| resume_unwind(panic))))
+        })?;
+        let rows = rows?;
+        damage::refuse_cut_tables(self.path, &rows.db)?;
+        Ok(self.assemble(rows, Access::WithoutNodes(nodes?)))
     }
 
     /// Every family of a store of our own but that of the nodes.
@@ -141,18 +140,29 @@ impl<'a> Look<'a> {
         let mut rows = families.clone();
         rows.remove(NODE_FAMILY);
         let rows = self.open(&rows, Log::Read)?;
-        if rows.log.damage().is_some() {
+        if rows.log.damage().is_some() && lock_holder(self.path)?.is_none() {
             // A node table may have what comes after the damage: only an opening of its family finds that out.
             self.open(families, Log::Judged)?;
         }
         Ok(rows)
     }
 
-    fn list(&self, opened: Opened) -> Result<NodeList, StoreError> {
+    /// Every family of a store that is not ours.
+    fn at_foreign(&self, families: &BTreeSet<String>) -> Result<RocksBackend, StoreError> {
+        let mut whole = self.assemble(self.open(families, Log::Judged)?, Access::ReadOnly);
+        whole.access = Access::WithoutNodes(self.list(&whole)?);
+        Ok(whole)
+    }
+
+    fn list_alone(&self) -> Result<NodeList, StoreError> {
+        let nodes = self.open(&only(&[DEFAULT_COLUMN_FAMILY_NAME, NODE_FAMILY]), Log::Left(NO_LOGS.as_ref()))?;
+        self.list(&self.assemble(nodes, Access::ReadOnly))
+    }
+
+    fn list(&self, opened: &RocksBackend) -> Result<NodeList, StoreError> {
         let files = opened.db.live_files().map_err(|e| classify(self.path, "listing the files", &e))?;
         damage::refuse_cut(self.path, &files)?;
-        let blob_bytes = self.assemble(opened, Access::ReadOnly).node_blob_bytes()?;
-        Ok(NodeList { files: space::node_files(files)?, blob_bytes })
+        Ok(NodeList { files: space::node_files(files)?, blob_bytes: opened.node_blob_bytes()? })
     }
 
     fn assemble(&self, opened: Opened, access: Access) -> RocksBackend {
@@ -170,7 +180,7 @@ mod tests {
     use state_tree::NodeHash;
 
     use super::*;
-    use crate::backend::{Batch, Durability};
+    use crate::backend::{Batch, Durability, rocks::open::our_families};
 
     const NODES: u64 = 5_000;
 
@@ -199,7 +209,7 @@ mod tests {
     fn a_look_without_nodes_puts_the_rows_of_the_log_in_their_place_and_no_node() {
         let dir = tempfile::tempdir().unwrap();
         store(dir.path());
-        let look = Look::at(dir.path()).unwrap();
+        let look = Look::at(dir.path());
         let whole = look.open(&our_families(), Log::Read).unwrap();
         assert_eq!((in_memory(&whole, NODE_FAMILY), in_memory(&whole, Table::META.name())), (Some(NODES), Some(1)));
         let rows = look.open_rows(&our_families()).unwrap();
@@ -210,11 +220,11 @@ mod tests {
     fn where_the_system_has_no_folder_without_logs_the_list_of_node_files_is_the_same() {
         let dir = tempfile::tempdir().unwrap();
         store(dir.path());
-        let look = Look::at(dir.path()).unwrap();
+        let look = Look::at(dir.path());
         let listed = |no_logs: &Path| {
             let opened = look.open(&our_families(), Log::Left(no_logs)).unwrap();
             let replayed = in_memory(&opened, NODE_FAMILY);
-            let list = look.list(opened).unwrap();
+            let list = look.list(&look.assemble(opened, Access::ReadOnly)).unwrap();
             (replayed, list.files, list.blob_bytes)
         };
         let ((none, files, blobs), (all, same, of_same)) = (listed(NO_LOGS.as_ref()), listed(&dir.path().join("none")));
