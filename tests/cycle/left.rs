@@ -15,8 +15,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
-    RecordKey, Records, Reply, StoreRecords, SystemClock, Trigger, Verdict,
+    Clock, Command, Control, Doubted, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts,
+    PrunerStatus, RecordKey, Records, Reply, StoreRecords, SystemClock, Trigger, Verdict,
     events::Event,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
@@ -192,7 +192,9 @@ fn runs(pruner: &Pruner) -> Vec<(Trigger, bool)> {
 /// An interrupted cycle that a freeze keeps from going on.
 fn held() -> (Rig, Pruner) {
     let rig = interrupted_run();
-    let freeze = Freeze { cycle: 1, at: 0, why: "a test".to_owned() };
+    let damage = PruneError::from(StoreError::Corrupt("a block".to_owned()));
+    Doubted::remember(&damage, &records(&rig)).unwrap(); // of what is not known its mark might have believed a wrong hash
+    let freeze = Freeze { cycle: 1, at: 0, why: damage.to_string() };
     records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
     let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
     until(&rig, &pruner, |pruner| !pruner.status().running);
