@@ -25,11 +25,10 @@ use state_pruner::{
     snapshot::{AtomicSnapshotManager, LockOwner, LockRecord, RetentionPolicy, SnapshotManagerConfig, SnapshotPath},
 };
 use state_store::{
-    Backend, Fault, FaultyBackend, KeyRange, Lasting, MemoryBackend, Operation, RocksBackend, StoreError, Table,
+    Fault, KeyRange, Lasting, Operation, RocksBackend, StoreError, Table,
     record::{self, Record},
 };
 use state_tests::{
-    chain::Chain,
     damage, folder,
     hooks::{Hooks, Moment},
     records::Acting,
@@ -102,9 +101,7 @@ fn codes(reasons: &[Reason]) -> Vec<&str> {
 #[test]
 fn the_health_of_a_store_costs_the_same_few_reads_whatever_its_size() {
     let cost = |orders: u64| {
-        let faulty = FaultyBackend::over(MemoryBackend::new());
-        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-        let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+        let (rig, faulty) = Rig::new_faulty();
         rig.chain.grow(Profile::Uniform, 117, orders);
         cycle(&rig);
         let request = HealthRequest { now_ms: Some(0), ..HealthRequest::new(Path::new("nowhere"), None) };
@@ -206,24 +203,26 @@ fn a_store_that_is_damaged_and_held_is_looked_at_no_oftener_than_health_looks() 
     drop(db);
 }
 
-/// A policy that reads a row to say whether the window is full, from a disk that gives it to nobody.
-struct Unread {
+/// A window of the last five orders that may read a row to say whether it is full.
+struct Asked<F> {
     window: LiveWindow,
-    asked: mpsc::Sender<()>,
-    answers: Mutex<mpsc::Receiver<()>>,
+    is_filling: F,
 }
 
-impl RetentionPolicy for Unread {
+impl<F: Fn() -> Result<bool, PruneError> + Send + Sync> Asked<F> {
+    fn of(rig: &Rig, is_filling: F) -> Arc<Self> {
+        let (store, keep_last) = (Arc::clone(&rig.chain.store), NonZeroU64::new(5).unwrap());
+        Arc::new(Self { window: LiveWindow { store, keep_last, floor_rows: None }, is_filling })
+    }
+}
+
+impl<F: Fn() -> Result<bool, PruneError> + Send + Sync> RetentionPolicy for Asked<F> {
     fn advance(&self) -> Result<(), PruneError> {
         self.window.advance()
     }
 
     fn is_filling(&self) -> Result<bool, PruneError> {
-        if std::thread::current().name() == Some("asker") {
-            self.asked.send(()).unwrap();
-            assert!(self.answers.lock().recv().is_err(), "it hangs until the other end is dropped");
-        }
-        Ok(false)
+        (self.is_filling)()
     }
 
     fn retention(&self) -> Result<Retention, PruneError> {
@@ -237,11 +236,16 @@ fn health_waits_for_no_row_that_somebody_else_waits_for() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 125, 9);
     let ((asked, asks), (answer, answers)) = (mpsc::channel(), mpsc::channel::<()>());
-    let window =
-        LiveWindow { store: Arc::clone(&rig.chain.store), keep_last: NonZeroU64::new(5).unwrap(), floor_rows: None };
-    let policy = Unread { window, asked: asked.clone(), answers: Mutex::new(answers) };
+    let (asks_row, answers) = (asked.clone(), Mutex::new(answers));
+    let policy = Asked::of(&rig, move || {
+        if std::thread::current().name() == Some("asker") {
+            asks_row.send(()).unwrap();
+            assert!(answers.lock().recv().is_err(), "it hangs until the other end is dropped");
+        }
+        Ok(false)
+    });
     let config = rig.plan(5).pruner_of_cycles();
-    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::new(policy)).unwrap();
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, policy).unwrap();
 
     let (give, given) = mpsc::channel::<()>();
     let given = Mutex::new(given);
@@ -274,36 +278,15 @@ fn health_waits_for_no_row_that_somebody_else_waits_for() {
     assert_eq!((codes(&pruner.health().reasons), retention.silent().unwrap()), (vec![], vec![]), "it answers again");
 }
 
-/// A policy of which a row can be read or not.
-struct Unknown {
-    window: LiveWindow,
-    fails: Arc<AtomicBool>,
-}
-
-impl RetentionPolicy for Unknown {
-    fn advance(&self) -> Result<(), PruneError> {
-        self.window.advance()
-    }
-
-    fn is_filling(&self) -> Result<bool, PruneError> {
-        if self.fails.load(Ordering::Acquire) { Err(PruneError::NoHead) } else { Ok(false) }
-    }
-
-    fn retention(&self) -> Result<Retention, PruneError> {
-        self.window.retention()
-    }
-}
-
 /// I13: without the time of the first block nobody knows whether pruning is behind.
 #[test]
 fn a_window_of_time_that_may_be_full_or_not_is_unmeasured_and_never_behind() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 125, 9);
-    let (window, fails) = (
-        LiveWindow { store: Arc::clone(&rig.chain.store), keep_last: NonZeroU64::new(5).unwrap(), floor_rows: None },
-        Arc::new(AtomicBool::new(true)),
-    );
-    let policy = Arc::new(Unknown { window, fails: Arc::clone(&fails) });
+    let fails = Arc::new(AtomicBool::new(true));
+    let is_unread = Arc::clone(&fails);
+    let policy =
+        Asked::of(&rig, move || if is_unread.load(Ordering::Acquire) { Err(PruneError::NoHead) } else { Ok(false) });
     let config = rig.plan(5).pruner_of_cycles();
     let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, policy).unwrap();
     let facts = pruner.facts();
@@ -391,9 +374,7 @@ fn a_phase_that_makes_no_progress_is_told_and_forgotten_when_it_goes_on() {
 /// How recovery stands is written down, so a store at rest tells what its node would tell when it starts on it.
 #[test]
 fn a_store_at_rest_gives_the_reasons_of_its_node_for_what_failed() {
-    let faulty = FaultyBackend::over(MemoryBackend::new());
-    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    let (rig, faulty) = Rig::new_faulty();
     rig.chain.grow(Profile::Uniform, 120, 3);
     let config = RecoveryConfig { max_phase_retries: 0, ..RecoveryConfig::default() };
     let manager = || {
@@ -536,9 +517,7 @@ fn a_record_that_is_unusable_is_a_reason_and_hides_none() {
 /// Where a read fails the store is not healthy for want of an answer.
 #[test]
 fn a_store_of_which_something_cannot_be_read_or_measured_is_not_told_to_be_well() {
-    let faulty = FaultyBackend::over(MemoryBackend::new());
-    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    let (rig, faulty) = Rig::new_faulty();
     rig.chain.grow(Profile::Uniform, 125, 9);
     cycle(&rig);
     let judged = || {

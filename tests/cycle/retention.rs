@@ -25,13 +25,10 @@ use state_pruner::{
     offline::StoreLayout,
     snapshot::RetentionPolicy,
 };
-use state_store::{
-    Backend, Batch, CrashTail, Durability, Fault, FaultyBackend, Lasting, MemoryBackend, Operation, StoreConfig,
-    StoreError,
-};
+use state_store::{Batch, CrashTail, Durability, Fault, Lasting, Operation, StoreConfig, StoreError};
 use state_tests::{
     archive::orders,
-    chain::{Chain, STORE, ViewReader},
+    chain::{STORE, ViewReader},
     check,
     hooks::{Hooks, Moment},
     offline,
@@ -284,9 +281,7 @@ fn a_reader_of_a_retained_order_is_never_too_old_and_its_time_begins_when_that_l
 
 #[test]
 fn whether_a_window_of_time_is_full_is_not_said_while_its_first_block_cannot_be_read() {
-    let faulty = FaultyBackend::over(MemoryBackend::new());
-    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    let (rig, faulty) = Rig::new_faulty();
     rig.chain.grow(Profile::Tables, 61, 8);
     let kept = policy(&rig, KeepPolicy { time: Some(Duration::from_secs(20)), ..keep(2) });
     faulty.inject(Operation::ReadRow, 0, Fault::Transient, Lasting::Once);

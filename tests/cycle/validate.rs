@@ -29,11 +29,9 @@ use state_pruner::{
     },
 };
 use state_store::{
-    Backend, Batch, Durability, Fault, FaultyBackend, FaultyDisk, FileCall, Flow, KeyRange, Lasting, MemoryBackend,
-    StoreError, Table,
+    Backend, Batch, Durability, Fault, FaultyBackend, FaultyDisk, FileCall, Flow, KeyRange, Lasting, StoreError, Table,
 };
 use state_tests::{
-    chain::Chain,
     check,
     hooks::{Hooks, Moment},
     records::Use,
@@ -69,9 +67,7 @@ struct Bench {
 
 impl Bench {
     fn empty() -> Self {
-        let faulty = FaultyBackend::over(MemoryBackend::new());
-        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-        let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+        let (rig, faulty) = Rig::new_faulty();
         let parts = rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none());
         let snapshots = Arc::new(AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default()));
         let records = StoreRecords(Arc::clone(&rig.chain.store));

@@ -12,9 +12,8 @@ use state_pruner::{
     Certificate, Command, Ended, Freeze, Pause, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, Verdict,
     Verification,
 };
-use state_store::{Backend, Disposition, FaultyBackend, MemoryBackend};
+use state_store::Disposition;
 use state_tests::{
-    chain::Chain,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
@@ -233,9 +232,7 @@ fn falling_behind_turns_health_degraded() {
 
 #[test]
 fn health_scans_nothing_and_waits_for_no_phase() {
-    let faulty = FaultyBackend::over(MemoryBackend::new());
-    let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
-    let rig = Rig::on(Chain::open(Arc::clone(&backend)), backend);
+    let (rig, faulty) = Rig::new_faulty();
     rig.chain.grow(Profile::Uniform, 115, 9);
     let (pruner, outcomes, hold) = held(&rig);
     let before = (faulty.reads(), faulty.writes());

@@ -235,6 +235,13 @@ impl Rig {
         Self { chain, backend, clock: Arc::default(), under: Under::Files, faults: None, dir, config: STORE }
     }
 
+    /// An empty chain in memory, behind a backend that fails where it is told to and counts what it is asked from the beginning.
+    pub fn new_faulty() -> (Self, FaultyBackend) {
+        let faulty = FaultyBackend::over(MemoryBackend::new());
+        let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
+        (Self::on(Chain::open(Arc::clone(&backend)), backend), faulty)
+    }
+
     /// A copy of this rig, in memory, behind a backend that fails where it is told to and counts what it is asked.
     pub fn faulty(&self) -> (Self, FaultyBackend) {
         self.faulty_with(STORE)
