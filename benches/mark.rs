@@ -66,6 +66,8 @@ impl<'a> Bench<'a> {
             memory_budget: BUDGET,
             rows_hint: self.store.backend().node_rows_hint()?,
             threads: THREADS,
+            notes: None,
+            from: None,
             clock: &SystemClock::new(),
             control: &Control::default(),
             observer: &Unobserved,

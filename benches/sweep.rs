@@ -78,6 +78,8 @@ fn mark(store: &Store, dir: &Path) -> Result<Marked, Error> {
         memory_budget: 4 << 30,
         rows_hint: store.backend().node_rows_hint()?,
         threads: 2,
+        notes: None,
+        from: None,
         clock: &SystemClock::new(),
         control: &Control::default(),
         observer: &Unobserved,

@@ -2,6 +2,8 @@
 
 use std::{fs, os::unix::fs::symlink, path::Path};
 
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 use state_pruner::catalog::{Manifest, SnapshotId};
 use state_tests::{damage, folder, node};
 
@@ -71,13 +73,15 @@ fn a_store_of_rooch_at_rest_whose_log_is_damaged_before_what_a_table_has_is_crit
     assert!(reason["message"].as_str().unwrap().contains("state_node"), "{told:#}");
 }
 
-/// Neither verified nor restored; nothing is left of the attempt.
+/// Neither verified nor restored; it is said where it is damaged; nothing is left of the attempt.
 fn refused(place: &Place, id: &str, what: &str) {
-    let to = place.path("restored");
+    let (to, entry) = (place.path("restored"), place.entry(id).canonicalize().unwrap());
     let words = ["restore", id, "--to", to.to_str().unwrap()];
     for words in [&["verify", id][..], &words] {
         let (code, message) = place.refusal(words);
         assert_eq!(code, "damaged_snapshot", "{what}: {message}");
+        let says = [entry.display().to_string(), "was damaged after it was made".to_owned()];
+        assert!(says.iter().all(|part| message.contains(part)), "{what}: {message}");
     }
     let names = fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let strange: Vec<String> = names.filter(|name| !["store", "catalog", "secret"].contains(&name.as_str())).collect();
@@ -114,6 +118,74 @@ fn a_flipped_byte_in_any_file_is_found_and_the_snapshot_is_not_restored() {
     fs::remove_file(store.join("999999.sst")).unwrap();
     assert_eq!(place.ask(&["verify", &id, "--deep"]).0, 0, "as it was");
     assert_eq!(folder::digests(place.db()), before, "and the store never changed");
+}
+
+/// The bytes are those that were copied, so whoever makes another snapshot of that store gets the same damage.
+#[test]
+fn a_snapshot_of_a_store_that_was_damaged_when_it_was_copied_does_not_blame_itself() {
+    let place = Place::native();
+    let id: SnapshotId = id(&place.create(&[])).parse().unwrap();
+    let (entry, to) = (place.entry(&id.to_string()).canonicalize().unwrap(), place.path("restored"));
+    let table = damage::largest_table(&entry.join("store"));
+    let length = fs::metadata(&table).unwrap().len() as usize;
+    change(&table, |bytes| bytes[length / 4] ^= 1);
+    let mut manifest = place.catalog().show(id).unwrap();
+    let name = table.file_name().unwrap().to_str().unwrap();
+    let file = manifest.files.iter_mut().find(|file| file.name == name).unwrap();
+    file.sha256 = hex::encode(Sha256::digest(fs::read(&table).unwrap())); // as it was when it was copied
+    fs::write(entry.join("manifest.json"), manifest.encode().unwrap()).unwrap();
+    let id = id.to_string();
+    let reads: [&[&str]; 2] = [&["verify", &id, "--deep"], &["restore", &id, "--to", to.to_str().unwrap()]];
+    for words in reads {
+        let (code, message) = place.refusal(words);
+        assert_eq!(code, "damaged_source", "{words:?}: {message}");
+        let says =
+            [table.to_str().unwrap(), "was made of a damaged store", "verify that store", "make another snapshot"];
+        assert!(says.iter().all(|part| message.contains(part)), "{words:?}: {message}");
+        assert!(!message.contains(".restoring-") && !to.exists(), "{words:?}: {message}");
+    }
+    change(&table, |bytes| bytes[length / 2] ^= 1);
+    refused(&place, &id, "and damaged since");
+}
+
+/// A table that the store has still is the same file: what became of it there became of it here.
+#[test]
+fn damage_of_a_file_that_the_store_shares_is_told_as_that_of_the_store_too() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let table = damage::largest_table(place.db());
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&table, &bytes).unwrap(); // the file that both name
+    let (code, message) = place.refusal(&["verify", &id]);
+    assert!(code == "damaged_snapshot" && message.contains("verify the store first"), "{message}");
+    fs::write(&table, &bytes[1..]).unwrap();
+    let shown = place.ask(&["show", &id]).1;
+    assert!(shown["damaged"]["message"].as_str().unwrap().contains("verify the store first"), "{shown:#}");
+}
+
+/// Neither is read for that.
+#[test]
+fn what_is_shown_of_a_snapshot_says_which_files_are_missing_or_cut() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let (code, whole) = place.ask(&["show", &id]);
+    assert_eq!((code, &whole["damaged"]), (0, &Value::Null), "{whole:#}");
+    let store = place.entry(&id).canonicalize().unwrap().join("store");
+    let table = damage::largest_table(&store);
+    change(&table, |bytes| bytes.truncate(bytes.len() - 1));
+    fs::remove_file(store.join("CURRENT")).unwrap();
+    let (code, mut shown) = place.ask(&["show", &id]);
+    let damaged = shown.as_object_mut().unwrap().remove("damaged").unwrap();
+    assert_eq!((code, &shown), (1, &whole), "the rest is shown as it was");
+    assert_eq!((damaged["id"].as_str(), damaged["code"].as_str()), (Some(id.as_str()), Some("damaged_snapshot")));
+    let message = damaged["message"].as_str().unwrap();
+    let files = [table, store.join("CURRENT")];
+    assert!(files.iter().all(|file| message.contains(file.to_str().unwrap())), "{message}");
+    let catalog = place.catalog_dir().display().to_string();
+    let told = node::run(&["snapshot", "show", &id, "--catalog", &catalog]);
+    let text = String::from_utf8(told.stdout).unwrap();
+    assert!(!told.status.success() && text.contains(&format!("DAMAGED   {message}")), "{text}");
 }
 
 /// Whatever table it is in: the sample of a proof looks at nodes, and at some of them.

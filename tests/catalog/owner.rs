@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    os::unix::fs::{PermissionsExt as _, chown},
-    path::PathBuf,
+    os::unix::fs::{PermissionsExt as _, chown, symlink},
+    path::{Path, PathBuf},
     process::Command,
 };
 
 use serde_json::Value;
 use state_tests::{
+    device::Device,
     folder, node,
     skip::{Lack, skipped},
 };
@@ -80,8 +81,44 @@ fn a_file_of_the_store_that_may_not_be_read_is_named_where_it_lies() {
     assert_eq!((code, told["error"]["code"].as_str()), (Some(1), Some("permission")), "{told:#}");
     let message = told["error"]["message"].as_str().unwrap();
     assert!(options.iter().any(|file| message.contains(file.to_str().unwrap())), "{message}");
-    assert!(!message.contains(".staging-") && message.contains("Run as the owner"), "{message}");
+    assert!(!message.contains(".staging-") && message.contains("Run as its owner"), "{message}");
     assert_eq!(fs::read_dir(catalog).unwrap().count(), 1, "nothing but the lock of the catalog is left");
+}
+
+/// Whoever only reads is not told to let himself write.
+#[test]
+fn a_refusal_asks_for_no_more_than_the_command_needs() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    if nobodys(&place, "his").is_none() {
+        return skipped("a store that may not be read", Lack::Users, "only root has another user at hand");
+    }
+    let (db, catalog) = (place.db().display().to_string(), place.catalog_dir().display().to_string());
+    let told = |words: &[&str]| {
+        let (_, told) = told_to_nobody(words);
+        assert_eq!(told["error"]["code"], "permission", "{words:?}: {told:#}");
+        told["error"]["message"].as_str().unwrap().to_owned()
+    };
+    let only_reads = |words: &[&str]| {
+        let told = told(words);
+        assert!(told.contains("let this user read it") && !told.contains("write"), "{words:?}: {told}");
+    };
+    let closed = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let verify = ["verify", "--db", &db, "--layout", "native", "--keep-last", "5"];
+    let tables = folder::with_ending(place.db(), "sst");
+    for path in [place.db().to_owned(), place.db().join("CURRENT")].iter().chain(&tables) {
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        closed(path, 0o600);
+        only_reads(&verify);
+        closed(path, mode);
+    }
+    closed(&place.entry(&id).join("manifest.json"), 0o600);
+    only_reads(&["snapshot", "show", &id, "--catalog", &catalog]);
+    closed(&place.catalog_dir(), 0o700);
+    only_reads(&["snapshot", "list", "--catalog", &catalog]);
+    closed(&place.catalog_dir(), 0o755);
+    let told = told(&["snapshot", "delete", &id, "--catalog", &catalog]);
+    assert!(told.contains("let this user read and write there"), "{told}");
 }
 
 /// Where links to files of another owner are refused, as Linux does by default.
@@ -161,4 +198,51 @@ fn a_restore_makes_the_folders_above_its_place_and_none_for_a_snapshot_that_is_n
     fs::write(place.path("file"), b"mine").unwrap();
     let below = place.path("file/store").display().to_string();
     assert_eq!(place.refusal(&["restore", &id, "--to", &below]).0, "bad_place");
+}
+
+/// A disk that was mounted for it, say: what is put together beside it cannot be moved there.
+#[test]
+fn a_restore_onto_a_place_where_something_is_mounted_is_refused_before_it_copies_and_works_within() {
+    let Some(device) = Device::mount("a restore where something is mounted", 16) else { return };
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let unknown = id.replace(&id[id.len() - 8..], "00000000");
+    let restore = |id: &str, to: &Path| place.ask(&["restore", id, "--to", to.to_str().unwrap()]);
+    let (code, told) = restore(&unknown, device.path());
+    assert_eq!((code, told["error"]["code"].as_str()), (1, Some("bad_place")), "{told:#}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("give a folder within it"), "{told:#}");
+    assert_eq!(fs::read_dir(device.path()).unwrap().count(), 0);
+    let (code, told) = restore(&id, &device.path().join("store"));
+    assert_eq!(code, 0, "{told:#}");
+}
+
+/// Nothing changes there, and nobody has to be asked for permission.
+#[test]
+fn a_place_where_no_folder_can_be_made_is_told_as_such() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let refused = |(code, told): (i32, Value), why: &str| {
+        assert_eq!((code, told["error"]["code"].as_str()), (1, Some("bad_place")), "{told:#}");
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains(why) && message.contains("give"), "{message}");
+    };
+    let create = |catalog: &str| {
+        let db = place.db().display().to_string();
+        node::json(&["snapshot", "create", "--db", &db, "--layout", "native", "--catalog", catalog])
+    };
+    let (file, dangling) = (place.path("file"), place.path("dangling"));
+    fs::write(&file, b"mine").unwrap();
+    symlink(place.path("nowhere"), &dangling).unwrap();
+    let below = file.join("of/catalog");
+    for (catalog, why) in [(&file, "is no folder"), (&below, "which is no folder"), (&dangling, "is no folder")] {
+        refused(create(catalog.to_str().unwrap()), why);
+    }
+    assert_eq!(fs::read(&file).unwrap(), b"mine");
+    if !Path::new("/proc/self").exists() {
+        return skipped("a file system that takes no folder", Lack::Other, "there is none at /proc");
+    }
+    for of_the_system in ["/proc/no-catalog", "/proc/no-folder/catalog"] {
+        refused(create(of_the_system), "lets nobody make a folder there");
+        refused(place.ask(&["restore", &id, "--to", of_the_system]), "lets nobody make a folder there");
+    }
 }

@@ -3,7 +3,10 @@
 use std::{fs::File, path::Path, thread};
 
 use serde_json::{Value, json};
-use state_tests::node::{self, Load, Node};
+use state_tests::{
+    folder,
+    node::{self, Load, Node},
+};
 
 use crate::support::{id, staging};
 
@@ -106,6 +109,28 @@ fn a_store_in_use_is_copied_by_its_node_only() {
         assert_eq!(told["error"]["code"], "bad_place");
         assert!(told["error"]["message"].as_str().unwrap().contains(why), "{told:#}");
     }
+}
+
+/// Whoever asks may be in another folder than the node.
+#[test]
+fn a_node_whose_data_lie_at_a_relative_path_names_them_by_an_absolute_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (here, data) = (std::env::current_dir().unwrap(), dir.path().canonicalize().unwrap().join("data"));
+    let up = "../".repeat(here.components().count() - 1);
+    let relative = format!("{up}{}", data.strip_prefix("/").unwrap().display());
+    let node = Node::start(Path::new(&relative), &SETTINGS);
+    node.submit(&put(1, "one"));
+    node.stop(rustix::process::Signal::TERM);
+    let node = Node::start(Path::new(&relative), &SETTINGS); // what was in its log is in tables now
+    for table in folder::with_ending(&data.join("store"), "sst") {
+        std::fs::remove_file(table).unwrap();
+    }
+    let refused = node.post("/v1/snapshots", &json!({ "catalog": dir.path().join("catalog") }));
+    let told = refused.json::<Value>().unwrap();
+    let message = told["error"]["message"].as_str().unwrap();
+    let absolute = format!("{}/{relative}/store", here.display());
+    assert!(message.contains(&absolute), "{told:#}");
+    assert!(!message.replace(&absolute, "").contains(&relative), "{told:#}");
 }
 
 /// Its engine would take what is put there for its own: it goes on with its files by their names, also where they were removed.

@@ -1,6 +1,6 @@
 //! L3, L7, life cycle 18: a store after many cycles, one that was never pruned before, and one that two processes want.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::sync::Arc;
 
 use parking_lot::Mutex;
 use state_pruner::Pruner;
@@ -9,6 +9,7 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig, SMALL, WAYS},
+    waits::until,
     workload::{Profile, Workload},
 };
 
@@ -47,13 +48,6 @@ fn enabling_on_an_old_database_clears_the_backlog() {
         assert_eq!(pruner.status().cycles_finished, 1, "{engine:?}");
         drop(pruner);
         check::complete(&rig.chain, "between cycles");
-    }
-}
-
-fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
-    while !reached(pruner) {
-        rig.clock.advance(Duration::from_millis(10));
-        thread::yield_now();
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
     num::{NonZeroU64, NonZeroUsize},
     ops::ControlFlow,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
@@ -310,13 +309,7 @@ fn a_damaged_state_that_a_reader_holds_freezes_deletes_and_the_node_serves() {
     rig.memory().uproot(lost.as_bytes());
     let before = check::present(&rig.chain.store);
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), rig.plan(WINDOW).pruner()).unwrap();
-    let until = |reached: &dyn Fn() -> bool| {
-        while !reached() {
-            rig.clock.advance(Duration::from_millis(10));
-            thread::yield_now();
-        }
-    };
-    until(&|| pruner.status().frozen.is_some());
+    rig.until(|| pruner.status().frozen.is_some());
     let health = pruner.health();
     assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Critical, "frozen"), "{health:?}");
     assert!(health.reasons[0].message.contains(&lost.to_string()[..16]), "{health:?} does not name {lost}");
@@ -326,7 +319,7 @@ fn a_damaged_state_that_a_reader_holds_freezes_deletes_and_the_node_serves() {
     mend(&rig, lost);
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
     let is_swept = || rig.chain.store.lag().is_some_and(|lag| lag.nodes == 0);
-    until(&|| rig.chain.floor() == head.minus(WINDOW - 1).unwrap() && is_swept());
+    rig.until(|| rig.chain.floor() == head.minus(WINDOW - 1).unwrap() && is_swept());
     assert_eq!(pruner.status().cycles_finished, 0, "by the sweep alone");
     drop(pruner);
     assert!(rig.chain.archive.live([held]).is_subset(&check::present(&rig.chain.store)), "what the reader holds");

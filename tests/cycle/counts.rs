@@ -8,8 +8,6 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
 use state_pruner::{
@@ -188,10 +186,7 @@ fn a_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_another()
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
     let counts = || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap();
     let settle = || {
-        while pruner.status().running || counts().standing == TriggerState::Due {
-            rig.clock.advance(Duration::from_millis(10));
-            thread::yield_now();
-        }
+        rig.until(|| !pruner.status().running && counts().standing != TriggerState::Due);
     };
     settle();
     let status = pruner.status();

@@ -29,9 +29,7 @@ fn base(profile: Profile, seed: u64) -> Rig {
 }
 
 fn plan(rig: &Rig, sweep: SweepChoice) -> Plan {
-    let mut plan = rig.plan(KEEP).batches(20);
-    plan.config.sweep = sweep;
-    plan
+    rig.plan(KEEP).batches(20).sweeping(sweep)
 }
 
 /// Commits, a cycle with commits inside, and commits; whatever fails ends it where a process would have died. Returns

@@ -14,11 +14,13 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Certificate, CertificateText, Command, Pruner, PrunerParts, Reply, StoreRecords, SweepChoice, Trigger,
+    Certificate, CertificateText, Clock as _, Command, Pruner, PrunerParts, Reply, StoreRecords, SweepChoice,
+    SystemClock, Trigger,
     events::Event,
     mark::{MarkChoice, MarkIdentity, SealedMark},
     phase::{PhaseRecord, PrunePhase},
@@ -38,6 +40,7 @@ use crate::locks::until_asleep;
 const ALONE: &str = "STATE_TESTS_ALONE";
 const WINDOW: u64 = 5;
 const LIVES: usize = 40;
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Nodes that marking reads from one step to the next.
 const NODES_A_STEP: usize = 80;
 
@@ -189,13 +192,11 @@ fn open_files(rig: &Rig) -> Vec<PathBuf> {
 
 /// Threads that were joined may be listed for a moment longer.
 fn settles(what: &str, is_so: impl Fn() -> bool) {
-    for _ in 0..100_000 {
-        if is_so() {
-            return;
-        }
+    let clock = SystemClock::new();
+    while !is_so() {
+        assert!(clock.monotonic() < PATIENCE, "{what}: {:?}", threads());
         thread::yield_now();
     }
-    panic!("{what}: {:?}", threads());
 }
 
 /// Nothing of a pruner is left in this process, and nobody has a right that it had.

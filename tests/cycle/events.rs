@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Control, Ended, IncrementalConfig, KeepPolicy, LiveRetention, NewPin, OldReaders, PruneError,
     Pruner, PrunerConfig, PrunerParts, ReaderLimit, RecordKey, Records, Reply, ReserveStatus, RetentionParts,
-    StoreRecords,
+    StoreRecords, SystemClock,
     events::{Entry, Event, EventJournal, EventSink, EventsConfig, EventsSync, Filter, Stopping, read_journal},
     phase::{PhaseRecord, PrunePhase},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
@@ -28,6 +28,7 @@ use state_tests::{
     records::{Acting, Use},
     rig::{self, Engine, Rig},
     told::Told,
+    waits::until_beside_commits,
     workload::Profile,
 };
 use state_tree::Order;
@@ -235,23 +236,16 @@ fn a_freeze_by_what_a_cycle_left_is_told_once_each_time_it_comes() {
     let (records, damaged) = unending(&parts.records);
     let parts = PrunerParts { records, events: Arc::clone(&told) as _, ..parts };
     let pruner = Pruner::start(parts, config(&rig, None)).unwrap();
-    let until = |reached: &dyn Fn() -> bool| {
-        while !reached() {
-            rig.clock.advance(Duration::from_secs(1));
-            pruner.committed(rig.chain.head()); // so that it looks at the time
-            std::thread::yield_now();
-        }
-    };
     run(&pruner);
-    until(&|| pruner.status().recovery.attempts.len() >= 4);
+    until_beside_commits(&rig, &pruner, |pruner| pruner.status().recovery.attempts.len() >= 4);
     assert_eq!(freezes(&told).len(), 1, "{:?}", freezes(&told));
     while pruner.command(Command::Unfreeze) != Reply::Accepted {
         std::thread::yield_now();
     }
-    until(&|| pruner.status().frozen.is_some());
+    until_beside_commits(&rig, &pruner, |pruner| pruner.status().frozen.is_some());
     damaged.store(false, Ordering::Release);
     let records = StoreRecords(Arc::clone(&rig.chain.store));
-    until(&|| PhaseRecord::load(&records).unwrap().is_none());
+    until_beside_commits(&rig, &pruner, |_| PhaseRecord::load(&records).unwrap().is_none());
     assert_eq!(pruner.status().cycles_finished, 1, "what it came to stands");
     drop(pruner);
     let is_injected = |(cycle, why): &(Option<u64>, String)| cycle.is_none() && why.contains("injected at the end");
@@ -275,11 +269,10 @@ fn idle(seed: u64) -> (Rig, Pruner, Arc<Told>) {
 
 /// Time passes on an idle chain, until it is as it should be.
 fn idle_until(rig: &Rig, pruner: &Pruner, reached: impl Fn() -> bool) {
-    while !reached() {
-        rig.clock.advance(Duration::from_secs(40));
+    rig.until(|| {
         assert_eq!(pruner.command(Command::Enable), Reply::Accepted); // it was on, and wakes the worker
-        std::thread::yield_now();
-    }
+        reached()
+    });
 }
 
 #[test]
@@ -335,12 +328,10 @@ fn rounds_are_told_together_with_what_they_deleted() {
     for round in 0..30 {
         rig.chain.grow(Profile::Uniform, 310 + round, 1);
         pruner.committed(rig.chain.head());
-        while rig.chain.floor().get() + 4 < rig.chain.head().get()
-            || rig.chain.store.lag().is_none_or(|lag| lag.nodes > 0)
-        {
-            rig.clock.advance(Duration::from_millis(10));
-            std::thread::yield_now();
-        }
+        rig.until(|| {
+            rig.chain.floor().get() + 4 >= rig.chain.head().get()
+                && rig.chain.store.lag().is_some_and(|lag| lag.nodes == 0)
+        });
     }
     let deleted = rig.chain.store.head().unwrap().nodes_put - rig.chain.store.nodes_stored() - deleted_before;
     while pruner.status().incremental.is_none_or(|it| it.deleted_total != deleted) {
@@ -543,13 +534,11 @@ fn entries(dir: &str) -> usize {
 
 /// Threads that were joined may be listed for a moment longer.
 fn settles(what: &str, before: usize, now: impl Fn() -> usize) {
-    for _ in 0..100_000 {
-        if now() <= before {
-            return;
-        }
+    let clock = SystemClock::new();
+    while now() > before {
+        assert!(clock.monotonic() < LONG, "{what}: {before} before, {} after", now());
         std::thread::yield_now();
     }
-    panic!("{what}: {before} before, {} after", now());
 }
 
 /// In a process of its own, where nothing else comes and goes.

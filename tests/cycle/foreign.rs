@@ -10,14 +10,12 @@ use state_tests::{
     hooks::Hooks,
     rig::{Engine, Rig},
     told::Told,
+    waits::until,
     workload::Profile,
 };
 use state_tree::Order;
 
-use crate::{
-    left::until,
-    quarantine::{items_told, told, told_from_outside, written},
-};
+use crate::quarantine::{items_told, told, told_from_outside, written};
 
 const WINDOW: u64 = 4;
 

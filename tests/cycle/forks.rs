@@ -1,6 +1,6 @@
 //! I3, S37: commits on an older state than the newest: what the sweep between cycles still trusts afterwards, and what not.
 
-use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, thread, time::Duration};
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
@@ -153,12 +153,6 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
     let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
     let config = rig.plan(WINDOW).pruner();
     let pruner = Pruner::start(parts, config).unwrap();
-    let until = |reached: &dyn Fn() -> bool| {
-        while !reached() {
-            rig.clock.advance(Duration::from_millis(10));
-            thread::yield_now();
-        }
-    };
     let commit = |workload: &mut Workload| {
         rig.chain.run(workload, 1);
         pruner.committed(rig.chain.head());
@@ -166,9 +160,9 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
     let counts =
         || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap().standing;
     let lost = || told.0.lock().iter().filter(|event| matches!(event, Event::CountsLost { .. })).count();
-    until(&|| !pruner.status().running);
+    rig.until(|| !pruner.status().running);
     pruner.run_once("from its snapshot on a window is waited for");
-    until(&|| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    rig.until(|| pruner.status().cycles_finished == 1 && !pruner.status().running);
     let old = rig.chain.head().minus(1).unwrap();
     for _ in 0..2 {
         rig.chain.fork_at(old, |root, reader| workload.changes(root, reader));
@@ -180,19 +174,19 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
     assert_eq!((status.uncounted, status.last, status.lag_nodes), (by_fork, Some(RoundEnd::Uncounted), None));
     let health = pruner.health();
     assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Degraded, "counts_lost"), "{health:?}");
-    until(&|| lost() == 1);
+    rig.until(|| lost() == 1);
     assert_eq!(counts(), TriggerState::Held { by: HeldBy::Window });
     while pruner.status().cycles_finished == 1 {
         assert!(rig.chain.head().get() <= at + WINDOW, "a window later, by itself");
         commit(&mut workload);
-        until(&|| !pruner.status().running && counts() != TriggerState::Due);
+        rig.until(|| !pruner.status().running && counts() != TriggerState::Due);
     }
     assert_eq!((pruner.status().incremental.unwrap().uncounted, pruner.health().verdict), (None, Verdict::Healthy));
     (0..WINDOW).for_each(|_| commit(&mut workload));
     let is_swept = || {
         rig.chain.floor().get() == rig.chain.head().get() + 1 - WINDOW && rig.chain.store.lag() == Some(Lag::default())
     };
-    until(&is_swept);
+    rig.until(is_swept);
     check::complete(&rig.chain, "the sweep goes on");
     assert_eq!(lost(), 1, "told once");
 }

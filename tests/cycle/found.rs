@@ -25,12 +25,13 @@ use state_tests::{
     records::{Acting, Use},
     rig::{Engine, Plan, Rig},
     told::Told,
+    waits::{until, until_beside_commits},
     workload::Profile,
 };
 use state_tree::NodeHash;
 
 use crate::events::freezes;
-use crate::left::{held_look, interrupted, interrupted_by, io, records, start, until, until_beside_commits};
+use crate::left::{held_look, interrupted, interrupted_by, io, records, start};
 
 const WINDOW: u64 = 5;
 

@@ -584,7 +584,10 @@ impl History {
 
     fn cancelled_cycle(&mut self, context: &str) {
         let batch = self.rng.random_range(0..6);
-        self.ending_cycle(batch, Control::cancel, context);
+        let cancel = |control: &Control| {
+            control.cancel();
+        };
+        self.ending_cycle(batch, cancel, context);
     }
 
     /// A cycle whose process ends, and that the next one goes on with.

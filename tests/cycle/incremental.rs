@@ -29,6 +29,7 @@ use state_tests::{
     hooks::Hooks,
     rig::{Engine, Plan, Rig, env},
     told::Told,
+    waits::until,
     workload::{Profile, Workload},
 };
 use state_tree::{NodeHash, Order};
@@ -272,20 +273,14 @@ fn alerted(found: Found) {
     let told = Arc::new(Told::default());
     let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
     let pruner = Pruner::start(parts, rig.plan(3).pruner()).unwrap();
-    let until = |reached: &dyn Fn(&Pruner) -> bool| {
-        while !reached(&pruner) {
-            rig.clock.advance(Duration::from_millis(10));
-            std::thread::yield_now();
-        }
-    };
-    until(&|pruner| pruner.status().incremental.unwrap().last.is_some());
+    until(&rig, &pruner, |pruner| pruner.status().incremental.unwrap().last.is_some());
     if found == Found::ByARound {
         assert!(pruner.health().reasons.is_empty(), "{:?}", pruner.health());
         grow_past_a_torn_row(&rig);
         pruner.committed(rig.chain.head());
     }
     let at_the_window = rig.chain.head().minus(2).unwrap();
-    until(&|pruner| {
+    until(&rig, &pruner, |pruner| {
         let status = pruner.status().incremental.unwrap();
         rig.chain.floor() == at_the_window && status.last == Some(RoundEnd::Done) && status.poison_items > 0
     });
@@ -294,9 +289,9 @@ fn alerted(found: Found) {
     let codes: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
     assert_eq!((health.verdict, codes), (Verdict::Degraded, vec!["poison_items"]), "{found:?}");
     assert!(health.reasons[0].message.contains("1 rows or nodes") && health.reasons[0].message.contains("prune-run"));
-    until(&|_| told.0.lock().iter().any(|event| matches!(event, Event::PoisonItem { count: 1, .. })));
+    until(&rig, &pruner, |_| told.0.lock().iter().any(|event| matches!(event, Event::PoisonItem { count: 1, .. })));
     assert_eq!(pruner.command(Command::Run), Reply::Accepted, "{found:?}");
-    until(&|pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert!(pruner.health().reasons.is_empty(), "{found:?}: {:?}", pruner.health());
     assert_eq!(pruner.status().incremental.unwrap().set_aside_total, 1, "{found:?}: it happened");
     drop(pruner);

@@ -15,8 +15,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Clock, Command, Control, Doubted, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts,
-    PrunerStatus, RecordKey, Records, Reply, StoreRecords, SystemClock, Trigger, Verdict,
+    Command, Control, Doubted, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
+    RecordKey, Records, Reply, StoreRecords, Trigger, Verdict,
     events::Event,
     incremental::RoundEnd,
     phase::{PhaseRecord, PrunePhase},
@@ -29,6 +29,7 @@ use state_tests::{
     records::{Acting, Use},
     rig::{Engine, Plan, Rig},
     told::Told,
+    waits::{until, until_beside_commits},
     workload::Profile,
 };
 
@@ -122,28 +123,6 @@ pub(crate) fn records(rig: &Rig) -> StoreRecords {
 
 fn left(rig: &Rig) -> Option<PrunePhase> {
     PhaseRecord::load(&records(rig)).unwrap().map(|record| record.phase)
-}
-
-/// A hundred times as fast as it does; a lock stays good for some seconds of ours.
-const FAST: u64 = 100;
-
-/// Waits for a state that the worker reaches by itself; time goes on meanwhile.
-pub(crate) fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
-    let (clock, mut told) = (SystemClock::new(), 0);
-    while !reached(pruner) {
-        let passed = FAST * clock.monotonic().as_millis() as u64;
-        rig.clock.advance(Duration::from_millis(passed - told));
-        told = passed;
-        thread::yield_now();
-    }
-}
-
-/// The same, and commits come, so that the worker looks at the time as they do.
-pub(crate) fn until_beside_commits(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
-    until(rig, pruner, |pruner| {
-        pruner.committed(rig.chain.head());
-        reached(pruner)
-    });
 }
 
 /// New orders are swept between cycles.

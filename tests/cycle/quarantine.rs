@@ -5,14 +5,16 @@ use std::{
     ops::ControlFlow,
     path::Path,
     sync::{
-        Arc,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use state_pruner::{
-    Command, Poison, Pruner, PrunerConfig, PrunerParts, Quarantine, Reason, RecordKey, Records, Reply, SetAside,
-    StoreRecords, Unusable,
+    Clock, Command, IncrementalStatus, ManualClock, Poison, Pruner, PrunerConfig, PrunerParts, Quarantine, Reason,
+    RecordKey, Records, Reply, SetAside, StoreRecords, Unusable,
     events::Event,
     incremental::RoundEnd,
     offline::{HealthRequest, health_of_opened},
@@ -25,13 +27,14 @@ use state_tests::{
     records::{Acting, Use},
     rig::{Engine, Rig, env},
     told::Told,
+    waits::until,
     workload::Profile,
 };
 use state_tree::Order;
 
 use crate::{
     incremental::{Swept, grow_past_a_torn_row, orders_of_rows, spoil},
-    left::{interrupted, records, rounds_go_on, start, until},
+    left::{interrupted, records, rounds_go_on, start},
 };
 
 const WINDOW: u64 = 3;
@@ -257,11 +260,78 @@ fn what_a_start_gives_up_of_the_journal_is_written_down_first() {
     }
 }
 
+/// A clock by which the worker looks at its own pruner, the first time that it asks for the time after it has looked up what is
+/// set aside.
+#[derive(Default)]
+struct Showing {
+    time: Arc<ManualClock>,
+    is_written: AtomicBool,
+    is_due: AtomicBool,
+    pruner: OnceLock<Weak<Pruner>>,
+    seen: OnceLock<IncrementalStatus>,
+}
+
+impl Showing {
+    fn met(&self, what: Use, key: RecordKey) {
+        match (what, key) {
+            (Use::Save, RecordKey::Quarantine) => self.is_written.store(true, Ordering::Release),
+            (Use::Load, RecordKey::Quarantine) => {
+                self.is_due.store(self.is_written.load(Ordering::Acquire), Ordering::Release)
+            }
+            (Use::Load | Use::Save | Use::Remove, _) => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Showing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Showing")
+    }
+}
+
+impl Clock for Showing {
+    fn monotonic(&self) -> Duration {
+        let of_worker = thread::current().name() == Some("pruner");
+        if of_worker && self.seen.get().is_none() && self.is_due.swap(false, Ordering::AcqRel) {
+            let pruner = self.pruner.get().unwrap().upgrade().unwrap();
+            drop(self.seen.set(pruner.status().incremental.unwrap()));
+        }
+        self.time.monotonic()
+    }
+
+    fn unix_ms(&self) -> u64 {
+        self.time.unix_ms()
+    }
+}
+
+/// Whoever looks between the two would take an item for one of an earlier process.
+#[test]
+fn no_status_tells_of_an_item_of_this_process_that_is_not_counted() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 61, 8);
+    rig.cycle(&rig.plan(WINDOW));
+    let clock = Arc::new(Showing { time: Arc::clone(&rig.clock), ..Showing::default() });
+    let (parts, met) = (rig.pruner_parts(&Hooks::none()), Arc::clone(&clock));
+    let records = Acting::over(Arc::clone(&parts.records), move |what, key| {
+        met.met(what, key);
+        Ok(())
+    });
+    let parts = PrunerParts { records, clock: Arc::clone(&clock) as _, ..parts };
+    let pruner = Arc::new(Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap());
+    clock.pruner.set(Arc::downgrade(&pruner)).unwrap();
+    until(&rig, &pruner, |pruner| pruner.status().incremental.unwrap().last.is_some());
+    grow_past_a_torn_row(&rig);
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |_| clock.seen.get().is_some());
+    let seen = clock.seen.get().unwrap();
+    assert_eq!((seen.poison_items, seen.set_aside_total), (1, 1));
+}
+
 /// The process dies after an item was written down, and before it was passed over.
 #[test]
 fn what_the_next_process_meets_again_is_listed_once() {
     let (mut swept, bad) = torn();
-    swept.env.control.cancel();
+    swept.env.control.stop();
     let round = swept.drain();
     assert_eq!((round.set_aside, round.end), (1, RoundEnd::Paused));
     let known = written(&swept.rig.chain.store);

@@ -72,8 +72,7 @@ fn swept_seen(told: &Arc<Told>, looks: &Arc<Looks>) -> (Rig, Pruner, Workload) {
 
 /// Until the rounds have nothing left to do.
 fn settle(rig: &Rig, pruner: &Pruner) {
-    until(|| {
-        rig.clock.advance(Duration::from_millis(10));
+    rig.until(|| {
         pruner.committed(rig.chain.head()); // so that however long it takes the chain is not idle
         let lag = pruner.status().incremental.unwrap().lag_nodes;
         !pruner.status().running && lag == Some(0) && rig.chain.floor().get() == rig.chain.head().get() + 1 - WINDOW

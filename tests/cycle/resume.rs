@@ -14,13 +14,13 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Control, Outcome, PruneError, StoreRecords, SweepChoice, Trigger,
+    Control, Doubted, Outcome, PruneError, StoreRecords, SweepChoice, Trigger,
     cycle::{self, CycleEnv, CycleOrder, Finished},
     mark::{MarkChoice, MarkIdentity, SealedMark},
     phase::{PhaseRecord, PrunePhase},
     sweep::SweepStrategy,
 };
-use state_store::{Durability, StoreConfig, StoreError};
+use state_store::{Batch, Durability, StoreConfig, StoreError};
 use state_tests::{
     archive::orders,
     check,
@@ -28,7 +28,7 @@ use state_tests::{
     rig::{Engine, Plan, Rig, WAYS},
     workload::{Profile, Workload, paths},
 };
-use state_tree::Order;
+use state_tree::{NodeHash, Order};
 
 /// Ends the work at the n-th moment.
 #[derive(Clone, Default)]
@@ -118,7 +118,7 @@ fn clean_restart_in_each_phase() {
     for (mark, sweep) in WAYS {
         for at in 0.. {
             let rig = base.twin();
-            let plan = rig.plan(6).in_order().batches(15).by(mark, sweep);
+            let plan = rig.plan(6).in_order().batches(15).noted().by(mark, sweep);
             let context = format!("{mark:?} {sweep:?} moment {at}");
             let (ended, moments) = StopAt::run(&rig, &plan, at);
             if moments <= at {
@@ -139,6 +139,127 @@ fn clean_restart_in_each_phase() {
             rig.cycle(&plan);
             check::exact(&rig.chain, &context);
         }
+    }
+}
+
+/// C6: a cycle that ends while it walks goes on there, with the roots and the barrier of its own snapshot.
+#[test]
+fn a_walk_goes_on_after_a_restart_and_its_cycle_ends_like_an_uninterrupted_one() {
+    for seed in 80..84 {
+        let rig = grown(Profile::Tables, seed);
+        let twin = rig.twin();
+        let plan = rig.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
+        let whole = twin.cycle(&plan_of(&twin, &plan)).certificate;
+        let mut walked = 0;
+        for at in 0.. {
+            let rig = rig.twin();
+            let plan = plan_of(&rig, &plan);
+            let (ended, moments) = StopAt::run(&rig, &plan, at);
+            if moments <= at {
+                break;
+            }
+            let records = StoreRecords(Arc::clone(&rig.chain.store));
+            let marking = |record: &PhaseRecord| record.phase == PrunePhase::BuildReach;
+            let Some(record) = PhaseRecord::load(&records).unwrap().filter(marking) else { continue };
+            assert!(ended.is_err());
+            let context = format!("seed {seed} moment {at}");
+            let rig = rig.restart();
+            let dead = rig.chain.archive.all().difference(&check::needed(&rig.chain)).count();
+            rig.chain.run(&mut Workload::new(Profile::Tables, seed + 100), 6);
+            let Some(resumed) = plan.resume(&quiet(&rig, &plan)).unwrap() else { continue }; // before its first note
+            let resumed = resumed.certificate;
+            walked += 1;
+            assert_eq!((resumed.cycle, resumed.retained), (record.cycle, whole.retained.clone()), "{context}");
+            assert_eq!((&resumed.live_digest, resumed.live_nodes), (&whole.live_digest, whole.live_nodes), "{context}");
+            assert!(resumed.deleted <= dead as u64, "{context}");
+            check::complete(&rig.chain, &context);
+            rig.cycle(&plan);
+            check::exact(&rig.chain, &context);
+        }
+        assert!(walked > 1, "seed {seed}: {walked} walks went on");
+    }
+}
+
+/// Whatever its walk was made from and has changed since: the cycle is given up, and nothing is deleted.
+#[test]
+fn a_walk_does_not_go_on_where_what_it_was_made_from_has_changed() {
+    type Change = fn(&Rig, &mut Plan);
+    let changes: [(&str, Change); 5] = [
+        ("retention", |_, plan| plan.keep_last = NonZeroU64::new(4).unwrap()),
+        ("floor", |rig, _| rig.chain.store.raise_floor(Order::new(28), Batch::new()).unwrap()),
+        ("record", |rig, _| spoil(rig, "walk")),
+        ("damage", |rig, _| {
+            let (hash, records) = (NodeHash::new([1; 32]), StoreRecords(Arc::clone(&rig.chain.store)));
+            let missing = PruneError::MissingLiveNode { hash, path: Vec::new() };
+            Doubted::remember(&missing, &records).unwrap();
+        }),
+        ("snapshot", |rig, _| {
+            let records = StoreRecords(Arc::clone(&rig.chain.store));
+            let record = PhaseRecord::load(&records).unwrap().unwrap();
+            PhaseRecord { integrity_hash: [9; 32], ..record }.save(&records).unwrap();
+        }),
+    ];
+    for (what, change) in changes {
+        let rig = walking(85);
+        let mut plan = rig.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
+        let rig = rig.restart();
+        change(&rig, &mut plan);
+        let before = check::nodes(&rig.chain.store);
+        let env = quiet(&rig, &plan);
+        let resumed = plan.resume(&env);
+        assert!(matches!(resumed, Ok(None)), "{what}: {resumed:?}");
+        assert_eq!(check::nodes(&rig.chain.store), before, "{what}");
+        assert!(PhaseRecord::load(&*env.parts.records).unwrap().is_none(), "{what}: the cycle is given up");
+        rig.cycle(&plan);
+        check::exact(&rig.chain, what);
+    }
+}
+
+/// A file of the visited set has a flipped bit: marking begins anew, in the same cycle where somebody tries it again.
+#[test]
+fn a_walk_whose_visited_set_is_damaged_deletes_nothing() {
+    let rig = walking(86);
+    let plan = rig.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
+    let rig = rig.restart();
+    spoil(&rig, "tmp");
+    let before = check::nodes(&rig.chain.store);
+    let env = quiet(&rig, &plan);
+    let error = plan.resume(&env).unwrap_err();
+    assert!(matches!(error, PruneError::File { .. }), "{error}");
+    assert_eq!(check::nodes(&rig.chain.store), before);
+    rig.cycle(&plan);
+    check::exact(&rig.chain, "seed 86");
+}
+
+/// Stopped while it walks, after a note.
+fn walking(seed: u64) -> Rig {
+    let base = grown(Profile::Tables, seed);
+    let plan = base.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
+    let stopped = |at: usize| {
+        let rig = base.twin();
+        drop(StopAt::run(&rig, &plan_of(&rig, &plan), at).0.unwrap_err());
+        rig
+    };
+    let walks = |rig: &Rig| {
+        let record = PhaseRecord::load(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
+        let marking = record.is_some_and(|record| record.phase == PrunePhase::BuildReach);
+        marking && ["walk", "tmp"].iter().all(|kind| !files_of(rig, kind).is_empty())
+    };
+    (0..).map(stopped).find(walks).unwrap()
+}
+
+fn files_of(rig: &Rig, kind: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(rig.state_dir()).map_or_else(|_| Vec::new(), |entries| entries.collect());
+    let paths = entries.into_iter().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension().is_some_and(|end| end == kind)).collect()
+}
+
+fn spoil(rig: &Rig, kind: &str) {
+    for path in files_of(rig, kind) {
+        let mut bytes = fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(path, bytes).unwrap();
     }
 }
 

@@ -25,6 +25,7 @@ use state_tests::{
     hooks::{Hooks, Moment},
     records::{Acting, Use},
     rig::{Engine, Rig},
+    waits::until,
     workload::{Profile, Workload, key, leaf},
 };
 use state_tree::Changes;
@@ -41,14 +42,6 @@ fn start(rig: &Rig, incremental: Option<IncrementalConfig>, act: impl FnMut(Mome
 /// One order per round while commits come.
 fn each_order() -> Option<IncrementalConfig> {
     Some(IncrementalConfig { stride: NonZeroU64::MIN })
-}
-
-/// Waits for a state that the worker reaches by itself; time goes on meanwhile, as it does.
-fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
-    while !reached(pruner) {
-        rig.clock.advance(Duration::from_millis(10));
-        thread::yield_now();
-    }
 }
 
 /// Whether the floor is where the window wants it, and nothing that has fallen to it waits; and the status says so.

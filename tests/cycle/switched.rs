@@ -18,6 +18,7 @@ use state_tests::{
     check,
     hooks::Hooks,
     rig::{Engine, Rig},
+    waits::until,
     workload::Profile,
 };
 use state_tree::Order;
@@ -80,13 +81,6 @@ impl Moments {
     }
 }
 
-fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
-    while !reached(pruner) {
-        rig.clock.advance(Duration::from_millis(10));
-        thread::yield_now();
-    }
-}
-
 fn is_at_rest(pruner: &Pruner) -> bool {
     !pruner.status().running
 }
@@ -102,8 +96,11 @@ fn start(rig: &Rig, config: PrunerConfig, hooks: &Hooks) -> Arc<Pruner> {
     pruner
 }
 
-/// Ends a pruner that nobody else has.
+/// Ends a pruner that nobody else has; a moment of its worker may still be at an end.
 fn end(pruner: Arc<Pruner>) {
+    while Arc::strong_count(&pruner) > 1 {
+        thread::yield_now();
+    }
     Arc::try_unwrap(pruner).unwrap().stop();
 }
 

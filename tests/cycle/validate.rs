@@ -16,7 +16,6 @@ use std::{
     time::Duration,
 };
 
-use crate::{health::pruner, left};
 use state_pruner::{
     Certificate, CertificateText, Clock, Command, PruneError, Pruner, RecordKey, Records as _, Retention, StoreRecords,
     SystemClock, Verdict,
@@ -36,8 +35,11 @@ use state_tests::{
     hooks::{Hooks, Moment},
     records::Use,
     rig::{Engine, Rig},
+    waits::until,
     workload::Profile,
 };
+
+use crate::{health::pruner, left};
 
 /// Checks are never pending: they wait for nobody.
 fn now<F: Future>(future: F) -> F::Output {
@@ -614,7 +616,7 @@ fn what_was_found_while_the_records_could_not_be_read_is_saved_as_soon_as_they_c
     });
     assert!(subject.keep_validation(&found("another")).is_err());
     fails.store(false, Ordering::SeqCst);
-    left::until(&rig, &subject, |subject| {
+    until(&rig, &subject, |subject| {
         subject.committed(rig.chain.head());
         let attempts = subject.status().recovery.attempts;
         attempts.last().is_some_and(|attempt| attempt.came == Came::Success)

@@ -8,9 +8,10 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use state_pruner::{
-    Certificate, Command, Ended, Freeze, Pause, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, Verdict,
-    Verification,
+    Certificate, Command, Ended, Freeze, Pause, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, SweepChoice,
+    Verdict, Verification, mark::MarkChoice,
 };
 use state_store::Disposition;
 use state_tests::{
@@ -350,6 +351,53 @@ fn a_cancelled_cycle_is_no_failed_one() {
     assert_eq!(pruner.status().last.unwrap().ended, Ended::Cancelled, "and the next process knows");
 }
 
+/// What is answered is so: a pause that is taken holds the cycle, and one that could hold nothing is refused.
+#[test]
+fn a_pause_at_the_last_range_holds_the_cycle_before_its_end_and_a_later_one_is_refused() {
+    let rig = grown();
+    let (operator, mut saves) = (Arc::new(Mutex::new(None::<Arc<Pruner>>)), 0);
+    let (asks, (told, replies)) = (Arc::clone(&operator), mpsc::channel());
+    let (ended, outcomes) = mpsc::channel();
+    let hooks = Hooks::new(move |moment| {
+        saves += usize::from(moment == Moment::PhaseSaved);
+        let is_at_last_range = moment == Moment::PhaseSaved && saves == 3; // the only one; two saves came before it
+        let asked: &[Command] = if is_at_last_range {
+            &[Command::Pause]
+        } else if moment == Moment::OutcomeSaved {
+            &[Command::Pause, Command::Cancel, Command::Resume]
+        } else {
+            &[]
+        };
+        let pruner = asks.lock().clone();
+        let replies = asked.iter().filter_map(|command| pruner.as_ref().map(|pruner| pruner.command(*command)));
+        replies.for_each(|reply| told.send(reply).unwrap());
+        if moment == Moment::OutcomeSaved {
+            ended.send(()).unwrap();
+        }
+    });
+    let mut plan = rig.plan(5).by(MarkChoice::Walk, SweepChoice::Filter);
+    plan.config.range_bytes = NonZeroU64::MAX;
+    let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), plan.pruner_of_cycles()).unwrap());
+    *operator.lock() = Some(Arc::clone(&pruner));
+    run(&pruner);
+    assert_eq!(replies.recv().unwrap(), Reply::Accepted);
+    until(&pruner, |pruner| pruner.status().pause == Pause::Holding || !pruner.status().running);
+    let status = pruner.status();
+    assert_eq!((status.pause, status.cycles_finished), (Pause::Holding, 0), "{status:?}");
+    assert_eq!(pruner.command(Command::Resume), Reply::Accepted);
+    outcomes.recv().unwrap();
+    until(&pruner, |pruner| !pruner.status().running);
+    let late: Vec<Reply> = replies.try_iter().collect();
+    assert_eq!(late, [Reply::Ending, Reply::Ending, Reply::Unchanged], "there is nothing left to hold or to spare");
+    assert_eq!((pruner.status().cycles_finished, pruner.status().cycles_cancelled), (1, 0));
+    operator.lock().take();
+    drop(pruner);
+    let certificate = fs::read(rig.state_dir().join("certificates/cycle-00000001.json")).unwrap();
+    let certificate: Certificate = serde_json::from_slice(&certificate).unwrap();
+    assert_eq!(certificate.sweep.ranges, 1, "it was the last range");
+    check::exact(&rig.chain, "held before its end");
+}
+
 /// A node shares its pruner with requests, and one of them may outlive its end.
 #[test]
 fn a_pruner_that_somebody_shares_ends_when_it_is_stopped_and_leaves_its_sweep_to_the_next_start() {
@@ -368,7 +416,7 @@ fn a_pruner_that_somebody_shares_ends_when_it_is_stopped_and_leaves_its_sweep_to
     thread::scope(|scope| {
         let stopping = scope.spawn(move || pruner.stop());
         until(&shared, |shared| {
-            assert!(matches!(shared.command(Command::Pause), Reply::Accepted | Reply::Unchanged));
+            assert!(matches!(shared.command(Command::Pause), Reply::Accepted | Reply::Unchanged | Reply::Ending));
             shared.status().pause == Pause::No // a stop is final, so it has come
         });
         drop((go_on, begun));

@@ -9,11 +9,12 @@ use state_tests::{
     archive::{Archive, orders},
     check, damage, folder,
     rig::{Engine, Rig},
+    waits::until,
     workload::{Profile, Workload},
 };
 use state_tree::{NodeHash, Order};
 
-use crate::kill::{WINDOW, cycle, dies_at, slices_go_on, start, until};
+use crate::kill::{WINDOW, cycle, dies_at, slices_go_on, start};
 
 const SEED: u64 = 951;
 const CHILD_HOME: &str = "STATE_FAULTS_ASIDE";

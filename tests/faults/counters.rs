@@ -3,7 +3,7 @@
 //!
 //! The metrics belong to a process, so what looks at them has one of its own.
 
-use std::{num::NonZeroU64, process::Command as Process, sync::Arc, thread, time::Duration};
+use std::{num::NonZeroU64, process::Command as Process, sync::Arc, thread};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use state_pruner::{
@@ -16,6 +16,7 @@ use state_tests::{
     hooks::Hooks,
     rig::{Engine, Rig},
     told::Told,
+    waits::until_beside_commits,
     workload::{Profile, Workload},
 };
 
@@ -157,19 +158,16 @@ fn rounds(metrics: &PrometheusHandle) {
             status.failure.is_some() || status.last == Some(RoundEnd::Done)
         };
         let metric_of_this = || metric(metrics, BETWEEN, "") - before;
-        while !rests(&counted) {
-            rig.clock.advance(Duration::from_millis(10));
-            thread::yield_now();
-        }
+        rig.until(|| rests(&counted));
         let gone = present - nodes(&rig);
         assert_eq!((metric_of_this(), incremental(&counted).deleted_total), (gone, gone), "write {passing}");
         partly += u64::from(incremental(&counted).failure.is_some() && gone > 0);
         faulty.heal();
-        while incremental(&counted).last != Some(RoundEnd::Done) || incremental(&counted).failure.is_some() {
-            rig.clock.advance(Duration::from_millis(100));
-            counted.pruner.committed(rig.chain.head()); // or it would wait for as long as it said
-            thread::yield_now();
-        }
+        // Or it would wait for as long as it said.
+        until_beside_commits(&rig, &counted.pruner, |_| {
+            let status = incremental(&counted);
+            status.last == Some(RoundEnd::Done) && status.failure.is_none()
+        });
         let gone = present - nodes(&rig);
         assert_eq!((metric_of_this(), incremental(&counted).deleted_total), (gone, gone), "write {passing}");
         counted.pruner.stop();

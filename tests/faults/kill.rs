@@ -4,13 +4,12 @@
 //! `KILL_PASSES=n` kills at the first n times that each point is reached; once in a plain run.
 
 use std::{
+    fs,
     num::NonZeroU64,
     os::unix::process::ExitStatusExt as _,
     path::Path,
     process::{Command as Process, Stdio},
     sync::Arc,
-    thread,
-    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -25,6 +24,7 @@ use state_tests::{
     check, folder,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
+    waits::until,
     workload::{Profile, Workload},
 };
 
@@ -42,9 +42,11 @@ const CHILD_HOME: &str = "STATE_FAULTS_CHILD";
 enum Left {
     /// A sweep that goes on.
     Sweep,
+    /// A walk that goes on.
+    Walk,
     /// No cycle, or one that is given up.
-    NoSweep,
-    /// Either: the point is reached inside and outside of sweeps.
+    Nothing,
+    /// Either: the point is reached inside and outside of what goes on.
     Either,
 }
 
@@ -60,23 +62,23 @@ fn left_at(point: Point) -> Left {
         | Point::CountsConfirmed
         | Point::BarrierLetGo
         | Point::Certified => Left::Sweep,
-        Point::FloorMoved
-        | Point::RunBegins
-        | Point::SnapshotSaved
-        | Point::MarkBegins
+        Point::WalkNoted
         | Point::MarkWalked
         | Point::MarkWritten
         | Point::MarkNamed
         | Point::MarkSealed
         | Point::JournalSettled
-        | Point::MarksWritten
-        | Point::SweepPlanned
+        | Point::SweepPlanned => Left::Walk,
+        Point::FloorMoved
+        | Point::RunBegins
+        | Point::SnapshotSaved
+        | Point::MarkBegins
         | Point::CycleEnded
         | Point::OutcomeSaved
         | Point::SliceJudged
         | Point::SliceWritten
-        | Point::SetAside => Left::NoSweep,
-        Point::CommitRecorded | Point::CommitWritten => Left::Either,
+        | Point::SetAside => Left::Nothing,
+        Point::CommitRecorded | Point::CommitWritten | Point::MarksWritten => Left::Either,
     }
 }
 
@@ -87,20 +89,12 @@ pub(crate) fn start(
     stride: Option<u64>,
     act: impl FnMut(Moment) + Send + 'static,
 ) -> Pruner {
-    let mut plan = rig.plan(WINDOW).batches(20);
-    plan.config.sweep = sweep;
+    let plan = rig.plan(WINDOW).batches(20).sweeping(sweep);
     let config = PrunerConfig {
         incremental: stride.map(|stride| IncrementalConfig { stride: NonZeroU64::new(stride).unwrap() }),
         ..plan.pruner()
     };
     Pruner::start(rig.pruner_parts(&Hooks::new(act)), config).unwrap()
-}
-
-pub(crate) fn until(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner) -> bool) {
-    while !reached(pruner) {
-        rig.clock.advance(Duration::from_millis(10));
-        thread::yield_now();
-    }
 }
 
 /// One cycle that somebody asks for.
@@ -169,21 +163,29 @@ pub(crate) fn dies_at((test, variable): (&str, &str), home: &Path, (point, pass)
     signal == Some(9)
 }
 
+fn is_noted(rig: &Rig) -> bool {
+    let mut entries = fs::read_dir(rig.state_dir()).unwrap().map(|entry| entry.unwrap().path());
+    entries.any(|path| path.extension().is_some_and(|end| end == "walk"))
+}
+
 /// What the next process finds and does.
 fn recovers(home: &Path, archive: &Archive, point: Point, context: &str) {
     let rig = Rig::at(home, Arc::new(archive.copy()));
     rig.chain.archive.forget_after(rig.chain.head());
     check::complete(&rig.chain, &format!("{context}: as found"));
     let record = PhaseRecord::load(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
-    let sweeps = record.is_some_and(|record| record.phase == PrunePhase::SweepExpired);
+    let phase = record.map_or(PrunePhase::Idle, |record| record.phase);
+    let walks = phase == PrunePhase::BuildReach && is_noted(&rig);
+    let goes_on = phase == PrunePhase::SweepExpired || walks;
     match left_at(point) {
-        Left::Sweep => assert!(sweeps, "{context}: no sweep is left"),
-        Left::NoSweep => assert!(!sweeps, "{context}: a sweep is left"),
+        Left::Sweep => assert_eq!(phase, PrunePhase::SweepExpired, "{context}"),
+        Left::Walk => assert!(walks, "{context}: no walk is left"),
+        Left::Nothing => assert!(!goes_on, "{context}: {phase} is left"),
         Left::Either => {}
     }
-    let owed = !sweeps && !rig.chain.store.counts_are_settled(); // a cycle begins by itself, as no slice can be taken before
+    let owed = !goes_on && !rig.chain.store.counts_are_settled(); // a cycle begins by itself, as no slice can be taken before
     let pruner = start(&rig, SweepChoice::Delete, Some(1), |_| ());
-    let cycles = u64::from(sweeps || owed);
+    let cycles = u64::from(goes_on || owed);
     until(&rig, &pruner, |pruner| {
         let status = pruner.status();
         !status.running && !status.triggers.requested && status.cycles_finished >= cycles

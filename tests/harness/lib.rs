@@ -18,5 +18,6 @@ pub mod rig;
 pub mod shared;
 pub mod skip;
 pub mod told;
+pub mod waits;
 pub mod warnings;
 pub mod workload;

@@ -50,8 +50,12 @@ pub fn repository() -> &'static Path {
 }
 
 fn starting() -> Command {
+    starting_by(&repository().join("config/node.toml"))
+}
+
+fn starting_by(config: &Path) -> Command {
     let mut command = Command::new(binary());
-    command.arg("start");
+    command.arg("start").arg("--config").arg(config);
     command
 }
 
@@ -72,6 +76,11 @@ impl Node {
     /// Starts a node from the shipped configuration with its data in `data` and these settings.
     pub fn start(data: &Path, settings: &[&str]) -> Self {
         Self::spawn(starting(), data, settings)
+    }
+
+    /// The same from another configuration.
+    pub fn configured(config: &Path, data: &Path, settings: &[&str]) -> Self {
+        Self::spawn(starting_by(config), data, settings)
     }
 
     /// The same with a load of its own.
@@ -103,7 +112,6 @@ impl Node {
     }
 
     fn process(mut command: Command, data: &Path, settings: &[&str]) -> (Child, Lines) {
-        command.arg("--config").arg(repository().join("config/node.toml"));
         command.arg("--set").arg(format!("node.data_dir={}", data.display()));
         command.args(["--set", "node.listen=127.0.0.1:0"]);
         command.args(settings.iter().flat_map(|setting| ["--set", setting]));
@@ -262,8 +270,13 @@ impl Node {
 
     /// Waits until it has logged this.
     pub fn until_logged(&self, text: &str) {
+        self.until_logged_often(text, 1);
+    }
+
+    /// Waits until it has logged this so often.
+    pub fn until_logged_often(&self, text: &str, times: usize) {
         let clock = SystemClock::new();
-        while !self.log().contains(text) {
+        while self.log().matches(text).count() < times {
             assert!(clock.monotonic() < PATIENCE, "waiting for {text:?}\n{}", self.log());
             thread::yield_now();
         }

@@ -1,6 +1,6 @@
 //! Requests to prune and verify a store at rest, with the defaults of the command line.
 
-use std::{collections::BTreeSet, num::NonZeroU64, num::NonZeroUsize, path::Path, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU64, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
 
 use state_pruner::{
     Control, Observer, PruneError, SweepChoice, SystemClock, Unobserved,
@@ -32,6 +32,7 @@ pub fn request(db: &Path, keep_last: u64) -> PruneRequest {
         rehash: RehashChoice::All,
         memory_budget: 1 << 30,
         threads: NonZeroUsize::new(2).unwrap(),
+        note_every: Some(Duration::from_secs(300)),
         io_limit: None,
         verify_sample: 1000,
         state_dir: None,

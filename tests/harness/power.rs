@@ -51,6 +51,8 @@ struct State {
     calls: u64,
     /// Every call from this one on finds no power.
     cut_at: u64,
+    /// Told by the first of them.
+    when_cut: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// The folder, under power until a call that was named.
@@ -63,7 +65,13 @@ pub struct Power {
 impl Power {
     /// What is there is durable. The power fails when so many calls were let through.
     pub fn cut_after(root: &Path, calls: u64) -> Self {
-        let mut state = State { durable: BTreeMap::new(), calls: 0, cut_at: calls };
+        Self::cut_with(root, calls, || ())
+    }
+
+    /// The same of a power that something else is on, too, which is told.
+    pub fn cut_with(root: &Path, calls: u64, when_cut: impl FnOnce() + Send + 'static) -> Self {
+        let when_cut = Some(Box::new(when_cut) as _);
+        let mut state = State { durable: BTreeMap::new(), calls: 0, cut_at: calls, when_cut };
         state.add_all(root);
         let state = Arc::new(Mutex::new(state));
         let told = Arc::clone(&state);
@@ -103,6 +111,7 @@ impl State {
     fn hear(&mut self, call: FileCall, path: &Path) -> io::Result<()> {
         self.calls += 1;
         if self.calls > self.cut_at {
+            self.when_cut.take().into_iter().for_each(|tell| tell());
             return Err(Errno::IO.into());
         }
         if call == FileCall::Sync {

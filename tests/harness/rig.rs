@@ -4,6 +4,7 @@ use std::{
     num::{NonZeroU64, NonZeroUsize},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use state_pruner::{
@@ -150,6 +151,21 @@ impl Plan {
         self.config.sweep = SweepChoice::Delete;
         self.config.delete_batch = NonZeroUsize::new(nodes).unwrap();
         self
+    }
+
+    /// The same, each walk written down before each batch.
+    pub fn noted(mut self) -> Self {
+        self.config.note_every = Some(Duration::ZERO);
+        self
+    }
+
+    /// The same that sweeps this way: a walk that is written down comes before delete batches, a scan before the filter.
+    pub fn sweeping(self, sweep: SweepChoice) -> Self {
+        match sweep {
+            SweepChoice::Delete => self.noted().by(MarkChoice::Walk, sweep),
+            SweepChoice::Filter => self.by(MarkChoice::Scan, sweep),
+            SweepChoice::Auto => self.by(MarkChoice::Auto, sweep),
+        }
     }
 
     /// The same by one thread, so that the moments of a cycle come in the same number and order each time.

@@ -9,6 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -105,6 +106,30 @@ fn a_prune_that_was_stopped_goes_on_as_the_same_cycle_and_ends_exactly() {
     assert_eq!((outcome.resumed_cycle, outcome.deleted, certificate.deleted), (Some(1), all, all), "both runs");
     let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
     assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected.live_sha256), Some(0)));
+}
+
+/// C6: a large store is walked for hours.
+#[test]
+fn a_prune_that_was_stopped_while_it_walked_goes_on_there_and_ends_exactly() {
+    let Some(store) = Shared::Medium.copy("a prune that was stopped while it walked") else {
+        return;
+    };
+    let expected = expected(&store, 100);
+    let (mark, note_every) = (MarkChoice::Walk, Some(Duration::ZERO));
+    let request = PruneRequest { mark, note_every, memory_budget: 16 << 20, ..request(&store.db(), 100) };
+    let control = Arc::new(Control::default());
+    let stop = Arc::clone(&control);
+    let observer = once(Stage::Mark, move || stop.stop());
+    let stopped = offline::prune(&request, &Steering { control, ..watched(observer) }).unwrap_err();
+    assert!(matches!(stopped, PruneError::Stopped), "{stopped}");
+    let outcome = prune(&request).unwrap();
+    let certificate = certificate(&outcome);
+    assert_eq!((certificate.cycle, certificate.live_nodes), (1, expected.live_nodes), "the cycle that was stopped");
+    assert_eq!(certificate.mark.as_ref().unwrap().why, "an earlier process had begun to walk");
+    let report = verify(&store.db(), StoreLayout::Rooch, 100).unwrap();
+    assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected.live_sha256), Some(0)));
+    let left = folder::with_ending(&offline::default_state_dir(&store.db()), "walk");
+    assert!(left.is_empty(), "nothing of it is left: {left:?}");
 }
 
 /// A process that is killed between a batch of deletes and the record of it: the next one cannot know of the batch, and

@@ -163,7 +163,7 @@ fn beyond_this_machine_nobody_commands_a_node_without_a_token() {
     let everywhere = "node.listen=0.0.0.0:0";
     let refused = node::run(&["start", "--config", &config, "--set", everywhere]);
     let words = String::from_utf8(refused.stderr).unwrap();
-    assert!(refused.status.code() == Some(1) && words.contains("node.admin_token_file"), "{words}");
+    assert!(refused.status.code() == Some(2) && words.contains("node.admin_token_file"), "{words}");
 
     let key = format!("node.admin_token_file={token}");
     let node = Node::start(data.path(), &[everywhere, &key]);

@@ -421,6 +421,7 @@ fn pruning_is_switched_off_and_on_from_the_command_line() {
     for _ in 0..2 {
         assert_eq!(node::json(&["prune-disable", "--url", node.url()]), (0, accepted.clone()));
     }
+    node.until_told("config_changed");
     let told = node.get("/v1/events?code=config_changed");
     let told =
         told["events"].as_array().unwrap().iter().filter(|event| event["data"]["what"] == "pruning: switched off");
@@ -617,6 +618,8 @@ fn the_chain_goes_back_in_a_running_node_and_at_rest() {
     let at_rest = ["--db", db.as_str()];
     assert!(is(&go_back(at_rest, "20"), "pruned"));
     assert!(is(&go_back(at_rest, "99"), "never_existed"));
+    let refused = String::from_utf8(node::run(&["rollback", "--to", "99", "--db", &db]).stderr).unwrap();
+    assert_eq!(refused.matches("there is no order 99").count(), 1, "the reason is told once: {refused}");
     let to = head - 3;
     assert_eq!(go_back(at_rest, &to.to_string()), (0, json!({ "to": to, "from": head })));
     let told = node::run(&["rollback", "--to", &to.to_string(), "--db", &db]);

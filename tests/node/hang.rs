@@ -13,8 +13,10 @@ use state_tests::node::{self, Node};
 
 use crate::kill::{Acknowledged, SETTINGS, verified};
 
-/// Less than the node would wait for its own load by itself.
-const STOP: &str = "node.stop_timeout=4s";
+/// More than a node needs on a busy machine to come to what hangs.
+const LONG: &str = "10s";
+/// Much less than the node would wait for its own load by itself, which is the first that it waits for.
+const SHORT: &str = "1s";
 
 fn submit(node: &Node, number: u8) -> Acknowledged {
     let (id, value) = (hex::encode([number; 32]), hex::encode([number, 7]));
@@ -22,17 +24,22 @@ fn submit(node: &Node, number: u8) -> Acknowledged {
     Acknowledged { order: node.submit(&create), id, value }
 }
 
+fn within(load: Option<&str>) -> &'static str {
+    load.map_or(LONG, |_| SHORT)
+}
+
 /// A node of which a thread hangs when it comes to a point first.
 fn hung(data: &Path, point: Point, load: Option<&str>) -> Node {
-    let settings = [&SETTINGS[..], &[STOP, "pruner.keep_last=4", "pruner.sweep=filter"]].concat();
+    let stop = format!("node.stop_timeout={}", within(load));
+    let settings = [&SETTINGS[..], &[stop.as_str(), "pruner.keep_last=4", "pruner.sweep=filter"]].concat();
     Node::hung_at(data, &settings, point, load)
 }
 
 /// Stops a node that hangs, and starts it again on what it left.
-fn ends(node: Node, data: &Path, step: &str, acknowledged: &Acknowledged) {
+fn ends(node: Node, data: &Path, (step, within): (&str, &str), acknowledged: &Acknowledged) {
     let (ended, log) = node.stop(Signal::TERM);
     assert_eq!(ended.code(), Some(1), "{step}: {ended}\n{log}");
-    assert!(log.contains("has not ended within 4s (node.stop_timeout)"), "{step}: {log}");
+    assert!(log.contains(&format!("has not ended within {within} (node.stop_timeout)")), "{step}: {log}");
     assert!(log.contains(&format!("it waits for {step}. The process")), "{step}: {log}");
     verified(data);
     let node = Node::start(data, &SETTINGS);
@@ -55,7 +62,7 @@ fn a_node_whose_pruner_hangs_ends_when_its_time_is_over_and_names_what_hung() {
         let acknowledged = (1..=12).map(|number| submit(&node, number)).last().unwrap();
         assert!(node.prune("run"));
         node.until_logged(&format!("hangs at {}", point.name()));
-        ends(node, data.path(), step, &acknowledged);
+        ends(node, data.path(), (step, LONG), &acknowledged);
     }
 }
 
@@ -73,7 +80,7 @@ fn a_node_whose_commit_hangs_names_its_own_load_or_the_last_blocks() {
             json!({ "create_object": { "id": hex::encode([2; 32]), "owner": "00".repeat(32), "value": "01" } });
         assert!(node.post("/v1/transactions?wait=false", &create).status().is_success());
         node.until_logged("hangs at commit::recorded");
-        ends(node, data.path(), step, &acknowledged);
+        ends(node, data.path(), (step, within(load)), &acknowledged);
     }
 }
 

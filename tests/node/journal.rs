@@ -74,6 +74,14 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     fs::write(&file, bytes).unwrap();
     let (code, damaged) = node::json(&["journal", "verify", "--db", &db]);
     assert_eq!((code, &damaged["damaged"], &damaged["missing"]), (1, &json!(1), &json!(1)), "{damaged}");
+    let place = &damaged["places"][0];
+    let number = |key: &str| place[key].as_u64().unwrap_or_else(|| panic!("{damaged}"));
+    assert!((number("from")..number("from") + number("length")).contains(&(middle as u64)), "{damaged}");
+    assert_eq!(number("before"), number("after") + 2, "{damaged}");
+    let lost = number("after") + 1;
+    let place_words = format!("{} bytes at byte {}, where event {lost} is missing", number("length"), number("from"));
+    let verified = String::from_utf8(node::run(&["journal", "verify", "--db", &db]).stdout).unwrap();
+    assert!(verified.contains(&format!("1 damaged places ({place_words})")), "{verified}");
     let (code, since) = node::json(&["journal", "show", "--db", &db, "--since", "2h", "--after", "1"]);
     assert_eq!((code, since["events"][0]["seq"].as_u64()), (1, Some(2)), "it is not whole");
     for words in [["show", "--after"], ["tail", "--last"]] {
@@ -81,15 +89,17 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
         let [printed, told] = [shown.stdout, shown.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(shown.status.code(), Some(1), "{words:?}: {told}");
         assert!(printed.contains("stopped") && !printed.contains("damaged"), "{words:?}: {printed}");
-        assert!(told.contains("has 1 damaged places, and 1 numbers are missing"), "{words:?}: {told}");
+        let where_it_is = format!("has 1 damaged places ({place_words}), and 1 numbers are missing");
+        assert!(told.contains(&where_it_is), "{words:?}: {told}");
         let shown = node::run(&["journal", words[0], "--json", "--db", &db, words[1], "1"]);
         assert!(shown.stderr.is_empty(), "its object tells: {}", String::from_utf8_lossy(&shown.stderr));
     }
-    follows_a_damaged_journal(dir.path());
+    follows_a_damaged_journal(dir.path(), place);
     let (code, absent) = node::json(&["journal", "show", "--state-dir", &db]);
     assert_eq!((code, absent["error"]["code"].as_str()), (1, Some("file")));
     let told = absent["error"]["message"].as_str().unwrap();
-    assert!(told.contains("journal.events: there is no event journal; the data folder of a node has one"), "{told}");
+    let parts = ["journal.events: there is no event journal", "the data folder of a node has one"];
+    assert!(parts.iter().all(|part| told.contains(part)), "{told}");
 
     let mut tail = Command::new(node::binary());
     tail.args(["journal", "tail", "--follow", "--state-dir", &data]);
@@ -104,14 +114,16 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
 }
 
 /// What it lacks comes first, and it is no success however it ends.
-fn follows_a_damaged_journal(folder: &Path) {
+fn follows_a_damaged_journal(folder: &Path, place: &Value) {
     let node = Node::start(folder, &["chain.block_interval=10ms"]);
     let mut tail = Command::new(node::binary());
     tail.args(["journal", "tail", "--follow", "--json", "--url", node.url(), "--code", "consumer_added"]);
     let mut tail = tail.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut told = BufReader::new(tail.stdout.take().unwrap()).lines();
     let mut next = || serde_json::from_str::<Value>(&told.next().unwrap().unwrap()).unwrap();
-    assert_eq!(next(), json!({ "damaged": 1, "missing": 1 }));
+    assert_eq!(next(), json!({ "damaged": 1, "missing": 1, "places": [place] }));
+    let (code, verified) = node::json(&["journal", "verify", "--url", node.url()]);
+    assert_eq!((code, &verified["places"]), (1, &json!([place])), "{verified}");
     let order = node.status()["head"]["order"].clone();
     assert!(node.post("/v1/consumers/indexer", &json!({ "order": order })).status().is_success());
     assert_eq!(next()["code"], "consumer_added");
@@ -129,13 +141,89 @@ fn a_journal_that_cannot_be_read_is_named_with_the_error_and_what_to_do() {
         assert_eq!((code, told["error"]["code"].as_str()), (1, Some("file")), "{told}");
         told["error"]["message"].as_str().unwrap().to_owned()
     };
-    assert!(told(&["show"]).contains("there is no event journal"));
+    let says = |words: &[&str], parts: &[&str]| {
+        let told = told(words);
+        assert!(parts.iter().all(|part| told.contains(part)), "{words:?}: {told}");
+    };
+    let beside = dir.path().join("store.pruner/events/journal.events").display().to_string();
+    let of_node = dir.path().join("events/journal.events").display().to_string();
+    for words in [&["show"][..], &["tail"], &["tail", "--follow"], &["verify"]] {
+        says(words, &["there is no folder", "no event journal beside it", &beside, &of_node, "--state-dir"]);
+    }
+    fs::create_dir(&db).unwrap();
+    says(&["show"], &["there is no event journal beside", &beside, &of_node, "give the data folder of its node"]);
+    fs::create_dir(dir.path().join("store/events")).unwrap();
+    fs::write(dir.path().join("store/events/journal.events"), b"").unwrap();
+    says(&["show"], &["the folder itself has one, so give it with --state-dir"]);
+    let (code, absent) = node::json(&["journal", "show", "--state-dir", "/nonexistent"]);
+    assert_eq!((code, absent["error"]["code"].as_str()), (1, Some("file")), "{absent}");
+    assert!(absent.to_string().contains("no event journal and no folder /nonexistent; "), "{absent}");
     fs::write(dir.path().join("events"), b"no folder").unwrap();
     for words in [&["show"][..], &["tail"], &["tail", "--follow"], &["verify"]] {
         let told = told(words);
         let says = ["events/journal.events", "Not a directory", "cannot be read", "--state-dir"];
         assert!(says.iter().all(|part| told.contains(part)), "{words:?}: {told}");
     }
+}
+
+#[test]
+fn a_file_in_place_of_a_journal_is_told_as_what_it_is_and_what_to_do_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, file) = (dir.path().display().to_string(), dir.path().join("events/journal.events"));
+    fs::create_dir(dir.path().join("events")).unwrap();
+    fs::write(&file, b"").unwrap();
+    for words in ["show", "tail", "verify"] {
+        let told = node::run(&["journal", words, "--state-dir", &data]);
+        let printed = [told.stdout, told.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert_eq!(told.status.code(), Some(1), "{words}: {printed}");
+        let says = ["no events", "no header at byte 0", file.to_str().unwrap()];
+        assert!(says.iter().all(|part| printed.contains(part)), "{words}: {printed}");
+    }
+    let noise: Vec<u8> = (0..5_000_u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    fs::write(&file, &noise).unwrap();
+    for words in [&["show"][..], &["tail"], &["tail", "--follow"], &["verify"]] {
+        let (code, told) = node::json(&[&["journal"], words, &["--state-dir", &data]].concat());
+        assert_eq!((code, told["error"]["code"].as_str()), (1, Some("record")), "{words:?}: {told}");
+        let says = [file.to_str().unwrap(), "it is no event journal", "5000 bytes", "move it away"];
+        assert!(says.iter().all(|part| told.to_string().contains(part)), "{words:?}: {told}");
+    }
+}
+
+#[test]
+fn a_node_that_opened_a_damaged_journal_is_degraded_until_somebody_has_seen_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events/journal.events");
+    let node = Node::start(dir.path(), &[]);
+    for name in ["one", "two", "three"] {
+        assert!(node.post(&format!("/v1/pins/{name}"), &json!({ "order": 0 })).status().is_success());
+    }
+    assert!(node.stop(Signal::TERM).0.success());
+    let mut bytes = fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let judged = |node: &Node| {
+        let (code, health) = node::json(&["health-check", "--url", node.url()]);
+        let reason = health["reasons"].as_array().unwrap().iter().find(|reason| reason["code"] == "events_damaged");
+        (code, reason.map(|reason| reason["message"].as_str().unwrap().to_owned()))
+    };
+    for _ in 0..2 {
+        let node = Node::start(dir.path(), &[]);
+        let (code, told) = judged(&node);
+        let told = told.unwrap();
+        let says = [file.to_str().unwrap(), "1 damaged places", " bytes at byte ", " is missing", "journal verify"];
+        assert!(code == 1 && says.iter().all(|part| told.contains(part)), "{code}: {told}");
+        let acknowledge = || node::json(&["acknowledge", "events_damaged", "--url", node.url()]);
+        assert_eq!(acknowledge(), (0, json!({ "acknowledged": "events_damaged" })));
+        assert_eq!(judged(&node), (0, None));
+        let (code, refused) = acknowledge();
+        assert_eq!(code, 1, "there is nothing to acknowledge any more: {refused}");
+        assert!(node.stop(Signal::TERM).0.success());
+    }
+    fs::rename(&file, dir.path().join("journal.damaged")).unwrap();
+    let node = Node::start(dir.path(), &[]);
+    assert_eq!(judged(&node), (0, None), "a new one is whole");
+    assert!(node.stop(Signal::TERM).0.success());
 }
 
 /// What a record begins with.

@@ -10,6 +10,7 @@ mod kill;
 mod load;
 mod plan;
 mod points;
+mod reload;
 mod retain;
 mod stop;
 mod validate;

@@ -16,11 +16,12 @@ use crate::kill::{Acknowledged, SETTINGS, verified};
 /// The longest wait for a point.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// One of each kind of step: commit, floor, snapshot, mark, seal, change of phase, batch with its cursor, range, slice.
-const FEW: [Point; 9] = [
+/// One of each kind of step: commit, floor, snapshot, walk, mark, seal, change of phase, batch with its cursor, range, slice.
+const FEW: [Point; 10] = [
     Point::CommitRecorded,
     Point::FloorMoved,
     Point::SnapshotSaved,
+    Point::WalkNoted,
     Point::MarkWritten,
     Point::MarkSealed,
     Point::SweepBegins,
@@ -39,6 +40,7 @@ fn sweep(point: Point) -> &'static str {
         | Point::RunBegins
         | Point::SnapshotSaved
         | Point::MarkBegins
+        | Point::WalkNoted
         | Point::MarkWalked
         | Point::MarkWritten
         | Point::MarkNamed
@@ -95,7 +97,8 @@ fn die_at(data: &Path, point: Point, settings: &[&str]) -> Acknowledged {
 fn survives(point: Point) {
     let (name, data) = (point.name(), tempfile::tempdir().unwrap());
     let settings = SETTINGS.into_iter().filter(|setting| *setting != "pruner.incremental=off");
-    let settings: Vec<&str> = settings.chain([sweep(point)]).collect();
+    let walks = ["pruner.mark=walk", "pruner.note_every=1ns"];
+    let settings: Vec<&str> = settings.chain([sweep(point)]).chain(walks).collect();
     let acknowledged = die_at(data.path(), point, &settings);
     let report = verified(data.path());
     assert!(report["roots"].as_u64().unwrap() > 0, "{name}: {report}");

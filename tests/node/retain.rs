@@ -1,7 +1,8 @@
 //! What is retained, as a running node tells it, and times that keep nothing.
 
+use rustix::process::Signal;
 use serde_json::json;
-use state_tests::node::Node;
+use state_tests::node::{self, Node};
 
 /// The policy in force and which of its bounds wins are printed at the start and served in the status.
 #[test]
@@ -35,5 +36,41 @@ fn a_time_of_nothing_is_refused() {
         assert_eq!(told["error"]["code"], "json", "{told}");
         assert!(told["error"]["message"].as_str().unwrap().contains("nonzero"), "{told}");
         assert!(node.post(path, &json!({ "order": 0, "ttl_ms": 1 })).status().is_success(), "{path}");
+    }
+}
+
+/// A dry run and a verification of its store tell the roots of the window from those that are kept below it, and by whom.
+#[test]
+fn a_store_at_rest_tells_its_window_from_what_pins_and_keep_every_keep_below_it() {
+    let data = tempfile::tempdir().unwrap();
+    let settings =
+        ["pruner.keep_last=3", "pruner.keep_every=4", "pruner.every_orders=1000000", "pruner.garbage_ratio=none"];
+    let node = Node::start(data.path(), &settings);
+    for number in 1..=12u8 {
+        let id = hex::encode([number; 32]);
+        let order = node.submit(&json!({ "create_object": { "id": id, "owner": "00".repeat(32), "value": "07" } }));
+        assert_eq!(order, u64::from(number));
+        if order == 5 {
+            assert!(node.post("/v1/pins/audit", &json!({ "order": order, "owner": "me" })).status().is_success());
+        }
+    }
+    node.cycle();
+    assert!(node.stop(Signal::TERM).0.success());
+
+    let db = data.path().join("store").display().to_string();
+    let common = ["--db", &db, "--layout", "native", "--keep-last", "3"];
+    let rows = [(&["prune", "--dry-run"][..], "/retained/kept_by"), (&["verify"][..], "/kept_below")];
+    for (command, runs) in rows {
+        let arguments = [command, &common[..]].concat();
+        let text = String::from_utf8(node::run(&arguments).stdout).unwrap();
+        let expected = "3 of the window, below it 3 of keep_every, 1 of pins (audit of me, order 5)";
+        assert!(text.contains(expected), "{command:?}: {text}");
+        let (code, told) = node::json(&arguments);
+        assert_eq!(code, 0, "{told}");
+        let below = &told.pointer(runs).unwrap().as_array().unwrap()[..4];
+        let kept_by: Vec<_> =
+            below.iter().map(|run| (run["first"].as_u64().unwrap(), run["kept_by"].clone())).collect();
+        let every = || json!("every");
+        assert_eq!(kept_by, [(0, every()), (4, every()), (5, json!({ "pin": "audit of me" })), (8, every())], "{told}");
     }
 }

@@ -163,30 +163,33 @@ fn a_second_signal_ends_a_node_at_once_whose_disk_hangs() {
     acknowledged.is_there(&Node::start(data.path(), &SETTINGS));
 }
 
-/// So do `timeout` and others that tell a process and then its group.
+/// So do `timeout` and others that tell a process and then its group. Both come at once, whatever the machine is at; but one
+/// that keeps the node from a processor between its two handlers makes two moments of it, now and then.
 #[test]
 fn a_node_that_is_told_twice_in_one_moment_ends_in_order() {
     let data = tempfile::tempdir().unwrap();
-    let node = Node::start(data.path(), &SETTINGS);
-    node.suspend(); // so that both come at once, whatever the machine is at
-    node.signal(Signal::TERM);
-    node.signal(Signal::INT);
-    node.signal(Signal::CONT);
-    let (ended, log) = node.wait();
-    assert!(ended.success(), "{ended}\n{log}");
+    let ends_in_order = || {
+        let node = Node::start(data.path(), &SETTINGS);
+        node.suspend();
+        [Signal::TERM, Signal::INT, Signal::CONT].into_iter().for_each(|signal| node.signal(signal));
+        let (ended, log) = node.wait();
+        assert!(ended.success() || ended.code() == Some(TOLD_TWICE), "{ended}\n{log}");
+        ended.success()
+    };
+    assert!((0..5).any(|_| ends_in_order()), "each time it took them for somebody who has waited");
 }
 
 /// Nobody tells it twice: it waits as long as it may, says what for, and is no node that ended in order.
 #[test]
 fn a_node_whose_disk_hangs_ends_without_it_when_its_time_is_over_and_says_so() {
     let data = tempfile::tempdir().unwrap();
-    let node = Node::start(data.path(), &[&SETTINGS[..], &["node.stop_timeout=4s"]].concat());
+    let node = Node::start(data.path(), &[&SETTINGS[..], &["node.stop_timeout=10s"]].concat());
     let acknowledged = acknowledged(&node);
     let store = data.path().join("store");
     hang_the_next_files(&store);
     let (ended, log) = node.stop(Signal::TERM);
     assert_eq!(ended.code(), Some(1), "{ended}\n{log}");
-    assert!(log.contains("has not ended within 4s") && log.contains("waits for the flush of the store"), "{log}");
+    assert!(log.contains("has not ended within 10s") && log.contains("waits for the flush of the store"), "{log}");
     let told = told(data.path());
     assert!(told.iter().all(|(code, _)| code != "stopped"), "an end in order is claimed: {told:?}");
     let_go_of_files(&store);

@@ -199,7 +199,8 @@ fn a_deep_validation_that_hangs_is_given_up_by_its_command_and_ends_then() {
     node.cycle();
     let hung = HungFile::at(certificate(data.path()), data.path().join("certificate.aside"));
     let read = thread::scope(|scope| {
-        let words = ["validate", "--deep", "--within", "1s", "--url", node.url()];
+        // So long that it has come to the file by then: given up before, it never would.
+        let words = ["validate", "--deep", "--within", "10s", "--url", node.url()];
         let asking = scope.spawn(move || node::json(&words));
         let read = hung.held();
         let (code, told) = asking.join().unwrap();
@@ -262,4 +263,60 @@ fn a_deep_validation_whose_client_has_gone_keeps_what_it_found_by_then() {
     let (passed, skipped) = counts(&last);
     assert_eq!(counts(&first), (passed - 2, skipped + 1), "integrity failed and the journal was not read: {first}");
     stop(node);
+}
+
+/// What `validate --db` says of a check, and its words.
+fn at_rest(db: &Path, check: &str) -> (String, String) {
+    let (_, report) = node::json(&["validate", "--db", &db.display().to_string()]);
+    let checks = report["checks"].as_array().unwrap_or_else(|| panic!("{report}"));
+    let it = checks.iter().find(|it| it["check"] == check).unwrap();
+    let words = ["evidence", "reason"].into_iter().find_map(|key| it[key].as_str());
+    (it["result"].as_str().unwrap().to_owned(), words.unwrap_or_else(|| panic!("{it}")).to_owned())
+}
+
+#[test]
+fn a_node_s_store_is_validated_at_rest_by_all_that_it_retains() {
+    let data = tempfile::tempdir().unwrap();
+    let node = grown(data.path());
+    assert!(node.post("/v1/pins/audit", &json!({ "order": 3 })).status().is_success());
+    node.cycle();
+    let (floor, head) = (node.status()["floor"].as_u64().unwrap(), node.status()["head"]["order"].as_u64().unwrap());
+    assert!(floor > 3 && floor < head, "{floor} {head}");
+    let words = format!("two captures, the second retains orders {floor} to {head}, its head, and 1 below");
+    let (_, report) = look(&node);
+    assert!(report.to_string().contains(&words), "{report}");
+    stop(node);
+    assert_eq!(at_rest(&data.path().join("store"), "creation"), ("passed".to_owned(), words));
+}
+
+/// It has none, wherever it lies, and that of the node beside it is not its own.
+#[test]
+fn the_journal_of_a_restored_store_is_looked_for_where_its_node_will_keep_it() {
+    let data = tempfile::tempdir().unwrap();
+    let node = grown(data.path());
+    let folder = tempfile::tempdir().unwrap();
+    let catalog = folder.path().join("catalog").display().to_string();
+    let (code, made) = node::json(&["snapshot", "create", "--url", node.url(), "--catalog", &catalog]);
+    assert_eq!(code, 0, "{made}");
+    let id = made["manifest"]["id"].as_str().unwrap_or_else(|| panic!("{made}"));
+    stop(node);
+    let rows = [
+        (folder.path().join("node/store"), folder.path().join("node/events/journal.events")),
+        (data.path().join("restored"), data.path().join("restored.pruner/events/journal.events")),
+    ];
+    for (store, journal) in rows {
+        let to = store.display().to_string();
+        let (code, restored) = node::json(&["snapshot", "restore", id, "--to", &to, "--catalog", &catalog]);
+        assert_eq!(code, 0, "{restored}");
+        let (result, words) = at_rest(&store, "events");
+        assert_eq!(result, "skipped", "{words}");
+        let says = [journal.to_str().unwrap(), "as beside a store that was copied, restored or never pruned"];
+        assert!(says.iter().all(|part| words.contains(part)), "{words}");
+        assert_eq!(node::json(&["journal", "show", "--db", &to]).0, 1, "no other journal is shown for it");
+    }
+    let own = at_rest(&data.path().join("store"), "events");
+    assert_eq!(own.0, "passed", "{}", own.1);
+    let linked = folder.path().join("link");
+    std::os::unix::fs::symlink(data.path().join("store"), &linked).unwrap();
+    assert_eq!(at_rest(&linked, "events").0, "passed", "by a link to it");
 }

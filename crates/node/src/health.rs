@@ -1,6 +1,11 @@
 //! The verdict on the whole node: the pruner's, and that on block production. Pure, reads nothing, waits for nothing.
 
-use state_pruner::{Health, PruneError, ReaderState, ReaderStatus, Reason, Verdict, events::WriteFailure};
+use std::path::Path;
+
+use state_pruner::{
+    Health, PruneError, ReaderState, ReaderStatus, Reason, Verdict,
+    events::{Replay, WriteFailure},
+};
 use state_store::Disposition;
 
 use crate::chain::{ChainStatus, Production};
@@ -29,6 +34,20 @@ pub(crate) fn of_events(failure: Option<WriteFailure>) -> Option<Reason> {
     let WriteFailure { code, message, .. } = failure?;
     let message = format!("what happens is not written down ({code}), pruning goes on: {message}");
     Some(reason(Verdict::Degraded, "events_unwritten", message))
+}
+
+/// Judges what the opening of that journal found damaged in it, until somebody has seen to that.
+pub(crate) fn of_replay(journal: &Path, damage: Option<Replay>) -> Option<Reason> {
+    let damage = damage?;
+    let places = damage.places_told().map_or_else(String::new, |places| format!(" ({places})"));
+    let Replay { damaged, missing, .. } = damage;
+    let message = format!(
+        "the event journal {} had {damaged} damaged places when it was opened{places}, and {missing} numbers were missing in it; what \
+         is whole is kept, and events are written. Look at the disk, and at what `state-node journal verify` tells of it now; this is \
+         told until `state-node acknowledge events_damaged`, or a start that finds none",
+        journal.display()
+    );
+    Some(reason(Verdict::Degraded, "events_damaged", message))
 }
 
 /// Judges what reads for clients and blocks have met: the first fault, and how often one was met.
@@ -84,6 +103,7 @@ fn reason(verdict: Verdict, code: &str, message: String) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use state_pruner::events::DamagedPlace;
     use state_store::{HeadRecord, RootRecord};
     use state_tree::Order;
 
@@ -161,5 +181,19 @@ mod tests {
         assert_eq!(health.verdict, Verdict::Degraded);
         assert_eq!(health.reasons.first().map(|reason| reason.code.as_str()), Some("events_unwritten"));
         assert!(of_events(None).is_none());
+    }
+
+    #[test]
+    fn a_journal_that_was_opened_with_damage_degrades_a_node_and_says_where() {
+        let place = DamagedPlace { from: 4096, length: 63, after: Some(7), before: Some(9) };
+        let damage = Replay { damaged: 1, missing: 1, places: vec![place], ..Replay::default() };
+        let told = of_replay(Path::new("/data/journal.events"), Some(damage)).unwrap();
+        assert_eq!((told.verdict, told.code.as_str()), (Verdict::Degraded, "events_damaged"));
+        for part in
+            ["/data/journal.events", "63 bytes at byte 4096", "event 8 is missing", "acknowledge events_damaged"]
+        {
+            assert!(told.message.contains(part), "{part}: {}", told.message);
+        }
+        assert!(of_replay(Path::new("journal"), None).is_none());
     }
 }

@@ -12,6 +12,7 @@ mod damage;
 mod health;
 pub mod http;
 pub mod load;
+mod reload;
 pub mod shutdown;
 pub mod telemetry;
 pub mod token;

@@ -197,6 +197,39 @@ fn a_node_that_hangs_is_given_up_and_each_command_says_what_to_do_then() {
                 let message = told["error"]["message"].as_str().unwrap();
                 let says = format!("the node at {url} does not answer within {patience}: ");
                 assert!(message.starts_with(&says) && message.contains(advice), "{words:?}: {message}");
+                let beside = String::from_utf8_lossy(&output.stderr);
+                assert!(!beside.contains("waiting for"), "{words:?}: nobody reads it: {beside}");
+            });
+        }
+    });
+}
+
+#[test]
+fn whoever_waits_for_a_node_that_hangs_is_told_after_a_moment_what_for() {
+    let hung = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", hung.local_addr().unwrap());
+    let rows: [(&[&str], &str); 8] = [
+        (&["pin", "list"], "GET /v1/pins"),
+        (&["pin", "add", "a", "--order", "3"], "POST /v1/pins/a"),
+        (&["consumer", "remove", "a"], "DELETE /v1/consumers/a"),
+        (&["explain", "3"], "GET /v1/explain?order=3"),
+        (&["journal", "verify"], "GET /v1/events/verify"),
+        (&["rollback", "--to", "3"], "POST /v1/rollback?to=3"),
+        (&["validate"], "POST /v1/validate"),
+        (&["validate", "--deep"], "POST /v1/validate?deep=true"),
+    ];
+    thread::scope(|scope| {
+        for (words, asked) in rows {
+            let url = url.as_str();
+            scope.spawn(move || {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_state-node"));
+                let mut child = command.args(words).args(["--url", url]).stderr(Stdio::piped()).spawn().unwrap();
+                let mut told = String::new();
+                BufReader::new(child.stderr.take().unwrap()).read_line(&mut told).unwrap();
+                child.kill().unwrap();
+                child.wait().unwrap();
+                let says = format!("waiting for the node at {url} to answer `{asked}`, for up to ");
+                assert!(told.starts_with(&says), "{words:?}: {told}");
             });
         }
     });
@@ -302,6 +335,10 @@ fn a_configuration_is_printed_and_checked() {
     }
     let started = run(&["start", "--config", bad.to_str().unwrap()]);
     assert_eq!(started.status.code(), Some(1));
+    for (file, code) in [(&good, 2), (&bad, 1)] {
+        let set = ["start", "--config", file.to_str().unwrap(), "--set", "pruner.keep_lsat=5"];
+        assert_eq!(run(&set).status.code(), Some(code), "a key of the command line alone is bad usage: {file:?}");
+    }
     let told = String::from_utf8_lossy(&started.stderr).into_owned();
     assert!(
         told.contains("the nearest known key is pruner.keep_last") && told.contains("config print-default"),

@@ -245,7 +245,9 @@ async fn a_submission_that_waits_too_long_is_told_its_ids_and_is_still_committed
     let settings = ["node.request_timeout=2h", "chain.block_interval=1h"]; // its block comes when the node stops
     let patience = |config: &mut Config| config.node.request_timeout = Duration::from_secs(3);
     let node = Running::start_changed(TempDir::new().unwrap(), &settings, patience).await;
-    node.submit(&create(1, "00")).await;
+    let created = serde_json::from_value(create(1, "00")).unwrap();
+    let first = node.app.chain().submit(vec![created]).unwrap().pop().unwrap(); // not by a request, which might be late itself
+    first.reply.await.unwrap().unwrap();
     let late = node.post("v1/transactions", &json!([set(1, "07"), set(1, "08")])).await;
     assert_eq!(late.status(), StatusCode::SERVICE_UNAVAILABLE);
     let late = error(late).await;
@@ -548,7 +550,9 @@ async fn snapshots_and_validations_that_are_asked_for_are_events_and_the_reserve
     assert_eq!(error(refused).await["code"], "bad_place");
     assert_eq!(node.post("v1/validate", &json!({})).await.status(), StatusCode::OK);
     let codes = "catalog_snapshot_made,catalog_snapshot_refused,validated";
-    let read: Value = node.get(&format!("v1/events?code={codes}")).await.json().await.unwrap();
+    let page = async || -> Value { node.get(&format!("v1/events?code={codes}")).await.json().await.unwrap() };
+    while page().await["events"].as_array().unwrap().len() < codes.split(',').count() {} // it lacks what takes a second to be written
+    let read = page().await;
     let told = read["events"].as_array().unwrap();
     let told: Vec<&str> = told.iter().map(|event| event["code"].as_str().unwrap()).collect();
     assert_eq!(told.join(","), codes);
@@ -699,6 +703,13 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
     said(&["pin", "add", "late", "--order", "4", "--url", &url], 1, "the oldest readable order is 8").await;
     said(&["pin", "add", "late", "--order", "4", "--url", &url, "--json"], 1, r#""code":"pruned""#).await;
     said(&["pin", "remove", "other", "--url", &url], 1, "no pin named").await;
+    let never = ": the head is order 12; ask for that one or an earlier one";
+    for command in [&["pin", "add", "early", "--order", "500"][..], &["rollback", "--to", "500"]] {
+        said(&[command, &["--url", &url]].concat(), 1, &format!("there is no order 500{never}")).await;
+    }
+    said(&["explain", "500", "--url", &url], 0, &format!("there is no order 500, and never was{never}")).await;
+    let read = error(node.get(&format!("v1/objects/{}?order=500", path(1))).await).await;
+    assert_eq!(read["message"], format!("there is no order 500{never}"));
     said(&["pin", "list", "--url", "http://127.0.0.1:9", "--json"], 1, r#""code":"unreachable""#).await;
     said(&["explain", "nothing", "--url", &url], 2, "64 hex digits").await;
     said(&["consumer", "remove", "indexer", "--url", &url], 0, "forgotten").await;

@@ -216,7 +216,7 @@ pub struct Certificate {
     pub mark: Option<MarkReport>,
     /// How sweeping went.
     pub sweep: SweepReport,
-    /// Whether its sweep was interrupted and a later process went on with it.
+    /// Whether an earlier process had begun it, and a later one went on with its sweep or with its walk.
     pub resumed: bool,
     /// Nodes deleted by the whole cycle, before and after a restart. Of a resumed cycle that could not count every row
     /// before (a walk, or a node that committed meanwhile), what was deleted of the range it died in may be missing. By a filter

@@ -3,6 +3,7 @@
 use std::{
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,8 @@ pub struct CycleConfig {
     pub memory_budget: u64,
     /// Threads that mark.
     pub threads: NonZeroUsize,
+    /// How often a walk is written down, so that a restart costs no more of it; absent means never.
+    pub note_every: Option<Duration>,
     /// Bytes of files that one range of the sweep rewrites, about: the grain of progress, pause and extra disk.
     pub range_bytes: NonZeroU64,
     /// A store with fewer bytes of nodes is rewritten, however little of it is garbage: that takes no time, and what the engine
@@ -66,6 +69,7 @@ impl CycleConfig {
             rehash: RehashChoice::Sample,
             memory_budget: 1 << 30,
             threads: NonZeroUsize::MIN.saturating_add(1),
+            note_every: Some(Duration::from_secs(300)),
             range_bytes: NonZeroU64::MIN.saturating_add((256 << 20) - 1),
             small_store: 64 << 20,
             delete_batch: NonZeroUsize::MIN.saturating_add(999),

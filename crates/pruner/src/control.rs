@@ -1,7 +1,8 @@
 //! Pause, resume and cancel for work in progress, and what the work tells whoever watches.
 //!
 //! Every loop over data passes `Control::checkpoint` once per batch: it waits there while paused and ends there when
-//! cancelled. Waiting is on a condition, so a stop interrupts it at once (P21).
+//! cancelled. Waiting is on a condition, so a stop interrupts it at once (P21). Work that has an end passes
+//! `Control::last_checkpoint` before it: a pause or a cancel that comes later is refused, and one that was taken is obeyed.
 
 use std::time::Duration;
 
@@ -30,11 +31,30 @@ pub enum Pause {
     Holding,
 }
 
+/// Whether what an operator asks of the work comes in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// The work does it at its next checkpoint, unless it fails before.
+    InTime,
+    /// The work ends first: it is past its last checkpoint, or was told to end.
+    TooLate,
+}
+
+/// Where the work is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// A checkpoint is still to come.
+    Work,
+    /// It waits at one.
+    Checkpoint,
+    /// It is past the last one.
+    End,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct State {
     wish: Wish,
-    /// Whether the work waits at a checkpoint.
-    holding: bool,
+    at: At,
 }
 
 /// What the operator wants of the running work. A cancel and a stop are final.
@@ -55,15 +75,15 @@ impl std::fmt::Debug for Control {
 
 impl Default for Control {
     fn default() -> Self {
-        let state = Mutex::new(State { wish: Wish::Run, holding: false });
+        let state = Mutex::new(State { wish: Wish::Run, at: At::Work });
         Self { state, changed: Condvar::new(), interrupt: Mutex::new(None), ended: CancellationToken::new() }
     }
 }
 
 impl Control {
     /// Holds the work at its next checkpoint: before the next batch, or the next range of a sweep by filter.
-    pub fn pause(&self) {
-        self.set(Wish::Pause);
+    pub fn pause(&self) -> Told {
+        self.set(Wish::Pause)
     }
 
     /// Lets paused work go on.
@@ -72,9 +92,12 @@ impl Control {
     }
 
     /// Ends the work for good: its cycle is abandoned.
-    pub fn cancel(&self) {
-        self.set(Wish::Cancel);
-        self.interrupt();
+    pub fn cancel(&self) -> Told {
+        let told = self.set(Wish::Cancel);
+        if told == Told::InTime {
+            self.interrupt();
+        }
+        told
     }
 
     /// Ends the work because the process ends, or deletes were frozen: its cycle goes on after the next start, or the freeze.
@@ -123,21 +146,27 @@ impl Control {
     /// How far a pause has got.
     pub fn pause_state(&self) -> Pause {
         match *self.state.lock() {
-            State { wish: Wish::Pause, holding: true } => Pause::Holding,
-            State { wish: Wish::Pause, holding: false } => Pause::Asked,
-            State { wish: Wish::Run | Wish::Cancel | Wish::Stop, .. } => Pause::No,
+            State { wish: Wish::Pause, at: At::Checkpoint } => Pause::Holding,
+            State { wish: Wish::Pause, at: At::Work } => Pause::Asked,
+            State { wish: Wish::Pause, at: At::End } | State { wish: Wish::Run | Wish::Cancel | Wish::Stop, .. } => {
+                Pause::No
+            }
         }
     }
 
-    fn set(&self, to: Wish) {
+    /// Decided under the lock under which the work passes its last checkpoint.
+    fn set(&self, to: Wish) -> Told {
         let mut state = self.state.lock();
-        if Self::end_of(state.wish).is_none() {
-            state.wish = to;
+        let is_told_to_end = Self::end_of(state.wish).is_some() && state.wish != to;
+        if is_told_to_end || (state.at == At::End && to != Wish::Stop) {
+            return Told::TooLate;
         }
-        if Self::end_of(state.wish).is_some() {
+        state.wish = to;
+        if Self::end_of(to).is_some() {
             self.ended.cancel();
         }
         self.changed.notify_all();
+        Told::InTime
     }
 
     /// Completes when the work must end, with the reason.
@@ -150,13 +179,35 @@ impl Control {
     ///
     /// Errors: [`PruneError::Cancelled`] or [`PruneError::Stopped`] once told so.
     pub fn checkpoint(&self) -> Result<(), PruneError> {
+        self.pass(At::Work)
+    }
+
+    /// The same, where nothing is left that a pause could hold or a cancel spare: both come too late from here on.
+    ///
+    /// Errors: as above.
+    pub(crate) fn last_checkpoint(&self) -> Result<(), PruneError> {
+        self.pass(At::End)
+    }
+
+    /// The work failed after its last checkpoint, and may be tried again.
+    pub(crate) fn work_goes_on(&self) {
+        self.state.lock().at = At::Work;
+    }
+
+    /// The work has come to its end, however it did.
+    pub(crate) fn work_is_over(&self) {
+        self.state.lock().at = At::End;
+    }
+
+    fn pass(&self, to: At) -> Result<(), PruneError> {
         let mut state = self.state.lock();
         while state.wish == Wish::Pause {
-            state.holding = true;
+            state.at = At::Checkpoint;
             self.changed.wait(&mut state);
         }
-        state.holding = false;
-        Self::end_of(state.wish).map_or(Ok(()), Err)
+        let ended = Self::end_of(state.wish);
+        state.at = if ended.is_none() { to } else { At::Work };
+        ended.map_or(Ok(()), Err)
     }
 
     /// Waits for `time`, or until told to end.
@@ -320,5 +371,26 @@ mod tests {
         control.resume();
         assert!(control.checkpoint().is_err());
         assert_eq!(control.pause_state(), Pause::No);
+        assert_eq!((control.pause(), control.cancel()), (Told::TooLate, Told::InTime), "it ends already");
+    }
+
+    #[test]
+    fn past_the_last_checkpoint_nothing_is_held_or_cancelled_until_the_work_goes_on() {
+        let control = Control::default();
+        control.checkpoint().unwrap();
+        assert_eq!(control.pause(), Told::InTime);
+        control.resume();
+        control.last_checkpoint().unwrap();
+        assert_eq!(
+            (control.pause(), control.cancel(), control.pause_state()),
+            (Told::TooLate, Told::TooLate, Pause::No)
+        );
+        assert!(control.ended().is_none(), "it ends as it would have");
+        control.work_goes_on();
+        assert_eq!((control.pause(), control.pause_state()), (Told::InTime, Pause::Asked));
+        control.work_is_over();
+        assert_eq!(control.pause_state(), Pause::No, "it failed before it got to a checkpoint");
+        control.stop();
+        assert!(control.ended().is_some(), "a stop is never refused");
     }
 }

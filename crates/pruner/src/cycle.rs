@@ -16,6 +16,7 @@ mod certify;
 mod counts;
 mod cursor;
 mod ending;
+mod marking;
 mod outlook;
 mod renewing;
 mod reopen;
@@ -26,16 +27,15 @@ mod telling;
 use std::{num::NonZeroU64, path::PathBuf, sync::Arc};
 
 use state_store::{Pace, Point, reached};
-use state_tree::{NodeLayout, StateRoot};
+use state_tree::NodeLayout;
 
 use crate::{
-    certificate::{Certificate, FileBytes, RetainedReport, Trigger, Verification},
-    config::{self, CycleConfig},
+    certificate::{Certificate, RetainedReport, Trigger, Verification},
+    config::CycleConfig,
     control::{Control, Left, Observer},
-    doubt::Doubt,
     error::PruneError,
     files,
-    mark::{self, MarkJob, MarkReport, SealedMark},
+    mark::{self, MarkReport, SealedMark},
     outcome::Freeze,
     pace::RatePace,
     phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
@@ -49,6 +49,8 @@ use agree::agree;
 use certify::{AtomicFields, Swept, certify};
 use cursor::RecordCursor;
 pub(crate) use ending::{end, end_or_leave};
+use marking::warn_of_foreign_rows;
+pub(crate) use marking::{Begin, Walking};
 use outlook::outlook;
 pub(crate) use renewing::Renewing;
 pub(crate) use reopen::reopen;
@@ -148,19 +150,20 @@ pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) 
     let cycle = phase::new_cycle(&*env.parts.records)?;
     begun(env, order, cycle);
     mark::remove_leftovers(&order.config.state_dir, None)?;
-    settle(env, cycle, order, attempts::mark_and_sweep(env, order, cycle, runner))
+    settle(env, cycle, order, attempts::mark_and_sweep(env, order, Begin::Anew { cycle, deleted: 0 }, runner))
 }
 
-/// Goes on with a sweep that a restart interrupted. Returns nothing if no cycle was interrupted in its sweep, or if it
-/// cannot go on because something that its mark was made from has changed: it is then abandoned, which loses nothing.
+/// Goes on with a cycle that a restart interrupted: with its sweep, or with its walk where that was written down. Returns nothing
+/// if none was interrupted there, or if it cannot go on because something that its mark was made from has changed: it is then
+/// abandoned, which loses nothing.
 ///
-/// Errors: whatever stopped the sweep; a look at what it was made from that failed and may succeed later: the cycle is then
+/// Errors: whatever stopped the cycle; a look at what it was made from that failed and may succeed later: the cycle is then
 /// as it was, and may be gone on with.
 pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>, PruneError> {
     resume_by(env, order, &PhaseRunner::Once)
 }
 
-/// The same, by somebody who may try the sweep again.
+/// The same, by somebody who may try its phases again.
 ///
 /// Errors: as above.
 pub fn resume_by(
@@ -174,29 +177,33 @@ pub fn resume_by(
         env.observer.left(&Left::Frozen);
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
     }
-    let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
-    let reopened = if sweeping { Some(reopen(env, order, &record)) } else { None };
-    let reopened = match reopened {
-        Some(Err(error)) if may_pass(&error) => return Err(error), // only what is damaged or changed is given up
+    let reopened = match interrupted(env, order, &record) {
+        Err(error) if may_pass(&error) => return Err(error), // only what is damaged or changed is given up
         reopened => reopened,
     };
     begun(env, order, record.cycle);
     env.observer.captured(record.head_order);
     match reopened {
-        Some(Ok(marked)) => {
+        Ok(Some(Interrupted::Walk(walking))) => {
+            let cycle = record.cycle;
+            tracing::info!(cycle, "marking goes on where it was written down last");
+            let done = attempts::mark_and_sweep(env, order, Begin::At(walking), runner);
+            settle(env, cycle, order, done).map(Some)
+        }
+        Ok(Some(Interrupted::Sweep(marked))) => {
             let cycle = record.cycle;
             let mut so_far = SweptSoFar::by_earlier_processes(&record);
-            let swept = attempts::sweep(env, order, (record, marked), (runner, &mut so_far));
+            let swept = attempts::sweep(env, order, (record, *marked), (runner, &mut so_far));
             settle(env, cycle, order, swept).map(Some)
         }
-        Some(Err(error)) if error.is_live_fault() => settle(env, record.cycle, order, Err(error)).map(Some),
-        Some(Err(error)) => {
+        Err(error) if error.is_live_fault() => settle(env, record.cycle, order, Err(error)).map(Some),
+        Err(error) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
             ended_early(env, record.cycle, &error);
             end_or_leave(env, order, PhaseEvent::Failed);
             Ok(None)
         }
-        None => {
+        Ok(None) => {
             ended_early(env, record.cycle, &not_resumable(record.cycle, "its mark was not sealed yet"));
             end_or_leave(env, order, PhaseEvent::Restarted);
             Ok(None)
@@ -204,95 +211,36 @@ pub fn resume_by(
     }
 }
 
+/// Where a cycle was when its process ended.
+pub(crate) enum Interrupted {
+    Walk(Box<Walking>),
+    Sweep(Box<Marked>),
+}
+
+/// What is there to go on with; nothing where marking had written nothing down.
+pub(crate) fn interrupted(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    record: &PhaseRecord,
+) -> Result<Option<Interrupted>, PruneError> {
+    if record.phase == PrunePhase::BuildReach {
+        let walking = Walking::load(env, order, record)?;
+        return Ok(walking.map(|walking| Interrupted::Walk(Box::new(walking))));
+    }
+    let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
+    if sweeping {
+        reopen(env, order, record).map(|marked| Some(Interrupted::Sweep(Box::new(marked))))
+    } else {
+        Ok(None)
+    }
+}
+
 pub(crate) fn refuse_if_frozen(records: &dyn Records) -> Result<(), PruneError> {
     Freeze::load(records)?.map_or(Ok(()), |freeze| Err(PruneError::Frozen { why: freeze.why }))
 }
 
-fn mark_anew(
-    env: &CycleEnv,
-    order: &CycleOrder<'_>,
-    (cycle, deleted): (u64, u64),
-) -> Result<(PhaseRecord, Marked), PruneError> {
-    let (clock, backend) = (&env.parts.clock, env.parts.store.backend());
-    let bytes_before = FileBytes::from(backend.space()?);
-    let start = clock.monotonic();
-    env.parts.policy.advance()?;
-    let counted = counts::begin(env)?; // BEFORE the capture
-    let snapshot = env.snapshots.create_snapshot(PrunePhase::BuildReach)?;
-    reached(Point::SnapshotSaved);
-    env.observer.captured(snapshot.snapshot.latest_order);
-    let snapshot_seconds = clock.monotonic().saturating_sub(start).as_secs_f64();
-    let guard = env.snapshots.lock_in_cycle(PrunePhase::BuildReach, &env.control)?;
-    let mut record = PhaseRecord {
-        cycle,
-        phase: PrunePhase::BuildReach,
-        snapshot_id: snapshot.snapshot_id,
-        head_order: snapshot.snapshot.latest_order,
-        first_order: snapshot.snapshot.first_order,
-        roots_digest: snapshot.snapshot.roots_digest.0,
-        integrity_hash: snapshot.integrity_hash.0,
-        mark_digest: None,
-        config: config::fingerprint(order.keep_last, &*env.parts.policy)?,
-        cursor: None,
-        swept_by: None,
-        deleted,
-    };
-    record.save(&*env.parts.records)?;
-    reached(Point::MarkBegins);
-    let traced = counts::traced(&*guard.roots()?, counted);
-    let (mut mark, report) = mark_under(env, order, cycle, (&guard, traced.map(|(_, root)| root)))?;
-    warn_of_foreign_rows(report.foreign_rows);
-    let retained = RetainedReport::of(&snapshot, &*guard.roots()?);
-    guard.let_go_of_view(); // L4
-    counts::settle(env, &guard, &record)?;
-    counts::correct(env, order, &guard, (traced.map(|(order, _)| order), &mut mark))?;
-    drop(guard);
-    let reports = Reports { retained, mark: report, bytes_before, snapshot_seconds };
-    record.phase = step(PrunePhase::BuildReach, PhaseEvent::Sealed)?;
-    record.mark_digest = Some(mark.live_digest());
-    reports.save(cycle, &*env.parts.records)?;
-    record.save(&*env.parts.records)?; // BEFORE the first delete (S18)
-    reached(Point::SweepBegins);
-    Ok((record, Marked { mark: Arc::new(mark), reports, resumed: false }))
-}
-
-fn warn_of_foreign_rows(rows: Option<u64>) {
-    if let Some(rows) = rows.filter(|rows| *rows > 0) {
-        tracing::warn!(rows, "rows of the node family have keys that are not 32 bytes; they are kept");
-    }
-}
-
 fn step(phase: PrunePhase, event: PhaseEvent) -> Result<PrunePhase, PruneError> {
     phase::next(phase, event).ok_or_else(|| PruneError::Invariant(format!("no step from {phase} by {event}")))
-}
-
-fn mark_under(
-    env: &CycleEnv,
-    order: &CycleOrder<'_>,
-    cycle: u64,
-    (guard, traced): (&SnapshotGuard<'_>, Option<StateRoot>),
-) -> Result<(SealedMark, MarkReport), PruneError> {
-    let (clock, observer) = (&*env.parts.clock, &*env.observer);
-    let start = clock.monotonic();
-    let (view, roots) = (guard.view()?, guard.roots()?);
-    let (mark, report) = mark::build_reach(&MarkJob {
-        view: &*view,
-        layout: &*env.layout,
-        roots: &roots,
-        traced,
-        cycle,
-        dir: order.config.state_dir.clone(),
-        choice: order.config.mark,
-        rehash: Doubt::rehash(order.config.rehash, &*env.parts.records)?, // I11
-        memory_budget: order.config.memory_budget,
-        rows_hint: env.parts.store.backend().node_rows_hint()?,
-        threads: order.config.threads.get(),
-        clock,
-        control: &env.control,
-        observer: &Renewing { guard, observer },
-    })?;
-    let seconds = clock.monotonic().saturating_sub(start).as_secs_f64(); // reading the roots included
-    Ok((mark, MarkReport { seconds, ..report }))
 }
 
 fn not_resumable(cycle: u64, why: &str) -> PruneError {
@@ -309,6 +257,8 @@ fn sweep_marked(
     agree(env, order, &guard, &record)?;
     let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: so_far.before, record };
     sweep_under(env, order, (&guard, &marked), (&mut cursor, so_far))?;
+    env.control.last_checkpoint()?; // AFTER the last delete: what is left is short, and is neither held nor cancelled
+    guard.renew()?; // it may have been held there for long
     let swept = so_far.report.clone();
     warn_of_foreign_rows(Some(swept.foreign).filter(|_| marked.report().foreign_rows.is_none())); // a walk saw none
     reached(Point::SweepEnds);

@@ -166,6 +166,17 @@ impl Doubt {
         }
     }
 
+    /// Whether something was found since this cycle began: a walk of it may have passed what it was found in before.
+    ///
+    /// Errors: a failed read, a record that a newer program wrote.
+    pub(crate) fn was_found_since(cycle: u64, records: &dyn Records) -> Result<bool, PruneError> {
+        match Self::load(records) {
+            Ok(doubt) => Ok(doubt.is_some_and(|doubt| doubt.cycle >= cycle)),
+            Err(PruneError::Store(StoreError::Record { .. })) => Ok(true), // nobody knows
+            Err(error) => Err(error),
+        }
+    }
+
     fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Doubt, &record::encode(self)?)
     }

@@ -9,7 +9,7 @@ use state_tree::{NodeError, NodeHash, Order, TreeError};
 use thiserror::Error;
 
 use crate::{clock::millis, when::Span};
-pub(crate) use words::{FROZEN_ADVICE, Way, iec};
+pub(crate) use words::{Counted, FROZEN_ADVICE, Way, iec};
 use words::{Holes, Suggested};
 
 /// A failure of the pruner.
@@ -181,12 +181,12 @@ pub enum PruneError {
         holder: Holder,
     },
     /// A name that is none.
-    #[error(
-        "`{name}` is no name: give 1 to 64 letters, digits, dots, dashes or underscores; an owner has up to 128 signs"
-    )]
+    #[error("`{name}` is no {rule}")]
     BadName {
         /// What was given.
         name: String,
+        /// What it should be, and what that has to look like.
+        rule: &'static str,
     },
     /// A name that belongs to another order.
     #[error("pin `{name}` keeps order {order}: remove it first, or choose another name")]

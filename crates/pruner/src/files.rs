@@ -6,25 +6,30 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use state_store::{FileCall, StoreError, ask};
+use state_store::{FileCall, Need, StoreError, ask};
 
 use crate::error::PruneError;
 
 /// Turns a system error into ours, with the file it happened to.
 pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
-    failed_as(path, |path, source| PruneError::File { path, source })
+    failed_as((path, Need::Write), |path, source| PruneError::File { path, source })
+}
+
+/// The same for a file that is only read.
+fn unread(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
+    failed_as((path, Need::Read), |path, source| PruneError::File { path, source })
 }
 
 /// The same for another kind of error; `other` makes it of what is neither permission nor room.
 pub(crate) fn failed_as<E: From<StoreError>, F: Fn(PathBuf, io::Error) -> E>(
-    path: &Path,
+    (path, need): (&Path, Need),
     other: F,
 ) -> impl Fn(io::Error) -> E + use<E, F> {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let path = path.to_owned();
     move |source| {
         if matches!(source.kind(), PermissionDenied | ReadOnlyFilesystem) {
-            StoreError::Permission { path: path.clone(), source }.into()
+            StoreError::Permission { path: path.clone(), need, source }.into()
         } else if matches!(source.kind(), StorageFull | QuotaExceeded) {
             StoreError::DiskFull { what: format!("writing {}", path.display()) }.into()
         } else {
@@ -64,7 +69,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, PruneError> {
     match ask(FileCall::Read, path).and_then(|()| fs::read(path)) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(path)(error)),
+        Err(error) => Err(unread(path)(error)),
     }
 }
 

@@ -15,7 +15,7 @@ use state_store::Holder;
 
 use crate::{
     control::Pause,
-    error::{FROZEN_ADVICE, iec},
+    error::{Counted, FROZEN_ADVICE, iec},
     incremental::LagGrowth,
     outcome::{Ended, Freeze, Outcome},
     phase::PrunePhase,
@@ -285,7 +285,8 @@ fn unfinished(facts: &Facts) -> Option<Reason> {
 
 fn lagging(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
     let (lag, due) = facts.lag.filter(|(lag, due)| *lag > due.saturating_mul(config.lag_cycles.get()))?;
-    let message = format!("{lag} orders since the last cycle, one is due every {due}: pruning falls behind");
+    let lag = Counted(lag, "order");
+    let message = format!("{lag} since the last cycle, one is due every {due}: pruning falls behind");
     Some(reason(Verdict::Degraded, "lagging", message))
 }
 

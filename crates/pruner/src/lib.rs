@@ -50,7 +50,7 @@ pub use certificate::{
 pub use clock::ManualClock;
 pub use clock::{Clock, Sleep, SystemClock};
 pub use config::{CycleConfig, IncrementalConfig, PrunerConfig, SweepChoice};
-pub use control::{Control, FrozenBy, Left, Observer, Pause, Progress, Settled, Stage, Unobserved};
+pub use control::{Control, FrozenBy, Left, Observer, Pause, Progress, Settled, Stage, Told, Unobserved};
 pub use doubt::Doubted;
 pub use error::PruneError;
 pub use health::{

@@ -27,13 +27,13 @@ use crate::{
     clock::Clock,
     config::CycleConfig,
     control::{Control, Observer},
-    cycle::{self, CycleEnv, CycleOrder, Finished},
+    cycle::{self, Begin, CycleEnv, CycleOrder, Finished, Interrupted},
     doubt::Doubt,
     error::PruneError,
     events::{Event, EventJournal, EventSink, EventsConfig, NoEvents, journal_dir},
     mark,
     outcome::{Freeze, Outcome, RestFloor},
-    phase::{self, PhaseEvent, PhaseRecord, PrunePhase},
+    phase::{self, PhaseEvent, PhaseRecord},
     policy::RestWindow,
     records::FolderRecords,
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
@@ -41,8 +41,8 @@ use crate::{
 };
 pub use explain::explain;
 pub use folder::default_state_dir;
-pub(crate) use folder::resolved;
 use folder::{Folder, canonical, kept_dir};
+pub(crate) use folder::{data_dir, resolved};
 pub use health::{CycleDue, HealthRequest, health_of_opened, health_of_store};
 pub(crate) use health::{doubt_of, remember_damage};
 pub(crate) use inspect::refuse_unreadable;
@@ -64,6 +64,9 @@ pub struct Steering {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A mark, and the record that names it.
+type Built = Result<(PhaseRecord, cycle::Marked), PruneError>;
+
 const AT_REST: StoreConfig = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig::new(Durability::Synced) };
 
 /// Prunes a store at rest, or says what a prune would delete.
@@ -72,7 +75,11 @@ const AT_REST: StoreConfig = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig
 pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome, PruneError> {
     let request = &PruneRequest { db: canonical(&request.db), ..request.clone() };
     refuse_if_held(&request.db)?;
-    let reading = Arc::new(RocksBackend::open_read_only(&request.db, &RocksConfig::default())?);
+    let reading = RocksBackend::open_read_only(&request.db, &RocksConfig::default());
+    let reading = Arc::new(reading.map_err(|error| match request.mode {
+        PruneMode::Plan => error,
+        PruneMode::Apply => error.of_a_writer(),
+    })?);
     inspect::refuse_unreadable(&request.db, request.layout, &reading)?;
     if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {
         return Err(PruneError::NativeAtRest); // its floor must move before its nodes go (S27)
@@ -152,6 +159,7 @@ fn cycle_config(request: &PruneRequest, state_dir: &Path) -> CycleConfig {
         rehash: request.rehash,
         memory_budget: request.memory_budget,
         threads: request.threads,
+        note_every: request.note_every.filter(|_| request.mode == PruneMode::Apply), // a plan leaves nothing
         io_limit: request.io_limit,
         verify_sample: request.verify_sample,
         ..CycleConfig::new(state_dir.to_owned())
@@ -207,15 +215,43 @@ impl Offline<'_> {
         })
     }
 
-    /// The mark of an interrupted run if it still holds, else a new one.
-    fn mark(&self, env: &CycleEnv) -> Result<(PhaseRecord, cycle::Marked), PruneError> {
-        if let Some(resumed) = self.interrupted(env)? {
-            return Ok(resumed);
-        }
+    /// The mark of an interrupted run if it still holds, or where its walk was, else a new one.
+    fn mark(&self, env: &CycleEnv) -> Built {
+        let begin = match self.interrupted(env)? {
+            Some((record, Interrupted::Sweep(marked))) => {
+                cycle::begun(env, &self.order(), record.cycle);
+                return Ok((record, *marked));
+            }
+            Some((record, Interrupted::Walk(walking))) => match self.build(env, Begin::At(walking)) {
+                // What it had written down is not as it was written.
+                Err(error) if matches!(error, PruneError::File { .. }) || error.is_damaged_artefact() => {
+                    tracing::warn!(%error, "marking cannot go on where it was written down last; marking again");
+                    cycle::ended_early(env, record.cycle, &error);
+                    cycle::end(env, &self.order(), PhaseEvent::Failed)?;
+                    self.anew(env)?
+                }
+                built => return self.built(env, record.cycle, built),
+            },
+            None => self.anew(env)?,
+        };
+        let cycle = begin.cycle();
+        let built = self.build(env, begin);
+        self.built(env, cycle, built)
+    }
+
+    fn anew(&self, env: &CycleEnv) -> Result<Begin, PruneError> {
         let cycle = phase::new_cycle(&*env.parts.records)?;
         mark::remove_leftovers(&self.config.state_dir, None)?;
-        cycle::begun(env, &self.order(), cycle);
-        let built = cycle::build_reach(env, &self.order(), (cycle, 0));
+        Ok(Begin::Anew { cycle, deleted: 0 })
+    }
+
+    fn build(&self, env: &CycleEnv, begin: Begin) -> Built {
+        cycle::begun(env, &self.order(), begin.cycle());
+        cycle::build_reach(env, &self.order(), begin)
+    }
+
+    /// Leaves nothing of a mark that failed, unless it was stopped.
+    fn built(&self, env: &CycleEnv, cycle: u64, built: Built) -> Built {
         let Err(error) = built else { return built };
         if matches!(error, PruneError::Stopped) {
             env.snapshots.end_cycle();
@@ -264,21 +300,22 @@ impl Offline<'_> {
         Outcome::failed(Some(cycle), env.parts.clock.unix_ms(), error)
     }
 
-    fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, cycle::Marked)>, PruneError> {
+    fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, Interrupted)>, PruneError> {
         let Some(record) = PhaseRecord::load(&*env.parts.records)? else { return Ok(None) };
-        let sweeping = phase::next(record.phase, PhaseEvent::Restarted) == Some(PrunePhase::SweepExpired);
         let head = env.parts.chain.head(&*env.parts.store.view()?)?;
         let same_head = head.is_some_and(|head| head.order.get() == record.head_order);
-        if sweeping && same_head && self.request.mode == PruneMode::Apply {
-            match cycle::reopen(env, &self.order(), &record) {
-                Ok(marked) if Doubt::stands_beside(record.cycle, marked.report(), &*env.parts.records)? => {
+        if same_head && self.request.mode == PruneMode::Apply {
+            match cycle::interrupted(env, &self.order(), &record) {
+                Ok(Some(Interrupted::Sweep(marked)))
+                    if Doubt::stands_beside(record.cycle, marked.report(), &*env.parts.records)? =>
+                {
                     tracing::warn!(cycle = record.cycle, "live nodes are in doubt since it was marked; marking again");
                 }
-                Ok(marked) => {
-                    tracing::info!(cycle = record.cycle, "an interrupted sweep goes on where it was");
-                    cycle::begun(env, &self.order(), record.cycle);
-                    return Ok(Some((record, marked)));
+                Ok(Some(interrupted)) => {
+                    tracing::info!(cycle = record.cycle, "an interrupted cycle goes on where it was");
+                    return Ok(Some((record, interrupted)));
                 }
+                Ok(None) => {}
                 Err(error) => tracing::info!(%error, "marking again"),
             }
         }

@@ -199,8 +199,8 @@ impl PhaseRecord {
     }
 }
 
-/// Goes back from a phase to the last safe one, durably: from a sweep to marking, with neither mark nor cursor, from
-/// marking to nothing. Says from where and to where; nothing where no cycle is in that phase.
+/// Goes back from a phase to the last safe one, durably: from a sweep to marking, with neither mark nor cursor nor a snapshot
+/// to go on with, for what a walk had written down is no more to be trusted than its mark; from marking to nothing. Says from where and to where; nothing where no cycle is in that phase.
 ///
 /// Errors: a record that cannot be read or saved.
 pub(crate) fn roll_back(
@@ -214,7 +214,9 @@ pub(crate) fn roll_back(
     if to == PrunePhase::Idle {
         records.remove(RecordKey::Phase)?;
     } else {
-        PhaseRecord { phase: to, mark_digest: None, cursor: None, swept_by: None, ..record }.save(records)?;
+        let nothing =
+            PhaseRecord { mark_digest: None, cursor: None, swept_by: None, integrity_hash: [0; 32], ..record };
+        PhaseRecord { phase: to, ..nothing }.save(records)?;
     }
     Ok(Some((cycle, from, to)))
 }
@@ -293,6 +295,33 @@ mod tests {
         let record = PhaseRecord::decode("phase", &hex::decode(first).unwrap()).unwrap();
         assert_eq!((record.cycle, record.phase, record.snapshot_id), (1, PrunePhase::SweepExpired, 2));
         assert_eq!((record.integrity_hash, record.deleted), ([0; 32], 10));
+    }
+
+    /// Neither the mark nor the walk that made it, which may still be written down.
+    #[test]
+    fn a_sweep_that_goes_back_leaves_nothing_that_marking_could_go_on_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let records = crate::records::FolderRecords(dir.path().to_owned());
+        let sweeping = PhaseRecord {
+            cycle: 3,
+            phase: PrunePhase::SweepExpired,
+            snapshot_id: 2,
+            head_order: 9,
+            first_order: 5,
+            roots_digest: [1; 32],
+            integrity_hash: [2; 32],
+            mark_digest: Some([3; 32]),
+            config: [4; 32],
+            cursor: Some(vec![5]),
+            swept_by: Some(SweepStrategy::Delete),
+            deleted: 6,
+        };
+        sweeping.save(&records).unwrap();
+        assert!(roll_back(PrunePhase::SweepExpired, &records).unwrap().is_some());
+        let nothing =
+            PhaseRecord { integrity_hash: [0; 32], mark_digest: None, cursor: None, swept_by: None, ..sweeping };
+        let expected = PhaseRecord { phase: PrunePhase::BuildReach, ..nothing };
+        assert_eq!(PhaseRecord::load(&records).unwrap(), Some(expected));
     }
 
     #[test]

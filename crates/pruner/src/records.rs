@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use state_store::{
-    Batch, Durability, Store, StoreError, Table,
+    Batch, Durability, Store, StoreError, Table, View,
     record::{self, Record},
 };
 
@@ -170,7 +170,7 @@ impl Records for StoreRecords {
     }
 
     fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
-        Ok(self.0.view()?.row(&key.table(), key.name().as_bytes())?)
+        ViewRecords(&*self.0.view()?).load(key)
     }
 
     fn save(&self, key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
@@ -196,6 +196,41 @@ fn row(key: RecordKey, bytes: &[u8]) -> Batch {
     let mut batch = Batch::new();
     batch.put(key.table(), key.name(), bytes);
     batch
+}
+
+/// The records in one view of a store, to be read.
+pub(crate) struct ViewRecords<'a>(pub(crate) &'a dyn View);
+
+impl std::fmt::Debug for ViewRecords<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ViewRecords")
+    }
+}
+
+impl Records for ViewRecords<'_> {
+    fn place(&self, key: RecordKey) -> Place {
+        Place::Row(key.name())
+    }
+
+    fn load(&self, key: RecordKey) -> Result<Option<Vec<u8>>, PruneError> {
+        Ok(self.0.row(&key.table(), key.name().as_bytes())?)
+    }
+
+    fn save(&self, _key: RecordKey, _bytes: &[u8]) -> Result<(), PruneError> {
+        Err(StoreError::ReadOnly.into())
+    }
+
+    fn stage(&self, _key: RecordKey, _bytes: &[u8]) -> Result<(), PruneError> {
+        Err(StoreError::ReadOnly.into())
+    }
+
+    fn remove(&self, _key: RecordKey) -> Result<(), PruneError> {
+        Err(StoreError::ReadOnly.into())
+    }
+
+    fn batch(&self, _key: RecordKey, _bytes: &[u8]) -> Option<Batch> {
+        None
+    }
 }
 
 /// Records as files in a folder.

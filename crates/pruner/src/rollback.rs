@@ -24,9 +24,8 @@ pub(crate) fn went_back(rolled: RolledBack, took: Duration) -> Event {
     Event::RolledBack { from: rolled.from.get(), to: rolled.to.get(), duration_ms: Some(millis(took)) }
 }
 
-/// The same of one that was refused or failed.
+/// The same of one that was refused or failed. Whoever answers nobody logs it, too.
 pub(crate) fn stayed(to: Order, error: &PruneError, took: Duration) -> Event {
-    tracing::warn!(%to, code = error.code(), "the chain did not go back: {error}");
     let (error, message) = (error.code().to_owned(), error.to_string());
     Event::RollbackFailed { to: to.get(), error, message, duration_ms: millis(took) }
 }

@@ -136,6 +136,26 @@ impl RetainedRoots {
         Ok(resolved)
     }
 
+    /// The roots of a snapshot that an earlier process took, from the records of now. What only a report needs is left out.
+    ///
+    /// Errors: a record that cannot be read. Whether they are those roots is the caller's to see.
+    pub(crate) fn of_snapshot(
+        chain: &dyn ChainView,
+        view: &dyn View,
+        (head, first): (Head, Order),
+        below: impl Iterator<Item = RetainedRoot>,
+    ) -> Result<Self, PruneError> {
+        let mut found = Found::default();
+        for (order, at) in chain.roots(view, first, head.order)? {
+            found.take(order, at, if order == head.order { KeptBy::Head } else { KeptBy::Window });
+        }
+        let digest = window_digest(chain, view, (first, head.order), &found)?;
+        found.roots.extend(below);
+        found.roots.sort_by_key(|kept| kept.order);
+        let holes = found.holes.into_iter().collect();
+        Ok(Self { head, first, roots: found.roots, digest, holes, unexecuted: 0, shorter_than_asked: false })
+    }
+
     /// The distinct non-empty roots to mark from.
     pub fn distinct(&self) -> BTreeSet<StateRoot> {
         self.roots.iter().map(|kept| kept.root).filter(|root| root.node().is_some()).collect()

@@ -23,9 +23,11 @@ use crate::{
         fault::{self, Locator},
         ledger::Ledger,
         source::ViewSource,
-        visited::{Sorted, SpillingWork},
+        visited::Sorted,
+        work::SpillingWork,
     },
     roots::RetainedRoots,
+    snapshot::KeptOrders,
 };
 pub use readback::{SampleReport, sample_live};
 pub use report::{FaultReport, VerifyReport};
@@ -162,6 +164,7 @@ impl Audit {
         });
         VerifyReport {
             roots: job.roots.roots.len() as u64,
+            kept_below: KeptOrders::runs(job.roots.roots.iter().filter(|kept| kept.order < job.roots.first)),
             first_order: job.roots.first.get(),
             last_order: job.roots.head.order.get(),
             shorter_than_asked: job.roots.shorter_than_asked,

@@ -41,6 +41,15 @@ impl std::fmt::Display for Holder {
     }
 }
 
+/// What a refused access was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// To read what is there.
+    Read,
+    /// To read and write, or to create something.
+    Write,
+}
+
 /// A failure of the store.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -73,10 +82,12 @@ pub enum StoreError {
         holder: Holder,
     },
     /// The system refuses access.
-    #[error("no permission for {path}: {source}. {}", advice_on(source))]
+    #[error("no permission for {path}: {source}. {}", advice_on(source, *need))]
     Permission {
         /// The path refused.
         path: PathBuf,
+        /// What whoever was refused needs.
+        need: Need,
         /// The system's word.
         source: io::Error,
     },
@@ -180,7 +191,7 @@ pub enum StoreError {
         floor: Order,
     },
     /// No such order was ever committed.
-    #[error("order {order} does not exist; the head is {head}")]
+    #[error("there is no order {order}: {head}")]
     NoSuchOrder {
         /// The order asked for.
         order: Order,
@@ -220,27 +231,41 @@ pub enum StoreError {
 }
 
 /// What to do about a refused access.
-fn advice_on(refused: &io::Error) -> &'static str {
+fn advice_on(refused: &io::Error, need: Need) -> &'static str {
     if refused.kind() == io::ErrorKind::ReadOnlyFilesystem {
-        return "Its device is mounted for reading only: mount it for writing, or give a folder on another one";
+        return "Its device is mounted for reading only: mount it for writing, or, where something is to be made, give a folder on another one";
     }
-    "Run as the owner of the store, or let this user read and write there (for what is to be created: in the folder above)"
+    match need {
+        Need::Read => {
+            "Run as its owner, or let this user read it (a folder: list and enter it), and enter the folders above"
+        }
+        Need::Write => {
+            "Run as its owner, or let this user read and write there (for what is to be created: in the folder above)"
+        }
+    }
 }
 
-/// A head that may not exist yet, for messages.
+/// A head that may not exist yet, and what to do where a later order was asked for, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadOrder(pub Option<Order>);
 
 impl std::fmt::Display for HeadOrder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(order) => order.fmt(f),
-            None => f.write_str("nothing yet"),
+            Some(order) => write!(f, "the head is order {order}; ask for that one or an earlier one"),
+            None => f.write_str("nothing is committed yet; ask again after the first block"),
         }
     }
 }
 
 impl StoreError {
+    /// The same, met by somebody who has to write too: told at once, or he would be refused again.
+    #[must_use]
+    pub fn of_a_writer(self) -> Self {
+        let Self::Permission { path, source, .. } = self else { return self };
+        Self::Permission { path, need: Need::Write, source }
+    }
+
     /// A stable word for scripts.
     pub fn code(&self) -> &'static str {
         match self {

@@ -45,7 +45,7 @@ pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, Root
 pub use disk::FaultyDisk;
 pub use disk::{FileCall, ask};
 pub use ending::GoesOn;
-pub use error::{Disposition, HeadOrder, Holder, StoreError};
+pub use error::{Disposition, HeadOrder, Holder, Need, StoreError};
 pub use filter::{Haste, LiveReader, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;

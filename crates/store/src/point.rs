@@ -42,6 +42,8 @@ points! {
     SnapshotSaved => "snapshot::saved",
     /// The phase record says that marking goes on.
     MarkBegins => "mark::begins",
+    /// A walk is written down; what was written down before is still there.
+    WalkNoted => "walk::noted",
     /// Every root is walked; the mark file is not complete.
     MarkWalked => "mark::walked",
     /// The mark file is complete under its temporary name.

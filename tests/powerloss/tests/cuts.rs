@@ -24,7 +24,7 @@ use state_powerloss::{Device, Loss};
 use state_pruner::{
     PruneError, SweepChoice, cycle,
     incremental::{IncrementalSweep, RoundEnd},
-    phase::PhaseRecord,
+    phase::{PhaseRecord, PrunePhase},
 };
 use state_store::{Durability, Point, RocksBackend, StoreConfig, watch};
 use state_tests::{
@@ -48,6 +48,8 @@ enum Cut {
     At(Point),
     /// When so many points of any name were reached.
     After(u64),
+    /// After so many calls on files of the pruner.
+    Call(u64),
     Never,
 }
 
@@ -67,6 +69,8 @@ struct Known {
     /// The floor that was acknowledged, which is always synced before anything below it goes.
     floor: Order,
     reached: u64,
+    /// Calls on files of the pruner.
+    calls: u64,
     was_cut: bool,
 }
 
@@ -91,7 +95,7 @@ fn live(home: &Path, (device, power): (&Arc<Device>, &Arc<Power>), archive: &Arc
             let is_due = match plan.cut {
                 Cut::At(at) => point == at,
                 Cut::After(count) => reached.get() > count,
-                Cut::Never => false,
+                Cut::Call(_) | Cut::Never => false,
             };
             if is_due && !was_cut.replace(true) {
                 device.cut();
@@ -101,12 +105,14 @@ fn live(home: &Path, (device, power): (&Arc<Device>, &Arc<Power>), archive: &Arc
     };
     let ended = history(&rig, plan.sweep);
     drop(watching);
-    assert!(ended.is_ok() != was_cut.get() || matches!(plan.cut, Cut::After(_)), "{plan:?}: {ended:?}");
+    let is_told = matches!(plan.cut, Cut::At(_) | Cut::Never);
+    assert!(ended.is_ok() != was_cut.get() || !is_told, "{plan:?}: {ended:?}");
     Known {
         archive: Arc::clone(&rig.chain.archive),
         acknowledged: rig.chain.head(),
         floor: rig.chain.floor(),
         reached: reached.get(),
+        calls: power.calls(),
         was_cut: was_cut.get(),
     }
 }
@@ -126,8 +132,7 @@ fn history(rig: &Rig, sweep: SweepChoice) -> Result<(), PruneError> {
             drop(chain.try_commit_from_archive(|root, reader| inside.changes(root, reader)));
         }
     });
-    let mut plan = rig.plan(WINDOW).in_order().batches(20);
-    plan.config.sweep = sweep;
+    let plan = rig.plan(WINDOW).in_order().batches(20).sweeping(sweep);
     let env = rig.env(&plan, &hooks);
     plan.run(&env)?;
     for _ in 0..4 {
@@ -146,8 +151,8 @@ fn history(rig: &Rig, sweep: SweepChoice) -> Result<(), PruneError> {
     Ok(())
 }
 
-/// What the next process finds and does.
-fn recovers(home: &Path, known: &Known, plan: Plan) -> bool {
+/// What the next process finds and does; the phase that went on, if one did.
+fn recovers(home: &Path, known: &Known, plan: Plan) -> Option<PrunePhase> {
     let context = format!("{plan:?}");
     let rig = Rig::at(home, Arc::new(known.archive.copy()));
     let (head, floor) = (rig.chain.head(), rig.chain.floor());
@@ -160,6 +165,7 @@ fn recovers(home: &Path, known: &Known, plan: Plan) -> bool {
     check::complete(&rig.chain, &format!("{context}: as found"));
     let next = rig.plan(WINDOW).batches(20);
     let env = rig.env(&next, &Hooks::none());
+    let record = PhaseRecord::load(&*env.parts.records).unwrap();
     let resumed = match cycle::resume(&env, &next.order()) {
         Ok(resumed) => resumed.is_some(),
         Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => false,
@@ -172,15 +178,18 @@ fn recovers(home: &Path, known: &Known, plan: Plan) -> bool {
     rig.chain.grow(Profile::Toggle, 7, 2);
     rig.cycle(&next);
     check::exact(&rig.chain, &format!("{context}: next cycle"));
-    resumed
+    record.filter(|_| resumed).map(|record| record.phase)
 }
 
-fn cut(base: &Path, archive: &Archive, plan: Plan) -> (Known, bool) {
+fn cut(base: &Path, archive: &Archive, plan: Plan) -> (Known, Option<PrunePhase>) {
     let home = tempfile::tempdir().unwrap();
     folder::copy(&base.join("store"), &home.path().join("store"));
     let own = home.path().join("pruner");
     fs::create_dir(&own).unwrap();
-    let (device, power) = (Arc::new(Device::new()), Arc::new(Power::cut_after(&own, u64::MAX)));
+    let device = Arc::new(Device::new());
+    let calls = if let Cut::Call(calls) = plan.cut { calls } else { u64::MAX };
+    let too = Arc::clone(&device);
+    let power = Arc::new(Power::cut_with(&own, calls, move || too.cut()));
     let known = live(home.path(), (&device, &power), archive, plan);
     power.cut();
     device.restore(&home.path().join("store"), plan.loss);
@@ -199,8 +208,9 @@ fn lost(loss: Loss) -> Lost {
     }
 }
 
-/// Points that only the worker of a node reaches, before and after its cycles, and the one that only damage leads to.
-const NOT_HERE: [Point; 3] = [Point::RunBegins, Point::OutcomeSaved, Point::SetAside];
+/// Points that only the worker of a node reaches, before and after its cycles, the one that only damage leads to, and the one of
+/// another thread: there the power fails at calls on files.
+const NOT_HERE: [Point; 4] = [Point::RunBegins, Point::OutcomeSaved, Point::SetAside, Point::WalkNoted];
 
 fn sweep_to(point: Point) -> SweepChoice {
     let by_filter = matches!(point, Point::RangeRewritten | Point::RangePassed);
@@ -217,9 +227,28 @@ fn a_power_cut_at_every_named_point_loses_nothing_that_was_synced() {
         let plan = Plan { cut: Cut::At(*point), loss: Loss::All, durability, sweep: sweep_to(*point) };
         let (known, went_on) = cut(home.path(), &archive, plan);
         assert!(known.was_cut, "{point:?} was never reached");
-        resumed += u64::from(went_on);
+        resumed += u64::from(went_on.is_some());
     }
-    assert!(resumed > 3, "only {resumed} sweeps went on");
+    assert!(resumed > 3, "only {resumed} cycles went on");
+}
+
+/// C6: a walk is written down in files of ours.
+#[test]
+fn a_power_cut_at_any_call_of_a_cycle_leaves_one_that_goes_on_or_none() {
+    let home = tempfile::tempdir().unwrap();
+    let archive = base(home.path());
+    let plan = Plan { cut: Cut::Never, loss: Loss::All, durability: Durability::Logged, sweep: SweepChoice::Delete };
+    let (known, _) = cut(home.path(), &archive, plan);
+    let every = if std::env::var_os("POWER_CUTS").is_some() { 1 } else { known.calls.div_ceil(30) };
+    let (mut walks, mut sweeps) = (0, 0);
+    for (n, calls) in (0..known.calls).step_by(usize::try_from(every).unwrap()).enumerate() {
+        let loss = NonZeroU32::new((n % 3) as u32).map_or(Loss::All, Loss::Tails);
+        let (_, went_on) = cut(home.path(), &archive, Plan { cut: Cut::Call(calls), loss, ..plan });
+        walks += u64::from(went_on == Some(PrunePhase::BuildReach));
+        sweeps += u64::from(went_on == Some(PrunePhase::SweepExpired));
+    }
+    println!("{walks} walks and {sweeps} sweeps went on after a cut before every {every}th of {} calls", known.calls);
+    assert!(walks > 1, "{walks} walks went on");
 }
 
 #[test]

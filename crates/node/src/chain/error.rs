@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use state_store::{Disposition, StoreError};
+use state_store::{Disposition, HeadOrder, StoreError};
 use state_tree::{Order, TreeError};
 use thiserror::Error;
 
@@ -153,7 +153,7 @@ pub enum ReadError {
         floor: Order,
     },
     /// No such order was ever committed.
-    #[error("order {order} was never committed; the head is {head}")]
+    #[error("there is no order {order}: {}", HeadOrder(Some(*head)))]
     NeverExisted {
         /// The order asked for.
         order: Order,
@@ -173,9 +173,7 @@ impl From<StoreError> for ReadError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Pruned { order, floor } => Self::Pruned { what: "the state", order, floor },
-            StoreError::NoSuchOrder { order, head: state_store::HeadOrder(Some(head)) } => {
-                Self::NeverExisted { order, head }
-            }
+            StoreError::NoSuchOrder { order, head: HeadOrder(Some(head)) } => Self::NeverExisted { order, head },
             other => Self::Chain(ChainError::Store(other)),
         }
     }

@@ -32,7 +32,7 @@ pub enum PathError {
     #[error("an object path has 1 to {MAX_PATH} names, this one has {0}")]
     Length(usize),
     /// A part that is not 64 hex digits.
-    #[error("name {index} of the path: {why}")]
+    #[error("name {} of the path: {why}", index + 1)]
     Name {
         /// Which part, from 0.
         index: usize,
@@ -149,6 +149,8 @@ mod tests {
         assert!(ObjectPath::new(vec![Hex32([0; 32]); MAX_PATH + 1]).is_err());
         assert!("".parse::<ObjectPath>().is_err());
         assert!("zz".parse::<ObjectPath>().is_err());
+        let second = format!("{}.zz", "0".repeat(64)).parse::<ObjectPath>().unwrap_err();
+        assert!(second.to_string().starts_with("name 2 of the path: "), "{second}");
         assert!(bcs::from_bytes::<ObjectPath>(&[0]).is_err());
     }
 }

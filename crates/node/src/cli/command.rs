@@ -59,12 +59,16 @@ enum Lasting {
     /// Blocks went with a damaged write-ahead log.
     #[value(name = "log_cut")]
     LogCut,
+    /// The journal of events was damaged when the node opened it.
+    #[value(name = "events_damaged")]
+    EventsDamaged,
 }
 
 /// Tells a node that somebody has seen to what it tells.
 pub(super) fn acknowledge(AcknowledgeArgs { reason, order }: &AcknowledgeArgs, output: Output) -> ExitCode {
     let word = match reason {
         Lasting::LogCut => "log_cut",
+        Lasting::EventsDamaged => "events_damaged",
     };
     let request = Request::post(format!("v1/acknowledge/{word}"), &order.token);
     told(output, request.ask_within(&order.url, PATIENCE), |_: &Value| format!("health tells {word} no more"))
@@ -127,6 +131,7 @@ fn human(reply: &Reply, command: Command) -> String {
         Reply::AlreadyRunning => "a request waits already; this one joins it".to_owned(),
         Reply::AlreadyServed { run } => format!("run {run} began for this id; none begins for it again"),
         Reply::NotRunning => "no cycle runs".to_owned(),
+        Reply::Ending => "the cycle ends by itself before that".to_owned(),
         Reply::Refused { why } => why.clone(),
     }
 }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, Subcommand};
 
 use super::{
-    OutputArgs,
+    OutputArgs, USAGE,
     render::{Failure, Output},
 };
 use crate::config::{Config, Problem, SHIPPED};
@@ -64,11 +64,21 @@ pub(super) fn config(args: &ConfigArgs, output: Output) -> ExitCode {
 /// Where the keys are told of.
 const KEYS: &str = "every key, its default and what it means: `state-node config print-default`";
 
-/// Every problem of a configuration as one failure: a line for each, below a heading if there are several.
+/// Where values given on the command line come from.
+const ON_COMMAND_LINE: &str = "--set";
+
+/// Every problem of a configuration as one failure: a line for each, below a heading if there are several. Where all of them
+/// were given on the command line, that is bad usage.
 pub(super) fn bad_config(problems: &[Problem]) -> Failure {
+    let is_usage = problems.iter().all(|problem| problem.origin == ON_COMMAND_LINE);
+    let failure = Failure::new("config", told(problems));
+    if is_usage { failure.exiting(USAGE) } else { failure }
+}
+
+fn told(problems: &[Problem]) -> String {
     if let [problem] = problems {
-        return Failure::new("config", format!("{problem}\n({KEYS})"));
+        return format!("{problem}\n({KEYS})");
     }
     let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-    Failure::new("config", format!("{} problems in the configuration{}\n({KEYS})", problems.len(), lines.concat()))
+    format!("{} problems in the configuration{}\n({KEYS})", problems.len(), lines.concat())
 }

@@ -147,12 +147,42 @@ fn of_store(db: &Path, state_dir: Option<&Path>, config: Option<&Path>) -> Resul
 }
 
 fn human(health: &Health) -> String {
-    let word = match health.verdict {
+    let word = word(health.verdict);
+    let reasons: Vec<String> = health.reasons.iter().map(|reason| told(reason, health.verdict)).collect();
+    format!("{word}{}", reasons.concat())
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::Healthy => "healthy",
         Verdict::Degraded => "degraded",
         Verdict::Critical => "critical",
-    };
-    let reason = |reason: &Reason| format!("\n{}: {}", reason.code, reason.message);
-    let reasons: Vec<String> = health.reasons.iter().map(reason).collect();
-    format!("{word}{}", reasons.concat())
+    }
+}
+
+/// A reason, with how bad it is, and whether the verdict is what it is because of it.
+fn told(reason: &Reason, verdict: Verdict) -> String {
+    let decides = if verdict != Verdict::Healthy && reason.verdict == verdict { ", decides" } else { "" };
+    format!("\n{} ({}{decides}): {}", reason.code, word(reason.verdict), reason.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_told_with_the_reasons_that_decide_it_marked() {
+        let reason = |verdict, code: &str| Reason { verdict, code: code.to_owned(), message: "why".to_owned() };
+        let reasons = vec![reason(Verdict::Degraded, "lagging"), reason(Verdict::Healthy, "paused")];
+        let told = human(&Health { verdict: Verdict::Degraded, reasons: reasons.clone() });
+        assert_eq!(told, "degraded\nlagging (degraded, decides): why\npaused (healthy): why");
+        let reasons = [reasons, vec![reason(Verdict::Critical, "frozen")]].concat();
+        let told = human(&Health { verdict: Verdict::Critical, reasons });
+        assert!(
+            told.contains("\nlagging (degraded): why") && told.ends_with("\nfrozen (critical, decides): why"),
+            "{told}"
+        );
+        let told = human(&Health { verdict: Verdict::Healthy, reasons: vec![reason(Verdict::Healthy, "paused")] });
+        assert_eq!(told, "healthy\npaused (healthy): why", "nothing has to decide that");
+    }
 }

@@ -1,7 +1,7 @@
 //! `journal`: what happened, from a running node or from the file beside a store, in use or not. Nothing is written.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     process::ExitCode,
     time::{Duration, SystemTime},
@@ -11,7 +11,10 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 use state_pruner::{
     Clock, PruneError, SystemClock,
-    events::{Entry, Event, Filter, JournalRead, find_journal, journal_dir, read_journal, verify_journal},
+    events::{
+        Entry, Event, Filter, JournalRead, find_journal, journal_dir, journal_dirs, journal_file, read_journal,
+        verify_journal,
+    },
 };
 
 use super::{
@@ -150,7 +153,8 @@ pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
         JournalCommand::Tail { source, filter, lines: newest, follow: true, .. } => {
             let followed = source.read(&filter.filter(newest.get())).and_then(|read| {
                 note(&read, output, || {
-                    output.text(&json!({ "damaged": read.damaged, "missing": read.missing }).to_string())
+                    let JournalRead { damaged, missing, places, .. } = &read;
+                    output.text(&json!({ "damaged": damaged, "missing": missing, "places": places }).to_string())
                 });
                 follow(source, filter, &read, output)?;
                 Ok(exit(&read))
@@ -233,8 +237,21 @@ fn unread(error: &PruneError) -> Failure {
     Failure::new(error.code(), error)
 }
 
+/// Says where it was looked for, and what else the folder may be.
 fn absent(db: &Path) -> Failure {
-    let message = format!("there is no event journal beside {}: give its folder with --state-dir", db.display());
+    let (looked, shown) = (journal_dirs(db).into_iter().map(|dir| journal_file(&dir)), db.display());
+    let looked: Vec<String> = looked.map(|file| file.display().to_string()).collect();
+    let is_gone = fs::metadata(db).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let none = match is_gone {
+        true => format!("there is no folder {shown}, and no event journal beside it"),
+        false => format!("there is no event journal beside {shown}"),
+    };
+    let advice = match fs::metadata(journal_file(&journal_dir(db))) {
+        Ok(_) => format!("the folder itself has one, so give it with --state-dir {shown}"),
+        Err(_) => "give the data folder of its node, or the folder in which its prune keeps records, with --state-dir"
+            .to_owned(),
+    };
+    let message = format!("{none}: no {}; {advice}", looked.join(" and no "));
     Failure::new("file", message)
 }
 
@@ -251,13 +268,15 @@ fn query(filter: &Filter) -> String {
     parts.join("&")
 }
 
-/// What the journal itself lacks, whatever of it was asked for.
+/// What the journal itself lacks, whatever of it was asked for, and where.
 fn lacks(read: &JournalRead) -> Option<String> {
     let JournalRead { path, damaged, missing, .. } = read;
     (*damaged > 0 || *missing > 0).then(|| {
+        let places = read.places_told().map_or_else(String::new, |places| format!(" ({places})"));
+        let anew = if read.id.is_none() { "; the next start writes it anew, with a header" } else { "" };
         format!(
-            "the journal {} has {damaged} damaged places, and {missing} numbers are missing in it: `journal verify` counts what is \
-             whole, and the log of the process tells what happened",
+            "the journal {} has {damaged} damaged places{places}, and {missing} numbers are missing in it{anew}: `journal verify` counts \
+             what is whole, and the log of the process tells what happened",
             path.display()
         )
     })
@@ -307,12 +326,13 @@ mod tests {
         let entry = |seq| Entry { seq, at_ms: 0, code: "stopped".to_owned(), data: serde_json::Map::new() };
         let read = |seqs: &[u64], damaged, missing| JournalRead {
             path: PathBuf::from("journal"),
-            id: None,
+            id: Some(String::new()),
             records: 9,
             unknown: 0,
             damaged,
             torn_bytes: 0,
             missing,
+            places: Vec::new(),
             range: None,
             events: seqs.iter().map(|seq| entry(*seq)).collect(),
         };

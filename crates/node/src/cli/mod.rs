@@ -360,6 +360,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Snapshot(args) => args.output().choice(),
         Command::Config(args) => args.output().choice(),
     };
+    render::speak(output);
     match command {
         Command::Start(args) => run::start(&args, output),
         Command::Load(args) => logged(output, || run::load(&args, output)),

@@ -1,11 +1,12 @@
 //! `prune` and `verify`: requests to the pruner's offline half, and its answers for people.
 
-use std::{num::NonZeroU64, process::ExitCode, sync::Arc};
+use std::{num::NonZeroU64, process::ExitCode, sync::Arc, time::Duration};
 
 use state_pruner::{
-    Control, PruneError, SweepChoice, SystemClock,
+    Control, KeptBy, PruneError, SweepChoice, SystemClock,
     mark::{MarkChoice, MarkStrategy, RehashChoice},
     offline::{self, Frozen, PruneMode, PruneOutcome, PruneRequest, Steering, VerifyRequest},
+    snapshot::KeptOrders,
     verify::{Leaks, VerifyReport},
 };
 use state_tree::Order;
@@ -13,7 +14,7 @@ use state_tree::Order;
 use super::{
     MarkArg, PruneArgs, RehashArg, SweepArg, VerifyArgs,
     progress::Watch,
-    render::{Failure, Output, bytes, number},
+    render::{Failure, Output, bytes, counted, number},
     work,
 };
 
@@ -42,6 +43,7 @@ impl From<&PruneArgs> for PruneRequest {
             },
             memory_budget: store.memory_budget.as_u64(),
             threads: args.threads,
+            note_every: Some(NOTE_EVERY),
             io_limit: args.io_limit,
             verify_sample: args.verify_sample.get(),
             state_dir: store.state_dir.clone(),
@@ -66,9 +68,12 @@ impl From<&VerifyArgs> for VerifyRequest {
     }
 }
 
+/// A prune that is killed while it walks costs at most this much of it.
+const NOTE_EVERY: Duration = Duration::from_secs(300);
+
 /// What a stopped prune does next time.
 const GOES_ON: &str = "stopped; nothing live was deleted, and what was swept stays swept. Run the same command again to go on \
-    where it was (only a mark that was not finished begins anew)";
+    where it was (marking by a scan begins anew, by a walk where it was written down last)";
 /// The same of one that only counts.
 const NOTHING_PLANNED: &str = "stopped; the store is as it was, and nothing was left beside it: this was a dry run. Run the same \
     command again: it begins anew";
@@ -132,16 +137,16 @@ fn pruned(outcome: &PruneOutcome) -> String {
         retained.first_order,
         retained.last_order
     )];
+    lines.extend(whose(retained.roots, &retained.kept_by));
     if retained.shorter_than_asked {
         lines.push("          history holds fewer orders than asked for: all of them are kept".to_owned());
     }
     if !retained.holes.is_empty() {
-        lines.push(format!("          {} orders without a root, as named", retained.holes.len()));
+        lines.push(format!("          {} without a root, as named", counted(retained.holes.len() as u64, "order")));
     }
     if retained.unexecuted > 0 {
-        let ahead = number(retained.unexecuted);
-        lines
-            .push(format!("          {ahead} orders are accepted but not executed yet, which is normal after a crash"));
+        let ahead = counted(retained.unexecuted, "order");
+        lines.push(format!("          {ahead} accepted but not executed yet, which is normal after a crash"));
     }
     if let Some(mark) = &outcome.mark {
         let (live, read) = (number(mark.live_nodes), number(mark.nodes_read));
@@ -177,15 +182,51 @@ fn pruned(outcome: &PruneOutcome) -> String {
     lines.join("\n")
 }
 
+/// Orders kept by one pin or several that are named, at most.
+const PINS_NAMED: usize = 8;
+
+/// Whose the roots are, where some lie below the window.
+fn whose(roots: u64, kept_by: &[KeptOrders]) -> Option<String> {
+    let (mut every, mut leaving, mut pinned, mut pins) = (0, 0, 0, Vec::new());
+    for KeptOrders { first, last, kept_by } in kept_by {
+        let orders = last.saturating_sub(*first).saturating_add(1);
+        match kept_by {
+            KeptBy::Head | KeptBy::Window | KeptBy::Candidate => {}
+            KeptBy::Every => every += orders,
+            KeptBy::Leaving => leaving += orders,
+            KeptBy::Pin(names) => {
+                pinned += orders;
+                let of = if orders == 1 { format!("order {first}") } else { format!("orders {first} to {last}") };
+                pins.push(format!("{names}, {of}"));
+            }
+        }
+    }
+    let below = every + leaving + pinned;
+    if below == 0 {
+        return None;
+    }
+    let unnamed = pins.len().saturating_sub(PINS_NAMED);
+    pins.truncate(PINS_NAMED);
+    if unnamed > 0 {
+        pins.push(format!("and {unnamed} more"));
+    }
+    let parts = [
+        (every > 0).then(|| format!("{} of keep_every", number(every))),
+        (pinned > 0).then(|| format!("{} of pins ({})", number(pinned), pins.join("; "))),
+        (leaving > 0).then(|| format!("{} nobody asks for any more", number(leaving))),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    Some(format!("          {} of the window, below it {}", number(roots.saturating_sub(below)), parts.join(", ")))
+}
+
 /// Which orders a verification checked, and why not all that were asked for.
 fn checked(report: &VerifyReport, asked: u64) -> Vec<String> {
     let (first, last) = (report.first_order, report.last_order);
     let mut lines = vec![format!("roots     {}, orders {first} to {last}", number(report.roots))];
+    lines.extend(whose(report.roots, &report.kept_below));
     if report.shorter_than_asked {
-        let (roots, asked) = (number(report.roots), number(asked));
-        lines.push(format!(
-            "          only {roots} of the {asked} orders asked for were checked: history holds no more"
-        ));
+        let (there, asked) = (number(last.saturating_sub(first).saturating_add(1)), counted(asked, "order"));
+        lines.push(format!("          of the {asked} asked for only {there} can be checked: history holds no more"));
     }
     if let Some(floor) = report.pruned_below {
         lines.push(format!("          orders below {floor} were pruned earlier, on purpose"));
@@ -227,4 +268,31 @@ fn verified(report: &VerifyReport, asked: u64) -> String {
         report.seconds
     ));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roots_below_the_window_are_told_by_who_keeps_them() {
+        let run = |first, last, kept_by| KeptOrders { first, last, kept_by };
+        let pin = |names: &str| KeptBy::Pin(names.to_owned());
+        let window = [run(10, 18, KeptBy::Window), run(19, 19, KeptBy::Head)];
+        assert_eq!(whose(10, &window), None);
+        let below = [
+            run(0, 0, KeptBy::Every),
+            run(3, 3, pin("a of me, b of you")),
+            run(4, 4, KeptBy::Every),
+            run(5, 6, pin("c of me")),
+            run(7, 7, KeptBy::Leaving),
+        ];
+        let told = whose(16, &[&below[..], &window].concat()).unwrap();
+        let pins = "3 of pins (a of me, b of you, order 3; c of me, orders 5 to 6)";
+        let expected = format!("10 of the window, below it 2 of keep_every, {pins}, 1 nobody asks for any more");
+        assert_eq!(told.trim(), expected);
+        let many: Vec<KeptOrders> = (0..20).map(|n| run(2 * n, 2 * n, pin(&format!("p{n} of me")))).collect();
+        assert!(whose(30, &many).unwrap().ends_with("20 of pins (p0 of me, order 0; p1 of me, order 2; p2 of me, order 4; \
+            p3 of me, order 6; p4 of me, order 8; p5 of me, order 10; p6 of me, order 12; p7 of me, order 14; and 12 more)"));
+    }
 }

@@ -36,11 +36,17 @@ impl Failure {
         Self { code: code.to_owned(), message: message.to_string(), prefix: "error: ", exit: FAILED }
     }
 
+    /// The same with another exit code.
+    pub(super) fn exiting(self, exit: u8) -> Self {
+        Self { exit, ..self }
+    }
+
     /// A node that did not answer within a time, and what to do then.
     pub(super) fn late(url: &str, patience: Duration, advice: &str) -> Self {
         let patience = humantime::format_duration(patience);
-        let message =
-            format!("the node at {url} does not answer within {patience}: its log tells what it does; {advice}");
+        let message = format!(
+            "the node at {url} does not answer within {patience}: see its log and its disk for what holds it; {advice}"
+        );
         Self::new("unreachable", message)
     }
 
@@ -125,6 +131,21 @@ fn object(value: &Value) {
     write_line(&mut std::io::stdout(), &value.to_string());
 }
 
+/// Whether a program reads what the command says: stderr then has its log and nothing else.
+static FOR_PROGRAMS: AtomicBool = AtomicBool::new(false);
+
+/// From here on the command speaks to people, or to a program.
+pub(super) fn speak(output: Output) {
+    FOR_PROGRAMS.store(output == Output::Json, Ordering::Release);
+}
+
+/// Tells people on stderr, before there is an answer, what the command does.
+pub(super) fn meanwhile(text: &str) {
+    if !FOR_PROGRAMS.load(Ordering::Acquire) {
+        write_line(&mut std::io::stderr(), text);
+    }
+}
+
 /// Whether an answer could not be printed.
 static UNPRINTED: AtomicBool = AtomicBool::new(false);
 
@@ -156,6 +177,11 @@ pub(super) fn size(space: &Space) -> String {
     format!("{} + log {}", bytes(space.tables + space.blobs), bytes(space.logs))
 }
 
+/// So many of what a noun names, whose plural ends in an s.
+pub(super) fn counted(count: u64, noun: &str) -> String {
+    format!("{} {noun}{}", number(count), if count == 1 { "" } else { "s" })
+}
+
 /// A number with separators between thousands.
 pub(super) fn number(number: u64) -> String {
     let digits = number.to_string();
@@ -179,6 +205,8 @@ mod tests {
             assert_eq!(number(given), shown);
         }
         assert_eq!(bytes(1536), "1.5 KiB");
+        let counts = [0, 1, 2000].map(|count| counted(count, "order"));
+        assert_eq!(counts, ["0 orders", "1 order", "2,000 orders"]);
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! One question to a running node, and its answer or its error as it gave it.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use reqwest::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    render::{ASK_AGAIN, Failure},
+    render::{ASK_AGAIN, Failure, meanwhile},
     token::TokenArgs,
     work,
 };
@@ -15,6 +15,8 @@ use crate::load::Client;
 
 /// A node that does not answer within this time is not waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long people are told what is waited for.
+const TELL_AFTER: Duration = Duration::from_secs(3);
 /// A node takes a request before it answers: one that hangs meanwhile does what it was asked for once it goes on.
 const IT_MAY_DO_IT: &str =
     "it may do what it was asked for all the same, once it goes on: look at `/v1/status` before you ask again";
@@ -61,7 +63,7 @@ impl<'a> Request<'a> {
 
     /// [`Request::ask`], of what is to be waited for so long.
     pub(super) fn ask_within<T: DeserializeOwned>(self, url: &str, patience: Duration) -> Result<T, Failure> {
-        self.ask_until(url, async move |_| {
+        self.ask_until(url, patience, async move |_| {
             tokio::time::sleep(patience).await;
             Over::Silent(patience)
         })
@@ -70,7 +72,7 @@ impl<'a> Request<'a> {
     /// [`Request::ask`], of what takes as long as the store is large: waited for so long at most, and as long as the node
     /// answers others. One that does may still hang in what it was asked for.
     pub(super) fn ask_while_it_lives<T: DeserializeOwned>(self, url: &str, within: Duration) -> Result<T, Failure> {
-        self.ask_until(url, async |client: &Client| {
+        self.ask_until(url, within, async |client: &Client| {
             tokio::select! {
                 silent = WATCH.until_silent(client) => Over::Silent(silent),
                 () = tokio::time::sleep(within) => Over::Unfinished(within),
@@ -78,9 +80,15 @@ impl<'a> Request<'a> {
         })
     }
 
-    /// [`Request::ask`], until it is over.
-    fn ask_until<T: DeserializeOwned>(self, url: &str, over: impl AsyncFnOnce(&Client) -> Over) -> Result<T, Failure> {
+    /// [`Request::ask`], until it is over, which it is after so long at the latest.
+    fn ask_until<T: DeserializeOwned>(
+        self,
+        url: &str,
+        most: Duration,
+        over: impl AsyncFnOnce(&Client) -> Over,
+    ) -> Result<T, Failure> {
         let Self { method, path, body, token, advice } = self;
+        let asked = format!("`{method} /{path}`");
         let unreachable = |error: &dyn std::fmt::Display| Failure::new("unreachable", error);
         let runtime = work::runtime().map_err(|error| unreachable(&error))?;
         let client = match token {
@@ -92,9 +100,12 @@ impl<'a> Request<'a> {
                 biased;
                 answer = client.call(method, &path, body) => answer.map_err(|error| unreachable(&error)),
                 over = over(&client) => Err(match over {
-                    Over::Silent(patience) => Failure::late(url, patience, &advice),
+                    Over::Silent(patience) => {
+                        Failure::late(url, patience, &format!("{asked} has no answer: {advice}"))
+                    }
                     Over::Unfinished(within) => Failure::unfinished(url, within, &advice),
                 }),
+                never = tell_of_wait(url, &asked, most) => match never {},
             }
         });
         let (status, answer) = answer?;
@@ -106,6 +117,16 @@ impl<'a> Request<'a> {
         let strange = |error| Failure::new("unreachable", format!("not an answer of a node: {error}"));
         serde_json::from_value(answer).map_err(strange)
     }
+}
+
+/// Tells people what is waited for, once it takes long.
+async fn tell_of_wait(url: &str, asked: &str, most: Duration) -> Infallible {
+    tokio::time::sleep(TELL_AFTER).await;
+    let most = humantime::format_duration(most);
+    meanwhile(&format!(
+        "waiting for the node at {url} to answer {asked}, for up to {most}; Ctrl-C ends the wait, and not what the node does"
+    ));
+    std::future::pending().await
 }
 
 /// Why an answer is waited for no longer, and for how long it was.

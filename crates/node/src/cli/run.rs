@@ -21,6 +21,7 @@ use crate::{
     chain::ChainStatus,
     config::Config,
     load::{Client, ClientError, Load, LoadPlan, LoadReport, chain_of},
+    reload::Reload,
     shutdown::{Signals, leave},
     telemetry,
 };
@@ -53,6 +54,7 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
 
 async fn serve(config: &Config, args: &StartArgs, output: Output) -> anyhow::Result<Stopped> {
     let signals = Signals::listen(|| tracing::warn!("told twice to stop: the process ends at once"))?;
+    let reload = Reload::listen(args.config.clone(), args.set.clone(), config.clone())?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let app = start_between(&signals, App::start(config, Arc::clone(&clock))).await?;
     tracing::info!(id = config.node.id, data_dir = %config.node.data_dir.display(), "serving http://{}", app.address());
@@ -67,6 +69,7 @@ async fn serve(config: &Config, args: &StartArgs, output: Output) -> anyhow::Res
         () = signals.told() => {}
         () = elapsed(args.seconds) => {}
         () = show.forever() => {}
+        () = reload.forever(app.pruner().cloned()) => {}
     }
     tracing::info!("stopping: what waits is committed first");
     stop.cancel();
@@ -247,7 +250,7 @@ fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
     let mut parts = Vec::new();
     if status.running {
         let doing = match &status.progress {
-            None if status.phase == PrunePhase::Idle => "between phases".to_owned(), // the sample is read back, say
+            None if status.phase == PrunePhase::Idle => "begins or ends".to_owned(), // the sample is read back, say
             None => status.phase.to_string(),
             Some(stage) => {
                 let share = stage.share.map_or_else(String::new, |share| format!(" {:.0} %", share * 100.0));

@@ -14,8 +14,8 @@ use serde_json::json;
 use state_pruner::{
     Clock as _, Control, PruneError, SystemClock, Unobserved,
     catalog::{
-        self, Catalog, CatalogError, CatalogRetention, CreateRequest, Created, Depth, Listed, Listing, Manifest,
-        Removed, Restored, SnapshotId, Source, Tidied, Unusable, VerifiedSnapshot,
+        self, Catalog, CatalogError, CatalogRetention, CreateRequest, Created, Depth, Listed, Listing, Removed,
+        Restored, Shown, SnapshotId, Source, Tidied, Unusable, VerifiedSnapshot,
     },
     offline::{Steering, StoreLayout},
 };
@@ -46,7 +46,7 @@ enum SnapshotCommand {
         #[command(flatten)]
         place: PlaceArgs,
     },
-    /// Print what a snapshot has, and its files.
+    /// Print what a snapshot has, and its files; fails if one is missing or has another length.
     Show {
         #[command(flatten)]
         which: WhichArgs,
@@ -165,8 +165,7 @@ pub(super) fn snapshot(args: &SnapshotArgs, output: Output) -> ExitCode {
             told(output, opened(&place.catalog).and_then(|catalog| catalog.list().map_err(failure)), listed)
         }
         SnapshotCommand::Show { which } => {
-            let shown = opened(&which.place.catalog).and_then(|catalog| catalog.show(which.id).map_err(failure));
-            told(output, shown, shown_manifest)
+            shown(output, opened(&which.place.catalog).and_then(|catalog| catalog.inspect(which.id).map_err(failure)))
         }
         SnapshotCommand::Verify { which, deep } => {
             let depth = if *deep { Depth::Deep } else { Depth::Sampled };
@@ -213,6 +212,13 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
         }
         (None, _, _) => output.failed(&Failure::new("usage", "give --url, or --db with --layout")),
     }
+}
+
+/// A snapshot of which something is missing is shown, and a failure.
+fn shown(output: Output, shown: Result<Shown, Failure>) -> ExitCode {
+    let is_whole = shown.as_ref().is_ok_and(|shown| shown.damaged.is_none());
+    let code = told(output, shown, shown_whole);
+    if is_whole { code } else { ExitCode::FAILURE }
 }
 
 /// A retention that was not carried out whole is a failure, whatever went.
@@ -284,7 +290,7 @@ fn listed(listing: &Listing) -> String {
     if rows.is_empty() { "no snapshots".to_owned() } else { rows.join("\n") }
 }
 
-fn shown_manifest(manifest: &Manifest) -> String {
+fn shown_whole(Shown { manifest, damaged }: &Shown) -> String {
     let (state, creator) = (&manifest.state, &manifest.creator);
     let mut lines = vec![
         format!("snapshot  {}", manifest.id),
@@ -294,6 +300,7 @@ fn shown_manifest(manifest: &Manifest) -> String {
         format!("files     {}, {}", manifest.files.len(), bytes(manifest.total_bytes)),
     ];
     lines.extend(manifest.doubt.iter().map(|doubt| format!("doubt     {doubt}")));
+    lines.extend(damaged.iter().map(|damaged| format!("DAMAGED   {}", damaged.message)));
     lines.extend(manifest.files.iter().map(|file| format!("  {}  {}  {}", file.name, file.bytes, file.sha256)));
     lines.join("\n")
 }

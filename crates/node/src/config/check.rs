@@ -137,6 +137,9 @@ fn pruner(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         let given = ByteSize::b(pruner.memory_budget).display().iec();
         wrong("pruner.memory_budget", format!("marking needs at least {}, not {given}", LEAST_BUDGET.display().iec()));
     }
+    if pruner.note_every.is_some_and(|every| every.is_zero()) {
+        wrong("pruner.note_every", "more than nothing is needed; write \"none\" to write nothing down".to_owned());
+    }
     if pruner.lock_timeout < Duration::from_millis(1) {
         wrong("pruner.lock_timeout", "at least a millisecond is needed".to_owned());
     }

@@ -103,6 +103,8 @@ pub struct PrunerSection {
     pub mark: MarkChoice,
     /// How to delete.
     pub sweep: SweepChoice,
+    /// How often a walk writes down how far it is; absent means never.
+    pub note_every: Option<Duration>,
     /// Most bytes of memory for marking.
     pub memory_budget: u64,
     /// What marking hashes again.
@@ -200,6 +202,7 @@ impl Default for Config {
                 cooldown: Duration::from_secs(1),
                 mark: cycle.mark,
                 sweep: cycle.sweep,
+                note_every: cycle.note_every,
                 memory_budget: cycle.memory_budget,
                 rehash: cycle.rehash,
                 io_limit: Some(24 << 20), // commits keep their pace at this one: docs/performance.md
@@ -245,6 +248,22 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 
+    /// The sections in which another configuration differs, `pruner.enabled` apart.
+    pub(crate) fn sections_beside_the_switch(&self, other: &Self) -> Vec<&'static str> {
+        let mut other = other.clone();
+        other.pruner.enabled = self.pruner.enabled;
+        let Self { node, chain, pruner, events, health, log } = self;
+        let differs = [
+            ("[node]", *node != other.node),
+            ("[chain]", *chain != other.chain),
+            ("[pruner]", *pruner != other.pruner),
+            ("[events]", *events != other.events),
+            ("[health]", *health != other.health),
+            ("[log]", *log != other.log),
+        ];
+        differs.into_iter().filter_map(|(section, differs)| differs.then_some(section)).collect()
+    }
+
     /// Takes every key there is.
     fn read(&mut self, source: &mut Source) {
         let Self { node, chain, pruner, events, health, log } = self;
@@ -275,6 +294,7 @@ impl Config {
         source.take_duration("pruner.cooldown", &mut pruner.cooldown);
         source.take("pruner.mark", &mut pruner.mark);
         source.take("pruner.sweep", &mut pruner.sweep);
+        source.take_optional_duration("pruner.note_every", &mut pruner.note_every);
         source.take_bytes("pruner.memory_budget", &mut pruner.memory_budget);
         source.take("pruner.rehash", &mut pruner.rehash);
         source.take_optional_bytes("pruner.io_limit", &mut pruner.io_limit);

@@ -79,6 +79,7 @@ impl Config {
             cooldown,
             mark,
             sweep,
+            note_every,
             memory_budget,
             rehash,
             io_limit,
@@ -110,6 +111,7 @@ impl Config {
             cycle: CycleConfig {
                 mark,
                 sweep,
+                note_every,
                 memory_budget,
                 rehash,
                 io_limit: io_limit.and_then(NonZeroU64::new),

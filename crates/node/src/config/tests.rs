@@ -32,7 +32,7 @@ fn the_shipped_config_is_the_tested_config() {
 }
 
 /// A value of each key that is not its default.
-const OTHER: [(&str, &str); 56] = [
+const OTHER: [(&str, &str); 58] = [
     ("node.id", "other"),
     ("node.data_dir", "/tmp/other"),
     ("node.listen", "[::1]:9000"),
@@ -61,6 +61,7 @@ const OTHER: [(&str, &str); 56] = [
     ("pruner.cooldown", "1m"),
     ("pruner.mark", "walk"),
     ("pruner.sweep", "delete"),
+    ("pruner.note_every", "1m"),
     ("pruner.memory_budget", "64 MiB"),
     ("pruner.rehash", "all"),
     ("pruner.io_limit", "8 MiB"),
@@ -72,6 +73,7 @@ const OTHER: [(&str, &str); 56] = [
     ("pruner.barrier_limit", "1000"),
     ("pruner.pending_limit", "1000"),
     ("events.flush_every", "5s"),
+    ("events.sync_every", "5s"),
     ("events.sync", "each"),
     ("events.max_bytes", "2 MiB"),
     ("events.keep", "7d"),
@@ -183,7 +185,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 22] = [
+    let rows: [(&[&str], &str); 25] = [
         (&["node.stop_timeout=0s"], "node.stop_timeout"),
         (&["health.lock_idle=0s"], "health.lock_idle"),
         (&["health.cycle_age=0s"], "health.cycle_age"),
@@ -202,8 +204,11 @@ fn contradictions_that_no_single_value_shows_are_refused() {
         (&["pruner.garbage_ratio=100 %"], "pruner.garbage_ratio"),
         (&["events.flush_every=0s"], "events.flush_every"),
         (&["events.flush_every=2m"], "events.flush_every"),
+        (&["events.sync_every=0s"], "events.sync_every"),
+        (&["events.sync_every=2m"], "events.sync_every"),
         (&["events.max_bytes=1048575"], "events.max_bytes"),
         (&["events.keep=59s"], "events.keep"),
+        (&["pruner.note_every=0s"], "pruner.note_every"),
         (&["pruner.recovery.base_retry_delay_ms=40000"], "pruner.recovery.max_retry_delay_ms"),
         (&["pruner.recovery.backoff_multiplier=0.5"], "pruner.recovery.backoff_multiplier"),
     ];

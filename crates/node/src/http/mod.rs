@@ -144,10 +144,12 @@ impl Node {
         let oldest_pin = self.retention.oldest_pin().unwrap_or(None); // pins that cannot be read are told below
         let log_cut = self.damage.log_cut(); // also of an earlier start, and not what was seen to
         let judged = state_pruner::assess(&Facts { oldest_pin, log_cut, ..facts }, &self.health);
+        let events = self.events.status();
         let further = [
             health::of_retention(self.retention.silent()),
             health::of_readers(&self.retention.readers()),
-            health::of_events(self.events.status().failure),
+            health::of_events(events.failure),
+            health::of_replay(&events.path, self.events.damage()),
             health::of_damage(self.damage.met()),
         ];
         Ok(health::assess(&self.chain.status()?, judged, further))

@@ -127,12 +127,17 @@ pub(super) async fn prune(
             let message = "no cycle is running, so there is none to pause, resume or cancel";
             Err(ApiError::new(StatusCode::CONFLICT, "not_running", message))
         }
+        Reply::Ending => Err(ApiError::new(StatusCode::CONFLICT, "ending", ENDING)),
         Reply::Refused { why } => Err(ApiError::new(StatusCode::CONFLICT, "refused", why)),
     }
 }
 
-/// The reason of health that lasts until somebody has seen to it.
-const LASTING: &str = "log_cut";
+/// What a cycle is that cannot be held or cancelled any more.
+const ENDING: &str = "the cycle has passed its last checkpoint, or was told to end, and ends by itself: nothing of it is left to pause \
+    or cancel. `/v1/status` tells how it ended; to keep the next one from beginning, switch pruning off (prune-disable)";
+
+/// The reasons of health that last until somebody has seen to them.
+const LASTING: [&str; 2] = ["log_cut", "events_damaged"];
 
 /// `POST /v1/acknowledge/{reason}`.
 pub(super) async fn acknowledge(
@@ -140,19 +145,22 @@ pub(super) async fn acknowledge(
     reason: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, ApiError> {
     let Path(reason) = reason?;
-    if reason != LASTING {
-        let message = format!("{reason:?} ends by itself or by another command; what is acknowledged is {LASTING}");
-        return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
-    }
-    if off_the_async_threads(move || Ok(node.damage.acknowledge_log_cut()?)).await? {
+    let is_told = match reason.as_str() {
+        "log_cut" => off_the_async_threads(move || Ok(node.damage.acknowledge_log_cut()?)).await?,
+        "events_damaged" => node.events.acknowledge_damage(),
+        _ => {
+            let lasting = LASTING.join(" and ");
+            let message =
+                format!("{reason:?} ends by itself or by another command; what is acknowledged are {lasting}");
+            return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_command", message));
+        }
+    };
+    if is_told {
         tracing::info!(reason, "an operator has seen to it");
         return Ok(Json(json!({ "acknowledged": reason })));
     }
-    Err(ApiError::new(
-        StatusCode::CONFLICT,
-        "refused",
-        format!("health tells no {LASTING}, so there is nothing to acknowledge"),
-    ))
+    let message = format!("health tells no {reason}, so there is nothing to acknowledge");
+    Err(ApiError::new(StatusCode::CONFLICT, "refused", message))
 }
 
 /// The pruner of the node, if it has one.

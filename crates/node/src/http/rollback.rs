@@ -14,7 +14,9 @@ impl Node {
     fn rollback(&self, to: Order) -> Result<RolledBack, ApiError> {
         let rolled = self.chain.rollback(to, |rows| match &self.pruner {
             Some(pruner) => pruner.rollback(to, rows),
-            None => self.retention.rollback(to, rows),
+            None => self.retention.rollback(to, rows).inspect_err(|error| {
+                tracing::warn!(%to, code = error.code(), "the chain did not go back: {error}");
+            }),
         });
         rolled.map_err(|error| self.refused(error))
     }

@@ -40,6 +40,7 @@ pub struct Snapshots {
 impl Snapshots {
     /// Copies the store that lies in this folder.
     pub fn new(db: PathBuf, clock: Arc<dyn Clock>) -> Self {
+        let db = std::path::absolute(&db).unwrap_or(db); // whoever reads an answer may be in another folder
         Self { captures: Captures::default(), db, clock }
     }
 

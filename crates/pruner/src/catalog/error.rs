@@ -57,15 +57,29 @@ pub enum CatalogError {
         dir: PathBuf,
     },
     /// A snapshot whose manifest or files are not what was written (C5).
-    #[error("snapshot {id} is damaged: {what}. Do not use it; delete it and make another one")]
+    #[error("snapshot {id} was damaged after it was made: {what}. Do not use it; delete it and make another one")]
     DamagedSnapshot {
         /// The id.
         id: SnapshotId,
-        /// What is wrong with it.
+        /// What is wrong with it, with the file.
+        what: String,
+    },
+    /// A snapshot whose files are what was written, and hold damage (C5): a store was copied that had it.
+    #[error(
+        "snapshot {id} was made of a damaged store: {what}. Its files are what was written then. Do not use it, and verify that store: \
+         if it is damaged still, put an older snapshot that `snapshot verify --deep` finds sound, or the data of a peer, in its place; \
+         if it is not, make another snapshot"
+    )]
+    DamagedSource {
+        /// The id.
+        id: SnapshotId,
+        /// What is wrong with it, with the file or the folder.
         what: String,
     },
     /// A snapshot that another program wrote.
-    #[error("snapshot {id} has a manifest of version {version}, this program reads none above {known}")]
+    #[error(
+        "snapshot {id} has a manifest of version {version}, and this program reads none above {known}: use the one that wrote it"
+    )]
     OtherVersion {
         /// The id.
         id: SnapshotId,
@@ -192,7 +206,7 @@ impl CatalogError {
             Self::OrdinalUnknown { source, .. } | Self::Unsettled { source, .. } => source.disposition(),
             Self::File { .. } | Self::CatalogBusy { .. } => Disposition::Transient,
             Self::SnapshotInUse { .. } | Self::CaptureBusy { .. } | Self::NodeStopped => Disposition::Resource,
-            Self::DamagedSnapshot { .. } => Disposition::Corrupt,
+            Self::DamagedSnapshot { .. } | Self::DamagedSource { .. } => Disposition::Corrupt,
             Self::NoCatalog { .. }
             | Self::NotACatalog { .. }
             | Self::BadId { .. }
@@ -220,6 +234,9 @@ impl CatalogError {
         if let Self::DamagedSnapshot { id, what } = self {
             return Self::DamagedSnapshot { id, what: told(what) };
         }
+        if let Self::DamagedSource { id, what } = self {
+            return Self::DamagedSource { id, what: told(what) };
+        }
         if let Self::File { path, source } = self {
             return Self::File { path: moved(path), source };
         }
@@ -231,8 +248,8 @@ impl CatalogError {
         if let StoreError::Io { what, source } = error {
             return StoreError::Io { what: told(what), source: cause(source) }.into();
         }
-        if let StoreError::Permission { path, source } = error {
-            return StoreError::Permission { path: moved(path), source: cause(source) }.into();
+        if let StoreError::Permission { path, need, source } = error {
+            return StoreError::Permission { path: moved(path), need, source: cause(source) }.into();
         }
         error.into()
     }
@@ -246,9 +263,9 @@ impl CatalogError {
         {
             return StoreError::DiskFull { what: format!("{doing} {}", place.display()) }.into();
         }
-        if let StoreError::Permission { path, source } = error {
+        if let StoreError::Permission { path, need, source } = error {
             let is_ours = path.display().to_string().contains(ours);
-            return StoreError::Permission { path: if is_ours { place.to_owned() } else { path }, source }.into();
+            return StoreError::Permission { path: if is_ours { place.to_owned() } else { path }, need, source }.into();
         }
         error.into()
     }
@@ -268,6 +285,7 @@ impl CatalogError {
             Self::BadId { .. } => "bad_snapshot_id",
             Self::UnknownSnapshot { .. } => "unknown_snapshot",
             Self::DamagedSnapshot { .. } => "damaged_snapshot",
+            Self::DamagedSource { .. } => "damaged_source",
             Self::OtherVersion { .. } => "other_version",
             Self::OrdinalUnknown { .. } => "ordinal_unknown",
             Self::SnapshotInUse { .. } => "snapshot_in_use",

@@ -13,21 +13,43 @@ use std::{
 };
 
 use rustix::{fs::OFlags, io::Errno};
-use state_store::{FileCall, ask};
+use state_store::{FileCall, Need, ask};
 
 use super::CatalogError;
 use crate::files;
 
 /// Turns a system error into ours, with the file it happened to.
 pub(super) fn failed(path: &Path) -> impl Fn(io::Error) -> CatalogError + use<> {
-    files::failed_as(path, |path, source| CatalogError::File { path, source })
+    files::failed_as((path, Need::Write), |path, source| CatalogError::File { path, source })
+}
+
+/// The same of what is only read.
+pub(super) fn unread(path: &Path) -> impl Fn(io::Error) -> CatalogError + use<> {
+    files::failed_as((path, Need::Read), |path, source| CatalogError::File { path, source })
+}
+
+/// The same of a folder that could not be made for `place`. Some file systems take none: they say that the name is absent although
+/// the folder above is there, or that it is not permitted, whoever asks.
+pub(super) fn unmade(dir: &Path, place: &Path) -> impl Fn(io::Error) -> CatalogError + use<> {
+    let (dir, place) = (dir.to_owned(), place.to_owned());
+    move |source| {
+        let takes_none = source.raw_os_error() == Some(Errno::PERM.raw_os_error())
+            || (source.kind() == io::ErrorKind::NotFound && matches!(is_folder(above(&dir)), Ok(true)));
+        if takes_none {
+            let why = format!(
+                "cannot be made, for the system lets nobody make a folder there ({source}): give another place"
+            );
+            return CatalogError::BadPlace { path: place.clone(), why };
+        }
+        failed(&dir)(source)
+    }
 }
 
 /// The names in a folder, sorted; those that are no text stand for nothing of ours and are left out.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, CatalogError> {
     let mut names = Vec::new();
-    for entry in ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)).map_err(failed(dir))? {
-        if let Ok(name) = entry.map_err(failed(dir))?.file_name().into_string() {
+    for entry in ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)).map_err(unread(dir))? {
+        if let Ok(name) = entry.map_err(unread(dir))?.file_name().into_string() {
             names.push(name);
         }
     }
@@ -37,7 +59,7 @@ pub(super) fn names(dir: &Path) -> Result<Vec<String>, CatalogError> {
 
 /// Whether a folder has nothing in it, whatever its name.
 pub(super) fn is_vacant(dir: &Path) -> Result<bool, CatalogError> {
-    let mut entries = ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)).map_err(failed(dir))?;
+    let mut entries = ask(FileCall::List, dir).and_then(|()| fs::read_dir(dir)).map_err(unread(dir))?;
     Ok(entries.next().is_none())
 }
 
@@ -81,7 +103,7 @@ pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
 
 /// Reads the next bytes of a file; none at its end.
 pub(super) fn read(mut file: impl io::Read, path: &Path, buffer: &mut [u8]) -> Result<usize, CatalogError> {
-    ask(FileCall::Read, path).and_then(|()| file.read(buffer)).map_err(failed(path))
+    ask(FileCall::Read, path).and_then(|()| file.read(buffer)).map_err(unread(path))
 }
 
 /// Reads a regular file up to `most` bytes.
@@ -142,8 +164,23 @@ pub(super) fn look(path: &Path) -> Result<Option<Metadata>, CatalogError> {
     match ask(FileCall::Open, path).and_then(|()| fs::metadata(path)) {
         Ok(found) => Ok(Some(found)),
         Err(error) if is_absence(&error) => Ok(None),
-        Err(error) => Err(failed(path)(error)),
+        Err(error) => Err(unread(path)(error)),
     }
+}
+
+/// Whether another file system begins at a folder than the one that the folder above is on.
+pub(super) fn is_mounted_on(dir: &Path) -> Result<bool, CatalogError> {
+    Ok(look(dir)?.zip(look(above(dir))?).is_some_and(|(there, above)| there.dev() != above.dev()))
+}
+
+/// How many names a file has: whatever else has one has its bytes, and their damage.
+pub(super) fn names_of(found: &Metadata) -> u64 {
+    found.nlink()
+}
+
+/// What the system says of an open file.
+pub(super) fn look_into(file: &File, path: &Path) -> Result<Metadata, CatalogError> {
+    file.metadata().map_err(unread(path))
 }
 
 /// Whether something has the name.
@@ -169,21 +206,35 @@ pub(super) fn tells_what_is_there(error: &io::Error) -> bool {
 }
 
 /// Makes a folder and those above it that are missing, durably.
-pub(super) fn make(dir: &Path) -> Result<(), CatalogError> {
+///
+/// Errors: no folder can be made there; something that is no folder has its name, or that of one above.
+pub(super) fn make(place: &Path) -> Result<(), CatalogError> {
     let mut missing = Vec::new();
-    for dir in dir.ancestors() {
-        if exists(dir)? {
-            break;
+    for dir in place.ancestors() {
+        match look(dir)? {
+            Some(found) if found.is_dir() => break,
+            Some(_) => return Err(taken(place, dir)),
+            None => missing.push(dir),
         }
-        missing.push(dir);
     }
     for dir in missing.into_iter().rev() {
         match create_dir(dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(dir)(error)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(unmade(dir, place)(error)),
+            Err(_) if !look(dir)?.is_some_and(|found| found.is_dir()) => return Err(taken(place, dir)),
             Ok(()) | Err(_) => sync(above(dir))?,
         }
     }
     Ok(())
+}
+
+/// A place where, or above which, something lies that is no folder.
+fn taken(place: &Path, by: &Path) -> CatalogError {
+    let why = if place == by {
+        "is no folder: give one, or a name that nothing has".to_owned()
+    } else {
+        format!("lies below {}, which is no folder: give another place", by.display())
+    };
+    CatalogError::BadPlace { path: place.to_owned(), why }
 }
 
 /// The folder that has the name of an absolute path.
@@ -209,6 +260,6 @@ pub(super) fn is_folder(path: &Path) -> Result<bool, CatalogError> {
     match look_at(path) {
         Ok(found) => Ok(found.is_dir()),
         Err(error) if is_absence(&error) => Ok(false),
-        Err(error) => Err(failed(path)(error)),
+        Err(error) => Err(unread(path)(error)),
     }
 }

@@ -13,8 +13,8 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    CatalogError, failed,
-    folder::{self, open_regular},
+    CatalogError,
+    folder::{self, open_regular, unread},
 };
 use crate::{control::Control, error::PruneError, panics::StopOnPanic};
 
@@ -27,24 +27,26 @@ const MOST_THREADS: usize = 4;
 pub(super) struct Digested {
     pub(super) bytes: u64,
     pub(super) sha256: String,
+    /// The names that it has.
+    pub(super) names: u64,
 }
 
 /// Hashes a file and makes it durable.
 pub(super) fn sync_and_hash(path: &Path, control: &Control) -> Result<Digested, CatalogError> {
-    let file = open_regular(path).map_err(failed(path))?;
+    let file = open_regular(path).map_err(unread(path))?;
     folder::sync_file(&file, path)?;
     stream((path, &file), u64::MAX, control, &mut |_| Ok(()))
 }
 
 /// Hashes a file up to `most` bytes; one that is longer shows one byte more.
 pub(super) fn hash(path: &Path, most: u64, control: &Control) -> Result<Digested, CatalogError> {
-    let file = open_regular(path).map_err(failed(path))?;
+    let file = open_regular(path).map_err(unread(path))?;
     stream((path, &file), most, control, &mut |_| Ok(()))
 }
 
 /// Copies up to `most` bytes into a new file, durably, and tells what it has copied.
 pub(super) fn copy(from: &Path, to: &Path, most: u64, control: &Control) -> Result<Digested, CatalogError> {
-    let file = open_regular(from).map_err(failed(from))?;
+    let file = open_regular(from).map_err(unread(from))?;
     let copy = folder::create(to)?;
     let copied = stream((from, &file), most, control, &mut |bytes| folder::write(&copy, to, bytes))?;
     folder::sync_file(&copy, to)?;
@@ -57,13 +59,14 @@ fn stream(
     control: &Control,
     each: &mut dyn FnMut(&[u8]) -> Result<(), CatalogError>,
 ) -> Result<Digested, CatalogError> {
+    let names = folder::names_of(&folder::look_into(file, path)?);
     let mut file = file.take(most.saturating_add(1)); // a manifest that lies about a size bounds what is read (F15)
     let (mut buffer, mut hasher, mut bytes) = (vec![0; CHUNK], Sha256::new(), 0);
     loop {
         control.checkpoint()?;
         let count = folder::read(&mut file, path, &mut buffer)?;
         let Some(read) = buffer.get(..count).filter(|read| !read.is_empty()) else {
-            return Ok(Digested { bytes, sha256: hex::encode(hasher.finalize()) });
+            return Ok(Digested { bytes, sha256: hex::encode(hasher.finalize()), names });
         };
         hasher.update(read);
         each(read)?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Catalog, CatalogError, CopiedDoubt, CopiedState, Creator, Depth, MANIFEST, Manifest, STORE, SnapshotId,
     VerifiedSnapshot,
-    folder::{self, failed},
+    folder::{self, unread},
     manifest, proof,
 };
 use crate::{
@@ -54,6 +54,17 @@ pub struct Unusable {
     pub message: String,
 }
 
+/// A snapshot as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Shown {
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub manifest: Manifest,
+    /// What is wrong with it, as far as that can be seen without reading its files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<Unusable>,
+}
+
 /// The snapshots of a catalog, in the order in which they were begun.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
@@ -89,16 +100,28 @@ impl Catalog {
         let entry = self.entry(id);
         let path = entry.join(MANIFEST);
         match folder::read_regular(&path, manifest::MOST_BYTES) {
-            Ok(text) => Manifest::decode(id, &text),
+            Ok(text) => Manifest::decode(id, &path, &text),
             Err(error) if error.kind() != io::ErrorKind::NotFound && folder::tells_what_is_there(&error) => {
-                Err(CatalogError::DamagedSnapshot { id, what: format!("its manifest is no file: {error}") })
+                Err(CatalogError::DamagedSnapshot { id, what: format!("{} is no file: {error}", path.display()) })
             }
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(&path)(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(unread(&path)(error)),
             Err(_) if folder::exists(&entry)? => {
-                Err(CatalogError::DamagedSnapshot { id, what: "it has no manifest".to_owned() })
+                Err(CatalogError::DamagedSnapshot { id, what: format!("{} is missing", path.display()) })
             }
             Err(_) => Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() }),
         }
+    }
+
+    /// One snapshot as people are shown it: its manifest, and whether its files are there, as long as they were.
+    ///
+    /// Errors: as of [`Catalog::show`], or a disk that does not say what is there.
+    pub fn inspect(&self, id: SnapshotId) -> Result<Shown, CatalogError> {
+        let manifest = self.show(id)?;
+        let damaged = match self.refuse_cut(&manifest) {
+            Err(error @ CatalogError::DamagedSnapshot { .. }) => Some(Unusable::of(id, &error)),
+            looked => looked.map(|()| None)?,
+        };
+        Ok(Shown { manifest, damaged })
     }
 
     /// Hashes every file of a snapshot again, opens it, and reads nodes back. Nobody can remove it meanwhile.
@@ -133,7 +156,8 @@ impl Catalog {
     fn listing(&self, ids: &[SnapshotId]) -> Result<Listing, CatalogError> {
         let mut listing = Listing { snapshots: Vec::new(), damaged: Vec::new(), unreadable: Vec::new() };
         for id in ids {
-            match self.show(*id).and_then(|manifest| self.whole(manifest)) {
+            let whole = self.show(*id).and_then(|manifest| self.refuse_cut(&manifest).map(|()| manifest));
+            match whole {
                 Ok(manifest) => listing.snapshots.push(manifest.into()),
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // removed since the folder was read
                 Err(error @ (CatalogError::DamagedSnapshot { .. } | CatalogError::OtherVersion { .. })) => {
@@ -147,27 +171,24 @@ impl Catalog {
         Ok(listing)
     }
 
-    /// Errors: a file of the snapshot that is not there or has another length, unless all of it was removed meanwhile; a
+    /// Errors: files of the snapshot that are not there or have another length, unless all of it was removed meanwhile; a
     /// disk that does not answer.
-    fn whole(&self, manifest: Manifest) -> Result<Manifest, CatalogError> {
+    fn refuse_cut(&self, manifest: &Manifest) -> Result<(), CatalogError> {
         let (id, entry) = (manifest.id, self.entry(manifest.id));
         let store = entry.join(STORE);
+        let mut wrong = Vec::new();
         for file in &manifest.files {
             let path = store.join(&file.name);
-            let wrong = match folder::look_at(&path) {
-                Ok(found) => file.other_length(found.len()),
-                Err(error) if folder::tells_what_is_there(&error) => Some(format!("{}: {error}", file.name)),
-                Err(error) => return Err(failed(&path)(error)),
-            };
-            match wrong {
-                None => {}
-                Some(_) if !folder::exists(&entry.join(MANIFEST))? => {
-                    return Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() });
-                }
-                Some(what) => return Err(CatalogError::DamagedSnapshot { id, what }),
+            match folder::look_at(&path) {
+                Ok(found) => wrong.extend(file.difference_in_length(&path, found.len(), folder::names_of(&found))),
+                Err(error) if folder::tells_what_is_there(&error) => wrong.push(format!("{}: {error}", path.display())),
+                Err(error) => return Err(unread(&path)(error)),
             }
         }
-        Ok(manifest)
+        if !wrong.is_empty() && !folder::exists(&entry.join(MANIFEST))? {
+            return Err(CatalogError::UnknownSnapshot { id, dir: self.dir.clone() });
+        }
+        proof::refuse_wrong(id, wrong)
     }
 }
 

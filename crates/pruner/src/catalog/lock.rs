@@ -15,7 +15,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use state_store::{Holder, file_holder};
 
-use super::{Catalog, CatalogError, ENTRY_LOCK, SnapshotId, failed, folder};
+use super::{
+    Catalog, CatalogError, ENTRY_LOCK, SnapshotId,
+    folder::{self, failed, unread},
+};
 use crate::{clock::Clock, control::Control, offline::Steering};
 
 /// A holder that keeps a catalog, or a folder, longer than this was stopped.
@@ -119,7 +122,8 @@ impl<'a> Access<'a> {
         let path = self.catalog.entry(id).join(ENTRY_LOCK);
         let file = match folder::open_or_make(&path) {
             Ok(file) => file,
-            Err(error) => return Err(self.without_lock(id, &path, error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.without_lock(id, &path, error)),
+            Err(error) => return Err(failed(&path)(error)),
         };
         let lock = EntryLock(file);
         match patience {
@@ -161,10 +165,10 @@ impl<'a> Access<'a> {
 
     fn without_lock(&self, id: SnapshotId, path: &Path, error: io::Error) -> CatalogError {
         if error.kind() != io::ErrorKind::NotFound {
-            return failed(path)(error);
+            return unread(path)(error);
         }
         match folder::exists(&self.catalog.entry(id)) {
-            Ok(true) => CatalogError::DamagedSnapshot { id, what: format!("it has no file `{ENTRY_LOCK}`") },
+            Ok(true) => CatalogError::DamagedSnapshot { id, what: format!("{} is missing", path.display()) },
             Ok(false) => self.unknown(id),
             Err(error) => error,
         }

@@ -4,7 +4,7 @@
 //! flipped bit, a lost end or an added blank is found (C5). Names, counts and sizes are bounded and cannot lead out of the
 //! folder (F15).
 
-use std::{collections::BTreeSet, num::NonZeroU64};
+use std::{collections::BTreeSet, num::NonZeroU64, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -165,11 +165,14 @@ impl Manifest {
         Ok(text)
     }
 
-    /// Reads the manifest of the snapshot `id`.
+    /// Reads the manifest of the snapshot `id`, the text of the file at `path`.
     ///
     /// Errors: another version; anything that is not exactly what was written for this id.
-    pub(super) fn decode(id: SnapshotId, text: &[u8]) -> Result<Self, CatalogError> {
-        let damaged = |what: String| CatalogError::DamagedSnapshot { id, what: format!("its manifest {what}") };
+    pub(super) fn decode(id: SnapshotId, path: &Path, text: &[u8]) -> Result<Self, CatalogError> {
+        let damaged = |what: String| CatalogError::DamagedSnapshot {
+            id,
+            what: format!("the manifest {} {what}", path.display()),
+        };
         let versioned: Versioned =
             serde_json::from_slice(text).map_err(|error| damaged(format!("does not parse: {error}")))?;
         let version = versioned.manifest.version;
@@ -229,6 +232,10 @@ mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
+    fn decode(id: SnapshotId, text: &[u8]) -> Result<Manifest, CatalogError> {
+        Manifest::decode(id, Path::new("/there/manifest.json"), text)
+    }
+
     /// A manifest that could be.
     fn sample() -> Manifest {
         let file = |name: &str, bytes| CopiedFile { name: name.to_owned(), bytes, sha256: "ab".repeat(32) };
@@ -261,9 +268,9 @@ mod tests {
     fn a_copy_that_may_have_damage_says_so_and_no_other_does() {
         let doubt = CopiedDoubt { code: "frozen".to_owned(), why: "a node is missing".to_owned() };
         let doubted = Manifest { version: VERSION, doubt: Some(doubt), ..sample() };
-        assert_eq!(Manifest::decode(doubted.id, &doubted.encode().unwrap()).unwrap(), doubted);
+        assert_eq!(decode(doubted.id, &doubted.encode().unwrap()).unwrap(), doubted);
         for wrong in [Manifest { version: PLAIN_VERSION, ..doubted }, Manifest { version: VERSION, ..sample() }] {
-            let told = Manifest::decode(wrong.id, &wrong.encode().unwrap()).unwrap_err().to_string();
+            let told = decode(wrong.id, &wrong.encode().unwrap()).unwrap_err().to_string();
             assert!(told.contains("doubt"), "{told}");
         }
         assert!(!String::from_utf8(sample().encode().unwrap()).unwrap().contains("doubt"), "older programs read it");
@@ -273,17 +280,17 @@ mod tests {
     fn every_cut_and_every_flipped_bit_of_a_manifest_is_found() {
         let manifest = sample();
         let text = manifest.encode().unwrap();
-        assert_eq!(Manifest::decode(manifest.id, &text).unwrap(), manifest);
+        assert_eq!(decode(manifest.id, &text).unwrap(), manifest);
         for cut in 0..text.len() {
-            assert!(Manifest::decode(manifest.id, &text[..cut]).is_err(), "cut at {cut}");
+            assert!(decode(manifest.id, &text[..cut]).is_err(), "cut at {cut}");
         }
         for bit in 0..text.len() * 8 {
             let mut flipped = text.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(Manifest::decode(manifest.id, &flipped).is_err(), "bit {bit}");
+            assert!(decode(manifest.id, &flipped).is_err(), "bit {bit}");
         }
         for added in [b" ", b"\n"] {
-            assert!(Manifest::decode(manifest.id, &[&text[..], &added[..]].concat()).is_err(), "an end that grew");
+            assert!(decode(manifest.id, &[&text[..], &added[..]].concat()).is_err(), "an end that grew");
         }
     }
 
@@ -291,14 +298,15 @@ mod tests {
     fn a_stale_manifest_is_never_taken_for_that_of_another_snapshot() {
         let manifest = sample();
         let other = SnapshotId::draw(&ManualClock::default());
-        let error = Manifest::decode(other, &manifest.encode().unwrap()).unwrap_err();
+        let error = decode(other, &manifest.encode().unwrap()).unwrap_err();
         assert_eq!(error.code(), "damaged_snapshot", "{error}");
+        assert!(error.to_string().contains("/there/manifest.json is that of snapshot"), "{error}");
     }
 
     #[test]
     fn a_manifest_of_another_version_is_told_from_a_damaged_one() {
         let manifest = Manifest { version: VERSION + 1, ..sample() };
-        let error = Manifest::decode(manifest.id, &manifest.encode().unwrap()).unwrap_err();
+        let error = decode(manifest.id, &manifest.encode().unwrap()).unwrap_err();
         assert_eq!(error.code(), "other_version", "{error}");
     }
 
@@ -307,9 +315,9 @@ mod tests {
         let first = Manifest { version: 1, ordinal: None, ..sample() };
         let text = first.encode().unwrap();
         assert!(!String::from_utf8(text.clone()).unwrap().contains("ordinal"));
-        assert_eq!(Manifest::decode(first.id, &text).unwrap(), first);
+        assert_eq!(decode(first.id, &text).unwrap(), first);
         for wrong in [Manifest { version: 1, ..sample() }, Manifest { ordinal: None, ..sample() }] {
-            let told = Manifest::decode(wrong.id, &wrong.encode().unwrap()).unwrap_err().to_string();
+            let told = decode(wrong.id, &wrong.encode().unwrap()).unwrap_err().to_string();
             assert!(told.contains("ordinal"), "{told}");
         }
     }
@@ -320,7 +328,7 @@ mod tests {
             let mut manifest = sample();
             change(&mut manifest);
             let text = manifest.encode().unwrap(); // under a digest of its own: only the contents are wrong
-            Manifest::decode(manifest.id, &text).unwrap_err().to_string()
+            decode(manifest.id, &text).unwrap_err().to_string()
         };
         let long = "a".repeat(LONGEST_NAME + 1);
         for name in ["../evil", "/etc/passwd", "a/b", "..", ".", "", ".hidden", "-x", "a\0b", "a\\b", &long] {

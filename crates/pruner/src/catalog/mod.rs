@@ -30,19 +30,19 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use self::lock::Access;
 pub use self::{
     busy::{Capture, Captures},
     capture::{CreateRequest, Created, Source, create},
     error::CatalogError,
     id::SnapshotId,
-    listing::{Listed, Listing, Unusable},
+    listing::{Listed, Listing, Shown, Unusable},
     lock::LockTimes,
     manifest::{CopiedDoubt, CopiedFile, CopiedState, Creator, Manifest, Through},
     proof::{Depth, VerifiedSnapshot},
     restore::Restored,
     retain::{CatalogRetention, Failed, Removed, Tidied},
 };
-use self::{folder::failed, lock::Access};
 use crate::{
     clock::Clock,
     offline::{self, Steering},
@@ -78,7 +78,7 @@ impl Catalog {
                 let why = "does not exist, so it is no snapshot catalog";
                 return Err(CatalogError::NoCatalog { dir: dir.to_owned(), why });
             }
-            found => found.map_err(failed(dir))?,
+            found => found.map_err(folder::unread(dir))?,
         };
         if is_catalog(&dir)? {
             return Ok(Self { dir });

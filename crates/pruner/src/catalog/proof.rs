@@ -7,7 +7,11 @@ use sha2::{Digest as _, Sha256};
 use state_store::{Backend as _, Disposition, RocksBackend, RocksConfig, StoreError, View};
 use state_tree::{Order, RoochLayout};
 
-use super::{CatalogError, CopiedState, Manifest, SnapshotId, failed, folder, hashing};
+use super::{
+    CatalogError, CopiedState, Manifest, SnapshotId,
+    folder::{self, failed},
+    hashing,
+};
 use crate::{
     control::Control,
     error::PruneError,
@@ -148,15 +152,15 @@ impl OpenCopy {
     }
 }
 
-/// Proves that the store in a folder is what the manifest says: the state that it names, and nodes below its roots.
+/// Proves that the store in a folder is what the manifest says: the state that it names, and nodes below its roots. AFTER its
+/// files were compared: what is damaged in files that are what was written was so when they were.
 pub(super) fn prove(
     manifest: &Manifest,
     store: &Path,
     (depth, whole): (Depth, Whole),
     steering: &Steering,
 ) -> Result<VerifyReport, CatalogError> {
-    let id = manifest.id;
-    prove_opened(manifest, store, (depth, whole), steering).map_err(|error| told_as_damage(id, error))
+    prove_opened(manifest, store, (depth, whole), steering).map_err(|error| told_as_damage((manifest.id, store), error))
 }
 
 fn prove_opened(
@@ -165,16 +169,17 @@ fn prove_opened(
     (depth, whole): (Depth, Whole),
     steering: &Steering,
 ) -> Result<VerifyReport, CatalogError> {
-    let damaged = |what: String| CatalogError::DamagedSnapshot { id: manifest.id, what };
+    let id = manifest.id;
     let copy = OpenCopy::open(store, manifest.layout)?;
     let roots = copy.roots(Window::From(Order::new(manifest.state.first_order)))?;
     let state = copy.state(&roots)?;
     if state != manifest.state {
         let (head, named) = (state.head_order, manifest.state.head_order);
-        return Err(damaged(format!(
-            "its files hold another state, with head {head}, than its manifest, with {named}"
-        )));
+        let what =
+            format!("{} holds another state, with head {head}, than its manifest, with {named}", store.display());
+        return Err(CatalogError::DamagedSnapshot { id, what });
     }
+    let damaged = |what| CatalogError::DamagedSource { id, what: located(store, what) };
     let read = copy.read_back(&roots, depth, steering)?.map_err(damaged)?;
     if whole == Whole::Yes || depth == Depth::Deep {
         copy.read_whole(&steering.control)?;
@@ -182,21 +187,25 @@ fn prove_opened(
     Ok(read)
 }
 
-/// A copy that cannot be read is a damaged snapshot, whatever the store would be called that it was made from; a folder that
-/// this user may not use, and a copy of a newer program, say nothing against it.
-fn told_as_damage(id: SnapshotId, error: CatalogError) -> CatalogError {
-    let elsewhere = |error: &PruneError| {
-        matches!(error, PruneError::Store(StoreError::Permission { .. } | StoreError::Newer { .. }))
-    };
-    let unreadable = |error: &PruneError| {
-        !elsewhere(error) && matches!(error.disposition(), Disposition::Corrupt | Disposition::Input)
-    };
-    if let CatalogError::Prune(error) = &error
-        && unreadable(error)
-    {
-        return CatalogError::DamagedSnapshot { id, what: fault_of(error) };
+/// A copy whose files are what was written and hold damage has that of its store; one that is another kind of store than its
+/// manifest says is not what was made. A folder that this user may not use, and a copy of a newer program, say nothing against it.
+fn told_as_damage((id, store): (SnapshotId, &Path), error: CatalogError) -> CatalogError {
+    let CatalogError::Prune(error) = error else { return error };
+    if matches!(error, PruneError::Store(StoreError::Permission { .. } | StoreError::Newer { .. })) {
+        return error.into();
     }
-    error
+    let what = || located(store, fault_of(&error));
+    match error.disposition() {
+        Disposition::Corrupt => CatalogError::DamagedSource { id, what: what() },
+        Disposition::Input => CatalogError::DamagedSnapshot { id, what: what() },
+        Disposition::Transient | Disposition::Resource | Disposition::Bug => error.into(),
+    }
+}
+
+/// The words with the folder that they are about, if they do not name it.
+fn located(store: &Path, what: String) -> String {
+    let store = store.display().to_string();
+    if what.contains(&store) { what } else { format!("{store}: {what}") }
 }
 
 /// What is wrong with a copy, without what would have to be done about a store.
@@ -216,14 +225,14 @@ fn fault_of(error: &PruneError) -> String {
 pub(super) fn compare_files(manifest: &Manifest, store: &Path, control: &Control) -> Result<(), CatalogError> {
     let id = manifest.id;
     if !folder::is_folder(store)? {
-        return Err(CatalogError::DamagedSnapshot { id, what: "it has no folder `store`".to_owned() });
+        return Err(CatalogError::DamagedSnapshot { id, what: format!("{} is no folder", store.display()) });
     }
     let wrong = hashing::each(&manifest.files, |file| {
         let path = store.join(&file.name);
         match hashing::hash(&path, file.bytes, control) {
-            Ok(found) => Ok(file.difference(&found)),
+            Ok(found) => Ok(file.difference(&path, &found)),
             Err(CatalogError::File { source, .. }) if folder::tells_what_is_there(&source) => {
-                Ok(Some(format!("{}: {source}", file.name)))
+                Ok(Some(format!("{}: {source}", path.display())))
             }
             Err(error) => Err(error),
         }
@@ -231,7 +240,12 @@ pub(super) fn compare_files(manifest: &Manifest, store: &Path, control: &Control
     let mut wrong: Vec<String> = wrong.into_iter().flatten().collect();
     let named = |name: &String| manifest.files.iter().any(|file| file.name == *name);
     let strange = folder::names(store)?.into_iter().filter(|name| !named(name));
-    wrong.extend(strange.map(|name| format!("{name}: no file of it")));
+    wrong.extend(strange.map(|name| format!("{}: no file of it", store.join(name).display())));
+    refuse_wrong(id, wrong)
+}
+
+/// Errors: a snapshot with files that are not what was written, if there are such, and what is wrong with the first of them.
+pub(super) fn refuse_wrong(id: SnapshotId, mut wrong: Vec<String>) -> Result<(), CatalogError> {
     if wrong.is_empty() {
         return Ok(());
     }
@@ -243,16 +257,28 @@ pub(super) fn compare_files(manifest: &Manifest, store: &Path, control: &Control
 
 #[cfg(test)]
 mod tests {
+    use state_store::Need;
+
     use super::*;
 
     #[test]
     fn only_what_was_read_of_a_copy_makes_it_a_damaged_one() {
         let id = SnapshotId::draw(&crate::ManualClock::default());
-        let told = |error: StoreError| told_as_damage(id, PruneError::from(error).into()).code();
-        let refused = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-        assert_eq!(told(StoreError::Permission { path: "/tmp".into(), source: refused }), "permission");
-        assert_eq!(told(StoreError::Newer { name: "head".to_owned(), version: 3, reads: 2 }), "newer");
-        assert_eq!(told(StoreError::Corrupt("a block".to_owned())), "damaged_snapshot");
+        let told = |error: StoreError| told_as_damage((id, Path::new("/there")), PruneError::from(error).into());
+        let source = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let refused = StoreError::Permission { path: "/tmp".into(), need: Need::Read, source };
+        let newer = StoreError::Newer { name: "head".to_owned(), version: 3, reads: 2 };
+        let other = StoreError::NotADatabase { path: "/there".into(), why: "no file CURRENT".to_owned() };
+        for (error, code) in [
+            (refused, "permission"),
+            (newer, "newer"),
+            (StoreError::Corrupt("a block".to_owned()), "damaged_source"),
+            (other, "damaged_snapshot"),
+        ] {
+            assert_eq!(told(error).code(), code);
+        }
+        let told = told(StoreError::Corrupt("a block".to_owned())).to_string();
+        assert!(told.contains("/there: a block"), "{told}");
     }
 
     #[test]
@@ -264,7 +290,9 @@ mod tests {
             let damaged = CatalogError::DamagedSnapshot { id, what: fault.clone() };
             assert_eq!(
                 damaged.to_string(),
-                format!("snapshot {id} is damaged: {fault}. Do not use it; delete it and make another one")
+                format!(
+                    "snapshot {id} was damaged after it was made: {fault}. Do not use it; delete it and make another one"
+                )
             );
             assert!(!fault.contains("Restore") && !fault.contains("Give"), "{fault}");
             let unknown = CatalogError::OrdinalUnknown { id, source: Box::new(damaged) }.to_string();

@@ -6,6 +6,7 @@
 
 use std::{
     cmp::Ordering,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -72,7 +73,7 @@ impl Catalog {
         proved.map_err(|error| error.told_of(&store, &copied))?; // the same bytes
         folder::sync(&store)?;
         catalog_reached(CatalogPoint::RestoreProved);
-        folder::rename(&store, target).map_err(failed(target))?; // refused by the system if something is there by now
+        put(&store, target)?;
         catalog_reached(CatalogPoint::RestoreNamed);
         folder::sync(folder::above(target))?;
         Ok(Restored {
@@ -137,41 +138,71 @@ fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
     if !folder::is_vacant(target)? {
         return Err(bad("is not empty: give an empty folder, or one that does not exist"));
     }
+    if folder::is_mounted_on(target)? {
+        return Err(mounted_on(target)); // BEFORE anything is copied
+    }
     Ok(())
+}
+
+/// A folder cannot take the place of one on which something is mounted.
+fn mounted_on(target: &Path) -> CatalogError {
+    let why = "has a file system mounted on it, and a store is put together beside its place: give a folder within it"
+        .to_owned();
+    CatalogError::BadPlace { path: target.to_owned(), why }
+}
+
+/// Gives the store its place; refused by the system if something is there by now.
+fn put(store: &Path, target: &Path) -> Result<(), CatalogError> {
+    match folder::rename(store, target) {
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(mounted_on(target)), // a part of the same file system
+        renamed => renamed.map_err(failed(target)),
+    }
 }
 
 fn copy_files(manifest: &Manifest, from: &Path, into: &Path, steering: &Steering) -> Result<(), CatalogError> {
     let damaged = |what: String| CatalogError::DamagedSnapshot { id: manifest.id, what };
     if !folder::is_folder(from)? {
-        return Err(damaged("it has no folder `store`".to_owned()));
+        return Err(damaged(format!("{} is no folder", from.display())));
     }
     folder::create_dir(into).map_err(failed(into))?;
     hashing::each(&manifest.files, |file| {
         let (source, copy) = (from.join(&file.name), into.join(&file.name));
         let found = match hashing::copy(&source, &copy, file.bytes, &steering.control) {
             Err(CatalogError::File { path, source: why }) if path == source && folder::tells_what_is_there(&why) => {
-                return Err(damaged(format!("{}: {why}", file.name)));
+                return Err(damaged(format!("{}: {why}", source.display())));
             }
             copied => copied?,
         };
-        file.difference(&found).map_or(Ok(()), |what| Err(damaged(what)))
+        file.difference(&source, &found).map_or(Ok(()), |what| Err(damaged(what)))
     })?;
     Ok(())
 }
 
+/// What is wrong with a file that has so many names: whatever else has one has the same damage.
+fn told(path: &Path, what: &str, names: u64) -> String {
+    let shared =
+        if names > 1 { " (its store, or another snapshot, shares this file: verify the store first)" } else { "" };
+    format!("{}: {what}{shared}", path.display())
+}
+
 impl CopiedFile {
-    /// What is wrong with a file that was found so.
-    pub(super) fn difference(&self, found: &Digested) -> Option<String> {
-        let other = || format!("{}: its SHA-256 is not the one that was written", self.name);
-        self.other_length(found.bytes).or_else(|| (found.sha256 != self.sha256).then(other))
+    /// What is wrong with the file at this path, which was found so.
+    pub(super) fn difference(&self, path: &Path, found: &Digested) -> Option<String> {
+        let other = || "its SHA-256 is not the one that was written".to_owned();
+        let wrong = self.other_length(found.bytes).or_else(|| (found.sha256 != self.sha256).then(other));
+        wrong.map(|what| told(path, &what, found.names))
     }
 
-    /// What is wrong with a file of so many bytes, if its length is.
-    pub(super) fn other_length(&self, found: u64) -> Option<String> {
-        let Self { name, bytes, .. } = self;
-        match found.cmp(bytes) {
-            Ordering::Greater => Some(format!("{name}: it is longer than {bytes} bytes")),
-            Ordering::Less => Some(format!("{name}: {found} of {bytes} bytes are there")),
+    /// What is wrong with its length, asked for without reading it.
+    pub(super) fn difference_in_length(&self, path: &Path, bytes: u64, names: u64) -> Option<String> {
+        self.other_length(bytes).map(|what| told(path, &what, names))
+    }
+
+    fn other_length(&self, found: u64) -> Option<String> {
+        let bytes = self.bytes;
+        match found.cmp(&bytes) {
+            Ordering::Greater => Some(format!("it is longer than {bytes} bytes")),
+            Ordering::Less => Some(format!("{found} of {bytes} bytes are there")),
             Ordering::Equal => None,
         }
     }

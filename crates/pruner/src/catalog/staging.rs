@@ -14,7 +14,7 @@ use state_store::{CatalogPoint, catalog_reached};
 
 use super::{
     Catalog, CatalogError, MANIFEST, RESTORING, STAGING, STORE, SnapshotId, TRASH,
-    folder::{self, failed},
+    folder::{self, failed, unmade},
     lock::{self, Access, EntryLock},
     manifest::Manifest,
     ordinal,
@@ -226,7 +226,7 @@ impl Restoring {
         let attempt = SnapshotId::draw(access.clock); // the same snapshot may be restored twice
         let dir = above.join(format!("{prefix}{attempt}"));
         let lock = access.locked_folder(above, || {
-            folder::create_dir(&dir).map_err(failed(&dir))?;
+            folder::create_dir(&dir).map_err(unmade(&dir, target))?;
             EntryLock::begin(&dir)
         })?;
         catalog_reached(CatalogPoint::RestoreBegun);

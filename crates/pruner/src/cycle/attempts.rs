@@ -1,9 +1,9 @@
 //! The two phases of a cycle, each tried again as recovery says.
 //!
 //! A sweep that is tried again goes on at its cursor, with the same mark, snapshot and barrier. Marking that is tried again
-//! begins anew. A mark or a snapshot that turns out to be damaged leads back to marking, once per cycle.
+//! begins anew, also where it went on with what an earlier process had written down. A mark or a snapshot that turns out to be damaged leads back to marking, once per cycle.
 
-use super::{CycleEnv, CycleOrder, Finished, Marked, SweptSoFar, build_reach, not_resumable, sweep_expired};
+use super::{Begin, CycleEnv, CycleOrder, Finished, Marked, SweptSoFar, build_reach, not_resumable, sweep_expired};
 use crate::{
     error::PruneError,
     mark,
@@ -15,10 +15,15 @@ use crate::{
 pub(super) fn mark_and_sweep(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    cycle: u64,
+    begin: Begin,
     runner: &PhaseRunner<'_>,
 ) -> Result<Finished, PruneError> {
-    let (mut may_go_back, mut so_far) = (runner.goes_back(), SweptSoFar::nothing());
+    let cycle = begin.cycle();
+    let mut so_far = match &begin {
+        Begin::Anew { .. } => SweptSoFar::nothing(),
+        Begin::At(walking) => SweptSoFar::by_earlier_processes(walking.record()),
+    };
+    let (mut may_go_back, mut begin) = (runner.goes_back(), Some(begin));
     loop {
         let mut attempts = 0;
         let (record, marked) = runner.run(PrunePhase::BuildReach, &env.control, || {
@@ -26,7 +31,8 @@ pub(super) fn mark_and_sweep(
             if attempts > 1 {
                 forget_marking(env, order)?;
             }
-            build_reach(env, order, (cycle, so_far.deleted()))
+            let anew = Begin::Anew { cycle, deleted: so_far.deleted() };
+            build_reach(env, order, begin.take().map_or(anew, |begin| begin))
         })?;
         match sweep(env, order, (record, marked), (runner, &mut so_far)) {
             Err(error) if may_go_back && error.is_damaged_artefact() => {
@@ -53,7 +59,7 @@ pub(super) fn sweep(
             Some(first) => first,
             None => again(env, cycle, &marked)?,
         };
-        sweep_expired(env, order, (record, marked), so_far)
+        sweep_expired(env, order, (record, marked), so_far).inspect_err(|_| env.control.work_goes_on())
     })
 }
 

@@ -19,6 +19,14 @@ pub(super) fn begin(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
     }
 }
 
+/// From which order on commits are counted exactly, if they are, for a cycle that goes on.
+pub(super) fn since(env: &CycleEnv) -> Result<Option<Order>, PruneError> {
+    match env.parts.store.counted_since(&|| env.control.ended().is_none()) {
+        Err(StoreError::Cancelled) => Err(env.control.ended().map_or(PruneError::Cancelled, |ended| ended)),
+        since => Ok(since?),
+    }
+}
+
 /// The state whose shared nodes the counts of commits need.
 pub(super) fn traced(roots: &RetainedRoots, counted: Option<Traced>) -> Option<(Order, StateRoot)> {
     let order = match counted? {

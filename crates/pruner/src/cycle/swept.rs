@@ -18,8 +18,10 @@ impl SweptSoFar {
 
     /// What the record of an interrupted cycle tells.
     pub(crate) fn by_earlier_processes(record: &PhaseRecord) -> Self {
-        let report = SweepReport { kept: None, ..SweepReport::begun() }; // what they passed is not in the record
-        Self { before: record.deleted, report }
+        let begun = SweepReport::begun();
+        let nothing_was_passed = record.cursor.is_none() && record.deleted == 0;
+        let kept = begun.kept.filter(|_| nothing_was_passed); // what they passed is not in the record
+        Self { before: record.deleted, report: SweepReport { kept, ..begun } }
     }
 
     /// Nodes that the cycle deleted.

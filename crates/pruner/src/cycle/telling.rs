@@ -1,6 +1,6 @@
 //! What is told of a cycle: its beginning, its phases, its end with the totals.
 
-use super::{CycleEnv, CycleOrder, Finished, Marked, SweptSoFar};
+use super::{Begin, CycleEnv, CycleOrder, Finished, Marked, SweptSoFar};
 use crate::{
     clock::millis,
     error::PruneError,
@@ -33,13 +33,13 @@ fn within<T>(
     done
 }
 
-/// Marks for a cycle that has deleted so many nodes already, by an earlier mark.
+/// Marks.
 pub(crate) fn build_reach(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
-    (cycle, deleted): (u64, u64),
+    begin: Begin,
 ) -> Result<(PhaseRecord, Marked), PruneError> {
-    within(env, (cycle, PrunePhase::BuildReach), || super::mark_anew(env, order, (cycle, deleted)))
+    within(env, (begin.cycle(), PrunePhase::BuildReach), || super::marking::mark(env, order, begin))
 }
 
 pub(crate) fn sweep_expired(
@@ -59,6 +59,7 @@ pub(crate) fn settle(
     order: &CycleOrder<'_>,
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
+    env.control.work_is_over();
     let settled = super::ending::settled(env, cycle, order, result);
     match &settled {
         Ok(finished) => env.parts.events.emit(Event::CycleEnded(totals(finished))),

@@ -14,6 +14,16 @@ pub(crate) fn iec(bytes: u64) -> impl std::fmt::Display {
     ByteSize::b(bytes).display().iec()
 }
 
+/// So many of what a noun names, whose plural ends in an s.
+pub(crate) struct Counted(pub(crate) u64, pub(crate) &'static str);
+
+impl std::fmt::Display for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self(count, noun) = self;
+        write!(f, "{count} {noun}{}", if *count == 1 { "" } else { "s" })
+    }
+}
+
 /// The way from a retained root down to a node whose hash was told already.
 pub(crate) struct Way<'a, T>(pub(crate) &'a [T]);
 

@@ -10,11 +10,18 @@ use super::{
     file::{Active, EventFile, append_to, open_to_read, records_begin},
     frame::Scanner,
     medium::Medium,
+    status::EventsConfig,
 };
-use crate::{clock::Clock, error::PruneError, files};
+use crate::{
+    clock::{Clock, millis},
+    error::PruneError,
+    files,
+};
 
 /// Bytes that one step copies, about.
 const STEP: usize = 256 << 10;
+/// This part of the most bytes, the newest, goes by no age: a wall clock that is wrong takes no more (C16).
+const SPARED: u64 = 8;
 
 /// Which records stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +37,19 @@ pub(super) struct Keep {
 impl Keep {
     /// All.
     pub(super) const ALL: Self = Self { from: 0, since_ms: 0, spared_from: 0 };
+
+    /// What is to stay of so many bytes, of which the oldest and now are these, if something is to go.
+    pub(super) fn of(config: &EventsConfig, bytes: u64, (oldest_ms, now_ms): (Option<u64>, u64)) -> Option<Self> {
+        let (max_bytes, keep_ms) = (config.max_bytes.get(), millis(config.keep));
+        let since_ms = now_ms.saturating_sub(keep_ms);
+        let spared_from = bytes.saturating_sub(max_bytes / SPARED);
+        if bytes > max_bytes {
+            return Some(Self { from: bytes.saturating_sub(max_bytes / 2), since_ms, spared_from });
+        }
+        // An eighth later, and of twice what is spared, so that this is rare.
+        let old = oldest_ms.is_some_and(|oldest| oldest < since_ms.saturating_sub(keep_ms / 8));
+        (old && bytes > max_bytes / SPARED * 2).then_some(Self { from: 0, since_ms, spared_from })
+    }
 
     fn holds(self, at: u64, at_ms: u64) -> bool {
         at >= self.from && (at_ms >= self.since_ms || at >= self.spared_from)

@@ -73,7 +73,7 @@ pub(super) struct EventFile {
 }
 
 /// What an opening found.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Found {
     pub(super) counts: Counts,
     pub(super) last_seq: u64,
@@ -218,7 +218,6 @@ pub(super) fn append_to(path: &Path) -> Result<File, PruneError> {
 
 /// Reads every record once.
 fn replay(path: &Path, file: File, header: Option<JournalHeader>) -> Result<Found, PruneError> {
-    let length = file.metadata().map_err(files::failed(path))?.len();
     let mut scanner = Scanner::new(file, records_begin(header));
     let mut found = Found { headless: header.is_none(), ..Found::default() };
     while let Some(frame) = scanner.next().map_err(files::failed(path))? {
@@ -226,10 +225,21 @@ fn replay(path: &Path, file: File, header: Option<JournalHeader>) -> Result<Foun
         found.oldest_ms = Some(found.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
     }
     found.counts = scanner.counts();
-    if found.headless && found.counts.records == 0 && length > HEADER as u64 {
-        return Err(refused(path, "it is no event journal: move it away"));
-    }
+    refuse_foreign(path, header, &found.counts)?;
     Ok(found)
+}
+
+/// Refuses a file that may be anything: it has more bytes than a header that was being written, and neither header nor event.
+pub(super) fn refuse_foreign(path: &Path, header: Option<JournalHeader>, counts: &Counts) -> Result<(), PruneError> {
+    let Counts { records, torn_bytes, .. } = counts;
+    if header.is_some() || *records > 0 || *torn_bytes <= HEADER as u64 {
+        return Ok(());
+    }
+    let why = format!(
+        "it is no event journal, or nothing of one is left: {torn_bytes} bytes without a header and without an event. Nothing is \
+         written to it: move it away, and a new one is made"
+    );
+    Err(refused(path, why))
 }
 
 /// Different for each journal of each process; chance is not needed for that.

@@ -5,7 +5,10 @@
 
 use std::io::{self, Read};
 
-use super::event::{Event, Happened};
+use super::{
+    event::{Event, Happened},
+    places::{DamagedPlace, MOST},
+};
 use crate::error::PruneError;
 
 const MAGIC: [u8; 8] = *b"SPRNEVTS";
@@ -119,7 +122,7 @@ impl Frame {
 }
 
 /// What was met while reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Counts {
     pub(super) records: u64,
     /// Places where bytes are neither records nor the beginning of one at the end. A header that cannot be read is in the
@@ -129,6 +132,17 @@ pub(super) struct Counts {
     pub(super) torn_bytes: u64,
     /// Numbers between two records that no record has.
     pub(super) missing: u64,
+    /// The first of the damaged places.
+    pub(super) places: Vec<DamagedPlace>,
+}
+
+impl Counts {
+    fn damage(&mut self, place: DamagedPlace) {
+        self.damaged += 1;
+        if self.places.len() < MOST {
+            self.places.push(place);
+        }
+    }
 }
 
 /// The length of the payload, of a record with this head.
@@ -202,8 +216,16 @@ impl<R: Read> Scanner<R> {
     /// What was met so far.
     pub(super) fn counts(&self) -> Counts {
         let is_damaged = self.stray > 0 && !self.is_torn;
-        let damaged = self.counts.damaged + u64::from(is_damaged || self.lacks_header());
-        Counts { damaged, torn_bytes: self.stray, ..self.counts }
+        let mut counts = Counts { torn_bytes: self.stray, ..self.counts.clone() };
+        if is_damaged || self.lacks_header() {
+            counts.damage(self.stray_before(self.at + self.passed as u64, None));
+        }
+        counts
+    }
+
+    /// What lies between the last record and this byte, where a record begins or the file ends.
+    fn stray_before(&self, end: u64, before: Option<u64>) -> DamagedPlace {
+        DamagedPlace { from: end.saturating_sub(self.stray), length: self.stray, after: self.last, before }
     }
 
     /// Whether the place where the header should be was not counted yet.
@@ -241,7 +263,9 @@ impl<R: Read> Scanner<R> {
 
     fn count(&mut self, frame: &Frame) {
         self.counts.records += 1;
-        self.counts.damaged += u64::from(self.stray > 0 || self.lacks_header());
+        if self.stray > 0 || self.lacks_header() {
+            self.counts.damage(self.stray_before(frame.at, Some(frame.seq)));
+        }
         self.counts.missing += self.last.map_or(0, |last| frame.seq - last - 1);
         (self.stray, self.last) = (0, Some(frame.seq));
     }

@@ -3,7 +3,10 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{Builder, JoinHandle},
     time::Duration,
 };
@@ -90,6 +93,8 @@ pub struct EventJournal {
     /// How long a producer waits for a writer that makes no progress.
     patience: Duration,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Whether somebody has seen to the damage that its opening found.
+    seen_to: AtomicBool,
 }
 
 impl std::fmt::Debug for EventJournal {
@@ -114,10 +119,11 @@ impl EventJournal {
         mount: Mount,
     ) -> Result<Self, PruneError> {
         let (file, found) = EventFile::open(dir, Arc::clone(&mount), clock.unix_ms())?;
-        let replay = Replay::of(found.counts);
+        let replay = Replay::of(found.counts.clone());
+        let begun = replay.started();
         let told = Told { last_seq: found.last_seq, bytes: file.bytes(), replay, ..Told::default() };
         let journal = Self::start((config, clock), (dir, mount), told, (Some(file), found))?;
-        journal.emit(replay.started());
+        journal.emit(begun);
         Ok(journal)
     }
 
@@ -164,7 +170,8 @@ impl EventJournal {
         let thread =
             spawned.map_err(|error| PruneError::Invariant(format!("the event writer cannot start: {error}")))?;
         let path = dir.join(FILE);
-        Ok(Self { queue, clock, live, told, path, patience, thread: Mutex::new(Some(thread)) })
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { queue, clock, live, told, path, patience, thread, seen_to: AtomicBool::new(false) })
     }
 
     /// Watches what happens from now on.
@@ -229,6 +236,17 @@ impl EventJournal {
             longest_stall_us: micros(told.longest_stall),
             subscribers: self.live.receiver_count() as u64,
         }
+    }
+
+    /// The damage that its opening found, until somebody has seen to it. Waits for nothing.
+    pub fn damage(&self) -> Option<Replay> {
+        let replay = self.told.lock().replay.clone();
+        (replay.damaged > 0 && !self.seen_to.load(Ordering::Acquire)).then_some(replay)
+    }
+
+    /// An operator has seen to that damage. False where there is none, or somebody had.
+    pub fn acknowledge_damage(&self) -> bool {
+        self.damage().is_some() && !self.seen_to.swap(true, Ordering::AcqRel)
     }
 
     /// From now on no producer waits for a disk that hangs: what finds the queue full is lost, and counted. Call BEFORE the

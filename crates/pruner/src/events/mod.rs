@@ -13,11 +13,13 @@
 
 mod code;
 mod compact;
+mod due;
 mod event;
 mod file;
 mod frame;
 mod journal;
 mod medium;
+mod places;
 mod queue;
 mod read;
 mod status;
@@ -28,7 +30,10 @@ mod writer;
 
 pub use event::{Breaker, Entry, Event, Happened, Joined};
 pub use journal::{EventJournal, Heard, Stopping, Subscription};
-pub use read::{Filter, JournalRead, find_journal, journal_dir, journal_file, read_journal, verify_journal};
+pub use places::DamagedPlace;
+pub use read::{
+    Filter, JournalRead, find_journal, journal_dir, journal_dirs, journal_file, read_journal, verify_journal,
+};
 pub use status::{EventsConfig, EventsSync, JournalStatus, Replay, WriteFailure};
 pub(crate) use tally::{RoundTally, RoundTold};
 pub use totals::{CycleEnd, Reclaimed, RoundTotals, RunEnd};

@@ -12,8 +12,9 @@ use state_store::{FileCall, ask};
 use super::{
     code::UNKNOWN,
     event::{Entry, Happened},
-    file::{FILE, open_to_read, records_begin},
+    file::{FILE, open_to_read, records_begin, refuse_foreign},
     frame::{Frame, Scanner},
+    places::{DamagedPlace, told},
 };
 use crate::{error::PruneError, files};
 
@@ -62,6 +63,9 @@ pub struct JournalRead {
     pub torn_bytes: u64,
     /// Numbers between two records that no record has.
     pub missing: u64,
+    /// The first of the damaged places, at most 8.
+    #[serde(default)]
+    pub places: Vec<DamagedPlace>,
     /// The numbers of the oldest and of the newest record.
     pub range: Option<(u64, u64)>,
     /// The events asked for, the oldest first.
@@ -79,15 +83,23 @@ impl JournalRead {
     pub fn told(&self) -> String {
         let Self { path, records, unknown, damaged, torn_bytes, missing, range, .. } = self;
         let numbers = range.map_or_else(|| "no events".to_owned(), |(first, last)| format!("events {first} to {last}"));
-        let tail = match torn_bytes {
-            0 => String::new(),
-            bytes => format!(", {bytes} bytes behind the last event, which the next start cuts off"),
+        let places = self.places_told().map_or_else(String::new, |places| format!(" ({places})"));
+        let tail = match (range, torn_bytes) {
+            (_, 0) => String::new(),
+            (Some(_), bytes) => format!(", {bytes} bytes behind the last event, which the next start cuts off"),
+            (None, bytes) => format!(", {bytes} bytes that are no event, which the next start cuts off"),
         };
+        let header = if self.id.is_none() { "; the next start writes it anew, with a header" } else { "" };
         format!(
             "{}: {numbers}, {records} whole, {unknown} of a newer program, {missing} missing; {damaged} damaged \
-             places{tail}",
+             places{places}{tail}{header}",
             path.display()
         )
+    }
+
+    /// Where it is damaged, in words.
+    pub fn places_told(&self) -> Option<String> {
+        told(&self.places, self.damaged)
     }
 }
 
@@ -99,9 +111,14 @@ pub fn journal_dir(of: &Path) -> PathBuf {
 /// The folder of the journal of a database: that of a prune at rest, or that of the node whose database it is. One of which
 /// the system cannot tell whether it is there is taken for it, so that whoever reads it is told why it cannot be read.
 pub fn find_journal(db: &Path) -> Option<PathBuf> {
+    journal_dirs(db).into_iter().find(|dir| may_be_there(&dir.join(FILE)))
+}
+
+/// Where the journal of a database may be: in the folder that a prune at rest makes beside it, and in the data folder of its node.
+pub fn journal_dirs(db: &Path) -> Vec<PathBuf> {
     let at_rest = journal_dir(&crate::offline::default_state_dir(db));
-    let of_node = db.parent().map(journal_dir);
-    [Some(at_rest), of_node].into_iter().flatten().find(|dir| may_be_there(&dir.join(FILE)))
+    let of_node = crate::offline::data_dir(db).map(|dir| journal_dir(&dir));
+    [Some(at_rest), of_node].into_iter().flatten().collect()
 }
 
 fn may_be_there(path: &Path) -> bool {
@@ -122,13 +139,17 @@ fn entry(frame: &Frame) -> Entry {
 }
 
 fn absent(path: &Path) -> PruneError {
-    let what = "there is no event journal; the data folder of a node has one, and the folder in which a prune keeps its records";
+    let folder = path.parent().and_then(Path::parent).filter(|folder| !may_be_there(folder));
+    let gone = folder.map_or_else(String::new, |folder| format!(" and no folder {}", folder.display()));
+    let what = format!(
+        "there is no event journal{gone}; the data folder of a node has one, and the folder in which a prune keeps its records"
+    );
     files::failed(path)(io::Error::new(io::ErrorKind::NotFound, what))
 }
 
 /// Reads the journal in a folder. One that asks for the first few stops there, and counts only up to them.
 ///
-/// Errors: there is none, it is of a newer program, a failed read.
+/// Errors: there is none, it is of a newer program or no journal at all, a failed read.
 pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneError> {
     let path = dir.join(FILE);
     let (file, header) = open_to_read(&path)?.ok_or_else(|| absent(&path))?;
@@ -148,6 +169,7 @@ pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneErr
         }
     }
     let counts = scanner.counts();
+    refuse_foreign(&path, header, &counts)?;
     Ok(JournalRead {
         id: header.map(|header| hex::encode(header.id)),
         records: counts.records,
@@ -155,6 +177,7 @@ pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneErr
         damaged: counts.damaged,
         torn_bytes: counts.torn_bytes,
         missing: counts.missing,
+        places: counts.places,
         range,
         events: events.into(),
         path,
@@ -163,7 +186,7 @@ pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneErr
 
 /// Reads every record and tells what is whole and what is not.
 ///
-/// Errors: there is none, it is of a newer program, a failed read.
+/// Errors: there is none, it is of a newer program or no journal at all, a failed read.
 pub fn verify_journal(dir: &Path) -> Result<JournalRead, PruneError> {
     read_journal(dir, &Filter { last: Some(0), ..Filter::default() })
 }

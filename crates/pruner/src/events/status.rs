@@ -4,16 +4,20 @@ use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{event::Event, frame::Counts};
+use super::{
+    event::Event,
+    frame::Counts,
+    places::{DamagedPlace, told},
+};
 use crate::error::PruneError;
 
 /// When written events are made durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventsSync {
-    /// At once: what is written together is synced together.
+    /// At once: what comes together is written and synced together.
     Each,
-    /// With each flush.
+    /// When `sync_every` has passed.
     Interval,
     /// When the system wants to, and at the end.
     Never,
@@ -22,10 +26,12 @@ pub enum EventsSync {
 /// How a journal behaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventsConfig {
-    /// How long an event may wait in memory before it is written.
+    /// How long an event may wait in memory before it is written, which is before it survives the end of the process.
     pub flush_every: Duration,
-    /// When it is made durable.
+    /// When it is made durable, which is when it survives a power loss.
     pub sync: EventsSync,
+    /// How long it may be written before that, with [`EventsSync::Interval`].
+    pub sync_every: Duration,
     /// Beyond so many bytes the older half goes.
     pub max_bytes: NonZeroU64,
     /// Events older than this go, but for the newest eighth of the most bytes.
@@ -37,8 +43,9 @@ pub struct EventsConfig {
 impl Default for EventsConfig {
     fn default() -> Self {
         Self {
-            flush_every: Duration::from_secs(1),
+            flush_every: Duration::from_millis(2),
             sync: EventsSync::Interval,
+            sync_every: Duration::from_secs(1),
             max_bytes: NonZeroU64::MIN.saturating_add((16 << 20) - 1),
             keep: Duration::from_secs(90 * 24 * 60 * 60),
             room_within: Duration::from_secs(5),
@@ -64,7 +71,7 @@ impl WriteFailure {
 }
 
 /// What the opening of a journal found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Replay {
     /// Whole records.
     pub records: u64,
@@ -74,22 +81,31 @@ pub struct Replay {
     pub torn_bytes: u64,
     /// Numbers between two records that no record has.
     pub missing: u64,
+    /// The first of the damaged places, at most 8.
+    #[serde(default)]
+    pub places: Vec<DamagedPlace>,
 }
 
 impl Replay {
     pub(super) fn of(counts: Counts) -> Self {
-        let Counts { records, damaged, torn_bytes, missing } = counts;
+        let Counts { records, damaged, torn_bytes, missing, places } = counts;
         if damaged > 0 {
-            tracing::warn!(damaged, torn_bytes, missing, "the event journal has damage; what is whole is kept");
+            let places = told(&places, damaged);
+            tracing::warn!(damaged, torn_bytes, missing, places, "the event journal has damage; what is whole is kept");
         } else if torn_bytes > 0 {
             tracing::info!(torn_bytes, "a process ended while it wrote an event, whose beginning was cut off");
         }
-        Self { records, damaged, torn_bytes, missing }
+        Self { records, damaged, torn_bytes, missing, places }
+    }
+
+    /// Where it is damaged, in words.
+    pub fn places_told(&self) -> Option<String> {
+        told(&self.places, self.damaged)
     }
 
     /// As the journal tells it.
-    pub(super) fn started(self) -> Event {
-        let Self { damaged, torn_bytes, .. } = self;
+    pub(super) fn started(&self) -> Event {
+        let Self { damaged, torn_bytes, .. } = *self;
         Event::Started { version: env!("CARGO_PKG_VERSION").to_owned(), pid: std::process::id(), damaged, torn_bytes }
     }
 }

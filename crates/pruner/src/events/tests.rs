@@ -35,7 +35,7 @@ fn pin(producer: u64, number: u64) -> Event {
 }
 
 fn quiet() -> EventsConfig {
-    EventsConfig { sync: EventsSync::Never, room_within: LONG, ..EventsConfig::default() }
+    EventsConfig { flush_every: LONG, sync: EventsSync::Never, room_within: LONG, ..EventsConfig::default() }
 }
 
 fn open(dir: &Path, config: EventsConfig) -> EventJournal {
@@ -78,6 +78,7 @@ struct Disk {
     /// Syncs to fail.
     bad_syncs: AtomicU64,
     appended: AtomicU64,
+    synced: AtomicU64,
 }
 
 struct OnDisk {
@@ -119,7 +120,10 @@ impl Medium for OnDisk {
         let less = |left: u64| left.checked_sub(1);
         match self.disk.bad_syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
             Ok(_) => Err(io::Error::other("injected")),
-            Err(_) => self.file.sync(),
+            Err(_) => {
+                self.disk.synced.fetch_add(1, Ordering::SeqCst);
+                self.file.sync()
+            }
         }
     }
 
@@ -525,10 +529,92 @@ fn every_byte_of_damage_loses_the_record_it_hits_and_is_counted() {
             let lost = whole.records - read.records;
             assert!(lost <= 1, "{lost} records lost by one byte at {at}");
             assert!(read.damaged + read.torn_bytes > 0, "damage at {at} is not told");
+            let holds = |place: &DamagedPlace| (place.from..place.from + place.length).contains(&(at as u64));
+            let is_torn = at as u64 >= damaged.len() as u64 - read.torn_bytes;
+            assert!(is_torn || read.places.iter().any(holds), "it is not told that it is at {at}: {}", read.told());
             assert_eq!(lost == 0, at < HEADER, "byte {at}");
             let kept = |entry: &&Entry| read.events.contains(entry);
             assert_eq!(whole.events.iter().filter(kept).count() as u64, read.records, "nothing is made up at {at}");
         }
+    }
+}
+
+/// Where each record begins and ends, by its number.
+fn records(bytes: &[u8]) -> Vec<(u64, u64)> {
+    let mut scanner = Scanner::new(&bytes[HEADER..], HEADER as u64);
+    std::iter::from_fn(|| scanner.next().unwrap()).map(|frame| (frame.at, frame.bytes.len() as u64)).collect()
+}
+
+#[test]
+fn a_damaged_place_is_told_by_its_bytes_and_by_the_events_around_it() {
+    let bytes = small_journal(30);
+    let records = records(&bytes);
+    let place = |numbers: std::ops::RangeInclusive<u64>, before: bool| {
+        let of = |number: u64| records[number as usize - 1];
+        let (from, (last, length)) = (of(*numbers.start()).0, of(*numbers.end()));
+        let after = numbers.start().checked_sub(1).filter(|number| *number > 0);
+        DamagedPlace { from, length: last + length - from, after, before: before.then_some(numbers.end() + 1) }
+    };
+    let damaged = |numbers: &[u64]| {
+        let mut damaged = bytes.clone();
+        numbers.iter().for_each(|number| damaged[records[*number as usize - 1].0 as usize + 20] ^= 1);
+        damaged
+    };
+    let newest = records.len() as u64;
+    let rows = [
+        (damaged(&[]), vec![]),
+        (damaged(&[1]), vec![place(1..=1, true)]),
+        (damaged(&[5, 6, 7, 20]), vec![place(5..=7, true), place(20..=20, true)]),
+        (damaged(&[newest]), vec![place(newest..=newest, false)]),
+    ];
+    for (damaged, places) in rows {
+        let dir = folder_with(&damaged);
+        let read = all(dir.path());
+        assert_eq!((read.damaged, &read.places), (places.len() as u64, &places));
+        assert_eq!(read.places_told().is_some(), !places.is_empty());
+        let opened = open(dir.path(), quiet()).status().replay;
+        assert_eq!((opened.damaged, opened.places), (places.len() as u64, places), "whoever opens it tells the same");
+    }
+    let many: Vec<u64> = (1..=10).map(|n| 3 * n).collect();
+    let read = all(folder_with(&damaged(&many)).path());
+    let first: Vec<DamagedPlace> = many[..8].iter().map(|number| place(*number..=*number, true)).collect();
+    assert_eq!((read.damaged, read.places), (10, first), "all are counted, and the first are told");
+}
+
+/// It may be anybody's file: nothing is written to it, and nobody is told that a start mends it.
+#[test]
+fn a_file_without_a_header_and_without_an_event_is_refused_by_readers_as_by_the_writer() {
+    for (bytes, is_refused) in [(0, false), (HEADER, false), (HEADER + 1, true), (100_000, true)] {
+        let dir = folder_with(&vec![0xAB; bytes]);
+        let opened = EventJournal::open(dir.path(), quiet(), Arc::new(ManualClock::default()));
+        assert_eq!(opened.is_err(), is_refused, "{bytes} bytes");
+        drop(opened);
+        let dir = folder_with(&vec![0xAB; bytes]);
+        let read = verify_journal(dir.path());
+        let told = match &read {
+            Ok(read) => read.told(),
+            Err(error) => error.to_string(),
+        };
+        let says = if is_refused { ["is no event journal", "move it away"] } else { ["no events", "writes it anew"] };
+        assert!(says.iter().all(|part| told.contains(part)), "{bytes} bytes: {told}");
+        assert!(told.contains(dir.path().to_str().unwrap()), "{told}");
+        assert_eq!((read.is_err(), read.is_ok_and(|read| read.is_sound())), (is_refused, false), "{bytes} bytes");
+    }
+}
+
+#[test]
+fn damage_that_an_opening_found_is_told_until_somebody_has_seen_to_it_and_by_the_next_opening_again() {
+    let mut bytes = small_journal(5);
+    assert_eq!(open(folder_with(&bytes).path(), quiet()).damage(), None);
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let dir = folder_with(&bytes);
+    for _ in 0..2 {
+        let journal = open(dir.path(), quiet());
+        assert_eq!(journal.damage().map(|damage| (damage.damaged, damage.places.len())), Some((1, 1)));
+        assert_eq!((journal.acknowledge_damage(), journal.damage()), (true, None));
+        assert!(!journal.acknowledge_damage(), "once");
+        assert_eq!(journal.status().replay.damaged, 1, "the status tells it on");
     }
 }
 
@@ -720,6 +806,32 @@ fn a_full_disk_reaches_the_status_loses_nothing_that_fits_and_tells_what_it_lost
     assert_eq!(told, [lost]);
     assert_eq!((read.damaged, read.missing), (0, lost), "no half of a record is left");
     assert_eq!(orders(&read).last(), Some(&3));
+}
+
+#[test]
+fn events_are_written_by_one_time_and_synced_by_another() {
+    let (dir, disk, clock) =
+        (tempfile::tempdir().unwrap(), Arc::new(Disk::default()), Arc::new(ManualClock::default()));
+    let times = EventsConfig { flush_every: Duration::from_millis(1), sync_every: LONG, ..EventsConfig::default() };
+    let journal = EventJournal::mounted(dir.path(), times, Arc::clone(&clock) as _, disk.mount()).unwrap();
+    let write = |number: u64| {
+        let before = journal.status().written_total;
+        journal.emit(pin(0, number));
+        while journal.status().written_total == before {
+            std::thread::yield_now(); // nobody asks for it
+        }
+    };
+    write(1);
+    let synced = || disk.synced.load(Ordering::SeqCst);
+    let opened = synced();
+    write(2);
+    assert_eq!(synced(), opened, "it is not time yet");
+    clock.advance(LONG);
+    write(3);
+    while synced() == opened {
+        std::thread::yield_now();
+    }
+    assert_eq!(orders(&all(dir.path())), [1, 2, 3]);
 }
 
 #[test]
@@ -1137,4 +1249,31 @@ fn a_writer_that_panics_is_told_as_that_and_nobody_waits_for_it() {
     assert!(status.failure.unwrap().message.contains("panicked"));
     assert_eq!(status.lost_total, 2 * CAPACITY as u64);
     assert_eq!(journal.stop(LONG), Stopping::Whole);
+}
+
+/// The last words may be what makes the journal too long, wherever it is before them.
+#[test]
+fn nothing_is_told_behind_the_last_words_also_where_they_make_the_journal_smaller() {
+    let mut untold = 0;
+    for padding in 0..80 {
+        let dir = tempfile::tempdir().unwrap();
+        let config = EventsConfig { sync: EventsSync::Each, max_bytes: 4_096.try_into().unwrap(), ..quiet() };
+        let journal = open(dir.path(), config);
+        let bytes = || fs::metadata(dir.path().join(FILE)).unwrap().len();
+        journal.flush(LONG).unwrap();
+        while bytes() < 3_800 {
+            journal.emit(pin(0, 1));
+            journal.flush(LONG).unwrap();
+        }
+        journal.emit(Event::PinRemoved { name: "x".repeat(4 * padding), order: 1 });
+        journal.flush(LONG).unwrap();
+        let before = bytes();
+        assert_eq!(journal.stop(LONG), Stopping::Whole);
+        let read = all(dir.path());
+        assert_eq!(read.events.last().unwrap().code, "stopped", "after {before} bytes");
+        let told = read.events.iter().filter(|entry| entry.code == "journal_compacted").count() as u64;
+        untold += journal.status().compactions_total - told;
+        assert!(read.missing == 0 && bytes() < 4_096, "after {before} bytes: {}", bytes());
+    }
+    assert!(untold > 0, "no last words ever made it too long");
 }

@@ -1,8 +1,8 @@
 //! The thread that writes: it numbers events, tees them to whoever watches, and keeps the file in order.
 //!
-//! What could not be written is kept, up to a bound, and tried again with each flush; beyond the bound it is lost, which is
-//! counted and told in the journal itself once that can be written again. After a failed sync the file is written anew:
-//! what the system had not written yet may be gone from it (C4).
+//! Events that come together are written together. What could not be written is kept, up to a bound, and tried again each second;
+//! beyond the bound it is lost, which is counted and told in the journal itself once that can be written again. After a failed
+//! sync the file is written anew: what the system had not written yet may be gone from it (C4).
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -12,6 +12,7 @@ use tokio::sync::broadcast;
 
 use super::{
     compact::{Compacted, Compaction, Keep, Step},
+    due::{Due, WRITE_AGAIN},
     event::{Event, Happened},
     file::{EventFile, Found, Need},
     frame,
@@ -31,8 +32,6 @@ const BATCH: usize = 256;
 const BUFFER: usize = 64 << 10;
 /// Bytes that are kept while they cannot be written.
 const HELD: usize = 1 << 20;
-/// This part of the most bytes, the newest, goes by no age: a wall clock that is wrong takes no more (C16).
-const SPARED: u64 = 8;
 /// A compaction that failed is tried again after so long.
 const COMPACT_AGAIN: Duration = Duration::from_secs(60);
 
@@ -57,8 +56,7 @@ pub(super) struct Writer {
     need: Need,
     buffer: Vec<u8>,
     buffered: u64,
-    /// When what came since the last flush is to be on disk.
-    due: Option<Duration>,
+    due: Due,
     /// Events that were written since everything was durable last.
     unsynced: u64,
     /// Events that a failed sync may have taken, until the file is written anew.
@@ -72,6 +70,8 @@ pub(super) struct Writer {
     failures: u64,
     /// While the journal is not open.
     unopened: Option<Unopened>,
+    /// Whether the last words were taken: a compaction that ends behind them is not told.
+    is_over: bool,
 }
 
 impl Writer {
@@ -86,7 +86,7 @@ impl Writer {
             need,
             buffer: Vec::with_capacity(2 * BUFFER),
             buffered: 0,
-            due: None,
+            due: Due::default(),
             unsynced: 0,
             unsure: 0,
             compaction: None,
@@ -94,6 +94,7 @@ impl Writer {
             lost: 0,
             failures: u64::from(unopened.is_some()), // told already
             unopened,
+            is_over: false,
         }
     }
 
@@ -109,7 +110,7 @@ impl Writer {
                     self.flush_if_due();
                 }
                 Taken::Nothing if self.compaction.is_some() => self.flush_if_due(),
-                Taken::Nothing => self.flush_and_sync(),
+                Taken::Nothing => self.flush_or_sync(),
                 Taken::Flush(ticket) => {
                     self.flush(); // whoever reads wants it written; durable it is when the configuration says
                     self.flush_if_due();
@@ -157,17 +158,19 @@ impl Writer {
         if self.compaction.is_some() {
             return Some(Duration::ZERO);
         }
-        let flush = (self.due.is_some() || self.need == Need::Rewriting).then_some(self.parts.config.flush_every);
+        let due = self.due.wait(self.parts.clock.monotonic());
+        let rewriting = (self.need == Need::Rewriting).then_some(WRITE_AGAIN);
         let open = self.unopened.as_ref().map(|unopened| unopened.due_in(&*self.parts.clock));
-        flush.into_iter().chain(open).min()
+        due.into_iter().chain(rewriting).chain(open).min()
     }
 
     fn record(&mut self, sent: Sent) {
         self.seq += 1;
         let Sent { at_ms, event } = sent;
+        self.is_over |= matches!(event, Event::Stopped { .. });
         let happened = Arc::new(Happened { seq: self.seq, at_ms, event });
         counter!("state_pruner_events_total", "code" => happened.event.code()).increment(1);
-        self.due.get_or_insert_with(|| self.parts.clock.monotonic().saturating_add(self.parts.config.flush_every));
+        self.due.taken(&self.parts.config, self.parts.clock.monotonic());
         self.buffer(&happened);
         self.oldest_ms = self.oldest_ms.or(Some(at_ms));
         // Nobody watches, or somebody does: both are fine, and neither waits.
@@ -203,7 +206,7 @@ impl Writer {
     fn opened(&mut self, (file, found): (EventFile, Found)) {
         let held = self.unopened.take().map_or_else(Vec::new, Unopened::into_held);
         let replay = Replay::of(found.counts);
-        self.parts.told.lock().replay = replay;
+        self.parts.told.lock().replay = replay.clone();
         self.parts.file = Some(file);
         (self.seq, self.oldest_ms, self.buffered) = (found.last_seq, found.oldest_ms, 0);
         self.need = if found.headless { Need::Rewriting } else { Need::Nothing };
@@ -215,34 +218,42 @@ impl Writer {
         }
     }
 
+    /// After events came.
     fn flush_if_due(&mut self) {
         let now = self.parts.clock.monotonic();
-        if self.parts.config.sync == EventsSync::Each || self.due.is_some_and(|due| now >= due) {
-            self.flush_and_sync();
-        } else if self.buffer.len() >= BUFFER {
+        let syncs = self.parts.config.sync == EventsSync::Each || self.due.is_to_sync(now);
+        if syncs || self.due.is_to_flush(now) || self.buffer.len() >= BUFFER {
             self.flush();
         }
-    }
-
-    fn flush_and_sync(&mut self) {
-        self.flush();
-        match self.parts.config.sync {
-            EventsSync::Each | EventsSync::Interval => self.sync(),
-            EventsSync::Never => {}
+        if syncs {
+            self.sync();
         }
-        let again = self.parts.clock.monotonic().saturating_add(self.parts.config.flush_every);
-        self.due = (self.buffered > 0).then_some(again);
     }
 
-    /// Writes what is in memory.
+    /// After nothing came for as long as there was to wait: what is in memory is due first.
+    fn flush_or_sync(&mut self) {
+        let syncs = self.due.is_sync_next();
+        self.flush();
+        if syncs {
+            self.sync();
+        }
+    }
+
+    /// Writes what is in memory. What cannot be is due again.
     fn flush(&mut self) {
         self.open_again();
+        self.write();
+        self.due.flushed(self.buffered, self.parts.clock.monotonic());
+    }
+
+    fn write(&mut self) {
         let Some(file) = self.parts.file.as_ref().filter(|_| !self.buffer.is_empty()) else { return };
         match file.append_below(self.parts.config.max_bytes.get(), &self.buffer) {
             Ok(()) => {
                 let written = std::mem::take(&mut self.buffered);
                 self.parts.told.lock().written += written;
                 self.unsynced += written;
+                self.due.written(&self.parts.config, self.parts.clock.monotonic());
                 self.buffer.clear();
                 self.recovered();
             }
@@ -265,6 +276,7 @@ impl Writer {
     }
 
     fn sync(&mut self) {
+        self.due.synced();
         let Some(file) = self.parts.file.as_ref().filter(|_| self.unsynced > 0) else { return };
         let unsynced = std::mem::take(&mut self.unsynced);
         if let Err(error) = file.sync() {
@@ -353,17 +365,7 @@ impl Writer {
         if self.need == Need::Rewriting {
             return Some(Keep::ALL);
         }
-        let EventsConfig { max_bytes, keep, .. } = &self.parts.config;
-        let (max_bytes, keep_ms) = (max_bytes.get(), millis(*keep));
-        let since_ms = self.now_ms().saturating_sub(keep_ms);
-        let bytes = file.bytes();
-        let spared_from = bytes.saturating_sub(max_bytes / SPARED);
-        if bytes > max_bytes {
-            return Some(Keep { from: bytes.saturating_sub(max_bytes / 2), since_ms, spared_from });
-        }
-        // An eighth later, and of twice what is spared, so that this is rare.
-        let old = self.oldest_ms.is_some_and(|oldest| oldest < since_ms.saturating_sub(keep_ms / 8));
-        (old && bytes > max_bytes / SPARED * 2).then_some(Keep { from: 0, since_ms, spared_from })
+        Keep::of(&self.parts.config, file.bytes(), (self.oldest_ms, self.now_ms()))
     }
 
     /// The time by which events are old: that of the wall clock, unless it has stepped forward since the writer began.
@@ -385,7 +387,9 @@ impl Writer {
         }
         self.recovered();
         let event = Event::JournalCompacted { dropped, bytes_before, bytes_after };
-        self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
+        if !self.is_over {
+            self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
+        }
     }
 
     fn tell(&self) {

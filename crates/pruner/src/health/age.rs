@@ -10,6 +10,7 @@ use state_store::Holder;
 use super::{Facts, HealthConfig, Reason, Verdict, reason};
 use crate::{
     control::Pause,
+    error::Counted,
     outcome::{Ended, Outcome},
     retention::NamedPin,
     snapshot::{LockRecord, SnapshotLock},
@@ -97,7 +98,7 @@ fn human(time: Duration) -> String {
         (0, 0, 0) => format!("{seconds} s"),
         (0, 0, minutes) => format!("{minutes} min"),
         (0, hours, _) => format!("{hours} h"),
-        (days, _, _) => format!("{days} days"),
+        (days, _, _) => Counted(days, "day").to_string(),
     }
 }
 
@@ -107,8 +108,9 @@ pub(super) fn cycle_overdue(facts: &Facts, config: &HealthConfig) -> Option<Reas
     let orders = age.orders;
     let Some(elapsed) = age.now_ms.checked_sub(at).map(Duration::from_millis) else {
         let message = format!(
-            "the wall clock lies before the time of the last cycle, so its age is unknown; {orders} orders were \
-             committed since. The next cycle that finishes ends this"
+            "the wall clock lies before the time of the last cycle, so its age is unknown; it was {} ago. The next cycle that \
+             finishes ends this",
+            Counted(orders, "order")
         );
         return Some(reason(Verdict::Healthy, "cycle_age_unknown", message));
     };
@@ -121,8 +123,10 @@ pub(super) fn cycle_overdue(facts: &Facts, config: &HealthConfig) -> Option<Reas
     };
     match age.due_after {
         None => {
-            let message =
-                format!("{when}, {orders} orders ago; whether one is due only its node or its --config tells");
+            let message = format!(
+                "{when}, {} ago; whether one is due only its node or its --config tells",
+                Counted(orders, "order")
+            );
             Some(reason(Verdict::Healthy, "cycle_age_unknown", message))
         }
         Some(due) if orders < due => None,
@@ -138,8 +142,9 @@ pub(super) fn cycle_overdue(facts: &Facts, config: &HealthConfig) -> Option<Reas
 
 pub(super) fn lag_unknown(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
     let orders = facts.uncounted.filter(|orders| *orders > 0)?;
+    let (orders, were) = (Counted(orders, "order"), if orders == 1 { "was" } else { "were" });
     let message = format!(
-        "{orders} orders were committed since the last cycle; whether pruning falls behind ({} times what makes one due) only \
+        "{orders} {were} committed since the last cycle; whether pruning falls behind ({} times what makes one due) only \
          its node or its --config tells",
         config.lag_cycles
     );

@@ -180,6 +180,8 @@ impl HeldStates {
             memory_budget: WALK_BYTES,
             rows_hint: store.backend().node_rows_hint()?,
             threads: 1,
+            notes: None,
+            from: None,
             clock: &*env.parts.clock,
             control: &env.control,
             observer: &Renewing { guard, observer: &*env.observer },

@@ -58,6 +58,11 @@ impl Plan {
         Self { strategy, why: why.into() }
     }
 
+    /// The walk that an earlier process began.
+    pub(crate) fn going_on() -> Self {
+        Self::new(MarkStrategy::Walk, "an earlier process had begun to walk")
+    }
+
     /// The walk, after a scan turned out to need more memory than predicted.
     pub(crate) fn fall_back(self, job: &MarkJob<'_>) -> Self {
         let why =

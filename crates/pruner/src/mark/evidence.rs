@@ -11,9 +11,10 @@ pub(crate) struct AllRootsWalked {
 }
 
 impl AllRootsWalked {
-    /// The walks from the roots, each from where those before it had been, ended without a fault.
-    pub(crate) fn by_walks(walks: &[CompleteWalk]) -> Self {
-        Self { live_nodes: walks.iter().map(|walk| walk.counts().nodes).sum() }
+    /// The walks from the roots, each from where those before it had been, ended without a fault; an earlier process had
+    /// visited so many nodes before.
+    pub(crate) fn by_walks(before: u64, walks: &[CompleteWalk]) -> Self {
+        Self { live_nodes: before + walks.iter().map(|walk| walk.counts().nodes).sum::<u64>() }
     }
 
     /// The traversal of the scanned graph left nothing outstanding and met no fault.

@@ -14,6 +14,7 @@ pub(crate) mod fault;
 mod file;
 mod graph;
 pub(crate) mod ledger;
+mod note;
 mod overflow;
 mod runs;
 mod scan;
@@ -23,6 +24,7 @@ pub(crate) mod source;
 pub(crate) mod testing;
 pub(crate) mod visited;
 mod walk;
+pub(crate) mod work;
 
 use std::{panic::resume_unwind, path::PathBuf, sync::Arc, thread::ScopedJoinHandle};
 
@@ -37,8 +39,10 @@ use crate::{
     roots::RetainedRoots,
 };
 pub use blocks::MarkReader;
+pub(crate) use disk::forget_walk;
 pub use disk::remove_leftovers;
 pub use file::{MarkIdentity, OpenMark, SealedMark};
+pub use note::{Notes, SavedWalk};
 
 use choose::Plan;
 use disk::Scratch;
@@ -102,6 +106,10 @@ pub struct MarkJob<'a> {
     pub rows_hint: u64,
     /// Threads that may read.
     pub threads: usize,
+    /// How a walk is written down for a later process, if it is to be.
+    pub notes: Option<Notes>,
+    /// The walk of an earlier process, of the same cycle and the same roots, to go on with.
+    pub from: Option<&'a SavedWalk>,
     /// Measures the wall time of the report.
     pub clock: &'a dyn Clock,
     /// Pause and cancel.
@@ -190,7 +198,7 @@ pub fn build_reach(job: &MarkJob<'_>) -> Result<(SealedMark, MarkReport), PruneE
     if job.roots.roots.is_empty() {
         return Err(PruneError::NoHead); // S9: nothing retained is never "everything is garbage"
     }
-    let mut plan = choose::plan(job)?;
+    let mut plan = if job.from.is_some() { Plan::going_on() } else { choose::plan(job)? };
     let mut marking = job.begin()?;
     let mut done = match plan.strategy {
         MarkStrategy::Walk => None,
@@ -218,11 +226,15 @@ pub fn build_reach(job: &MarkJob<'_>) -> Result<(SealedMark, MarkReport), PruneE
 impl<'a> MarkJob<'a> {
     /// Opens the scratch folder and a fresh account of memory.
     fn begin(&'a self) -> Result<Marking<'a>, PruneError> {
+        let scratch = match self.from {
+            Some(saved) => Scratch::reopen(&self.dir, self.cycle, saved.files())?,
+            None => Scratch::open(&self.dir, self.cycle)?,
+        };
         Ok(Marking {
             job: self,
             roots: self.roots.distinct().into_iter().collect(),
             traced: self.traced,
-            scratch: Arc::new(Scratch::open(&self.dir, self.cycle)?),
+            scratch: Arc::new(scratch),
             ledger: Arc::new(Ledger::new(self.memory_budget)),
         })
     }

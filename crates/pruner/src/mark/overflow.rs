@@ -15,6 +15,8 @@ use crate::{
 };
 
 const HASH: u64 = 32;
+/// Hashes in a block of what lay in memory.
+const TOP: usize = 4096;
 
 /// Waiting hashes that do not fit into memory: blocks in a file, last in, first out.
 #[derive(Debug)]
@@ -27,6 +29,49 @@ impl Overflow {
     /// An empty stack.
     pub(crate) fn create(scratch: &Scratch) -> Result<Self, PruneError> {
         Ok(Self { file: scratch.create()?, blocks: Vec::new() })
+    }
+
+    /// A copy in a file of its own, with further hashes on top. Costs the memory of the largest block.
+    ///
+    /// `alive` is asked before each block, and its error ends it.
+    pub(crate) fn copy_of(
+        original: Option<&Self>,
+        top: &[NodeHash],
+        (scratch, alive): (&Scratch, &dyn Fn() -> Result<(), PruneError>),
+    ) -> Result<Self, PruneError> {
+        let (mut copy, mut hashes) = (Self::create(scratch)?, Vec::new());
+        if let Some(original) = original {
+            for block in &original.blocks {
+                alive()?;
+                hashes.clear();
+                original.read(*block, &mut hashes)?;
+                copy.put(&hashes)?;
+            }
+        }
+        for part in top.chunks(TOP) {
+            copy.put(part)?; // a later process may have less memory
+        }
+        Ok(copy)
+    }
+
+    /// What an earlier process left in a file: so many hashes in each block.
+    pub(crate) fn of(file: TemporaryFile, blocks: &[u64]) -> Self {
+        let mut at = 0;
+        let blocks = blocks.iter().map(|hashes| {
+            let block = (at, usize::try_from(*hashes).map_or(usize::MAX, |hashes| hashes));
+            at += hashes.saturating_mul(HASH).saturating_add(4);
+            block
+        });
+        Self { blocks: blocks.collect(), file }
+    }
+
+    /// How many hashes each block has.
+    pub(crate) fn blocks(&self) -> Vec<u64> {
+        self.blocks.iter().map(|(_, hashes)| *hashes as u64).collect()
+    }
+
+    pub(crate) fn file(&self) -> &TemporaryFile {
+        &self.file
     }
 
     fn end(&self) -> u64 {
@@ -52,11 +97,13 @@ impl Overflow {
         Ok(())
     }
 
-    /// Moves the youngest block back into memory; a block that reads back otherwise is an error (I6).
+    /// Moves the youngest block back into memory.
     pub(crate) fn take(&mut self, into: &mut Vec<NodeHash>) -> Result<(), PruneError> {
-        let Some((at, hashes)) = self.blocks.pop() else {
-            return Ok(());
-        };
+        self.blocks.pop().map_or(Ok(()), |block| self.read(block, into))
+    }
+
+    /// A block that reads back otherwise is an error (I6).
+    fn read(&self, (at, hashes): (u64, usize), into: &mut Vec<NodeHash>) -> Result<(), PruneError> {
         let named = failed(&self.file.path);
         let mut check = crc32fast::Hasher::new();
         ask(FileCall::Read, &self.file.path).map_err(&named)?;

@@ -23,6 +23,8 @@ const BLOCK_HASHES: usize = 256;
 const CRC: usize = 4;
 const BLOCK: usize = BLOCK_HASHES * HASH + CRC;
 const WRITE_BUFFER: usize = 128 << 10;
+/// Blocks that are read without a look at whether anybody still wants them.
+const ASK_EVERY: usize = 256;
 
 /// Bytes of memory one open reader of a run needs.
 pub(crate) const READER_BYTES: u64 = BLOCK as u64;
@@ -141,7 +143,8 @@ impl RunWriter {
         let path = &self.file.path;
         ask(FileCall::Write, path).and_then(|()| self.out.flush()).map_err(failed(path))?;
         self.firsts.shrink_to_fit();
-        Ok(Run { file: self.file, firsts: self.firsts, filter: self.filter, count: self.count })
+        let Self { file, firsts, filter, count, .. } = self;
+        Ok(Run { file, firsts, filter, count, is_synced: false })
     }
 }
 
@@ -152,9 +155,60 @@ pub(crate) struct Run {
     firsts: Vec<u64>,
     filter: Filter,
     count: u64,
+    is_synced: bool,
 }
 
 impl Run {
+    /// What an earlier process left in a file, read once from its beginning to its end.
+    ///
+    /// Errors: it is not so many hashes in ascending order, each block as it was written.
+    ///
+    /// `alive` is asked again and again, and its error ends it.
+    pub(crate) fn take_up(
+        file: TemporaryFile,
+        (count, filter_bytes): (u64, u64),
+        alive: &dyn Fn() -> Result<(), PruneError>,
+    ) -> Result<Self, PruneError> {
+        let named = failed(&file.path);
+        let blocks = count.div_ceil(BLOCK_HASHES as u64);
+        let bytes = count.checked_mul(HASH as u64).and_then(|bytes| bytes.checked_add(blocks * CRC as u64));
+        if Some(file.file.metadata().map_err(&named)?.len()) != bytes {
+            return Err(named(damaged()));
+        }
+        let mut run = Self { file, firsts: Vec::new(), filter: Filter::new(filter_bytes), count, is_synced: true };
+        let (mut block, mut last) = (Block::default(), None);
+        for index in 0..usize::try_from(blocks).map_or(usize::MAX, |blocks| blocks) {
+            if index.is_multiple_of(ASK_EVERY) {
+                alive()?;
+            }
+            run.read(index, &mut block)?;
+            for hash in block.hashes().iter().copied().map(NodeHash::new) {
+                if last.is_some_and(|last| last >= hash) {
+                    return Err(named(damaged()));
+                }
+                run.filter.insert(&hash);
+                last = Some(hash);
+            }
+            run.firsts.extend(block.hashes().first().map(|first| NodeHash::new(*first).fingerprint()));
+        }
+        run.firsts.shrink_to_fit();
+        Ok(run)
+    }
+
+    /// Makes it durable, once; its name is with its folder.
+    pub(crate) fn sync(&mut self) -> Result<(), PruneError> {
+        if !self.is_synced {
+            self.file.sync()?;
+            self.is_synced = true;
+        }
+        Ok(())
+    }
+
+    /// The number of its file.
+    pub(crate) fn number(&self) -> u64 {
+        self.file.number
+    }
+
     /// Hashes in the run.
     pub(crate) fn count(&self) -> u64 {
         self.count

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod faults;
+mod notes;
 
 const PLENTY: u64 = 1 << 30;
 const UNIFORM: Shape = Shape { nodes: 3000, most_children: 20, roots: 6, fingerprints: None };
@@ -28,6 +29,8 @@ struct Trial<'a> {
     rehash: RehashChoice,
     budget: u64,
     threads: usize,
+    notes: Option<Notes>,
+    from: Option<&'a SavedWalk>,
 }
 
 impl<'a> Trial<'a> {
@@ -41,6 +44,8 @@ impl<'a> Trial<'a> {
             rehash: RehashChoice::All,
             budget: PLENTY,
             threads: 3,
+            notes: None,
+            from: None,
         }
     }
 
@@ -54,8 +59,12 @@ impl<'a> Trial<'a> {
         self
     }
 
-    fn tracing(mut self, root: NodeHash) -> Self {
-        self.traced = Some(StateRoot::new(root));
+    fn tracing(self, root: NodeHash) -> Self {
+        self.tracing_if(Some(root))
+    }
+
+    fn tracing_if(mut self, root: Option<NodeHash>) -> Self {
+        self.traced = root.map(StateRoot::new);
         self
     }
 
@@ -81,6 +90,8 @@ impl<'a> Trial<'a> {
             memory_budget: self.budget,
             rows_hint: self.view.rows.len() as u64,
             threads: self.threads,
+            notes: self.notes.clone(),
+            from: self.from,
             clock: &ManualClock::default(),
             control,
             observer,
@@ -448,6 +459,8 @@ fn a_scan_that_outgrows_its_budget_on_the_way_falls_back_to_the_walk() {
         memory_budget: scan::FIXED,
         rows_hint: 0, // the engine's estimate can be wrong
         threads: 1,
+        notes: None,
+        from: None,
         clock: &ManualClock::default(),
         control: &Control::default(),
         observer: &Unobserved,

@@ -1,33 +1,28 @@
-//! The exact set of visited nodes, and the nodes that wait, within bounded memory.
+//! The exact set of visited nodes within bounded memory.
 //!
-//! Contract: every hash pushed is handed out exactly once; all 32 bytes decide (I6). What does not fit into memory
-//! goes to files: visited hashes as sorted runs, waiting ones as a stack of blocks, so that the walk stays depth first
-//! and its frontier bounded (P20). Afterwards the set can be read in sorted order: it is the mark.
+//! Contract: all 32 bytes decide (I6). What does not fit into memory goes to files, as sorted runs. Afterwards the set can be
+//! read in sorted order: it is the mark. An error leaves the set as it was.
 //!
 //! Costs: a hash that certainly was not visited costs no read; one that may have been costs a block per run.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-};
+use std::{collections::HashSet, sync::Arc};
 
-use state_tree::{NodeHash, TreeError, WorkList};
+use state_tree::NodeHash;
 
 use crate::{
     error::PruneError,
     mark::{
         disk::Scratch,
         ledger::Ledger,
-        overflow::Overflow,
         runs::{self, Merged, Run, RunWriter},
     },
 };
 
 /// Bytes of a bucket of the hash table while it doubles, and of the sorted copy made to spill it.
 const RECENT_BYTES: u64 = 33 + 17 + 28;
-const HASH: u64 = 32;
+pub(super) const HASH: u64 = 32;
 /// Runs beyond this many are merged into one.
-const MAX_RUNS: usize = 8;
+pub(super) const MAX_RUNS: usize = 8;
 /// Sixteen bits per hash leave a few in a thousand to look up in vain.
 const FILTER_BYTES_PER_HASH: u64 = 2;
 const MAX_BATCH: u64 = 16 << 10;
@@ -38,11 +33,11 @@ pub(crate) const LEAST_BUDGET: u64 = 1 << 20;
 
 /// How the budget is shared out.
 #[derive(Debug, Clone, Copy)]
-struct Shares {
+pub(super) struct Shares {
     recent: usize,
     filters: u64,
-    waiting: usize,
-    batch: usize,
+    pub(super) waiting: usize,
+    pub(super) batch: usize,
 }
 
 impl Shares {
@@ -79,8 +74,28 @@ impl Visited {
         Self { scratch, ledger, shares: Shares::of(budget), recent: HashSet::new(), accounted: 0, runs: Vec::new() }
     }
 
+    /// Where it spills to.
+    pub(super) fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// What counts its memory.
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// How the budget is shared out.
+    pub(super) fn shares(&self) -> Shares {
+        self.shares
+    }
+
+    /// Hashes in the set.
+    pub(super) fn count(&self) -> u64 {
+        self.runs.iter().map(Run::count).sum::<u64>() + self.recent.len() as u64
+    }
+
     /// Whether the hash is certainly in the set; "no" means "not known".
-    fn is_recent(&self, hash: &NodeHash) -> bool {
+    pub(super) fn is_recent(&self, hash: &NodeHash) -> bool {
         self.recent.contains(hash)
     }
 
@@ -107,8 +122,36 @@ impl Visited {
         self.accounted = held;
     }
 
+    /// The set as an earlier process left it, in runs of so many hashes.
+    pub(super) fn take_up(
+        &mut self,
+        runs: &[(u64, u64)],
+        alive: &dyn Fn() -> Result<(), PruneError>,
+    ) -> Result<(), PruneError> {
+        for (number, count) in runs {
+            let filter = self.filter_bytes(*count);
+            self.runs.push(Run::take_up(self.scratch.take_up(*number)?, (*count, filter), alive)?);
+            self.account();
+        }
+        Ok(())
+    }
+
+    /// Moves what is in memory to a run, and makes all of them durable but for their names.
+    pub(super) fn settle(&mut self) -> Result<(), PruneError> {
+        if !self.recent.is_empty() {
+            self.spill()?;
+        }
+        self.runs.iter_mut().try_for_each(Run::sync)
+    }
+
+    /// Each run, by the number of its file, with its length.
+    pub(super) fn runs(&self) -> Vec<(u64, u64)> {
+        self.runs.iter().map(|run| (run.number(), run.count())).collect()
+    }
+
+    /// After an error the set is what it was.
     fn spill(&mut self) -> Result<(), PruneError> {
-        let mut sorted: Vec<NodeHash> = self.recent.drain().collect();
+        let mut sorted: Vec<NodeHash> = self.recent.iter().copied().collect();
         sorted.sort_unstable();
         let filter = self.filter_bytes(sorted.len() as u64);
         let mut writer = RunWriter::create(&self.scratch, filter)?;
@@ -116,6 +159,7 @@ impl Visited {
             writer.push(hash)?;
         }
         self.runs.push(writer.finish()?);
+        self.recent.clear();
         if self.runs.len() > MAX_RUNS {
             self.merge()?;
         }
@@ -144,19 +188,37 @@ impl Visited {
             first = 0;
         }
         let young = self.runs.split_off(first);
-        let total: u64 = young.iter().map(Run::count).sum();
         self.account();
-        let mut writer = RunWriter::create(&self.scratch, self.filter_bytes(total))?;
-        let mut merged = Merged::new(&young)?;
+        match self.merged(&young) {
+            Ok(run) => {
+                self.runs.push(run);
+                Ok(())
+            }
+            Err(error) => {
+                self.runs.extend(young);
+                self.account();
+                Err(error)
+            }
+        }
+    }
+
+    fn merged(&self, young: &[Run]) -> Result<Run, PruneError> {
         let readers = young.len() as u64 * runs::READER_BYTES + runs::WRITER_BYTES;
         let held = readers + young.iter().map(Run::memory).sum::<u64>();
         self.ledger.take(held);
+        let merged = self.merged_beside(young);
+        self.ledger.give(held);
+        merged
+    }
+
+    fn merged_beside(&self, young: &[Run]) -> Result<Run, PruneError> {
+        let total = young.iter().map(Run::count).sum();
+        let mut writer = RunWriter::create(&self.scratch, self.filter_bytes(total))?;
+        let mut merged = Merged::new(young)?;
         while let Some(hash) = merged.next()? {
             writer.push(&hash)?;
         }
-        self.ledger.give(held);
-        self.runs.push(writer.finish()?);
-        Ok(())
+        writer.finish()
     }
 
     /// Shows every hash of the set in ascending order.
@@ -211,190 +273,5 @@ impl SortedReader<'_> {
                 Ok(head)
             }
         }
-    }
-}
-
-/// The work list of a walk within a budget.
-#[derive(Debug)]
-pub(crate) struct SpillingWork {
-    visited: Visited,
-    waiting: Vec<NodeHash>,
-    overflow: Option<Overflow>,
-    accounted: u64,
-    /// Fingerprints of hashes that were pushed more than once, while that is counted.
-    shared: Option<BTreeSet<u64>>,
-}
-
-impl SpillingWork {
-    /// The list, which from here on notes what is pushed more than once.
-    pub(crate) fn counting(&mut self) -> &mut Self {
-        self.shared = Some(BTreeSet::new());
-        self
-    }
-
-    /// What was pushed more than once, ascending; it is noted no more.
-    pub(crate) fn take_shared(&mut self) -> Option<Vec<u64>> {
-        self.shared.take().map(|shared| shared.into_iter().collect())
-    }
-
-    fn note<'a>(&mut self, again: impl IntoIterator<Item = &'a NodeHash>) {
-        if let Some(shared) = &mut self.shared {
-            shared.extend(again.into_iter().map(NodeHash::fingerprint));
-        }
-    }
-
-    /// An empty list that keeps to `budget` bytes of memory, the bytes of one batch of nodes included.
-    ///
-    /// Errors: a budget below [`LEAST_BUDGET`].
-    pub(crate) fn new(scratch: Arc<Scratch>, ledger: Arc<Ledger>) -> Result<Self, PruneError> {
-        let given = ledger.budget();
-        if given < LEAST_BUDGET {
-            return Err(PruneError::MemoryBudget { given, least: LEAST_BUDGET });
-        }
-        Ok(Self {
-            visited: Visited::new(scratch, ledger, given),
-            waiting: Vec::new(),
-            overflow: None,
-            accounted: 0,
-            shared: None,
-        })
-    }
-
-    /// Every hash that was handed out.
-    pub(crate) fn into_visited(self) -> Visited {
-        self.visited
-    }
-
-    fn put(&mut self, hash: NodeHash) -> Result<(), PruneError> {
-        if self.visited.is_recent(&hash) {
-            self.note([&hash]);
-            return Ok(());
-        }
-        if self.waiting.len() >= self.visited.shares.waiting {
-            self.overflow()?;
-        }
-        self.waiting.push(hash);
-        Ok(())
-    }
-
-    /// Moves the older half of what waits to the file.
-    fn overflow(&mut self) -> Result<(), PruneError> {
-        let file = match self.overflow.take() {
-            Some(file) => file,
-            None => Overflow::create(&self.visited.scratch)?,
-        };
-        let file = self.overflow.insert(file);
-        let half = self.waiting.len() / 2;
-        if let Some(older) = self.waiting.get(..half) {
-            file.put(older)?;
-        }
-        self.waiting.drain(..half);
-        Ok(())
-    }
-
-    fn next_batch(&mut self, batch: &mut Vec<NodeHash>) -> Result<(), PruneError> {
-        batch.clear();
-        loop {
-            if self.waiting.is_empty()
-                && let Some(overflow) = &mut self.overflow
-            {
-                overflow.take(&mut self.waiting)?;
-            }
-            if self.waiting.is_empty() {
-                return Ok(());
-            }
-            let from = self.waiting.len().saturating_sub(self.visited.shares.batch);
-            batch.extend(self.waiting.drain(from..));
-            batch.sort_unstable();
-            self.admit(batch)?;
-            self.account();
-            if !batch.is_empty() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Leaves what was not handed out before, once each.
-    fn admit(&mut self, batch: &mut Vec<NodeHash>) -> Result<(), PruneError> {
-        if self.shared.is_none() {
-            batch.dedup();
-            return self.visited.admit(batch);
-        }
-        let twice = batch.windows(2).filter(|pair| pair.first() == pair.last()).filter_map(|pair| pair.first());
-        let twice: Vec<NodeHash> = twice.copied().collect();
-        batch.dedup();
-        let asked = batch.clone();
-        self.visited.admit(batch)?;
-        let visited = asked.iter().filter(|hash| batch.binary_search(hash).is_err());
-        self.note(twice.iter().chain(visited));
-        Ok(())
-    }
-
-    fn account(&mut self) {
-        let held = self.waiting.capacity() as u64 * HASH;
-        self.visited.ledger.change(self.accounted, held);
-        self.accounted = held;
-    }
-}
-
-impl WorkList for SpillingWork {
-    fn push(&mut self, hash: NodeHash) -> Result<(), TreeError> {
-        self.put(hash).map_err(list_failed)
-    }
-
-    fn take(&mut self, batch: &mut Vec<NodeHash>) -> Result<(), TreeError> {
-        self.next_batch(batch).map_err(list_failed)
-    }
-}
-
-fn list_failed(error: PruneError) -> TreeError {
-    TreeError::WorkList { source: Box::new(error) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::mark::testing::{Random, hash_of};
-
-    #[test]
-    fn a_spilling_list_hands_out_every_hash_once_and_forgets_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let scratch = Arc::new(Scratch::open(dir.path(), 1).unwrap());
-        let ledger = Arc::new(Ledger::new(LEAST_BUDGET));
-        let mut work = SpillingWork::new(scratch, Arc::clone(&ledger)).unwrap();
-        let mut random = Random::new(5);
-        let (mut pushed, mut taken) = (BTreeSet::new(), BTreeSet::new());
-        let mut batch = Vec::new();
-        for _ in 0..60 {
-            for _ in 0..random.below(9000) {
-                let hash = hash_of(random.below(90_000));
-                pushed.insert(hash);
-                work.push(hash).unwrap();
-            }
-            for _ in 0..random.below(12) {
-                work.take(&mut batch).unwrap();
-                assert!(batch.is_sorted());
-                batch.iter().for_each(|hash| assert!(taken.insert(*hash), "{hash} twice"));
-            }
-        }
-        loop {
-            work.take(&mut batch).unwrap();
-            if batch.is_empty() {
-                break;
-            }
-            batch.iter().for_each(|hash| assert!(taken.insert(*hash), "{hash} twice"));
-        }
-        assert_eq!(taken, pushed);
-        assert!(!work.visited.runs.is_empty() && work.overflow.is_some(), "the test must spill");
-        assert!(work.visited.runs.len() <= MAX_RUNS);
-        assert!(ledger.peak() <= LEAST_BUDGET, "{} bytes", ledger.peak());
-        let sorted = work.into_visited().into_sorted().unwrap();
-        let (mut reader, mut read) = (sorted.reader().unwrap(), Vec::new());
-        while let Some(hash) = reader.next().unwrap() {
-            read.push(hash);
-        }
-        assert!(read.into_iter().eq(pushed));
     }
 }

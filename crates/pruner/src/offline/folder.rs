@@ -12,6 +12,8 @@ use state_store::{Holder, StoreError};
 use super::{PruneMode, PruneRequest};
 use crate::{error::PruneError, files, scratch::Scratch};
 
+/// The folder of a node's store in its data folder.
+const NODE_STORE: &str = "store";
 const LOCK_FILE: &str = "prune.lock";
 /// How often the lock is asked for: whoever looks at it holds it for a moment.
 const ATTEMPTS: usize = 100;
@@ -22,6 +24,15 @@ pub fn default_state_dir(db: &Path) -> PathBuf {
     let mut name = db.file_name().map_or_else(|| "store".into(), std::ffi::OsStr::to_owned);
     name.push(".pruner");
     db.with_file_name(name)
+}
+
+/// The data folder of the node whose store this is: the folder above. None where the store there that has the name which a node
+/// gives its own is another one, as beside a snapshot that was restored: that folder is the other's.
+pub(crate) fn data_dir(db: &Path) -> Option<PathBuf> {
+    let above = db.parent()?;
+    let of_node = above.join(NODE_STORE);
+    let is_another = of_node.exists() && canonical(&of_node) != canonical(db);
+    (!is_another).then(|| above.to_owned())
 }
 
 /// The path without `.` and links, so that a folder beside it is beside the database and not inside it. A path that
@@ -35,7 +46,7 @@ pub(crate) fn resolved(path: &Path) -> PathBuf {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     for known in absolute.ancestors() {
         if let (Ok(real), Ok(rest)) = (std::fs::canonicalize(known), absolute.strip_prefix(known)) {
-            return real.join(rest);
+            return if rest.as_os_str().is_empty() { real } else { real.join(rest) }; // joined to nothing it would end in a slash
         }
     }
     absolute

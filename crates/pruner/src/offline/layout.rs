@@ -7,8 +7,13 @@ use state_store::{ChainView, NativeChain, RoochChain, Table, View};
 
 use crate::{
     error::PruneError,
+    records::ViewRecords,
+    retention::{Holds, RetentionLog},
     roots::{KeptBy, RetainedRoot},
 };
+
+/// Who keeps an order, where that cannot be read.
+const UNREAD: &str = "the node, below its floor";
 
 /// Whose records lead from an order to a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,14 +52,25 @@ impl StoreLayout {
         }
     }
 
-    /// The single orders that a policy keeps below the window.
+    /// The single orders that a policy keeps below the window, each with why by what the node has written down.
     pub(crate) fn below(self, view: &dyn View) -> Result<Vec<RetainedRoot>, PruneError> {
         let kept = match self {
-            Self::Rooch => Vec::new(),
+            Self::Rooch => return Ok(Vec::new()),
             Self::Native => NativeChain.kept(view)?,
         };
-        let kept_by = KeptBy::Pin("the node, below its floor".to_owned());
-        Ok(kept.into_iter().map(|(order, root)| RetainedRoot { order, root, kept_by: kept_by.clone() }).collect())
+        if kept.is_empty() {
+            return Ok(Vec::new());
+        }
+        let records = ViewRecords(view);
+        let told = Holds::load(&records).and_then(|holds| Ok((holds, RetentionLog::recorded_policy(&records)?)));
+        if let Err(error) = &told {
+            tracing::warn!(%error, "who keeps orders below the floor cannot be read; they are taken as kept all the same");
+        }
+        let why = |order| match &told {
+            Ok((holds, keep)) => holds.why_kept(order, *keep),
+            Err(_) => KeptBy::Pin(UNREAD.to_owned()),
+        };
+        Ok(kept.into_iter().map(|(order, root)| RetainedRoot { order, root, kept_by: why(order) }).collect())
     }
 
     /// Refuses a store that has no family of this layout, and names the layout whose families it has.

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     num::{NonZeroU64, NonZeroUsize},
     path::PathBuf,
+    time::Duration,
 };
 
 use state_tree::Order;
@@ -56,6 +57,8 @@ pub struct PruneRequest {
     pub memory_budget: u64,
     /// Threads that mark.
     pub threads: NonZeroUsize,
+    /// How often a walk is written down, so that a prune that is run again costs no more of it; absent means never.
+    pub note_every: Option<Duration>,
     /// Bytes the sweep may move per second.
     pub io_limit: Option<NonZeroU64>,
     /// Live nodes read back afterwards.

@@ -7,11 +7,12 @@ use std::{
     sync::Arc,
 };
 
-use state_store::{Reserve, RocksBackend, Store, StoreError, Table, lock_holder};
+use state_store::{ChainView as _, NativeChain, Reserve, RocksBackend, Store, StoreError, Table, View, lock_holder};
+use state_tree::Order;
 
 use super::{
     AT_REST, StoreLayout,
-    folder::{canonical, kept_dir},
+    folder::{canonical, data_dir, default_state_dir, kept_dir},
     health::reserve_of,
 };
 use crate::{
@@ -21,7 +22,8 @@ use crate::{
     events::{NoEvents, find_journal, journal_dir},
     policy::RestWindow,
     records::{FolderRecords, Records, StoreRecords},
-    snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
+    roots::{RetainedRoot, Retention, Window},
+    snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
     validate::SnapshotValidator,
 };
 
@@ -33,11 +35,12 @@ const NODE_FOLDER: &str = "pruner";
 ///
 /// Errors: the store cannot be opened.
 pub fn validator(db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidator, PruneError> {
-    let db = &canonical(db);
+    let (given, db) = (db, &canonical(db));
     let opened = RocksBackend::open_for_a_look(db).map_err(PruneError::from).and_then(|backend| {
         let store = Arc::new(Store::foreign(Arc::new(backend), AT_REST)?);
-        let (validator, holder) = (validator_of(&store, db, state_dir)?, lock_holder(db)?);
-        Ok(validator.with_events(events_of(db, state_dir)).beside(holder))
+        let layout = if store.view()?.has_table(&Table::META) { StoreLayout::Native } else { StoreLayout::Rooch };
+        let (validator, holder) = (validator_of(&store, layout, (db, state_dir))?, lock_holder(db)?);
+        Ok(validator.with_events(events_of(layout, (given, db), state_dir)).beside(holder))
     });
     match (opened, lock_holder(db)?) {
         (Err(PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })), Some(holder)) => {
@@ -47,30 +50,72 @@ pub fn validator(db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidato
     }
 }
 
-/// The folder of the journal: that of the state folder, or of whoever the database belongs to.
-fn events_of(db: &Path, state_dir: Option<&Path>) -> PathBuf {
-    let given = state_dir.map(journal_dir).filter(|dir| dir.is_dir());
-    let beside = || find_journal(db).unwrap_or_else(|| journal_dir(&kept_dir(db, state_dir)));
-    given.unwrap_or_else(beside)
+/// The folder of the journal: that of the state folder, or of whoever the database belongs to. Where none is there, that in
+/// which one will be.
+fn events_of(layout: StoreLayout, (given, db): (&Path, &Path), state_dir: Option<&Path>) -> PathBuf {
+    let named = state_dir.map(journal_dir).filter(|dir| dir.is_dir());
+    let found = named.or_else(|| find_journal(given)).or_else(|| find_journal(db)); // as given it may be a link of the node's
+    found.unwrap_or_else(|| match layout {
+        StoreLayout::Native => journal_dir(&node_dir(db)),
+        StoreLayout::Rooch => journal_dir(&kept_dir(db, state_dir)),
+    })
 }
 
-fn validator_of(store: &Arc<Store>, db: &Path, state_dir: Option<&Path>) -> Result<SnapshotValidator, PruneError> {
-    let view = store.view()?;
-    let (layout, records, folder, kept): (_, Arc<dyn Records>, _, _) = if view.has_table(&Table::META) {
-        let beside = state_dir.map_or_else(|| db.with_file_name(NODE_FOLDER), Path::to_owned);
-        let reserve = Reserve::kept_at(&reserve_of(db))?.map_or(0, |bytes| bytes);
-        (StoreLayout::Native, Arc::new(StoreRecords(Arc::clone(store))), beside, reserve)
-    } else {
-        let kept = kept_dir(db, state_dir);
-        (StoreLayout::Rooch, Arc::new(FolderRecords(kept.clone())), kept, 0)
+/// The data folder of the node whose store this is. One beside the store of another node has none yet, and no file of that one is
+/// taken for its own.
+fn node_dir(db: &Path) -> PathBuf {
+    data_dir(db).unwrap_or_else(|| default_state_dir(db))
+}
+
+/// What a node's store retains by its rows. Readers hold more, of which only the process knows that has them.
+struct ByItsRows {
+    floor: Order,
+    below: Vec<RetainedRoot>,
+}
+
+impl RetentionPolicy for ByItsRows {
+    fn advance(&self) -> Result<(), PruneError> {
+        Ok(())
+    }
+
+    fn retention(&self) -> Result<Retention, PruneError> {
+        let (window, pins) = (Window::From(self.floor), self.below.clone());
+        Ok(Retention { window, pins, allowed_holes: BTreeSet::new() })
+    }
+}
+
+/// How much a prune of a Rooch store keeps it is told each time: its newest order is all that is known to stay.
+fn policy_of(layout: StoreLayout, view: &dyn View) -> Result<Arc<dyn RetentionPolicy>, PruneError> {
+    let below = layout.below(view)?;
+    Ok(match layout {
+        StoreLayout::Native => Arc::new(ByItsRows { floor: NativeChain.floor(view)?, below }),
+        StoreLayout::Rooch => {
+            Arc::new(RestWindow { keep_last: NonZeroU64::MIN, allowed_holes: BTreeSet::new(), below })
+        }
+    })
+}
+
+fn validator_of(
+    store: &Arc<Store>,
+    layout: StoreLayout,
+    (db, state_dir): (&Path, Option<&Path>),
+) -> Result<SnapshotValidator, PruneError> {
+    let (records, folder, kept): (Arc<dyn Records>, _, _) = match layout {
+        StoreLayout::Native => {
+            let beside = state_dir.map_or_else(|| node_dir(db).join(NODE_FOLDER), Path::to_owned);
+            let reserve = Reserve::kept_at(&reserve_of(db))?.map_or(0, |bytes| bytes);
+            (Arc::new(StoreRecords(Arc::clone(store))), beside, reserve)
+        }
+        StoreLayout::Rooch => {
+            let kept = kept_dir(db, state_dir);
+            (Arc::new(FolderRecords(kept.clone())), kept, 0)
+        }
     };
-    let policy =
-        RestWindow { keep_last: NonZeroU64::MIN, allowed_holes: BTreeSet::new(), below: layout.below(&*view)? };
     let parts = SnapshotParts {
         store: Arc::clone(store),
         chain: layout.chain(),
         records,
-        policy: Arc::new(policy),
+        policy: policy_of(layout, &*store.view()?)?,
         facts: None,
         clock: Arc::new(SystemClock::new()),
         events: Arc::new(NoEvents), // nothing happens to the store

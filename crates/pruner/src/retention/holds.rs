@@ -5,16 +5,24 @@
 
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
+use state_tree::Order;
 
+use super::keep::KeepPolicy;
 use crate::{
     error::PruneError,
     records::{RecordKey, Records},
+    roots::KeptBy,
 };
 
 /// The longest name.
 const MAX_NAME: usize = 64;
+/// What a name looks like.
+const NAME: &str =
+    "name: give 1 to 64 letters, digits, dots, dashes or underscores, with a letter or a digit among them";
 /// The longest word about an owner.
 const MAX_OWNER: usize = 128;
+/// What an owner looks like.
+const OWNER: &str = "owner: give up to 128 bytes without control characters";
 /// Most pins, and most consumers.
 pub(crate) const MAX_HOLDS: usize = 1024;
 
@@ -90,6 +98,17 @@ impl Holds {
         records.save(RecordKey::Holds, &record::encode(self)?)
     }
 
+    /// Why a single order below the floor is kept.
+    pub(crate) fn why_kept(&self, order: Order, keep: Option<KeepPolicy>) -> KeptBy {
+        let names = self.pins.iter().filter(|pin| pin.order == order.get());
+        let names: Vec<String> = names.map(|pin| format!("{} of {}", pin.name, pin.owner)).collect();
+        match keep {
+            _ if !names.is_empty() => KeptBy::Pin(names.join(", ")),
+            Some(keep) if keep.is_one_of_every(order) => KeptBy::Every,
+            Some(_) | None => KeptBy::Leaving,
+        }
+    }
+
     /// With one pin more. The same name on the same order begins its time anew.
     pub(crate) fn with_pin(&self, pin: NamedPin) -> Result<Self, PruneError> {
         check_name(&pin.name)?;
@@ -156,7 +175,7 @@ fn check_name(name: &str) -> Result<(), PruneError> {
         return Ok(());
     }
     let name = name.chars().take(MAX_NAME).collect();
-    Err(PruneError::BadName { name })
+    Err(PruneError::BadName { name, rule: NAME })
 }
 
 fn check_owner(owner: &str) -> Result<(), PruneError> {
@@ -164,7 +183,7 @@ fn check_owner(owner: &str) -> Result<(), PruneError> {
         return Ok(());
     }
     let name = owner.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
-    Err(PruneError::BadName { name })
+    Err(PruneError::BadName { name, rule: OWNER })
 }
 
 #[cfg(test)]
@@ -215,7 +234,12 @@ mod tests {
             let refused = Holds::default().with_pin(pin(bad, 1, None));
             assert!(matches!(refused, Err(PruneError::BadName { .. })), "{bad:?}");
             assert!(Holds::default().with_consumer(consumer(bad, 1)).is_err(), "{bad:?}");
+            let told = refused.unwrap_err().to_string();
+            assert!(told.contains("is no name: ") && !told.contains("owner"), "{told}");
         }
+        let owned = NamedPin { owner: "o".repeat(129), ..pin("a", 1, None) };
+        let told = Holds::default().with_pin(owned).unwrap_err().to_string();
+        assert!(told.contains("is no owner: ") && !told.contains("name"), "{told}");
         let names = |count: usize| (0..count).map(|n| format!("n{n:05}"));
         let holds = Holds {
             pins: names(MAX_HOLDS).map(|name| pin(&name, 1, None)).collect(),

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, time::Duration};
 use serde::{Deserialize, Serialize};
 use state_tree::Order;
 
-use crate::{clock::millis, when::Span};
+use crate::{clock::millis, error::Counted, when::Span};
 
 /// What to keep. The window is what either of the first two asks for; the third keeps single orders below it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +51,18 @@ impl KeepPolicy {
 
 impl std::fmt::Display for KeepPolicy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "the last {} orders", self.last)?;
+        match self.last.get() {
+            1 => f.write_str("the last order")?,
+            last => write!(f, "the last {last} orders")?,
+        }
         if let Some(ms) = self.time_ms() {
             write!(f, ", the last {}", Span(ms))?;
         }
-        self.every.map_or(Ok(()), |every| write!(f, ", every {every} orders"))
+        match self.every.map(NonZeroU64::get) {
+            None => Ok(()),
+            Some(1) => f.write_str(", every order"),
+            Some(every) => write!(f, ", every {every} orders"),
+        }
     }
 }
 
@@ -83,7 +90,7 @@ pub enum Bound {
 impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Last { orders } => write!(f, "keep_last ({orders} orders)"),
+            Self::Last { orders } => write!(f, "keep_last ({})", Counted(*orders, "order")),
             Self::Time { time_ms } => write!(f, "keep_time ({} of chain time)", Span(*time_ms)),
             Self::Consumer { name } => write!(f, "consumer `{name}`"),
         }
@@ -132,6 +139,16 @@ mod tests {
                 assert!((first..end).all(|at| policy.is_one_of_every(Order::new(at)) == plain.contains(&at)));
             }
         }
+    }
+
+    #[test]
+    fn one_order_is_told_in_the_singular() {
+        assert_eq!(
+            (policy(1, 1).to_string(), policy(2, 3).to_string()),
+            ("the last order, every order".to_owned(), "the last 2 orders, every 3 orders".to_owned())
+        );
+        let told = [1, 2].map(|orders| Bound::Last { orders }.to_string());
+        assert_eq!(told, ["keep_last (1 order)", "keep_last (2 orders)"]);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl LiveRetention {
 
     /// The same with the bounds that were in force when the records were written last: for looking at a store at rest.
     pub(crate) fn as_recorded(parts: RetentionParts) -> Result<Self, PruneError> {
-        let keep = RetentionLog::load(&*parts.records)?.policy.and_then(|policy| policy.policy());
+        let keep = RetentionLog::recorded_policy(&*parts.records)?;
         Ok(Self::new(RetentionParts { keep, ..parts }))
     }
 

@@ -153,6 +153,11 @@ impl From<FirstLog> for RetentionLog {
 }
 
 impl RetentionLog {
+    /// The bounds that were in force when the floor moved last.
+    pub(crate) fn recorded_policy(records: &dyn Records) -> Result<Option<KeepPolicy>, PruneError> {
+        Ok(Self::load(records)?.policy.and_then(|policy| policy.policy()))
+    }
+
     pub(crate) fn load(records: &dyn Records) -> Result<Self, PruneError> {
         let name = "retention log";
         records.load(RecordKey::RetentionLog)?.map_or_else(|| Ok(Self::default()), |bytes| Self::decode(name, &bytes))

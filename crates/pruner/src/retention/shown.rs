@@ -14,12 +14,7 @@ use super::{
     status::{ConsumerStatus, PinState, PinStatus, Range, RetentionStatus},
     within::{first_of_time, timestamp},
 };
-use crate::{
-    error::PruneError,
-    events::Event,
-    health::OldestPin,
-    roots::{KeptBy, RetainedRoot},
-};
+use crate::{error::PruneError, events::Event, health::OldestPin, roots::RetainedRoot};
 
 impl LiveRetention {
     /// What every bound asks for. Time is told down to the floor only: what is below it is gone. The view is not older
@@ -62,15 +57,7 @@ impl LiveRetention {
 
     /// The single orders below the floor, each with why it is kept.
     pub(super) fn kept(&self, holds: &Holds) -> Vec<RetainedRoot> {
-        let why = |order: Order| {
-            let names = holds.pins.iter().filter(|pin| pin.order == order.get());
-            let names: Vec<String> = names.map(|pin| format!("{} of {}", pin.name, pin.owner)).collect();
-            match self.parts.keep {
-                _ if !names.is_empty() => KeptBy::Pin(names.join(", ")),
-                Some(keep) if keep.is_one_of_every(order) => KeptBy::Every,
-                Some(_) | None => KeptBy::Leaving,
-            }
-        };
+        let why = |order| holds.why_kept(order, self.parts.keep);
         let root = |(order, root): (Order, StateRoot)| RetainedRoot { order, root, kept_by: why(order) };
         self.parts.store.kept().into_iter().map(root).collect()
     }

@@ -9,7 +9,7 @@ use super::{
     keep::{Ask, Bound, KeepPolicy, winner},
     readers::ReaderStatus,
 };
-use crate::when::Span;
+use crate::{error::Counted, when::Span};
 
 /// How a named pin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,12 +197,14 @@ impl std::fmt::Display for RetentionStatus {
             write!(f, "; {} reaches lowest, to order {}", winner.by, winner.from)?;
         }
         if let Some(gone) = self.gone_already.filter(|gone| *gone > 0) {
-            write!(f, ", of which {gone} orders are gone already")?;
+            let are = if gone == 1 { "is" } else { "are" };
+            write!(f, ", of which {} {are} gone already", Counted(gone, "order"))?;
         }
         self.asks.iter().filter(|ask| ask.fill != Fill::Filled).try_for_each(|ask| write!(f, "; {ask}"))?;
-        write!(f, "; {} single orders are kept below, {} pins", self.kept_below, self.pins.len())?;
+        let (kept, pins) = (Counted(self.kept_below, "single order"), Counted(self.pins.len() as u64, "pin"));
+        write!(f, "; {kept} kept below, {pins}")?;
         let silent = self.consumers.iter().filter(|consumer| consumer.silent).count();
-        write!(f, ", {} consumers", self.consumers.len())?;
+        write!(f, ", {}", Counted(self.consumers.len() as u64, "consumer"))?;
         if silent > 0 { write!(f, " ({silent} silent)") } else { Ok(()) }
     }
 }

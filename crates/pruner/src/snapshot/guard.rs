@@ -130,6 +130,26 @@ impl SnapshotGuard<'_> {
         Ok(barrier)
     }
 
+    /// Gives the snapshot of an earlier process a view again, for whoever goes on with its mark: everything that it had is
+    /// there, for nothing is deleted before the mark is sealed, and what came since is in the barrier, which is reopened BEFORE
+    /// (I5, S20).
+    ///
+    /// Errors: those of [`SnapshotGuard::barrier`], which may be full; roots other than those it was sealed over.
+    pub(crate) fn take_up(&self, roots: RetainedRoots) -> Result<(), PruneError> {
+        if !self.snapshot.is_sealed_over(&roots) {
+            return Err(self.unusable("its roots are not those it was sealed over"));
+        }
+        if self.barrier()?.overflow().is_some() {
+            return Err(self.unusable("more was created since than its barrier remembers")); // P22, before hours of work
+        }
+        let view = self.manager.parts.store.view()?;
+        match self.manager.state.lock().of(self.snapshot.snapshot_id) {
+            Some(held) => (held.view, held.roots) = (Some(view), Roots::Read(Arc::new(roots))),
+            None => return Err(self.unusable("another one took its place")),
+        }
+        Ok(())
+    }
+
     /// Lets go of the view, which keeps bytes on disk; the barrier stays (L4).
     pub fn let_go_of_view(&self) {
         if let Some(held) = self.manager.state.lock().of(self.snapshot.snapshot_id) {

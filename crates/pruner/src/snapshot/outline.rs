@@ -48,7 +48,7 @@ impl PruneSnapshot {
             latest_order: roots.head.order.get(),
             first_order: roots.first.get(),
             view_sequence,
-            retained: runs(&roots.roots),
+            retained: KeptOrders::runs(&roots.roots),
             roots: roots.roots.len() as u64,
             roots_digest: H256(roots.digest),
             holes: roots.holes.iter().map(|(order, _)| order.get()).collect(),
@@ -59,7 +59,7 @@ impl PruneSnapshot {
     pub(super) fn outlined(outline: &Outline, view_sequence: u64) -> Self {
         let Outline { head, first, pins, digest } = outline;
         let (first, last) = (first.get(), head.order.get());
-        let mut retained = runs(pins);
+        let mut retained = KeptOrders::runs(pins);
         if first < last {
             retained.push(KeptOrders { first, last: last - 1, kept_by: KeptBy::Window });
         }
@@ -77,18 +77,21 @@ impl PruneSnapshot {
     }
 }
 
-fn runs(roots: &[RetainedRoot]) -> Vec<KeptOrders> {
-    let mut runs: Vec<KeptOrders> = Vec::new();
-    for kept in roots {
-        let order = kept.order.get();
-        match runs.last_mut() {
-            Some(run) if run.kept_by == kept.kept_by && order.checked_sub(run.last).is_some_and(|gap| gap <= 1) => {
-                run.last = order;
-            }
-            Some(_) | None => {
-                runs.push(KeptOrders { first: order, last: order, kept_by: kept.kept_by.clone() });
+impl KeptOrders {
+    /// Roots by order, in runs.
+    pub(crate) fn runs<'a>(roots: impl IntoIterator<Item = &'a RetainedRoot>) -> Vec<Self> {
+        let mut runs: Vec<Self> = Vec::new();
+        for kept in roots {
+            let order = kept.order.get();
+            match runs.last_mut() {
+                Some(run) if run.kept_by == kept.kept_by && order.checked_sub(run.last).is_some_and(|gap| gap <= 1) => {
+                    run.last = order;
+                }
+                Some(_) | None => {
+                    runs.push(Self { first: order, last: order, kept_by: kept.kept_by.clone() });
+                }
             }
         }
+        runs
     }
-    runs
 }

@@ -6,7 +6,11 @@ use sha2::{Digest, Sha256};
 use state_store::record::{self, Record};
 
 use super::holder::{LockRecord, SnapshotLock};
-use crate::{error::PruneError, phase::PrunePhase, roots::KeptBy};
+use crate::{
+    error::PruneError,
+    phase::PrunePhase,
+    roots::{KeptBy, RetainedRoots},
+};
 
 /// A run of retained orders with one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,6 +243,11 @@ impl AtomicSnapshot {
             return Ok(());
         }
         Err(PruneError::BadSnapshot { id: self.snapshot_id, why: "its integrity hash does not match".to_owned() })
+    }
+
+    /// Whether these are its roots, each kept for the same reason.
+    pub(crate) fn is_sealed_over(&self, roots: &RetainedRoots) -> bool {
+        PruneSnapshot::of(roots, self.snapshot.view_sequence) == self.snapshot
     }
 
     pub(super) fn sealed(mut self) -> Result<Self, PruneError> {

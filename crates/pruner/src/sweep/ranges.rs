@@ -149,17 +149,14 @@ fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, Pr
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering},
-        },
-        thread,
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
     };
 
     use sha2::{Digest as _, Sha256};
     use state_store::{
-        Base, Batch, Commit, Durability, LiveReader, LiveSet, RocksBackend, RocksConfig, Store, StoreConfig,
+        Base, Batch, Commit, Durability, LiveReader, LiveSet, Pace, RocksBackend, RocksConfig, Store, StoreConfig,
     };
     use state_tree::{Created, Delta, NodeHash, StateRoot};
 
@@ -253,21 +250,17 @@ mod tests {
         }
     }
 
-    /// The most bytes that all files of the store had while something was done.
-    fn most_bytes(backend: &dyn Backend, work: impl FnOnce()) -> u64 {
-        let (done, bytes) = (AtomicBool::new(false), || backend.space().unwrap().total());
-        thread::scope(|scope| {
-            let sampler = scope.spawn(|| {
-                let mut most = 0;
-                while !done.load(Ordering::Acquire) {
-                    most = most.max(bytes());
-                }
-                most
-            });
-            work();
-            done.store(true, Ordering::Release);
-            sampler.join().unwrap()
-        })
+    /// The most bytes that all files of the store had where a rewrite asked for its pace. It does after each stretch of what it
+    /// reads, and at the end of each compaction: what that has written is whole then, and nothing that it replaces is gone.
+    struct MostBytes {
+        backend: Arc<RocksBackend>,
+        most: AtomicU64,
+    }
+
+    impl Pace for MostBytes {
+        fn spend(&self, _bytes: u64, _haste: Haste) {
+            self.most.fetch_max(self.backend.space().unwrap().total(), Ordering::AcqRel);
+        }
     }
 
     /// C13: what a range asks for, and what a whole sweep does, is what it takes at most, blob files included.
@@ -290,7 +283,10 @@ mod tests {
             let (files, blobs) = (backend.node_files().unwrap(), backend.node_blob_bytes().unwrap());
             let (whole, before) = (largest_need(&*backend, 1).unwrap(), backend.space().unwrap().total());
             let (capture, ranges) = (store.capture().unwrap(), cut(&files, None, 1));
-            let active = store.sweep(store.issue_permit(), capture.barrier.clone(), Arc::new(keep), None).unwrap();
+            let files_of = Arc::new(MostBytes { backend: Arc::clone(&backend), most: AtomicU64::new(0) });
+            let pace: Arc<dyn Pace> = Arc::clone(&files_of) as _;
+            let active =
+                store.sweep(store.issue_permit(), capture.barrier.clone(), Arc::new(keep), Some(pace)).unwrap();
             let (mut most, mut widest) = (0, 0);
             for range in &ranges {
                 let now = backend.node_files().unwrap();
@@ -298,7 +294,8 @@ mod tests {
                 let asked = rewrite.need(blobs) - ROOM_MARGIN;
                 let plain = check_range(&*backend, range, blobs).unwrap();
                 let begun = backend.space().unwrap().total();
-                let bytes = most_bytes(&*backend, || assert!(active.rewrite(range).unwrap().seen > 0));
+                assert!(active.rewrite(range).unwrap().seen > 0);
+                let bytes = files_of.most.swap(0, Ordering::AcqRel);
                 let extra = bytes.saturating_sub(begun);
                 widest = widest.max(extra.saturating_sub(plain + blobs));
                 assert!(extra <= asked + SLACK, "{keep:?}: {extra} bytes more for {range:?}, which asked for {asked}");

@@ -44,10 +44,21 @@ pub(super) fn creation(snapshots: &AtomicSnapshotManager) -> ValidationResult {
     if second.snapshot.view_sequence < first.snapshot.view_sequence {
         wrong.push("a later snapshot shows an earlier instant".to_owned());
     }
-    ValidationResult::unless(wrong, || {
-        let (head, roots) = (second.snapshot.latest_order, second.snapshot.roots);
-        format!("two captures, the second at order {head} with {roots} roots")
-    })
+    ValidationResult::unless(wrong, || format!("two captures, the second retains {}", retained(&second)))
+}
+
+/// Which orders a snapshot retains.
+fn retained(captured: &AtomicSnapshot) -> String {
+    let it = &captured.snapshot;
+    let below = it.retained.iter().filter(|run| run.first < it.first_order);
+    let window = match it.first_order == it.latest_order {
+        true => format!("order {}, its head", it.latest_order),
+        false => format!("orders {} to {}, its head", it.first_order, it.latest_order),
+    };
+    match below.map(|run| run.last - run.first + 1).sum::<u64>() {
+        0 => window,
+        below => format!("{window}, and {below} below"),
+    }
 }
 
 /// What one snapshot says that contradicts itself.
@@ -333,8 +344,12 @@ fn judge_recovery(frozen: Option<String>, status: Option<&RecoveryStatus>) -> Va
         BreakerState::Open => wrong.push(format!("the breaker is open after {} failures", status.breaker.failures)),
         BreakerState::Closed | BreakerState::HalfOpen => {}
     }
-    ValidationResult::unless(wrong, || {
-        format!("{} healthy cycles in a row; {} end what failed", status.healthy_cycles, status.min_healthy_cycles)
+    ValidationResult::unless(wrong, || match status.state {
+        RecoveryState::Healthy => "nothing has failed that is not over".to_owned(),
+        RecoveryState::Retrying | RecoveryState::Recovering | RecoveryState::Exhausted => {
+            let (healthy, needed) = (status.healthy_cycles, status.min_healthy_cycles);
+            format!("something failed: {healthy} of {needed} cycles have finished since, after which it is over")
+        }
     })
 }
 
@@ -437,6 +452,9 @@ mod tests {
             assert_eq!(judge_recovery(None, Some(&status)).word(), expected, "{state:?} {breaker:?}");
             assert_eq!(judge_recovery(Some("frozen".to_owned()), Some(&status)).word(), "failed");
         }
+        let told = |state| format!("{:?}", judge_recovery(None, Some(&status(state, BreakerState::Closed))));
+        assert!(told(RecoveryState::Healthy).contains("nothing has failed that is not over"), "no number of cycles");
+        assert!(told(RecoveryState::Recovering).contains("1 of 3 cycles have finished since"));
         assert_eq!(judge_recovery(None, None).word(), "skipped");
         assert_eq!(judge_recovery(Some("frozen".to_owned()), None).word(), "failed");
     }

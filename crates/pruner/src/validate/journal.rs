@@ -28,7 +28,8 @@ pub(super) fn check(dir: Option<&Path>, reach: &Reach) -> ValidationResult {
             Reach::Newest | Reach::All(_) => look(dir),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            ValidationResult::skipped(format!("there is no journal of events at {}", path.display()))
+            let none = format!("there is no journal of events at {}", path.display());
+            ValidationResult::skipped(format!("{none}, as beside a store that was copied, restored or never pruned"))
         }
         Err(error) => ValidationResult::failed(files::failed(&path)(error).to_string()),
     }

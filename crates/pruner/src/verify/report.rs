@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::Way;
+use crate::{error::Way, snapshot::KeptOrders};
 
 /// What is wrong with one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,10 @@ pub struct FaultReport {
 pub struct VerifyReport {
     /// Retained roots.
     pub roots: u64,
-    /// Oldest order whose state was checked.
+    /// Those of them that lie below the window, each with why it is kept, in runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_below: Vec<KeptOrders>,
+    /// Oldest order of the window whose states were checked.
     pub first_order: u64,
     /// Newest one: the head.
     pub last_order: u64,

@@ -106,6 +106,8 @@ fn marked(view: &MapView, roots: &[NodeHash], dir: &std::path::Path) -> SealedMa
         memory_budget: 1 << 30,
         rows_hint: 0,
         threads: 2,
+        notes: None,
+        from: None,
         clock: &ManualClock::default(),
         control: &Control::default(),
         observer: &Unobserved,

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     certificate::Trigger,
+    control::Told,
     error::PruneError,
     events::{Event, Joined},
     trigger::KEPT_REQUESTS,
@@ -34,20 +35,22 @@ impl Pruner {
             (Command::Pause | Command::Resume | Command::Cancel, None) => Reply::NotRunning,
             (Command::Pause, Some(control)) if control.is_paused() => Reply::Unchanged,
             (Command::Resume, Some(control)) if !control.is_paused() => Reply::Unchanged,
-            (Command::Pause, Some(control)) => {
-                control.pause();
-                self.inner.parts.events.emit(Event::CyclePaused);
-                Reply::Accepted
-            }
+            (Command::Pause, Some(control)) => match control.pause() {
+                Told::InTime => {
+                    self.inner.parts.events.emit(Event::CyclePaused);
+                    Reply::Accepted
+                }
+                Told::TooLate => Reply::Ending,
+            },
             (Command::Resume, Some(control)) => {
                 control.resume();
                 self.inner.parts.events.emit(Event::CycleResumed);
                 Reply::Accepted
             }
-            (Command::Cancel, Some(control)) => {
-                control.cancel();
-                Reply::Accepted
-            }
+            (Command::Cancel, Some(control)) => match control.cancel() {
+                Told::InTime => Reply::Accepted,
+                Told::TooLate => Reply::Ending,
+            },
         };
         let (word, why) = (reply.name(), reply.refusal());
         tracing::info!(command = command.word(), reply = word, why, "an operator told the pruner");
@@ -106,6 +109,7 @@ impl Pruner {
             | Reply::AlreadyServed { .. }
             | Reply::Unchanged
             | Reply::NotRunning
+            | Reply::Ending
             | Reply::Refused { .. } => None,
         };
         if let Some(joined) = joined {

@@ -35,7 +35,7 @@ impl Inner {
         let certificate = &finished.certificate;
         metrics::cycle_finished(certificate);
         self.recovery.cycle_finished();
-        self.look_at_quarantine();
+        self.look_at_quarantine(0);
         tracing::info!(
             cycle = certificate.cycle,
             deleted = certificate.deleted,

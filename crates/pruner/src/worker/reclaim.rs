@@ -106,7 +106,9 @@ impl ReclaimShared {
     fn committed(&mut self, now: Duration, at_work: Option<&Control>) {
         self.last_commit = now;
         match (self.stands, at_work) {
-            (Stands::AtWork, Some(control)) => control.cancel(), // only sets a flag: nothing is called back
+            (Stands::AtWork, Some(control)) => {
+                control.cancel(); // only sets a flag: nothing is called back
+            }
             (Stands::AtWork, None) => {}
             (Stands::Waits | Stands::Done, _) => self.stands = Stands::Waits,
         }

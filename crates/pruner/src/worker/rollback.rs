@@ -28,6 +28,7 @@ impl Pruner {
         let begun = inner.parts.clock.monotonic();
         let rolled = self.go_back(to, rows, begun);
         if let Err(error) = &rolled {
+            tracing::warn!(%to, code = error.code(), "the chain did not go back: {error}");
             let event = stayed(to, error, inner.parts.clock.monotonic().saturating_sub(begun));
             let mut shared = inner.shared.lock();
             if shared.untold.len() < MAX_UNTOLD {
@@ -75,7 +76,9 @@ impl Pruner {
             [shared.running.clone(), shared.steady.control.clone()]
         };
         let alone = Alone(self);
-        at_work.iter().flatten().for_each(|control| control.cancel());
+        at_work.iter().flatten().for_each(|control| {
+            control.cancel(); // one past its last checkpoint ends by itself, and is waited for like the others
+        });
         let mut shared = inner.shared.lock();
         while shared.running.is_some() || shared.steady.control.is_some() {
             inner.rested.wait(&mut shared);

@@ -72,6 +72,8 @@ pub enum Reply {
     Unchanged,
     /// There is no cycle to pause, resume or cancel.
     NotRunning,
+    /// The cycle ends before it could be held or cancelled.
+    Ending,
     /// It cannot be done.
     Refused {
         /// Why.
@@ -89,6 +91,7 @@ impl Reply {
             Self::AlreadyServed { .. } => "already_served",
             Self::Unchanged => "unchanged",
             Self::NotRunning => "not_running",
+            Self::Ending => "ending",
             Self::Refused { .. } => "refused",
         }
     }
@@ -102,7 +105,8 @@ impl Reply {
             | Self::AlreadyRunning
             | Self::AlreadyServed { .. }
             | Self::Unchanged
-            | Self::NotRunning => None,
+            | Self::NotRunning
+            | Self::Ending => None,
         }
     }
 }
@@ -202,10 +206,9 @@ mod tests {
     #[test]
     fn the_name_of_a_reply_is_its_word_in_answers() {
         let why = "frozen".to_owned();
-        use Reply::{Accepted, AlreadyRunning, AlreadyServed, FollowUp, NotRunning, Refused, Unchanged};
-        for reply in
-            [Accepted, FollowUp, AlreadyRunning, AlreadyServed { run: 1 }, Unchanged, NotRunning, Refused { why }]
-        {
+        use Reply::{Accepted, AlreadyRunning, AlreadyServed, Ending, FollowUp, NotRunning, Refused, Unchanged};
+        let served = AlreadyServed { run: 1 };
+        for reply in [Accepted, FollowUp, AlreadyRunning, served, Unchanged, NotRunning, Ending, Refused { why }] {
             assert_eq!(serde_json::to_value(&reply).unwrap()["reply"], reply.name());
         }
     }

@@ -78,7 +78,7 @@ impl Inner {
         let took = self.parts.clock.monotonic().saturating_sub(began);
         self.reserve.take();
         if done.set_aside > 0 {
-            self.look_at_quarantine();
+            self.look_at_quarantine(done.set_aside);
         }
         let lag = self.parts.store.lag(); // BEFORE the lock: it may wait for a commit
         let (pending, marks) = (self.parts.store.pending(), self.parts.store.marks());
@@ -220,9 +220,8 @@ impl Inner {
             return Ok(());
         }
         let new = Quarantine::add(items.to_vec(), &*self.parts.records)?;
-        self.look_at_quarantine();
+        self.look_at_quarantine(new);
         if new > 0 {
-            self.shared.lock().steady.set_aside(new);
             metrics::set_aside(new);
             self.parts.events.emit(Event::PoisonItem { what: what.to_owned(), count: new });
         }
@@ -247,10 +246,14 @@ impl Inner {
         }
     }
 
-    /// Takes over what is written down of what was set aside. Where that cannot be read, what is known stays.
-    pub(super) fn look_at_quarantine(&self) {
-        match Quarantine::load(&*self.parts.records) {
-            Ok(quarantine) => self.shared.lock().steady.quarantined(quarantine),
+    /// Takes over what is written down of what was set aside, and counts what of it is new: nobody sees one without the other.
+    /// Where it cannot be read, what is known stays.
+    pub(super) fn look_at_quarantine(&self, new: u64) {
+        let loaded = Quarantine::load(&*self.parts.records);
+        let mut shared = self.shared.lock();
+        shared.steady.set_aside(new);
+        match loaded {
+            Ok(quarantine) => shared.steady.quarantined(quarantine),
             Err(error) => tracing::warn!(%error, "what was set aside cannot be read; the status may be behind"),
         }
     }

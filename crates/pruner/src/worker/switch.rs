@@ -52,7 +52,9 @@ impl Pruner {
             let dropped = shared.coordinator.take_asked();
             ([shared.running.clone(), shared.steady.control.clone()], dropped) // also a look that may find a sweep to go on with
         };
-        running.into_iter().flatten().for_each(|control| control.cancel());
+        running.into_iter().flatten().for_each(|control| {
+            control.cancel(); // one past its last checkpoint ends by itself, and deletes nothing more
+        });
         tracing::warn!("pruning was switched off by an operator; nothing is deleted until it is switched on");
         self.tell("pruning: switched off");
         if let Some(ids) = dropped {

@@ -102,6 +102,17 @@ impl Store {
         })
     }
 
+    /// The first order from which commits are counted exactly, if they are, for a cycle that goes on with a mark.
+    ///
+    /// Errors: those of [`Store::begin_counting_while`].
+    pub fn counted_since(&self, goes_on: GoesOn<'_>) -> Result<Option<Order>, StoreError> {
+        self.check_marks(goes_on)?;
+        Ok(match self.gate.lock().mode {
+            Mode::Exact(counts) => Some(Order::new(counts.since)),
+            Mode::Off | Mode::Blind => None,
+        })
+    }
+
     /// Reads the marks that had no room when the store was opened, unless somebody did: one that cannot be read may be the only
     /// one of its node, and ends exact counting, as it does at the opening (C5).
     ///

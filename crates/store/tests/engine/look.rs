@@ -11,7 +11,7 @@ use state_store::{Backend, Batch, ChainView as _, NativeChain, RocksBackend, Sto
 
 use crate::{
     foreign::Foreign,
-    support::{CONFIG, Rig, SMALL, commit, copy_folder, hash, nodes},
+    support::{CONFIG, Rig, SMALL, commit, contents, copy_folder, hash, nodes},
 };
 
 #[test]
@@ -31,6 +31,7 @@ fn a_look_without_nodes_has_the_rows_of_the_log_and_the_list_of_node_files() {
     commit(&store, nodes(1_000, 1_000, 100)).unwrap();
     row(b"the last"); // and that is in the log only
     drop((store, backend));
+    let before = contents(&path);
     let look = RocksBackend::open_without_nodes(&path).unwrap();
     let view = look.view().unwrap();
     assert_eq!(view.row(&Table::META, b"a record").unwrap().unwrap(), b"the last");
@@ -44,6 +45,8 @@ fn a_look_without_nodes_has_the_rows_of_the_log_and_the_list_of_node_files() {
     let copy = dir.path().join("copy");
     assert!(matches!(look.copy_into(&copy), Err(StoreError::Unsupported(_))), "it would lack the nodes");
     assert!(!copy.exists());
+    drop((view, look, whole));
+    assert_eq!(contents(&path), before, "nothing is written into the folder");
 }
 
 #[test]
@@ -202,4 +205,54 @@ fn a_node_table_that_was_cut_or_removed_is_refused_by_a_look_without_nodes() {
         let refused = RocksBackend::open_without_nodes(copy.path()).err().unwrap();
         assert!(matches!(&refused, StoreError::Corrupt(why) if why.contains(&name)), "{refused}");
     }
+}
+
+#[test]
+fn a_list_of_files_that_ends_within_a_record_is_refused_by_a_look_without_nodes_as_by_any_other() {
+    let rig = Rig::new();
+    rig.commit(nodes(0, 100, 2_000));
+    rig.backend.flush().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&rig.path(), copy.path());
+    let list = copy.path().join(fs::read_to_string(copy.path().join("CURRENT")).unwrap().trim());
+    let whole = fs::read(&list).unwrap();
+    fs::write(&list, &whole[..whole.len() - 1]).unwrap();
+    let whole = RocksBackend::open_for_a_look(copy.path()).unwrap_err();
+    assert!(matches!(&whole, StoreError::Corrupt(why) if why.contains("ends within a record")), "{whole}");
+    let without = RocksBackend::open_without_nodes(copy.path()).err().unwrap();
+    assert_eq!(without.to_string(), whole.to_string());
+}
+
+/// The list of files goes on naming a family that was dropped.
+#[test]
+fn a_look_without_nodes_at_a_store_that_lacks_a_table_has_the_others() {
+    let (_dir, path, mut db) = ours();
+    for table in [Table::META, Table::SNAPSHOT] {
+        db.put_cf(db.cf_handle(table.name()).unwrap(), b"a record", b"a row").unwrap();
+    }
+    db.drop_cf(Table::SNAPSHOT.name()).unwrap();
+    drop(db);
+    let look = RocksBackend::open_without_nodes(&path).unwrap();
+    let view = look.view().unwrap();
+    assert_eq!(view.row(&Table::META, b"a record").unwrap().unwrap(), b"a row");
+    assert_eq!((view.has_table(&Table::META), view.has_table(&Table::SNAPSHOT)), (true, false));
+}
+
+#[test]
+fn a_look_without_nodes_at_a_store_without_a_node_family_says_so() {
+    let (_dir, path, mut db) = ours();
+    db.drop_cf("state_node").unwrap();
+    drop(db);
+    let refused = RocksBackend::open_without_nodes(&path).err().unwrap();
+    assert!(matches!(&refused, StoreError::MissingFamily { family, .. } if family == "state_node"), "{refused}");
+    assert!(refused.to_string().contains(Table::META.name()), "it names those that are there: {refused}");
+}
+
+/// As a later version has it, which knows more tables.
+#[test]
+fn a_table_that_nobody_here_knows_and_that_is_ahead_of_a_damaged_log_is_refused_as_by_any_other() {
+    let (_dir, path, mut db) = ours();
+    db.create_cf("of_a_later_version", &Options::default()).unwrap();
+    write_ahead(&db, &["of_a_later_version"], &["of_a_later_version"]);
+    refused_at_rest(&path, "of_a_later_version");
 }

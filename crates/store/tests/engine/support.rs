@@ -204,12 +204,9 @@ pub(crate) fn contents(path: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Waits until the thread sleeps: the caller knows on what.
 pub(crate) fn await_sleep(thread: &Path) {
-    let stat = Path::new("/proc").join(thread).join("stat");
-    loop {
-        let line = std::fs::read_to_string(&stat).unwrap();
-        if line.rsplit(')').next().unwrap().trim_start().starts_with('S') {
-            return;
-        }
+    let state = || std::fs::read_to_string(Path::new("/proc").join(thread).join("stat")).unwrap();
+    let is_asleep = || state().rsplit(')').next().unwrap().trim_start().starts_with('S');
+    while !(0..20).all(|_| is_asleep()) {
         std::thread::yield_now();
     }
 }

@@ -1,7 +1,11 @@
 //! Explanations in words.
 
+use state_store::HeadOrder;
+use state_tree::Order;
+
 use super::{Explanation, HashExplained, NodeStanding, OrderExplained, PinHold, Standing, Standstill, WaitsFor, Why};
 use crate::{
+    error::Counted,
     retention::{
         keep::{Ask, Bound},
         log::Gone,
@@ -72,7 +76,9 @@ impl std::fmt::Display for OrderExplained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let order = self.order;
         match &self.standing {
-            Standing::NeverExisted { head } => write!(f, "order {order} was never committed; the head is order {head}"),
+            Standing::NeverExisted { head } => {
+                write!(f, "there is no order {order}, and never was: {}", HeadOrder(Some(Order::new(*head))))
+            }
             Standing::RolledBack { head } => {
                 write!(f, "order {order} was rolled back: the chain went back, and the head is order {head}")
             }
@@ -112,7 +118,9 @@ impl std::fmt::Display for WaitsFor {
                     f,
                     "it left its last place at or before order {lost_in}, which the floor (order {floor}) has passed: "
                 )?;
-                write!(f, "it waits for the sweep between cycles; {lag_orders} orders with {lag_nodes} nodes wait")
+                let (orders, nodes) = (Counted(*lag_orders, "order"), Counted(*lag_nodes, "node"));
+                let wait = if *lag_orders == 1 { "waits" } else { "wait" };
+                write!(f, "it waits for the sweep between cycles; {orders} with {nodes} {wait}")
             }
             Self::Cycle => f.write_str("it was shared once, so only a cycle takes it"),
             Self::Unlisted => {
@@ -144,7 +152,7 @@ impl std::fmt::Display for HashExplained {
             NodeStanding::Reached { order, looked_at, lost_in, kept, .. } => {
                 write!(f, "node {} is kept: the state of order {order} reaches it", self.hash)?;
                 if *looked_at > 0 {
-                    write!(f, " (found after {looked_at} nodes, the newest states first)")?;
+                    write!(f, " (found after {}, the newest states first)", Counted(*looked_at, "node"))?;
                 }
                 if let Some(lost_in) = lost_in {
                     let when = if order.checked_add(1) == Some(*lost_in) { "in" } else { "at or before" };
@@ -157,11 +165,12 @@ impl std::fmt::Display for HashExplained {
                 if let WaitsFor::Sweep { lost_in, .. } = waits_for {
                     write!(f, "of states from order {lost_in} on the commit journal tells; of older ones ")?;
                 }
-                write!(f, "{looked_at} nodes looked at, which are all)\n  {waits_for}")?;
+                write!(f, "{} looked at, which are all)\n  {waits_for}", Counted(*looked_at, "node"))?;
             }
             NodeStanding::NotFound { looked_at, faults } => {
                 write!(f, "node {} is stored, and whether a retained root reaches it is not known: ", self.hash)?;
-                write!(f, "{looked_at} nodes were looked at, and there are more (--limit)")?;
+                let were = if *looked_at == 1 { "was" } else { "were" };
+                write!(f, "{} {were} looked at, and there are more (--limit)", Counted(*looked_at, "node"))?;
                 if *faults > 0 {
                     write!(f, ", and {faults} on the way could not be read")?;
                 }

@@ -165,10 +165,9 @@ impl SteadyShared {
         self.status.last = Some(round.end.clone());
     }
 
-    /// What a round did, however it ended (O2).
+    /// What a round did, however it ended (O2); what it set aside is counted with the quarantine.
     pub(super) fn did(&mut self, round: &Round) {
         self.walking = None;
-        self.set_aside(round.set_aside);
         let status = &mut self.status;
         status.deleted_total += round.nodes;
         status.passed_total += round.passed;

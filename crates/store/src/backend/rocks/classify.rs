@@ -7,7 +7,7 @@ use std::{io, path::Path};
 
 use crate::{
     backend::rocks::{damage, lock},
-    error::{Holder, StoreError},
+    error::{Holder, Need, StoreError},
 };
 
 const DAMAGE: &str = "Corruption: ";
@@ -19,6 +19,7 @@ const LOCKED: [&str; 2] = ["While lock file", "lock hold by current process"];
 const NO_FAMILY: [&str; 3] = ["Column family not found", "Column families not opened", "Column family does not exist"];
 const REFUSED: [&str; 2] = ["Permission denied", "Operation not permitted"];
 const TORN_ENDS: [&str; 3] = ["error reading trailing data", "truncated record body", "truncated header"];
+const READS: [&str; 5] = ["a file for random read", "sequentially read", "opendir", "IsDirectory()", "stat "];
 const READ_ONLY_DEVICE: &str = "Read-only file system";
 const TABLE_SUFFIXES: [&str; 3] = [".sst", ".blob", "MANIFEST"];
 
@@ -90,8 +91,13 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
     match code {
         "IO error" | "Result incomplete" if is_no_room(text) => StoreError::DiskFull { what },
         "IO error" if has(&LOCKED) => locked(path),
-        "IO error" if has(&REFUSED) => refused(path, io::ErrorKind::PermissionDenied, text),
-        "IO error" if text.contains(READ_ONLY_DEVICE) => refused(path, io::ErrorKind::ReadOnlyFilesystem, text),
+        "IO error" if has(&REFUSED) => {
+            let need = if has(&READS) { Need::Read } else { Need::Write };
+            refused((path, need), io::ErrorKind::PermissionDenied, text)
+        }
+        "IO error" if text.contains(READ_ONLY_DEVICE) => {
+            refused((path, Need::Write), io::ErrorKind::ReadOnlyFilesystem, text)
+        }
         // A file that the engine's own list names and the folder lacks is damage, not a passing failure.
         "IO error" if text.contains("No such file") && has(&TABLE_SUFFIXES) => {
             StoreError::Corrupt(damage::described(path, text))
@@ -108,8 +114,8 @@ pub(super) fn classify_text(path: &Path, what: &str, text: &str) -> StoreError {
     }
 }
 
-fn refused(path: &Path, kind: io::ErrorKind, text: &str) -> StoreError {
-    StoreError::Permission { path: path.to_owned(), source: io::Error::new(kind, text.to_owned()) }
+fn refused((path, need): (&Path, Need), kind: io::ErrorKind, text: &str) -> StoreError {
+    StoreError::Permission { path: path.to_owned(), need, source: io::Error::new(kind, text.to_owned()) }
 }
 
 fn locked(path: &Path) -> StoreError {
@@ -121,18 +127,23 @@ fn locked(path: &Path) -> StoreError {
     StoreError::Locked { path: path.to_owned(), holder }
 }
 
-/// The type of an error of the operating system.
+/// The type of an error of the operating system that whoever reads has met.
 pub(super) fn classify_io(path: &Path, what: &str, source: io::Error) -> StoreError {
     use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let (kind, what) = (source.kind(), format!("{what} in {}", path.display()));
     if matches!(kind, PermissionDenied | ReadOnlyFilesystem) {
         let path = path.to_owned();
-        StoreError::Permission { path, source }
+        StoreError::Permission { path, need: Need::Read, source }
     } else if matches!(kind, StorageFull | QuotaExceeded) {
         StoreError::DiskFull { what }
     } else {
         StoreError::Io { what, source }
     }
+}
+
+/// As [`classify_io`], of whoever writes.
+pub(super) fn classify_write(path: &Path, what: &str, source: io::Error) -> StoreError {
+    classify_io(path, what, source).of_a_writer()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use rocksdb::checkpoint::Checkpoint;
 
 use super::{
     Access, RocksBackend,
-    classify::{classify, classify_io},
+    classify::{classify, classify_io, classify_write},
     folder,
 };
 use crate::{
@@ -37,7 +37,7 @@ impl RocksBackend {
         }
         if into.exists() {
             let taken = io::Error::from(io::ErrorKind::AlreadyExists);
-            return Err(classify_io(into, WRITING, taken));
+            return Err(classify_write(into, WRITING, taken));
         }
         let copied = self.checkpoint(into);
         if copied.is_err() {
@@ -50,7 +50,7 @@ impl RocksBackend {
         let at_least = self.db.latest_sequence_number();
         let refused = |error: rocksdb::Error| self.refused(into, &error);
         let checkpoint = Checkpoint::new(&self.db).map_err(refused)?;
-        ask(FileCall::Create, into).map_err(|source| classify_io(into, WRITING, source))?;
+        ask(FileCall::Create, into).map_err(|source| classify_write(into, WRITING, source))?;
         let made = checkpoint.create_checkpoint_with_log_size(into, NEVER_FLUSH);
         let made = made.map_err(refused);
         let links_refused = matches!(made, Err(StoreError::Permission { .. })) && !self.is_writable();
@@ -88,7 +88,7 @@ fn add_logs(store: &Path, into: &Path) -> Result<(), StoreError> {
 
 /// Copies what a checkpoint has: tables, blobs, options, the list of files and its name.
 fn copy_all(store: &Path, into: &Path) -> Result<(), StoreError> {
-    fs::create_dir(into).map_err(|source| classify_io(into, WRITING, source))?;
+    fs::create_dir(into).map_err(|source| classify_write(into, WRITING, source))?;
     let current = store.join("CURRENT");
     let manifest = ask(FileCall::Read, &current).and_then(|()| fs::read_to_string(&current));
     let manifest = manifest.map_err(|source| classify_io(&current, READING, source))?;
@@ -108,7 +108,7 @@ fn settle(made: &Path) -> Result<(u64, u64), StoreError> {
     let (mut linked, mut copied) = (0, 0);
     for entry in list(made, WRITING)? {
         let path = entry.path();
-        let failed = |source| classify_io(&path, WRITING, source);
+        let failed = |source| classify_write(&path, WRITING, source);
         let shared = entry.metadata().map_err(failed)?.nlink() > 1;
         if shared && is_numbered(&path, &["sst", "blob"]) {
             linked += 1;
@@ -144,7 +144,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
     opened.map_err(|source| classify_io(from, READING, source))?;
     let copied = ask(FileCall::Write, to).and_then(|()| fs::copy(from, to));
     copied.map(|_bytes| ()).map_err(|source| {
-        let error = classify_io(to, WRITING, source);
+        let error = classify_write(to, WRITING, source);
         let StoreError::Io { source, .. } = error else { return error };
         StoreError::Io { what: format!("copying {} to {}", from.display(), to.display()), source }
     })
@@ -152,5 +152,5 @@ fn copy(from: &Path, to: &Path) -> Result<(), StoreError> {
 
 fn remove(copy: &Path) -> Result<(), StoreError> {
     let removed = ask(FileCall::Remove, copy).and_then(|()| folder::remove(copy));
-    removed.map_err(|error| classify_io(copy, "removing an unfinished copy", error))
+    removed.map_err(|error| classify_write(copy, "removing an unfinished copy", error))
 }

@@ -4,16 +4,23 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _, SeekFrom},
+    panic::resume_unwind,
     path::{Path, PathBuf},
     sync::Arc,
+    thread::{self, Builder},
 };
 
-use rocksdb::{DB, LiveFile, Options};
+use rocksdb::{DB, Options};
+use rustix::{
+    fs::{AtFlags, statat},
+    io::Errno,
+};
 
 use super::{
     RocksBackend,
     classify::{classify, classify_io},
     log::{EngineLog, Opening},
+    raw::LiveTables,
 };
 use crate::error::StoreError;
 
@@ -84,9 +91,9 @@ fn with_ending(path: &Path, ending: &str) -> io::Result<Vec<PathBuf>> {
 /// Refuses a store whose list of files names no table although tables lie beside it. The engine takes a list that was
 /// cut off for a younger one.
 fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
-    let listed = db.live_files().map_err(|e| classify(path, "listing the files", &e))?;
+    let listed = LiveTables::of(db).iter().len();
     let tables = with_ending(path, "sst").map_err(|e| classify_io(path, "listing the files", e))?;
-    if !listed.is_empty() || tables.is_empty() {
+    if listed > 0 || tables.is_empty() {
         return Ok(());
     }
     let current = fs::read_to_string(path.join(CURRENT_FILE));
@@ -98,37 +105,77 @@ fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
 /// Refuses a store of which a table is not there, or has another length than the engine's list says. One that the engine
 /// itself removes meanwhile is not in its list any more.
 pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> {
-    let list = || db.live_files().map_err(|e| classify(path, "listing the files", &e));
-    for file in list()? {
-        let Some(fault) = fault_of(path, &file)? else { continue };
-        if list()?.iter().any(|listed| listed.name == file.name) {
+    let folder = Folder::open(path)?;
+    for listed in Listed::all(&LiveTables::of(db))? {
+        let Some(fault) = folder.fault_of(listed)? else { continue };
+        if Listed::all(&LiveTables::of(db))?.contains(&listed) {
             return Err(StoreError::Corrupt(fault));
         }
     }
     Ok(())
 }
 
-/// As [`refuse_cut_tables`], of a list that nobody changes any more.
-pub(super) fn refuse_cut(path: &Path, files: &[LiveFile]) -> Result<(), StoreError> {
-    let fault = files.iter().find_map(|file| fault_of(path, file).transpose());
-    fault.transpose()?.map_or(Ok(()), |fault| Err(StoreError::Corrupt(fault)))
+/// As [`refuse_cut_tables`], of a list that nobody changes any more. Another thread asks for half of it: what the system knows of
+/// very many files lies far apart, in memory or on the disk.
+pub(super) fn refuse_cut(path: &Path, listed: &[Listed]) -> Result<(), StoreError> {
+    let folder = Folder::open(path)?;
+    let (one, other) = listed.split_at(listed.len() / 2);
+    let (one, other) = thread::scope(|scope| {
+        let other = Builder::new()
+            .spawn_scoped(scope, || folder.fault_among(other))
+            .map_err(|error| classify_io(path, "starting a thread for the lengths of tables", error))?;
+        let one = folder.fault_among(one);
+        Ok((one, other.join().unwrap_or_else(|panic| resume_unwind(panic))))
+    })?;
+    one?.or(other?).map_or(Ok(()), |fault| Err(StoreError::Corrupt(fault)))
 }
 
-/// What is wrong with the file of a table.
-fn fault_of(path: &Path, file: &LiveFile) -> Result<Option<String>, StoreError> {
-    let table = path.join(file.name.trim_start_matches('/'));
-    match fs::metadata(&table) {
-        Ok(there) if there.len() == file.size as u64 => Ok(None),
-        Ok(there) => {
-            let (table, length, listed) = (table.display(), there.len(), file.size);
-            Ok(Some(format!("{table} has {length} bytes, and the list of files says {listed}")))
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(Some(format!("{} is not there, and the list of files names it", table.display())))
-        }
-        Err(error) => {
-            let what = "looking for a table that the list of files names";
-            Err(classify_io(&table, what, error))
+/// A table as the engine's list has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+}
+
+impl Listed {
+    /// Those of every family.
+    pub(super) fn all(tables: &LiveTables) -> Result<Vec<Self>, StoreError> {
+        tables.iter().map(|table| Ok(Self { number: table.number()?, bytes: table.bytes() })).collect()
+    }
+}
+
+/// The folder of a store. It is open, so that the system does not look for it anew for each of very many tables.
+struct Folder<'a> {
+    path: &'a Path,
+    open: File,
+}
+
+impl<'a> Folder<'a> {
+    fn open(path: &'a Path) -> Result<Self, StoreError> {
+        let open = File::open(path).map_err(|error| classify_io(path, "opening the folder", error))?;
+        Ok(Self { path, open })
+    }
+
+    /// What is wrong with the first file that has a fault.
+    fn fault_among(&self, listed: &[Listed]) -> Result<Option<String>, StoreError> {
+        listed.iter().find_map(|listed| self.fault_of(*listed).transpose()).transpose()
+    }
+
+    /// What is wrong with the file of a table.
+    fn fault_of(&self, Listed { number, bytes }: Listed) -> Result<Option<String>, StoreError> {
+        let name = format!("{number:06}.sst");
+        let file = || self.path.join(&name);
+        match statat(&self.open, &name, AtFlags::empty()).map(|there| there.st_size as u64) {
+            Ok(length) if length == bytes => Ok(None),
+            Ok(length) => {
+                let file = file();
+                Ok(Some(format!("{} has {length} bytes, and the list of files says {bytes}", file.display())))
+            }
+            Err(Errno::NOENT) => Ok(Some(format!("{} is not there, and the list of files names it", file().display()))),
+            Err(errno) => {
+                let what = "looking for a table that the list of files names";
+                Err(classify_io(&file(), what, errno.into()))
+            }
         }
     }
 }
@@ -177,6 +224,14 @@ pub(super) fn refuse_cut_list(path: &Path) -> Result<(), StoreError> {
          If only the machine lost power or a write of the node to it failed, as its log says then, copy the folder, then \
          cut the file from {length} to {whole} bytes (truncate -s {whole}). In any other case that would lose data, and the whole file has to come back"
     )))
+}
+
+/// Whether each of these names of families is somewhere in the list of files, as far as it can be read. A hint: they may be
+/// there as something else, and a name that lies across two blocks of the list is not found.
+pub(super) fn list_mentions<'a>(path: &Path, names: impl IntoIterator<Item = &'a String>) -> bool {
+    let list = fs::read_to_string(path.join(CURRENT_FILE)).and_then(|name| fs::read(path.join(name.trim())));
+    let mentions = |list: &[u8], name: &str| list.windows(name.len()).any(|part| part == name.as_bytes());
+    list.is_ok_and(|list| names.into_iter().all(|name| mentions(&list, name)))
 }
 
 /// Cuts the list of files to its whole records where the engine told that a write to it failed: what it wrote of that record is

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::classify::classify_io;
+use super::classify::{classify_io, classify_write};
 use crate::{backend::options::FILTER_NAME, error::StoreError};
 
 const PREFIX: &str = "OPTIONS-";
@@ -43,7 +43,7 @@ impl Handover {
 
     /// Removes what an interrupted run of ours left, so that the engine's own clearing cannot reach the file found.
     pub(super) fn clear_ours(&self) -> Result<(), StoreError> {
-        let failed = |source| classify_io(&self.path, "removing an OPTIONS file of ours", source);
+        let failed = |source| classify_write(&self.path, "removing an OPTIONS file of ours", source);
         for (_, file) in listed(&self.path).map_err(failed)? {
             if is_ours(&fs::read(&file).map_err(failed)?) {
                 fs::remove_file(&file).map_err(failed)?;
@@ -54,7 +54,7 @@ impl Handover {
 
     /// Makes the bytes found the newest OPTIONS file, durably, and removes ours.
     pub(super) fn give_back(&self) -> Result<(), StoreError> {
-        self.put_back().map_err(|source| classify_io(&self.path, "giving the OPTIONS file back", source))?;
+        self.put_back().map_err(|source| classify_write(&self.path, "giving the OPTIONS file back", source))?;
         self.clear_ours()
     }
 

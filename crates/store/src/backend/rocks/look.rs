@@ -12,8 +12,9 @@
 //! every opening has it, so the lists of files keep its number of the first log since a writer opened the store, and the log
 //! is read from there on also where only nodes still need that part.
 //!
-//! Costs: the list of files, read for the names of the families and by each opening (two at a time), the length of each table, and one
-//! pass over the log; where that of our own store is damaged or torn and nobody writes the store, one more.
+//! Costs: the list of files, read by each of the two openings at the same time, the length of each table, and one pass over the log;
+//! where that of our own store is damaged or torn and nobody writes the store, one more. The names of the families are those of this
+//! version, and are read, too, where the store does not have them all.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +22,7 @@ use std::{
     panic::resume_unwind,
     path::Path,
     sync::Arc,
-    thread::{self, Builder},
+    thread::{self, Builder, JoinHandle},
 };
 
 use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, MemtableFactory};
@@ -29,10 +30,11 @@ use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME, MemtableFa
 use super::{
     Access, Opened, RocksBackend,
     classify::{classify, classify_io},
-    damage,
+    damage::{self, Listed},
     lock::lock_holder,
     log::Opening,
-    open::{beside_a_writer, database, inspect},
+    open::{beside_a_writer, database, inspect, our_families, refuse_other_folders},
+    raw::LiveTables,
     space,
 };
 use crate::{
@@ -65,7 +67,11 @@ impl RocksBackend {
     /// As [`RocksBackend::open_for_a_look`], for whoever needs no node and, of a store that is not ours, no row; the node files are
     /// listed. A read of a node of our own store fails. Beside a writer it may fail by haste: look again then.
     pub fn open_without_nodes(path: &Path) -> Result<Arc<dyn Backend>, StoreError> {
-        let (families, look) = (inspect(path)?, Look::at(path));
+        let look = Look::at(path);
+        if let Some(ours) = look.by_heart()? {
+            return Ok(Arc::new(ours));
+        }
+        let families = inspect(path)?;
         let is_ours = families.contains(Table::META.name());
         Ok(Arc::new(if is_ours { look.at_ours(&families)? } else { look.at_foreign(&families)? }))
     }
@@ -73,8 +79,47 @@ impl RocksBackend {
 
 /// The files of a node family as they were when it was looked at.
 pub(super) struct NodeList {
-    pub(super) files: Vec<NodeFile>,
+    tables: LiveTables,
     pub(super) blob_bytes: u64,
+    _closing: Option<Closing>,
+}
+
+impl NodeList {
+    fn of(opened: &RocksBackend) -> Result<Self, StoreError> {
+        Ok(Self { tables: LiveTables::of(&opened.db), blob_bytes: opened.node_blob_bytes()?, _closing: None })
+    }
+
+    fn checked(self, path: &Path) -> Result<Self, StoreError> {
+        damage::refuse_cut(path, &Listed::all(&self.tables)?)?;
+        Ok(self)
+    }
+
+    pub(super) fn files(&self) -> Result<Vec<NodeFile>, StoreError> {
+        space::node_files(&self.tables)
+    }
+}
+
+/// An engine that is being closed by a thread of its own. It is closed when this is dropped.
+struct Closing(Option<JoinHandle<()>>);
+
+impl Closing {
+    /// Closes what was opened for a list of files: of very many an engine has as much to give back as it had to take.
+    fn begin(path: &Path, opened: RocksBackend) -> Result<Self, StoreError> {
+        let thread = Builder::new().spawn(|| drop(opened));
+        thread
+            .map(|thread| Self(Some(thread)))
+            .map_err(|e| classify_io(path, "starting a thread that closes the engine", e))
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        if let Some(Err(panic)) = self.0.take().map(JoinHandle::join)
+            && !thread::panicking()
+        {
+            resume_unwind(panic);
+        }
+    }
 }
 
 /// What an opening does with the write-ahead log.
@@ -102,7 +147,11 @@ impl<'a> Look<'a> {
 
     fn open(&self, families: &BTreeSet<String>, of_log: Log<'_>) -> Result<Opened, StoreError> {
         let tuning = Tuning::new(&self.config);
-        let (log, mut options) = database(&tuning, Opening::Reader);
+        let (log, mut options) = match of_log {
+            Log::Read | Log::Judged => database(&tuning, Opening::Reader),
+            // An engine that tells somebody what it does lists and sorts the folder for that, and nobody asks this one.
+            Log::Left(_) => (Arc::default(), tuning.database()),
+        };
         options.set_skip_stats_update_on_db_open(true);
         match of_log {
             Log::Left(folder) if fs::read_dir(folder).is_ok() => options.set_wal_dir(folder),
@@ -118,6 +167,19 @@ impl<'a> Look<'a> {
         let db = DB::open_cf_descriptors_read_only(&options, self.path, families.iter().map(family), false)
             .map_err(|e| classify(self.path, "opening for a look", &e))?;
         Ok(Opened { db, families: families.clone(), log })
+    }
+
+    /// As [`Look::at_ours`], of a store that has every family of this version: their names are not read. Nothing where it has not.
+    fn by_heart(&self) -> Result<Option<RocksBackend>, StoreError> {
+        let families = our_families();
+        if !damage::list_mentions(self.path, families.iter().filter(|name| *name != DEFAULT_COLUMN_FAMILY_NAME)) {
+            return Ok(None);
+        }
+        refuse_other_folders(self.path)?;
+        match self.at_ours(&families) {
+            Err(StoreError::MissingFamily { .. }) => Ok(None), // what looked like its name is something else
+            opened => opened.map(Some),
+        }
     }
 
     /// The rows and the list of node files. Both openings read the list of files and then wait for the disk, so neither waits
@@ -142,6 +204,7 @@ impl<'a> Look<'a> {
         let rows = self.open(&rows, Log::Read)?;
         if rows.log.damage().is_some() && lock_holder(self.path)?.is_none() {
             // A node table may have what comes after the damage: only an opening of its family finds that out.
+            let families = &inspect(self.path)?; // there may be more than are known by heart
             self.open(families, Log::Judged)?;
         }
         Ok(rows)
@@ -156,13 +219,14 @@ impl<'a> Look<'a> {
 
     fn list_alone(&self) -> Result<NodeList, StoreError> {
         let nodes = self.open(&only(&[DEFAULT_COLUMN_FAMILY_NAME, NODE_FAMILY]), Log::Left(NO_LOGS.as_ref()))?;
-        self.list(&self.assemble(nodes, Access::ReadOnly))
+        let nodes = self.assemble(nodes, Access::ReadOnly);
+        let list = NodeList::of(&nodes)?;
+        let closing = Closing::begin(self.path, nodes)?;
+        NodeList { _closing: Some(closing), ..list }.checked(self.path)
     }
 
     fn list(&self, opened: &RocksBackend) -> Result<NodeList, StoreError> {
-        let files = opened.db.live_files().map_err(|e| classify(self.path, "listing the files", &e))?;
-        damage::refuse_cut(self.path, &files)?;
-        Ok(NodeList { files: space::node_files(files)?, blob_bytes: opened.node_blob_bytes()? })
+        NodeList::of(opened)?.checked(self.path)
     }
 
     fn assemble(&self, opened: Opened, access: Access) -> RocksBackend {
@@ -176,11 +240,11 @@ fn only(families: &[&str]) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
-    use rocksdb::properties::NUM_ENTRIES_ACTIVE_MEM_TABLE;
+    use rocksdb::{Options, properties::NUM_ENTRIES_ACTIVE_MEM_TABLE};
     use state_tree::NodeHash;
 
     use super::*;
-    use crate::backend::{Batch, Durability, rocks::open::our_families};
+    use crate::backend::{Batch, Durability};
 
     const NODES: u64 = 5_000;
 
@@ -225,10 +289,23 @@ mod tests {
             let opened = look.open(&our_families(), Log::Left(no_logs)).unwrap();
             let replayed = in_memory(&opened, NODE_FAMILY);
             let list = look.list(&look.assemble(opened, Access::ReadOnly)).unwrap();
-            (replayed, list.files, list.blob_bytes)
+            (replayed, list.files().unwrap(), list.blob_bytes)
         };
         let ((none, files, blobs), (all, same, of_same)) = (listed(NO_LOGS.as_ref()), listed(&dir.path().join("none")));
         assert_eq!((none, all, files.len()), (Some(0), Some(NODES), 1));
         assert_eq!((files, blobs), (same, of_same));
+    }
+
+    /// Reading the names takes as long as an opening on a store with very many tables.
+    #[test]
+    fn a_look_without_nodes_opens_a_store_of_this_version_without_reading_the_names_of_its_families() {
+        let dir = tempfile::tempdir().unwrap();
+        store(dir.path());
+        let look = Look::at(dir.path());
+        assert!(look.by_heart().unwrap().is_some());
+        let mut db = DB::open_cf(&Options::default(), dir.path(), our_families()).unwrap();
+        db.drop_cf(Table::SNAPSHOT.name()).unwrap();
+        drop(db);
+        assert!(look.by_heart().unwrap().is_none());
     }
 }

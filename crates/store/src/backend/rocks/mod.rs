@@ -36,11 +36,12 @@ use rocksdb::{ColumnFamily, DB, FlushOptions, properties};
 
 use self::{
     aside::LogsAside,
-    classify::{classify_io, classify_text},
+    classify::{classify_text, classify_write},
     damage::FailedList,
     handover::Handover,
     log::EngineLog,
     look::NodeList,
+    raw::LiveTables,
     rewrite::Rewrites,
     view::RocksView,
 };
@@ -238,10 +239,9 @@ impl Backend for RocksBackend {
 
     fn node_files(&self) -> Result<Vec<NodeFile>, StoreError> {
         if let Access::WithoutNodes(nodes) = &self.access {
-            return Ok(nodes.files.clone());
+            return nodes.files();
         }
-        let files = self.db.live_files().map_err(|e| self.failed("listing the files", &e))?;
-        space::node_files(files)
+        space::node_files(&LiveTables::of(&self.db))
     }
 
     fn buffered_deletes(&self) -> Result<u64, StoreError> {
@@ -296,7 +296,7 @@ impl Backend for RocksBackend {
     }
 
     fn log_cut_is_kept(&self) -> Result<(), StoreError> {
-        LogsAside::is_told(&self.path).map_err(|e| classify_io(&self.path, "letting second names of logs go", e))
+        LogsAside::is_told(&self.path).map_err(|e| classify_write(&self.path, "letting second names of logs go", e))
     }
 
     fn copy_into(&self, into: &Path) -> Result<Copied, StoreError> {

@@ -8,7 +8,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::{
     Access, Opened, RocksBackend,
     aside::LogsAside,
-    classify::{classify, classify_io},
+    classify::{classify, classify_io, classify_write},
     damage::{self, CURRENT_FILE},
     folder::{beside, sync_above},
     handover::Handover,
@@ -31,13 +31,9 @@ impl RocksBackend {
     ///
     /// Errors: another database, no permission, a store in use, a full disk, damage.
     pub fn open(path: &Path, config: &RocksConfig) -> Result<Self, StoreError> {
-        if is_vacant(path)? {
-            create(path, config)?;
-        }
-        let families = inspect(path)?;
-        require(path, Table::CHAIN.name(), &families)?; // never adds our tables to somebody else's store
-        refuse_if_not_writable(path)?;
-        open_native(path, config, families, None)
+        // The engine names its files as the store was named to it: a node's answers are read in other folders.
+        let absolute = std::path::absolute(path).map_err(|source| classify_write(path, "opening", source))?;
+        open_own(&absolute, config).map_err(StoreError::of_a_writer)
     }
 
     /// As [`RocksBackend::open`] on a store that exists, with its files behind an environment of the test's making.
@@ -82,7 +78,7 @@ impl RocksBackend {
     ///
     /// Errors: another kind of database, no permission, a store in use, a full disk, damage.
     pub fn open_rooch(path: &Path, config: &RocksConfig) -> Result<Self, StoreError> {
-        let families = inspect(path)?;
+        let families = inspect(path).map_err(StoreError::of_a_writer)?;
         refuse_if_not_writable(path)?;
         let handover = Handover::remember(path)?;
         handover.clear_ours()?;
@@ -142,6 +138,16 @@ fn yield_to_commits(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+fn open_own(path: &Path, config: &RocksConfig) -> Result<RocksBackend, StoreError> {
+    if is_vacant(path)? {
+        create(path, config)?;
+    }
+    let families = inspect(path)?;
+    require(path, Table::CHAIN.name(), &families)?; // never adds our tables to somebody else's store
+    refuse_if_not_writable(path)?;
+    open_native(path, config, families, None)
+}
+
 fn open_native(
     path: &Path,
     config: &RocksConfig,
@@ -176,7 +182,7 @@ fn not_opened(path: &Path, log: &EngineLog, what: &str, error: &rocksdb::Error) 
 
 /// Creates an empty store beside the path and moves it there whole: a crash never leaves one without its families.
 fn create(path: &Path, config: &RocksConfig) -> Result<(), StoreError> {
-    let failed = |source| classify_io(path, "creating the store", source);
+    let failed = |source| classify_write(path, "creating the store", source);
     path.file_name().ok_or_else(|| not_a_database(path, "it has no name"))?;
     let building = beside(path, CREATING_SUFFIX);
     fs::create_dir_all(&building).map_err(failed)?;
@@ -249,7 +255,7 @@ fn refuse_if_not_writable(path: &Path) -> Result<(), StoreError> {
         Err(rustix::io::Errno::NOENT) => Ok(()),
         other => other,
     });
-    allowed.map_err(|errno| classify_io(path, "opening for writing", errno.into()))?;
+    allowed.map_err(|errno| classify_write(path, "opening for writing", errno.into()))?;
     match lock_holder(path)? {
         Some(holder) => Err(StoreError::Locked { path: path.to_owned(), holder }),
         None => Ok(()),

@@ -1,12 +1,17 @@
-//! The only unsafe code of the crate: an owned snapshot, and four calls of the engine's C interface that the wrapper
-//! lacks. Nothing else may be added here without the same argument written beside it.
+//! The only unsafe code of the crate: an owned snapshot, four calls of the engine's C interface that the wrapper
+//! lacks, and the list of tables, of which the wrapper copies each part: a store may have a hundred thousand. Nothing else
+//! may be added here without the same argument written beside it.
 
-use std::{ffi::c_char, sync::Arc};
+use std::{
+    ffi::{CStr, c_char, c_int},
+    slice,
+    sync::Arc,
+};
 
 use librocksdb_sys as ffi;
 use rocksdb::{AsColumnFamilyRef, AsRawPtr, ColumnFamily, DB, ReadOptions, Snapshot};
 
-use crate::backend::KeyRange;
+use crate::{backend::KeyRange, error::StoreError};
 
 /// A snapshot that keeps its database alive. Fields drop in the order of declaration: the snapshot goes first.
 pub(super) struct OwnedSnapshot {
@@ -93,6 +98,94 @@ pub(super) fn end_manual_compactions(db: &DB) {
 pub(super) fn admit_manual_compactions(db: &DB) {
     // SAFETY: as above, and each call follows one of the other kind.
     unsafe { ffi::rocksdb_enable_manual_compaction(db.as_raw_ptr()) }
+}
+
+/// The tables that a database had when it was asked. This does not change, and outlives the database.
+pub(super) struct LiveTables(*const ffi::rocksdb_livefiles_t);
+
+// SAFETY: the list belongs to this value alone, and the calls below only read it.
+unsafe impl Send for LiveTables {}
+// SAFETY: as above.
+unsafe impl Sync for LiveTables {}
+
+impl Drop for LiveTables {
+    fn drop(&mut self) {
+        // SAFETY: created by `rocksdb_livefiles` and destroyed once.
+        unsafe { ffi::rocksdb_livefiles_destroy(self.0) }
+    }
+}
+
+impl LiveTables {
+    pub(super) fn of(db: &DB) -> Self {
+        // SAFETY: the database outlives the call, which copies what it lists and fails by no null.
+        Self(unsafe { ffi::rocksdb_livefiles(db.as_raw_ptr()) })
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = LiveTable<'_>> {
+        // SAFETY: the list lives as long as `self`.
+        let count = unsafe { ffi::rocksdb_livefiles_count(self.0) };
+        (0..count).map(|index| LiveTable { of: self, index })
+    }
+}
+
+/// One of them.
+#[derive(Clone, Copy)]
+pub(super) struct LiveTable<'a> {
+    of: &'a LiveTables,
+    index: c_int,
+}
+
+impl<'a> LiveTable<'a> {
+    pub(super) fn family(self) -> &'a [u8] {
+        // SAFETY: the index is one of the list's, and the list, which does not change, outlives what is lent: a text with an end.
+        unsafe { CStr::from_ptr(ffi::rocksdb_livefiles_column_family_name(self.of.0, self.index)) }.to_bytes()
+    }
+
+    /// By which its file is named.
+    pub(super) fn number(self) -> Result<u64, StoreError> {
+        // SAFETY: as above.
+        let name = unsafe { CStr::from_ptr(ffi::rocksdb_livefiles_name(self.of.0, self.index)) };
+        let digits = name.to_str().map_or("", |name| name.trim_start_matches('/').trim_end_matches(".sst"));
+        digits.parse().map_err(|_| StoreError::Invariant(format!("the engine has a table by the name {name:?}")))
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { ffi::rocksdb_livefiles_size(self.of.0, self.index) as u64 }
+    }
+
+    pub(super) fn level(self) -> c_int {
+        // SAFETY: as above.
+        unsafe { ffi::rocksdb_livefiles_level(self.of.0, self.index) }
+    }
+
+    pub(super) fn first(self) -> &'a [u8] {
+        let mut length = 0;
+        // SAFETY: as above; the call gives the length of what it lends.
+        unsafe {
+            let key = ffi::rocksdb_livefiles_smallestkey(self.of.0, self.index, &raw mut length);
+            slice::from_raw_parts(key.cast(), length)
+        }
+    }
+
+    pub(super) fn last(self) -> &'a [u8] {
+        let mut length = 0;
+        // SAFETY: as above.
+        unsafe {
+            let key = ffi::rocksdb_livefiles_largestkey(self.of.0, self.index, &raw mut length);
+            slice::from_raw_parts(key.cast(), length)
+        }
+    }
+
+    pub(super) fn entries(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { ffi::rocksdb_livefiles_entries(self.of.0, self.index) }
+    }
+
+    pub(super) fn deletes(self) -> u64 {
+        // SAFETY: as above.
+        unsafe { ffi::rocksdb_livefiles_deletions(self.of.0, self.index) }
+    }
 }
 
 #[cfg(test)]

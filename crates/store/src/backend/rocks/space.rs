@@ -2,9 +2,10 @@
 
 use std::{fs, io, path::Path};
 
-use rocksdb::LiveFile;
-
-use super::classify::classify_io;
+use super::{
+    classify::classify_io,
+    raw::{LiveTable, LiveTables},
+};
 use crate::{
     backend::{NodeFile, Space},
     error::StoreError,
@@ -45,20 +46,25 @@ pub(super) fn free_bytes(path: &Path) -> Result<u64, StoreError> {
 }
 
 /// The live table files of the node family; blob files have no keys and are not among them.
-pub(super) fn node_files(live: Vec<LiveFile>) -> Result<Vec<NodeFile>, StoreError> {
-    live.into_iter().filter(|file| file.column_family_name == NODE_FAMILY).map(node_file).collect()
+pub(super) fn node_files(live: &LiveTables) -> Result<Vec<NodeFile>, StoreError> {
+    let mut files = Vec::with_capacity(live.iter().len());
+    for table in live.iter().filter(|table| table.family() == NODE_FAMILY.as_bytes()) {
+        files.push(node_file(table)?);
+    }
+    Ok(files)
 }
 
-fn node_file(file: LiveFile) -> Result<NodeFile, StoreError> {
-    let unusable = || StoreError::Invariant(format!("the engine describes file `{}` incompletely", file.name));
-    let digits = file.name.trim_start_matches('/').trim_end_matches(".sst");
+fn node_file(table: LiveTable<'_>) -> Result<NodeFile, StoreError> {
+    let level = table.level();
     Ok(NodeFile {
-        number: digits.parse().map_err(|_| unusable())?,
-        level: u32::try_from(file.level).map_err(|_| unusable())?,
-        bytes: file.size as u64,
-        first: file.start_key.clone().ok_or_else(unusable)?,
-        last: file.end_key.clone().ok_or_else(unusable)?,
-        entries: file.num_entries,
-        deletes: file.num_deletions,
+        number: table.number()?,
+        level: level
+            .try_into()
+            .map_err(|_| StoreError::Invariant(format!("the engine has a table of level {level}")))?,
+        bytes: table.bytes(),
+        first: table.first().to_vec(),
+        last: table.last().to_vec(),
+        entries: table.entries(),
+        deletes: table.deletes(),
     })
 }
