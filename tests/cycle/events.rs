@@ -293,10 +293,11 @@ fn a_freeze_by_what_an_idle_chain_gives_back_is_told_once() {
 #[test]
 fn a_panic_while_an_idle_chain_gives_space_back_is_told() {
     let (rig, pruner, told) = idle(323);
-    let (faults, is_armed) = (rig.faults().clone(), AtomicBool::new(true));
+    let (faults, is_armed, test) = (rig.faults().clone(), AtomicBool::new(true), std::thread::current().id());
     let before = faults.calls(Operation::ListFiles);
     rig.faults().before_each(move || {
-        let is_listing = faults.calls(Operation::ListFiles) > before;
+        // The test reads records beside it.
+        let is_listing = std::thread::current().id() != test && faults.calls(Operation::ListFiles) > before;
         assert!(!(is_listing && is_armed.swap(false, Ordering::AcqRel)), "a bug of ours");
     });
     let panics = || {

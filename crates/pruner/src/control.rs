@@ -336,6 +336,9 @@ pub trait Observer: Send + Sync {
     /// What so many states below the floor hold is read, up to that of an order, and no slice is taken meanwhile.
     fn walks(&self, _states: u64, _newest: u64) {}
 
+    /// A cycle is about to go on with a walk, which may take hours.
+    fn walks_on(&self) {}
+
     /// The stage got this far.
     fn progress(&self, progress: Progress);
 }

@@ -187,6 +187,7 @@ pub fn resume_by(
         Ok(Some(Interrupted::Walk(walking))) => {
             let cycle = record.cycle;
             tracing::info!(cycle, "marking goes on where it was written down last");
+            env.observer.walks_on();
             let done = attempts::mark_and_sweep(env, order, Begin::At(walking), runner);
             settle(env, cycle, order, done).map(Some)
         }

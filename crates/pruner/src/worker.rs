@@ -291,6 +291,10 @@ impl Observer for Watch {
         self.0.settle_doubt(settle);
     }
 
+    fn walks_on(&self) {
+        self.0.prepare_to_walk();
+    }
+
     fn progress(&self, progress: Progress) {
         self.0.shared.lock().progress = Some(progress);
         self.0.look_what_waits();

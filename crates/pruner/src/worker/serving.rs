@@ -29,7 +29,7 @@ use crate::{
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
     events::Event,
-    phase::{PhaseEvent, PhaseRecord, PrunePhase},
+    phase::PhaseEvent,
     recovery::{PhaseRunner, may_pass},
     trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger, Rearmed},
 };
@@ -121,9 +121,6 @@ impl Inner {
         };
         let mut steady = Steady::default();
         if let Some(control) = begin.look {
-            if self.is_to_walk() {
-                self.prepare(&mut steady); // that takes hours, in which commits ask the index
-            }
             self.recovery.allow_probe(); // a sweep that goes on tells at once whether what failed is over
             self.take_up((TakeUp::GoOn, control), &runtime);
         }
@@ -146,12 +143,6 @@ impl Inner {
         self.tell_untold();
         let rest = steady.tally.rest(self.parts.clock.monotonic());
         rest.into_iter().for_each(|event| self.parts.events.emit(event));
-    }
-
-    /// Whether an earlier process left a cycle while it marked. What cannot be read is found out by whoever goes on with it.
-    fn is_to_walk(&self) -> bool {
-        let record = PhaseRecord::load(&*self.parts.records);
-        matches!(record, Ok(Some(PhaseRecord { phase: PrunePhase::BuildReach, .. })))
     }
 
     /// What was found out under a lock that commits take is told here.

@@ -178,6 +178,11 @@ impl Inner {
         }
     }
 
+    /// The same before a walk goes on: commits ask for it in the hours that takes.
+    pub(super) fn prepare_to_walk(&self) {
+        self.prepare(&mut Steady::default());
+    }
+
     /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile.
     fn index(&self, unlisted: &mut Vec<SetAside>) -> Result<bool, PruneError> {
         let goes_on = || self.shared.lock().life != Life::Stopping;
