@@ -225,7 +225,7 @@ fn a_walk_whose_visited_set_is_damaged_deletes_nothing() {
     let before = check::nodes(&rig.chain.store);
     let env = quiet(&rig, &plan);
     let error = plan.resume(&env).unwrap_err();
-    assert!(matches!(error, PruneError::File { .. }), "{error}");
+    assert!(matches!(error, PruneError::BadMark { .. }), "{error}");
     assert_eq!(check::nodes(&rig.chain.store), before);
     rig.cycle(&plan);
     check::exact(&rig.chain, "seed 86");

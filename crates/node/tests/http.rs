@@ -551,7 +551,8 @@ async fn snapshots_and_validations_that_are_asked_for_are_events_and_the_reserve
     assert_eq!(node.post("v1/validate", &json!({})).await.status(), StatusCode::OK);
     let codes = "catalog_snapshot_made,catalog_snapshot_refused,validated";
     let page = async || -> Value { node.get(&format!("v1/events?code={codes}")).await.json().await.unwrap() };
-    while page().await["events"].as_array().unwrap().len() < codes.split(',').count() {} // it lacks what takes a second to be written
+    let all = async { while page().await["events"].as_array().unwrap().len() < codes.split(',').count() {} };
+    tokio::time::timeout(Duration::from_secs(60), all).await.unwrap(); // what was just told is written a moment later
     let read = page().await;
     let told = read["events"].as_array().unwrap();
     let told: Vec<&str> = told.iter().map(|event| event["code"].as_str().unwrap()).collect();

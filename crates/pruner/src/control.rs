@@ -55,6 +55,8 @@ enum At {
 struct State {
     wish: Wish,
     at: At,
+    /// A cancel came too late for what is at work.
+    late: bool,
 }
 
 /// What the operator wants of the running work. A cancel and a stop are final.
@@ -75,7 +77,7 @@ impl std::fmt::Debug for Control {
 
 impl Default for Control {
     fn default() -> Self {
-        let state = Mutex::new(State { wish: Wish::Run, at: At::Work });
+        let state = Mutex::new(State { wish: Wish::Run, at: At::Work, late: false });
         Self { state, changed: Condvar::new(), interrupt: Mutex::new(None), ended: CancellationToken::new() }
     }
 }
@@ -146,11 +148,10 @@ impl Control {
     /// How far a pause has got.
     pub fn pause_state(&self) -> Pause {
         match *self.state.lock() {
-            State { wish: Wish::Pause, at: At::Checkpoint } => Pause::Holding,
-            State { wish: Wish::Pause, at: At::Work } => Pause::Asked,
-            State { wish: Wish::Pause, at: At::End } | State { wish: Wish::Run | Wish::Cancel | Wish::Stop, .. } => {
-                Pause::No
-            }
+            State { wish: Wish::Pause, at: At::Checkpoint, .. } => Pause::Holding,
+            State { wish: Wish::Pause, at: At::Work, .. } => Pause::Asked,
+            State { wish: Wish::Pause, at: At::End, .. }
+            | State { wish: Wish::Run | Wish::Cancel | Wish::Stop, .. } => Pause::No,
         }
     }
 
@@ -159,6 +160,7 @@ impl Control {
         let mut state = self.state.lock();
         let is_told_to_end = Self::end_of(state.wish).is_some() && state.wish != to;
         if is_told_to_end || (state.at == At::End && to != Wish::Stop) {
+            state.late |= to == Wish::Cancel;
             return Told::TooLate;
         }
         state.wish = to;
@@ -189,9 +191,15 @@ impl Control {
         self.pass(At::End)
     }
 
-    /// The work failed after its last checkpoint, and may be tried again.
+    /// The work failed after its last checkpoint, and may be tried again, unless a cancel came too late for what has failed.
     pub(crate) fn work_goes_on(&self) {
-        self.state.lock().at = At::Work;
+        let mut state = self.state.lock();
+        state.at = At::Work;
+        if std::mem::take(&mut state.late) && Self::end_of(state.wish).is_none() {
+            state.wish = Wish::Cancel;
+            self.ended.cancel();
+            self.changed.notify_all();
+        }
     }
 
     /// The work has come to its end, however it did.
@@ -384,16 +392,22 @@ mod tests {
         assert_eq!(control.pause(), Told::InTime);
         control.resume();
         control.last_checkpoint().unwrap();
-        assert_eq!(
-            (control.pause(), control.cancel(), control.pause_state()),
-            (Told::TooLate, Told::TooLate, Pause::No)
-        );
-        assert!(control.ended().is_none(), "it ends as it would have");
+        assert_eq!((control.pause(), control.pause_state()), (Told::TooLate, Pause::No));
         control.work_goes_on();
         assert_eq!((control.pause(), control.pause_state()), (Told::InTime, Pause::Asked));
         control.work_is_over();
         assert_eq!(control.pause_state(), Pause::No, "it failed before it got to a checkpoint");
         control.stop();
         assert!(control.ended().is_some(), "a stop is never refused");
+    }
+
+    #[test]
+    fn a_cancel_that_came_too_late_ends_what_would_be_tried_again() {
+        let control = Control::default();
+        control.last_checkpoint().unwrap();
+        assert_eq!(control.cancel(), Told::TooLate);
+        assert!(control.ended().is_none(), "it ends as it would have");
+        control.work_goes_on();
+        assert!(matches!(control.checkpoint(), Err(PruneError::Cancelled)));
     }
 }

@@ -224,7 +224,7 @@ impl Offline<'_> {
             }
             Some((record, Interrupted::Walk(walking))) => match self.build(env, Begin::At(walking)) {
                 // What it had written down is not as it was written.
-                Err(error) if matches!(error, PruneError::File { .. }) || error.is_damaged_artefact() => {
+                Err(error) if error.is_damaged_artefact() => {
                     tracing::warn!(%error, "marking cannot go on where it was written down last; marking again");
                     cycle::ended_early(env, record.cycle, &error);
                     cycle::end(env, &self.order(), PhaseEvent::Failed)?;

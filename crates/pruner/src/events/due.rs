@@ -22,12 +22,12 @@ impl Due {
 
     /// Events are in the file.
     pub(super) fn written(&mut self, config: &EventsConfig, now: Duration) {
-        match config.sync {
-            EventsSync::Interval => {
-                self.sync.get_or_insert(now.saturating_add(config.sync_every));
-            }
-            EventsSync::Each | EventsSync::Never => {}
-        }
+        let wait = match config.sync {
+            EventsSync::Each => Duration::ZERO,
+            EventsSync::Interval => config.sync_every,
+            EventsSync::Never => return,
+        };
+        self.sync.get_or_insert(now.saturating_add(wait));
     }
 
     /// It was tried to write what is in memory, and so many events are left there.
@@ -48,13 +48,8 @@ impl Due {
         self.sync.is_some_and(|at| now >= at)
     }
 
-    /// Whether a sync is what [`Due::wait`] waits for: memory comes first.
-    pub(super) fn is_sync_next(&self) -> bool {
-        self.flush.is_none() && self.sync.is_some()
-    }
-
     /// How long there is nothing to do.
     pub(super) fn wait(&self, now: Duration) -> Option<Duration> {
-        self.flush.or(self.sync).map(|at| at.saturating_sub(now))
+        self.flush.into_iter().chain(self.sync).min().map(|at| at.saturating_sub(now))
     }
 }

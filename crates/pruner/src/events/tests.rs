@@ -835,6 +835,40 @@ fn events_are_written_by_one_time_and_synced_by_another() {
 }
 
 #[test]
+fn what_is_written_is_synced_in_its_time_though_nothing_more_comes() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(Disk::default()));
+    let soon = Duration::from_millis(1);
+    let times = EventsConfig { flush_every: soon, sync_every: soon, ..EventsConfig::default() };
+    let journal = EventJournal::mounted(dir.path(), times, Arc::new(SystemClock::new()), disk.mount()).unwrap();
+    let synced = || disk.synced.load(Ordering::SeqCst);
+    for number in 0..3 {
+        let before = (journal.status().written_total, synced());
+        journal.emit(pin(0, number));
+        while journal.status().written_total == before.0 || synced() == before.1 {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Also of what could not be written at once.
+#[test]
+fn with_each_what_is_written_later_is_synced_too() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(Disk::default()));
+    let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+    journal.flush(LONG).unwrap();
+    *disk.full.lock() = true;
+    journal.emit(pin(0, 1));
+    while journal.status().failure.is_none() {
+        std::thread::yield_now();
+    }
+    let (written, synced) = (journal.status().written_total, disk.synced.load(Ordering::SeqCst));
+    *disk.full.lock() = false;
+    while journal.status().written_total == written || disk.synced.load(Ordering::SeqCst) == synced {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn after_a_failed_sync_the_journal_is_written_anew() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Arc::new(Disk::default());

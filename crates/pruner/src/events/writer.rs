@@ -230,11 +230,10 @@ impl Writer {
         }
     }
 
-    /// After nothing came for as long as there was to wait: what is in memory is due first.
+    /// After nothing came for as long as there was to wait.
     fn flush_or_sync(&mut self) {
-        let syncs = self.due.is_sync_next();
         self.flush();
-        if syncs {
+        if self.due.is_to_sync(self.parts.clock.monotonic()) {
             self.sync();
         }
     }

@@ -10,7 +10,12 @@
 //! costs that record: it is told, and tried again when the next one is due. A sync that failed may seem to work then: whoever
 //! goes on checks every block (C4).
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    io::ErrorKind::{InvalidData, NotFound, UnexpectedEof},
+    path::Path,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use state_store::{
@@ -129,14 +134,24 @@ impl SavedWalk {
         marking: &Marking<'_>,
     ) -> Result<Option<Reached>, PruneError> {
         let (number, blocks) = &self.0.waiting;
-        let waiting = Overflow::of(marking.scratch.take_up(*number)?, blocks);
-        work.take_up(&self.0.runs, &waiting, &|| alive(marking, self.visited()))?;
+        let waiting = Overflow::of(marking.scratch.take_up(*number).map_err(unlike_written)?, blocks);
+        work.take_up(&self.0.runs, &waiting, &|| alive(marking, self.visited())).map_err(unlike_written)?;
         Ok(match (&self.0.reached, marking.traced) {
             (Reached::Traced(_), None) => None, // the others are not on it
             (Reached::All(_), None) => Some(Reached::All(None)),
             (reached, Some(_)) => Some(reached.clone()),
         })
     }
+}
+
+/// A file that is gone, or not as it was written, says nothing of the disk.
+fn unlike_written(error: PruneError) -> PruneError {
+    if let PruneError::File { path, source } = &error
+        && matches!(source.kind(), InvalidData | NotFound | UnexpectedEof)
+    {
+        return refused(path, &source.to_string());
+    }
+    error
 }
 
 /// The lock is renewed, a pause holds, and an end ends it.

@@ -127,7 +127,11 @@ pub(super) fn refuse_cut(path: &Path, listed: &[Listed]) -> Result<(), StoreErro
         let one = folder.fault_among(one);
         Ok((one, other.join().unwrap_or_else(|panic| resume_unwind(panic))))
     })?;
-    one?.or(other?).map_or(Ok(()), |fault| Err(StoreError::Corrupt(fault)))
+    match (one, other) {
+        (Ok(Some(fault)), _) | (_, Ok(Some(fault))) => Err(StoreError::Corrupt(fault)), // whatever the other half met
+        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Ok(None), Ok(None)) => Ok(()),
+    }
 }
 
 /// A table as the engine's list has it.
