@@ -1,9 +1,9 @@
 //! Requests to prune and verify a store at rest, with the defaults of the command line.
 
-use std::{collections::BTreeSet, num::NonZeroU64, num::NonZeroUsize, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU64, num::NonZeroUsize, path::Path, sync::Arc};
 
 use state_pruner::{
-    Control, Observer, PruneError, SweepChoice, SystemClock, Unobserved,
+    Control, CycleConfig, Observer, PruneError, SweepChoice, SystemClock, Unobserved,
     mark::{MarkChoice, RehashChoice},
     offline::{self, Frozen, PruneMode, PruneOutcome, PruneRequest, Steering, StoreLayout, VerifyRequest},
     verify::{Leaks, VerifyReport},
@@ -32,7 +32,7 @@ pub fn request(db: &Path, keep_last: u64) -> PruneRequest {
         rehash: RehashChoice::All,
         memory_budget: 1 << 30,
         threads: NonZeroUsize::new(2).unwrap(),
-        note_every: Some(Duration::from_secs(300)),
+        note_every: Some(CycleConfig::NOTE_EVERY),
         io_limit: None,
         verify_sample: 1000,
         state_dir: None,

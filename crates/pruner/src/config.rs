@@ -61,6 +61,9 @@ pub struct CycleConfig {
 }
 
 impl CycleConfig {
+    /// How often a walk is written down by default.
+    pub const NOTE_EVERY: Duration = Duration::from_secs(300);
+
     /// The defaults, with the given folder.
     pub fn new(state_dir: PathBuf) -> Self {
         Self {
@@ -69,7 +72,7 @@ impl CycleConfig {
             rehash: RehashChoice::Sample,
             memory_budget: 1 << 30,
             threads: NonZeroUsize::MIN.saturating_add(1),
-            note_every: Some(Duration::from_secs(300)),
+            note_every: Some(Self::NOTE_EVERY),
             range_bytes: NonZeroU64::MIN.saturating_add((256 << 20) - 1),
             small_store: 64 << 20,
             delete_batch: NonZeroUsize::MIN.saturating_add(999),

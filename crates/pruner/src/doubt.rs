@@ -148,30 +148,27 @@ impl Doubt {
     }
 
     fn may_be_of_hash(records: &dyn Records) -> Result<bool, PruneError> {
-        match Self::load(records) {
-            Ok(doubt) => Ok(doubt.is_some_and(|doubt| doubt.of_hash)),
-            Err(PruneError::Store(StoreError::Record { .. })) => Ok(true), // nobody knows
-            Err(error) => Err(error),
-        }
+        Self::may_be(records, |doubt| doubt.of_hash)
     }
 
     /// Whether something is in doubt that a mark of this cycle says nothing of: it was found since, or is of another kind.
     ///
     /// Errors: a failed read, a record that a newer program wrote.
     pub(crate) fn stands_beside(cycle: u64, mark: &MarkReport, records: &dyn Records) -> Result<bool, PruneError> {
-        match Self::load(records) {
-            Ok(doubt) => Ok(doubt.is_some_and(|doubt| !doubt.is_settled_by(cycle, Some(mark)))),
-            Err(PruneError::Store(StoreError::Record { .. })) => Ok(true), // nobody knows
-            Err(error) => Err(error),
-        }
+        Self::may_be(records, |doubt| !doubt.is_settled_by(cycle, Some(mark)))
     }
 
     /// Whether something was found since this cycle began: a walk of it may have passed what it was found in before.
     ///
     /// Errors: a failed read, a record that a newer program wrote.
     pub(crate) fn was_found_since(cycle: u64, records: &dyn Records) -> Result<bool, PruneError> {
+        Self::may_be(records, |doubt| doubt.cycle >= cycle)
+    }
+
+    /// Whether what is in doubt, if anything is, may be such.
+    fn may_be(records: &dyn Records, such: impl FnOnce(&Self) -> bool) -> Result<bool, PruneError> {
         match Self::load(records) {
-            Ok(doubt) => Ok(doubt.is_some_and(|doubt| doubt.cycle >= cycle)),
+            Ok(doubt) => Ok(doubt.as_ref().is_some_and(such)),
             Err(PruneError::Store(StoreError::Record { .. })) => Ok(true), // nobody knows
             Err(error) => Err(error),
         }

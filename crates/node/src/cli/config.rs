@@ -64,13 +64,10 @@ pub(super) fn config(args: &ConfigArgs, output: Output) -> ExitCode {
 /// Where the keys are told of.
 const KEYS: &str = "every key, its default and what it means: `state-node config print-default`";
 
-/// Where values given on the command line come from.
-const ON_COMMAND_LINE: &str = "--set";
-
 /// Every problem of a configuration as one failure: a line for each, below a heading if there are several. Where all of them
 /// were given on the command line, that is bad usage.
 pub(super) fn bad_config(problems: &[Problem]) -> Failure {
-    let is_usage = problems.iter().all(|problem| problem.origin == ON_COMMAND_LINE);
+    let is_usage = problems.iter().all(|problem| problem.is_of_the_command_line());
     let failure = Failure::new("config", told(problems));
     if is_usage { failure.exiting(USAGE) } else { failure }
 }

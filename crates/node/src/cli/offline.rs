@@ -1,9 +1,9 @@
 //! `prune` and `verify`: requests to the pruner's offline half, and its answers for people.
 
-use std::{num::NonZeroU64, process::ExitCode, sync::Arc, time::Duration};
+use std::{num::NonZeroU64, process::ExitCode, sync::Arc};
 
 use state_pruner::{
-    Control, KeptBy, PruneError, SweepChoice, SystemClock,
+    Control, CycleConfig, KeptBy, PruneError, SweepChoice, SystemClock,
     mark::{MarkChoice, MarkStrategy, RehashChoice},
     offline::{self, Frozen, PruneMode, PruneOutcome, PruneRequest, Steering, VerifyRequest},
     snapshot::KeptOrders,
@@ -43,7 +43,7 @@ impl From<&PruneArgs> for PruneRequest {
             },
             memory_budget: store.memory_budget.as_u64(),
             threads: args.threads,
-            note_every: Some(NOTE_EVERY),
+            note_every: Some(CycleConfig::NOTE_EVERY),
             io_limit: args.io_limit,
             verify_sample: args.verify_sample.get(),
             state_dir: store.state_dir.clone(),
@@ -67,9 +67,6 @@ impl From<&VerifyArgs> for VerifyRequest {
         }
     }
 }
-
-/// A prune that is killed while it walks costs at most this much of it.
-const NOTE_EVERY: Duration = Duration::from_secs(300);
 
 /// What a stopped prune does next time.
 const GOES_ON: &str = "stopped; nothing live was deleted, and what was swept stays swept. Run the same command again to go on \

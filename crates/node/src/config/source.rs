@@ -21,6 +21,13 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Whether the value was given by `--set`.
+    pub(crate) fn is_of_the_command_line(&self) -> bool {
+        self.origin == ON_COMMAND_LINE
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {

@@ -13,17 +13,22 @@ pub(super) fn begin(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
     if env.parts.store.head().is_none() {
         return Ok(None);
     }
-    match env.parts.store.begin_counting_while(&|| env.control.ended().is_none()) {
-        Err(StoreError::Cancelled) => Err(env.control.ended().map_or(PruneError::Cancelled, |ended| ended)),
-        begun => Ok(Some(begun?)),
-    }
+    unless_ended(env, |goes_on| env.parts.store.begin_counting_while(goes_on)).map(Some)
 }
 
-/// From which order on commits are counted exactly, if they are, for a cycle that goes on.
-pub(super) fn since(env: &CycleEnv) -> Result<Option<Order>, PruneError> {
-    match env.parts.store.counted_since(&|| env.control.ended().is_none()) {
+/// The same for a cycle that goes on: commits are counted exactly, or its mark makes nothing exact.
+pub(super) fn counted(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
+    let since = unless_ended(env, |goes_on| env.parts.store.counted_since(goes_on))?;
+    Ok(since.map(Traced::OldestFrom))
+}
+
+fn unless_ended<T>(
+    env: &CycleEnv,
+    asks: impl FnOnce(&(dyn Fn() -> bool + Send + Sync)) -> Result<T, StoreError>,
+) -> Result<T, PruneError> {
+    match asks(&|| env.control.ended().is_none()) {
         Err(StoreError::Cancelled) => Err(env.control.ended().map_or(PruneError::Cancelled, |ended| ended)),
-        since => Ok(since?),
+        asked => Ok(asked?),
     }
 }
 

@@ -10,7 +10,8 @@ use state_store::{Head, Point, reached};
 use state_tree::{NodeHash, Order, StateRoot};
 
 use super::{
-    CycleEnv, CycleOrder, Marked, agree::agree, counts, not_resumable, renewing::Renewing, reports::Reports, step,
+    CycleEnv, CycleOrder, Marked, agree::agree, counts, not_resumable, renewing::Renewing, reopen::snapshot_of,
+    reports::Reports, step,
 };
 use crate::{
     certificate::{FileBytes, RetainedReport},
@@ -78,14 +79,10 @@ impl Walking {
         let refuse = |why: &str| not_resumable(record.cycle, why);
         let identity = MarkIdentity { cycle: record.cycle, roots: record.roots_digest };
         let Some(walk) = SavedWalk::load(&order.config.state_dir, identity)? else { return Ok(None) };
-        if record.config != config::fingerprint(order.keep_last, &*env.parts.policy)? {
-            return Err(refuse("the retention was changed")); // C9
-        }
+        let snapshot = snapshot_of(env, order, record)?;
         let unreadable = |_| refuse("what was written beside its walk is unreadable");
         let beginning: Beginning = serde_json::from_slice(walk.beside()).map_err(unreadable)?;
-        let snapshot = env.snapshots.status().snapshot.ok_or_else(|| refuse("its snapshot is gone"))?;
-        let hashes = [snapshot.integrity_hash.0, beginning.integrity_hash];
-        if snapshot.snapshot_id != record.snapshot_id || hashes != [record.integrity_hash; 2] {
+        if beginning.integrity_hash != record.integrity_hash {
             return Err(refuse("its snapshot is not the one that it was marked from"));
         }
         let roots = roots_of(env, &snapshot, &beginning)?;
@@ -100,10 +97,8 @@ impl Walking {
 
     /// What the commits after the traced state were counted by: the same, or nothing can be made exact by what it shares.
     fn traced(&self, env: &CycleEnv) -> Result<Option<(Order, StateRoot)>, PruneError> {
-        let Some(since) = counts::since(env)? else { return Ok(None) };
-        let order = self.roots.first.max(since);
-        let kept = self.roots.roots.iter().find(|kept| kept.order == order);
-        Ok(kept.filter(|kept| self.walk.traced() == Some(kept.root)).map(|kept| (order, kept.root)))
+        let traced = counts::traced(&self.roots, counts::counted(env)?);
+        Ok(traced.filter(|(_, root)| self.walk.traced() == Some(*root)))
     }
 
     fn take_up<'a>(self, env: &'a CycleEnv, order: &CycleOrder<'_>) -> Result<Begun<'a>, PruneError> {

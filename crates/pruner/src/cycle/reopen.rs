@@ -12,22 +12,33 @@ use crate::{
     mark::{MarkIdentity, SealedMark},
     phase::PhaseRecord,
     roots,
+    snapshot::AtomicSnapshot,
 };
 
-/// Takes an interrupted sweep up again, if everything its mark was made from is still so.
-pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
+/// The snapshot of an interrupted cycle, if it is still the one and the retention is as it was.
+pub(super) fn snapshot_of(
+    env: &CycleEnv,
+    order: &CycleOrder<'_>,
+    record: &PhaseRecord,
+) -> Result<AtomicSnapshot, PruneError> {
     let refuse = |why: &str| not_resumable(record.cycle, why);
     if record.config != config::fingerprint(order.keep_last, &*env.parts.policy)? {
         return Err(refuse("the retention was changed")); // C9
     }
-    let status = env.snapshots.status();
-    let snapshot = status.snapshot.ok_or_else(|| refuse("its snapshot is gone"))?;
+    let snapshot = env.snapshots.status().snapshot.ok_or_else(|| refuse("its snapshot is gone"))?;
     if snapshot.snapshot_id != record.snapshot_id {
         return Err(refuse("another snapshot was taken since"));
     }
     if snapshot.integrity_hash.0 != record.integrity_hash {
         return Err(refuse("its snapshot is not the one that it was marked from"));
     }
+    Ok(snapshot)
+}
+
+/// Takes an interrupted sweep up again, if everything its mark was made from is still so.
+pub(crate) fn reopen(env: &CycleEnv, order: &CycleOrder<'_>, record: &PhaseRecord) -> Result<Marked, PruneError> {
+    let refuse = |why: &str| not_resumable(record.cycle, why);
+    snapshot_of(env, order, record)?;
     let (first, head) = (Order::new(record.first_order), Order::new(record.head_order));
     let view = env.parts.store.view()?;
     if roots::digest_between(&*env.parts.chain, &*view, first, head)? != record.roots_digest {

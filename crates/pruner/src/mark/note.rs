@@ -167,8 +167,6 @@ pub(super) struct Noting<'a> {
     pub(super) shared: Option<Vec<u64>>,
     begun: Duration,
     due: Option<Duration>,
-    /// What waited when the last record was written: its file is that of the record.
-    waited: Option<Overflow>,
     /// The files that the last record names.
     named: BTreeSet<u64>,
 }
@@ -178,7 +176,7 @@ impl<'a> Noting<'a> {
         let begun = marking.job.clock.monotonic();
         let due = marking.job.notes.as_ref().map(|notes| begun.saturating_add(notes.every));
         let named = marking.job.from.map_or_else(BTreeSet::new, SavedWalk::files);
-        Self { marking, shared: None, begun, due, waited: None, named }
+        Self { marking, shared: None, begun, due, named }
     }
 
     /// Call where each node that was handed out has its children on the list.
@@ -216,7 +214,7 @@ impl<'a> Noting<'a> {
         files::sync_folder(&job.dir)?;
         files::replace(&walk_path(&job.dir, job.cycle), &record::encode(&walk)?)?;
         reached(Point::WalkNoted);
-        (self.waited, self.named) = (Some(waiting), named.clone());
+        self.named = named.clone();
         if let Err(error) = scratch.keep_only(named) {
             // AFTER the record that named them is gone
             tracing::warn!(%error, "files of an earlier note could not be removed; the end of the cycle does it");
