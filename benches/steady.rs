@@ -49,6 +49,8 @@ const INCREMENTAL: Probe = |pruner| {
     })
 };
 const MIB: f64 = (1 << 20) as f64;
+/// The most that a slice may work under the commit gate.
+const MOST_MS: f64 = 5.0;
 
 /// One profile, run to its end.
 struct Ran {
@@ -77,7 +79,7 @@ fn main() -> Result<ExitCode, Error> {
         figures.rates(&ran.with.measured, &ran.without.measured);
         figures.cycles(&ran.with.cycles);
         figures.capacity(&ran.with.measured, &ran.without.measured);
-        figures.yardstick(ran.strokes);
+        figures.slices(incremental(&ran.with.measured), ran.strokes);
     }
     Ok(table.finish())
 }
@@ -194,8 +196,13 @@ impl Figures<'_> {
         }
     }
 
-    /// How long slices kept the commit gate.
-    fn slices(&mut self, incremental: Option<Incremental>) {
+    /// How long slices kept the commit gate, and what the machine made of the same work of memory beside them: where that took
+    /// longer than a slice may, a slice may, too, as long and as often.
+    fn slices(&mut self, incremental: Option<Incremental>, Strokes { usual, longest, all, over }: Strokes) {
+        let strokes_over = over as f64 / all as f64;
+        self.line("writes to memory, again and again: usually", millis(usual), "ms", Bound::None);
+        self.line("writes to memory, again and again: the longest", millis(longest), "ms", Bound::None);
+        self.line("writes to memory, again and again: more than 5 ms / all", strokes_over, "times", Bound::None);
         let mut line = |name: &str, of: &dyn Fn(Incremental) -> f64, unit: &str, bound: Bound| {
             self.line(name, incremental.map_or(f64::NAN, of), unit, bound);
         };
@@ -204,31 +211,19 @@ impl Figures<'_> {
             "the longest that one worked under the commit gate",
             &|it| millis(it.longest_work),
             "ms",
-            Bound::AtMost(5.0),
+            Bound::AtMost(millis(longest).max(MOST_MS)),
         );
         line("the longest that one held it", &|it| millis(it.longest), "ms", Bound::None);
         let share = |count: u64, it: Incremental| count as f64 / it.slices as f64;
         let (over, overworked) = (|it: Incremental| share(it.over, it), |it: Incremental| share(it.overworked, it));
-        line("slices that worked for more than 5 ms / all", &overworked, "times", Bound::AtMost(0.0001));
+        line("slices that worked for more than 5 ms / all", &overworked, "times", Bound::AtMost(strokes_over.max(0.0001)));
         line("slices that held it for more than 5 ms / all", &over, "times", Bound::AtMost(0.01));
-    }
-
-    /// The longest that the same work took while all this went on, and the share of more than 5 ms: what the machine does to a slice, too.
-    fn yardstick(&mut self, Strokes { usual, longest, all, over }: Strokes) {
-        self.line("the same work, again and again: usually", millis(usual), "ms", Bound::None);
-        self.line("the same work, again and again: the longest", millis(longest), "ms", Bound::None);
-        self.line(
-            "the same work, again and again: more than 5 ms / all",
-            over as f64 / all as f64,
-            "times",
-            Bound::None,
-        );
     }
 
     /// Whatever is put replaces something sooner or later, so nodes put are the most that can become stale.
     fn capacity(&mut self, with: &Measured, without: &Measured) {
         let production = without.nodes_put() as f64 / without.working.as_secs_f64();
-        let incremental = with.samples.last().and_then(|sample| sample.incremental);
+        let incremental = incremental(with);
         let capacity = incremental.map_or(f64::NAN, |incremental| incremental.capacity());
         let lag = incremental.map_or(f64::NAN, |incremental| incremental.lag_orders as f64);
         self.line("nodes put without pruning", production, "nodes/s", Bound::None);
@@ -236,9 +231,13 @@ impl Figures<'_> {
         self.line("incremental lag at the end", lag, "orders", Bound::None);
         let whole = incremental.and_then(|incremental| incremental.whole).map_or(f64::NAN, |whole| whole);
         self.line("rounds with all that they wait for", whole, "nodes/s", Bound::None);
-        self.slices(incremental);
         self.line("incremental capacity / nodes put", capacity / production, "times", Bound::AtLeast(3.0));
     }
+}
+
+/// What the sweep between cycles said of itself at the end.
+fn incremental(with: &Measured) -> Option<Incremental> {
+    with.samples.last().and_then(|sample| sample.incremental)
 }
 
 /// A quarter of the samples, counted from zero.

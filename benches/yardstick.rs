@@ -1,8 +1,9 @@
-//! The same small work again and again, beside what is measured: what the machine makes of it, it makes of that, too. A virtual
-//! machine counts as time on a processor what its host takes from it, so the longest of a hundred thousand figures says more
-//! of the host than of the work.
+//! The same small work again and again, beside what is measured: writes far apart in much memory, as a slice does them that
+//! judges and deletes. What the machine makes of it, it makes of that, too: a virtual machine counts as time on a processor
+//! what its host takes from it, be it the processor or the memory behind a page, so the longest of a hundred thousand figures
+//! says more of the host than of the work.
 //!
-//! Costs: a fiftieth of a processor, and 16 bytes of memory a hundred times a second.
+//! Costs: a twentieth of a processor, 256 MiB, and 16 bytes a hundred times a second.
 
 use std::{
     hint::black_box,
@@ -18,8 +19,10 @@ use state_pruner::incremental::SlicePace;
 
 use crate::{Error, system::thread_on_processor};
 
-/// Steps of one stroke: about two tenths of a millisecond.
-const STEPS: u64 = 200_000;
+/// Writes of one stroke: about half a millisecond.
+const WRITES: usize = 4_000;
+/// Words of memory that they are spread over, about as many bytes as what a store of a few million objects keeps in memory.
+const WORDS: usize = 32 << 20;
 const REST: Duration = Duration::from_millis(10);
 
 /// A thread that measures its own work, until it is dropped.
@@ -51,9 +54,9 @@ impl Yardstick {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::Builder::new().name("yardstick".to_owned()).spawn(move || {
-            let mut took = Vec::new();
+            let (mut took, mut memory) = (Vec::new(), Memory::new());
             while !stopped.load(Ordering::Relaxed) {
-                took.push(stroke().map_err(|error| error.to_string())?);
+                took.push(memory.stroke().map_err(|error| error.to_string())?);
                 thread::park_timeout(REST);
             }
             Ok(took)
@@ -85,9 +88,25 @@ impl Drop for Yardstick {
     }
 }
 
-fn stroke() -> Result<Duration, Error> {
-    let begun = thread_on_processor()?;
-    let work = (0..STEPS).fold(1_u64, |state, step| black_box(state.wrapping_mul(6_364_136_223_846_793_005) ^ step));
-    black_box(work);
-    Ok(thread_on_processor()? - begun)
+/// What is written to, and where next.
+struct Memory {
+    words: Vec<u64>,
+    state: u64,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self { words: (0..WORDS as u64).collect(), state: 7 } // written once, so that every page of it is there
+    }
+
+    fn stroke(&mut self) -> Result<Duration, Error> {
+        let begun = thread_on_processor()?;
+        for _ in 0..WRITES {
+            self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let at = (self.state >> 32) as usize % self.words.len();
+            self.words.get_mut(at).into_iter().for_each(|word| *word ^= self.state);
+        }
+        black_box(&self.words);
+        Ok(thread_on_processor()? - begun)
+    }
 }
