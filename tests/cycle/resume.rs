@@ -23,6 +23,7 @@ use state_pruner::{
 use state_store::{Batch, Durability, StoreConfig, StoreError};
 use state_tests::{
     archive::orders,
+    chain::STORE,
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Plan, Rig, WAYS},
@@ -231,9 +232,34 @@ fn a_walk_whose_visited_set_is_damaged_deletes_nothing() {
     check::exact(&rig.chain, "seed 86");
 }
 
+/// P22: more was created since than the barrier remembers, which is found before the walk goes on, not hours later.
+#[test]
+fn a_walk_does_not_go_on_where_its_barrier_has_no_room() {
+    let rig = walking(87);
+    let plan = rig.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
+    rig.chain.run(&mut Workload::new(Profile::Tables, 187), 6);
+    let before = check::nodes(&rig.chain.store);
+    let rig = rig.rest().with(StoreConfig { barrier_limit: 10, ..STORE }).wake();
+    let walked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&walked);
+    let hooks = Hooks::new(move |moment| {
+        counted.fetch_add(usize::from(matches!(moment, Moment::Progress(_))), Ordering::Relaxed);
+    });
+    let env = rig.env(&plan, &hooks);
+    let resumed = plan.resume(&env);
+    assert!(matches!(resumed, Err(PruneError::BadSnapshot { .. })), "{resumed:?}");
+    assert_eq!((walked.load(Ordering::Relaxed), check::nodes(&rig.chain.store)), (0, before));
+    rig.cycle(&plan);
+    check::exact(&rig.chain, "seed 87");
+}
+
 /// Stopped while it walks, after a note.
 fn walking(seed: u64) -> Rig {
-    let base = grown(Profile::Tables, seed);
+    walking_from(&grown(Profile::Tables, seed))
+}
+
+/// The same of a copy of a chain, by a cycle that keeps five orders.
+pub(crate) fn walking_from(base: &Rig) -> Rig {
     let plan = base.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
     let stopped = |at: usize| {
         let rig = base.twin();

@@ -4,6 +4,8 @@
 //! cancelled. Waiting is on a condition, so a stop interrupts it at once (P21). Work that has an end passes
 //! `Control::last_checkpoint` before it: a pause or a cancel that comes later is refused, and one that was taken is obeyed.
 
+mod interrupting;
+
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -63,7 +65,7 @@ struct State {
 pub struct Control {
     state: Mutex<State>,
     changed: Condvar,
-    /// Ends what no checkpoint reaches, such as a rewrite inside the engine.
+    /// Wakes what waits elsewhere.
     interrupt: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
     /// Ends what awaits.
     ended: CancellationToken,
@@ -108,7 +110,8 @@ impl Control {
         self.interrupt();
     }
 
-    /// Sets what a cancel or a stop calls at once, and at once if it came before.
+    /// Sets what a cancel or a stop calls at once, and at once if it came before. It wakes somebody and waits for nothing: what
+    /// may take longer is for [`Control::interrupting`].
     pub fn on_end(&self, interrupt: Box<dyn Fn() + Send + Sync>) {
         *self.interrupt.lock() = Some(interrupt);
         if self.ended().is_some() {

@@ -299,9 +299,7 @@ fn sweep_under(
         .config
         .io_limit
         .map(|limit| Arc::new(RatePace::new(limit, Arc::clone(clock), Arc::clone(&env.control))) as Arc<dyn Pace>);
-    let store = Arc::clone(&env.parts.store);
-    env.control.on_end(Box::new(move || store.backend().cancel_rewrite()));
-    SweepJob {
+    let job = SweepJob {
         store: &env.parts.store,
         permit: guard.permit(),
         barrier: &barrier,
@@ -314,6 +312,7 @@ fn sweep_under(
         control: &env.control,
         observer: &*env.observer,
         clock: &**clock,
-    }
-    .run(cursor, &mut so_far.report)
+    };
+    let backend = env.parts.store.backend();
+    env.control.interrupting(|| backend.cancel_rewrite(), || job.run(cursor, &mut so_far.report))
 }

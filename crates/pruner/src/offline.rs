@@ -345,7 +345,6 @@ impl Offline<'_> {
                 Err(PruneError::Changed { marked: marked_at, now })
             }
         };
-        self.steering.control.forget_end();
         let writing = Arc::into_inner(writing)
             .ok_or_else(|| PruneError::Invariant("the store is still in use after the sweep".to_owned()))?;
         let closed = writing.close_foreign();

@@ -8,6 +8,7 @@ use std::{
     io,
     num::NonZeroU64,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 use state_store::{CatalogPoint, catalog_reached};
@@ -69,14 +70,16 @@ impl<'a> Staging<'a> {
         control: &Control,
         copy: impl FnOnce() -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
-        let (dir, trash) = (self.dir.clone(), self.trash());
-        control.on_end(Box::new(move || {
-            if let Err(error) = folder::rename(&dir, &trash) {
-                tracing::warn!(path = %dir.display(), %error, "a stop waits until the store is copied");
+        let (trash, tried) = (self.trash(), AtomicBool::new(false));
+        let take_away = || {
+            if tried.swap(true, Ordering::AcqRel) {
+                return;
             }
-        }));
-        let copied = copy();
-        control.forget_end();
+            if let Err(error) = folder::rename(&self.dir, &trash) {
+                tracing::warn!(path = %self.dir.display(), %error, "a stop waits until the store is copied");
+            }
+        };
+        let copied = control.interrupting(take_away, copy);
         control.ended().map_or(copied, |ended| Err(ended.into()))
     }
 
@@ -303,6 +306,12 @@ mod tests {
         assert_eq!(bury_one(&dir, &catalog.trash("of-an-owner"), &lock).unwrap(), Buried::ByItsOwner);
     }
 
+    fn taken_away(dir: &Path) {
+        while dir.exists() {
+            std::thread::yield_now();
+        }
+    }
+
     /// An engine that copies one file after another and never asks whether it shall end.
     #[test]
     fn a_stop_ends_a_copy_that_sees_none_and_leaves_nothing_of_it() {
@@ -319,6 +328,7 @@ mod tests {
                 files += 1;
                 if files == 3 {
                     control.stop();
+                    taken_away(&store);
                 }
             }
             Ok(())

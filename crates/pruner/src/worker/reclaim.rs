@@ -7,7 +7,6 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread::{self, Builder},
     time::Duration,
 };
 
@@ -30,8 +29,6 @@ const AFTER: Duration = Duration::from_secs(30);
 const REST: u32 = 3;
 /// What failed is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(300);
-/// The watch on a range asks again after so long; only whoever ends the range ends the watch.
-const WATCH: Duration = Duration::from_secs(3600);
 
 /// What deleted rows still take, and what was given back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -66,15 +63,6 @@ pub(super) struct ReclaimShared {
     /// Steps in a row that failed.
     failures: u32,
     status: ReclaimStatus,
-}
-
-/// Ends the watch on a rewrite, also where the rewrite panics.
-struct EndsWatch<'a>(&'a Control);
-
-impl Drop for EndsWatch<'_> {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
 }
 
 /// How it stands.
@@ -188,24 +176,14 @@ impl Inner {
         Some(self.recovery.outside_failed(failures, error, AGAIN))
     }
 
-    /// A rewrite that nothing else interrupts ends when the control says so; whoever says so does not wait for it.
+    /// A rewrite ends when the control says so; whoever says so does not wait for it.
     fn watched<T>(&self, control: &Control, work: impl FnOnce() -> Result<T, PruneError>) -> Result<T, PruneError> {
         let backend = self.parts.store.backend();
-        thread::scope(|scope| {
-            let watch = Builder::new().name("pruner-reclaim".to_owned()).spawn_scoped(scope, || {
-                while control.rest(WATCH).is_ok() {}
-                backend.cancel_rewrite();
-            });
-            watch.map_err(|error| PruneError::Invariant(format!("the watch on a rewrite cannot start: {error}")))?;
-            let ends = EndsWatch(control);
-            let worked = work();
-            let ended = control.ended();
-            drop(ends);
-            match (worked, ended) {
-                (Err(PruneError::Store(StoreError::Cancelled)), Some(ended)) => Err(ended),
-                (worked, _) => worked,
-            }
-        })
+        let worked = control.interrupting(|| backend.cancel_rewrite(), work);
+        match (worked, control.ended()) {
+            (Err(PruneError::Store(StoreError::Cancelled)), Some(ended)) => Err(ended),
+            (worked, _) => worked,
+        }
     }
 
     fn step(&self, control: &Control, pass: Option<&Pass>) -> Result<Step, PruneError> {

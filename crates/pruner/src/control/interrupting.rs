@@ -1,0 +1,135 @@
+//! Ending work that no checkpoint reaches, such as a rewrite inside the engine.
+//!
+//! Ending it may take as long as the work does: the engine waits for what is under way, and that for the disk. So a thread
+//! of the work's own does that, and whoever tells the work to end waits for nothing (I12, C20): it may be the thread that makes
+//! blocks, or one that holds what a health check asks.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    thread::{self, Builder},
+    time::Duration,
+};
+
+use parking_lot::MutexGuard;
+
+use super::Control;
+use crate::error::PruneError;
+
+/// An end may come before what it interrupts has begun: it is tried again after so long.
+const AGAIN: Duration = Duration::from_millis(50);
+
+impl Control {
+    /// Does `work`. From when it is told to end until it has ended, a thread beside it calls `interrupt` again and again.
+    ///
+    /// Errors: those of `work`; the system has no thread to give, and nothing was done.
+    pub fn interrupting<T, E: From<PruneError>>(
+        &self,
+        interrupt: impl Fn() + Sync,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let beside = Builder::new().name("pruner-end".to_owned());
+            beside.spawn_scoped(scope, || self.interrupt_until(&is_over, &interrupt)).map_err(|error| {
+                PruneError::Invariant(format!("the thread that would end the work cannot start: {error}"))
+            })?;
+            let _ends = Ends { control: self, is_over: &is_over };
+            work()
+        })
+    }
+
+    fn interrupt_until(&self, is_over: &AtomicBool, interrupt: &(dyn Fn() + Sync)) {
+        let mut state = self.state.lock();
+        while !is_over.load(Ordering::Acquire) {
+            if Self::end_of(state.wish).is_none() {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            MutexGuard::unlocked(&mut state, interrupt);
+            if !is_over.load(Ordering::Acquire) {
+                self.changed.wait_for(&mut state, AGAIN);
+            }
+        }
+    }
+}
+
+/// Ends the thread beside the work, also where the work panics.
+struct Ends<'a> {
+    control: &'a Control,
+    is_over: &'a AtomicBool,
+}
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        let _state = self.control.state.lock(); // so that nobody has looked and does not wait yet
+        self.is_over.store(true, Ordering::Release);
+        self.control.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        panic::{AssertUnwindSafe, catch_unwind},
+        sync::{atomic::AtomicUsize, mpsc},
+    };
+
+    use super::*;
+    use crate::control::Told;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// As in the engine: the interrupt returns when the work has ended, and the work ends later than whoever wants it to.
+    #[test]
+    fn whoever_ends_the_work_waits_for_nothing_that_interrupts_it() {
+        let cancel = |control: &Control| assert_eq!(control.cancel(), Told::InTime);
+        for end in [Control::stop, cancel] {
+            let control = Control::default();
+            let (begun, begins) = mpsc::channel();
+            let (told, is_told) = mpsc::channel();
+            let (over, is_over) = mpsc::channel::<()>();
+            let is_over = parking_lot::Mutex::new(is_over);
+            thread::scope(|scope| {
+                let control = &control;
+                scope.spawn(move || {
+                    begins.recv().unwrap();
+                    end(control);
+                    told.send(()).unwrap();
+                });
+                let interrupt = || assert!(is_over.lock().recv().is_err()); // until the work lets go of its end
+                let worked = control.interrupting(interrupt, move || {
+                    begun.send(()).unwrap();
+                    let told = is_told.recv_timeout(LONG);
+                    drop(over);
+                    told.map_err(|error| PruneError::Invariant(error.to_string()))
+                });
+                worked.unwrap();
+            });
+        }
+    }
+
+    #[test]
+    fn an_end_that_came_before_the_work_is_tried_until_it_is_over() {
+        let (control, calls) = (Control::default(), AtomicUsize::new(0));
+        control.stop();
+        let work = || {
+            while calls.load(Ordering::Acquire) < 3 {
+                thread::yield_now();
+            }
+            Ok::<_, PruneError>(())
+        };
+        let interrupt = || {
+            calls.fetch_add(1, Ordering::AcqRel);
+        };
+        control.interrupting(interrupt, work).unwrap();
+    }
+
+    #[test]
+    fn work_that_nobody_ends_or_that_panics_leaves_no_thread() {
+        let control = Control::default();
+        let never = || panic!("nothing is interrupted");
+        assert_eq!(control.interrupting(never, || Ok::<_, PruneError>(7)).unwrap(), 7);
+        let panicked = catch_unwind(AssertUnwindSafe(|| control.interrupting(never, || -> Result<(), PruneError> { panic!("work") })));
+        assert!(panicked.is_err());
+    }
+}
