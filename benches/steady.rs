@@ -216,7 +216,12 @@ impl Figures<'_> {
         line("the longest that one held it", &|it| millis(it.longest), "ms", Bound::None);
         let share = |count: u64, it: Incremental| count as f64 / it.slices as f64;
         let (over, overworked) = (|it: Incremental| share(it.over, it), |it: Incremental| share(it.overworked, it));
-        line("slices that worked for more than 5 ms / all", &overworked, "times", Bound::AtMost(strokes_over.max(0.0001)));
+        line(
+            "slices that worked for more than 5 ms / all",
+            &overworked,
+            "times",
+            Bound::AtMost(strokes_over.max(0.0001)),
+        );
         line("slices that held it for more than 5 ms / all", &over, "times", Bound::AtMost(0.01));
     }
 

@@ -14,7 +14,7 @@ use state_pruner::{
     Control, HeldBy, PruneError, Pruner, Trigger, TriggerState, Uncounted,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
-use state_store::{Batch, Durability, Lag, LostBy, StoreConfig, Table};
+use state_store::{Batch, Durability, Indexed, Lag, LostBy, StoreConfig, Table};
 use state_tests::{
     archive::orders,
     chain::STORE,
@@ -204,6 +204,33 @@ fn a_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_another()
         settle();
     }
     assert_eq!((pruner.status().incremental.unwrap().uncounted, rig.chain.store.counts_are_settled()), (None, true));
+}
+
+/// C5: marks that cannot be read and had no room in memory end exact counting once: the cycle that follows leaves none of them to
+/// the processes that come.
+#[test]
+fn marks_that_cannot_be_read_cost_one_cycle_and_not_one_after_each_restart() {
+    let rig = Rig::with(Engine::Memory, StoreConfig { marks_limit: 2, ..STORE });
+    let mut workload = Workload::new(Profile::Tables, 881);
+    rig.chain.run(&mut workload, 30);
+    rig.cycle(&rig.plan(WINDOW));
+    rig.chain.run(&mut workload, 5);
+    let mut rows = Batch::new();
+    rows.put(Table::MANY, [0xff; 8], [0; 12]);
+    rows.put(Table::MANY, [0xff; 9], [0; 12]);
+    rig.chain.store.write_rows(&rows, Durability::Logged).unwrap();
+    let rig = rig.restart();
+    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted);
+    assert_eq!(rig.chain.store.counts_lost().map(|lost| lost.by), Some(LostBy::Mark));
+    rig.cycle(&rig.plan(WINDOW));
+    let rig = rig.restart();
+    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+    assert_eq!((rig.chain.store.counts_lost(), rig.chain.store.counts_are_settled()), (None, true));
+    rig.chain.run(&mut workload, WINDOW + 4);
+    raise_floor(&rig);
+    let round = drain(&rig);
+    assert!(round.end == RoundEnd::Done && round.nodes > 0, "the test tells nothing: {round:?}");
+    check::complete(&rig.chain, "counted exactly from that cycle on");
 }
 
 /// C20: marks that had no room are read before a cycle begins; whoever ends that ends the cycle, and the next one reads them.

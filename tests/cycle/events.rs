@@ -150,7 +150,7 @@ fn a_mark_that_was_stopped_is_not_told_to_go_on() {
         Some((end.outcome.clone(), end.message.clone().unwrap()))
     });
     let (outcome, message) = ends.unwrap();
-    assert!(outcome == "stopped" && message.ends_with("goes on with a sweep, or marks anew"), "{outcome}: {message}");
+    assert!(outcome == "stopped" && message.ends_with("that was written down, or marks anew"), "{outcome}: {message}");
     drop(env);
     assert!(plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().is_none(), "it was a mark");
 }

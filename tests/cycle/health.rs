@@ -25,7 +25,7 @@ use state_pruner::{
     snapshot::{AtomicSnapshotManager, LockOwner, LockRecord, RetentionPolicy, SnapshotManagerConfig, SnapshotPath},
 };
 use state_store::{
-    Fault, KeyRange, Lasting, Operation, RocksBackend, StoreError, Table,
+    Fault, KeyRange, Lasting, Operation, Reserve, RocksBackend, Room, StoreError, Table,
     record::{self, Record},
 };
 use state_tests::{
@@ -594,18 +594,23 @@ fn a_lock_that_a_dead_process_left_is_not_that_of_the_node_which_has_taken_the_s
 fn a_store_at_rest_tells_that_the_reserve_of_its_node_was_let_go() {
     let rig = Rig::new(Engine::Rocks);
     rig.chain.grow(Profile::Uniform, 121, 3);
-    let vast = NonZeroU64::new(1 << 42).unwrap(); // no device here has twice that free
+    let bytes = NonZeroU64::new(1 << 20).unwrap();
     let judged = |reserve| {
         let due = due_after_orders(1_000);
         let request = HealthRequest { now_ms: Some(0), reserve, due, ..HealthRequest::new(&rig.store_dir(), None) };
         let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
         codes(&health.reasons).join(" ")
     };
-    assert_eq!(judged(Some(vast)), "reserve_released");
+    assert_eq!(judged(Some(bytes)), "reserve_released", "whoever has the store open would have taken it");
     assert_eq!(judged(None), "", "nobody says that there should be one");
-    let file = std::fs::File::create(rig.store_dir().with_file_name("reserve")).unwrap();
-    file.set_len(vast.get()).unwrap();
-    assert_eq!(judged(Some(vast)), "");
-    file.set_len(vast.get() - 1).unwrap();
-    assert_eq!(judged(Some(vast)), "reserve_released", "of another size it is none");
+    let path = rig.store_dir().with_file_name("reserve");
+    assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept);
+    assert_eq!(judged(Some(bytes)), "");
+    let file = fs::File::options().write(true).open(path).unwrap();
+    for (length, why) in [(bytes.get() - 1, "of another size it is none"), (0, "nor without a byte")] {
+        file.set_len(length).unwrap();
+        assert_eq!(judged(Some(bytes)), "reserve_released", "{why}");
+    }
+    file.set_len(bytes.get()).unwrap();
+    assert_eq!(judged(Some(bytes)), "reserve_released", "a file without blocks keeps nothing");
 }

@@ -461,7 +461,7 @@ impl History {
         let to = *self.window().choose(&mut self.rng).unwrap();
         let Process { swept, policy, pins } = self.process();
         match policy.roll_back(&swept.rig.chain.store, to, Batch::new()) {
-            Ok(done) => {
+            Ok((done, _)) => {
                 swept.rig.chain.archive.forget_after(to);
                 self.durable = if done.from == to { self.durable } else { to }; // nothing is written where nothing changes
             }

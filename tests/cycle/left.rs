@@ -211,6 +211,20 @@ fn a_cycle_that_a_freeze_holds_is_abandoned_when_pruning_is_switched_off() {
     assert_eq!(runs(&pruner), [(Trigger::Operator, false)], "its run is over");
 }
 
+/// How much was stored when its snapshot was taken is on no record: no figure is better than one that is too low.
+#[test]
+fn after_a_cycle_that_went_on_without_a_run_on_record_garbage_is_not_measured() {
+    let rig = interrupted();
+    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    rounds_go_on(&rig, &pruner, "after it");
+    assert_eq!((runs(&pruner), pruner.status().triggers.turnover), (vec![(Trigger::Resumed, true)], None));
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 2 && !pruner.status().running);
+    rounds_go_on(&rig, &pruner, "after the next one");
+    until(&rig, &pruner, |pruner| pruner.status().triggers.turnover.is_some());
+}
+
 /// A copy or a read meets damage while a cycle deletes.
 #[test]
 fn a_cycle_at_work_stops_when_damage_is_found_beside_it_and_goes_on_after_the_freeze() {

@@ -25,7 +25,7 @@ use state_tests::{
     chain::{Chain, block_hash},
     check,
     hooks::{Hooks, Moment},
-    rig::{Engine, Rig, WAYS},
+    rig::{Engine, Rig, WAYS, env},
     workload::{Profile, Workload},
 };
 use state_tree::Order;
@@ -432,6 +432,39 @@ fn capture_never_pairs_a_root_with_another_order() {
         assert_eq!(it.chain_metadata.latest_block_hash.0, block_hash(order));
         assert_eq!(it.chain_metadata.chain_timestamp, Some(1000 * order));
         it.verify_integrity().unwrap();
+    }
+}
+
+/// I3: an embedder moves the floor in the moment between the view of a cycle and the question what to retain, behind a commit on
+/// an order that it leaves: what that commit took from there is live. Where it goes beyond what the view has, the cycle is given
+/// up, as where it does so later.
+#[test]
+fn a_floor_that_moves_beside_a_capture_takes_no_live_node_away() {
+    type Act = fn(&Chain, &mut Workload);
+    let acts: [(&str, Act); 2] = [
+        ("finished", |chain, workload| {
+            let base = chain.floor();
+            chain.fork_at(base, |root, reader| workload.changes(root, reader));
+            chain.store.raise_floor(base.next().unwrap(), Batch::new()).unwrap();
+        }),
+        ("bad_snapshot", |chain, workload| {
+            chain.run(workload, 2);
+            chain.store.raise_floor(chain.head(), Batch::new()).unwrap();
+        }),
+    ];
+    for ((ends, act), (mark, sweep)) in acts.into_iter().flat_map(|act| WAYS.map(|way| (act, way))) {
+        let (rig, context) = (Rig::new(Engine::Memory), format!("{ends}, {mark:?} {sweep:?}"));
+        let mut workload = Workload::new(Profile::Uniform, 106);
+        rig.chain.run(&mut workload, 20);
+        let plan = rig.plan(3).by(mark, sweep);
+        let (mut parts, chain) = (rig.parts(plan.keep_last, &Hooks::none()), rig.chain.clone());
+        let act: Mutex<Box<dyn FnMut() + Send>> = Mutex::new(Box::new(move || act(&chain, &mut workload)));
+        parts.policy = Arc::new(Meanwhile { inner: Arc::clone(&parts.policy), act });
+        let ended = plan.run(&env(parts, &Hooks::none())).map(|_| "finished");
+        assert_eq!(ended.unwrap_or_else(|error| error.code()), ends, "{context}");
+        check::complete(&rig.chain, &context);
+        rig.cycle(&plan);
+        check::exact(&rig.chain, &context);
     }
 }
 

@@ -14,9 +14,10 @@ use std::{
 
 use state_pruner::{
     Clock, Command, IncrementalStatus, ManualClock, Poison, Pruner, PrunerConfig, PrunerParts, Quarantine, Reason,
-    RecordKey, Records, Reply, SetAside, StoreRecords, Unusable,
+    RecordKey, Records, Reply, SetAside, StoreRecords, SweepChoice, Unusable,
     events::Event,
     incremental::RoundEnd,
+    mark::MarkChoice,
     offline::{HealthRequest, health_of_opened},
     snapshot::SnapshotParts,
 };
@@ -34,7 +35,8 @@ use state_tree::Order;
 
 use crate::{
     incremental::{Swept, grow_past_a_torn_row, orders_of_rows, spoil},
-    left::{interrupted, records, rounds_go_on, start},
+    left::{interrupted, io, records, rounds_go_on, start},
+    resume::walking_from,
 };
 
 const WINDOW: u64 = 3;
@@ -258,6 +260,33 @@ fn what_a_start_gives_up_of_the_journal_is_written_down_first() {
         until(&rig, &pruner, |_| !orders_of_rows(&rig.chain.store).contains(&bad));
         assert_eq!((written(&rig.chain.store), items_told(&events)), (Some(known), 0), "it is listed once");
     }
+}
+
+/// The journal is read before a walk goes on, and once in a process: what cannot be written down then is written down later.
+#[test]
+fn what_a_walk_that_goes_on_cannot_write_down_is_written_down_later() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 64, 12);
+    rig.cycle(&rig.plan(5));
+    rig.chain.grow(Profile::Tables, 65, 30);
+    let rig = walking_from(&rig);
+    let bad = rig.chain.head().minus(1).unwrap();
+    spoil(&rig.chain.store, bad);
+    let rig = rig.restart();
+    let refused = AtomicBool::new(false);
+    let (parts, events) = (rig.pruner_parts(&Hooks::none()), Arc::new(Told::default()));
+    let records = Acting::over(Arc::clone(&parts.records), move |what, key| {
+        let is_first = (what, key) == (Use::Save, RecordKey::Quarantine) && !refused.swap(true, Ordering::AcqRel);
+        if is_first { Err(io()) } else { Ok(()) }
+    });
+    let parts = PrunerParts { records, events: Arc::clone(&events) as _, ..parts };
+    let plan = rig.plan(5).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete);
+    let pruner = Pruner::start(parts, plan.pruner()).unwrap();
+    until(&rig, &pruner, |pruner| {
+        pruner.status().cycles_finished == 1 && pruner.status().incremental.unwrap().last == Some(RoundEnd::Done)
+    });
+    let known = written(&rig.chain.store).unwrap();
+    assert_eq!((known.total, known.items[0].order, items_told(&events)), (1, Some(bad.get()), 1));
 }
 
 /// A clock by which the worker looks at its own pruner, the first time that it asks for the time after it has looked up what is

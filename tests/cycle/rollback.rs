@@ -15,11 +15,13 @@ use std::{
     thread,
 };
 
+use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Command, Ended, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, Reply, StoreRecords, Trigger,
-    TriggerState,
+    Command, Ended, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, PrunerParts, Reply, RetentionParts,
+    StoreRecords, Trigger, TriggerState,
+    events::{Event, EventSink},
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
     snapshot::RetentionPolicy,
@@ -411,6 +413,39 @@ fn a_rollback_that_would_take_a_kept_order_away_is_refused_by_name() {
     retention.remove_pin("a").unwrap();
     retention.rollback(back(&rig, 1), Batch::new()).unwrap();
     retention.advance().unwrap(); // the consumer is ahead, and asks for nothing
+}
+
+/// Who told what.
+#[derive(Debug, Default)]
+struct Tellers(Mutex<Vec<(Option<String>, Event)>>);
+
+impl EventSink for Tellers {
+    fn emit(&self, event: Event) {
+        self.0.lock().push((thread::current().name().map(str::to_owned), event));
+    }
+}
+
+/// Whoever tells may wait for the disk, and whoever goes back may hold what commits wait for.
+#[test]
+fn whoever_goes_back_tells_nothing() {
+    let (rig, tellers) = (Rig::new(Engine::Memory), Arc::new(Tellers::default()));
+    rig.chain.grow(Profile::Uniform, 207, 12);
+    let parts =
+        RetentionParts { events: Arc::clone(&tellers) as _, ..rig.retention_parts(Some(KeepPolicy::last(KEEP))) };
+    let retention = Arc::new(LiveRetention::new(parts));
+    retention.set_consumer("indexer", rig.chain.head(), None).unwrap();
+    let parts = PrunerParts { events: Arc::clone(&tellers) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Pruner::start_under(parts, rig.plan(KEEP.get()).pruner(), retention).unwrap();
+    settle(&pruner);
+    tellers.0.lock().clear();
+    pruner.rollback(back(&rig, 1), Batch::new()).unwrap();
+    let is_told = |code: &str| tellers.0.lock().iter().any(|(_, event)| event.code() == code);
+    while !["consumer_ahead", "rolled_back"].into_iter().all(is_told) {
+        thread::yield_now();
+    }
+    let by_others: Vec<_> =
+        tellers.0.lock().extract_if(.., |(teller, _)| teller.as_deref() != Some("pruner")).collect();
+    assert!(by_others.is_empty(), "{by_others:?}");
 }
 
 /// S36, C2: whatever a crash leaves is the history before or the one after, never half of either.

@@ -17,8 +17,8 @@ use std::{
 };
 
 use state_pruner::{
-    Certificate, CertificateText, Clock, Command, PruneError, Pruner, RecordKey, Records as _, Retention, StoreRecords,
-    SystemClock, Verdict,
+    Certificate, CertificateText, Clock, Command, PruneError, Pruner, RecordKey, Records as _, Reply, Retention,
+    StoreRecords, SystemClock, Verdict,
     events::{Event, EventJournal, EventSink as _, EventsConfig, journal_dir, journal_file},
     phase::{PhaseRecord, PrunePhase},
     recovery::{Came, ErrorRecoveryManager, RecoveryConfig, RecoveryMetrics},
@@ -629,6 +629,32 @@ fn what_was_found_while_the_records_could_not_be_read_is_saved_as_soon_as_they_c
     drop(subject);
     let subject = pruner(&rig, &Hooks::none());
     assert!(both(&subject), "the next process: {:?}", told(&subject));
+}
+
+/// I11: where the engine takes no write, nor does the record of a freeze, deletes are frozen all the same.
+#[test]
+fn recovery_does_not_pass_while_a_freeze_is_in_force_that_could_not_be_saved() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 128, 9);
+    let refuses = Arc::new(AtomicBool::new(true));
+    let refused = Arc::clone(&refuses);
+    let subject = left::start(&rig, &Hooks::none(), move |what, key| {
+        let is_refused = what == Use::Save && matches!(key, RecordKey::Freeze | RecordKey::Doubt);
+        if is_refused && refused.load(Ordering::SeqCst) { Err(left::io()) } else { Ok(()) }
+    });
+    let asked = || now(subject.validator().run_comprehensive_validation()).of(Check::Recovery).unwrap().clone();
+    assert!(matches!(asked(), ValidationResult::Passed { .. }), "{:?}", asked());
+    let damage: PruneError = StoreError::Corrupt("a checksum".to_owned()).into();
+    for refuse in [true, false] {
+        refuses.store(refuse, Ordering::SeqCst);
+        assert_eq!(subject.found(&damage).is_err(), refuse);
+        let ValidationResult::Failed { reasons } = asked() else { panic!("{:?}", asked()) };
+        assert!(reasons.len() == 1 && reasons[0].contains("a checksum"), "{reasons:?}");
+        assert_eq!(reasons[0].ends_with("; that is not on record"), refuse, "{reasons:?}");
+    }
+    until(&rig, &subject, |subject| !subject.status().running); // a cycle may have begun before
+    assert_eq!(subject.command(Command::Unfreeze), Reply::Accepted);
+    assert!(matches!(asked(), ValidationResult::Passed { .. }), "{:?}", asked());
 }
 
 /// Phases come and go while somebody validates without a pause: no phase is ever in anybody's way.

@@ -105,6 +105,14 @@ impl Node {
         Self::spawn(command, data, settings)
     }
 
+    /// The same in a shell with this limit of open files, as `ulimit` takes it.
+    pub fn limited(data: &Path, settings: &[&str], limit: &str) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]);
+        command.arg(binary()).args(starting().get_args());
+        Self::spawn(command, data, settings)
+    }
+
     /// Starts one that is held before it serves: nothing can be asked of it.
     pub fn held(data: &Path, settings: &[&str]) -> Self {
         let (process, lines) = Self::process(starting(), data, settings);

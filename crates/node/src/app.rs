@@ -24,7 +24,7 @@ use state_pruner::{
     events::{EventJournal, Stopping},
     snapshot::NodeFacts,
 };
-use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table};
+use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table, allow_every_file};
 use state_tree::{Order, RoochLayout};
 use tokio::{
     net::TcpListener,
@@ -42,7 +42,7 @@ use crate::{
     chain::{Chain, Producer},
     config::{Config, RANGE_BYTES},
     damage::{Damage, Teller},
-    http::{self, Callers, Node, NodeParts, Server, Snapshots},
+    http::{self, Bounds, Callers, Node, NodeParts, Server, Snapshots},
     telemetry,
     token::AdminToken,
 };
@@ -114,7 +114,8 @@ impl App {
             stop: stop.clone(),
         };
         let node = Arc::new(Node::new(id, parts, patience));
-        let server = Server::start(listener, http::router(node), stop.clone()).context("starting HTTP")?;
+        let bounds = Bounds::within(allow_every_file(), RocksConfig::default().max_open_files.unsigned_abs().into());
+        let server = Server::start(listener, http::router(node), stop.clone(), bounds).context("starting HTTP")?;
         let upkeep = tokio::spawn(async move {
             let mut timer = tokio::time::interval(UPKEEP);
             loop {

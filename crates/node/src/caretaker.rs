@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use state_pruner::{Facts, Pruner, Unpruned};
+use state_pruner::{Facts, Pruner, Unpruned, validate::Validated};
 use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
@@ -40,6 +40,14 @@ impl Caretaker {
         match self {
             Self::Pruner(pruner) => pruner.facts(),
             Self::Unpruned(unpruned) => unpruned.facts(),
+        }
+    }
+
+    /// What validations came to, if there was one; where nobody prunes, those of earlier processes.
+    pub(crate) fn validated(&self) -> Option<Validated> {
+        match self {
+            Self::Pruner(pruner) => pruner.validated(),
+            Self::Unpruned(unpruned) => unpruned.validated(),
         }
     }
 

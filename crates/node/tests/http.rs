@@ -262,11 +262,14 @@ async fn a_submission_that_waits_too_long_is_told_its_ids_and_is_still_committed
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_does_not_come_in_time_is_answered_with_json() {
     let node = Running::start(&["node.request_timeout=300ms"]).await;
-    let mut stream = std::net::TcpStream::connect(node.app.address()).unwrap();
-    let head = "POST /v1/transactions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
-    stream.write_all(head.as_bytes()).unwrap();
-    let answer = tokio::task::spawn_blocking(move || std::io::read_to_string(stream).unwrap()).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""code":"timeout""#), "{answer}");
+    for path in ["transactions", "snapshots", "pins/x"] {
+        let mut stream = std::net::TcpStream::connect(node.app.address()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let head = "HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 9\r\n\r\n";
+        stream.write_all(format!("POST /v1/{path} {head}").as_bytes()).unwrap();
+        let answer = tokio::task::spawn_blocking(move || std::io::read_to_string(stream).unwrap()).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains(r#""code":"timeout""#), "{path}: {answer}");
+    }
     node.stop().await;
 }
 
@@ -427,12 +430,22 @@ async fn a_node_that_does_not_prune_is_judged_as_its_store_is_from_outside() {
     assert_eq!(node.get("healthz").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     let told = reasons(&node).await;
     assert_eq!(told, ["frozen", "validation_failed", "poison_items", "record_unreadable"]);
+    let health: Value = node.get("healthz").await.json().await.unwrap();
+    let says_how = |reason: &Value| reason["message"].as_str().unwrap().contains("set it to true and restart the node");
+    let advised: Vec<bool> = health["reasons"].as_array().unwrap().iter().map(says_how).collect();
+    assert_eq!(advised, [true, true, true, false], "it refuses those commands: {health}");
+    let status: Value = node.get("v1/status").await.json().await.unwrap();
+    assert_eq!(status["validation"]["open"].as_array().map(Vec::len), Some(1), "{status}");
     let db = node.folder.path().join("store");
     let reserve = std::num::NonZeroU64::new(1 << 20);
     let request = HealthRequest { due: CycleDue::Never, reserve, ..HealthRequest::new(&db, None) };
     let outside = health_of_store(&request).unwrap();
     let outside: Vec<String> = outside.reasons.into_iter().map(|reason| reason.code).collect();
     assert_eq!(outside, told, "beside it");
+    let node = Running::start_in(node.stop().await, &["pruner.reserve=1 MiB"]).await;
+    let health: Value = node.get("healthz").await.json().await.unwrap();
+    let reasons = health["reasons"].as_array().unwrap();
+    assert!(!reasons.is_empty() && !reasons.iter().any(says_how), "it has a pruner: {health}");
     node.stop().await;
 }
 

@@ -233,9 +233,11 @@ pub enum PruneError {
     /// The operator ended the work.
     #[error("cancelled")]
     Cancelled,
-    /// The process ends, or deletes were frozen; after the next start, or the freeze, a sweep goes on, and a mark begins anew.
+    /// The process ends, or deletes were frozen; after the next start, or the freeze, a sweep goes on, so does a walk that was
+    /// written down where no damage was met, and another mark begins anew.
     #[error(
-        "stopped; the same command, the next start of the node, or the end of a freeze goes on with a sweep, or marks anew"
+        "stopped; the same command, the next start of the node, or the end of a freeze goes on with a sweep or with a walk that was \
+         written down, or marks anew"
     )]
     Stopped,
     /// An interrupted cycle cannot go on, and is abandoned; nothing is lost by that.

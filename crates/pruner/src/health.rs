@@ -33,7 +33,7 @@ pub(crate) use meter::{Measured, Meter};
 pub use recorded::UnreadableRecord;
 pub(crate) use recorded::{Recorded, Unread};
 pub use room::{NoReserve, Room};
-pub use unpruned::Unpruned;
+pub use unpruned::{Commands, Unpruned};
 
 /// The overall state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -174,6 +174,8 @@ pub struct Facts {
     pub unmeasured: Vec<String>,
     /// Records that cannot be used, where nobody has what they told in memory.
     pub unreadable: Vec<UnreadableRecord>,
+    /// What its node does with the commands that are advised.
+    pub commands: Commands,
 }
 
 /// Snapshots in a row that may fail before somebody should look.
@@ -234,12 +236,17 @@ fn reason(verdict: Verdict, code: &str, message: String) -> Reason {
 
 fn frozen(facts: &Facts) -> Option<Reason> {
     let freeze = facts.freeze.as_ref()?;
-    let since = match freeze.cycle {
-        0 => "by what was found outside of a cycle".to_owned(),
-        cycle => format!("since cycle {cycle}"),
-    };
-    let message = format!("deletes are frozen {since}: {}. {FROZEN_ADVICE}", freeze.why);
+    let (since, refused) = (frozen_since(freeze), unpruned::refused(facts, "prune-unfreeze"));
+    let message = format!("{since}: {}. {FROZEN_ADVICE}{refused}", freeze.why);
     Some(reason(Verdict::Critical, "frozen", message))
+}
+
+/// That deletes are frozen, and since when.
+pub(crate) fn frozen_since(freeze: &Freeze) -> String {
+    match freeze.cycle {
+        0 => "deletes are frozen by what was found outside of a cycle".to_owned(),
+        cycle => format!("deletes are frozen since cycle {cycle}"),
+    }
 }
 
 fn worker_gone(facts: &Facts) -> Option<Reason> {
@@ -273,9 +280,10 @@ fn unfinished(facts: &Facts) -> Option<Reason> {
         Unfinished::WithItsNode { begun } => {
             let then = match begun.phase {
                 PrunePhase::SweepExpired => "start the node, which goes on with it",
-                PrunePhase::Idle | PrunePhase::BuildReach | PrunePhase::IncrementalSweep => {
-                    "start the node; its next cycle marks anew"
+                PrunePhase::BuildReach => {
+                    "start the node, which goes on with a walk that was written down; another mark begins anew at the next trigger"
                 }
+                PrunePhase::Idle | PrunePhase::IncrementalSweep => "start the node; its next cycle marks anew",
             };
             let message = format!("{begun} was interrupted: {then}");
             reason(Verdict::Degraded, "interrupted", message)
@@ -553,6 +561,34 @@ mod tests {
             (Facts::default(), Verdict::Healthy, &[]),
         ];
         judge(&rows);
+    }
+
+    /// Only a walk is written down, and a mark by a scan is not; which of the two it was the record of the phase does not tell.
+    #[test]
+    fn a_node_that_is_not_running_is_said_to_go_on_where_it_may() {
+        let told = |phase| {
+            let unfinished = Some(Unfinished::WithItsNode { begun: Begun { cycle: 3, phase } });
+            let facts = Facts { unfinished, ..Facts::default() };
+            assess(&facts, &HealthConfig::default()).reasons.remove(0).message
+        };
+        for (phase, words) in [
+            (PrunePhase::SweepExpired, ["start the node, which goes on with it", "(sweep_expired)"]),
+            (PrunePhase::BuildReach, ["goes on with a walk that was written down", "another mark begins anew"]),
+        ] {
+            let message = told(phase);
+            assert!(words.iter().all(|words| message.contains(words)), "{message}");
+        }
+    }
+
+    /// Nobody waits for a list that no command makes, nor replaces a good snapshot by one of a damaged store.
+    #[test]
+    fn an_engine_that_met_damage_is_to_be_replaced_and_not_looked_through() {
+        let facts = Facts { engine_damage: Some("x.sst".to_owned()), ..Facts::default() };
+        let message = assess(&facts, &HealthConfig::default()).reasons.remove(0).message;
+        for words in ["`snapshot verify --deep`", "the data of a peer", "`--keep`"] {
+            assert!(message.contains(words), "{words}: {message}");
+        }
+        assert!(!message.contains("state-node verify"), "it ends at the first such file: {message}");
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub use control::{Control, FrozenBy, Left, Observer, Pause, Progress, Settled, S
 pub use doubt::Doubted;
 pub use error::PruneError;
 pub use health::{
-    Begun, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Reason, RecordedLock, Room, Since, Unfinished,
-    Unpruned, UnreadableRecord, Verdict, assess,
+    Begun, Commands, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Reason, RecordedLock, Room, Since,
+    Unfinished, Unpruned, UnreadableRecord, Verdict, assess,
 };
 pub use log_cut::LogCuts;
 pub use outcome::{Ended, Freeze, Outcome};

@@ -10,8 +10,8 @@ use crate::{
     incremental::Round,
     phase::PrunePhase,
     recovery::{BreakerState, RecoveryStatus},
-    trigger::Run,
-    worker::{IncrementalStatus, PrunerStatus},
+    trigger::{Run, TriggersStatus, Turnover},
+    worker::{IncrementalStatus, PrunerStatus, ReclaimStatus},
 };
 
 const COUNTERS: [(&str, &str); 15] = [
@@ -51,15 +51,24 @@ const GAUGES: [(&str, &str); 29] = [
     ("state_pruner_next_cycle_order", "Order at which the next cycle begins"),
     ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
     ("state_pruner_uncounted_orders", "Orders that no run has counted yet"),
-    ("state_pruner_turnover_share", "Share of the nodes present by which the store has grown since the last run"),
+    (
+        "state_pruner_turnover_share",
+        "Share of the nodes present by which the store has grown since the last run; NaN where that is not known",
+    ),
     ("state_pruner_incremental_lag_orders", "Orders at or below the floor whose entries still name nodes"),
     ("state_pruner_incremental_lag_nodes", "Nodes that those entries name"),
     ("state_pruner_incremental_lag_seconds", "Chain time from the oldest of those entries to the floor"),
     ("state_pruner_incremental_capacity_nodes", "Nodes per second that its rounds deal with from begin to end"),
     ("state_pruner_incremental_production_nodes", "Nodes per second that commits make it deal with"),
     ("state_pruner_incremental_slice_nodes", "Most nodes in its next slice"),
-    ("state_pruner_tombstones", "Deletes in the files of the node family when the chain was idle last"),
-    ("state_pruner_free_bytes", "Bytes free on the device of the store, where the low-disk trigger looks at it"),
+    (
+        "state_pruner_tombstones",
+        "Deletes in the files of the node family when the chain was idle last; NaN until it was",
+    ),
+    (
+        "state_pruner_free_bytes",
+        "Bytes free on the device of the store, where the low-disk trigger looks at it; NaN where that is not told",
+    ),
     ("state_pruner_reserve_kept", "1 while the room for a full device is kept, 0 while it is let go"),
     ("state_pruner_reserve_bytes", "Bytes kept for a full device; 0 while they are let go"),
 ];
@@ -118,28 +127,42 @@ pub(crate) fn status(status: &PrunerStatus, head: u64) {
     if let Some(status) = &status.incremental {
         incremental(status);
     }
-    if let Some(found) = status.reclaim.as_ref().and_then(|reclaim| reclaim.found) {
-        gauge!("state_pruner_tombstones").set(found.deletes as f64);
-    }
+    status.reclaim.iter().for_each(reclaim);
     gauge!("state_pruner_switched_off").set(f64::from(status.off.is_some()));
     recovery(&status.recovery);
     gauge!("state_pruner_snapshot_failures").set(f64::from(status.snapshot_failures));
     gauge!("state_pruner_keep_last_orders").set(status.keep_last as f64);
     gauge!("state_pruner_next_cycle_order").set(status.next_at_order as f64);
     gauge!("state_pruner_orders_until_next_cycle").set(status.next_at_order.saturating_sub(head) as f64);
-    let triggers = &status.triggers;
-    gauge!("state_pruner_uncounted_orders").set(triggers.uncounted as f64);
-    if let Some(turnover) = triggers.turnover {
-        gauge!("state_pruner_turnover_share").set(turnover.share());
-    }
-    if let Some(free) = triggers.disk.and_then(|disk| disk.free) {
-        gauge!("state_pruner_free_bytes").set(free as f64);
-    }
+    triggers(&status.triggers);
     if let Some(reserve) = &status.reserve {
         let bytes = if reserve.kept { reserve.bytes } else { 0 };
         gauge!("state_pruner_reserve_kept").set(f64::from(reserve.kept));
         gauge!("state_pruner_reserve_bytes").set(bytes as f64);
     }
+}
+
+/// Where it is looked at; NaN where nothing is known.
+fn triggers(status: &TriggersStatus) {
+    gauge!("state_pruner_uncounted_orders").set(status.uncounted as f64);
+    gauge!("state_pruner_turnover_share").set(rate(status.turnover.map(Turnover::share)));
+    if let Some(disk) = &status.disk {
+        gauge!("state_pruner_free_bytes").set(known(disk.free));
+    }
+}
+
+/// NaN until something is known.
+fn reclaim(status: &ReclaimStatus) {
+    gauge!("state_pruner_tombstones").set(known(status.found.map(|found| found.deletes)));
+}
+
+/// A number that is not known is none: the last one would be taken for it.
+fn known(number: Option<u64>) -> f64 {
+    rate(number.map(|number| number as f64))
+}
+
+fn rate(of: Option<f64>) -> f64 {
+    of.map_or(f64::NAN, |of| of)
 }
 
 /// A range of deleted rows was given back.
@@ -192,11 +215,9 @@ pub(crate) fn cycle_finished(certificate: &Certificate) {
 
 /// Shows the sweep between cycles; NaN where nothing is known.
 fn incremental(status: &IncrementalStatus) {
-    let known = |of: Option<u64>| of.map_or(f64::NAN, |of| of as f64);
     gauge!("state_pruner_incremental_lag_orders").set(known(status.lag_orders));
     gauge!("state_pruner_incremental_lag_nodes").set(known(status.lag_nodes));
     gauge!("state_pruner_incremental_lag_seconds").set(known(status.lag_ms) / 1000.0);
-    let rate = |of: Option<f64>| of.map_or(f64::NAN, |of| of);
     gauge!("state_pruner_incremental_capacity_nodes").set(rate(status.capacity_per_second));
     gauge!("state_pruner_incremental_production_nodes").set(rate(status.production_per_second));
     gauge!("state_pruner_incremental_slice_nodes").set(status.slice_nodes as f64);
@@ -219,4 +240,86 @@ pub(crate) fn set_aside(items: u64) {
 /// Counts a cycle that ended early by the code of what ended it.
 pub(crate) fn cycle_ended(code: &'static str) {
     counter!("state_pruner_cycles_total", "outcome" => code).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeMap,
+        sync::{Arc, atomic::AtomicU64},
+    };
+
+    use metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit, with_local_recorder,
+    };
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::{sweep::Tombstones, trigger::DiskStatus};
+
+    /// The gauges as they were set last.
+    #[derive(Default)]
+    struct Gauges(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+    impl Recorder for Gauges {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::from_arc(Arc::clone(self.0.lock().entry(key.name().to_owned()).or_default()))
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    impl Gauges {
+        fn shown(&self, name: &str) -> Option<f64> {
+            let gauges = self.0.lock();
+            Some(f64::from_bits(gauges.get(name)?.load(std::sync::atomic::Ordering::Acquire)))
+        }
+    }
+
+    #[test]
+    fn a_gauge_whose_number_is_not_known_any_more_does_not_keep_the_old_one() {
+        let disk = |free| DiskStatus { below: 1, room_from: 2, free, low: false, fired_at: None, again_below: None };
+        let status = |turnover, disk| TriggersStatus {
+            triggers: Vec::new(),
+            requested: false,
+            counted_to: 0,
+            uncounted: 0,
+            cooldown_ms: None,
+            turnover,
+            garbage: None,
+            disk,
+            runs: Vec::new(),
+        };
+        let reclaimed = |found| ReclaimStatus { found, ..ReclaimStatus::default() };
+        let gauges = Gauges::default();
+        let names = ["state_pruner_turnover_share", "state_pruner_free_bytes", "state_pruner_tombstones"];
+        with_local_recorder(&gauges, || triggers(&status(None, None)));
+        assert_eq!(
+            names.map(|name| gauges.shown(name).is_some()),
+            [true, false, false],
+            "what is not looked at is not shown"
+        );
+        with_local_recorder(&gauges, || {
+            triggers(&status(Some(Turnover { live: 3, added: 1, waiting: 0 }), Some(disk(Some(7)))));
+            reclaim(&reclaimed(Some(Tombstones { deletes: 5, rows: 9, bytes: 1 })));
+        });
+        assert_eq!(names.map(|name| gauges.shown(name)), [Some(0.25), Some(7.0), Some(5.0)]);
+        with_local_recorder(&gauges, || {
+            triggers(&status(None, Some(disk(None))));
+            reclaim(&reclaimed(None));
+        });
+        assert_eq!(names.map(|name| gauges.shown(name).is_some_and(f64::is_nan)), [true; 3]);
+    }
 }

@@ -38,11 +38,17 @@ pub(crate) struct Rollback<'a> {
 }
 
 impl Rollback<'_> {
-    /// Goes back to an order; `ledger` is what the triggers count from then on. Nobody may work on the store meanwhile.
+    /// Goes back to an order; `ledger` is what the triggers count from then on. Nobody may work on the store meanwhile. What is
+    /// to be told of those who keep orders comes with the answer.
     ///
     /// Errors: an order that cannot be gone back to, somebody who keeps a later one, a failed read or write. After an
     /// error the history is what it was.
-    pub(crate) fn run(&self, to: Order, mut rows: Batch, ledger: &Ledger) -> Result<RolledBack, PruneError> {
+    pub(crate) fn run(
+        &self,
+        to: Order,
+        mut rows: Batch,
+        ledger: &Ledger,
+    ) -> Result<(RolledBack, Vec<Event>), PruneError> {
         if let Some(record) = PhaseRecord::load(self.records)? {
             self.records.remove(RecordKey::Phase)?;
             tracing::warn!(cycle = record.cycle, head = record.head_order, %to, "a rollback abandons an interrupted cycle");
@@ -52,8 +58,8 @@ impl Rollback<'_> {
             Some(row) => rows.append(row),
             None => self.records.save(RecordKey::Triggers, &bytes)?,
         }
-        let rolled = self.policy.roll_back(self.store, to, rows)?;
+        let (rolled, untold) = self.policy.roll_back(self.store, to, rows)?;
         tracing::warn!(to = rolled.to.get(), from = rolled.from.get(), "the chain went back to an older order");
-        Ok(rolled)
+        Ok((rolled, untold))
     }
 }

@@ -46,6 +46,7 @@ use crate::{
     metrics,
     phase::PrunePhase,
     policy::{FloorRows, LiveWindow},
+    quarantine::SetAside,
     records::Records,
     recovery::{ErrorRecoveryManager, RecoveryMetrics},
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
@@ -105,6 +106,9 @@ struct Inner {
     freezing: Mutex<()>,
     /// Another number whenever a freeze or a doubt is settled.
     freeze_epoch: AtomicU64,
+    /// Rows of the journal that could not be read and are not written down yet: a later process would meet them again, this one
+    /// reads it once. Taken BEFORE `shared`.
+    unlisted: Mutex<Vec<SetAside>>,
     reserve: ReserveKeeper,
     /// When it was looked last what waits for the sweep between cycles while a cycle works.
     lag_looked: Mutex<Option<Duration>>,
@@ -195,6 +199,7 @@ impl Pruner {
             switching: Mutex::new(()),
             freezing: Mutex::new(()),
             freeze_epoch: AtomicU64::new(0),
+            unlisted: Mutex::default(),
             reserve,
             lag_looked: Mutex::new(None),
             meter,

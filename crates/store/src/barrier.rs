@@ -19,6 +19,8 @@ use std::{
 use parking_lot::RwLock;
 use state_tree::NodeHash;
 
+use crate::stay::Waste;
+
 const SHARDS: usize = 64;
 
 /// Fingerprints are hashes already.
@@ -42,7 +44,8 @@ impl Hasher for Identity {
 /// Hashes by fingerprint need no further hashing.
 pub(crate) type ByFingerprint = BuildHasherDefault<Identity>;
 
-type Shard = RwLock<HashSet<u64, ByFingerprint>>;
+type Set = HashSet<u64, ByFingerprint>;
+type Shard = RwLock<Set>;
 
 /// The set itself; lives as long as the store, filled only while someone holds it open.
 #[derive(Debug)]
@@ -69,28 +72,25 @@ impl Barrier {
 
     /// Opens the barrier, or joins an open one: what it remembers can then only be more than is needed.
     /// Call inside the commit gate, BEFORE the view is taken: a commit is then either in the view or recorded.
-    pub(crate) fn open(self: &Arc<Self>) -> BarrierHold {
+    pub(crate) fn open(self: &Arc<Self>, waste: &mut Waste) -> BarrierHold {
         if self.holders.fetch_add(1, Ordering::AcqRel) == 0 {
-            self.clear();
+            self.clear(waste);
         }
         BarrierHold { barrier: Arc::clone(self) }
     }
 
     /// Records hashes that are about to be put, and tells how many of them are new to it: none while it is closed. Call
     /// inside the commit gate, BEFORE the write.
-    pub(crate) fn record(&self, hashes: impl Iterator<Item = NodeHash>) -> u64 {
+    pub(crate) fn record(&self, hashes: impl Iterator<Item = NodeHash>, waste: &mut Waste) -> u64 {
+        if self.holders.load(Ordering::Acquire) == 0 {
+            self.clear(waste); // only the gate opens it, so nobody can have done so in between
+            return 0;
+        }
         self.record_fingerprints(hashes.map(|hash| hash.fingerprint()))
     }
 
-    /// As [`Barrier::record`], from the journal.
+    /// The same from the journal, while somebody holds it open.
     pub(crate) fn record_fingerprints(&self, fingerprints: impl Iterator<Item = u64>) -> u64 {
-        if self.holders.load(Ordering::Acquire) == 0 {
-            // Only the gate opens and records, so nobody can have opened it in between: the memory goes back here.
-            if self.len.load(Ordering::Acquire) > 0 {
-                self.clear();
-            }
-            return 0;
-        }
         let mut new = 0;
         for fingerprint in fingerprints {
             if self.full.load(Ordering::Acquire) {
@@ -111,8 +111,12 @@ impl Barrier {
         self.shards.get((fingerprint >> 32) as usize % SHARDS)
     }
 
-    fn clear(&self) {
-        self.shards.iter().for_each(|shard| *shard.write() = HashSet::default());
+    fn clear(&self, waste: &mut Waste) {
+        if self.len.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let sets: Vec<Set> = self.shards.iter().map(|shard| std::mem::take(&mut *shard.write())).collect();
+        waste.push(sets);
         self.len.store(0, Ordering::Release);
         self.full.store(false, Ordering::Release);
     }
@@ -170,31 +174,49 @@ mod tests {
 
     #[test]
     fn a_closed_barrier_remembers_nothing_and_an_open_one_everything() {
-        let barrier = Barrier::new(100);
-        assert_eq!(barrier.record([hash(1)].into_iter()), 0);
-        let hold = barrier.open();
+        let (barrier, mut waste) = (Barrier::new(100), Waste::default());
+        assert_eq!(barrier.record([hash(1)].into_iter(), &mut waste), 0);
+        let hold = barrier.open(&mut waste);
         assert!(!hold.protects(&hash(1)));
-        assert_eq!(barrier.record([hash(2), hash(2)].into_iter()), 1);
+        assert_eq!(barrier.record([hash(2), hash(2)].into_iter(), &mut waste), 1);
         assert!(hold.protects(&hash(2)) && hold.created() == 1);
+    }
+
+    /// I12: by the next commit, or by the next cycle if that comes first.
+    #[test]
+    fn what_a_barrier_remembered_is_not_freed_under_the_gate() {
+        for is_commit in [true, false] {
+            let (barrier, mut waste) = (Barrier::new(100), Waste::default());
+            let hold = barrier.open(&mut waste);
+            barrier.record([hash(1)].into_iter(), &mut waste);
+            drop(hold);
+            assert!(!waste.has::<Vec<Set>>());
+            if is_commit {
+                barrier.record([hash(2)].into_iter(), &mut waste);
+            } else {
+                assert!(!barrier.open(&mut waste).protects(&hash(1)));
+            }
+            assert!(waste.has::<Vec<Set>>() && barrier.shards.iter().all(|shard| shard.read().capacity() == 0));
+        }
     }
 
     #[test]
     fn the_barrier_outlives_every_compaction_that_may_consult_its_mark() {
-        let barrier = Barrier::new(100);
-        let cycle = barrier.open();
+        let (barrier, mut waste) = (Barrier::new(100), Waste::default());
+        let cycle = barrier.open(&mut waste);
         let filter = cycle.clone();
         drop(cycle);
-        barrier.record([hash(3)].into_iter());
+        barrier.record([hash(3)].into_iter(), &mut waste);
         assert!(filter.protects(&hash(3)));
-        let next = barrier.open();
+        let next = barrier.open(&mut waste);
         assert!(next.protects(&hash(3)), "joining an open barrier forgets nothing");
     }
 
     #[test]
     fn a_full_barrier_protects_every_hash_and_says_so() {
-        let barrier = Barrier::new(2);
-        let hold = barrier.open();
-        barrier.record((0..3).map(hash));
+        let (barrier, mut waste) = (Barrier::new(2), Waste::default());
+        let hold = barrier.open(&mut waste);
+        barrier.record((0..3).map(hash), &mut waste);
         assert_eq!(hold.overflow(), Some(2));
         assert!(hold.protects(&hash(200)));
     }

@@ -18,7 +18,7 @@
 //! Costs: those of [`crate::standing`], under the gate, and a row of the journal; the index is brought up to date later
 //! ([`crate::queue`]).
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Bound};
 
 use serde::{Deserialize, Serialize};
 use state_tree::{Counted, Delta, Expiring, NodeHash, Order};
@@ -35,6 +35,7 @@ use crate::{
     record::{self, Record},
     schema::Table,
     standing::{Judged, Memory},
+    stay::Waste,
     store::StoreConfig,
 };
 
@@ -85,20 +86,34 @@ impl Record for StoredRecord {
     const VERSION: u16 = 1;
 }
 
-const STORED_KEY: &[u8] = b"stored";
-
 impl StoredRecord {
-    /// Without a record: everything that was ever put.
+    pub(crate) const KEY: &[u8] = b"stored";
+
+    /// Without a record, or with one that is unusable, for it decides about no node: everything that was ever put.
     fn load(view: &dyn View) -> Result<Self, StoreError> {
-        match view.row(&Table::META, STORED_KEY)? {
-            Some(bytes) => record::decode("stored", &bytes),
+        let bytes = view.row(&Table::META, Self::KEY)?;
+        match bytes.map_or(Ok(None), |bytes| if_usable(record::decode("stored", &bytes)))? {
+            Some(record) => Ok(record),
             None => Ok(Self { nodes: native::read_head(view)?.map_or(0, |head| head.nodes_put) }),
         }
     }
 
     pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.put(Table::META, STORED_KEY, record::encode(self)?);
+        batch.put(Table::META, Self::KEY, record::encode(self)?);
         Ok(())
+    }
+}
+
+/// Nothing for a record that is unusable, which the log is told of.
+///
+/// Errors: a record of a newer program (C17), a failed read.
+fn if_usable<R>(record: Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+    match record {
+        Err(error @ StoreError::Record { .. }) => {
+            tracing::warn!(%error, "a record is passed over");
+            Ok(None)
+        }
+        record => record.map(Some),
     }
 }
 
@@ -131,6 +146,8 @@ pub(crate) struct Counting {
     pub(crate) limit: usize,
     pub(crate) marks: Marks,
     pub(crate) stored: StoredRecord,
+    /// What is freed once the gate is let go (I12).
+    pub(crate) waste: Waste,
     journal: bool,
 }
 
@@ -167,13 +184,17 @@ pub(crate) struct Booked {
 
 impl Counting {
     /// Reads how an earlier process counted, and why it is not so any more, which is to be written BEFORE anything else: a
-    /// mark that cannot be read may be the only one of its node. Without a journal nothing is counted from the next commit on.
+    /// mark that cannot be read may be the only one of its node, and without their record nobody knows since when counts are
+    /// exact. Without a journal nothing is counted from the next commit on.
     pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<(Self, Option<CountsLost>), StoreError> {
-        let mode = CountsRecord::load(view)?.map_or(Mode::Off, Mode::Exact);
+        let counts = if_usable(CountsRecord::load(view))?;
+        let mode = counts.flatten().map_or(Mode::Off, Mode::Exact);
         let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
         let (marks, unreadable) = Marks::load(view, head, config.marks_limit)?;
         let (stored, lost) = (StoredRecord::load(view)?, CountsLost::load(view)?);
-        let new = unreadable.filter(|_| mode != Mode::Off).map(|_| CountsLost { by: LostBy::Mark, order: head.get() });
+        let by_mark = unreadable.filter(|_| mode != Mode::Off).map(|_| LostBy::Mark);
+        let by = if counts.is_none() { Some(LostBy::Record) } else { by_mark };
+        let new = by.map(|by| CountsLost { by, order: head.get() });
         let mode = if new.is_some() { Mode::Off } else { mode };
         Ok((Self { mode, lost: new.or(lost), marks, stored, ..Self::new(config) }, new))
     }
@@ -182,7 +203,20 @@ impl Counting {
     pub(crate) fn new(config: StoreConfig) -> Self {
         let StoreConfig { journal, pending_limit, marks_limit, .. } = config;
         let (marks, stored) = (Marks::none(marks_limit), StoredRecord { nodes: 0 });
-        Self { mode: Mode::Off, lost: None, pending: None, settled: 0, limit: pending_limit, marks, stored, journal }
+        let (limit, waste) = (pending_limit, Waste::default());
+        Self { mode: Mode::Off, lost: None, pending: None, settled: 0, limit, marks, stored, waste, journal }
+    }
+
+    /// Begins with this index, or ends it.
+    pub(crate) fn set_index(&mut self, index: Option<Pending>) {
+        let before = std::mem::replace(&mut self.pending, index.map(Queue::of));
+        before.into_iter().for_each(|before| self.waste.push(before));
+    }
+
+    /// Everything that is freed once the gate is let go.
+    pub(crate) fn all_waste(&mut self) -> &mut Waste {
+        self.marks.take_forgotten().into_iter().for_each(|marks| self.waste.push(marks));
+        &mut self.waste
     }
 
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet.
@@ -252,16 +286,90 @@ impl Counting {
         (self.mode, self.stored) = (booked.mode, booked.stored);
         self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
         if began {
-            self.pending = Some(Queue::of(Pending::new(self.limit)));
+            self.set_index(Some(Pending::new(self.limit)));
         }
         if self.mode == Mode::Off {
-            self.pending = None;
+            self.set_index(None);
         }
         let Some(queue) = &mut self.pending else { return };
         if plan.is_fork() {
-            queue.index().give_up();
+            self.waste.push(queue.index().give_up());
             self.settled += 1;
         }
         booked.entry.into_iter().for_each(|entry| queue.push(entry));
+    }
+
+    /// Takes over what a rollback to an order wrote: the counts that it ended, the marks that it took away.
+    pub(crate) fn roll_back(&mut self, to: Order, lost: Option<CountsLost>, marks: &[u64]) {
+        if lost.is_some() || self.mode == Mode::Blind {
+            (self.mode, self.lost) = (Mode::Off, lost.or(self.lost));
+            self.set_index(None);
+        }
+        self.settled += 1;
+        self.marks.remove(marks);
+        if let Some(queue) = &mut self.pending {
+            let gone = queue.index().forget_orders((Bound::Excluded(to), Bound::Unbounded));
+            self.waste.push(gone);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_tree::StateRoot;
+
+    use super::*;
+    use crate::{backend::Durability, pending::Named};
+
+    fn order(n: u64) -> Order {
+        Order::new(n)
+    }
+
+    /// Exact from order 1 on, and a node waits for each of the orders up to 9.
+    fn counting() -> Counting {
+        let mut index = Pending::new(99);
+        (1..=9).for_each(|n| index.insert(order(n), Some(n), &[NodeHash::new([n as u8; 32])]));
+        let mut counting = Counting::new(StoreConfig::new(Durability::Logged));
+        counting.mode = Mode::Exact(CountsRecord { since: 1, cycle: Some(1) });
+        counting.set_index(Some(index));
+        counting
+    }
+
+    /// Keeps an empty commit of order 10 on the state of an order.
+    fn keep(counting: &mut Counting, base: u64) {
+        let (parent, root) = (StateRoot::EMPTY, StateRoot::EMPTY);
+        let (created, replaced, dropped, adopted) = Default::default();
+        let delta = Delta { parent, root, created, replaced, dropped, adopted };
+        let (order, base, head) = (order(10), Some(order(base)), Some(order(9)));
+        let plan = Plan { order, base, head, commit: 10, timestamp_ms: 10, delta: &delta, recorded: 0 };
+        let (mode, stored) = (counting.mode_of(&plan), counting.stored);
+        counting.keep(&plan, Booked { rows: Batch::new(), mode, many: BTreeSet::new(), entry: None, stored });
+    }
+
+    /// I12: a fork gives the index up, or ends it, and so does a rollback.
+    #[test]
+    fn an_index_that_is_given_up_is_not_freed_under_the_gate() {
+        let mut forked = counting();
+        keep(&mut forked, 3);
+        assert!(forked.waste.has::<Pending>());
+        assert_eq!(forked.pending.as_mut().map(|queue| queue.index().counts().held), Some(0));
+        let mut ended = counting();
+        keep(&mut ended, 0);
+        assert!(ended.mode == Mode::Off && ended.pending.is_none() && ended.waste.has::<Queue>());
+        let mut back = counting();
+        back.roll_back(order(4), None, &[]);
+        assert!(back.waste.has::<Vec<Named>>());
+        assert_eq!(back.pending.as_mut().map(|queue| queue.index().counts().held), Some(4));
+        back.roll_back(order(0), Some(CountsLost { by: LostBy::Rollback, order: 0 }), &[]);
+        assert!(back.mode == Mode::Off && back.pending.is_none() && back.waste.has::<Queue>());
+    }
+
+    /// I12: marks that are too many are not freed under the gate either.
+    #[test]
+    fn marks_that_are_forgotten_are_not_freed_under_the_gate() {
+        let mut counting = counting();
+        counting.marks.add([1, 2], order(1));
+        counting.marks.forget();
+        assert!(counting.all_waste().has::<many::Orders>());
     }
 }

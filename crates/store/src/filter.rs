@@ -328,7 +328,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::{barrier::Barrier, permit::Fence};
+    use crate::{barrier::Barrier, permit::Fence, stay::Waste};
 
     impl LiveSet for BTreeSet<NodeHash> {
         fn reader(&self) -> Box<dyn LiveReader> {
@@ -362,8 +362,8 @@ mod tests {
     #[test]
     fn the_sweep_filter_keeps_on_every_doubt() {
         let (fence, barrier) = (Arc::new(Fence::default()), Barrier::new(10));
-        let hold = barrier.open();
-        barrier.record([hash(2)].into_iter());
+        let hold = barrier.open(&mut Waste::default());
+        barrier.record([hash(2)].into_iter(), &mut Waste::default());
         let sweep = Sweep::new(fence.issue(), hold, Arc::new(BTreeSet::from([hash(1)])), None);
         let of = |sweep: &Sweep, key: &[u8]| verdict(sweep, &mut *sweep.live.reader(), key);
         let idle = Arc::new(SweepSlot::default());
@@ -380,7 +380,12 @@ mod tests {
     #[test]
     fn a_panic_in_the_verdict_keeps() {
         let (fence, slot) = (Arc::new(Fence::default()), Arc::new(SweepSlot::default()));
-        slot.activate(Arc::new(Sweep::new(fence.issue(), Barrier::new(1).open(), Arc::new(Panicking), None)));
+        slot.activate(Arc::new(Sweep::new(
+            fence.issue(),
+            Barrier::new(1).open(&mut Waste::default()),
+            Arc::new(Panicking),
+            None,
+        )));
         assert_eq!(slot.judge(Paced::No).judge(hash(1).as_bytes(), 5), Verdict::KeepIdle);
     }
 
@@ -388,7 +393,12 @@ mod tests {
     fn a_compaction_that_began_before_the_sweep_drops_nothing() {
         let (fence, slot) = (Arc::new(Fence::default()), Arc::new(SweepSlot::default()));
         let mut early = slot.judge(Paced::No);
-        slot.activate(Arc::new(Sweep::new(fence.issue(), Barrier::new(1).open(), Arc::new(BTreeSet::new()), None)));
+        slot.activate(Arc::new(Sweep::new(
+            fence.issue(),
+            Barrier::new(1).open(&mut Waste::default()),
+            Arc::new(BTreeSet::new()),
+            None,
+        )));
         assert_eq!(early.judge(hash(1).as_bytes(), 5), Verdict::KeepIdle);
         assert_eq!(slot.judge(Paced::No).judge(hash(1).as_bytes(), 5), Verdict::Drop);
     }
@@ -397,13 +407,13 @@ mod tests {
     #[test]
     fn a_judge_at_work_keeps_what_is_created_after_its_cycle_has_ended() {
         let (fence, slot, barrier) = (Arc::new(Fence::default()), Arc::new(SweepSlot::default()), Barrier::new(10));
-        let cycle = barrier.open();
+        let cycle = barrier.open(&mut Waste::default());
         let sweep = Arc::new(Sweep::new(fence.issue(), cycle.clone(), Arc::new(BTreeSet::new()), None));
         slot.activate(Arc::clone(&sweep));
         let mut judge = slot.judge(Paced::No);
         slot.deactivate(&sweep);
         drop((sweep, cycle));
-        barrier.record([hash(1)].into_iter());
+        barrier.record([hash(1)].into_iter(), &mut Waste::default());
         assert_eq!(judge.judge(hash(1).as_bytes(), 5), Verdict::KeepCreated);
         assert_eq!(judge.judge(hash(2).as_bytes(), 5), Verdict::Drop, "its permit is current and its mark is whole");
         assert_eq!(slot.judge(Paced::No).judge(hash(2).as_bytes(), 5), Verdict::KeepIdle, "a later one has no sweep");
@@ -413,7 +423,12 @@ mod tests {
     fn a_rewrite_waits_for_compactions_that_began_before_its_sweep() {
         let (fence, slot) = (Arc::new(Fence::default()), Arc::new(SweepSlot::default()));
         let early = slot.judge(Paced::No);
-        slot.activate(Arc::new(Sweep::new(fence.issue(), Barrier::new(1).open(), Arc::new(BTreeSet::new()), None)));
+        slot.activate(Arc::new(Sweep::new(
+            fence.issue(),
+            Barrier::new(1).open(&mut Waste::default()),
+            Arc::new(BTreeSet::new()),
+            None,
+        )));
         let own = slot.judge(Paced::Yes);
         slot.wait_for_earlier_judges(&|| true); // told to stop: returns although `early` is at work
         let waited = AtomicU64::new(0);

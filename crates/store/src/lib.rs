@@ -31,13 +31,14 @@ mod reserve;
 mod rows;
 mod schema;
 mod standing;
+mod stay;
 mod store;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
     Backend, Batch, Copied, Durability, Flow, KeyRange, LogCut, NodeFile, RocksBackend, RocksConfig, Space, View,
-    file_holder, lock_holder, removed_store, space_of,
+    allow_every_file, file_holder, lock_holder, removed_store, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};

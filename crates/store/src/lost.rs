@@ -25,6 +25,8 @@ pub enum LostBy {
     Unjournalled,
     /// A mark of a shared node that could not be read.
     Mark,
+    /// The record that says since when counts are exact, which could not be read.
+    Record,
 }
 
 /// Exact counting ended: nothing is deleted between cycles before one has begun it again.
@@ -75,6 +77,7 @@ impl LostBy {
             Self::Cursor => "an unusable cursor of the sweep",
             Self::Unjournalled => "commits without a journal",
             Self::Mark => "a mark of a shared node that cannot be read",
+            Self::Record => "a record of the counts that cannot be read",
         }
     }
 }

@@ -36,13 +36,15 @@ use crate::{
 };
 
 /// Fingerprints, each with the order of its last mark.
-type Orders = Fingerprints<Order>;
+pub(crate) type Orders = Fingerprints<Order>;
 
 /// The marks as of the last write under the gate.
 #[derive(Debug)]
 pub(crate) struct Marks {
     /// Nothing once there are too many of them.
     known: Option<Orders>,
+    /// What was known, until whoever has the gate lets it go (I12).
+    forgotten: Option<Orders>,
     /// The most that are held.
     limit: usize,
     /// What was marked since somebody began to read marks without the gate, as long as it is little.
@@ -102,15 +104,15 @@ pub(crate) enum Marked<'a> {
     All,
     /// These, of all there are.
     Known(&'a Orders),
-    /// These, of the nodes that were asked for.
-    Read(BTreeSet<u64>),
+    /// These, of the nodes that were asked for, and those that were marked since they were read.
+    Read { read: BTreeSet<u64>, since: BTreeSet<u64> },
 }
 
 impl Marks {
     /// No marks, and room for so many.
     pub(crate) fn none(limit: usize) -> Self {
         let (newest, unsure) = (Order::GENESIS, Order::GENESIS);
-        Self { known: Some(Orders::new()), limit, since: None, newest, unsure, unchecked: false }
+        Self { known: Some(Orders::new()), forgotten: None, limit, since: None, newest, unsure, unchecked: false }
     }
 
     /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room, and the first that
@@ -176,8 +178,14 @@ impl Marks {
 
     /// What is marked on disk is not known any more: it is read from here on.
     pub(crate) fn forget(&mut self) {
-        (self.known, self.since) = (None, None);
+        self.forgotten = self.known.take().or(self.forgotten.take());
+        self.since = None;
         self.unsure = self.unsure.max(self.newest);
+    }
+
+    /// What was known before it was forgotten, which is the caller's to free.
+    pub(crate) fn take_forgotten(&mut self) -> Option<Orders> {
+        self.forgotten.take()
     }
 
     /// Whether the mark is on disk for certain, so that it need not be written when it is made again.
@@ -203,7 +211,7 @@ impl Marks {
         if let Some(known) = &self.known {
             return Ok(Marked::Known(known));
         }
-        Ok(Marked::Read(marked_of(view, asked())?))
+        Ok(Marked::Read { read: marked_of(view, asked())?, since: BTreeSet::new() })
     }
 
     /// Whether marks have to be read. What is marked from here on is remembered: whoever reads them BEHIND this, without the
@@ -218,9 +226,8 @@ impl Marks {
         if let Some(known) = &self.known {
             return Some(Marked::Known(known));
         }
-        let (mut read, since) = read.zip(self.since.take())?;
-        read.extend(since);
-        Some(Marked::Read(read))
+        let (read, since) = read.zip(self.since.take())?;
+        Some(Marked::Read { read, since })
     }
 }
 
@@ -230,7 +237,7 @@ impl Marked<'_> {
         match self {
             Self::All => true,
             Self::Known(known) => known.get(hash.fingerprint()).is_some(),
-            Self::Read(read) => read.contains(&hash.fingerprint()),
+            Self::Read { read, since } => [read, since].iter().any(|set| set.contains(&hash.fingerprint())),
         }
     }
 
@@ -367,7 +374,13 @@ mod tests {
         assert_eq!(answers(&marks), [false, false, true, true]);
         marks.add(100..108, Order::new(2));
         assert_eq!(marks.count(), None);
-        assert!(matches!(marks.ask(&*view, BTreeSet::new).unwrap(), Marked::Read(_)));
+        marks.forget();
+        assert_eq!(
+            marks.take_forgotten().map(|known| known.len()),
+            Some(10),
+            "nobody who waits for the gate waits for them"
+        );
+        assert!(matches!(marks.ask(&*view, BTreeSet::new).unwrap(), Marked::Read { .. }));
         assert_eq!(answers(&marks), [true, false, true, false], "as the disk has it");
         assert!(
             !marks.ask(&*view, || [3].into()).unwrap().is_known(&hash(3)),

@@ -18,7 +18,7 @@ use crate::fingerprints::Fingerprints;
 
 /// What an order's entry still has in the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Named {
+pub(crate) struct Named {
     hashes: Vec<NodeHash>,
     /// Nothing where only nodes below trees are left.
     timestamp_ms: Option<u64>,
@@ -213,14 +213,14 @@ impl Pending {
         }
     }
 
-    /// Forgets what the entries of some orders name.
-    pub(crate) fn forget_orders(&mut self, orders: impl RangeBounds<Order>) {
+    /// Forgets what the entries of some orders name, which is the caller's to free.
+    pub(crate) fn forget_orders(&mut self, orders: impl RangeBounds<Order>) -> Vec<Named> {
         let gone: Vec<Order> = self.orders.range(orders).map(|(order, _)| *order).collect();
-        for order in gone {
-            for hash in self.take_out(order).into_iter().flat_map(|named| named.hashes) {
-                self.nodes.remove(hash.fingerprint());
-            }
+        let gone: Vec<Named> = gone.into_iter().filter_map(|order| self.take_out(order)).collect();
+        for hash in gone.iter().flat_map(|named| &named.hashes) {
+            self.nodes.remove(hash.fingerprint());
         }
+        gone
     }
 
     /// The same of some of the entries up to a cutoff, about as many nodes as are given; whether there are more.
@@ -236,12 +236,10 @@ impl Pending {
         self.orders.range(..=cutoff).next().is_some()
     }
 
-    /// Forgets every entry: what they name is left to a major cycle.
-    pub(crate) fn give_up(&mut self) {
-        self.unindexed += self.nodes.len() as u64;
-        self.nodes = Places::new();
-        self.orders.clear();
-        self.due = Due::default();
+    /// Forgets every entry: what they name is left to a major cycle. What it held is the caller's to free.
+    pub(crate) fn give_up(&mut self) -> Self {
+        let unindexed = self.unindexed + self.nodes.len() as u64;
+        std::mem::replace(self, Self { unindexed, named: self.named, ..Self::new(self.limit) })
     }
 
     /// What waits at or below a cutoff, which is of this time by the chain's clock. Costs what came to it since it was asked last.

@@ -20,6 +20,8 @@ pub(crate) struct Queue {
     index: Pending,
     /// Oldest first.
     entries: VecDeque<Entry>,
+    /// In all entries, created and lost.
+    nodes: usize,
 }
 
 /// What one commit did, as far as it is not in the index.
@@ -51,11 +53,12 @@ impl Entry {
 impl Queue {
     /// Nothing in front of an index.
     pub(crate) fn of(index: Pending) -> Self {
-        Self { index, entries: VecDeque::new() }
+        Self { index, entries: VecDeque::new(), nodes: 0 }
     }
 
     /// What the newest commit did.
     pub(crate) fn push(&mut self, entry: Entry) {
+        self.nodes += entry.created.len() + entry.lost.len();
         self.entries.push_back(entry);
     }
 
@@ -70,6 +73,11 @@ impl Queue {
         !self.entries.is_empty()
     }
 
+    /// How many nodes are in it.
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
     /// Takes about so many nodes into the index; whether there are more.
     pub(crate) fn take_in(&mut self, most: usize) -> bool {
         let mut left = most;
@@ -79,7 +87,8 @@ impl Queue {
             } else if left == 0 {
                 return true;
             } else {
-                left -= entry.take_in(&mut self.index, left);
+                let taken = entry.take_in(&mut self.index, left);
+                (left, self.nodes) = (left - taken, self.nodes - taken);
             }
         }
         false

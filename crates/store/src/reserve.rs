@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     num::NonZeroU64,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -24,6 +25,9 @@ use crate::{
 
 /// Its name in the data folder of a node, beside the folder of the store.
 pub const RESERVE_FILE: &str = "reserve";
+
+/// Bytes of a block as the system counts them, whatever those of the file system are.
+const BLOCK: u64 = 512;
 
 /// Whether the room is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,12 +73,13 @@ impl Reserve {
         Self { room: Mutex::new(Room::LetGo), ..Self::new(path, bytes) }
     }
 
-    /// Bytes that a file at the path keeps now, whoever made it; it is only looked at.
+    /// Bytes that a file at the path keeps now, whoever made it; it is only looked at. What has no blocks, as a copy that
+    /// leaves holes makes it, keeps nothing.
     ///
     /// Errors: a path that cannot be looked at.
     pub fn kept_at(path: &Path) -> Result<Option<u64>, StoreError> {
         match ask(FileCall::Open, path).and_then(|()| fs::metadata(path)) {
-            Ok(file) => Ok(Some(file.len())),
+            Ok(file) => Ok(Some(file.len().min(file.blocks().saturating_mul(BLOCK)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(path, error)),
         }
@@ -156,7 +161,7 @@ impl Reserve {
     }
 
     fn is_taken(&self) -> Result<bool, StoreError> {
-        Self::remove(&self.path)?; // of another size, or what a process left that died while it took the room
+        Self::remove(&self.path)?; // of another size, without its blocks, or what a process left that died while it took the room
         let folder = self.path.parent().map_or(Path::new("."), |folder| folder);
         let device = statvfs(folder).map_err(|errno| failed(folder, errno.into()))?;
         if device.f_bavail.saturating_mul(device.f_frsize) < self.bytes.get().saturating_mul(2) {
@@ -208,7 +213,6 @@ mod tests {
 
     #[test]
     fn a_reserve_has_its_blocks_and_goes_whole() {
-        use std::os::unix::fs::MetadataExt as _;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("reserve");
         let bytes = NonZeroU64::new(1 << 20).unwrap();
@@ -224,6 +228,19 @@ mod tests {
         let vast = Reserve::new(path.clone(), NonZeroU64::new(1 << 62).unwrap());
         assert_eq!((vast.take().unwrap(), vast.room()), (Room::NeverTaken, Room::NeverTaken));
         assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+
+    /// `cp --sparse=always` and `rsync -S` make such files of a data folder.
+    #[test]
+    fn a_reserve_that_was_copied_without_its_blocks_keeps_nothing_and_is_taken_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, bytes) = (dir.path().join("reserve"), NonZeroU64::new(1 << 20).unwrap());
+        File::create(&path).unwrap().set_len(bytes.get()).unwrap();
+        assert_eq!(Reserve::kept_at(&path).unwrap(), Some(0));
+        assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept);
+        assert_eq!(Reserve::kept_at(&path).unwrap(), Some(bytes.get()));
+        let file = fs::metadata(&path).unwrap();
+        assert!(file.len() == bytes.get() && file.blocks() * BLOCK >= bytes.get(), "{file:?}");
     }
 
     #[test]

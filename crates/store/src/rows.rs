@@ -13,7 +13,7 @@ use state_tree::Order;
 use crate::{
     backend::{Flow, KeyRange, View, visit_rows},
     chain::{FloorRecord, RootRecord, native},
-    counting::CountsRecord,
+    counting::{CountsRecord, StoredRecord},
     ending::{Ending, GoesOn},
     error::StoreError,
     journal::{self, JournalRecord},
@@ -171,6 +171,7 @@ impl RowsChecked {
         let head: Option<native::HeadRecord> = self.one("head", view.row(&Table::CHAIN, native::HEAD_KEY)?);
         self.one::<FloorRecord>("floor", view.row(&Table::CHAIN, native::FLOOR_KEY)?);
         self.one::<CountsRecord>("counts", view.row(&Table::META, CountsRecord::KEY)?);
+        self.one::<StoredRecord>("stored", view.row(&Table::META, StoredRecord::KEY)?);
         self.one::<CountsLost>("counts_lost", view.row(&Table::META, CountsLost::KEY)?);
         let cursor: Option<ExpiryRecord> = self.one("expiry", view.row(&Table::META, ExpiryRecord::KEY)?);
         match cursor.and_then(|cursor| cursor.group).map(|group| group.left(view).map(|_| ())) {
@@ -364,6 +365,7 @@ mod tests {
         every_flip_is_found(&native::HeadRecord { order: 5, at: AT, commits: 6, nodes_put: 7, bytes_put: 8 });
         every_flip_is_found(&FloorRecord { order: 9 });
         every_flip_is_found(&CountsRecord { since: 1, cycle: Some(2) });
+        every_flip_is_found(&StoredRecord { nodes: 12 });
         every_flip_is_found(&CountsLost { by: LostBy::Gap, order: 10 });
         every_flip_is_found(&ExpiryRecord { done: Some(3), group: None });
         every_flip_is_found(&LayerRecord { nodes: vec![[4; 32]] });

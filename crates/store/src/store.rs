@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::{Mutex, RwLock};
 use state_tree::{NodeHash, Order};
 
 use crate::{
@@ -42,6 +42,7 @@ use crate::{
     queue::Queue,
     reserve::Reserve,
     rows,
+    stay::Gate,
 };
 pub use active::ActiveSweep;
 pub use counts::Waits;
@@ -111,7 +112,7 @@ pub struct Deleted {
 pub struct Store {
     writer: Writer,
     /// The one order of node puts and deletes, held across the write, with what commits are counted by.
-    gate: Mutex<Counting>,
+    gate: Gate,
     /// Nothing for a foreign store. Taken after the gate, never held across a write.
     chain: Arc<RwLock<Option<ChainState>>>,
     barrier: Arc<Barrier>,
@@ -180,7 +181,7 @@ impl Store {
         }
         Ok(Self {
             writer: Writer { backend, durability: config.durability },
-            gate: Mutex::new(Counting::new(config)),
+            gate: Gate::of(Counting::new(config)),
             chain: Arc::default(),
             barrier: Barrier::new(config.barrier_limit),
             fence: Arc::default(),
@@ -208,7 +209,7 @@ impl Store {
         let (planned, head) = self.look(|chain| (chain.plan(commit), chain.head_order()))?;
         let mut planned = planned?;
         let (order, base, commit) = (planned.committed.order, planned.base, planned.head.commits - 1);
-        let recorded = self.barrier.record(delta.created.keys().copied()); // BEFORE the write (I5)
+        let recorded = self.barrier.record(delta.created.keys().copied(), &mut gate.waste); // BEFORE the write (I5)
         let plan = Plan { order, base, head, commit, timestamp_ms, delta, recorded };
         let mut booked = gate.book(&*self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
@@ -218,7 +219,7 @@ impl Store {
         gate.keep(&plan, booked);
         self.note(&gate);
         self.change(|chain| chain.apply(&planned))?;
-        MutexGuard::unlock_fair(gate); // a capture that waits goes before the next commit of a busy committer
+        drop(gate); // a capture that waits goes before the next commit of a busy committer
         Ok(planned.committed)
     }
 
@@ -272,8 +273,8 @@ impl Store {
 
     /// Opens the barrier, then fixes an instant, inside the commit gate: no commit slips between them (S24).
     pub fn capture(&self) -> Result<Capture, StoreError> {
-        let _gate = self.gate.lock();
-        let barrier = self.barrier.open();
+        let mut gate = self.gate.lock();
+        let barrier = self.barrier.open(&mut gate.waste);
         let view = self.backend().view()?;
         Ok(Capture { view, barrier })
     }
@@ -284,12 +285,12 @@ impl Store {
     /// Errors: [`StoreError::JournalGap`] when the journal does not cover the orders since; abandon the cycle then.
     pub fn reopen_barrier(&self, since: Order) -> Result<BarrierHold, StoreError> {
         if self.chain.read().is_none() {
-            return Ok(self.barrier.open()); // a foreign store takes no commits: nothing was created since
+            return Ok(self.barrier.open(&mut self.gate.lock().waste)); // a foreign store takes no commits: nothing was created since
         }
         let (hold, view, head) = {
-            let _gate = self.gate.lock();
+            let mut gate = self.gate.lock();
             let head = self.look(ChainState::head_order)?.ok_or(StoreError::JournalGap(since))?;
-            (self.barrier.open(), self.backend().view()?, head)
+            (self.barrier.open(&mut gate.waste), self.backend().view()?, head)
         };
         if head < since {
             return Err(StoreError::JournalGap(since));
@@ -328,7 +329,7 @@ impl Store {
         reached(Point::BatchJudged);
         self.backend().write(&batch, durability)?; // deletes and cursor together (I9)
         reached(Point::BatchWritten);
-        MutexGuard::unlock_fair(gate); // a waiting commit goes before the next delete batch (I12)
+        drop(gate); // a waiting commit goes before the next delete batch (I12)
         Ok(deleted)
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use state_store::Space;
+use state_store::{Space, StoreError};
 
 use super::health::CANNOT_TELL;
 
@@ -173,8 +173,11 @@ pub(super) fn bytes(bytes: u64) -> String {
 }
 
 /// What a store takes up: its tables and blobs, and beside them its write-ahead log, which comes and goes whatever the state.
-pub(super) fn size(space: &Space) -> String {
-    format!("{} + log {}", bytes(space.tables + space.blobs), bytes(space.logs))
+pub(super) fn size(space: &Result<Space, StoreError>) -> String {
+    match space {
+        Ok(space) => format!("{} + log {}", bytes(space.tables + space.blobs), bytes(space.logs)),
+        Err(error) => format!("size unknown ({error})"),
+    }
 }
 
 /// So many of what a noun names, whose plural ends in an s.
@@ -212,6 +215,6 @@ mod tests {
     #[test]
     fn a_store_is_told_without_its_log_and_the_log_apart() {
         let space = Space { tables: 1024, blobs: 512, logs: 256 << 20, other: 7 };
-        assert_eq!(size(&space), "1.5 KiB + log 256.0 MiB");
+        assert_eq!(size(&Ok(space)), "1.5 KiB + log 256.0 MiB");
     }
 }

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use state_pruner::{Clock, Pause, PrunerStatus, SystemClock, phase::PrunePhase};
-use state_store::Space;
+use state_store::{Space, StoreError};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
@@ -104,7 +104,8 @@ async fn end(mut app: App, driving: Option<(Arc<Load>, OwnDrive)>) -> anyhow::Re
     let stopped = app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
     drained?;
     match told {
-        Ok(told) => tracing::info!("{}", told?),
+        Ok(Ok(told)) => tracing::info!("{told}"),
+        Ok(Err(error)) => tracing::warn!("what the node did is not told: {error:#}"), // it ended in order all the same
         Err(_) => tracing::warn!("what the node did is not told: the store did not answer in time"),
     }
     driven.map(|()| stopped)
@@ -216,7 +217,7 @@ impl Show<'_> {
 /// What is shown of a node.
 struct Figures {
     chain: ChainStatus,
-    space: Space,
+    space: Result<Space, StoreError>,
     pruner: Option<PrunerStatus>,
 }
 
@@ -225,7 +226,7 @@ impl Figures {
     async fn of(app: &App) -> anyhow::Result<Self> {
         let (chain, pruner) = (Arc::clone(app.chain()), app.pruner().map(Arc::clone));
         let read = move || {
-            let space = chain.store().backend().space()?;
+            let space = chain.store().backend().space(); // what cannot be measured takes nothing else away
             Ok(Self { chain: chain.status()?, space, pruner: pruner.map(|pruner| pruner.status()) })
         };
         spawn_blocking(read).await?
@@ -389,4 +390,25 @@ fn end_of(load: &Load, ended: Result<(), ClientError>) -> Driven {
     let report = load.report();
     let error = ended.err().map(|error| failure_of(&error, &report));
     Driven { report, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_store::{FaultyDisk, FileCall, Lasting};
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_that_cannot_measure_its_store_at_its_end_ends_in_order_and_tells_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", folder.path().display())];
+        let config = Config::parse("test", "", &set).unwrap();
+        let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
+        let disk = FaultyDisk::under(folder.path());
+        disk.inject("store", FileCall::List, 0, Lasting::UntilHealed);
+        let told = summary(&app).await.unwrap();
+        assert!(told.starts_with("head 0, floor 0, store size unknown (") && told.contains("0 cycles"), "{told}");
+        assert!(matches!(end(app, None).await, Ok(Stopped::Whole)));
+        assert_eq!(disk.met(), 2, "its last line was told, too");
+    }
 }

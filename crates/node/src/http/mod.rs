@@ -43,7 +43,7 @@ pub use caller::{Callers, NoToken};
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
-pub use server::Server;
+pub use server::{Bounds, Server};
 pub use snapshot::Snapshots;
 pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof, WireProofError, WireReceipt};
 
@@ -75,6 +75,8 @@ pub struct Node {
     watchers: Arc<Semaphore>,
     /// One deep validation at a time.
     validating: Arc<Semaphore>,
+    /// One that is no deep one at a time; further ones wait.
+    looking: Arc<Semaphore>,
     damage: Arc<Damage>,
 }
 
@@ -133,6 +135,7 @@ impl Node {
             bodies,
             watchers,
             validating: Arc::new(Semaphore::new(1)),
+            looking: Arc::new(Semaphore::new(1)),
             damage,
         }
     }
@@ -171,14 +174,22 @@ impl Node {
         &self,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let turn = Arc::clone(&self.reads).acquire_owned().await;
-        let turn = turn.map_err(|_| ApiError::internal("reads have ended"))?;
-        off_the_async_threads(move || {
-            let _turn = turn; // the work outlives a client that goes away, and so does its turn
-            work()
-        })
-        .await
+        in_turn(&self.reads, work).await
     }
+}
+
+/// Runs work on the blocking threads, once it has a turn.
+async fn in_turn<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let turn = Arc::clone(turns).acquire_owned().await;
+    let turn = turn.map_err(|_| ApiError::internal("turns have ended"))?;
+    off_the_async_threads(move || {
+        let _turn = turn; // the work outlives a client that goes away, and so does its turn
+        work()
+    })
+    .await
 }
 
 /// Runs work that may wait, or takes long, on the blocking threads.
@@ -241,10 +252,10 @@ mod tests {
     use std::sync::mpsc;
 
     use state_pruner::{
-        Clock, PrunerParts, RetentionParts, StoreRecords, SystemClock, Unpruned,
+        Clock, PrunerConfig, PrunerParts, RetentionParts, StoreRecords, SystemClock, Unpruned,
         events::{EventsConfig, NoEvents},
     };
-    use state_store::{Durability, MemoryBackend, NativeChain, Store, StoreConfig};
+    use state_store::{Backend, Durability, MemoryBackend, NativeChain, Store, StoreConfig};
     use state_tree::RoochLayout;
 
     use super::*;
@@ -253,9 +264,14 @@ mod tests {
         telemetry,
     };
 
-    fn node() -> Node {
+    pub(super) fn node() -> Node {
+        node_on(Arc::new(MemoryBackend::new()), None)
+    }
+
+    /// A node with its store in this backend, and with a pruner of this configuration, if there is one.
+    pub(super) fn node_on(backend: Arc<dyn Backend>, pruning: Option<PrunerConfig>) -> Node {
         let config = StoreConfig { barrier_limit: 1_000, ..StoreConfig::new(Durability::Logged) };
-        let store = Arc::new(Store::open(Arc::new(MemoryBackend::new()), config).unwrap());
+        let store = Arc::new(Store::open(backend, config).unwrap());
         let clock = Arc::new(SystemClock::new());
         let chain = Chain::open(Arc::clone(&store), Config::default().chain(), Arc::clone(&clock) as _).unwrap();
         let records = Arc::new(StoreRecords(Arc::clone(&store)));
@@ -277,7 +293,7 @@ mod tests {
         let health = Config::default().health;
         let callers = Callers::Local(None);
         let store = Arc::clone(chain.store());
-        let unpruned = PrunerParts {
+        let pruned = PrunerParts {
             records: Arc::new(StoreRecords(Arc::clone(&store))),
             store,
             chain: Arc::new(NativeChain),
@@ -287,7 +303,10 @@ mod tests {
             floor_rows: None,
             events: Arc::new(NoEvents),
         };
-        let caretaker = Arc::new(Caretaker::Unpruned(Box::new(Unpruned::new(unpruned, RANGE_BYTES))));
+        let caretaker = Arc::new(match pruning {
+            Some(pruning) => Caretaker::Pruner(Arc::new(Pruner::start(pruned, pruning).unwrap())),
+            None => Caretaker::Unpruned(Box::new(Unpruned::new(pruned, RANGE_BYTES))),
+        });
         let parts =
             NodeParts { chain, caretaker, retention, events, snapshots, metrics, callers, health, damage, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))

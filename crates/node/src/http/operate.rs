@@ -10,10 +10,9 @@ use axum::{
 };
 use serde_json::{Value, json};
 use state_pruner::{Command, Pruner, Reply, Verdict};
-use state_store::{Space, Store};
 
 use super::{Node, error::ApiError, off_the_async_threads, query::Query};
-use crate::chain::{ChainError, ChainStatus, Hex32, Production};
+use crate::chain::{ChainStatus, Hex32, Production};
 
 /// `GET /v1/status`.
 pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Json<Value>, ApiError> {
@@ -24,7 +23,6 @@ pub(super) async fn status(State(node): State<Arc<Node>>) -> Result<Json<Value>,
 fn status_of(node: &Node) -> Result<Value, ApiError> {
     let status = node.chain.status()?;
     let health = node.health()?;
-    let space = space(node.chain.store())?;
     Ok(json!({
         "id": node.id,
         "version": env!("CARGO_PKG_VERSION"),
@@ -46,23 +44,36 @@ fn status_of(node: &Node) -> Result<Value, ApiError> {
         "retention": retention(node),
         "pruner": node.pruner.as_ref().map(|pruner| pruner.status()),
         "events": node.events.status(),
-        "validation": node.pruner.as_ref().and_then(|pruner| pruner.validated()),
-        "space": {
+        "validation": node.caretaker.validated(),
+        "space": space(node),
+    }))
+}
+
+/// What the store takes up; a folder that cannot be measured is no reason to tell nothing at all.
+fn space(node: &Node) -> Value {
+    match node.chain.store().backend().space() {
+        Ok(space) => json!({
             "tables": space.tables,
             "blobs": space.blobs,
             "logs": space.logs,
             "other": space.other,
             "total": space.total(),
-        },
-    }))
+        }),
+        Err(error) => untold(error.code(), &error),
+    }
 }
 
 /// What is retained and by whom; records that cannot be read are no reason to tell nothing at all.
 fn retention(node: &Node) -> Value {
     match node.retention.status() {
         Ok(status) => json!(status),
-        Err(error) => json!({ "error": { "code": error.code(), "message": error.to_string() } }),
+        Err(error) => untold(error.code(), &error),
     }
+}
+
+/// What stands in the place of what cannot be told.
+fn untold(code: &str, error: &dyn std::error::Error) -> Value {
+    json!({ "error": { "code": code, "message": error.to_string() } })
 }
 
 fn head(status: &ChainStatus) -> Value {
@@ -72,11 +83,6 @@ fn head(status: &ChainStatus) -> Value {
         "block_hash": Hex32(status.head.at.block_hash),
         "timestamp_ms": status.head.at.timestamp_ms,
     })
-}
-
-pub(super) fn space(store: &Store) -> Result<Space, ApiError> {
-    let space = store.backend().space();
-    space.map_err(|error| ChainError::from(error).into())
 }
 
 /// `GET /healthz`: reads no table but for the row that tells whether a window of time is full, until it is known; waits for no
@@ -178,4 +184,33 @@ fn obey(pruner: &Pruner, command: Command, id: Option<&str>) -> Result<Reply, Ap
         return Err(ApiError::new(StatusCode::CONFLICT, "not_frozen", "deletes are not frozen"));
     }
     Ok(pruner.command(command))
+}
+
+#[cfg(test)]
+mod tests {
+    use state_store::{Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
+
+    use super::{
+        super::{prometheus::measure, tests::node_on},
+        *,
+    };
+
+    #[test]
+    fn a_store_that_cannot_be_measured_takes_nothing_else_from_the_status_and_the_metrics() {
+        let faulty = FaultyBackend::over(MemoryBackend::new());
+        let node = node_on(Arc::new(faulty.clone()), None);
+        let told = status_of(&node).unwrap();
+        assert!(told["space"]["total"].is_u64() && told["space"]["error"].is_null(), "{told}");
+        faulty.inject(Operation::Space, 0, Fault::Transient, Lasting::UntilHealed);
+        let told = status_of(&node).unwrap();
+        assert_eq!((&told["head"]["order"], &told["space"]["total"]), (&json!(0), &Value::Null), "{told}");
+        let error = &told["space"]["error"];
+        assert!(error["code"].is_string() && error["message"].is_string(), "{told}");
+        measure(&node).unwrap();
+        let metrics = node.metrics.render();
+        for line in ["state_node_head_order 0", "state_node_store_bytes{kind=\"tables\"} NaN"] {
+            assert!(metrics.contains(line), "{line}: {metrics}");
+        }
+        assert_eq!(faulty.met(), 2);
+    }
 }

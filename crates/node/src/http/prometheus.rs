@@ -11,7 +11,7 @@ use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
 use state_pruner::Verdict;
 use state_tree::Order;
 
-use super::{Node, error::ApiError, operate::space};
+use super::{Node, error::ApiError};
 
 const COUNTERS: [(&str, &str); 5] = [
     ("state_node_commits_total", "Blocks committed"),
@@ -30,7 +30,7 @@ const GAUGES: [(&str, &str); 10] = [
     ("state_node_mempool_transactions", "Transactions that wait for a block"),
     ("state_node_mempool_limit", "Transactions that may wait"),
     ("state_node_mempool_bytes", "Bytes of the transactions that wait"),
-    ("state_node_store_bytes", "Bytes on disk, by kind: tables, blobs, logs, other"),
+    ("state_node_store_bytes", "Bytes on disk, by kind: tables, blobs, logs, other; NaN where they cannot be measured"),
     ("state_node_health_verdict", "0 healthy, 1 degraded, 2 critical, as the exit code of health-check"),
 ];
 
@@ -55,7 +55,7 @@ pub(super) async fn metrics(State(node): State<Arc<Node>>) -> Result<Response, A
 }
 
 /// Sets every gauge to what is so now; may wait for the pruner.
-fn measure(node: &Node) -> Result<(), ApiError> {
+pub(super) fn measure(node: &Node) -> Result<(), ApiError> {
     let status = node.chain.status()?;
     gauge!("state_node_head_order").set(status.head.order as f64);
     gauge!("state_node_floor_order").set(status.floor.get() as f64);
@@ -63,12 +63,7 @@ fn measure(node: &Node) -> Result<(), ApiError> {
     gauge!("state_node_mempool_limit").set(status.mempool_limit as f64);
     gauge!("state_node_mempool_bytes").set(status.mempool_bytes as f64);
     retention(node);
-    let space = space(node.chain.store())?;
-    for (kind, bytes) in
-        [("tables", space.tables), ("blobs", space.blobs), ("logs", space.logs), ("other", space.other)]
-    {
-        gauge!("state_node_store_bytes", "kind" => kind).set(bytes as f64);
-    }
+    space(node);
     gauge!("state_node_health_verdict").set(match node.health()?.verdict {
         Verdict::Healthy => 0.0,
         Verdict::Degraded => 1.0,
@@ -78,6 +73,16 @@ fn measure(node: &Node) -> Result<(), ApiError> {
         pruner.status().export(Order::new(status.head.order));
     }
     Ok(())
+}
+
+/// What the store takes up.
+fn space(node: &Node) {
+    let space = node.chain.store().backend().space();
+    let bytes = space
+        .map_or([f64::NAN; 4], |space| [space.tables, space.blobs, space.logs, space.other].map(|bytes| bytes as f64));
+    for (kind, bytes) in ["tables", "blobs", "logs", "other"].into_iter().zip(bytes) {
+        gauge!("state_node_store_bytes", "kind" => kind).set(bytes);
+    }
 }
 
 /// What is retained beside the window.

@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Json,
     body::Bytes,
-    extract::{State, rejection::BytesRejection},
+    extract::{FromRequest as _, Request, State},
     http::StatusCode,
 };
 use serde::Deserialize;
@@ -20,12 +20,14 @@ use state_pruner::{
     events::{Event, EventSink as _},
     offline::Steering,
 };
+use tokio::time::timeout;
 
 use super::{
     Node,
     error::{ApiError, status_of},
     off_the_async_threads,
     retain::read,
+    too_late,
 };
 
 /// What makes the snapshots of a node.
@@ -81,11 +83,9 @@ struct CaptureBody {
 }
 
 /// `POST /v1/snapshots`. Answers when the snapshot is in the catalog; it is made also if the client goes away.
-pub(super) async fn create(
-    State(node): State<Arc<Node>>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Created>, ApiError> {
-    let body: CaptureBody = read(body)?;
+pub(super) async fn create(State(node): State<Arc<Node>>, request: Request) -> Result<Json<Created>, ApiError> {
+    let body = timeout(node.patience, Bytes::from_request(request, &node)).await; // one that never comes would keep its connection
+    let body: CaptureBody = read(body.map_err(|_| too_late(node.patience))?)?;
     let made = off_the_async_threads(move || {
         let made = node.snapshots.create(&node, &body);
         if let Err(CatalogError::Prune(error)) = &made {

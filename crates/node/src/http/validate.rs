@@ -17,9 +17,10 @@ use state_pruner::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Node, error::ApiError, off_the_async_threads, operate::enabled, query::Query};
+use super::{Node, error::ApiError, in_turn, off_the_async_threads, operate::enabled, query::Query};
 
-/// `POST /v1/validate?deep=true`: a deep one reads every row of the pruner's, of roots and of the journal.
+/// `POST /v1/validate?deep=true`: a deep one reads every row of the pruner's, of roots and of the journal. Others look one at a
+/// time, because each captures and has threads of its own; one under way ends also where its client has gone.
 pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<Response, ApiError> {
     let mut query = Query::parse(&uri)?;
     let deep = query.flag("deep")?;
@@ -29,7 +30,8 @@ pub(super) async fn validate(State(node): State<Arc<Node>>, uri: Uri) -> Result<
         return deeply(node, pruner);
     }
     let runtime = tokio::runtime::Handle::current();
-    let report = off_the_async_threads(move || {
+    let turns = Arc::clone(&node.looking);
+    let report = in_turn(&turns, move || {
         let validator = validator(&pruner, &node.events);
         let report = runtime.block_on(validator.run_comprehensive_validation());
         keep(&pruner, &report);
@@ -106,21 +108,27 @@ fn keep(pruner: &Pruner, report: &ValidationReport) {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::Arc,
+        sync::{Arc, mpsc},
         task::{Context, Waker},
+        time::Duration,
     };
 
+    use axum::{extract::State, http::Uri};
+    use parking_lot::Mutex;
     use reqwest::StatusCode;
     use serde_json::{Value, json};
     use state_pruner::{
         SystemClock,
         validate::{Check, ValidationReport, ValidationResult},
     };
-    use state_store::{Backend, Batch, Durability, Flow, KeyRange, Table};
-
+    use state_store::{Backend, Batch, Durability, FaultyBackend, Flow, KeyRange, MemoryBackend, Table};
+    use tokio::time::timeout;
     use tokio_util::sync::CancellationToken;
 
-    use super::{super::off_the_async_threads, ApiError, awaited};
+    use super::{
+        super::{off_the_async_threads, tests::node_on},
+        ApiError, awaited, validate,
+    };
     use crate::{app::App, config::Config};
 
     /// What failed or panicked has ended by itself, and its client waited for it.
@@ -136,6 +144,27 @@ mod tests {
         assert!(unanswered.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
         drop(unanswered);
         assert!(ended.is_cancelled());
+    }
+
+    /// Clients that ask and go away could otherwise begin any number of them.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn validations_look_one_at_a_time_also_when_their_clients_have_gone() {
+        let (folder, faulty) = (tempfile::tempdir().unwrap(), FaultyBackend::over(MemoryBackend::new()));
+        let set = [format!("node.data_dir={}", folder.path().display()), "pruner.incremental=off".to_owned()];
+        let pruning = Config::parse("test", "", &set).unwrap().pruner();
+        let node = Arc::new(node_on(Arc::new(faulty.clone()), pruning));
+        let (hold, held) = mpsc::channel::<()>();
+        let held = Mutex::new(held);
+        faulty.before_each(move || assert!(held.lock().recv().is_err())); // waits until the other end is dropped, and then no more
+        let ask = || validate(State(Arc::clone(&node)), Uri::from_static("/v1/validate"));
+        let moment = Duration::from_millis(1);
+        assert!(timeout(moment, ask()).await.is_err(), "the client has gone while the validation goes on");
+        assert_eq!(node.looking.available_permits(), 0);
+        assert!(timeout(moment, ask()).await.is_err(), "another one waits");
+        drop(hold);
+        let answer = timeout(Duration::from_secs(60), ask()).await.unwrap().unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(node.looking.available_permits(), 1);
     }
 
     /// Flips a bit of the oldest row of the commit journal, and says how many there are.

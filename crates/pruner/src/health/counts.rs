@@ -1,6 +1,6 @@
 //! Reasons of the counts of commits, and of what the sweep by them could not read.
 
-use super::{Facts, Reason, Verdict, reason};
+use super::{Facts, Reason, Verdict, reason, unpruned::refused};
 use crate::worker::Uncounted;
 
 pub(super) fn counts_lost(facts: &Facts) -> Option<Reason> {
@@ -17,7 +17,8 @@ pub(super) fn poison_items(facts: &Facts) -> Option<Reason> {
     let quarantine = facts.quarantine.as_ref()?;
     let message = format!(
         "{quarantine}. What they named stays until a later cycle has finished, and `prune-run` begins one now. If it comes \
-         again the disk fails: `state-node verify` of the store tells how far that goes"
+         again the disk fails: `state-node verify` of the store tells how far that goes{}",
+        refused(facts, "prune-run")
     );
     Some(reason(Verdict::Degraded, "poison_items", message))
 }

@@ -14,8 +14,9 @@ pub(crate) fn of_damage(error: &StoreError) -> Health {
 pub(super) fn damaged(facts: &Facts) -> Option<Reason> {
     let what = facts.engine_damage.as_ref()?;
     let message = format!(
-        "the engine met damage in the background and takes no write until the store is opened again: {what}. Find out with \
-         `state-node verify` what is lost, then repair it or restore a snapshot; a restart alone brings it back"
+        "the engine met damage in the background and takes no write until the store is opened again: {what}. No command lists \
+         what is lost: restore a snapshot that `snapshot verify --deep` finds sound, or the data of a peer, and make none with \
+         `--keep` until then; a restart alone brings the damage back"
     );
     Some(reason(Verdict::Critical, "engine_damaged", message))
 }

@@ -5,7 +5,7 @@
 
 use state_store::StoreError;
 
-use super::{Begun, Facts, Health, HealthConfig, Reason, Verdict, assess, reason};
+use super::{Begun, Commands, Facts, Health, HealthConfig, Reason, Verdict, assess, reason};
 use crate::{
     error::PruneError,
     log_cut::Lost,
@@ -134,13 +134,14 @@ impl Recorded {
     pub(crate) fn facts(self) -> Facts {
         let Self { last, off, recovery, .. } = self;
         let of_any = Self { last: None, off: None, recovery: None, ..self }.facts_without_cycles();
-        Facts { last, off, recovery, ..of_any }
+        Facts { last, off, recovery, commands: Commands::Taken, ..of_any }
     }
 
     /// Of a node that does not prune: how cycles went before says nothing of what it does.
     pub(crate) fn facts_without_cycles(self) -> Facts {
         let Self { freeze, validation, quarantine, log_cut, .. } = self;
-        Facts { freeze, validation, quarantine, log_cut: log_cut.map(|lost| lost.told()), ..Facts::default() }
+        let log_cut = log_cut.map(|lost| lost.told());
+        Facts { freeze, validation, quarantine, log_cut, commands: Commands::Refused, ..Facts::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether the device has room, and whether the last validation found anything.
 
-use super::{Facts, Reason, Verdict, reason};
+use super::{Facts, Reason, Verdict, reason, unpruned::refused};
 use crate::{error::iec, validate::Depth, when::When};
 
 /// Free space, and what the next cycle needs of it.
@@ -87,8 +87,9 @@ pub(super) fn validation_failed(facts: &Facts) -> Option<Reason> {
         Depth::All => "validate --deep",
     };
     let message = format!(
-        "a validation failed: {}. Mend what it names, then run `state-node {again}`, which ends this when it passes",
-        found.join("; ")
+        "a validation failed: {}. Mend what it names, then run `state-node {again}`, which ends this when it passes{}",
+        found.join("; "),
+        refused(facts, again)
     );
     Some(reason(Verdict::Degraded, "validation_failed", message))
 }

@@ -13,8 +13,19 @@ use super::{
 use crate::{
     recovery::RecoveryConfig,
     snapshot::settle_left_lock,
+    validate::Validated,
     worker::{PrunerParts, ReserveKeeper},
 };
+
+/// What a node does with a command to its pruner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Commands {
+    /// It is obeyed, or refused for a reason of its own.
+    #[default]
+    Taken,
+    /// There is no pruner to obey it.
+    Refused,
+}
 
 /// Looks after a store whose node does not prune.
 pub struct Unpruned {
@@ -62,8 +73,24 @@ impl Unpruned {
         }
     }
 
+    /// What the validations of earlier processes came to, if there was one.
+    pub fn validated(&self) -> Option<Validated> {
+        self.recorded.validation.clone()
+    }
+
     /// Takes the reserve again that was let go, if there is room by now. Call it at times; may wait for the disk.
     pub fn take_reserve(&self) {
         self.reserve.take();
+    }
+}
+
+/// What stands behind advice to give the node a command, where it has no pruner that would obey.
+pub(super) fn refused(facts: &Facts, command: &str) -> String {
+    match facts.commands {
+        Commands::Taken => String::new(),
+        Commands::Refused => format!(
+            ". With `pruner.enabled = false` the node refuses `{command}`: set it to true and restart the node; SIGHUP starts no \
+             pruner"
+        ),
     }
 }

@@ -293,7 +293,7 @@ impl RetentionPolicy for LiveRetention {
         Ok(checked?)
     }
 
-    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
+    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<(RolledBack, Vec<Event>), PruneError> {
         self.rolled_back(store, to, rows)
     }
 }

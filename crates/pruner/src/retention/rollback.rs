@@ -43,25 +43,30 @@ impl LiveRetention {
         }
         let mut ledger = Ledger::load(records)?.unwrap_or_else(|| Ledger::new(self.parts.clock.unix_ms(), 0));
         let given_up = ledger.rolled_back(to.get());
-        let rolled = Rollback { store, records, policy: self }.run(to, rows, &ledger)?;
-        given_up.into_iter().for_each(|run| self.parts.events.emit(run.told()));
+        let (rolled, untold) = Rollback { store, records, policy: self }.run(to, rows, &ledger)?;
+        given_up.map(|run| run.told()).into_iter().chain(untold).for_each(|event| self.parts.events.emit(event));
         Ok(rolled)
     }
 
-    /// Goes back in the lock in which pins are added.
-    pub(super) fn rolled_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
+    /// Goes back in the lock in which pins are added. What is to be told of consumers comes with the answer.
+    pub(super) fn rolled_back(
+        &self,
+        store: &Store,
+        to: Order,
+        rows: Batch,
+    ) -> Result<(RolledBack, Vec<Event>), PruneError> {
         let state = self.state()?;
         self.refuse_if_pinned(&state, to)?;
         let rolled = store.rollback(to, rows)?;
         let (was, head) = (rolled.from.get(), to.get());
         let consumers = state.held.holds.consumers.iter();
         let ahead: Vec<Consumer> = consumers.filter(|consumer| consumer.order > head && was > head).cloned().collect();
-        drop(state); // whoever tells may wait
-        for Consumer { name, order, .. } in ahead {
+        drop(state); // whoever logs may wait
+        let untold = ahead.into_iter().map(|Consumer { name, order, .. }| {
             tracing::warn!(name, order, head, "a consumer is ahead of the head since a rollback");
-            self.parts.events.emit(Event::ConsumerAhead { name, order, head });
-        }
-        Ok(rolled)
+            Event::ConsumerAhead { name, order, head }
+        });
+        Ok((rolled, untold.collect()))
     }
 
     /// A pin whose time is over holds nothing.

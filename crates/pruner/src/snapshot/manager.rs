@@ -10,6 +10,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::{Condvar, Mutex};
 use primitive_types::H256;
 use state_store::{BarrierHold, Head, Permit, StoreError, View};
+use state_tree::Order;
 
 use super::{
     failures::SnapshotFailures,
@@ -24,7 +25,7 @@ use crate::{
     error::PruneError,
     phase::PrunePhase,
     records::{self, RecordKey},
-    roots::{RetainedRoots, Retention},
+    roots::{RetainedRoots, Retention, Window},
 };
 
 /// The retained roots of a snapshot.
@@ -215,9 +216,9 @@ impl AtomicSnapshotManager {
     /// Barrier, then view, then everything else out of that view (I5, I1).
     pub(super) fn fix(&self, phase: PrunePhase, id: u64) -> Result<Held, PruneError> {
         let parts = &self.parts;
+        let floor = parts.store.floor(); // BEFORE the view
         let capture = parts.store.capture()?;
-        // AFTER the view: whatever pins held below the floor of the view are still held, or hold nothing.
-        let retention = parts.policy.retention()?;
+        let retention = self.retention_of(&*capture.view, floor)?;
         let (snapshot, head, roots) = self.outline_or_read(&*capture.view, retention)?;
         let snapshot = AtomicSnapshot {
             snapshot,
@@ -235,6 +236,20 @@ impl AtomicSnapshotManager {
             barrier: Some(capture.barrier),
             renewed: parts.clock.monotonic(),
         })
+    }
+
+    /// What to retain of a view. Asked AFTER it was taken: whatever pins held below its floor are still held, or hold nothing.
+    ///
+    /// A floor that somebody has moved since `before` counts as moved later: a commit may stand on an order that it has left (I3).
+    fn retention_of(&self, view: &dyn View, before: Option<Order>) -> Result<Retention, PruneError> {
+        let retention = self.parts.policy.retention()?;
+        match retention.window {
+            Window::From(first) if self.parts.store.floor() != before => {
+                let window = Window::From(first.min(self.parts.chain.floor(view)?));
+                Ok(Retention { window, ..retention })
+            }
+            Window::From(_) | Window::Last(_) => Ok(retention),
+        }
     }
 
     /// What the ends of the window tell, where the chain's records chain its roots; else every root is read.

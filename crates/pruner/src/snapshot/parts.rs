@@ -6,7 +6,12 @@ use state_store::{Batch, ChainView, Durability, RolledBack, Store};
 use state_tree::Order;
 
 use crate::{
-    clock::Clock, error::PruneError, events::EventSink, records::Records, retention::KeepPolicy, roots::Retention,
+    clock::Clock,
+    error::PruneError,
+    events::{Event, EventSink},
+    records::Records,
+    retention::KeepPolicy,
+    roots::Retention,
 };
 
 /// What a node may tell about itself; each is absent where it does not know (I13).
@@ -55,11 +60,12 @@ pub trait RetentionPolicy: Send + Sync {
         Ok(store.check_rollback(to)?)
     }
 
-    /// Goes back to an order in the lock in which orders are kept: none that somebody keeps is taken away.
+    /// Goes back to an order in the lock in which orders are kept: none that somebody keeps is taken away. Tells nothing itself,
+    /// since whoever goes back may hold what commits wait for: what is to be told comes with the answer.
     ///
     /// Errors: those of [`RetentionPolicy::check_rollback`], a failed write; then nothing has changed.
-    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<RolledBack, PruneError> {
-        Ok(store.rollback(to, rows)?)
+    fn roll_back(&self, store: &Store, to: Order, rows: Batch) -> Result<(RolledBack, Vec<Event>), PruneError> {
+        Ok((store.rollback(to, rows)?, Vec::new()))
     }
 }
 

@@ -138,7 +138,8 @@ pub(crate) struct Ledger {
     pub(super) counted: u64,
     /// [`state_store::Store::nodes_stored`] at the beginning of the last run that finished, or the least since.
     pub(super) nodes_stored: u64,
-    /// Nodes that the mark of the last finished run found live, or as few as were stored since.
+    /// Nodes that the mark of the last finished run found live, or as few as were stored since; absent where it is not known how
+    /// many were stored when that run began.
     pub(super) live: Option<u64>,
     /// The seed of the node whose runs are spread already.
     pub(super) spread: Option<u64>,
@@ -221,7 +222,10 @@ impl Ledger {
         let counted = to - self.counted;
         self.counted = to;
         if let Some(live) = ending.live {
-            (self.live, self.nodes_stored) = (Some(live), open.nodes_stored); // one that did not finish found no garbage
+            // One that did not finish found no garbage. Of one that is recorded at its end nobody knows how much was stored when
+            // its snapshot was taken: nothing is measured before the next one (I13).
+            let is_known = open.trigger != Trigger::Resumed;
+            (self.live, self.nodes_stored) = (is_known.then_some(live), open.nodes_stored);
         }
         self.scheduled_from = open.began_at;
         self.keep(Run {

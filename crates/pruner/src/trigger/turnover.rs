@@ -7,7 +7,8 @@ use crate::error::iec;
 
 /// By how much the store has grown since it was smallest after the last finished run: the share that is garbage where the
 /// live state keeps its size, more than that where it grows, less where it shrinks. Absent until a first cycle has
-/// finished, and after each one until a round of the sweep between cycles has told what is left to it (I13).
+/// finished, after one that went on without a run on record until the next one has, and after each one until a round of the
+/// sweep between cycles has told what is left to it (I13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Turnover {
     /// Nodes that the mark of the last finished cycle found live, or as few as were stored since.

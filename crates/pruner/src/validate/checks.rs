@@ -8,6 +8,7 @@ use state_tree::Order;
 use super::result::ValidationResult;
 use crate::{
     error::PruneError,
+    health::frozen_since,
     outcome::Freeze,
     phase::{PhaseRecord, PrunePhase},
     recovery::{BreakerState, ErrorRecoveryManager, RecoveryState, RecoveryStatus},
@@ -318,16 +319,30 @@ fn differences(record: &PhaseRecord, snapshot: &AtomicSnapshot) -> impl Iterator
 }
 
 /// Asks whether deletes are frozen, and the recovery manager whether what failed is over.
-pub(super) fn recovery(snapshots: &AtomicSnapshotManager, manager: Option<&ErrorRecoveryManager>) -> ValidationResult {
-    let frozen = match Freeze::load(&*snapshots.parts().records) {
-        Ok(freeze) => freeze.map(|Freeze { cycle, why, .. }| format!("deletes are frozen since cycle {cycle}: {why}")),
-        Err(error) => Some(format!("whether deletes are frozen: {error}")),
-    };
+pub(super) fn recovery(
+    snapshots: &AtomicSnapshotManager,
+    manager: Option<&ErrorRecoveryManager>,
+    in_force: Option<Freeze>,
+) -> ValidationResult {
+    let frozen = frozen(in_force, Freeze::load(&*snapshots.parts().records));
     judge_recovery(frozen, manager.map(ErrorRecoveryManager::status).as_ref())
 }
 
-fn judge_recovery(frozen: Option<String>, status: Option<&RecoveryStatus>) -> ValidationResult {
-    let mut wrong: Vec<String> = frozen.into_iter().collect();
+/// What is in force is not always on record, and a record that is unusable counts as a freeze.
+fn frozen(in_force: Option<Freeze>, on_record: Result<Option<Freeze>, PruneError>) -> Vec<String> {
+    let told = |freeze: &Freeze| format!("{}: {}", frozen_since(freeze), freeze.why);
+    match (in_force, on_record) {
+        (Some(freeze), Ok(None)) => vec![format!("{}; that is not on record", told(&freeze))],
+        (Some(freeze), Ok(Some(_))) | (None, Ok(Some(freeze))) => vec![told(&freeze)],
+        (None, Ok(None)) => Vec::new(),
+        (in_force, Err(error)) => {
+            let unread = format!("whether deletes are frozen by the record: {error}");
+            in_force.iter().map(told).chain([unread]).collect()
+        }
+    }
+}
+
+fn judge_recovery(mut wrong: Vec<String>, status: Option<&RecoveryStatus>) -> ValidationResult {
     let Some(status) = status else {
         return if wrong.is_empty() {
             ValidationResult::skipped(NO_RECOVERY)
@@ -449,13 +464,13 @@ mod tests {
         ];
         for (state, breaker, expected) in rows {
             let status = status(state, breaker);
-            assert_eq!(judge_recovery(None, Some(&status)).word(), expected, "{state:?} {breaker:?}");
-            assert_eq!(judge_recovery(Some("frozen".to_owned()), Some(&status)).word(), "failed");
+            assert_eq!(judge_recovery(Vec::new(), Some(&status)).word(), expected, "{state:?} {breaker:?}");
+            assert_eq!(judge_recovery(vec!["frozen".to_owned()], Some(&status)).word(), "failed");
         }
-        let told = |state| format!("{:?}", judge_recovery(None, Some(&status(state, BreakerState::Closed))));
+        let told = |state| format!("{:?}", judge_recovery(Vec::new(), Some(&status(state, BreakerState::Closed))));
         assert!(told(RecoveryState::Healthy).contains("nothing has failed that is not over"), "no number of cycles");
         assert!(told(RecoveryState::Recovering).contains("1 of 3 cycles have finished since"));
-        assert_eq!(judge_recovery(None, None).word(), "skipped");
-        assert_eq!(judge_recovery(Some("frozen".to_owned()), None).word(), "failed");
+        assert_eq!(judge_recovery(Vec::new(), None).word(), "skipped");
+        assert_eq!(judge_recovery(vec!["frozen".to_owned()], None).word(), "failed");
     }
 }

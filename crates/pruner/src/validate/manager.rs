@@ -9,7 +9,7 @@ use super::{
 };
 use state_store::Holder;
 
-use crate::{config::CycleConfig, recovery::ErrorRecoveryManager, snapshot::AtomicSnapshotManager};
+use crate::{config::CycleConfig, outcome::Freeze, recovery::ErrorRecoveryManager, snapshot::AtomicSnapshotManager};
 
 /// What a node may take for each step, the best of three: far above what a busy machine needs, so that only a fault goes
 /// beyond it.
@@ -60,11 +60,22 @@ impl fmt::Debug for Reach {
     }
 }
 
+/// Tells the freeze in force, which is not on record where it could not be saved.
+struct InForce(Box<dyn Fn() -> Option<Freeze> + Send + Sync>);
+
+impl fmt::Debug for InForce {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("InForce")
+    }
+}
+
 /// Checks the snapshots of a store, and what is built on them.
 #[derive(Debug)]
 pub struct SnapshotValidator {
     snapshots: Arc<AtomicSnapshotManager>,
     recovery: Option<Arc<ErrorRecoveryManager>>,
+    /// Without it only the record tells of a freeze.
+    freeze: Option<InForce>,
     targets: ValidationTargets,
     place: Option<Place>,
     events: Option<PathBuf>,
@@ -82,12 +93,18 @@ impl SnapshotValidator {
         Self {
             snapshots: snapshot_manager,
             recovery: recovery_manager,
+            freeze: None,
             targets: ValidationTargets::default(),
             place: None,
             events: None,
             reach: Reach::Newest,
             elsewhere: None,
         }
+    }
+
+    /// The same, asking the pruner that works which freeze is in force.
+    pub(crate) fn with_freeze(self, in_force: impl Fn() -> Option<Freeze> + Send + Sync + 'static) -> Self {
+        Self { freeze: Some(InForce(Box::new(in_force))), ..self }
     }
 
     /// The same with other targets.
@@ -143,7 +160,10 @@ impl SnapshotValidator {
             Check::Reload => checks::reload(snapshots),
             Check::Locking => checks::locking(snapshots),
             Check::Phases => checks::phases(snapshots),
-            Check::Recovery => checks::recovery(snapshots, self.recovery.as_deref()),
+            Check::Recovery => {
+                let in_force = self.freeze.as_ref().and_then(|freeze| freeze.0()); // BEFORE the record, which is lifted first
+                checks::recovery(snapshots, self.recovery.as_deref(), in_force)
+            }
             Check::Integrity => return integrity::check(snapshots, self.place.as_ref(), &self.reach),
             Check::Events => journal::check(self.events.as_deref(), &self.reach),
             Check::Concurrency => timing::concurrency(snapshots),

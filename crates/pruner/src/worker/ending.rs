@@ -127,12 +127,11 @@ impl Inner {
         run.inspect(|run| self.tell_run(run)); // AFTER the rest: a full journal waits for the disk
     }
 
-    /// A cycle went on that no run of the ledger began: it was begun before there was a ledger.
+    /// A cycle went on that has no run in the ledger: it was begun before there was one, or its run counted as interrupted.
     fn record_if_unknown(&self, shared: &mut Shared, began: Duration) {
         if shared.coordinator.ledger().open().is_none() {
             let (trigger, at) = (Trigger::Resumed, self.parts.clock.unix_ms());
-            let nodes_stored = self.nodes_stored().map_or(0, |stored| stored); // nothing put yet is zero, too
-            let head = shared.head;
+            let (head, nodes_stored) = (shared.head, 0); // what was stored at its beginning is not known, and not asked for
             let requests = Vec::new(); // whoever waits asked for another one
             shared.coordinator.begin(Beginning { trigger, at, head, nodes_stored, figure: None, requests }, began);
         }

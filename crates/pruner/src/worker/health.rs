@@ -7,7 +7,7 @@ use super::{Inner, Pruner, recall::validation};
 use crate::{
     error::PruneError,
     events::Event,
-    health::{self, CycleAge, Facts, Health, HealthConfig, Measured},
+    health::{self, Commands, CycleAge, Facts, Health, HealthConfig, Measured},
     validate::{Finding, SnapshotValidator, Validated, ValidationReport},
 };
 
@@ -63,6 +63,7 @@ impl Pruner {
             reserve,
             validation: shared.validation.clone(),
             unreadable: Vec::new(), // what could be used of them is in memory
+            commands: Commands::Taken,
         }
     }
 
@@ -74,8 +75,10 @@ impl Pruner {
     /// Checks its snapshots and what is built on them; whoever works is not disturbed.
     pub fn validator(&self) -> SnapshotValidator {
         let inner = &*self.inner;
-        let recovery = Some(Arc::clone(&inner.recovery));
-        SnapshotValidator::new(Arc::clone(&inner.snapshots), recovery).with_cycles(&inner.config.cycle)
+        let (recovery, frozen) = (Some(Arc::clone(&inner.recovery)), Arc::clone(&self.inner));
+        SnapshotValidator::new(Arc::clone(&inner.snapshots), recovery)
+            .with_cycles(&inner.config.cycle)
+            .with_freeze(move || frozen.shared.lock().freeze.clone())
     }
 
     /// Takes the outcome of a validation over, durably: health is judged by it, and by what earlier ones found and it did not

@@ -54,12 +54,12 @@ impl Pruner {
         let _saving = inner.saving_ledger.lock(); // what waits meanwhile is in the ledger that is saved next
         let mut ledger = inner.ledger()?;
         let given_up = ledger.rolled_back(to.get());
-        let rolled = Rollback { store, records, policy }.run(to, rows, &ledger)?;
+        let (rolled, untold) = Rollback { store, records, policy }.run(to, rows, &ledger)?;
         let took = inner.parts.clock.monotonic().saturating_sub(begun);
         let mut shared = inner.shared.lock();
         shared.coordinator.rolled_back(to.get());
         shared.steady.rolled_back(to.get());
-        shared.untold.extend(given_up.map(|run| run.told()));
+        shared.untold.extend(given_up.map(|run| run.told()).into_iter().chain(untold));
         shared.untold.push(went_back(rolled, took));
         shared.head = inner.head_after(to); // somebody may have committed already
         Ok(rolled)

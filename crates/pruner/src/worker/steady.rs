@@ -65,8 +65,6 @@ pub(super) struct Steady {
     pub(super) tally: RoundTally,
     /// Whether the journal of an earlier process was read.
     is_indexed: bool,
-    /// Rows of it that could not be read and are not written down yet; a later process would meet them again.
-    unlisted: Vec<SetAside>,
 }
 
 impl Inner {
@@ -136,7 +134,7 @@ impl Inner {
         done: &mut Round,
     ) -> Result<(), PruneError> {
         if !steady.is_indexed {
-            match self.index(&mut steady.unlisted) {
+            match self.index() {
                 Err(PruneError::Stopped) => {
                     done.end = RoundEnd::Paused;
                     return Ok(());
@@ -171,7 +169,7 @@ impl Inner {
         if self.config.incremental.is_none() || self.shared.lock().poisoned.is_some() {
             return;
         }
-        match self.index(&mut steady.unlisted) {
+        match self.index() {
             Ok(is_indexed) => steady.is_indexed = is_indexed,
             Err(PruneError::Stopped) => {} // the next start reads it
             Err(error) => tracing::warn!(%error, "the journal could not be read; the first round tries again"),
@@ -184,7 +182,7 @@ impl Inner {
     }
 
     /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile.
-    fn index(&self, unlisted: &mut Vec<SetAside>) -> Result<bool, PruneError> {
+    fn index(&self) -> Result<bool, PruneError> {
         let goes_on = || self.shared.lock().life != Life::Stopping;
         let indexed = match self.parts.store.index_journal_while(&goes_on) {
             Err(StoreError::Cancelled) => return Err(PruneError::Stopped),
@@ -197,8 +195,9 @@ impl Inner {
                     let bad_rows = bad_rows.len();
                     tracing::error!(bad_rows, "journal rows cannot be read; a major cycle finds what they named");
                 }
+                let mut unlisted = self.unlisted.lock();
                 unlisted.extend(bad_rows.into_iter().map(|row| SetAside::of_row(row, since)));
-                self.set_aside("rows of the commit journal", unlisted)?;
+                self.set_aside("rows of the commit journal", &unlisted)?;
                 unlisted.clear();
                 Ok(true)
             }

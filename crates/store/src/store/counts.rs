@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use parking_lot::MutexGuard;
 use state_tree::{NodeHash, Order};
 
 use super::Store;
@@ -10,6 +9,7 @@ use crate::{
     counting::Counting,
     error::StoreError,
     pending::{Lag, PendingCounts},
+    stay::Stay,
 };
 
 /// What takes a node that no retained state has, as far as commits were counted.
@@ -27,8 +27,8 @@ pub enum Waits {
 
 /// Nodes that are taken into the index in one stay under the gate, about.
 const INDEXED_AT_ONCE: usize = 4096;
-/// Stays that one catching up takes at most.
-const STAYS: u32 = 64;
+/// Commits that may come while somebody catches up.
+const MOST_OVERTAKING: u32 = 8;
 
 impl Store {
     /// What takes a node if no retained state has it. May wait for a commit.
@@ -39,8 +39,7 @@ impl Store {
     ///
     /// Errors: a failed read of its mark.
     pub fn waits(&self, hash: &NodeHash) -> Result<Waits, StoreError> {
-        self.catch_up();
-        let (floor, mut gate) = (self.look(|chain| chain.floor_time())?, self.gate.lock());
+        let (floor, mut gate) = (self.look(|chain| chain.floor_time())?, self.caught_up());
         let Counting { mode, pending: Some(queue), marks, .. } = &mut *gate else { return Ok(Waits::Unknown) };
         if !mode.is_settled() {
             return Ok(Waits::Unknown);
@@ -54,16 +53,25 @@ impl Store {
     }
 
     /// Takes what commits created and lost into the index, in small stays under the gate (I12): whoever has time spares the next
-    /// commit that. Ends also while commits go on: what is left is taken in by whoever asks the index.
+    /// commit that.
     pub fn catch_up(&self) {
-        for _ in 0..STAYS {
+        drop(self.caught_up());
+    }
+
+    /// Waits for the gate, with nothing left to take in once it is had, however much that was. Ends also while commits come as
+    /// fast as they are taken in: what is left then is at most what one brought, for each takes in what came before it. Whoever
+    /// asks the index takes that in, as the next commit would (S21).
+    pub(super) fn caught_up(&self) -> Stay<'_> {
+        let (mut left, mut overtaken) = (None, 0);
+        loop {
             let mut gate = self.gate.lock();
-            let more = gate.pending.as_mut().is_some_and(|queue| queue.take_in(INDEXED_AT_ONCE));
-            self.seen.queued.store(more, Ordering::Release);
-            MutexGuard::unlock_fair(gate);
-            if !more {
-                return;
+            let Some(queue) = gate.pending.as_mut().filter(|queue| queue.is_waiting()) else { return gate };
+            overtaken += u32::from(left.is_some_and(|left| left != queue.nodes()));
+            if overtaken == MOST_OVERTAKING {
+                return gate;
             }
+            self.seen.queued.store(queue.take_in(INDEXED_AT_ONCE), Ordering::Release);
+            left = Some(queue.nodes());
         }
     }
 
@@ -85,8 +93,7 @@ impl Store {
     }
 
     fn lag_at(&self, cutoff: Order, timestamp_ms: u64) -> Option<Lag> {
-        self.catch_up();
-        self.gate.lock().pending.as_mut().map(|queue| queue.index().lag(cutoff, timestamp_ms))
+        self.caught_up().pending.as_mut().map(|queue| queue.index().lag(cutoff, timestamp_ms))
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.
@@ -96,6 +103,33 @@ impl Store {
 
     /// What the index holds and was told; nothing while there is none.
     pub fn pending(&self) -> Option<PendingCounts> {
-        self.gate.lock().pending.as_mut().map(|queue| queue.index().counts())
+        self.caught_up().pending.as_mut().map(|queue| queue.index().counts())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        backend::{Durability, MemoryBackend},
+        pending::Pending,
+        queue::{Entry, Queue},
+        store::StoreConfig,
+    };
+
+    /// I12: nobody who asks the index takes more in under the gate than one small batch, however large a commit was.
+    #[test]
+    fn whoever_asks_the_index_has_nothing_left_to_take_in_however_large_the_last_commit_was() {
+        let store = Store::open(Arc::new(MemoryBackend::new()), StoreConfig::new(Durability::Logged)).unwrap();
+        let (created, lost) = ((0..100 * INDEXED_AT_ONCE as u64).collect(), Vec::new());
+        let mut queue = Queue::of(Pending::new(9));
+        queue.push(Entry { order: Order::new(1), timestamp_ms: 1, created, lost });
+        store.gate.lock().pending = Some(queue);
+        let gate = store.caught_up();
+        assert!(gate.pending.as_ref().is_some_and(|queue| !queue.is_waiting()));
+        drop(gate);
+        assert!(!store.is_behind());
     }
 }

@@ -10,7 +10,6 @@
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
 
-use parking_lot::MutexGuard;
 use state_tree::{Expiry, Judge, NodeHash, NodeLayout, Order, StateRoot};
 
 use super::{
@@ -150,7 +149,7 @@ impl Store {
 
     /// What the entry of an order named is left to a major cycle: it may not wait in the index for ever.
     fn forget_entry(&self, order: Order, settled: u64) {
-        let mut gate = self.gate.lock();
+        let mut gate = self.caught_up();
         let is_current = gate.settled == settled;
         if let Some(queue) = gate.pending.as_mut().filter(|_| is_current) {
             queue.index().forget_orders(order..=order); // what it created was taken out of the index when it was committed
@@ -181,8 +180,7 @@ impl Store {
         self.ask_kept(backlog, held)?;
         let read = self.read_marks(hashes)?;
         let looked = now().saturating_sub(begun);
-        self.catch_up(); // BEFORE the gate, as far as it goes (I12)
-        let mut gate = self.gate.lock(); // same critical section as commit
+        let mut gate = self.caught_up(); // same critical section as commit
         let (begun, busy) = (now(), on_processor());
         self.admit(permit)?; // I10
         let Counting { pending: Some(queue), marks, stored, settled, .. } = &mut *gate else {
@@ -234,7 +232,7 @@ impl Store {
         backlog.at = Some(At { done, group, settled, litter: false });
         self.note(&gate);
         let (gate_held, worked) = (now().saturating_sub(begun), on_processor().saturating_sub(busy));
-        MutexGuard::unlock_fair(gate); // a waiting commit goes before the next slice (I12)
+        drop(gate); // a waiting commit goes before the next slice (I12)
         let (passed, weight) = (slice.step.hashes.len() as u64 - nodes, slice.weight() as u64);
         Ok(Expired { nodes, passed, weight, looked, held: gate_held, worked })
     }

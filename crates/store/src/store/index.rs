@@ -20,7 +20,6 @@ use crate::{
     journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
     pending::Pending,
-    queue::Queue,
     record,
     schema::Table,
 };
@@ -124,7 +123,7 @@ impl Store {
             self.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: gap.get() })?;
             return Ok(Indexed::Gap(gap));
         }
-        gate.pending = Some(Queue::of(pending));
+        gate.set_index(Some(pending));
         self.note(&gate);
         let bad_rows = indexing.bad.into_iter().map(|(order, fault)| BadRow { order, fault }).collect();
         Ok(Indexed::Whole { bad_rows })

@@ -5,9 +5,7 @@
 //! nodes of the branch that is left are in no list and wait for a major cycle, which the caller owes (L9).
 //! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it.
 //!
-//! Costs: the gate is held for one scan of the marks and one synced write.
-
-use std::ops::Bound;
+//! Costs: the gate is held for one scan of the marks, one synced write, and taking what the branch lost out of the index.
 
 use state_tree::Order;
 
@@ -59,7 +57,7 @@ impl Store {
     /// Errors: an order that is pruned or does not exist, a reader that holds a later one, a failed write. After an error
     /// nothing has changed.
     pub fn rollback(&self, to: Order, rows: Batch) -> Result<RolledBack, StoreError> {
-        let mut gate = self.gate.lock();
+        let mut gate = self.caught_up();
         let head = self.admit_rollback(to)?;
         let from = Order::new(head.order);
         if to == from {
@@ -81,15 +79,8 @@ impl Store {
                 return Err(error);
             }
         };
-        if inexact || gate.mode == Mode::Blind {
-            (gate.mode, gate.pending, gate.lost) = (Mode::Off, None, lost.or(gate.lost));
-        }
-        gate.settled += 1;
-        gate.marks.remove(&marks);
+        gate.roll_back(to, lost, &marks);
         self.note(&gate);
-        if let Some(queue) = &mut gate.pending {
-            queue.index().forget_orders((Bound::Excluded(to), Bound::Unbounded));
-        }
         self.change(|chain| chain.rolled_back(rolled))?;
         Ok(RolledBack { to, from })
     }

@@ -7,13 +7,16 @@
 //! are set BEFORE others go, then comes the record that counts are exact; that entries may expire is said AFTER the last
 //! delete. Whatever a crash leaves in between has more marks than it needs.
 //!
+//! A row that cannot be read has ended exact counting when it was found. The cycle that follows sets every mark that is needed,
+//! so it writes such a row anew, as one of the newest order, or takes it away where its key is none. While counts are exact it
+//! stays, unless memory knows better: it may be all that tells that a mark is missing, and the next opening finds it (I8).
+//!
 //! Which marks are needed: those of the state that was traced, by two references to a node, and those that commits after
 //! it made. The state to trace is the oldest of the window that was counted exactly, because entries of the window were
 //! judged by its marks, and the newest where a cycle makes counts exact: see [`Store::begin_counting`].
 
 use std::{num::NonZeroUsize, ops::ControlFlow};
 
-use parking_lot::MutexGuard;
 use state_tree::Order;
 
 use super::{
@@ -31,8 +34,8 @@ use crate::{
     pending::Pending,
     permit::Permit,
     point::{Point, reached},
-    queue::Queue,
     schema::Table,
+    stay::Stay,
 };
 
 /// Which state a cycle must trace.
@@ -162,7 +165,7 @@ impl Store {
         reached(Point::JournalSettled);
         gate.settled += 1;
         self.note(&gate);
-        MutexGuard::unlock_fair(gate);
+        drop(gate);
         self.forget_settled(cutoff);
         Ok(())
     }
@@ -170,15 +173,10 @@ impl Store {
     /// In small stays under the gate, for it may be much (I12). What is still in the index meanwhile is pending as it was: no
     /// state has it, and no slice comes to it.
     fn forget_settled(&self, cutoff: Order) {
-        loop {
-            self.catch_up();
-            let mut gate = self.gate.lock();
-            let more = gate.pending.as_mut().is_some_and(|queue| queue.index().forget_some(cutoff, FORGOTTEN_AT_ONCE));
-            MutexGuard::unlock_fair(gate);
-            if !more {
-                return;
-            }
-        }
+        let forget_some = |mut gate: Stay<'_>| {
+            gate.pending.as_mut().is_some_and(|queue| queue.index().forget_some(cutoff, FORGOTTEN_AT_ONCE))
+        };
+        while forget_some(self.caught_up()) {}
     }
 
     /// Takes the correction of marks one batch further, of at most `most` marks, under the gate; once it is over, what it
@@ -210,6 +208,7 @@ impl Store {
     }
 
     fn mark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
+        self.warm(fingerprints)?;
         let mut gate = self.gate.lock();
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
@@ -222,25 +221,40 @@ impl Store {
         needed_before.for_each(|(fingerprint, mark)| many::put(&mut batch, *fingerprint, Mark::again(mark.order)));
         self.write_marks(&mut gate, &batch)?;
         gate.marks.add(missing.iter().copied(), traced);
-        MutexGuard::unlock_fair(gate);
+        drop(gate);
         Ok(missing.len() as u64)
     }
 
-    fn unmark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
-        if fingerprints.is_empty() {
+    fn unmark(&self, permit: &Permit, unneeded: &Unneeded, traced: Order) -> Result<u64, StoreError> {
+        if unneeded.is_empty() {
             return Ok(0);
         }
+        self.warm(&unneeded.fingerprints)?;
         let mut gate = self.gate.lock();
         self.admit(permit)?;
-        let marked = many::read(&*self.view()?, fingerprints)?;
-        let old = marked.into_iter().filter(|mark| gate.marks.is_old(*mark, traced)); // a commit may have made one again
-        let old: Vec<u64> = old.map(|(fingerprint, _)| fingerprint).collect();
+        let marked = many::read(&*self.view()?, &unneeded.fingerprints)?;
+        let is_old = |mark: &(u64, Mark)| gate.marks.is_old(*mark, traced); // a commit may have made one again
+        let (old, kept): (Vec<_>, Vec<_>) = marked.into_iter().partition(is_old);
+        let old: Vec<u64> = old.into_iter().map(|(fingerprint, _)| fingerprint).collect();
         let mut batch = Batch::new();
         old.iter().for_each(|fingerprint| many::delete(&mut batch, *fingerprint));
+        let mut removed = old.len() as u64;
+        if !matches!(gate.mode, Mode::Exact(_)) {
+            let head = self.head().map_or(traced, |head| Order::new(head.order));
+            let unreadable = kept.iter().filter(|(_, mark)| *mark == Mark::UNREADABLE);
+            unreadable.for_each(|(fingerprint, _)| many::put(&mut batch, *fingerprint, Mark::again(head)));
+            unneeded.strays.iter().for_each(|key| batch.delete(Table::MANY, key.as_slice()));
+            removed += unneeded.strays.len() as u64;
+        }
         self.write_marks(&mut gate, &batch)?;
         gate.marks.remove(&old);
-        MutexGuard::unlock_fair(gate);
-        Ok(old.len() as u64)
+        drop(gate);
+        Ok(removed)
+    }
+
+    /// Reads marks BEFORE the gate, so that they are in memory when they are read under it (I12): nobody reads them otherwise.
+    fn warm(&self, fingerprints: &[u64]) -> Result<(), StoreError> {
+        many::read(&*self.view()?, fingerprints).map(|_| ())
     }
 
     /// One that fails may have taken effect: what is marked on disk is not known then, and is read from there on (I8).
@@ -281,7 +295,8 @@ impl Store {
         self.write_or_make_room(&batch, Durability::Logged)?;
         reached(Point::CountsConfirmed);
         if gate.mode == Mode::Blind {
-            gate.pending = Some(Queue::of(Pending::new(gate.limit))); // what was counted blindly names nothing
+            let empty = Pending::new(gate.limit);
+            gate.set_index(Some(empty)); // what was counted blindly names nothing
             gate.settled += 1; // and what was named before it may not be trusted
         }
         (gate.mode, gate.lost) = (Mode::Exact(record), None);
@@ -301,30 +316,77 @@ impl Store {
         let mut batch = Batch::new();
         CountsRecord::lose(&mut batch, lost)?;
         self.backend().write(&batch, Durability::Logged)?;
-        (gate.mode, gate.pending, gate.lost) = (Mode::Off, None, Some(lost));
+        (gate.mode, gate.lost) = (Mode::Off, Some(lost));
+        gate.set_index(None);
         self.note(gate);
         Ok(())
     }
 }
 
-/// Marks that nothing needs, among `most` of those that are there, and where to go on.
+/// Marks that the state which was traced does not need.
+#[derive(Default)]
+struct Unneeded {
+    fingerprints: Vec<u64>,
+    /// Keys of another length than that of a mark: they are of no node.
+    strays: Vec<Vec<u8>>,
+}
+
+impl Unneeded {
+    fn is_empty(&self) -> bool {
+        self.fingerprints.is_empty() && self.strays.is_empty()
+    }
+}
+
+/// Those among `most` of the marks that are there, and where to go on.
 fn unneeded(
     view: &dyn View,
     range: &KeyRange,
     (shared, traced): (&[u64], Order),
     most: NonZeroUsize,
-) -> Result<(Vec<u64>, Option<Vec<u8>>), StoreError> {
-    let (mut found, mut seen, mut next) = (Vec::new(), 0, None);
+) -> Result<(Unneeded, Option<Vec<u8>>), StoreError> {
+    let (mut found, mut seen, mut next) = (Unneeded::default(), 0, None);
     view.scan(&Table::MANY, range, &mut |key, value| {
         seen += 1;
         if seen > most.get() {
             next = Some(key.to_vec());
             return Flow::Break(());
         }
+        let Some(fingerprint) = many::number(key) else {
+            found.strays.push(key.to_vec());
+            return Flow::Continue(());
+        };
         let mark = many::mark_of(key, value);
-        let old = many::number(key).filter(|_| mark.order <= traced || mark == Mark::UNREADABLE);
-        found.extend(old.filter(|fingerprint| shared.binary_search(fingerprint).is_err()));
+        let is_old = mark.order <= traced || mark == Mark::UNREADABLE;
+        if is_old && shared.binary_search(&fingerprint).is_err() {
+            found.fingerprints.push(fingerprint);
+        }
         Flow::Continue(())
     })?;
     Ok((found, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{backend::MemoryBackend, queue::Queue, store::StoreConfig};
+
+    /// I12: it ends with the counts, or another one takes its place.
+    #[test]
+    fn an_index_that_a_cycle_or_an_end_of_counting_replaces_is_not_freed_under_the_gate() {
+        let config = StoreConfig::new(Durability::Logged);
+        for is_end in [false, true] {
+            let store = Store::open(Arc::new(MemoryBackend::new()), config).unwrap();
+            let mut gate = store.gate.lock();
+            gate.mode = Mode::Blind;
+            gate.set_index(Some(Pending::new(9)));
+            if is_end {
+                store.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: 1 }).unwrap();
+            } else {
+                store.settle_by(&mut gate, CountsRecord { since: 1, cycle: None }).unwrap();
+            }
+            assert!(gate.waste.has::<Queue>() && gate.pending.is_none() == is_end);
+        }
+    }
 }

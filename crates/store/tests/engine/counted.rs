@@ -5,7 +5,7 @@ use std::{cell::Cell, collections::BTreeSet, num::NonZeroUsize, sync::Arc, time:
 use state_store::{
     Backend as _, Backlog, Base, Batch, CountsLost, Durability, Expired, Fault, FaultyBackend, FloorMove, Flow, Held,
     Idle, Indexed, Judging, KeyRange, Lag, Lasting, LostBy, MemoryBackend, Operation, SliceLimit, Store, StoreConfig,
-    StoreError, Table, Traced,
+    StoreError, Table, Traced, check_all_rows, check_rows,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -688,4 +688,102 @@ fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
         .expire(&store.issue_permit(), backlog, &slice, Judging { held: &nobody(), now: &|| Duration::ZERO })
         .unwrap();
     assert_eq!((taken.nodes, present(store)), (7, hashes([7])));
+}
+
+/// C5: a bad row of marks ends exact counting once, also where marks have no room in memory: the cycle that follows writes it anew,
+/// or takes it away. While counts are exact it stays, for it may be all that tells that a mark is missing (I8).
+#[test]
+fn a_bad_mark_beyond_the_room_for_marks_ends_exact_counting_until_the_next_cycle_and_not_again() {
+    let counted = chain_of(3);
+    counted.commit(&[(11, 2), (12, 2), (13, 2), (14, 2), (15, 2)], &[]);
+    let backend = counted.backend.clone();
+    drop(counted);
+    let mut shared: Vec<u64> = (11..16).map(|n| hash(n).fingerprint()).collect();
+    shared.sort_unstable();
+    let bad_keys = [vec![0xff; 8], vec![0xff; 9], vec![7; 3]];
+    let spoil = |key: &[u8]| {
+        let mut row = Batch::new();
+        row.put(Table::MANY, key, [0; 12]);
+        backend.write(&row, Durability::Logged).unwrap();
+    };
+    let open = || Store::open(Arc::new(backend.clone()), StoreConfig { marks_limit: 2, ..CONFIG }).unwrap();
+    let faults = |store: &Store| check_all_rows(store, &|| true).unwrap().faults;
+    let lost = Some(CountsLost { by: LostBy::Mark, order: 3 });
+    bad_keys.iter().for_each(|key| spoil(key));
+    let mut store = open();
+    assert_eq!((store.begin_counting().unwrap(), store.counts_lost()), (Traced::Newest, lost));
+    assert_eq!(faults(&store).len(), bad_keys.len());
+    correct(&store, 3, &shared).unwrap();
+    store.settle_counts(&store.issue_permit(), 2).unwrap();
+    assert_eq!(faults(&store), Vec::<String>::new());
+    drop(store);
+
+    store = open();
+    assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+    assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, true), "it is not met again");
+    for key in bad_keys {
+        spoil(&key);
+        correct(&store, 3, &shared).unwrap();
+        drop(store);
+        store = open();
+        store.index_journal().unwrap();
+        assert_eq!(store.counts_lost(), lost, "{key:?}: a cycle of exact counts has taken it away");
+        store.begin_counting().unwrap();
+        correct(&store, 3, &shared).unwrap();
+        store.settle_counts(&store.issue_permit(), 3).unwrap();
+    }
+}
+
+/// O11: what is counted for triggers only keeps no store from opening. A validation tells of the row, everything that was ever put
+/// stands in for it, and the next commit writes it anew.
+#[test]
+fn a_torn_row_of_what_is_stored_is_told_and_keeps_no_store_from_opening() {
+    let mut counted = chain_of(10);
+    counted.raise_floor(9);
+    counted.sweep(9, &nobody());
+    let put = counted.store.head().unwrap().nodes_put;
+    assert!(counted.store.nodes_stored() < put);
+    let faults = |counted: &Counted| check_rows(&*counted.store.view().unwrap()).unwrap().faults;
+    let mut row = Batch::new();
+    row.put(Table::META, *b"stored", *b"torn");
+    counted.backend.write(&row, Durability::Logged).unwrap();
+    let mut counted = counted.restart();
+    assert!(matches!(&faults(&counted)[..], [fault] if fault.contains("stored")), "{:?}", faults(&counted));
+    assert_eq!(counted.store.nodes_stored(), put);
+    counted.commit(&[(10, 1)], &[9]);
+    assert_eq!((faults(&counted), counted.store.nodes_stored()), (Vec::new(), put + 1));
+    counted = counted.restart();
+    assert_eq!(counted.store.nodes_stored(), put + 1);
+}
+
+/// I8: without the record that says since when counts are exact nothing is deleted between cycles; the store opens and says so,
+/// and a cycle counts anew.
+#[test]
+fn a_torn_record_of_counts_ends_exact_counting_and_keeps_no_store_from_opening() {
+    let counted = chain_of(5);
+    counted.raise_floor(4);
+    let mut row = Batch::new();
+    row.put(Table::META, *b"counts", *b"torn");
+    counted.backend.write(&row, Durability::Logged).unwrap();
+    let backend = counted.backend.clone();
+    drop(counted);
+    let lost = Some(CountsLost { by: LostBy::Record, order: 4 });
+    for _ in 0..2 {
+        let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        assert_eq!((store.counts_lost(), store.counts_are_settled()), (lost, false));
+        assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
+        let mut counted = Counted { backend: backend.clone(), store, backlog: Backlog::default() };
+        assert_eq!(counted.slice(9, &nobody()), Err(Idle::Uncounted));
+        assert_eq!(check_rows(&*counted.store.view().unwrap()).unwrap().faults, Vec::<String>::new());
+    }
+    let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+    assert_eq!(store.begin_counting().unwrap(), Traced::Newest);
+    store.settle_journal(&store.issue_permit(), order(4)).unwrap();
+    let mut counted = Counted { backend, store, backlog: Backlog::default() };
+    correct(&counted.store, 4, &[]).unwrap();
+    counted.store.settle_counts(&counted.store.issue_permit(), 2).unwrap();
+    assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (None, true));
+    counted.commit(&[(5, 1)], &[4]);
+    counted.raise_floor(5);
+    assert_eq!(counted.sweep(9, &nobody()), (1, 0), "what was lost before waits for that cycle");
 }

@@ -8,6 +8,7 @@ use std::{
     sync::Arc,
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use state_store::{Backend, Batch, Durability, Flow, KeyRange, RocksBackend, Store, StoreError, Table, lock_holder};
 
 use crate::support::{CONFIG, Rig, SMALL, commit, contents, copy_folder, hash, nodes, present};
@@ -41,6 +42,19 @@ fn what_is_not_a_database_is_refused_and_left_alone() {
     }
     assert!(!absent.exists(), "only our own kind is created, and only on request");
     assert_eq!(contents(&folder).len(), 1);
+}
+
+/// An engine that may not open a file stops for good.
+#[test]
+fn whoever_opens_a_store_may_open_as_many_files_as_the_system_allows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, allowed) = (dir.path().join("store"), getrlimit(Resource::Nofile).maximum.unwrap());
+    drop(RocksBackend::open(&path, &SMALL).unwrap());
+    for opener in [WRITERS[0], WRITERS[1], READER] {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(allowed - 1), maximum: Some(allowed) }).unwrap();
+        drop(opener(&path).unwrap());
+        assert_eq!(getrlimit(Resource::Nofile).current, Some(allowed));
+    }
 }
 
 #[test]

@@ -47,6 +47,7 @@ use self::{
 };
 pub use self::{
     lock::{file_holder, lock_holder, removed_store},
+    open::allow_every_file,
     space::space_of,
 };
 use super::{Backend, Batch, Copied, Durability, KeyRange, LogCut, NodeFile, RocksConfig, Space, View};

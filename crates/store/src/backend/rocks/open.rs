@@ -98,13 +98,22 @@ impl RocksBackend {
     }
 }
 
-/// Files that a writer deletes meanwhile stay readable through open handles. A large store has more files than a process
-/// may usually open, so it asks the system for as many as it is allowed.
+/// Files that a writer deletes meanwhile stay readable through open handles.
 fn hold_every_file(options: &mut Options) {
     options.set_max_open_files(-1);
-    let allowed = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: allowed.maximum, ..allowed }) {
-        tracing::debug!(%error, "the limit of open files stays as it is");
+}
+
+/// Asks the system for as many open files as this process is allowed, and returns how many it may have; nothing where there
+/// is no limit. A process usually begins with fewer, and an engine that may not open a file stops for good.
+pub fn allow_every_file() -> Option<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let (current, maximum) = (limit.current, limit.maximum);
+    match setrlimit(Resource::Nofile, Rlimit { current: maximum, ..limit }) {
+        Ok(()) => maximum,
+        Err(error) => {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+            current
+        }
     }
 }
 
@@ -124,6 +133,7 @@ pub(super) fn beside_a_writer<T>(path: &Path, open: impl Fn() -> Result<T, Store
 }
 
 pub(super) fn database(tuning: &Tuning<'_>, of: Opening) -> (Arc<EngineLog>, Options) {
+    allow_every_file();
     let (log, logger) = EngineLog::install(of);
     let mut options = tuning.database();
     options.set_info_logger(logger);

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     backend::{NodeFile, Space},
+    disk::{FileCall, ask},
     error::StoreError,
     schema::NODE_FAMILY,
 };
@@ -20,6 +21,7 @@ pub fn space_of(path: &Path) -> Result<Space, StoreError> {
 }
 
 fn sum(path: &Path, space: &mut Space) -> io::Result<()> {
+    ask(FileCall::List, path)?;
     for entry in fs::read_dir(path)? {
         let entry = entry?;
         let metadata = match entry.metadata() {
