@@ -171,7 +171,7 @@ pub(super) async fn acknowledge(
 
 /// The pruner of the node, if it has one.
 pub(super) fn enabled(node: &Node) -> Result<Arc<Pruner>, ApiError> {
-    let message = "the pruner is disabled in the configuration";
+    let message = "the pruner is disabled in the configuration: set pruner.enabled to true and restart the node";
     let disabled = || ApiError::new(StatusCode::CONFLICT, "pruner_disabled", message);
     node.pruner.clone().ok_or_else(disabled)
 }

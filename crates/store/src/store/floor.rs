@@ -36,26 +36,19 @@ impl Store {
     /// the floor, a failed write.
     pub fn move_floor(&self, change: FloorMove, durability: Durability) -> Result<(), StoreError> {
         let records = self.records_to_keep(&change.keep)?; // BEFORE the gate: no commit waits for these reads (I12)
+        let FloorMove { to, let_go, rows, keep } = change;
+        let batch = batch_of(to, (&records, &let_go), rows)?; // nor for this
         let _gate = self.gate.lock();
         let (head, floor) = self.look(|chain| (chain.head_order(), chain.floor()))?;
-        let FloorMove { to, let_go, rows, keep } = change;
         if to < floor || head.is_none_or(|head| to > head) {
             return Err(StoreError::NoSuchOrder { order: to, head: HeadOrder(head) });
         }
         if let Some(above) = keep.last().filter(|last| **last >= to) {
             return Err(StoreError::Invariant(format!("order {above} does not fall below the floor at {to}")));
         }
-        let mut batch = Batch::new();
-        rows.into_iter().for_each(|rows| batch.append(rows));
-        batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
-        batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
-        for (order, record) in &records {
-            if *order < floor {
-                return Err(StoreError::Pruned { order: *order, floor }); // the floor moved since it was read
-            }
-            batch.put(Table::CHAIN, kept::key(*order), record::encode(record)?);
+        if let Some(order) = keep.first().filter(|first| **first < floor) {
+            return Err(StoreError::Pruned { order: *order, floor }); // the floor moved since it was read
         }
-        let_go.iter().for_each(|order| batch.delete(Table::CHAIN, kept::key(*order)));
         self.backend().write(&batch, durability)?;
         reached(Point::FloorMoved);
         let root = |record: &RootRecord| StateRoot::new(NodeHash::new(record.root));
@@ -98,4 +91,21 @@ impl Store {
     pub fn orders_of(&self, root: StateRoot, most: usize) -> Vec<Order> {
         self.chain.read().as_ref().map_or_else(Vec::new, |chain| chain.orders_of(root, most))
     }
+}
+
+/// The rows of a move.
+fn batch_of(
+    to: Order,
+    (stay, let_go): (&[(Order, RootRecord)], &BTreeSet<Order>),
+    rows: Vec<Batch>,
+) -> Result<Batch, StoreError> {
+    let mut batch = Batch::new();
+    rows.into_iter().for_each(|rows| batch.append(rows));
+    batch.put(Table::CHAIN, native::FLOOR_KEY, record::encode(&FloorRecord { order: to.get() })?);
+    batch.delete_range(Table::ROOT, Order::GENESIS.to_key(), to.to_key());
+    for (order, record) in stay {
+        batch.put(Table::CHAIN, kept::key(*order), record::encode(record)?);
+    }
+    let_go.iter().for_each(|order| batch.delete(Table::CHAIN, kept::key(*order)));
+    Ok(batch)
 }
