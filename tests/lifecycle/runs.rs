@@ -207,6 +207,7 @@ fn a_missing_node_is_classified_by_the_recorded_window() {
             "pruned_before",
             "{mark:?}: nor is it where a snapshot asks for too much: {refused}"
         );
+        assert!(!refused.to_string().contains("is damaged"), "{refused}");
         snapshot(&store, 1).unwrap();
 
         prune(&request(&store.db(), 1)).unwrap();
@@ -249,6 +250,43 @@ fn a_damaged_floor_is_named_with_its_path_and_kept_aside_by_the_next_prune() {
     assert_eq!(aside.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>(), [damaged]);
     let error = prune(&request(&store.db(), 10)).unwrap_err();
     assert_eq!(error.code(), "pruned_before", "the new one is whole: {error}");
+}
+
+/// I8, I13: health and a prune agree about each record of a store at rest; what a prune can do without it begins anew, and says so.
+#[test]
+fn a_torn_record_of_a_store_at_rest_that_stops_a_prune_is_critical_and_no_other_one_stops_it() {
+    let Some(store) = Shared::Small.copy("torn records") else {
+        return;
+    };
+    prune(&request(&store.db(), 10)).unwrap();
+    let records = FolderRecords(offline::default_state_dir(&store.db()));
+    let kept: Vec<_> = RecordKey::ALL.iter().map(|key| (*key, records.load(*key).unwrap())).collect();
+    let again = || prune(&request(&store.db(), 10));
+    for (key, whole) in &kept {
+        let Place::File(path) = records.place(*key) else { panic!("a store at rest keeps files") };
+        fs::write(&path, b"torn").unwrap();
+        let judged = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
+        let told: Vec<_> = judged.reasons.iter().map(|reason| reason.message.clone()).collect();
+        let (is_critical, pruned) = (judged.verdict == Verdict::Critical, again());
+        let stops = [RecordKey::Freeze, RecordKey::LastCycle].contains(key);
+        assert_eq!((is_critical, pruned.is_err()), (stops, stops), "{key:?}: {told:?} {pruned:?}");
+        if let Err(error) = pruned {
+            let error = error.to_string();
+            assert!(error.contains(path.to_str().unwrap()), "{key:?}: {error}");
+            let says = |words: &str| told.iter().any(|message| message.contains(words));
+            assert!(says(path.to_str().unwrap()) && says("estore this file"), "{key:?}: {told:?}");
+            assert!(*key != RecordKey::LastCycle || error.contains("Restore this file"), "{error}");
+        }
+        let begun_anew = [RecordKey::Snapshot, RecordKey::Phase, RecordKey::LastOutcome];
+        if begun_anew.contains(key) {
+            assert!(told.iter().any(|message| message.contains(path.to_str().unwrap())), "{key:?}: {told:?}");
+            assert_eq!(health(&store), (Verdict::Healthy, vec![]), "{key:?}: the prune has begun it anew");
+        }
+        match whole {
+            Some(bytes) => fs::write(&path, bytes).unwrap(),
+            None => records.remove(*key).unwrap(),
+        }
+    }
 }
 
 /// A prune that deletes makes what it works with twice: to mark, and to sweep.
@@ -340,6 +378,26 @@ fn an_ambiguous_order_that_is_named_as_a_hole_keeps_the_tree_of_its_candidate() 
 fn health(store: &RoochStore) -> (Verdict, Vec<String>) {
     let health = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
     (health.verdict, health.reasons.into_iter().map(|reason| reason.code).collect())
+}
+
+/// I8: whoever copies a store leaves what it met there, and health tells it until a prune has settled it.
+#[test]
+fn damage_that_a_snapshot_met_in_a_store_that_was_never_pruned_is_told_by_its_health() {
+    let Some(store) = Shared::Small.copy("a doubt and no cycle") else {
+        return;
+    };
+    let head = NodeHash::from_hex(store.expected["head_root"].as_str().unwrap()).unwrap();
+    let bytes = value(&store.db(), "state_node", head.as_bytes());
+    damage::remove_node(&store.db(), head.as_bytes());
+    assert_eq!(snapshot(&store, 1).unwrap_err().code(), "corrupt");
+    let told = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
+    assert_eq!(health(&store), (Verdict::Degraded, vec!["unproven".to_owned()]));
+    for words in ["before any cycle ran", "`prune`", "What was said then: "] {
+        assert!(told.reasons[0].message.contains(words), "{words}: {told:?}");
+    }
+    damage::put(&store.db(), "state_node", head.as_bytes(), &bytes);
+    prune(&request(&store.db(), 10)).unwrap();
+    assert_eq!(health(&store), (Verdict::Healthy, vec![]));
 }
 
 #[test]

@@ -430,6 +430,7 @@ fn pruning_is_switched_off_and_on_from_the_command_line() {
     assert_eq!((code, refused["error"]["code"].as_str()), (1, Some("refused")), "{refused}");
     assert!(node.stop(Signal::TERM).0.success());
     let node = Node::start(data.path(), &[]);
+    assert!(node.log().contains("pruning is switched off, by an order before this start"), "{}", node.log());
     let (code, health) = node::json(&["health-check", "--url", node.url()]);
     assert_eq!((code, health["reasons"][0]["code"].as_str()), (1, Some("switched_off")), "{health}");
     assert_eq!(node::json(&["prune-enable", "--url", node.url()]), (0, accepted));

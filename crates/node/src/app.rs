@@ -329,7 +329,14 @@ fn start_pruner(
         "the pruner is enabled"
     );
     let pruner = Pruner::start_under(parts, pruning, Arc::clone(retention) as _);
-    Ok(Caretaker::Pruner(Arc::new(pruner.context("starting the pruner")?)))
+    let pruner = pruner.context("starting the pruner")?;
+    if let Some(off) = pruner.status().off {
+        tracing::warn!(
+            since_ms = off.at,
+            "pruning is switched off, by an order before this start: `prune-enable` switches it on"
+        );
+    }
+    Ok(Caretaker::Pruner(Arc::new(pruner)))
 }
 
 /// Blocks go with the readable range, which ends `keep_last` orders before the head: so many more are kept below it.

@@ -196,7 +196,10 @@ fn a_node_that_hangs_is_given_up_and_each_command_says_what_to_do_then() {
                 assert_eq!((output.status.code(), told["error"]["code"].as_str()), (Some(code), Some("unreachable")));
                 let message = told["error"]["message"].as_str().unwrap();
                 let says = format!("the node at {url} does not answer within {patience}: ");
-                assert!(message.starts_with(&says) && message.contains(advice), "{words:?}: {message}");
+                assert!(
+                    message.starts_with(&says) && message.contains(advice) && message.contains("open connections"),
+                    "{words:?}: {message}"
+                );
                 let beside = String::from_utf8_lossy(&output.stderr);
                 assert!(!beside.contains("waiting for"), "{words:?}: nobody reads it: {beside}");
             });

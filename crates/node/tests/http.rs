@@ -381,6 +381,8 @@ async fn a_request_with_an_id_runs_one_cycle_however_often_it_is_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn probes_metrics_and_status_tell_what_the_node_does() {
     let node = Running::start(&["pruner.enabled=false"]).await;
+    let metrics = node.metrics().await;
+    assert!(metrics.contains("\nstate_node_commits_total "), "before the first block\n{metrics}");
     node.submit(&create(1, "00")).await;
     assert_eq!(node.get("readyz").await.status(), StatusCode::OK);
     let health: Value = node.get("healthz").await.json().await.unwrap();

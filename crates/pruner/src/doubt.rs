@@ -65,6 +65,10 @@ impl Doubted {
         Self { code: "log_cut", why }
     }
 
+    pub(crate) fn unproven(doubt: &Doubt) -> Self {
+        Self { code: "unproven", why: doubt.told() }
+    }
+
     pub(crate) fn unknown(error: &PruneError) -> Self {
         Self { code: "unproven", why: error.to_string() }
     }
@@ -81,11 +85,7 @@ impl Doubted {
         match (Freeze::load(records), Doubt::load(records)) {
             (Ok(Some(freeze)), _) => Some(Self::frozen(freeze.why)),
             (Err(error), _) | (Ok(None), Err(error)) => Some(Self::unknown(&error)),
-            (Ok(None), Ok(Some(doubt))) => {
-                let Doubt { cycle, why, .. } = doubt;
-                let why = format!("no cycle after cycle {cycle} has proved yet that what it met is gone: {why}");
-                Some(Self { code: "unproven", why })
-            }
+            (Ok(None), Ok(Some(doubt))) => Some(Self::unproven(&doubt)),
             (Ok(None), Ok(None)) => match Lost::load(records) {
                 Ok(lost) => lost.map(|lost| Self::log_cut(lost.told())),
                 Err(error) => Some(Self::unknown(&error)),
@@ -95,7 +95,20 @@ impl Doubted {
 }
 
 impl Doubt {
-    fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
+    /// What was found, when, and what ends the doubt.
+    fn told(&self) -> String {
+        let when = match self.cycle {
+            0 => "before any cycle ran".to_owned(),
+            cycle => format!("when cycle {cycle} was the newest"),
+        };
+        let why = &self.why;
+        format!(
+            "a fault was found {when}, and whether it is gone is not known until a later cycle finishes (of a store at rest `prune`), \
+             which ends this doubt. What was said then: {why}"
+        )
+    }
+
+    pub(crate) fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
         records::read(records, RecordKey::Doubt)
     }
 

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::{clock::millis, when::Span};
 pub(crate) use words::{Counted, FROZEN_ADVICE, Way, iec};
-use words::{Holes, Suggested};
+use words::{Holes, Met, Suggested};
 
 /// A failure of the pruner.
 #[derive(Debug, Error)]
@@ -148,7 +148,8 @@ pub enum PruneError {
     NativeAtRest,
     /// The window asked for reaches below what an earlier prune of this store retained (S54).
     #[error(
-        "orders below {floor} were pruned by an earlier run, so their states are gone: ask for {left} orders or fewer, with --keep-last, or --orders of a snapshot ({error})"
+        "orders below {floor} were pruned by an earlier run, so their states are gone: ask for {left} orders or fewer, with --keep-last, or --orders of a snapshot ({})",
+        Met(error)
     )]
     PrunedBefore {
         /// The oldest order that run retained.

@@ -15,6 +15,7 @@ use state_store::Holder;
 
 use crate::{
     control::Pause,
+    doubt::Doubted,
     error::{Counted, FROZEN_ADVICE, iec},
     incremental::LagGrowth,
     outcome::{Ended, Freeze, Outcome},
@@ -140,6 +141,8 @@ pub struct Facts {
     pub incremental: Option<IncrementalStatus>,
     /// What that sweep has set aside, until a cycle has settled it.
     pub quarantine: Option<Quarantine>,
+    /// What was found in a store at rest, until a prune has settled it.
+    pub doubt: Option<Doubted>,
     /// Whether commits make it do more than it can, and have for long.
     pub too_much: bool,
     /// What waits for that sweep and has grown for ten minutes, if so.
@@ -209,6 +212,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         behind::incremental_waits(facts),
         counts::counts_lost(facts),
         counts::poison_items(facts),
+        counts::unproven(facts),
         switched_off(facts),
         breaker_open(facts),
         recovery_exhausted(facts),

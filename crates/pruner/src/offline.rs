@@ -4,6 +4,7 @@
 //! leaves the store byte-identical; only when there is something to delete is the store opened for writing, and only
 //! if it is still the store that was marked. Records, mark files and certificates live in a folder beside the store.
 
+mod anew;
 mod explain;
 mod folder;
 mod health;
@@ -205,7 +206,7 @@ impl Offline<'_> {
             events: Arc::clone(&self.events),
         };
         let snapshots = AtomicSnapshotManager::new(parts.clone(), SnapshotManagerConfig::default());
-        snapshots.take_up()?;
+        anew::take_up(&snapshots)?;
         Ok(CycleEnv {
             parts,
             snapshots: Arc::new(snapshots),
@@ -301,7 +302,7 @@ impl Offline<'_> {
     }
 
     fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, Interrupted)>, PruneError> {
-        let Some(record) = PhaseRecord::load(&*env.parts.records)? else { return Ok(None) };
+        let Some(record) = anew::interrupted(&*env.parts.records)? else { return Ok(None) };
         let head = env.parts.chain.head(&*env.parts.store.view()?)?;
         let same_head = head.is_some_and(|head| head.order.get() == record.head_order);
         if same_head && self.request.mode == PruneMode::Apply {

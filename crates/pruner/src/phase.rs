@@ -4,11 +4,14 @@
 //! leads there, because a round leaves no record of its own; it is named by the lock and the snapshot of one.
 
 use serde::{Deserialize, Serialize};
-use state_store::record::{self, Record};
+use state_store::{
+    StoreError,
+    record::{self, Record},
+};
 
 use crate::{
     error::PruneError,
-    records::{self, RecordKey, Records},
+    records::{self, Place, RecordKey, Records},
     sweep::SweepStrategy,
 };
 
@@ -238,9 +241,23 @@ pub(crate) fn check_last_cycle(bytes: &[u8]) -> Result<(), PruneError> {
 
 /// The newest cycle, or zero before the first.
 pub(crate) fn last_cycle(records: &dyn Records) -> Result<u64, PruneError> {
-    let last: Option<LastCycle> = records::read(records, RecordKey::LastCycle)?;
+    let last: Option<LastCycle> = match records::read(records, RecordKey::LastCycle) {
+        Err(PruneError::Store(StoreError::Record { name, why })) if is_file(records, RecordKey::LastCycle) => {
+            return Err(StoreError::Record { name, why: format!("{why}. {DAMAGED_LAST_CYCLE}") }.into());
+        }
+        read => read?,
+    };
     Ok(last.map_or(0, |last| last.id))
 }
+
+fn is_file(records: &dyn Records, key: RecordKey) -> bool {
+    matches!(records.place(key), Place::File(_))
+}
+
+/// What a count of cycles beside a store at rest that cannot be read means.
+const DAMAGED_LAST_CYCLE: &str = "It says which cycle was the last, by which certificates are named and doubts are settled. Restore \
+     this file; or read `health-check --db DIR`, and move the whole folder of it away: the next prune then counts cycles from 1, and \
+     knows nothing of a freeze, a doubt or a floor that the folder told";
 
 /// A cycle id that was never used before, saved before it is used.
 pub fn new_cycle(records: &dyn Records) -> Result<u64, PruneError> {

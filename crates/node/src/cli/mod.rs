@@ -108,7 +108,7 @@ enum Command {
     /// Switch it on again.
     #[command(after_help = ASK_CODES)]
     PruneEnable(PruneOrderArgs),
-    /// Say that you have seen to what health tells until then: a log that was cut.
+    /// Say that you have seen to what health tells until then: a log that was cut, damaged events.
     #[command(after_help = ASK_CODES)]
     Acknowledge(AcknowledgeArgs),
     /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;

@@ -45,7 +45,8 @@ impl Failure {
     pub(super) fn late(url: &str, patience: Duration, advice: &str) -> Self {
         let patience = humantime::format_duration(patience);
         let message = format!(
-            "the node at {url} does not answer within {patience}: see its log and its disk for what holds it; {advice}"
+            "the node at {url} does not answer within {patience}: see its log (too many open connections?) and its disk \
+             for what holds it; {advice}"
         );
         Self::new("unreachable", message)
     }

@@ -195,11 +195,15 @@ pub(super) fn pin(args: &PinArgs, output: Output) -> ExitCode {
         PinCommand::List { node } => told(output, Request::get("v1/pins").ask(&node.url), list_pins),
         PinCommand::Remove { name, node } => {
             let answer = Request::delete(format!("v1/pins/{name}"), &node.token).ask(&node.url);
-            told(output, answer, |pin: &NamedPin| {
-                format!("pin {} is removed; order {} goes when the floor moves next", pin.name, pin.order)
-            })
+            told(output, answer, removed)
         }
     }
+}
+
+/// Another pin, a consumer, the window: any of them may keep the order, and the answer does not tell.
+fn removed(pin: &NamedPin) -> String {
+    let NamedPin { name, order, .. } = pin;
+    format!("pin {name} is removed; unless something else keeps order {order}, it goes when the floor moves next")
 }
 
 fn list_pins(listed: &Pins) -> String {
@@ -273,4 +277,18 @@ pub(super) fn explain(args: &ExplainArgs, output: Output) -> ExitCode {
         (None, None) => Err(Failure::new("usage", "give --url or --db")),
     };
     told(output, explained, Explanation::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pin_that_is_removed_promises_the_end_of_its_order_only_if_nothing_else_keeps_it() {
+        let pin = NamedPin { name: "a".to_owned(), owner: "me".to_owned(), order: 118, since_ms: 1, ttl_ms: None };
+        assert_eq!(
+            removed(&pin),
+            "pin a is removed; unless something else keeps order 118, it goes when the floor moves next"
+        );
+    }
 }

@@ -265,7 +265,8 @@ fn describe_pruner(status: &PrunerStatus) -> Vec<String> {
         };
         parts.push(format!("{doing}{held}"));
     }
-    parts.extend([cycles, format!("next by orders {}", status.next_at_order)]); // another trigger may come first
+    let next = || format!("next by orders {}", status.next_at_order); // another trigger may come first
+    parts.extend([cycles, status.off.map_or_else(next, |_| "OFF".to_owned())]);
     parts
 }
 
@@ -410,5 +411,18 @@ mod tests {
         assert!(told.starts_with("head 0, floor 0, store size unknown (") && told.contains("0 cycles"), "{told}");
         assert!(matches!(end(app, None).await, Ok(Stopped::Whole)));
         assert_eq!(disk.met(), 2, "its last line was told, too");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_whose_pruning_is_switched_off_says_so_in_place_of_when_it_prunes_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", folder.path().display())];
+        let config = Config::parse("test", "", &set).unwrap();
+        let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
+        let mut status = app.pruner().unwrap().status();
+        assert!(describe_pruner(&status).last().unwrap().starts_with("next by orders "));
+        status.off = Some(state_pruner::SwitchedOff { at: 1 });
+        assert_eq!(describe_pruner(&status).last().unwrap(), "OFF");
+        assert!(matches!(end(app, None).await, Ok(Stopped::Whole)));
     }
 }

@@ -7,7 +7,7 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse as _, Response},
 };
-use metrics::{describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use state_pruner::Verdict;
 use state_tree::Order;
 
@@ -44,6 +44,7 @@ pub(crate) fn describe() {
     COUNTERS.into_iter().for_each(|(name, help)| describe_counter!(name, help));
     GAUGES.into_iter().for_each(|(name, help)| describe_gauge!(name, help));
     HISTOGRAMS.into_iter().for_each(|(name, help)| describe_histogram!(name, help));
+    counter!("state_node_commits_total").increment(0); // it is there before the first block
 }
 
 /// `GET /metrics`.

@@ -29,8 +29,8 @@ const MOST: usize = 1024;
 const FEWEST: usize = 16;
 /// Files for what is no connection and no table: logs, events, marks, copies, and what is read for requests.
 const OTHER_FILES: u64 = 256;
-/// Longer than clients keep a connection that they may use again, which is 90 seconds in many.
-const HEAD: Duration = Duration::from_secs(100);
+/// Idle connections that take every place make the node deaf for so long. A client whose kept connection was closed opens another.
+const HEAD: Duration = Duration::from_secs(10);
 
 /// What clients may take of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,6 +237,11 @@ mod tests {
         let answer = timeout(LONG, ask(serving.address, "healthz")).await.unwrap();
         assert_eq!(answer.status(), StatusCode::OK);
         serving.ends_in_order().await;
+    }
+
+    #[test]
+    fn idle_connections_cannot_make_a_node_deaf_for_longer_than_its_clients_wait() {
+        assert!(Bounds::within(None, 512).head <= Duration::from_secs(10));
     }
 
     #[test]

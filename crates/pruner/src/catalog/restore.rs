@@ -136,7 +136,7 @@ fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
         return Err(bad("is no folder: give an empty one, or one that does not exist"));
     }
     if !folder::is_vacant(target)? {
-        return Err(bad("is not empty: give an empty folder, or one that does not exist"));
+        return Err(taken(target));
     }
     if folder::is_mounted_on(target)? {
         return Err(mounted_on(target)); // BEFORE anything is copied
@@ -151,10 +151,16 @@ fn mounted_on(target: &Path) -> CatalogError {
     CatalogError::BadPlace { path: target.to_owned(), why }
 }
 
+fn taken(target: &Path) -> CatalogError {
+    let why = "is not empty: give an empty folder, or one that does not exist".to_owned();
+    CatalogError::BadPlace { path: target.to_owned(), why }
+}
+
 /// Gives the store its place; refused by the system if something is there by now.
 fn put(store: &Path, target: &Path) -> Result<(), CatalogError> {
     match folder::rename(store, target) {
         Err(error) if error.kind() == io::ErrorKind::ResourceBusy => Err(mounted_on(target)), // a part of the same file system
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Err(taken(target)), // by another restore
         renamed => renamed.map_err(failed(target)),
     }
 }
@@ -205,5 +211,23 @@ impl CopiedFile {
             Ordering::Less => Some(format!("{found} of {bytes} bytes are there")),
             Ordering::Equal => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_that_comes_second_is_told_that_its_place_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, target) = (dir.path().join("put together"), dir.path().join("place"));
+        for made in [&store, &target] {
+            std::fs::create_dir(made).unwrap();
+            std::fs::write(made.join("CURRENT"), b"").unwrap();
+        }
+        let late = put(&store, &target).unwrap_err();
+        assert_eq!(late.to_string(), refuse_taken(&target).unwrap_err().to_string());
+        assert!(matches!(late, CatalogError::BadPlace { .. }), "{late:?}");
     }
 }

@@ -1,8 +1,10 @@
 //! Words that messages are made of.
 
 use bytesize::ByteSize;
-use state_store::Hole;
+use state_store::{Hole, StoreError};
 use state_tree::Order;
+
+use super::PruneError;
 
 /// What to do about frozen deletes. Beside a running node `verify` takes what a failed checksum gives for haste of that node.
 pub(crate) const FROZEN_ADVICE: &str = "See how far it goes with `state-node verify --db DIR --layout LAYOUT \
@@ -38,6 +40,15 @@ impl<T: std::fmt::Display> std::fmt::Display for Way<'_, T> {
         f.write_str("path from its root: ")?;
         above.iter().try_for_each(|hash| write!(f, "{hash} > "))?;
         f.write_str("this node")
+    }
+}
+
+/// What was met where that is no damage: without the words of damage and the advice to restore a backup.
+pub(super) struct Met<'a>(pub(super) &'a PruneError);
+
+impl std::fmt::Display for Met<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let PruneError::Store(StoreError::Corrupt(what)) = self.0 { f.write_str(what) } else { self.0.fmt(f) }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct UnreadableRecord {
     pub key: RecordKey,
     /// What is wrong with it.
     pub why: String,
+    /// Whether it lies beside a store at rest.
+    pub at_rest: bool,
 }
 
 /// What could not be read or measured.
@@ -32,16 +34,23 @@ pub struct UnreadableRecord {
 pub(crate) struct Unread {
     records: Vec<UnreadableRecord>,
     unmeasured: Vec<String>,
+    /// Whether the records lie beside a store at rest.
+    at_rest: bool,
     /// The first read that failed.
     failed: Option<PruneError>,
 }
 
 impl Unread {
+    /// Of a store at rest, which is judged by what a prune of it needs.
+    pub(crate) fn at_rest(&mut self) {
+        self.at_rest = true;
+    }
+
     /// What a record tells, if it is there and can be read.
     pub(crate) fn record<T>(&mut self, key: RecordKey, read: Result<Option<T>, PruneError>) -> Option<T> {
         match read {
             Err(PruneError::Store(error @ StoreError::Record { .. })) => {
-                self.records.push(UnreadableRecord { key, why: error.to_string() });
+                self.records.push(UnreadableRecord { key, why: error.to_string(), at_rest: self.at_rest });
                 None
             }
             read => self.known(read).flatten(),
@@ -165,23 +174,49 @@ fn is_given_up(floor: Option<RestFloor>, last: Option<&Outcome>) -> bool {
 
 /// As bad as what each of them may hide.
 pub(super) fn unreadable(facts: &Facts) -> impl Iterator<Item = Reason> {
-    facts.unreadable.iter().map(|UnreadableRecord { key, why }| {
-        let (verdict, then) = hides(*key);
+    facts.unreadable.iter().map(|UnreadableRecord { key, why, at_rest }| {
+        let (verdict, then) = if *at_rest { hides_at_rest(*key) } else { hides(*key) };
         reason(verdict, "record_unreadable", format!("{why}. {then}"))
     })
+}
+
+/// A prune does without all but two: it refuses where it may be frozen, and where no number of a cycle is known to be new.
+fn hides_at_rest(key: RecordKey) -> (Verdict, &'static str) {
+    match key {
+        RecordKey::Freeze => (
+            Verdict::Critical,
+            "It says whether deletes are frozen: they are taken for frozen, and no prune begins. Restore this file; or `verify` the \
+             store with the window of the last prune and, if it is sound, move this file away",
+        ),
+        RecordKey::LastCycle => (Verdict::Critical, "No prune begins until then"),
+        RecordKey::Phase | RecordKey::Snapshot | RecordKey::Reports => {
+            (Verdict::Degraded, "The next `prune` gives it up and marks anew")
+        }
+        RecordKey::LastOutcome | RecordKey::Lock | RecordKey::SnapshotFailures => {
+            (Verdict::Degraded, "The next `prune` writes it anew")
+        }
+        RecordKey::Floor
+        | RecordKey::Holds
+        | RecordKey::RetentionLog
+        | RecordKey::Triggers
+        | RecordKey::Validation
+        | RecordKey::Recovery
+        | RecordKey::Switch
+        | RecordKey::Doubt
+        | RecordKey::Quarantine
+        | RecordKey::LogCut => (Verdict::Degraded, "What it told is not known here"),
+    }
 }
 
 fn hides(key: RecordKey) -> (Verdict, &'static str) {
     match key {
         RecordKey::Freeze => (
             Verdict::Critical,
-            "It says whether deletes are frozen: they are taken for frozen, and nothing is pruned until the database, or this \
-             record of a store at rest, is restored",
+            "It says whether deletes are frozen: they are taken for frozen, and nothing is pruned until the database is restored",
         ),
-        RecordKey::LastOutcome | RecordKey::Triggers | RecordKey::Switch => (
-            Verdict::Critical,
-            "No pruner begins with it: nothing is pruned until the database, or this record of a store at rest, is restored",
-        ),
+        RecordKey::LastOutcome | RecordKey::Triggers | RecordKey::Switch => {
+            (Verdict::Critical, "No pruner begins with it: nothing is pruned until the database is restored")
+        }
         RecordKey::Phase
         | RecordKey::LastCycle
         | RecordKey::Reports

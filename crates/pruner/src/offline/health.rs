@@ -19,19 +19,21 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    doubt::Doubted,
+    doubt::{Doubt, Doubted},
     error::PruneError,
     health::{
         self, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Recorded, RecordedLock, Unfinished, Unread,
     },
     log_cut::told_at_rest,
     outcome::Outcome,
+    phase,
     records::{FolderRecords, RecordKey, Records, StoreRecords},
     recovery::RecoveryConfig,
     retention::{Holds, KeepPolicy, is_filling},
     snapshot::{SnapshotFailures, SnapshotPath, recorded_lock},
     sweep,
     trigger::{Ledger, Window},
+    validate::check_record,
 };
 
 /// How often a store is looked at that somebody changes while it is looked at. An opening does not try again by itself.
@@ -152,7 +154,9 @@ pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<He
         of_node(&store, request, &mut unread)
     } else {
         let facts = of_rest(&store, request, &mut unread);
-        if facts.freeze.is_none() && facts.last.is_none() && facts.unfinished.is_none() && unread.is_empty() {
+        let Facts { freeze, last, unfinished, doubt, .. } = &facts;
+        let is_known = freeze.is_some() || last.is_some() || unfinished.is_some() || doubt.is_some();
+        if !is_known && unread.is_empty() {
             return Err(PruneError::NothingKnown { db: request.db.clone() }); // silence is not health (I13)
         }
         facts
@@ -293,6 +297,10 @@ impl Lag {
 fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts {
     let kept = kept_dir(&request.db, request.state_dir.as_deref());
     let (records, holder) = (FolderRecords(kept.clone()), unread.known(folder::holder(&kept)).flatten());
+    unread.at_rest();
+    unread.record(RecordKey::LastCycle, phase::last_cycle(&records).map(Some));
+    unread.record(RecordKey::Snapshot, snapshot_of(&records));
+    let doubt = unread.record(RecordKey::Doubt, Doubt::load(&records));
     let recorded = Recorded::read(&records, request.min_healthy_cycles, (now_ms(request), unread));
     let lock = unread.record(RecordKey::Lock, recorded_lock(&records));
     let failures = unread.record(RecordKey::SnapshotFailures, SnapshotFailures::load(&records).map(Some));
@@ -304,10 +312,25 @@ fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts
     };
     Facts {
         unfinished,
+        doubt: doubt.as_ref().map(Doubted::unproven),
         lock_record,
         snapshot_failures: failures.map_or(0, |failures| failures),
         room: unread.measured(sweep::room(store.backend(), 0, request.range_bytes.get())).flatten(),
         ..recorded.facts()
+    }
+}
+
+/// Whether there is one that a prune goes on with.
+fn snapshot_of(records: &FolderRecords) -> Result<Option<()>, PruneError> {
+    let Some(bytes) = records.load(RecordKey::Snapshot)? else { return Ok(None) };
+    match check_record(RecordKey::Snapshot, &bytes) {
+        Err(error) if error.is_damaged_artefact() => {
+            let name = records.place(RecordKey::Snapshot).to_string();
+            let why =
+                if let PruneError::Store(StoreError::Record { why, .. }) = error { why } else { error.to_string() };
+            Err(StoreError::Record { name, why }.into())
+        }
+        checked => checked.map(Some),
     }
 }
 

@@ -1,0 +1,45 @@
+//! What a prune of a store at rest begins anew: records that it can do without, because it marks again.
+//!
+//! Promise: nothing is deleted on the strength of a record that is unusable (I8). One that says what no mark can tell, as whether
+//! deletes are frozen, ends the prune.
+
+use state_store::StoreError;
+
+use crate::{
+    error::PruneError,
+    phase::PhaseRecord,
+    records::{RecordKey, Records},
+    snapshot::AtomicSnapshotManager,
+};
+
+/// Goes on with the snapshot of an earlier prune, or without it where its record is unusable.
+///
+/// Errors: a failed read or write; what a newer program wrote.
+pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneError> {
+    let records = &*snapshots.parts().records;
+    match snapshots.take_up() {
+        Err(error) if error.is_damaged_artefact() => {
+            tell(records, RecordKey::Snapshot, &error);
+            records.remove(RecordKey::Phase)?; // BEFORE the other: no cycle goes on with a snapshot that has its number
+            records.remove(RecordKey::Snapshot)
+        }
+        taken => taken,
+    }
+}
+
+/// The cycle that was interrupted, unless its record is unusable: which orders are whole is told by the floor.
+///
+/// Errors: as above.
+pub(super) fn interrupted(records: &dyn Records) -> Result<Option<PhaseRecord>, PruneError> {
+    match PhaseRecord::load(records) {
+        Err(error @ PruneError::Store(StoreError::Record { .. })) => {
+            tell(records, RecordKey::Phase, &error);
+            records.remove(RecordKey::Phase).map(|()| None)
+        }
+        read => read,
+    }
+}
+
+fn tell(records: &dyn Records, key: RecordKey, error: &PruneError) {
+    tracing::warn!(%error, "{} is given up; what an interrupted prune had marked is marked again", records.place(key));
+}
