@@ -20,8 +20,6 @@ pub(crate) struct Queue {
     index: Pending,
     /// Oldest first.
     entries: VecDeque<Entry>,
-    /// In all entries, created and lost.
-    nodes: usize,
 }
 
 /// What one commit did, as far as it is not in the index.
@@ -53,12 +51,11 @@ impl Entry {
 impl Queue {
     /// Nothing in front of an index.
     pub(crate) fn of(index: Pending) -> Self {
-        Self { index, entries: VecDeque::new(), nodes: 0 }
+        Self { index, entries: VecDeque::new() }
     }
 
     /// What the newest commit did.
     pub(crate) fn push(&mut self, entry: Entry) {
-        self.nodes += entry.created.len() + entry.lost.len();
         self.entries.push_back(entry);
     }
 
@@ -73,9 +70,9 @@ impl Queue {
         !self.entries.is_empty()
     }
 
-    /// How many nodes are in it.
-    pub(crate) fn nodes(&self) -> usize {
-        self.nodes
+    /// The order of the newest commit in it.
+    pub(crate) fn newest(&self) -> Option<Order> {
+        self.entries.back().map(|entry| entry.order)
     }
 
     /// Takes about so many nodes into the index; whether there are more.
@@ -87,8 +84,7 @@ impl Queue {
             } else if left == 0 {
                 return true;
             } else {
-                let taken = entry.take_in(&mut self.index, left);
-                (left, self.nodes) = (left - taken, self.nodes - taken);
+                left -= entry.take_in(&mut self.index, left);
             }
         }
         false

@@ -399,12 +399,16 @@ mod tests {
 
     use super::*;
 
+    async fn started(folder: &std::path::Path) -> App {
+        let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", folder.display())];
+        let config = Config::parse("test", "", &set).unwrap();
+        App::start(&config, Arc::new(SystemClock::new())).await.unwrap()
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn a_node_that_cannot_measure_its_store_at_its_end_ends_in_order_and_tells_the_rest() {
         let folder = tempfile::tempdir().unwrap();
-        let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", folder.path().display())];
-        let config = Config::parse("test", "", &set).unwrap();
-        let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
+        let app = started(folder.path()).await;
         let disk = FaultyDisk::under(folder.path());
         disk.inject("store", FileCall::List, 0, Lasting::UntilHealed);
         let told = summary(&app).await.unwrap();
@@ -416,9 +420,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_node_whose_pruning_is_switched_off_says_so_in_place_of_when_it_prunes_next() {
         let folder = tempfile::tempdir().unwrap();
-        let set = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", folder.path().display())];
-        let config = Config::parse("test", "", &set).unwrap();
-        let app = App::start(&config, Arc::new(SystemClock::new())).await.unwrap();
+        let app = started(folder.path()).await;
         let mut status = app.pruner().unwrap().status();
         assert!(describe_pruner(&status).last().unwrap().starts_with("next by orders "));
         status.off = Some(state_pruner::SwitchedOff { at: 1 });

@@ -8,7 +8,7 @@ use std::{
     io,
     num::NonZeroU64,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::Once,
 };
 
 use state_store::{CatalogPoint, catalog_reached};
@@ -70,16 +70,13 @@ impl<'a> Staging<'a> {
         control: &Control,
         copy: impl FnOnce() -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
-        let (trash, tried) = (self.trash(), AtomicBool::new(false));
+        let (trash, once) = (self.trash(), Once::new());
         let take_away = || {
-            if tried.swap(true, Ordering::AcqRel) {
-                return;
-            }
             if let Err(error) = folder::rename(&self.dir, &trash) {
                 tracing::warn!(path = %self.dir.display(), %error, "a stop waits until the store is copied");
             }
         };
-        let copied = control.interrupting(take_away, copy);
+        let copied = control.interrupting(|| once.call_once(take_away), copy);
         control.ended().map_or(copied, |ended| Err(ended.into()))
     }
 

@@ -11,6 +11,7 @@ use std::{
 };
 
 use parking_lot::MutexGuard;
+use state_store::StoreError;
 
 use super::Control;
 use crate::error::PruneError;
@@ -36,6 +37,14 @@ impl Control {
             let _ends = Ends { control: self, is_over: &is_over };
             work()
         })
+    }
+
+    /// A rewrite that ended because the work was told to end is no failure of the rewrite.
+    pub(crate) fn unless_ended(&self, error: PruneError) -> PruneError {
+        match (error, self.ended()) {
+            (PruneError::Store(StoreError::Cancelled), Some(ended)) => ended,
+            (error, _) => error,
+        }
     }
 
     fn interrupt_until(&self, is_over: &AtomicBool, interrupt: &(dyn Fn() + Sync)) {

@@ -25,7 +25,7 @@ pub(super) fn sweep(
     for range in cut(&old.files, old.from.clone(), job.range_bytes) {
         job.admit()?;
         make_room(job, &range, blobs)?;
-        active.rewrite(&range).map_err(|error| told_to_end(job, error))?;
+        active.rewrite(&range).map_err(|error| job.control.unless_ended(error.into()))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         report.deleted_bytes = before.bytes_so_far().map(|bytes| bytes + tally.dropped_bytes);
         report.deleted = before.deleted + tally.dropped;
@@ -60,7 +60,7 @@ impl Old {
             let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
             job.admit()?;
             make_room(job, &range, backend.node_blob_bytes()?)?;
-            rewrite(&range).map_err(|error| told_to_end(job, error))?;
+            rewrite(&range).map_err(|error| job.control.unless_ended(error.into()))?;
         }
         match self.left(backend)?.len() {
             0 => Ok(()),
@@ -78,14 +78,6 @@ impl Old {
 
 type Rewrite<'a> = dyn Fn(&KeyRange) -> Result<(), StoreError> + 'a;
 
-/// A rewrite that ended because the work was told to end is no failure of the rewrite.
-fn told_to_end(job: &SweepJob<'_>, error: StoreError) -> PruneError {
-    match (error, job.control.ended()) {
-        (StoreError::Cancelled, Some(ended)) => ended,
-        (error, _) => error.into(),
-    }
-}
-
 /// Rewrites every range without dropping anything but tombstones.
 pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let backend = job.store.backend();
@@ -95,7 +87,7 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     for range in cut(&old.files, None, job.range_bytes) {
         job.admit()?;
         let bytes = make_room(job, &range, blobs)?;
-        backend.rewrite_files(&range).map_err(|error| told_to_end(job, error))?;
+        backend.rewrite_files(&range).map_err(|error| job.control.unless_ended(error.into()))?;
         reached(Point::RangeReclaimed);
         done += bytes;
         if let Some(pace) = &job.pace {

@@ -10,9 +10,6 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
-use state_store::StoreError;
-
 use super::{Inner, shared::Shared};
 use crate::{
     clock::millis,
@@ -22,6 +19,7 @@ use crate::{
     metrics,
     sweep::{self, Tombstones},
 };
+use serde::Serialize;
 
 /// A chain without commits for so long gives space back.
 const AFTER: Duration = Duration::from_secs(30);
@@ -179,11 +177,7 @@ impl Inner {
     /// A rewrite ends when the control says so; whoever says so does not wait for it.
     fn watched<T>(&self, control: &Control, work: impl FnOnce() -> Result<T, PruneError>) -> Result<T, PruneError> {
         let backend = self.parts.store.backend();
-        let worked = control.interrupting(|| backend.cancel_rewrite(), work);
-        match (worked, control.ended()) {
-            (Err(PruneError::Store(StoreError::Cancelled)), Some(ended)) => Err(ended),
-            (worked, _) => worked,
-        }
+        control.interrupting(|| backend.cancel_rewrite(), work).map_err(|error| control.unless_ended(error))
     }
 
     fn step(&self, control: &Control, pass: Option<&Pass>) -> Result<Step, PruneError> {

@@ -62,16 +62,16 @@ impl Store {
     /// fast as they are taken in: what is left then is at most what one brought, for each takes in what came before it. Whoever
     /// asks the index takes that in, as the next commit would (S21).
     pub(super) fn caught_up(&self) -> Stay<'_> {
-        let (mut left, mut overtaken) = (None, 0);
+        let (mut newest, mut overtaken) = (None, 0);
         loop {
             let mut gate = self.gate.lock();
             let Some(queue) = gate.pending.as_mut().filter(|queue| queue.is_waiting()) else { return gate };
-            overtaken += u32::from(left.is_some_and(|left| left != queue.nodes()));
+            overtaken += u32::from(newest.is_some_and(|newest| newest != queue.newest()));
             if overtaken == MOST_OVERTAKING {
                 return gate;
             }
+            newest = Some(queue.newest());
             self.seen.queued.store(queue.take_in(INDEXED_AT_ONCE), Ordering::Release);
-            left = Some(queue.nodes());
         }
     }
 

@@ -221,7 +221,6 @@ impl Store {
         needed_before.for_each(|(fingerprint, mark)| many::put(&mut batch, *fingerprint, Mark::again(mark.order)));
         self.write_marks(&mut gate, &batch)?;
         gate.marks.add(missing.iter().copied(), traced);
-        drop(gate);
         Ok(missing.len() as u64)
     }
 
@@ -248,7 +247,6 @@ impl Store {
         }
         self.write_marks(&mut gate, &batch)?;
         gate.marks.remove(&old);
-        drop(gate);
         Ok(removed)
     }
 
