@@ -11,7 +11,7 @@ use std::sync::{
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-use state_pruner::incremental::RoundEnd;
+use state_pruner::{Control, cycle::CycleEnv, incremental::RoundEnd};
 use state_store::{Batch, LostBy, StoreConfig};
 use state_tests::{
     archive::orders,
@@ -98,6 +98,45 @@ fn commits_at_any_moment_of_the_first_cycle_lose_nothing_later() {
             }
         }
     }
+    assert!(nodes > 500, "only {nodes} nodes were swept: the test tells nothing");
+}
+
+/// The first cycle is given up at each of its moments, one after the other, while commits come at all of them: what was counted
+/// blindly until then is believed by nobody. Commits come on until the next cycle, and inside that one.
+#[test]
+fn a_first_cycle_that_is_given_up_under_commits_leaves_counting_to_the_next_one() {
+    let (mut uncounted, mut nodes) = (0, 0);
+    for profile in PROFILES {
+        for at in 0.. {
+            let (mut swept, source) = enabled_late(profile, 633);
+            let (control, seen) = (Arc::new(Control::default()), Arc::new(AtomicUsize::new(0)));
+            let (inside, chain, ends, counted) =
+                (Arc::clone(&source), swept.rig.chain.clone(), Arc::clone(&control), Arc::clone(&seen));
+            let hooks = Hooks::new(move |_| {
+                chain.run(&mut inside.lock(), 1);
+                if counted.fetch_add(1, Ordering::Relaxed) == at {
+                    ends.cancel();
+                }
+            });
+            let plan = swept.plan.clone().in_order().batches(40);
+            let given_up = plan.run(&CycleEnv { control, ..swept.rig.env(&plan, &hooks) });
+            let context = format!("{profile:?} given up at moment {at}");
+            if given_up.is_ok() && seen.load(Ordering::Relaxed) <= at {
+                assert!(at > 8, "{context}: the cycle has no more moments");
+                break;
+            }
+            check::complete(&swept.rig.chain, &context);
+            uncounted += u32::from(!swept.rig.chain.store.counts_are_settled());
+            for _ in 0..WINDOW + 2 {
+                swept.rig.chain.run(&mut source.lock(), 1);
+                swept.drain();
+            }
+            check::complete(&swept.rig.chain, &format!("{context}: before the next one"));
+            cycle_under_commits(&swept, &source, 633);
+            nodes += settles(swept, profile, &source, &context);
+        }
+    }
+    assert!(uncounted > 10, "only {uncounted} cycles were given up before they had counted");
     assert!(nodes > 500, "only {nodes} nodes were swept: the test tells nothing");
 }
 

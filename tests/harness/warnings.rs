@@ -1,20 +1,28 @@
 //! What is logged as a warning or worse.
+//!
+//! One subscriber for the whole process: with one for each test the engine of the log may remember that nobody listens to a
+//! line, by a thread that came to it first and has none.
 
-use std::sync::Arc;
+use std::{cell::RefCell, sync::Once};
 
-use parking_lot::Mutex;
+thread_local! {
+    /// Of a thread that listens.
+    static HEARD: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
+}
 
-#[derive(Default)]
-struct Lines(Arc<Mutex<Vec<String>>>);
+static LISTENING: Once = Once::new();
 
 /// Does some work and returns the lines that it logged on this thread.
 pub fn warnings(work: impl FnOnce()) -> Vec<String> {
-    let lines = Arc::default();
-    tracing::subscriber::with_default(Lines(Arc::clone(&lines)), work);
-    std::mem::take(&mut *lines.lock())
+    LISTENING.call_once(|| tracing::subscriber::set_global_default(Listener).unwrap());
+    HEARD.replace(Some(Vec::new()));
+    work();
+    HEARD.take().unwrap()
 }
 
-impl tracing::Subscriber for Lines {
+struct Listener;
+
+impl tracing::Subscriber for Listener {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
         *metadata.level() <= tracing::Level::WARN
     }
@@ -28,11 +36,14 @@ impl tracing::Subscriber for Lines {
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
+        if HEARD.with_borrow(Option::is_none) {
+            return;
+        }
         let mut line = String::new();
         event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
             line.push_str(&format!("{}={value:?} ", field.name()));
         });
-        self.0.lock().push(line);
+        HEARD.with_borrow_mut(|heard| heard.as_mut().map(|heard| heard.push(line)));
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

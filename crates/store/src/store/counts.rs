@@ -109,7 +109,10 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        sync::{Arc, atomic::AtomicBool},
+        thread,
+    };
 
     use super::*;
     use crate::{
@@ -119,14 +122,48 @@ mod tests {
         store::StoreConfig,
     };
 
+    /// What a commit brings that is far more than is taken in at once.
+    fn large(order: u64) -> Entry {
+        let created = (0..100 * INDEXED_AT_ONCE as u64).collect();
+        Entry { order: Order::new(order), timestamp_ms: 1, created, lost: Vec::new() }
+    }
+
+    /// A store to whose index such a commit has come.
+    fn behind() -> Store {
+        let store = Store::open(Arc::new(MemoryBackend::new()), StoreConfig::new(Durability::Logged)).unwrap();
+        let mut queue = Queue::of(Pending::new(9));
+        queue.push(large(1));
+        store.gate.lock().pending = Some(queue);
+        store
+    }
+
+    /// I12: a thread that catches up is not kept for ever by a chain that commits as fast as it can.
+    #[test]
+    fn catching_up_ends_while_commits_bring_more_than_is_taken_in() {
+        const MOST: u64 = 50;
+        let (store, ended) = (behind(), AtomicBool::new(false));
+        let came = thread::scope(|scope| {
+            let comes = |order: &u64| {
+                while !store.is_behind() && !ended.load(Ordering::Acquire) {
+                    thread::yield_now(); // until some of the last one was taken in
+                }
+                let mut gate = store.gate.lock();
+                store.seen.queued.store(false, Ordering::Release);
+                gate.pending.as_mut().unwrap().push(large(*order));
+                !ended.load(Ordering::Acquire)
+            };
+            let commits = scope.spawn(move || (2..2 + MOST).take_while(comes).count());
+            store.catch_up();
+            ended.store(true, Ordering::Release);
+            commits.join().unwrap()
+        });
+        assert!(came < MOST as usize, "it went on until no more came");
+    }
+
     /// I12: nobody who asks the index takes more in under the gate than one small batch, however large a commit was.
     #[test]
     fn whoever_asks_the_index_has_nothing_left_to_take_in_however_large_the_last_commit_was() {
-        let store = Store::open(Arc::new(MemoryBackend::new()), StoreConfig::new(Durability::Logged)).unwrap();
-        let (created, lost) = ((0..100 * INDEXED_AT_ONCE as u64).collect(), Vec::new());
-        let mut queue = Queue::of(Pending::new(9));
-        queue.push(Entry { order: Order::new(1), timestamp_ms: 1, created, lost });
-        store.gate.lock().pending = Some(queue);
+        let store = behind();
         let gate = store.caught_up();
         assert!(gate.pending.as_ref().is_some_and(|queue| !queue.is_waiting()));
         drop(gate);
