@@ -1,5 +1,5 @@
-//! Health from outside on a store with very many table files, and beside a node whose log is full: whoever watches a node asks for
-//! it again and again.
+//! Health of a store with very many table files: over HTTP from its node, from outside at rest, and from outside beside a writer
+//! whose log is full. Whoever watches a node asks for it again and again.
 //!
 //!     ./scripts/bench --bench health -- [--files N] [--log MIB] [--rounds N] [--check]
 //!
@@ -17,13 +17,19 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rocksdb::{ColumnFamilyDescriptor, DB, Options, SstFileWriter, WriteBatch};
 use state_benches::{Bound, Error, Table, args, chain::percentile};
-use state_pruner::offline::{HealthRequest, health_of_store};
+use state_node::{app::App, config::Config, load::Client};
+use state_pruner::{
+    SystemClock,
+    offline::{HealthRequest, health_of_store},
+};
 use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig};
+use tokio::runtime::Runtime;
 
 const NODE_FAMILY: &str = "state_node";
 /// Files that the engine takes over at once.
@@ -31,7 +37,7 @@ const AT_ONCE: u64 = 2_000;
 
 /// A store of a node with so many tables more.
 fn make(db: &Path, tables: &Path, count: u64) -> Result<(), Error> {
-    let backend = std::sync::Arc::new(RocksBackend::open(db, &RocksConfig::default())?);
+    let backend = Arc::new(RocksBackend::open(db, &RocksConfig::default())?);
     drop(Store::open(backend, StoreConfig::new(Durability::Logged))?);
     let mut options = Options::default();
     options.set_max_open_files(256);
@@ -107,6 +113,25 @@ fn looks(db: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
     Ok(times)
 }
 
+/// How long the node of a store takes to tell its health, in order. The first is asked for as soon as the node serves.
+fn answers(data: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
+    let settings = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", data.display())];
+    let config = Config::parse("bench", "", &settings).map_err(|problems| format!("{problems:?}"))?;
+    Runtime::new()?.block_on(async {
+        let app = App::start(&config, Arc::new(SystemClock::new())).await?;
+        let client = Client::new(&format!("http://{}", app.address()))?;
+        let mut times = Vec::new();
+        for _ in 0..rounds {
+            let start = Instant::now();
+            client.json("healthz").await?;
+            times.push(start.elapsed());
+        }
+        app.stop().await?;
+        times.sort();
+        Ok(times)
+    })
+}
+
 fn main() -> ExitCode {
     match run() {
         Ok(code) => code,
@@ -131,6 +156,9 @@ fn run() -> Result<ExitCode, Error> {
     table.number("files of the node family", (count as f64, "files"), Bound::None);
     table.number("health from outside, p50", ms(&times, 0.5), Bound::None);
     table.number("health from outside, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
+    let times = answers(dir.path(), rounds)?;
+    table.number("health over HTTP, p50", ms(&times, 0.5), Bound::None);
+    table.number("health over HTTP, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
     let writer = fill_log(&db, log_mib << 20)?;
     let times = looks(&db, rounds)?;
     drop(writer);

@@ -1,8 +1,9 @@
 //! The server: it has threads of its own, because only the end of a runtime ends every connection and gives up what still
 //! works for one.
 //!
-//! Promises: open connections are bounded, and so is the time that one has until it brings a request, so that clients which
-//! hold some take no file from the engine and keep nobody out for ever; what is at work on one is not touched by either bound.
+//! Promises: open connections are bounded, and so are the time that one has until it brings a request and the time that it may
+//! take nothing of an answer, so that clients which hold some take no file from the engine and keep nobody out for ever; what
+//! is at work on one is not touched by these bounds.
 //! Draining waits for clients, ending does not; after the end no connection is served, and whatever a request holds is let go,
 //! unless it is at work on a blocking thread and does not come back within the time given.
 
@@ -21,6 +22,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     task::{JoinHandle, spawn_blocking},
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
 /// Connections that are open at once, where the system lets the process open as many files.
@@ -31,6 +33,8 @@ const FEWEST: usize = 16;
 const OTHER_FILES: u64 = 256;
 /// Idle connections that take every place make the node deaf for so long. A client whose kept connection was closed opens another.
 const HEAD: Duration = Duration::from_secs(10);
+/// Longer than a network takes that comes back.
+const STALLED: Duration = Duration::from_secs(60);
 
 /// What clients may take of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub struct Bounds {
     pub connections: usize,
     /// How long a connection may take until the head of its next request is there; then it is closed.
     pub head: Duration,
+    /// How long a client may take nothing of an answer, once the system holds no more of it; then its connection is closed.
+    pub stalled: Duration,
 }
 
 impl Bounds {
@@ -54,7 +60,7 @@ impl Bounds {
                  (LimitNOFILE of systemd, ulimit -n)"
             );
         }
-        Self { connections, head: HEAD }
+        Self { connections, head: HEAD, stalled: STALLED }
     }
 }
 
@@ -75,7 +81,7 @@ impl Server {
         let serving = runtime.spawn(async move {
             let listener = TcpListener::from_std(listener)?; // events of its socket come to this runtime from now on
             let places = Arc::new(Semaphore::new(bounds.connections));
-            serve(Door { listener, places, was_full: false }, router, stop, bounds.head).await
+            serve(Door { listener, places, was_full: false }, router, stop, bounds).await
         });
         Ok(Self { runtime: Some(runtime), serving })
     }
@@ -110,13 +116,17 @@ impl Drop for Server {
     }
 }
 
-async fn serve(mut door: Door, router: Router, stop: CancellationToken, head: Duration) -> io::Result<()> {
+async fn serve(mut door: Door, router: Router, stop: CancellationToken, bounds: Bounds) -> io::Result<()> {
+    let Bounds { head, stalled, .. } = bounds;
     let open = GracefulShutdown::new();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(head);
     while let Some(taken) = stop.run_until_cancelled(door.next()).await {
         let (stream, place) = taken?;
-        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(stalled));
+        let connection =
+            http.serve_connection(TokioIo::new(Box::pin(stream)), TowerToHyperService::new(router.clone()));
         let connection = open.watch(connection);
         tokio::spawn(async move {
             let _place = place; // until the connection ends
@@ -158,6 +168,8 @@ mod tests {
         net::{self, SocketAddr},
     };
 
+    use axum::{body::Body, routing::get};
+    use futures_util::stream;
     use reqwest::{Client, Response, StatusCode};
     use state_pruner::events::{Event, EventSink as _};
     use tokio::time::timeout;
@@ -179,11 +191,15 @@ mod tests {
 
     impl Serving {
         async fn start(connections: usize, head: Duration) -> Self {
+            Self::with(Bounds { connections, head, stalled: LONG }, Router::new()).await
+        }
+
+        async fn with(bounds: Bounds, further: Router) -> Self {
             let node = Arc::new(node());
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            let bounds = Bounds { connections, head };
-            let server = Server::start(listener, router(Arc::clone(&node)), node.stop.clone(), bounds).unwrap();
+            let router = router(Arc::clone(&node)).merge(further);
+            let server = Server::start(listener, router, node.stop.clone(), bounds).unwrap();
             let events = ask(address, "v1/events/stream").await;
             Self { node, address, server, events }
         }
@@ -225,6 +241,25 @@ mod tests {
             assert!(closed.is_ok(), "{closed:?}");
         }
         serving.ends_in_order().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_that_takes_nothing_of_a_long_answer_is_cut_off_and_one_that_waits_for_events_is_not() {
+        let given_up = CancellationToken::new();
+        let told = given_up.clone();
+        let endless = get(|| async move {
+            let told = told.drop_guard();
+            Body::from_stream(stream::repeat_with(move || {
+                let _until_it_is_given_up = &told;
+                Ok::<_, io::Error>(vec![0; 1 << 16])
+            }))
+        });
+        let bounds = Bounds { connections: 3, head: LONG, stalled: Duration::from_millis(300) };
+        let serving = Serving::with(bounds, Router::new().route("/endless", endless)).await;
+        let takes_nothing = serving.idle("GET /endless HTTP/1.1\r\nhost: local\r\n\r\n");
+        timeout(LONG, given_up.cancelled()).await.expect("the connection is closed");
+        serving.ends_in_order().await;
+        drop(takes_nothing);
     }
 
     #[tokio::test(flavor = "multi_thread")]
