@@ -140,7 +140,7 @@ fn the_records_of_a_store_tell_an_old_pin_and_a_cycle_that_does_not_come() {
     assert_eq!(judged(days(1), Some(1)), "lagging", "six, and four are too many");
     let request = HealthRequest { due: CycleDue::Never, ..HealthRequest::new(Path::new("nowhere"), None) };
     let health = health_of_opened(store(), &HealthRequest { now_ms: Some(days(2)), ..request }).unwrap();
-    assert_eq!(codes(&health.reasons), Vec::<&str>::new(), "its node does not prune");
+    assert_eq!(codes(&health.reasons), ["unpruned"], "its node does not prune");
     assert_eq!(judged(days(31), Some(6)), "cycle_overdue pin_old");
     retention.remove_pin("audit").unwrap();
     cycle(&rig);
@@ -347,7 +347,7 @@ fn a_store_tells_basic_snapshots_by_the_configuration_of_its_node() {
     let rig = Rig::new(Engine::Memory);
     rig.chain.grow(Profile::Uniform, 121, 9);
     cycle(&rig);
-    for (snapshot_path, told) in [(SnapshotPath::Full, ""), (SnapshotPath::Basic, "basic_snapshots")] {
+    for (snapshot_path, told) in [(SnapshotPath::Full, "unpruned"), (SnapshotPath::Basic, "basic_snapshots unpruned")] {
         let request = HealthRequest { now_ms: Some(0), ..HealthRequest::new(Path::new("nowhere"), None) };
         let request = HealthRequest { snapshot_path, due: CycleDue::Never, ..request };
         let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();

@@ -1041,7 +1041,9 @@ fn explained_as_by_the_archive(rig: &Rig, kept: &LiveRetention, (told, context):
                 }
                 *looked_at
             }
-            NodeStanding::Absent { .. } | NodeStanding::NotFound { .. } => panic!("{context}: {explained}"),
+            NodeStanding::Empty | NodeStanding::Absent { .. } | NodeStanding::NotFound { .. } => {
+                panic!("{context}: {explained}")
+            }
         };
         if looked_at == 0 {
             assert_eq!(explain(1), explained, "{context}: no state is walked");

@@ -18,7 +18,7 @@ use state_pruner::{
     Verdict,
     catalog::{self, CatalogError, CatalogRetention, CreateRequest, Created, SnapshotId, Source},
     mark::MarkChoice,
-    offline::{self, HealthRequest, PruneOutcome, PruneRequest, Steering, StoreLayout},
+    offline::{self, Frozen, HealthRequest, PruneOutcome, PruneRequest, Steering, StoreLayout},
     phase::PhaseRecord,
 };
 use state_store::{Backend, RocksBackend, RocksConfig, View};
@@ -276,6 +276,12 @@ fn a_torn_record_of_a_store_at_rest_that_stops_a_prune_is_critical_and_no_other_
             let says = |words: &str| told.iter().any(|message| message.contains(words));
             assert!(says(path.to_str().unwrap()) && says("estore this file"), "{key:?}: {told:?}");
             assert!(*key != RecordKey::LastCycle || error.contains("Restore this file"), "{error}");
+        }
+        if *key == RecordKey::Freeze {
+            let lifted = prune(&PruneRequest { frozen: Frozen::Lift, ..request(&store.db(), 10) }).unwrap();
+            let mark = lifted.mark.unwrap();
+            assert!(mark.nodes_rehashed >= mark.live_nodes, "nobody knows what it was for: {mark:?}");
+            assert_eq!(health(&store), (Verdict::Healthy, vec![]), "the operator has said that it is lifted");
         }
         let begun_anew = [RecordKey::Snapshot, RecordKey::Phase, RecordKey::LastOutcome];
         if begun_anew.contains(key) {

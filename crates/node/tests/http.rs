@@ -386,7 +386,12 @@ async fn probes_metrics_and_status_tell_what_the_node_does() {
     node.submit(&create(1, "00")).await;
     assert_eq!(node.get("readyz").await.status(), StatusCode::OK);
     let health: Value = node.get("healthz").await.json().await.unwrap();
-    assert_eq!(health, json!({ "verdict": "healthy", "reasons": [] }));
+    assert_eq!(
+        (&health["verdict"], &health["reasons"][0]["code"]),
+        (&json!("healthy"), &json!("unpruned")),
+        "{health}"
+    );
+    assert_eq!(health["reasons"].as_array().unwrap().len(), 1);
     let metrics = node.metrics().await;
     for name in [
         "state_node_head_order",
@@ -407,11 +412,11 @@ async fn probes_metrics_and_status_tell_what_the_node_does() {
     node.stop().await;
 }
 
-/// Codes of the reasons of a node.
+/// Codes of the reasons of a node, but that it does not prune where it is to.
 async fn reasons(node: &Running) -> Vec<String> {
     let health: Value = node.get("healthz").await.json().await.unwrap();
     let codes = health["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].as_str().unwrap());
-    codes.map(str::to_owned).collect()
+    codes.filter(|code| *code != "unpruned").map(str::to_owned).collect()
 }
 
 /// A freeze that an earlier process left holds whether or not anybody prunes.
@@ -435,7 +440,8 @@ async fn a_node_that_does_not_prune_is_judged_as_its_store_is_from_outside() {
     let health: Value = node.get("healthz").await.json().await.unwrap();
     let says_how = |reason: &Value| reason["message"].as_str().unwrap().contains("set it to true and restart the node");
     let advised: Vec<bool> = health["reasons"].as_array().unwrap().iter().map(says_how).collect();
-    assert_eq!(advised, [true, true, true, false], "it refuses those commands: {health}");
+    assert_eq!(advised, [true, true, true, true, false], "it refuses those commands, and tells why: {health}");
+    let all_told: Vec<_> = health["reasons"].as_array().unwrap().iter().map(|reason| reason["code"].clone()).collect();
     let status: Value = node.get("v1/status").await.json().await.unwrap();
     assert_eq!(status["validation"]["open"].as_array().map(Vec::len), Some(1), "{status}");
     let db = node.folder.path().join("store");
@@ -443,7 +449,7 @@ async fn a_node_that_does_not_prune_is_judged_as_its_store_is_from_outside() {
     let request = HealthRequest { due: CycleDue::Never, reserve, ..HealthRequest::new(&db, None) };
     let outside = health_of_store(&request).unwrap();
     let outside: Vec<String> = outside.reasons.into_iter().map(|reason| reason.code).collect();
-    assert_eq!(outside, told, "beside it");
+    assert_eq!(outside, all_told, "beside it");
     let node = Running::start_in(node.stop().await, &["pruner.reserve=1 MiB"]).await;
     let health: Value = node.get("healthz").await.json().await.unwrap();
     let reasons = health["reasons"].as_array().unwrap();

@@ -132,13 +132,13 @@ impl Doubt {
     /// Remembers what a freeze was for that is being lifted: that of the freeze, where it could be written.
     ///
     /// Errors: a failed read or write.
-    pub(crate) fn remember_freeze(freeze: &Freeze, records: &dyn Records) -> Result<(), PruneError> {
+    pub(crate) fn remember_freeze(why: &str, records: &dyn Records) -> Result<(), PruneError> {
         let of_hash = match Self::load(records) {
-            Ok(known) => known.is_none_or(|known| known.of_hash || known.why != freeze.why),
+            Ok(known) => known.is_none_or(|known| known.of_hash || known.why != why),
             Err(PruneError::Store(StoreError::Record { .. })) => true, // nobody knows, and it would hold the freeze for ever
             Err(error) => return Err(error),
         };
-        Self { cycle: phase::last_cycle(records)?, of_hash, why: freeze.why.clone() }.save(records)
+        Self { cycle: phase::last_cycle(records)?, of_hash, why: why.to_owned() }.save(records)
     }
 
     /// What a mark is to hash again: everything, where what is on record may be of the kind that only hashing finds. Else
@@ -257,14 +257,14 @@ mod tests {
         Doubt::remember(&missing, &records).unwrap();
         assert_eq!(known(), Some((0, false)));
         let freeze = Freeze { cycle: 1, at: 0, why: missing.to_string() };
-        Doubt::remember_freeze(&freeze, &records).unwrap();
+        Doubt::remember_freeze(&freeze.why, &records).unwrap();
         assert_eq!(known(), Some((0, false)), "the same fault");
         phase::new_cycle(&records).unwrap();
         Doubt::remember(&wrong, &records).unwrap();
         Doubt::remember(&missing, &records).unwrap();
         assert_eq!(known(), Some((1, true)), "the first one is not found by what finds the second");
         records.remove(RecordKey::Doubt).unwrap();
-        Doubt::remember_freeze(&freeze, &records).unwrap();
+        Doubt::remember_freeze(&freeze.why, &records).unwrap();
         assert_eq!(known(), Some((1, true)), "of a freeze alone nobody knows what finds its fault");
         records.save(RecordKey::Doubt, b"torn").unwrap();
         assert!(Doubt::load(&records).is_err());

@@ -225,6 +225,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         basic_snapshots(facts),
         age::lag_unknown(facts, config),
         meter::unmeasured(facts),
+        unpruned::unpruned(facts),
     ]
     .into_iter()
     .flatten()

@@ -74,6 +74,7 @@ pub use trigger::{
     DiskStatus, Figure, GarbageStatus, HeldBy, Run, Share, TriggerConfig, TriggerState, TriggerStatus, TriggersStatus,
     Turnover,
 };
+pub use when::When;
 pub use worker::{
     Command, Found, Imposed, IncrementalStatus, Pruner, PrunerParts, PrunerStatus, ReclaimStatus, Reply, ReserveStatus,
     StageStatus, SwitchedOff, Uncounted, Walking,

@@ -128,9 +128,8 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
 /// The operator has looked.
 fn lift(parts: &SnapshotParts) -> Result<(), PruneError> {
     let records = &*parts.records;
-    if let Some(freeze) = Freeze::load(records)? {
-        tracing::warn!(why = freeze.why, "deletes are unfrozen by the operator");
-        freeze.lift(records)?;
+    if let Some(why) = Freeze::lift_recorded(records)? {
+        tracing::warn!(why, "deletes are unfrozen by the operator");
         parts.events.emit(Event::DeletesUnfrozen);
     }
     Ok(())

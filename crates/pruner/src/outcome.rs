@@ -229,7 +229,25 @@ impl Freeze {
     ///
     /// Errors: a failed read or write; deletes are frozen as before then.
     pub fn lift(&self, records: &dyn Records) -> Result<(), PruneError> {
-        Doubt::remember_freeze(self, records)?; // BEFORE it goes
+        Self::lift_for(&self.why, records)
+    }
+
+    /// Lifts the one on record, also where the record is unusable: then nobody knows what it was for, and what is in doubt is
+    /// that. Tells what deletes were frozen by.
+    ///
+    /// Errors: as above; a record of a newer program (C17).
+    pub(crate) fn lift_recorded(records: &dyn Records) -> Result<Option<String>, PruneError> {
+        let why = match Self::load(records) {
+            Ok(None) => return Ok(None),
+            Ok(Some(freeze)) => freeze.why,
+            Err(unusable @ PruneError::Store(StoreError::Record { .. })) => unusable.to_string(),
+            Err(error) => return Err(error),
+        };
+        Self::lift_for(&why, records).map(|()| Some(why))
+    }
+
+    fn lift_for(why: &str, records: &dyn Records) -> Result<(), PruneError> {
+        Doubt::remember_freeze(why, records)?; // BEFORE it goes
         records.remove(RecordKey::Freeze)
     }
 }

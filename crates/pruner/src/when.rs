@@ -9,9 +9,9 @@ use std::{
 /// The last millisecond that RFC 3339 can tell, at the end of the year 9999.
 const LAST_MS: u64 = 253_402_300_799_999;
 
-/// Milliseconds since 1970.
+/// Milliseconds since 1970, shown as date and time; also what no calendar has, so that no clock and no file can end a program.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct When(pub(crate) u64);
+pub struct When(pub u64);
 
 impl fmt::Display for When {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

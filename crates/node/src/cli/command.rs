@@ -119,7 +119,9 @@ fn already(command: Command) -> &'static str {
     match command {
         Command::Pause => "the cycle was told to pause already; prune-resume lets it go on",
         Command::Resume => "the cycle is not paused",
-        Command::Run | Command::Cancel | Command::Unfreeze | Command::Disable | Command::Enable => "it is so already",
+        Command::Disable => "pruning is switched off already",
+        Command::Enable => "pruning is switched on already",
+        Command::Run | Command::Cancel | Command::Unfreeze => "it is so already",
     }
 }
 

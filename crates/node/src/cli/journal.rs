@@ -10,7 +10,7 @@ use std::{
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 use state_pruner::{
-    Clock, PruneError, SystemClock,
+    Clock, PruneError, SystemClock, When,
     events::{
         Entry, Event, Filter, JournalRead, find_journal, journal_dir, journal_dirs, journal_file, read_journal,
         verify_journal,
@@ -301,12 +301,11 @@ fn lines(read: &JournalRead, filter: &FilterArgs) -> String {
 
 /// One event for people.
 pub(super) fn line(entry: &Entry) -> String {
-    let at = SystemTime::UNIX_EPOCH + Duration::from_millis(entry.at_ms);
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let field = |(name, value): (&String, &Value)| format!("  {name}={}", text(value));
     let known = entry.data.iter().filter(|(_, value)| !value.is_null());
     let fields: String = known.map(field).collect();
-    format!("{}  {}  {}{fields}", entry.seq, humantime::format_rfc3339_millis(at), entry.code)
+    format!("{}  {}  {}{fields}", entry.seq, When(entry.at_ms), entry.code)
 }
 
 /// What a watcher missed.
@@ -352,6 +351,8 @@ mod tests {
         assert_eq!(told(&gap, &[]), ["8", "(events 9 to 10 are missing)", "11"]);
         assert_eq!(told(&gap, &["stopped"]), ["8", "11"]);
         assert_eq!(told(&read(&[], 1, 2), &[]), ["no events"]);
+        let of_no_calendar = line(&Entry { at_ms: u64::MAX, ..entry(7) });
+        assert_eq!(of_no_calendar, "7  18446744073709551615 ms after 1970  stopped");
         let whole = "the journal journal has 1 damaged places, and 2 numbers are missing in it: `journal verify`";
         assert!(lacks(&gap).is_some_and(|told| told.starts_with(whole)));
         assert!(lacks(&read(&[8, 11], 0, 2)).is_some_and(|told| told.contains("has 0 damaged places, and 2")));

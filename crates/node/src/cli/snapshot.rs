@@ -12,7 +12,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 use state_pruner::{
-    Clock as _, Control, PruneError, SystemClock, Unobserved,
+    Clock as _, Control, PruneError, SystemClock, Unobserved, When,
     catalog::{
         self, Catalog, CatalogError, CatalogRetention, CreateRequest, Created, Depth, Listed, Listing, Removed,
         Restored, Shown, SnapshotId, Source, Tidied, Unusable, VerifiedSnapshot,
@@ -292,9 +292,10 @@ fn listed(listing: &Listing) -> String {
 
 fn shown_whole(Shown { manifest, damaged }: &Shown) -> String {
     let (state, creator) = (&manifest.state, &manifest.creator);
+    let at = When(manifest.created_at_ms);
     let mut lines = vec![
         format!("snapshot  {}", manifest.id),
-        format!("made      by process {} of version {}", creator.pid, creator.version),
+        format!("made      {at}, by process {} of version {}", creator.pid, creator.version),
         format!("head      order {}, root {}", state.head_order, state.head_root),
         format!("states    {}: those from order {} on, and {} below", state.roots, state.first_order, state.kept_below),
         format!("files     {}, {}", manifest.files.len(), bytes(manifest.total_bytes)),

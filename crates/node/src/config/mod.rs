@@ -269,7 +269,7 @@ impl Config {
         let Self { node, chain, pruner, events, health, log } = self;
         source.take("node.id", &mut node.id);
         source.take("node.data_dir", &mut node.data_dir);
-        source.take("node.listen", &mut node.listen);
+        source.take_address("node.listen", &mut node.listen);
         source.take("node.admin_token_file", &mut node.admin_token_file);
         source.take_duration("node.request_timeout", &mut node.request_timeout);
         source.take_duration("node.stop_timeout", &mut node.stop_timeout);

@@ -3,7 +3,7 @@
 //! Each known key is taken once by the code that owns it; what is left over is unknown. Nothing stops at the first
 //! problem.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
 use serde::de::DeserializeOwned;
@@ -109,6 +109,11 @@ impl Source {
     /// Takes one value, if it is given.
     pub(crate) fn take<T: DeserializeOwned>(&mut self, key: &'static str, into: &mut T) {
         self.convert(key, into, |value| value.try_into().map_err(|error: toml::de::Error| error.message().to_owned()));
+    }
+
+    /// Takes an address to listen at.
+    pub(crate) fn take_address(&mut self, key: &'static str, into: &mut SocketAddr) {
+        self.convert(key, into, |value| address(&value));
     }
 
     /// Takes a number that is not zero.
@@ -246,6 +251,11 @@ fn optional<T>(value: Value, convert: impl FnOnce(Value) -> Result<T, String>) -
     if value.as_str() == Some("none") { Ok(None) } else { convert(value).map(Some) }
 }
 
+fn address(value: &Value) -> Result<SocketAddr, String> {
+    let expected = || "an address with its port such as 127.0.0.1:8645 or [::1]:8645 is expected".to_owned();
+    value.as_str().ok_or_else(expected)?.parse().map_err(|_| expected())
+}
+
 fn duration(value: &Value) -> Result<Duration, String> {
     match value.as_str().map(humantime::parse_duration) {
         Some(Ok(time)) => Ok(time),
@@ -312,6 +322,15 @@ mod tests {
         }
         assert_eq!(nearest("pruner.keep", &["node.id", "pruner.keep_last"]), Some("pruner.keep_last"));
         assert_eq!(nearest("pruner.colour", &["node.id", "pruner.keep_last", "pruner.enabled"]), None);
+    }
+
+    #[test]
+    fn what_is_no_address_is_told_with_one_that_is() {
+        assert_eq!(address(&Value::from("[::1]:80")), Ok(SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 80))));
+        for value in [Value::from("foo"), Value::from("127.0.0.1"), Value::from(8645)] {
+            let told = address(&value).unwrap_err();
+            assert_eq!(told, "an address with its port such as 127.0.0.1:8645 or [::1]:8645 is expected");
+        }
     }
 
     #[test]

@@ -99,6 +99,9 @@ fn failed(error: &reqwest::Error) -> String {
         format!("no node answers at {node} ({why}): {what}")
     } else if error.is_timeout() {
         format!("the node at {node} does not answer in time: its log tells what it does; ask again")
+    } else if error.is_request() {
+        let why = root_of(error);
+        format!("the node at {node} broke the connection off ({why}): its log tells whether it has ended; ask again")
     } else {
         chain_of(error)
     }

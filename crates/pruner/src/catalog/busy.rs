@@ -72,7 +72,7 @@ mod tests {
         let first = captures.begin(&clock).unwrap();
         let told = captures.begin(&clock).unwrap_err();
         let expected = format!(
-            "busy: capture {} by process {} since 2025-11-26T13:01:37Z. A node",
+            "busy: capture {} by process {} since 2025-11-26T13:01:37.123Z. A node",
             first.id(),
             std::process::id()
         );

@@ -11,7 +11,7 @@ use state_store::{Disposition, Holder, StoreError};
 use thiserror::Error;
 
 use super::SnapshotId;
-use crate::error::PruneError;
+use crate::{error::PruneError, when::When};
 
 /// A failure of the catalog.
 #[derive(Debug, Error)]
@@ -123,7 +123,7 @@ pub enum CatalogError {
     /// The node makes a snapshot already.
     #[error(
         "busy: capture {id} by process {pid} since {}. A node makes one at a time: ask again when that one is done, `snapshot list` shows it then",
-        since(*since_ms)
+        When(*since_ms)
     )]
     CaptureBusy {
         /// The one at work.
@@ -185,11 +185,6 @@ fn advice(source: &io::Error) -> &'static str {
 
 fn listed(ids: &[SnapshotId]) -> String {
     ids.iter().map(SnapshotId::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// A moment as people read it.
-fn since(ms: u64) -> impl std::fmt::Display {
-    humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + Duration::from_millis(ms))
 }
 
 impl From<StoreError> for CatalogError {

@@ -186,7 +186,7 @@ fn hides_at_rest(key: RecordKey) -> (Verdict, &'static str) {
         RecordKey::Freeze => (
             Verdict::Critical,
             "It says whether deletes are frozen: they are taken for frozen, and no prune begins. Restore this file; or `verify` the \
-             store with the window of the last prune and, if it is sound, move this file away",
+             store with the window of the last prune and, if it is sound, lift the freeze with `prune --unfreeze`",
         ),
         RecordKey::LastCycle => (Verdict::Critical, "No prune begins until then"),
         RecordKey::Phase | RecordKey::Snapshot | RecordKey::Reports => {

@@ -6,8 +6,9 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
-    Facts, Measured,
+    Facts, Measured, Reason, Verdict,
     meter::Meter,
+    reason,
     recorded::{Recorded, Unread},
 };
 use crate::{
@@ -82,6 +83,13 @@ impl Unpruned {
     pub fn take_reserve(&self) {
         self.reserve.take();
     }
+}
+
+/// That nobody prunes, as the configuration has it.
+pub(super) fn unpruned(facts: &Facts) -> Option<Reason> {
+    let message = "the node has no pruner, by `pruner.enabled = false`: every state stays and the disk grows; to prune set it to \
+                   true and restart the node";
+    (facts.commands == Commands::Refused).then(|| reason(Verdict::Healthy, "unpruned", message.to_owned()))
 }
 
 /// What stands behind advice to give the node a command, where it has no pruner that would obey.

@@ -1,7 +1,7 @@
 //! What a prune of a store at rest begins anew: records that it can do without, because it marks again.
 //!
-//! Promise: nothing is deleted on the strength of a record that is unusable (I8). One that says what no mark can tell, as whether
-//! deletes are frozen, ends the prune.
+//! Promise: nothing is deleted on the strength of a record that is unusable (I8). One that says what no mark can tell ends the
+//! prune; whether deletes are frozen, until the operator says that they are not.
 
 use state_store::StoreError;
 

@@ -462,6 +462,7 @@ mod tests {
             NodeStanding::Reached { order: 60, root, looked_at, lost_in, kept }
         };
         let nodes = [
+            (NodeStanding::Empty, "is the root of the empty state"),
             (NodeStanding::Absent { floor: 80, gone }, "gone by 1970-01-01T00:00:00.001Z, when the head was order 99"),
             (NodeStanding::Absent { floor: 0, gone: None }, "not in the store"),
             (garbage(sweep(79)), "left its last place at or before order 79, which the floor (order 80) has passed"),

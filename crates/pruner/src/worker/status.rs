@@ -68,7 +68,7 @@ pub enum Reply {
         /// The number of that run.
         run: u64,
     },
-    /// It is so already: the cycle was told to hold before, or does not hold.
+    /// It is so already: the cycle was told to hold before, or does not hold; pruning is off, or on.
     Unchanged,
     /// There is no cycle to pause, resume or cancel.
     NotRunning,

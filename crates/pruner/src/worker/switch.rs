@@ -47,7 +47,7 @@ impl Pruner {
         let (running, dropped) = {
             let mut shared = self.inner.shared.lock();
             if shared.off.replace(off).is_some() {
-                return Reply::Accepted;
+                return Reply::Unchanged;
             }
             let dropped = shared.coordinator.take_asked();
             ([shared.running.clone(), shared.steady.control.clone()], dropped) // also a look that may find a sweep to go on with
@@ -72,12 +72,13 @@ impl Pruner {
         if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
             return Reply::Refused { why: error.to_string() };
         }
-        if self.inner.shared.lock().off.take().is_some() || was_off {
+        let is_new = self.inner.shared.lock().off.take().is_some() || was_off;
+        if is_new {
             tracing::warn!("pruning was switched on by an operator");
             self.tell("pruning: switched on");
         }
         self.wake(); // what was held back may be due
-        Reply::Accepted
+        if is_new { Reply::Accepted } else { Reply::Unchanged }
     }
 
     fn tell(&self, what: &str) {

@@ -24,6 +24,8 @@ const LISTED: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "node")]
 pub enum NodeStanding {
+    /// It stands for the state without any object, which no node is stored for.
+    Empty,
     /// It is not in the store. Which orders had it once nothing tells.
     Absent {
         /// The oldest order of the readable range: what only older states had may be gone.
@@ -99,6 +101,9 @@ impl LiveRetention {
     }
 
     fn node(&self, layout: &dyn NodeLayout, target: (NodeHash, u64)) -> Result<NodeStanding, PruneError> {
+        if StateRoot::new(target.0).node().is_none() {
+            return Ok(NodeStanding::Empty);
+        }
         let store = &self.parts.store;
         let waits = store.waits(&target.0)?;
         let (head, floor) = self.ends().ok_or(PruneError::NoHead)?; // AFTER it: what brings the node back later is too late

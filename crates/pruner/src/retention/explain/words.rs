@@ -139,6 +139,9 @@ impl std::fmt::Display for WaitsFor {
 impl std::fmt::Display for HashExplained {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.node {
+            NodeStanding::Empty => {
+                write!(f, "{} is the root of the empty state: no node is stored for it, and none goes", self.hash)?;
+            }
             NodeStanding::Absent { floor, gone } => {
                 write!(f, "node {} is not in the store: it never was, or only states had it that ", self.hash)?;
                 match floor {
@@ -178,7 +181,10 @@ impl std::fmt::Display for HashExplained {
         }
         let told = match &self.node {
             NodeStanding::Reached { order, .. } => Some(*order), // with its reasons
-            NodeStanding::Absent { .. } | NodeStanding::Garbage { .. } | NodeStanding::NotFound { .. } => None,
+            NodeStanding::Empty
+            | NodeStanding::Absent { .. }
+            | NodeStanding::Garbage { .. }
+            | NodeStanding::NotFound { .. } => None,
         };
         self.root_of.iter().try_for_each(|root| match root.order {
             order if told == Some(order) => write!(f, "\nit is the root of order {order}"),
