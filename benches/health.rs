@@ -98,7 +98,7 @@ fn fill_log(db: &Path, bytes: u64) -> Result<DB, Error> {
 /// What a look is called with, before the folder of its store.
 const LOOK: &str = "--look";
 
-/// How long looks take, in order, each from its start until its process has ended.
+/// How long looks take, each from its start until its process has ended.
 fn looks(db: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
     let mut times = Vec::new();
     for _ in 0..rounds {
@@ -109,11 +109,10 @@ fn looks(db: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
             return Err(format!("a look ended with {look}").into());
         }
     }
-    times.sort();
     Ok(times)
 }
 
-/// How long the node of a store takes to tell its health, in order. The first is asked for as soon as the node serves.
+/// How long the node of a store takes to tell its health. The first is asked for as soon as the node serves.
 fn answers(data: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
     let settings = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", data.display())];
     let config = Config::parse("bench", "", &settings).map_err(|problems| format!("{problems:?}"))?;
@@ -127,9 +126,15 @@ fn answers(data: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
             times.push(start.elapsed());
         }
         app.stop().await?;
-        times.sort();
         Ok(times)
     })
+}
+
+fn tell(table: &mut Table, what: &str, mut times: Vec<Duration>) {
+    times.sort();
+    let ms = |share| (percentile(&times, share).as_secs_f64() * 1e3, "ms");
+    table.number(&format!("{what}, p50"), ms(0.5), Bound::None);
+    table.number(&format!("{what}, longest"), ms(1.0), Bound::AtMost(1_000.0));
 }
 
 fn main() -> ExitCode {
@@ -150,20 +155,14 @@ fn run() -> Result<ExitCode, Error> {
     let (db, tables) = (dir.path().join("store"), dir.path().join("tables"));
     std::fs::create_dir(&tables)?;
     make(&db, &tables, count)?;
-    let ms = |times: &[Duration], share: f64| (percentile(times, share).as_secs_f64() * 1e3, "ms");
-    let times = looks(&db, rounds)?;
     let mut table = Table::default();
     table.number("files of the node family", (count as f64, "files"), Bound::None);
-    table.number("health from outside, p50", ms(&times, 0.5), Bound::None);
-    table.number("health from outside, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
-    let times = answers(dir.path(), rounds)?;
-    table.number("health over HTTP, p50", ms(&times, 0.5), Bound::None);
-    table.number("health over HTTP, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
+    tell(&mut table, "health from outside", looks(&db, rounds)?);
+    tell(&mut table, "health over HTTP", answers(dir.path(), rounds)?);
     let writer = fill_log(&db, log_mib << 20)?;
     let times = looks(&db, rounds)?;
     drop(writer);
     table.number("log of the engine", (log_mib as f64, "MiB"), Bound::None);
-    table.number("health from outside beside a full log, p50", ms(&times, 0.5), Bound::None);
-    table.number("health from outside beside a full log, longest", ms(&times, 1.0), Bound::AtMost(1_000.0));
+    tell(&mut table, "health from outside beside a full log", times);
     Ok(table.finish())
 }

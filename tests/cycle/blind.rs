@@ -11,7 +11,11 @@ use std::sync::{
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
-use state_pruner::{Control, cycle::CycleEnv, incremental::RoundEnd};
+use state_pruner::{
+    Control, PruneError,
+    cycle::{CycleEnv, Finished},
+    incremental::RoundEnd,
+};
 use state_store::{Batch, LostBy, StoreConfig};
 use state_tests::{
     archive::orders,
@@ -40,13 +44,24 @@ fn enabled_late(profile: Profile, seed: u64) -> (Swept, Source) {
 }
 
 /// A cycle that deletes in batches, with something done at its moments; how many moments it had.
-fn cycle_with(swept: &Swept, mut act: impl FnMut(&Chain, usize, Moment) + Send + 'static) -> usize {
+fn cycle_with(swept: &Swept, act: impl FnMut(&Chain, usize, Moment) + Send + 'static) -> usize {
+    let (ended, moments) = cycle_under(swept, Arc::default(), act);
+    ended.unwrap();
+    moments
+}
+
+/// The same under a control of the test's own; how it ended, too.
+fn cycle_under(
+    swept: &Swept,
+    control: Arc<Control>,
+    mut act: impl FnMut(&Chain, usize, Moment) + Send + 'static,
+) -> (Result<Finished, PruneError>, usize) {
     let (counted, chain) = (Arc::new(AtomicUsize::new(0)), swept.rig.chain.clone());
     let moments = Arc::clone(&counted);
     let hooks = Hooks::new(move |moment| act(&chain, moments.fetch_add(1, Ordering::Relaxed), moment));
     let plan = swept.plan.clone().in_order().batches(40);
-    plan.run(&swept.rig.env(&plan, &hooks)).unwrap();
-    counted.load(Ordering::Relaxed)
+    let ended = plan.run(&CycleEnv { control, ..swept.rig.env(&plan, &hooks) });
+    (ended, counted.load(Ordering::Relaxed))
 }
 
 /// Commits with rounds behind them; how many nodes went.
@@ -109,19 +124,16 @@ fn a_first_cycle_that_is_given_up_under_commits_leaves_counting_to_the_next_one(
     for profile in PROFILES {
         for at in 0.. {
             let (mut swept, source) = enabled_late(profile, 633);
-            let (control, seen) = (Arc::new(Control::default()), Arc::new(AtomicUsize::new(0)));
-            let (inside, chain, ends, counted) =
-                (Arc::clone(&source), swept.rig.chain.clone(), Arc::clone(&control), Arc::clone(&seen));
-            let hooks = Hooks::new(move |_| {
+            let (control, inside) = (Arc::new(Control::default()), Arc::clone(&source));
+            let ends = Arc::clone(&control);
+            let (given_up, moments) = cycle_under(&swept, control, move |chain, number, _| {
                 chain.run(&mut inside.lock(), 1);
-                if counted.fetch_add(1, Ordering::Relaxed) == at {
+                if number == at {
                     ends.cancel();
                 }
             });
-            let plan = swept.plan.clone().in_order().batches(40);
-            let given_up = plan.run(&CycleEnv { control, ..swept.rig.env(&plan, &hooks) });
             let context = format!("{profile:?} given up at moment {at}");
-            if given_up.is_ok() && seen.load(Ordering::Relaxed) <= at {
+            if given_up.is_ok() && moments <= at {
                 assert!(at > 8, "{context}: the cycle has no more moments");
                 break;
             }

@@ -43,7 +43,11 @@ impl tracing::Subscriber for Listener {
         event.record(&mut |field: &tracing::field::Field, value: &dyn std::fmt::Debug| {
             line.push_str(&format!("{}={value:?} ", field.name()));
         });
-        HEARD.with_borrow_mut(|heard| heard.as_mut().map(|heard| heard.push(line)));
+        HEARD.with_borrow_mut(|heard| {
+            if let Some(heard) = heard {
+                heard.push(line);
+            }
+        });
     }
 
     fn enter(&self, _: &tracing::span::Id) {}

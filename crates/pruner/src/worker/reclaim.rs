@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
+
 use super::{Inner, shared::Shared};
 use crate::{
     clock::millis,
@@ -19,7 +21,6 @@ use crate::{
     metrics,
     sweep::{self, Tombstones},
 };
-use serde::Serialize;
 
 /// A chain without commits for so long gives space back.
 const AFTER: Duration = Duration::from_secs(30);

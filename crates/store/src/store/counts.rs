@@ -66,11 +66,11 @@ impl Store {
         loop {
             let mut gate = self.gate.lock();
             let Some(queue) = gate.pending.as_mut().filter(|queue| queue.is_waiting()) else { return gate };
-            overtaken += u32::from(newest.is_some_and(|newest| newest != queue.newest()));
+            overtaken += u32::from(newest.is_some() && newest != queue.newest());
             if overtaken == MOST_OVERTAKING {
                 return gate;
             }
-            newest = Some(queue.newest());
+            newest = queue.newest();
             self.seen.queued.store(queue.take_in(INDEXED_AT_ONCE), Ordering::Release);
         }
     }
