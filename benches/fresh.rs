@@ -55,7 +55,7 @@ impl Copy {
     }
 
     fn take(&mut self, hash: NodeHash, bytes: Vec<u8>) -> Result<(), Error> {
-        self.part.insert(hash, Created { bytes, places: 1, lowest: None });
+        self.part.insert(hash, Created { bytes, places: 1, below: None });
         if self.part.len() == PART { self.write() } else { Ok(()) }
     }
 

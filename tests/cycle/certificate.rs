@@ -31,7 +31,7 @@ fn files(backend: &dyn Backend) -> u64 {
 fn fresh_copy(dir: &Path, of: &Rig) -> u64 {
     let created: BTreeMap<_, _> = check::nodes(&of.chain.store)
         .into_iter()
-        .map(|(hash, bytes)| (hash, Created { bytes, places: 1, lowest: None }))
+        .map(|(hash, bytes)| (hash, Created { bytes, places: 1, below: None }))
         .collect();
     let backend = std::sync::Arc::new(RocksBackend::open(&dir.join("fresh"), &SMALL).unwrap());
     let store = Store::open(backend.clone(), STORE).unwrap();

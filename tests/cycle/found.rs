@@ -121,12 +121,12 @@ fn damage_that_is_found_beside_an_unfreeze_freezes_deletes_durably() {
     let (rig, slot) = (interrupted(), Slot::default());
     until(&rig, &start(&rig, &Hooks::none(), |_, _| Ok(())), |pruner| pruner.status().cycles_finished == 1);
     let (inside, finder) = (Arc::clone(&slot), Arc::new(Mutex::new(None::<JoinHandle<Found>>)));
-    let found = Arc::clone(&finder);
+    let (found, is_found) = (Arc::clone(&finder), AtomicBool::new(false));
     let pruner = Arc::new(start(&rig, &Hooks::none(), move |what, key| {
         let pruner = inside.lock().clone();
         let Some(pruner) = pruner.filter(|_| key == RecordKey::Freeze) else { return Ok(()) };
         match what {
-            Use::Remove => {
+            Use::Load if !is_found.swap(true, Ordering::AcqRel) => {
                 let finds = Arc::clone(&pruner);
                 let finder = thread::Builder::new().spawn(move || finds.found(&damage("a checksum")).unwrap()).unwrap();
                 while pruner.status().frozen.is_none() && !finder.is_finished() {
@@ -135,7 +135,7 @@ fn damage_that_is_found_beside_an_unfreeze_freezes_deletes_durably() {
                 *found.lock() = Some(finder);
             }
             Use::Save => assert!(pruner.status().frozen.is_some(), "it holds before it is saved"),
-            Use::Load => {}
+            Use::Load | Use::Remove => {}
         }
         Ok(())
     }));

@@ -2,8 +2,10 @@
 //! finished stays finished.
 
 use std::{
+    cell::Cell,
     fs,
     num::NonZeroU64,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -16,13 +18,14 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Command, Control, Doubted, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
-    RecordKey, Records, Reply, StoreRecords, Trigger, Verdict,
+    RecordKey, Records, Reply, StoreRecords, SweepChoice, Trigger, Verdict,
     events::Event,
     incremental::RoundEnd,
+    mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
 };
-use state_store::{FaultyDisk, FileCall, Lasting, StoreError, record};
+use state_store::{FaultyDisk, FileCall, Lasting, Point, StoreError, record, watch};
 use state_tests::{
     check, folder,
     hooks::{Hooks, Moment},
@@ -249,6 +252,73 @@ fn a_cycle_at_work_stops_when_damage_is_found_beside_it_and_goes_on_after_the_fr
     until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert_eq!((left(&rig), runs(&pruner)), (None, vec![(Trigger::Operator, true)]), "it is one run");
     check::exact(&rig.chain, "it went on");
+}
+
+/// A cycle that walks and writes its walk down.
+fn walking(rig: &Rig) -> Plan {
+    rig.plan(WINDOW).in_order().noted().by(MarkChoice::Walk, SweepChoice::Delete)
+}
+
+/// Reads from where a cycle says that it marks until it has walked.
+fn reads_of_a_walk() -> u64 {
+    let (rig, faulty) = settled().faulty();
+    let (begun, ended) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let (begins, ends) = (Rc::clone(&begun), Rc::clone(&ended));
+    let plan = walking(&rig);
+    let env = rig.env(&plan, &Hooks::none());
+    let _watching = watch(move |point| {
+        if point == Point::MarkBegins {
+            begins.set(faulty.reads());
+        }
+        if point == Point::MarkWalked {
+            ends.set(faulty.reads());
+        }
+    });
+    plan.run(&env).unwrap();
+    ended.get() - begun.get()
+}
+
+/// S20, S21: damage is found beside a walk that is written down; commits come just before, while deletes are frozen, and after.
+#[test]
+fn a_walk_that_a_freeze_stops_loses_nothing_whatever_is_committed_before_it_is_lifted() {
+    let reads = reads_of_a_walk();
+    assert!(reads > 3, "{reads} reads");
+    for at in 0..reads {
+        let (rig, faulty) = settled().faulty();
+        let (slot, left_to_read) = (Arc::new(Mutex::new(None::<Arc<Pruner>>)), Arc::new(Mutex::new(None)));
+        let begun = Arc::clone(&left_to_read);
+        let hooks = Hooks::new(move |moment| {
+            if moment == Moment::PhaseSaved {
+                begun.lock().get_or_insert(at);
+            }
+        });
+        let (chain, finds) = (rig.chain.clone(), Arc::clone(&slot));
+        faulty.before_read(move || {
+            let is_its_turn = left_to_read.lock().as_mut().is_some_and(|left| {
+                *left = left.wrapping_sub(1);
+                *left == u64::MAX
+            });
+            let pruner = if is_its_turn { finds.lock().take() } else { None };
+            pruner.iter().for_each(|pruner| {
+                chain.grow(Profile::Tables, 610 + at, 2);
+                pruner.found(&StoreError::Corrupt("a checksum".to_owned()).into()).unwrap();
+            });
+        });
+        let config = PrunerConfig { incremental: None, ..walking(&rig).pruner() };
+        let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), config).unwrap());
+        *slot.lock() = Some(Arc::clone(&pruner));
+        assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+        until(&rig, &pruner, |pruner| pruner.status().frozen.is_some() && !pruner.status().running);
+        assert_eq!(left(&rig), Some(PrunePhase::BuildReach), "read {at}");
+        rig.chain.grow(Profile::Tables, 620 + at, 6);
+        assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+        until(&rig, &pruner, |pruner| pruner.status().cycles_finished > 0 && !pruner.status().running);
+        check::complete(&rig.chain, &format!("read {at}"));
+        rig.chain.grow(Profile::Tables, 630 + at, 2);
+        assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+        until(&rig, &pruner, |pruner| pruner.status().cycles_finished > 1 && !pruner.status().running);
+        check::exact(&rig.chain, &format!("read {at}, the cycle after it"));
+    }
 }
 
 /// How long something stands in the way.

@@ -2,9 +2,11 @@
 //! as the judge: what is kept is whole, what is let go is gone after the next cycle, and nothing that is gone is claimed.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     num::{NonZeroU64, NonZeroUsize},
     ops::ControlFlow,
+    rc::Rc,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -25,7 +27,7 @@ use state_pruner::{
     offline::StoreLayout,
     snapshot::RetentionPolicy,
 };
-use state_store::{Batch, CrashTail, Durability, Fault, Lasting, Operation, StoreConfig, StoreError};
+use state_store::{Batch, CrashTail, Durability, Fault, Lasting, Operation, Point, StoreConfig, StoreError, watch};
 use state_tests::{
     archive::orders,
     chain::{STORE, ViewReader},
@@ -134,6 +136,29 @@ fn every_kth_order_and_named_pins_stay_whole_below_the_window_until_they_are_let
         cycle(&rig, &kept);
         exactly(&rig, [0, 10, 20].into_iter().chain(25..30), "the pin is gone");
     }
+}
+
+/// I12: on an old chain that begins to keep every second order they are many, and commits wait for each write.
+#[test]
+fn a_floor_that_passes_many_single_orders_moves_in_steps_and_so_they_are_let_go() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Toggle, 62, 2_600);
+    let moves = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&moves);
+    let _watching = watch(move |point| counted.set(counted.get() + u32::from(point == Point::FloorMoved)));
+    let kept = policy(&rig, every(10, 2));
+    kept.add_pin(pin("audit", 1_001, None)).unwrap();
+    kept.advance().unwrap();
+    assert_eq!(moves.take(), 2);
+    let evens = (0..2_590).step_by(2);
+    let expected: BTreeSet<Order> = evens.chain([1_001]).chain(2_590..2_600).map(order).collect();
+    assert_eq!(readable(&rig), expected);
+    let fewer = policy(&rig, keep(10));
+    fewer.advance().unwrap();
+    assert_eq!(moves.take(), 2);
+    assert_eq!(readable(&rig), [1_001].into_iter().chain(2_590..2_600).map(order).collect());
+    fewer.advance().unwrap();
+    assert_eq!(moves.take(), 0, "nothing is left to move");
 }
 
 #[test]

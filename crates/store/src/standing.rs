@@ -2,15 +2,16 @@
 //!
 //! Asked under the gate, BEFORE the write: the answers hold until the commit is written, and no longer.
 //!
-//! Costs: one batched read of the lowest created nodes; where some of those are stored already, one more of the nodes above them;
-//! where the marks have no room in memory, one of marks.
+//! Costs: one batched read of the lowest created nodes; where some of those are stored already, one more of the nodes just above
+//! them, and so on upward; where the marks have no room in memory, one of marks.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Questions, Standing, count};
 
 use crate::{
     backend::View,
+    barrier::ByFingerprint,
     counting::{Mode, Plan},
     error::StoreError,
     many::{Marked, Marks},
@@ -85,8 +86,8 @@ fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
 ///
 /// Only nodes with nothing created below are looked at at first, which in most commits are the changed leaves: above one that is
 /// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
-/// keys, settles those first. The rest is read together. What is known to be marked, or waits to go, is not read: it is stored, or
-/// taken for it, which only renews a mark.
+/// keys, settles those first. Those just above what is stored are read next, and so on upward. What is known to be marked, or waits
+/// to go, is not read: it is stored, or taken for it, which only renews a mark.
 struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
     stored: BTreeMap<NodeHash, Standing>,
@@ -97,56 +98,62 @@ impl<'a> Presence<'a> {
         Self { created: &delta.created, stored: BTreeMap::new() }
     }
 
-    /// Two batched reads at most; `standing` is what is known without.
+    /// A batched read for each level that has something stored, and one more; `standing` is what is known without.
     fn read(
         mut self,
         view: &dyn View,
         standing: &dyn Fn(&NodeHash) -> Option<Standing>,
     ) -> Result<BTreeMap<NodeHash, Standing>, StoreError> {
-        let most = self.created.len();
-        let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        for (hash, created) in self.created {
-            match &created.lowest {
-                Some(below) => above.push((hash, below)),
-                None => lowest.push(hash),
-            }
-        }
-        let side_by_side: Vec<NodeHash> = lowest.iter().map(|hash| **hash).collect(); // they are looked through once per node
-        let astray = above.iter().filter(|(_, below)| side_by_side.binary_search(below).is_err());
-        let astray: Vec<&NodeHash> = astray.map(|(hash, _)| *hash).collect();
-        if !astray.is_empty() {
-            lowest.extend(astray); // they say nothing of what is below them (I8)
-            lowest.sort_unstable();
-        }
-        self.ask(view, lowest, standing)?;
-        if !self.stored.is_empty() {
-            let doubtful = above.into_iter().filter(|(_, lowest)| self.stored.contains_key(lowest));
-            let doubtful = doubtful.map(|(hash, _)| hash).collect();
-            self.ask(view, doubtful, standing)?;
+        let (mut next, mut above) = self.lowest();
+        while !next.is_empty() {
+            let stored = self.ask(view, next, standing)?;
+            let is_next = |(_, below): &(&NodeHash, &NodeHash)| stored.binary_search(below).is_ok();
+            let (just_above, rest) =
+                above.into_iter().partition::<Vec<_>, _>(|node| !stored.is_empty() && is_next(node));
+            next = just_above.into_iter().map(|(hash, _)| hash).collect();
+            above = rest;
         }
         Ok(self.stored)
     }
 
+    /// Nodes of which nothing is known below them, and the others, each with one that is just below it. Both are sorted.
+    fn lowest(&self) -> (Vec<&'a NodeHash>, Vec<(&'a NodeHash, &'a NodeHash)>) {
+        let most = self.created.len();
+        let mut created: HashMap<u64, &NodeHash, ByFingerprint> =
+            HashMap::with_capacity_and_hasher(most, ByFingerprint::default());
+        created.extend(self.created.keys().map(|hash| (hash.fingerprint(), hash)));
+        let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
+        for (hash, Created { below, .. }) in self.created {
+            match below {
+                Some(below) if created.get(&below.fingerprint()) == Some(&below) => above.push((hash, below)),
+                Some(_) | None => lowest.push(hash), // what was not created says nothing of it (I8)
+            }
+        }
+        (lowest, above)
+    }
+
+    /// Returns those that are stored, sorted as those that are asked for.
     fn ask(
         &mut self,
         view: &dyn View,
         hashes: Vec<&'a NodeHash>,
         standing: &dyn Fn(&NodeHash) -> Option<Standing>,
-    ) -> Result<(), StoreError> {
-        let stored = &mut self.stored;
-        let mut asked = Vec::with_capacity(hashes.len());
+    ) -> Result<Vec<NodeHash>, StoreError> {
+        let (mut stored, mut asked) = (Vec::new(), Vec::with_capacity(hashes.len()));
         for hash in hashes {
             match standing(hash) {
-                Some(standing) => drop(stored.insert(*hash, standing)),
+                Some(standing) => stored.push((*hash, standing)),
                 None => asked.push(*hash),
             }
         }
-        if asked.is_empty() {
-            return Ok(());
+        if !asked.is_empty() {
+            view.nodes(&asked, &mut |index, bytes| {
+                stored.extend(asked.get(index).filter(|_| bytes.is_some()).map(|hash| (*hash, Standing::Present)));
+            })?;
         }
-        view.nodes(&asked, &mut |index, bytes| {
-            stored.extend(asked.get(index).filter(|_| bytes.is_some()).map(|hash| (*hash, Standing::Present)));
-        })
+        stored.sort_unstable_by_key(|(hash, _)| *hash);
+        self.stored.extend(stored.iter().copied());
+        Ok(stored.into_iter().map(|(hash, _)| hash).collect())
     }
 }
 
@@ -177,13 +184,13 @@ mod tests {
         NodeHash::new([n; 32])
     }
 
-    /// Which of these created nodes, each with the lowest below it, are stored where 2 and 3 are.
+    /// Which of these created nodes, each with one just below it, are stored where 2 and 3 are.
     fn stored(created: &[(u8, Option<u8>)]) -> Vec<NodeHash> {
-        let node = |lowest: &Option<u8>| Created { bytes: Vec::new(), places: 1, lowest: lowest.map(hash) };
+        let node = |below: &Option<u8>| Created { bytes: Vec::new(), places: 1, below: below.map(hash) };
         let delta = Delta {
             parent: StateRoot::EMPTY,
             root: StateRoot::new(hash(9)),
-            created: created.iter().map(|(n, lowest)| (hash(*n), node(lowest))).collect(),
+            created: created.iter().map(|(n, below)| (hash(*n), node(below))).collect(),
             replaced: Vec::new(),
             dropped: Vec::new(),
             adopted: Vec::new(),
@@ -196,9 +203,10 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_looked_for_where_the_lowest_below_it_is_stored_or_says_nothing_of_it() {
+    fn a_node_is_looked_for_where_one_just_below_it_is_stored_or_says_nothing_of_it() {
         assert_eq!(stored(&[(1, Some(2)), (2, None), (3, Some(2))]), [2, 3].map(hash));
         assert_eq!(stored(&[(2, Some(4)), (3, Some(5)), (4, None)]), [hash(3)], "4 is not stored, 5 was not created");
-        assert_eq!(stored(&[(3, Some(2)), (2, Some(1)), (1, None)]), [hash(3)], "2 is not among the lowest");
+        assert_eq!(stored(&[(3, Some(2)), (2, None), (1, Some(3))]), [2, 3].map(hash), "level by level");
+        assert_eq!(stored(&[(3, Some(2)), (2, Some(1)), (1, None)]), [], "none above 1 is in any state");
     }
 }

@@ -266,7 +266,7 @@ mod tests {
         Delta {
             parent: StateRoot::EMPTY,
             root: StateRoot::new(hash(9)),
-            created: [(hash(9), Created { bytes: Vec::new(), places: 1, lowest: None })].into(),
+            created: [(hash(9), Created { bytes: Vec::new(), places: 1, below: None })].into(),
             replaced: vec![place(1, None, &[]), place(2, Some(0), &[3]), place(3, Some(0), &[])],
             dropped: vec![Dropped { root: hash(7), above: Some(1) }],
             adopted: Vec::new(),

@@ -16,9 +16,9 @@ pub struct Created {
     pub bytes: Vec<u8>,
     /// At how many places of the new state it was created: at least one.
     pub places: u32,
-    /// One of the lowest nodes below it that were created too, if one is known. Where that one is not stored, no
+    /// A node just below it that was created too, if one is known. Where that one is not stored, no
     /// retained state has this one, for what a state has it has with everything below.
-    pub lowest: Option<NodeHash>,
+    pub below: Option<NodeHash>,
 }
 
 /// One place of the parent state whose node is not there any more.

@@ -1,10 +1,7 @@
 //! Reasons of the counts of commits, of what the sweep by them could not read, and of what else may be damaged.
 
 use super::{Facts, Reason, Verdict, reason, unpruned::refused};
-use crate::{
-    outcome::{Ended, Outcome},
-    worker::Uncounted,
-};
+use crate::worker::Uncounted;
 
 pub(super) fn counts_lost(facts: &Facts) -> Option<Reason> {
     let Some(Uncounted::Lost { by, order }) = facts.incremental.as_ref()?.uncounted else { return None };
@@ -16,12 +13,10 @@ pub(super) fn counts_lost(facts: &Facts) -> Option<Reason> {
     Some(reason(Verdict::Degraded, "counts_lost", message))
 }
 
-/// A freeze comes first, and so does the failure that found it.
+/// A freeze comes first.
 pub(super) fn unproven(facts: &Facts) -> Option<Reason> {
     let doubt = facts.doubt.as_ref().filter(|_| facts.freeze.is_none())?;
-    let is_told = |last: &Outcome| matches!(&last.ended, Ended::Failed { message, .. } if doubt.why.ends_with(message));
-    let untold = !facts.last.as_ref().is_some_and(is_told);
-    untold.then(|| reason(Verdict::Degraded, "unproven", format!("live nodes may be damaged: {}", doubt.why)))
+    Some(reason(Verdict::Degraded, "unproven", format!("live nodes may be damaged: {}", doubt.why)))
 }
 
 pub(super) fn poison_items(facts: &Facts) -> Option<Reason> {

@@ -20,6 +20,9 @@ use super::{
 };
 use crate::{error::PruneError, events::Event, records::RecordKey};
 
+/// Single orders that one move begins or ceases to keep, of each at most: it is written under the commit gate (I12).
+const MOST_SINGLES: usize = 1024;
+
 /// A move of the floor that was decided.
 struct Decided {
     change: FloorMove,
@@ -66,8 +69,12 @@ impl LiveRetention {
             let pinned = state.held.holds.pins.iter().map(|pin| Order::new(pin.order));
             let pinned = pinned.filter(|order| (floor..to).contains(order));
             let kept = keep.every_between(floor, to).chain(pinned).collect();
-            let change = FloorMove { to, keep: kept, let_go, rows: vec![] };
-            self.apply(state, keep, Decided { change, from: floor, lowest, head }, durability)?;
+            let mut from = floor;
+            for change in steps(to, &kept, &let_go, (floor, MOST_SINGLES)) {
+                let next = change.to;
+                self.apply(state, keep, Decided { change, from, lowest: lowest.clone(), head }, durability)?;
+                from = next;
+            }
         }
         state.below = Below::Settled;
         state.ended.clear();
@@ -165,5 +172,52 @@ impl LiveRetention {
         let pinned: BTreeSet<u64> = holds.pins.iter().map(|pin| pin.order).collect();
         let kept = self.parts.store.kept().into_iter().map(|(order, _)| order);
         kept.filter(|order| !keep.is_one_of_every(*order) && !pinned.contains(&order.get())).collect()
+    }
+}
+
+/// The moves that take the floor to an order, each with few single orders; at least one.
+fn steps(to: Order, keep: &BTreeSet<Order>, let_go: &BTreeSet<Order>, (floor, most): (Order, usize)) -> Vec<FloorMove> {
+    let chunks = |orders: &BTreeSet<Order>| -> Vec<BTreeSet<Order>> {
+        let orders: Vec<Order> = orders.iter().copied().collect();
+        orders.chunks(most).map(|chunk| chunk.iter().copied().collect()).collect()
+    };
+    let (mut keep, mut let_go) = (chunks(keep).into_iter().peekable(), chunks(let_go).into_iter().peekable());
+    let (mut moves, mut from) = (Vec::new(), floor);
+    loop {
+        let kept = keep.next().unwrap_or_else(BTreeSet::new);
+        let next = keep.peek().and_then(BTreeSet::first).copied();
+        from = next.unwrap_or(to).max(from);
+        moves.push(FloorMove {
+            to: from,
+            keep: kept,
+            let_go: let_go.next().unwrap_or_else(BTreeSet::new),
+            rows: vec![],
+        });
+        if next.is_none() && let_go.peek().is_none() {
+            return moves;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of each move: where the floor is afterwards, what it keeps, what it lets go.
+    fn moves(to: u64, keep: &[u64], let_go: &[u64]) -> Vec<(u64, Vec<u64>, Vec<u64>)> {
+        let orders = |numbers: &[u64]| numbers.iter().copied().map(Order::new).collect();
+        let numbers = |orders: BTreeSet<Order>| orders.into_iter().map(Order::get).collect();
+        let steps = steps(Order::new(to), &orders(keep), &orders(let_go), (Order::new(10), 2));
+        steps.into_iter().map(|step| (step.to.get(), numbers(step.keep), numbers(step.let_go))).collect()
+    }
+
+    #[test]
+    fn a_move_with_many_single_orders_is_made_in_steps_each_with_few() {
+        assert_eq!(moves(90, &[], &[]), [(90, vec![], vec![])]);
+        assert_eq!(moves(90, &[20, 30], &[3]), [(90, vec![20, 30], vec![3])]);
+        let five = [(40, vec![20, 30], vec![3, 4]), (60, vec![40, 50], vec![5]), (90, vec![60], vec![])];
+        assert_eq!(moves(90, &[20, 30, 40, 50, 60], &[3, 4, 5]), five);
+        assert_eq!(moves(10, &[], &[3, 4, 5]), [(10, vec![], vec![3, 4]), (10, vec![], vec![5])]);
+        assert_eq!(moves(90, &[20], &[3, 4, 5]), [(90, vec![20], vec![3, 4]), (90, vec![], vec![5])]);
     }
 }

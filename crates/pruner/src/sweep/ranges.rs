@@ -206,7 +206,7 @@ mod tests {
         let hash = |n: u64| NodeHash::new(Sha256::digest(n.to_be_bytes()).into());
         let block = |n: u64, at: u64| Sha256::digest([n, at].map(u64::to_be_bytes).concat());
         let value = |n| (0..bytes.div_ceil(32) as u64).flat_map(|at| block(n, at)).collect(); // nothing to compress
-        let created = |n| (hash(n), Created { bytes: value(n), places: 1, lowest: None });
+        let created = |n| (hash(n), Created { bytes: value(n), places: 1, below: None });
         let root = |order: u64| StateRoot::new(hash(order | 1 << 60));
         let (base, parent) = match order.checked_sub(1) {
             Some(before) => (Base::Head(root(before)), root(before)),

@@ -12,14 +12,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Inner, Pruner, status::Reply};
-use crate::{
-    control::Settled,
-    doubt::Doubt,
-    error::PruneError,
-    events::Event,
-    outcome::Freeze,
-    records::{RecordKey, Records},
-};
+use crate::{control::Settled, doubt::Doubt, error::PruneError, events::Event, outcome::Freeze, records::Records};
 
 /// What became of a fault that somebody met beside the pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,6 +170,6 @@ impl Inner {
 fn lift_record(held: Option<&Freeze>, records: &dyn Records) -> Result<(), PruneError> {
     match held {
         Some(freeze) => freeze.lift(records), // also one that could not be saved
-        None => records.remove(RecordKey::Freeze),
+        None => Freeze::lift_recorded(records).map(|_| ()), // one that could not be read leaves a doubt, too (I8)
     }
 }

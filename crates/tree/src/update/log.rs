@@ -64,9 +64,8 @@ impl Log {
 
     /// Notes an emitted node, present on disk or not (I4). Whatever was emitted since the moment lies below it.
     pub(super) fn create(&mut self, hash: NodeHash, bytes: Vec<u8>, since: Moment) {
-        let below = self.places.last().filter(|_| self.places.len() > since.places);
-        let lowest = below.map(|below| self.created.get(below).and_then(|below| below.lowest).map_or(*below, |it| it));
-        self.created.entry(hash).or_insert(Created { bytes, places: 0, lowest }).places += 1;
+        let below = self.places.last().filter(|_| self.places.len() > since.places).copied(); // emitted last: just below
+        self.created.entry(hash).or_insert(Created { bytes, places: 0, below }).places += 1;
         self.places.push(hash);
     }
 
