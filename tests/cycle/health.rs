@@ -154,12 +154,8 @@ fn health_from_outside_knows_what_is_in_the_log_only_as_whoever_has_the_store_op
     rig.chain.grow(Profile::Uniform, 119, 9);
     cycle(&rig);
     rig.backend.flush().unwrap();
-    let request = HealthRequest {
-        now_ms: Some(0),
-        due: due_after_orders(1),
-        range_bytes: NonZeroU64::MAX, // the largest need there is
-        ..HealthRequest::new(&rig.store_dir(), None)
-    };
+    let request =
+        HealthRequest { now_ms: Some(0), due: due_after_orders(1), ..HealthRequest::new(&rig.store_dir(), None) };
     let told = || {
         let (outside, inside) = (health_of_store(&request), health_of_opened(Arc::clone(&rig.chain.store), &request));
         assert_eq!(outside.as_ref().unwrap(), inside.as_ref().unwrap());

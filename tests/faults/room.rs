@@ -17,12 +17,12 @@ use state_pruner::{
     recovery::RecoveryConfig,
     validate::{Check, ValidationResult},
 };
-use state_store::{Disposition, Reserve, Room, StoreError};
+use state_store::{Disposition, KeyRange, Reserve, Room, StoreError};
 use state_tests::{
     check,
     device::Device,
     hooks::{Hooks, Moment},
-    rig::Rig,
+    rig::{Engine, Rig},
     workload::{Profile, Workload, content, key},
 };
 use state_tree::{Change, Changes, FieldsBase, Object, Put};
@@ -86,8 +86,8 @@ fn run(pruner: &Pruner) -> Ended {
 
 /// What somebody tells who looks at the store from outside.
 fn at_rest(rig: &Rig) -> Vec<String> {
-    let (reserve, range_bytes) = (NonZeroU64::new(RESERVE), rig.plan(WINDOW).config.range_bytes);
-    let request = HealthRequest { reserve, range_bytes, ..HealthRequest::new(&rig.store_dir(), None) };
+    let reserve = NonZeroU64::new(RESERVE);
+    let request = HealthRequest { reserve, ..HealthRequest::new(&rig.store_dir(), None) };
     let health = health_of_opened(Arc::clone(&rig.chain.store), &request).unwrap();
     let ages = ["cycle_age_unknown", "lag_unknown", "running"]; // of a store whose node is this process
     health.reasons.into_iter().map(|reason| reason.code).filter(|code| !ages.contains(&code.as_str())).collect()
@@ -148,6 +148,44 @@ fn a_sweep_on_a_device_that_is_nearly_full_has_the_room_of_the_reserve() {
     assert!(matches!(run(&pruner), Ended::Finished { .. }));
     assert_eq!(rig.chain.store.reserve().unwrap().room(), Room::Kept, "it is taken again");
     assert_eq!(pruner.health().verdict, Verdict::Healthy);
+}
+
+/// Overwrites many values that lie in the tables of the engine, which then lie in a few files of its last level.
+fn grow_wide(rig: &Rig) {
+    let mut dice = ChaCha8Rng::seed_from_u64(7);
+    for part in 0..40 {
+        let change = |n: u64| {
+            let mut value = vec![0; 700];
+            dice.fill_bytes(&mut value); // nothing to compress
+            let object = Object { value, ..content(n) };
+            (
+                key(20_000 + n),
+                Change::Put(Put { object: Some(object), base: FieldsBase::Keep, fields: Changes::default() }),
+            )
+        };
+        rig.chain.put(&Changes((part * 1_500..part * 1_500 + 2_250).map(change).collect()));
+    }
+    rig.backend.flush().unwrap();
+    rig.backend.rewrite_files(&KeyRange::ALL).unwrap();
+}
+
+/// C13: a range that has no room is cut until it has, and only where it cannot be cut there is none.
+#[test]
+fn a_sweep_without_room_for_its_range_goes_on_in_smaller_ones() {
+    let rig = Rig::new(Engine::Rocks).behind_faults();
+    grow_wide(&rig);
+    let mut plan = rig.plan(WINDOW);
+    (plan.config.sweep, plan.config.range_bytes) = (SweepChoice::Filter, NonZeroU64::MAX);
+    let env = rig.env(&plan, &Hooks::none());
+    rig.faults().say_free(1 << 20);
+    let refused = plan.run(&env).unwrap_err();
+    let PruneError::NoRoom { free, need } = refused else { panic!("{refused}") };
+    let whole: u64 = rig.backend.node_files().unwrap().iter().map(|file| file.bytes).sum();
+    assert!(free == 1 << 20 && need < whole * 3 / 4, "the smallest range needs {need}, all are {whole}");
+    rig.faults().say_free(need + (1 << 20)); // files differ by a little
+    let ranges = plan.run(&env).unwrap().certificate.sweep.ranges;
+    assert!(ranges > 1, "{ranges} ranges");
+    check::exact(&rig.chain, "swept in ranges that fit");
 }
 
 /// A sweep that lacks room lets the reserve go, so that whoever judges the room counts it: the node, and from outside.

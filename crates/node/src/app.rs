@@ -40,7 +40,7 @@ pub(crate) use watch::Watch;
 use crate::{
     caretaker::Caretaker,
     chain::{Chain, Producer},
-    config::{Config, RANGE_BYTES},
+    config::Config,
     damage::{Damage, Teller},
     http::{self, Bounds, Callers, Node, NodeParts, Server, Snapshots},
     telemetry,
@@ -318,7 +318,7 @@ fn start_pruner(
     };
     let Some(pruning) = config.pruner() else {
         tracing::info!("the pruner is disabled: every state is kept");
-        return Ok(Caretaker::Unpruned(Box::new(Unpruned::new(parts, RANGE_BYTES))));
+        return Ok(Caretaker::Unpruned(Box::new(Unpruned::new(parts))));
     };
     tracing::info!(
         keep_last = pruning.keep_last,

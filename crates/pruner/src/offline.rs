@@ -114,7 +114,7 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
         job.finish(&env, record, marked)?
     } else {
         // BEFORE the store is opened for writing: a refusal changes nothing.
-        sweep::check_room(env.parts.store.backend(), config.range_bytes.get()).or_else(|error| {
+        sweep::check_room(env.parts.store.backend()).or_else(|error| {
             cycle::end(&env, &job.order(), PhaseEvent::Failed)?;
             Err(error)
         })?;

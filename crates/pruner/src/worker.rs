@@ -185,7 +185,7 @@ impl Pruner {
         }
         let look = shared.unread.is_none().then(|| shared.hold(Trigger::Resumed));
         let reserve = ReserveKeeper::new(Arc::clone(&parts.store), Arc::clone(&parts.events));
-        let meter = Meter::new(Arc::clone(&parts.store), Arc::clone(&parts.clock), config.cycle.range_bytes);
+        let meter = Meter::new(Arc::clone(&parts.store), Arc::clone(&parts.clock));
         let inner = Arc::new(Inner {
             parts,
             config,

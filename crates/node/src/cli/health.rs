@@ -23,7 +23,7 @@ use super::{
     work,
 };
 use crate::{
-    config::{Config, RANGE_BYTES},
+    config::Config,
     load::{Client, ClientError},
     shutdown::leave,
 };
@@ -139,8 +139,8 @@ fn of_store(db: &Path, state_dir: Option<&Path>, config: Option<&Path>) -> Resul
             let reserve = config.pruner.reserve.and_then(NonZeroU64::new); // also of a node that does not prune
             let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
             let snapshot_path = if config.pruner.enabled { config.pruner.snapshots } else { request.snapshot_path };
-            let (bounds, range_bytes) = (config.health, RANGE_BYTES);
-            HealthRequest { bounds, due, range_bytes, reserve, snapshot_path, min_healthy_cycles, ..request }
+            let bounds = config.health;
+            HealthRequest { bounds, due, reserve, snapshot_path, min_healthy_cycles, ..request }
         }
     };
     offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error))

@@ -259,10 +259,7 @@ mod tests {
     use state_tree::RoochLayout;
 
     use super::*;
-    use crate::{
-        config::{Config, RANGE_BYTES},
-        telemetry,
-    };
+    use crate::{config::Config, telemetry};
 
     pub(super) fn node() -> Node {
         node_on(Arc::new(MemoryBackend::new()), None)
@@ -305,7 +302,7 @@ mod tests {
         };
         let caretaker = Arc::new(match pruning {
             Some(pruning) => Caretaker::Pruner(Arc::new(Pruner::start(pruned, pruning).unwrap())),
-            None => Caretaker::Unpruned(Box::new(Unpruned::new(pruned, RANGE_BYTES))),
+            None => Caretaker::Unpruned(Box::new(Unpruned::new(pruned))),
         });
         let parts =
             NodeParts { chain, caretaker, retention, events, snapshots, metrics, callers, health, damage, stop };

@@ -4,7 +4,7 @@
 //! comes meanwhile waits a second at most, and is told what was measured last, and for how long nobody has been answered. What
 //! cannot be measured is told, and never passes for well (I13).
 
-use std::{fmt::Display, num::NonZeroU64, sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use state_store::Store;
@@ -19,7 +19,6 @@ const NEED_HOLDS: Duration = Duration::from_secs(60);
 pub(crate) struct Meter {
     store: Arc<Store>,
     clock: Arc<dyn Clock>,
-    range_bytes: NonZeroU64,
     /// For the one who asks: what the next cycle needs, and when that was measured.
     asking: Alone<Option<(Duration, u64)>>,
     /// Taken for as long as it takes to copy.
@@ -47,8 +46,8 @@ struct Known {
 }
 
 impl Meter {
-    pub(crate) fn new(store: Arc<Store>, clock: Arc<dyn Clock>, range_bytes: NonZeroU64) -> Self {
-        Self { store, clock, range_bytes, asking: Alone::default(), known: Mutex::default() }
+    pub(crate) fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock, asking: Alone::default(), known: Mutex::default() }
     }
 
     /// Measures, or tells what somebody else measured last who is not answered. `is_filling` may read a row.
@@ -85,7 +84,7 @@ impl Meter {
         if let Some((_, need)) = known.filter(|(at, _)| now.saturating_sub(*at) < NEED_HOLDS) {
             return Ok(Some(Room { free, need }));
         }
-        let need = sweep::largest_need(backend, self.range_bytes.get())?;
+        let need = sweep::least_need(backend)?;
         *known = Some((now, need));
         Ok(Some(Room { free, need }))
     }
@@ -144,7 +143,7 @@ mod tests {
         let clock = Arc::new(ManualClock::default());
         let config = StoreConfig { barrier_limit: 1_000, ..StoreConfig::new(Durability::Logged) };
         let store = Arc::new(Store::open(Arc::new(backend.clone()), config).unwrap());
-        (Meter::new(store, Arc::clone(&clock) as _, NonZeroU64::MIN), clock)
+        (Meter::new(store, Arc::clone(&clock) as _), clock)
     }
 
     #[test]

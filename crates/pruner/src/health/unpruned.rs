@@ -3,7 +3,7 @@
 //! Promises: the records are read once, because nobody changes them while no pruner runs, and one that is unusable keeps no node
 //! from starting; health waits for nobody but the one who measures.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Facts, Measured, Reason, Verdict,
@@ -44,14 +44,14 @@ impl std::fmt::Debug for Unpruned {
 }
 
 impl Unpruned {
-    /// Takes over a store, of whose node one range of a sweep has so many bytes. What cannot be read is told by health.
-    pub fn new(parts: PrunerParts, range_bytes: NonZeroU64) -> Self {
+    /// Takes over a store. What cannot be read is told by health.
+    pub fn new(parts: PrunerParts) -> Self {
         let mut unread = Unread::default();
         let (min_healthy_cycles, now_ms) = (RecoveryConfig::default().min_healthy_cycles, parts.clock.unix_ms());
         let recorded = Recorded::read(&*parts.records, min_healthy_cycles, (now_ms, &mut unread));
         settle_left_lock(&*parts.records, 0);
         Self {
-            meter: Meter::new(Arc::clone(&parts.store), Arc::clone(&parts.clock), range_bytes),
+            meter: Meter::new(Arc::clone(&parts.store), Arc::clone(&parts.clock)),
             reserve: ReserveKeeper::new(Arc::clone(&parts.store), Arc::clone(&parts.events)),
             recorded: unread.among(recorded.facts_without_cycles()),
             parts,

@@ -38,8 +38,6 @@ use crate::{
 
 /// How often a store is looked at that somebody changes while it is looked at. An opening does not try again by itself.
 const LOOKS: usize = 20;
-/// Bytes of one range of a sweep, where nobody says.
-const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
 
 /// When the node of a store begins a cycle by orders, as far as whoever asks knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,8 +75,6 @@ pub struct HealthRequest {
     pub bounds: HealthConfig,
     /// When its node begins a cycle by orders.
     pub due: CycleDue,
-    /// Bytes of one range of its sweeps.
-    pub range_bytes: NonZeroU64,
     /// Bytes that its node keeps for a full device; absent where it keeps none, or that is not known.
     pub reserve: Option<NonZeroU64>,
     /// How its node treats snapshots, as its configuration says; full where nobody says, because no record tells.
@@ -97,7 +93,6 @@ impl HealthRequest {
             state_dir: state_dir.map(Path::to_owned),
             bounds: HealthConfig::default(),
             due: CycleDue::Unknown,
-            range_bytes: RANGE_BYTES,
             reserve: None,
             snapshot_path: SnapshotPath::Full,
             min_healthy_cycles: RecoveryConfig::default().min_healthy_cycles,
@@ -198,7 +193,7 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> 
     let holder = unread.known(lock_holder_if_there(&request.db)).flatten();
     let reserved = unread.measured(Reserved::look(store, request, holder.as_ref()));
     let reserved = reserved.map_or(Reserved { kept: 0, let_go: None }, |reserved| reserved); // told as unmeasured
-    let room = sweep::room(store.backend(), reserved.kept, request.range_bytes.get());
+    let room = sweep::room(store.backend(), reserved.kept);
     let holds = unread.record(RecordKey::Holds, Holds::load(&records).map(Some));
     let of_store = Facts {
         log_cut: recorded.log_cut().or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))),
@@ -315,7 +310,7 @@ fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts
         doubt: doubt.as_ref().map(Doubted::unproven),
         lock_record,
         snapshot_failures: failures.map_or(0, |failures| failures),
-        room: unread.measured(sweep::room(store.backend(), 0, request.range_bytes.get())).flatten(),
+        room: unread.measured(sweep::room(store.backend(), 0)).flatten(),
         ..recorded.facts()
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     mark::SealedMark,
 };
 
-pub(crate) use room::{check_room, free, largest_need, reserve_kept, room};
+pub(crate) use room::{check_room, free, least_need, reserve_kept, room};
 pub use tombstones::Tombstones;
 pub(crate) use tombstones::{next_range, rewrite};
 

@@ -3,9 +3,9 @@
 //! Ranges begin where files of the largest level begin, so that none of those is rewritten for two ranges. At the end
 //! no file is left that was there at the beginning (L16). Extra disk is one range, whose files, with those that the engine
 //! merges them with, exist twice until the rewrite ends, and the blob files of the family, which ranges share; a range starts
-//! only if that much is free (C13).
+//! only if that much is free (C13). One that has no room is cut in two, again and again; the reserve goes where none is left to cut.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use state_store::{Backend, Haste, KeyRange, NodeFile, Point, StoreError, reached};
 
@@ -22,9 +22,8 @@ pub(super) fn sweep(
     let Some(rest) = rest_of_keys(cursor) else { return Ok(()) };
     let old = Old { files: backend.node_files()?, from: rest.start };
     let blobs = backend.node_blob_bytes()?;
-    for range in cut(&old.files, old.from.clone(), job.range_bytes) {
-        job.admit()?;
-        make_room(job, &range, blobs)?;
+    let mut left = VecDeque::from(cut(&old.files, old.from.clone(), job.range_bytes));
+    while let Some((range, _)) = next_with_room(job, &mut left, blobs)? {
         active.rewrite(&range).map_err(|error| job.control.unless_ended(error.into()))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         report.deleted_bytes = before.bytes_so_far().map(|bytes| bytes + tally.dropped_bytes);
@@ -59,7 +58,7 @@ impl Old {
             tracing::warn!(file = file.number, "a file outlived the rewrite of its range and is rewritten again");
             let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
             job.admit()?;
-            make_room(job, &range, backend.node_blob_bytes()?)?;
+            let_reserve_go_for(job, &range, backend.node_blob_bytes()?)?;
             rewrite(&range).map_err(|error| job.control.unless_ended(error.into()))?;
         }
         match self.left(backend)?.len() {
@@ -84,9 +83,8 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     backend.flush()?;
     let old = Old { files: backend.node_files()?, from: None };
     let (mut done, blobs) = (0, backend.node_blob_bytes()?);
-    for range in cut(&old.files, None, job.range_bytes) {
-        job.admit()?;
-        let bytes = make_room(job, &range, blobs)?;
+    let mut left = VecDeque::from(cut(&old.files, None, job.range_bytes));
+    while let Some((range, bytes)) = next_with_room(job, &mut left, blobs)? {
         backend.rewrite_files(&range).map_err(|error| job.control.unless_ended(error.into()))?;
         reached(Point::RangeReclaimed);
         done += bytes;
@@ -97,6 +95,46 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     }
     old.rewrite_leftovers(job, &|range| backend.rewrite_files(range))
 }
+
+/// The next range that has room, with the bytes of its files, and nothing behind the last. Asks for room as the store is now, for
+/// commits have written since the last range.
+fn next_with_room(
+    job: &SweepJob<'_>,
+    left: &mut VecDeque<KeyRange>,
+    blobs: u64,
+) -> Result<Option<(KeyRange, u64)>, PruneError> {
+    let backend = job.store.backend();
+    while let Some(range) = left.pop_front() {
+        job.admit()?;
+        match check_range(backend, &range, blobs) {
+            Err(PruneError::NoRoom { .. }) => {}
+            asked => return asked.map(|bytes| Some((range, bytes))),
+        }
+        let parts = in_two(&backend.node_files()?, &range);
+        if parts.is_empty() {
+            return let_reserve_go_for(job, &range, blobs).map(|bytes| Some((range, bytes)));
+        }
+        parts.into_iter().rev().for_each(|part| left.push_front(part));
+    }
+    Ok(None)
+}
+
+/// The two halves of a range; none where it is as small as one may be.
+fn in_two(files: &[NodeFile], range: &KeyRange) -> Vec<KeyRange> {
+    let largest = largest_level(files);
+    let begins_inside = |file: &&NodeFile| Some(file.level) == largest && range.contains(&file.first);
+    let inside: Vec<NodeFile> = files.iter().filter(begins_inside).cloned().collect();
+    let smallest = cut(&inside, range.start.clone(), SMALLEST);
+    let Some(KeyRange { start: Some(middle), .. }) = smallest.get(smallest.len() / 2).filter(|_| smallest.len() > 1)
+    else {
+        return Vec::new();
+    };
+    let (start, middle, end) = (range.start.clone(), Some(middle.clone()), range.end.clone());
+    vec![KeyRange { start, end: middle.clone() }, KeyRange { start: middle, end }]
+}
+
+/// Each range has one file of the largest level.
+pub(super) const SMALLEST: u64 = 1;
 
 /// Ranges from `start` to the end of the keys, cut where files of the largest level begin, each of about `bytes`.
 pub(super) fn cut(files: &[NodeFile], start: Option<Vec<u8>>, bytes: u64) -> Vec<KeyRange> {
@@ -128,8 +166,8 @@ fn largest_level(files: &[NodeFile]) -> Option<u32> {
     levels.into_iter().max_by_key(|(_, bytes)| *bytes).map(|(level, _)| level)
 }
 
-/// Asks for room as the store is now, for commits have written since the last range; the reserve goes where there is none.
-fn make_room(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
+/// Asks for room as the store is now; the reserve goes where there is none.
+fn let_reserve_go_for(job: &SweepJob<'_>, range: &KeyRange, blobs: u64) -> Result<u64, PruneError> {
     let backend = job.store.backend();
     let asked = check_range(backend, range, blobs);
     let (Err(PruneError::NoRoom { .. }), Some(reserve)) = (&asked, job.store.reserve()) else { return asked };
@@ -153,7 +191,7 @@ mod tests {
     use state_tree::{Created, Delta, NodeHash, StateRoot};
 
     use super::*;
-    use crate::sweep::room::{ROOM_MARGIN, largest_need, rewrites};
+    use crate::sweep::room::{ROOM_MARGIN, least_need, rewrites};
 
     fn file(level: u32, first: u8, last: u8, bytes: u64) -> NodeFile {
         NodeFile { number: 1, level, bytes, first: vec![first], last: vec![last], entries: 1, deletes: 0 }
@@ -170,6 +208,21 @@ mod tests {
         for key in 0..=255u8 {
             assert_eq!(ranges.iter().filter(|range| range.contains(&[key])).count(), 1, "key {key}");
         }
+    }
+
+    #[test]
+    fn a_range_is_cut_in_two_down_to_one_file_of_the_largest_level() {
+        let files = [file(0, 0, 255, 50), file(5, 11, 12, 150), file(5, 13, 14, 150)].into_iter();
+        let files: Vec<NodeFile> = files.chain((0..5).map(|n| file(6, 10 * n, 10 * n + 9, 100))).collect();
+        let range =
+            |start: Option<u8>, end: Option<u8>| KeyRange { start: start.map(|n| vec![n]), end: end.map(|n| vec![n]) };
+        let halves = [range(None, Some(20)), range(Some(20), None)];
+        assert_eq!(in_two(&files, &KeyRange::ALL), halves);
+        assert_eq!(in_two(&files, &halves[0]), [range(None, Some(10)), range(Some(10), Some(20))]);
+        assert_eq!(in_two(&files, &range(Some(10), Some(20))), []);
+        assert_eq!(in_two(&files, &range(Some(12), Some(20))), [], "it has the rest of a file");
+        assert_eq!(in_two(&files, &range(Some(40), None)), []);
+        assert_eq!(in_two(&[], &KeyRange::ALL), []);
     }
 
     #[test]
@@ -273,7 +326,7 @@ mod tests {
         backend.flush().unwrap(); // one file across all keys, with one blob file
         for keep in [Keep::All, Keep::Half] {
             let (files, blobs) = (backend.node_files().unwrap(), backend.node_blob_bytes().unwrap());
-            let (whole, before) = (largest_need(&*backend, 1).unwrap(), backend.space().unwrap().total());
+            let (whole, before) = (least_need(&*backend).unwrap(), backend.space().unwrap().total());
             let (capture, ranges) = (store.capture().unwrap(), cut(&files, None, 1));
             let files_of = Arc::new(MostBytes { backend: Arc::clone(&backend), most: AtomicU64::new(0) });
             let pace: Arc<dyn Pace> = Arc::clone(&files_of) as _;

@@ -1,6 +1,6 @@
 //! Which checks run, in which order, on what.
 
-use std::{fmt, num::NonZeroU64, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     checks, integrity, journal,
@@ -29,11 +29,10 @@ impl Default for ValidationTargets {
     }
 }
 
-/// Where cycles keep their files, and how large their ranges are.
+/// Where cycles keep their files.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     pub(super) state_dir: PathBuf,
-    pub(super) range_bytes: NonZeroU64,
     /// Bytes that the reserve keeps of a store that is looked at from outside.
     pub(super) reserve_kept: u64,
 }
@@ -114,7 +113,7 @@ impl SnapshotValidator {
 
     /// The same, knowing where cycles keep marks and certificates; without that, `integrity` is skipped where there are any.
     pub fn with_cycles(self, config: &CycleConfig) -> Self {
-        let place = Place { state_dir: config.state_dir.clone(), range_bytes: config.range_bytes, reserve_kept: 0 };
+        let place = Place { state_dir: config.state_dir.clone(), reserve_kept: 0 };
         Self { place: Some(place), ..self }
     }
 

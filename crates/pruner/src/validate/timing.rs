@@ -222,7 +222,7 @@ pub(super) fn resources(snapshots: &AtomicSnapshotManager, place: Option<&Place>
     let store = &*snapshots.parts().store;
     let room = place.map(|place| {
         let kept = sweep::reserve_kept(store).max(place.reserve_kept); // a store open for writing knows its own
-        sweep::room(store.backend(), kept, place.range_bytes.get())
+        sweep::room(store.backend(), kept)
     });
     let space = match room.transpose() {
         Ok(None) => Ok(Space::NotSaid),
