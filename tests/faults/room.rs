@@ -40,14 +40,18 @@ fn grown(device: &Device) -> Rig {
     rig
 }
 
+/// A value of so many bytes that does not compress.
+fn put(n: u64, bytes: usize, dice: &mut ChaCha8Rng) -> Change {
+    let mut value = vec![0; bytes];
+    dice.fill_bytes(&mut value);
+    let object = Object { value, ..content(n) };
+    Change::Put(Put { object: Some(object), base: FieldsBase::Keep, fields: Changes::default() })
+}
+
 /// Adds live values of a mebibyte each, which lie in blob files.
 fn add_weight(rig: &Rig) {
     for n in 0..HEAVY {
-        let mut value = vec![0; 1 << 20];
-        ChaCha8Rng::seed_from_u64(n).fill_bytes(&mut value); // nothing to compress
-        let object = Object { value, ..content(n) };
-        let put = Put { object: Some(object), base: FieldsBase::Keep, fields: Changes::default() };
-        rig.chain.put(&Changes([(key(10_000 + n), Change::Put(put))].into()));
+        rig.chain.put(&Changes([(key(10_000 + n), put(n, 1 << 20, &mut ChaCha8Rng::seed_from_u64(n)))].into()));
     }
     rig.backend.flush().unwrap();
 }
@@ -154,15 +158,7 @@ fn a_sweep_on_a_device_that_is_nearly_full_has_the_room_of_the_reserve() {
 fn grow_wide(rig: &Rig) {
     let mut dice = ChaCha8Rng::seed_from_u64(7);
     for part in 0..40 {
-        let change = |n: u64| {
-            let mut value = vec![0; 700];
-            dice.fill_bytes(&mut value); // nothing to compress
-            let object = Object { value, ..content(n) };
-            (
-                key(20_000 + n),
-                Change::Put(Put { object: Some(object), base: FieldsBase::Keep, fields: Changes::default() }),
-            )
-        };
+        let change = |n| (key(20_000 + n), put(n, 700, &mut dice));
         rig.chain.put(&Changes((part * 1_500..part * 1_500 + 2_250).map(change).collect()));
     }
     rig.backend.flush().unwrap();

@@ -107,9 +107,11 @@ impl<'a> Presence<'a> {
         let (mut next, mut above) = self.lowest();
         while !next.is_empty() {
             let stored = self.ask(view, next, standing)?;
+            if stored.is_empty() {
+                break; // as for most commits: none above is looked through
+            }
             let is_next = |(_, below): &(&NodeHash, &NodeHash)| stored.binary_search(below).is_ok();
-            let (just_above, rest) =
-                above.into_iter().partition::<Vec<_>, _>(|node| !stored.is_empty() && is_next(node));
+            let (just_above, rest) = above.into_iter().partition::<Vec<_>, _>(is_next);
             next = just_above.into_iter().map(|(hash, _)| hash).collect();
             above = rest;
         }
