@@ -110,10 +110,8 @@ impl<'a> Presence<'a> {
             if stored.is_empty() {
                 break; // as for most commits: none above is looked through
             }
-            let is_next = |(_, below): &(&NodeHash, &NodeHash)| stored.binary_search(below).is_ok();
-            let (just_above, rest) = above.into_iter().partition::<Vec<_>, _>(is_next);
-            next = just_above.into_iter().map(|(hash, _)| hash).collect();
-            above = rest;
+            next =
+                above.extract_if(.., |(_, below)| stored.binary_search(below).is_ok()).map(|(hash, _)| hash).collect();
         }
         Ok(self.stored)
     }
