@@ -1,9 +1,9 @@
 //! Snapshots and locks beside commits: creation and lock p99, and the persisted size for a window of 30,000 roots. What
-//! creation consists of is timed apart, on a quiet store.
+//! creation consists of is timed apart, on a quiet store, and so is reading a root of a store whose floor has moved often.
 //!
 //!     ./scripts/bench --bench snapshot -- [--window N] [--rounds N] [--logged]
 
-#![expect(clippy::disallowed_methods, reason = "a bench measures time")]
+#![expect(clippy::disallowed_methods, clippy::indexing_slicing, reason = "a bench measures time and may panic")]
 
 use std::{
     process::ExitCode,
@@ -24,7 +24,8 @@ use state_pruner::{
     phase::PrunePhase,
     snapshot::{AtomicSnapshotManager, RetentionPolicy, SnapshotManagerConfig, SnapshotParts},
 };
-use state_store::{ChainView as _, Durability, NativeChain};
+use state_store::{ChainView as _, Durability, FloorMove, NativeChain};
+use state_tree::Order;
 
 fn main() -> ExitCode {
     let window = args::number("--window").unwrap_or(1_000);
@@ -66,7 +67,33 @@ fn main() -> ExitCode {
     table.number("lock acquisition, p99", us(percentile(&lock, 0.99)), Bound::AtMost(100.0));
     table.number("persisted snapshot", (persisted as f64, "bytes"), Bound::AtMost(500_000.0));
     parts_of_a_creation(&flat.chain, &*policy, rounds, &mut table);
+    reads_behind_moves(&mut table);
     table.finish()
+}
+
+/// Times how a root is read just after the floor has moved for the 400th time and for the 4,000th, with nothing flushed.
+fn reads_behind_moves(table: &mut Table) {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut flat = Flat::create(dir.path(), Durability::Logged, 100);
+    let read = |flat: &mut Flat| {
+        flat.step(1);
+        let head = Order::new(flat.chain.store.head().expect("a head").order);
+        let (keep, let_go, rows) = Default::default();
+        let moved = flat.chain.store.move_floor(FloorMove { to: head, keep, let_go, rows }, Durability::Logged);
+        moved.expect("floor");
+        let start = Instant::now();
+        NativeChain.record(&*flat.chain.store.view().expect("view"), head).expect("record").expect("a root");
+        start.elapsed()
+    };
+    let mut behind = |moves: usize| {
+        let times: Vec<Duration> = (0..moves).map(|_| read(&mut flat)).collect();
+        let mut last = times[moves - 100..].to_vec();
+        last.sort();
+        percentile(&last, 0.5).as_secs_f64() * 1e3
+    };
+    let (few, many) = (behind(400), behind(3_600));
+    table.number("a root is read behind 4,000 moves of the floor, p50", (many, "ms"), Bound::None);
+    table.number("the same / behind 400", (many / few, "times"), Bound::AtMost(3.0));
 }
 
 /// Times what creation consists of, while nobody commits.

@@ -156,6 +156,10 @@ fn a_floor_that_passes_many_single_orders_moves_in_steps_and_so_they_are_let_go(
     let fewer = policy(&rig, keep(10));
     fewer.advance().unwrap();
     assert_eq!(moves.take(), 2);
+    let explained = fewer.explain(Asked::Order(order(2_588)), &RoochLayout, 10).unwrap();
+    let Explanation::Order(of_last_step) = &explained else { panic!("{explained}") };
+    let Standing::Pruned { gone: Some(gone), .. } = &of_last_step.standing else { panic!("{explained}") };
+    assert_eq!(gone.by, [Cause::Policy], "in the last step, too");
     assert_eq!(readable(&rig), [1_001].into_iter().chain(2_590..2_600).map(order).collect());
     fewer.advance().unwrap();
     assert_eq!(moves.take(), 0, "nothing is left to move");

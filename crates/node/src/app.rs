@@ -14,6 +14,7 @@ mod watch;
 use std::{
     net::SocketAddr,
     num::NonZeroU64,
+    ops::Range,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -342,10 +343,11 @@ fn start_pruner(
 /// Blocks go with the readable range, which ends `keep_last` orders before the head: so many more are kept below it.
 fn block_rows(keep_blocks: NonZeroU64, keep_last: NonZeroU64) -> FloorRows {
     let below_floor = keep_blocks.get().saturating_sub(keep_last.get());
-    Arc::new(move |floor: Order| {
+    Arc::new(move |passed: Range<Order>| {
         let mut rows = Batch::new();
-        if let Some(first) = floor.minus(below_floor) {
-            rows.delete_range(Table::BLOCK, Order::GENESIS.to_key(), first.to_key());
+        if let Some(end) = passed.end.minus(below_floor) {
+            let first = passed.start.minus(below_floor).map_or(Order::GENESIS, |first| first);
+            rows.delete_orders(&Table::BLOCK, first..end);
         }
         rows
     })
@@ -373,9 +375,14 @@ mod tests {
     fn blocks_below_the_floor_are_kept_as_far_as_configured() {
         let number = |n| NonZeroU64::new(n).unwrap();
         let rows = block_rows(number(10), number(4));
-        assert!(rows(Order::new(5)).is_empty(), "six blocks below the floor are kept, there are only five");
-        let mut expected = Batch::new();
-        expected.delete_range(Table::BLOCK, Order::GENESIS.to_key(), Order::new(3).to_key());
-        assert_eq!(rows(Order::new(9)), expected);
+        let passed = |first, end| rows(Order::new(first)..Order::new(end));
+        assert!(passed(0, 5).is_empty(), "six blocks below the floor are kept, there are only five");
+        let blocks = |first, end| {
+            let mut rows = Batch::new();
+            rows.delete_orders(&Table::BLOCK, Order::new(first)..Order::new(end));
+            rows
+        };
+        assert_eq!(passed(5, 9), blocks(0, 3));
+        assert_eq!(passed(9, 11), blocks(3, 5), "those below went with the moves before");
     }
 }

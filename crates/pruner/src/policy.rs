@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
     num::NonZeroU64,
+    ops::Range,
     sync::Arc,
 };
 
@@ -15,8 +16,10 @@ use crate::{
     snapshot::RetentionPolicy,
 };
 
-/// Rows of the chain that go when the floor moves to an order, in the same batch.
-pub type FloorRows = Arc<dyn Fn(Order) -> Batch + Send + Sync>;
+/// Rows of the chain that go when the floor moves over these orders, in the same batch: from where it was, up to where it will
+/// be. The first move of a process under a [`LiveRetention`](crate::LiveRetention) begins at the first order, for an earlier process
+/// may have kept more. [`Batch::delete_orders`] deletes them without a range for each move.
+pub type FloorRows = Arc<dyn Fn(Range<Order>) -> Batch + Send + Sync>;
 
 /// These roots below the floor, and those that readers hold: each root of an order once, with everybody who keeps it.
 pub(crate) fn with_reader_pins(kept: Vec<RetainedRoot>, store: &Store) -> Vec<RetainedRoot> {
@@ -66,7 +69,8 @@ pub struct LiveWindow {
 impl RetentionPolicy for LiveWindow {
     fn advance(&self) -> Result<(), PruneError> {
         let Some(floor) = self.due_floor()? else { return Ok(()) };
-        let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(floor));
+        let passed = self.store.floor().map_or(Order::GENESIS, |floor| floor)..floor;
+        let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(passed));
         Ok(self.store.raise_floor(floor, rows)?)
     }
 

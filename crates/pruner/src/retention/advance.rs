@@ -31,6 +31,8 @@ struct Decided {
     /// The bound that reaches lowest.
     lowest: Bound,
     head: HeadRecord,
+    /// Whether it is the last step of its move: until then the log names the policy before, which is why the steps go.
+    is_last: bool,
 }
 
 impl LiveRetention {
@@ -69,10 +71,11 @@ impl LiveRetention {
             let pinned = state.held.holds.pins.iter().map(|pin| Order::new(pin.order));
             let pinned = pinned.filter(|order| (floor..to).contains(order));
             let kept = keep.every_between(floor, to).chain(pinned).collect();
-            let mut from = floor;
-            for change in steps(to, &kept, &let_go, (floor, MOST_SINGLES)) {
-                let next = change.to;
-                self.apply(state, keep, Decided { change, from, lowest: lowest.clone(), head }, durability)?;
+            let (mut from, mut steps) =
+                (floor, steps(to, &kept, &let_go, (floor, MOST_SINGLES)).into_iter().peekable());
+            while let Some(change) = steps.next() {
+                let (next, is_last) = (change.to, steps.peek().is_none());
+                self.apply(state, keep, Decided { change, from, lowest: lowest.clone(), head, is_last }, durability)?;
                 from = next;
             }
         }
@@ -91,16 +94,17 @@ impl LiveRetention {
     ) -> Result<(), PruneError> {
         let log = self.logged(state, keep, &decided)?;
         let mut change = decided.change;
-        let (bytes, records) = (log.encode()?, &*self.parts.records);
-        change.rows.extend(self.parts.floor_rows.as_ref().map(|rows| rows(change.to)));
+        let (bytes, records, to) = (log.encode()?, &*self.parts.records, change.to);
+        change.rows.extend(self.parts.floor_rows.as_ref().map(|rows| rows(state.rows_gone..to)));
         let staged = records.batch(RecordKey::RetentionLog, &bytes);
         let outside = staged.is_none();
         change.rows.extend(staged);
         self.parts.store.move_floor(change, durability)?;
+        state.rows_gone = to;
         if outside {
             records.stage(RecordKey::RetentionLog, &bytes)?;
         }
-        if !state.log.is_in_force(keep) {
+        if log.is_in_force(keep) && !state.log.is_in_force(keep) {
             state.untold.push(Event::ConfigChanged { what: format!("retention: {keep}") });
         }
         state.log = Arc::new(log);
@@ -110,7 +114,7 @@ impl LiveRetention {
 
     /// The log with this move. Reads when the block of the newest order that goes was made, where chain time counts.
     fn logged(&self, state: &State, keep: &KeepPolicy, decided: &Decided) -> Result<RetentionLog, PruneError> {
-        let Decided { change, from, lowest, head } = decided;
+        let Decided { change, from, lowest, head, is_last } = decided;
         let (at_ms, head) = (self.parts.clock.unix_ms(), head.order);
         let passed = *from..change.to;
         let of_move = state.causes_of_move(keep, (&passed, lowest), Now::of(&*self.parts.clock));
@@ -123,7 +127,8 @@ impl LiveRetention {
         let ended: BTreeSet<Order> = ended.collect();
         let singles = change.let_go.iter().map(|order| let_go(*order, &[]));
         let singles = singles.chain(ended.into_iter().map(|order| let_go(order, &of_move)));
-        let log = RetentionLog::clone(&state.log).under(keep, at_ms).let_go(singles);
+        let log = RetentionLog::clone(&state.log).let_go(singles);
+        let log = if *is_last { log.under(keep, at_ms) } else { log };
         if passed.is_empty() {
             return Ok(log);
         }

@@ -79,7 +79,9 @@ impl LiveRetention {
         let (store, now) = (&self.parts.store, self.parts.clock.monotonic());
         // The floor BEFORE what is kept below it, both BEFORE the pins: what leaves in between seems to be retained still.
         let floor = store.floor().map_or(Order::GENESIS, |floor| floor);
-        let retained = Retained { floor, kept: store.kept().into_iter().map(|(order, _)| order).collect() };
+        // Kept orders may be many: without a reader nobody asks. One that comes meanwhile is looked at again.
+        let kept = if store.pins().is_empty() { Vec::new() } else { store.kept() };
+        let retained = Retained { floor, kept: kept.into_iter().map(|(order, _)| order).collect() };
         self.readers.lock().look(store.pins(), (&retained, now), self.reader_limit.max_age)
     }
 
@@ -157,7 +159,7 @@ impl LiveRetention {
             asks: asks.into_iter().map(|ask| range.judge(ask)).collect(),
             winner: None,
             gone_already: None,
-            kept_below: self.parts.store.kept().len() as u64,
+            kept_below: self.parts.store.kept_count(),
             pins: shown.held.holds.pins.iter().map(pin).collect(),
             consumers: shown.held.holds.consumers.iter().map(consumer).collect(),
             readers: self.readers(),

@@ -32,6 +32,8 @@ pub(super) struct State {
     pub(super) held: Held,
     pub(super) log: Arc<RetentionLog>,
     pub(super) below: Below,
+    /// Below this order no row is left of those that go with the floor; the first order until this process has moved it.
+    pub(super) rows_gone: Order,
     /// Consumers whose silence was told.
     pub(super) silent: BTreeSet<String>,
     /// Pins that were dropped, the last few.
@@ -56,6 +58,7 @@ impl State {
             held: Held::load(records, now)?,
             log: Arc::new(RetentionLog::load(records)?),
             below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
+            rows_gone: Order::GENESIS,  // which rows the last process kept is not known
             silent: BTreeSet::new(),
             expired: VecDeque::new(),
             ended: VecDeque::new(),

@@ -11,12 +11,12 @@ mod options;
 mod rocks;
 
 use std::{
-    ops::ControlFlow,
+    ops::{ControlFlow, Range},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use state_tree::NodeHash;
+use state_tree::{NodeHash, Order};
 
 #[cfg(any(test, feature = "test-util"))]
 pub use self::{
@@ -129,6 +129,18 @@ impl Batch {
     /// Deletes every row from `start` up to, not including, `end`.
     pub fn delete_range(&mut self, table: Table, start: impl Into<Vec<u8>>, end: impl Into<Vec<u8>>) {
         self.ops.push(Op::DeleteRange(table, start.into(), end.into()));
+    }
+
+    /// Deletes the rows of a run of orders from a table that has them by order. Few are deleted one by one: with every read
+    /// the engine sorts anew the ranges that its memtable has, each with the number of every other that it overlaps.
+    pub fn delete_orders(&mut self, table: &Table, orders: Range<Order>) {
+        const MOST_SINGLY: u64 = 256;
+        let (first, end) = (orders.start.get(), orders.end.get());
+        if end.saturating_sub(first) > MOST_SINGLY {
+            self.delete_range(table.clone(), orders.start.to_key(), orders.end.to_key());
+        } else {
+            (first..end).for_each(|order| self.delete(table.clone(), Order::new(order).to_key()));
+        }
     }
 
     /// Whether the batch changes nothing.
