@@ -13,7 +13,7 @@ use state_pruner::{
     Certificate, Command, Ended, Freeze, Pause, Pruner, PrunerConfig, PrunerParts, Reply, StoreRecords, SweepChoice,
     Verdict, Verification, mark::MarkChoice,
 };
-use state_store::Disposition;
+use state_store::{Disposition, FaultyDisk, FileCall, Lasting};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
@@ -149,15 +149,12 @@ fn a_halted_pruner_keeps_serving_and_explains_itself() {
     check::exact(&rig.chain, "repaired");
 }
 
-/// A live node is lost after the mark is sealed: the read-back after the sweep is what finds it.
-#[test]
-fn a_miss_in_the_read_back_freezes_deletes_and_turns_health_critical() {
-    let rig = grown();
+/// Runs a cycle in which a live node is lost after the mark is sealed: the read-back after the sweep is what finds it.
+fn loses_a_live_node(rig: &Rig) -> (Pruner, mpsc::Receiver<()>, NodeHash) {
     let head = rig.chain.archive.root(rig.chain.head());
     let lost = *rig.chain.archive.live([rig.chain.head()]).iter().find(|hash| Some(**hash) != head.node()).unwrap();
-    let bytes = rig.chain.archive.bytes(&lost);
     let (memory, mut saves) = (rig.memory().clone(), 0);
-    let (pruner, outcomes) = start_with(&rig, Arc::new(RoochLayout), move |moment| {
+    let (pruner, outcomes) = start_with(rig, Arc::new(RoochLayout), move |moment| {
         saves += usize::from(moment == Moment::PhaseSaved);
         if moment == Moment::PhaseSaved && saves == 2 {
             memory.uproot(lost.as_bytes()); // marked as live, and gone before the first delete
@@ -166,7 +163,44 @@ fn a_miss_in_the_read_back_freezes_deletes_and_turns_health_critical() {
     run(&pruner);
     outcomes.recv().unwrap();
     until(&pruner, |pruner| !pruner.status().running);
+    (pruner, outcomes, lost)
+}
 
+/// I11: what was found outweighs what could not be written about it.
+#[test]
+fn a_miss_in_the_read_back_freezes_deletes_where_its_certificate_cannot_be_written() {
+    let rig = grown();
+    let disk = FaultyDisk::under(&rig.state_dir());
+    disk.inject("cycle-*.json.tmp", FileCall::Sync, 0, Lasting::UntilHealed);
+    let (pruner, _, lost) = loses_a_live_node(&rig);
+    assert!(disk.met() > 0);
+    let freeze = Freeze::load(&StoreRecords(Arc::clone(&rig.chain.store))).unwrap();
+    assert!(freeze.is_some_and(|freeze| freeze.why.contains(&lost.to_string()[..16])));
+    assert_eq!(pruner.health().reasons[0].code.as_str(), "frozen");
+}
+
+/// The certificate of a cycle tells of it, whatever becomes of those that are older than are kept.
+#[test]
+fn a_cycle_finishes_where_an_old_certificate_cannot_be_removed() {
+    let rig = grown();
+    let certificates = rig.state_dir().join("certificates");
+    fs::create_dir_all(&certificates).unwrap();
+    (100..1_100).for_each(|cycle| fs::write(certificates.join(format!("cycle-{cycle:08}.json")), []).unwrap());
+    let disk = FaultyDisk::under(&certificates);
+    disk.inject("cycle-*.json", FileCall::Remove, 0, Lasting::UntilHealed);
+    let (pruner, outcomes) = start_with(&rig, Arc::new(RoochLayout), |_| ());
+    run(&pruner);
+    outcomes.recv().unwrap();
+    assert!(disk.met() > 0);
+    until(&pruner, |pruner| !pruner.status().running);
+    assert_eq!(pruner.status().cycles_finished, 1);
+}
+
+#[test]
+fn a_miss_in_the_read_back_freezes_deletes_and_turns_health_critical() {
+    let rig = grown();
+    let (pruner, outcomes, lost) = loses_a_live_node(&rig);
+    let bytes = rig.chain.archive.bytes(&lost);
     let certificate = rig.state_dir().join("certificates/cycle-00000001.json");
     let certificate: Certificate = serde_json::from_slice(&fs::read(certificate).unwrap()).unwrap();
     let Verification::Failed { why } = &certificate.verification else { panic!("{:?}", certificate.verification) };

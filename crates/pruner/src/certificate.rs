@@ -265,7 +265,9 @@ impl Certificate {
         let path = folder.join(file_name(self.cycle));
         files::replace(&path, &self.encode()?)?;
         reached(Point::Certified);
-        remove_old(&folder)?;
+        if let Err(error) = remove_old(&folder) {
+            tracing::warn!(%error, "an old certificate could not be removed; the next cycle tries again");
+        }
         Ok(path)
     }
 

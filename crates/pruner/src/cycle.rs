@@ -282,9 +282,15 @@ fn sweep_marked(
         Err(error) => (Verification::Failed { why: error.to_string() }, Some(error)),
     };
     let swept = Swept { report: swept, verification, verify_seconds, cursor, snapshot };
-    let certificate = certify(env, order, &marked, swept)?;
-    let path = certificate.write(&order.config.state_dir)?; // also of a cycle that failed its verification
-    fault.map_or(Ok(Finished { certificate, path }), Err)
+    let written = certify(env, order, &marked, swept).and_then(|certificate| {
+        let path = certificate.write(&order.config.state_dir)?; // also of a cycle that failed its verification
+        Ok(Finished { certificate, path })
+    });
+    let Some(fault) = fault else { return written };
+    if let Err(error) = written {
+        tracing::error!(%error, "the certificate of a cycle that failed its verification could not be written");
+    }
+    Err(fault) // whatever became of the certificate: deletes freeze (I11)
 }
 
 fn sweep_under(

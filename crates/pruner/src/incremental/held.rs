@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     io,
     path::{Path, PathBuf},
+    sync::atomic::AtomicU64,
     time::Duration,
 };
 
@@ -128,7 +129,8 @@ impl HeldStates {
         }
         let observer = Renewing { guard, observer: &*env.observer };
         let view = env.parts.store.view()?;
-        let differing = Differing { view: &*view, layout: &*env.layout, control: &env.control, observer: &observer };
+        let (control, read) = (&env.control, AtomicU64::new(0));
+        let differing = Differing { view: &*view, layout: &*env.layout, control, observer: &observer, read };
         let mut before = None;
         for RetainedRoot { order, root, .. } in below {
             if !self.covers(root) {

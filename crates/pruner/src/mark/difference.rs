@@ -1,6 +1,9 @@
 //! What one retained state has beside another, read from a view under the control of an operator.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use state_store::View;
 use state_tree::{Between, NodeHash, NodeLayout, NodeSource, TreeError, difference};
@@ -11,8 +14,7 @@ use crate::{
     error::PruneError,
 };
 
-/// How a difference is read.
-#[derive(Clone, Copy)]
+/// How differences are read, one after another.
 pub(crate) struct Differing<'a> {
     /// The instant.
     pub(crate) view: &'a dyn View,
@@ -22,6 +24,8 @@ pub(crate) struct Differing<'a> {
     pub(crate) control: &'a Control,
     /// Who watches.
     pub(crate) observer: &'a dyn Observer,
+    /// Nodes that were read for all of them so far.
+    pub(crate) read: AtomicU64,
 }
 
 impl Differing<'_> {
@@ -44,7 +48,8 @@ impl Differing<'_> {
 impl NodeSource for Differing<'_> {
     fn read(&self, hashes: &[NodeHash], each: &mut dyn FnMut(usize, Option<&[u8]>)) -> Result<(), TreeError> {
         ViewSource { view: self.view, threads: 1, control: self.control }.read(hashes, each)?;
-        self.observer.progress(Progress { stage: Stage::Mark, done: hashes.len() as u64, share: None });
+        let done = self.read.fetch_add(hashes.len() as u64, Ordering::Relaxed) + hashes.len() as u64;
+        self.observer.progress(Progress { stage: Stage::Mark, done, share: None });
         Ok(())
     }
 }
