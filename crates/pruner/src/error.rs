@@ -141,6 +141,16 @@ pub enum PruneError {
         /// Bytes needed.
         need: u64,
     },
+    /// The system has no thread to give for a moment.
+    #[error(
+        "the system has no thread to give for `{name}` ({source}): try again, or raise what it may have of them (TasksMax, pids.max, ulimit -u)"
+    )]
+    NoThread {
+        /// What it is for.
+        name: &'static str,
+        /// The system's word.
+        source: io::Error,
+    },
     /// A store of the reference node cannot be swept at rest.
     #[error(
         "a store of the reference node is pruned by the node, which moves its oldest readable order first; start it, or use --dry-run"
@@ -255,6 +265,13 @@ pub enum PruneError {
 }
 
 impl PruneError {
+    /// The same, met by somebody who has to write too.
+    #[must_use]
+    pub(crate) fn of_a_writer(self) -> Self {
+        let Self::Store(error) = self else { return self };
+        error.of_a_writer().into()
+    }
+
     /// What the caller must do.
     pub fn disposition(&self) -> Disposition {
         match self {
@@ -284,6 +301,7 @@ impl PruneError {
             | Self::NotResumable { .. } => Disposition::Input,
             Self::MemoryBudget { .. }
             | Self::NoRoom { .. }
+            | Self::NoThread { .. }
             | Self::TooManyNames { .. }
             | Self::PinnedAbove { .. }
             | Self::BreakerOpen { .. }
@@ -329,6 +347,7 @@ impl PruneError {
             Self::Frozen { .. } => "frozen",
             Self::MemoryBudget { .. } => "memory_budget",
             Self::NoRoom { .. } => "no_room",
+            Self::NoThread { .. } => "no_thread",
             Self::Changed { .. } => "changed",
             Self::NativeAtRest => "native_at_rest",
             Self::PrunedBefore { .. } => "pruned_before",

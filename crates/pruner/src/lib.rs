@@ -37,6 +37,7 @@ mod roots;
 mod scratch;
 pub mod snapshot;
 pub mod sweep;
+mod threads;
 mod trigger;
 pub mod validate;
 pub mod verify;

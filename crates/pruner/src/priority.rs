@@ -2,7 +2,9 @@
 //! hold the commit gate. Whoever takes the gate does not: a thread that is kept from a processor while it holds it keeps
 //! every commit waiting.
 
-use std::panic::resume_unwind;
+use std::{panic::resume_unwind, thread::ScopedJoinHandle};
+
+use crate::{error::PruneError, threads};
 
 /// Niceness of a thread that gives way.
 const NICENESS: i32 = 10;
@@ -15,18 +17,15 @@ pub(crate) fn give_way() {
 }
 
 /// Does work on a thread of its own, which gives way, as do those that it begins.
-pub(crate) fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> T {
-    let done = std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            give_way();
-            work()
-        });
-        thread.join()
-    });
-    match done {
-        Ok(done) => done,
-        Err(panic) => resume_unwind(panic),
-    }
+///
+/// Errors: the system has no thread to give; nothing of the work was done.
+pub(crate) fn giving_way<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, PruneError> {
+    let work = || {
+        give_way();
+        work()
+    };
+    let done = std::thread::scope(|scope| threads::begin(scope, "pruner-walk", work).map(ScopedJoinHandle::join))?;
+    Ok(done.unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 #[cfg(test)]
@@ -34,11 +33,21 @@ mod tests {
     use rustix::process::getpriority_process;
 
     use super::*;
+    use crate::threads::lack::Lack;
 
     #[test]
     fn work_that_gives_way_leaves_whoever_waits_for_it_at_its_own_priority() {
         let before = getpriority_process(None).unwrap();
-        assert_eq!(giving_way(|| getpriority_process(None).unwrap()), before.max(NICENESS));
+        assert_eq!(giving_way(|| getpriority_process(None).unwrap()).unwrap(), before.max(NICENESS));
         assert_eq!(getpriority_process(None).unwrap(), before);
+    }
+
+    #[test]
+    fn work_for_which_there_is_no_thread_that_gives_way_is_not_begun() {
+        let (lack, before) = (Lack::after(0), getpriority_process(None).unwrap());
+        let error = giving_way::<()>(|| panic!("it was begun")).unwrap_err();
+        assert!(lack.is_met() && matches!(error, PruneError::NoThread { name: "pruner-walk", .. }), "{error}");
+        assert_eq!(getpriority_process(None).unwrap(), before);
+        assert_eq!(giving_way(|| 7).unwrap(), 7, "it passes");
     }
 }

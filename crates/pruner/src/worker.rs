@@ -210,8 +210,7 @@ impl Pruner {
             let _alive = alive; // told when the thread ends, however it does
             worker.serve_or_tell(&messages, Begin { new_ledger, look });
         });
-        let thread =
-            spawned.map_err(|error| PruneError::Invariant(format!("the pruner thread cannot start: {error}")))?;
+        let thread = spawned.map_err(|source| PruneError::NoThread { name: "pruner", source })?;
         Ok(Self { inner, inbox, worker: Mutex::new(Worker::new(thread, ended)) })
     }
 

@@ -16,7 +16,7 @@ use super::{
     CatalogError,
     folder::{self, open_regular, unread},
 };
-use crate::{control::Control, error::PruneError, panics::StopOnPanic};
+use crate::{control::Control, error::PruneError, panics::StopOnPanic, threads};
 
 const CHUNK: usize = 1 << 20;
 /// More would only wait for the disk.
@@ -77,7 +77,7 @@ fn stream(
 /// Works on every item, several at once, and returns the results in the order of the items.
 ///
 /// Errors: the first one met; the work that has begun ends, no other begins. A panic is one, with its words, and comes before
-/// all others: a bug of ours.
+/// all others: a bug of ours. The system has not one thread to give.
 pub(super) fn each<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, CatalogError> + Sync,
@@ -98,11 +98,11 @@ pub(super) fn each<T: Sync, R: Send>(
         }
         Ok(done)
     };
-    let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS).min(items.len());
-    let ended: Vec<_> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(share)).collect();
-        workers.into_iter().map(ScopedJoinHandle::join).collect() // all: one that is not would panic here
-    });
+    let most = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(MOST_THREADS).min(items.len());
+    let ended = thread::scope(|scope| -> Result<Vec<_>, PruneError> {
+        let workers = threads::begin_some(scope, "catalog-files", most, |_| share)?;
+        Ok(workers.into_iter().map(ScopedJoinHandle::join).collect()) // all: one that is not would panic here
+    })?;
     let mut all = shares(ended)?;
     all.sort_unstable_by_key(|(index, _)| *index);
     Ok(all.into_iter().map(|(_, result)| result).collect())
@@ -127,6 +127,7 @@ mod tests {
     use state_store::Disposition;
 
     use super::*;
+    use crate::threads::lack::Lack;
 
     #[test]
     fn a_panic_is_told_before_the_error_of_another_thread() {
@@ -138,6 +139,17 @@ mod tests {
         }
         assert!(matches!(shares::<()>(vec![Ok(Ok(vec![()])), failed()]), Err(CatalogError::Prune(PruneError::NoHead))));
         assert_eq!(shares(vec![Ok(Ok(vec![1])), Ok(Ok(vec![2, 3]))]).unwrap(), [1, 2, 3]);
+    }
+
+    #[test]
+    fn files_are_read_by_the_threads_that_there_are_if_there_is_one() {
+        for (passing, done) in [(0, None), (1, Some(vec![2, 3, 4]))] {
+            let _lack = Lack::after(passing);
+            match each(&[1, 2, 3], |item| Ok(item + 1)) {
+                Ok(result) => assert_eq!(Some(result), done),
+                Err(error) => assert!(done.is_none() && error.code() == "no_thread", "{error}"),
+            }
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
-    thread::{self, Builder},
+    thread,
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use parking_lot::MutexGuard;
 use state_store::StoreError;
 
 use super::Control;
-use crate::error::PruneError;
+use crate::{error::PruneError, threads};
 
 /// An end may come before what it interrupts has begun: it is tried again after so long.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -30,10 +30,7 @@ impl Control {
     ) -> Result<T, E> {
         let is_over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let beside = Builder::new().name("pruner-end".to_owned());
-            beside.spawn_scoped(scope, || self.interrupt_until(&is_over, &interrupt)).map_err(|error| {
-                PruneError::Invariant(format!("the thread that would end the work cannot start: {error}"))
-            })?;
+            threads::begin(scope, "pruner-end", || self.interrupt_until(&is_over, &interrupt))?;
             let _ends = Ends { control: self, is_over: &is_over };
             work()
         })
@@ -83,8 +80,10 @@ mod tests {
         sync::{atomic::AtomicUsize, mpsc},
     };
 
+    use state_store::Disposition;
+
     use super::*;
-    use crate::control::Told;
+    use crate::{control::Told, threads::lack::Lack};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -133,6 +132,17 @@ mod tests {
             calls.fetch_add(1, Ordering::AcqRel);
         };
         control.interrupting(interrupt, work).unwrap();
+    }
+
+    #[test]
+    fn work_without_a_thread_that_would_end_it_is_not_begun() {
+        let (control, lack) = (Control::default(), Lack::after(0));
+        let never = || panic!("nothing is interrupted");
+        let work = || -> Result<(), PruneError> { panic!("it was begun") };
+        let error = control.interrupting(never, work).unwrap_err();
+        assert!(lack.is_met() && matches!(error, PruneError::NoThread { name: "pruner-end", .. }), "{error}");
+        assert_eq!(error.disposition(), Disposition::Resource);
+        assert_eq!(control.interrupting(never, || Ok::<_, PruneError>(7)).unwrap(), 7, "it passes");
     }
 
     #[test]

@@ -167,8 +167,7 @@ impl EventJournal {
                 panicked(&ending.0, &ending.1);
             }
         });
-        let thread =
-            spawned.map_err(|error| PruneError::Invariant(format!("the event writer cannot start: {error}")))?;
+        let thread = spawned.map_err(|source| PruneError::NoThread { name: "events", source })?;
         let path = dir.join(FILE);
         let thread = Mutex::new(Some(thread));
         Ok(Self { queue, clock, live, told, path, patience, thread, seen_to: AtomicBool::new(false) })

@@ -27,6 +27,7 @@ use crate::{
     },
     panics::StopOnPanic,
     priority::give_way,
+    threads,
 };
 
 /// A share of a segment's nodes above which all its spilled edges are read at once.
@@ -155,17 +156,16 @@ impl Traversal<'_> {
                 self.mark_exactly(&node)?;
             }
         }
-        let threads = self.marking.job.threads.max(1);
+        let most = self.marking.job.threads.max(1);
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads)
-                .map(|worker| {
-                    let first = worker * self.bits.len() / threads;
-                    scope.spawn(move || {
-                        give_way();
-                        self.work(first)
-                    })
-                })
-                .collect();
+            let share = |worker| {
+                let first = worker * self.bits.len() / most;
+                move || {
+                    give_way();
+                    self.work(first)
+                }
+            };
+            let workers = threads::begin_some(scope, "pruner-mark", most, share)?;
             let ended: Vec<Result<(), Halt>> = workers.into_iter().map(joined).collect();
             ended.into_iter().collect::<Result<(), Halt>>()
         })?;

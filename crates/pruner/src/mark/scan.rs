@@ -29,6 +29,7 @@ use crate::{
     },
     panics::StopOnPanic,
     priority::give_way,
+    threads,
 };
 
 /// Most bytes of memory per node present, everything included.
@@ -118,14 +119,14 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     fn run(&self) -> Result<Ended, PruneError> {
-        let ended: Vec<Result<Ended, PruneError>> = std::thread::scope(|scope| {
+        let ended: Vec<Result<Ended, PruneError>> = std::thread::scope(|scope| -> Result<_, PruneError> {
             let scan = || {
                 give_way();
                 self.scan_stripes()
             };
-            let scanners: Vec<_> = (0..self.marking.job.threads.max(1)).map(|_| scope.spawn(scan)).collect();
-            scanners.into_iter().map(joined).collect()
-        });
+            let scanners = threads::begin_some(scope, "pruner-scan", self.marking.job.threads.max(1), |_| scan)?;
+            Ok(scanners.into_iter().map(joined).collect())
+        })?;
         let mut all = Ended::Complete;
         for one in ended {
             if one? == Ended::OverBudget {

@@ -11,7 +11,7 @@ use std::sync::{
 use state_store::{StoreError, View};
 use state_tree::{NodeHash, NodeSource, TreeError};
 
-use crate::{control::Control, error::PruneError, mark::joined};
+use crate::{control::Control, error::PruneError, mark::joined, threads};
 
 /// Nodes that one thread reads before it hands them over.
 const CHUNK: usize = 256;
@@ -83,11 +83,17 @@ impl ViewSource<'_> {
         let next = AtomicUsize::new(0);
         let (send, receive) = mpsc::sync_channel(self.threads);
         std::thread::scope(|scope| {
-            let mut readers = Vec::with_capacity(self.threads);
-            for _ in 0..self.threads {
+            let reader = |_| {
                 let (next, send) = (&next, send.clone());
-                readers.push(scope.spawn(move || self.read_chunks(hashes, next, &send)));
-            }
+                move || self.read_chunks(hashes, next, &send)
+            };
+            let readers = match threads::begin_some(scope, "pruner-read", self.threads, reader) {
+                Ok(readers) => readers,
+                Err(error) => {
+                    tracing::debug!(%error, "whoever asks for a batch reads it alone");
+                    return self.view.nodes(hashes, each).map_err(PruneError::Store);
+                }
+            };
             drop(send);
             // Ends when every reader has dropped its sender: each is then done or failed (S8).
             for answers in receive {

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod faults;
+mod lack;
 mod notes;
 
 const PLENTY: u64 = 1 << 30;

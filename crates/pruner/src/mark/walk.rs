@@ -116,7 +116,7 @@ impl Walk<'_> {
         }
         let (reading, mut work) =
             (Reading { layout: marking.job.layout, rehash: Rehash::Every }, NotedWork { work, noting });
-        let walked = giving_way(|| walk(&marking.source(), reading, &mut work, marker)).map_err(fault::unwrap)?;
+        let walked = giving_way(|| walk(&marking.source(), reading, &mut work, marker))?.map_err(fault::unwrap)?;
         match (walked, marker.fault.take()) {
             (Walked::Complete(complete), None) => Ok(complete),
             (_, Some(fault)) => Err(marking.locator().lift(fault)),

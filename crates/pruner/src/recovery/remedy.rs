@@ -37,6 +37,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         PruneError::Cancelled | PruneError::Stopped => Remedy::Ended,
         PruneError::BadMark { .. } | PruneError::BadSnapshot { .. } => Remedy::NewSnapshot,
         PruneError::NoRoom { need, .. } => Remedy::AwaitRoom { need: Some(*need) },
+        PruneError::NoThread { .. } => Remedy::Retry, // room on the device brings none
         // More memory, names or time is for somebody else to give, and a pin for its owner to remove.
         PruneError::MemoryBudget { .. }
         | PruneError::TooManyNames { .. }

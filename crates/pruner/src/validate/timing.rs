@@ -1,13 +1,12 @@
 //! Many at once, how long it takes, and what it holds.
 
 use std::{
-    sync::{
-        Barrier,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     thread,
     time::Duration,
 };
+
+use parking_lot::{Mutex, RwLock};
 
 use super::{
     checks::{NO_STATE, faults_of},
@@ -20,7 +19,7 @@ use crate::{
     health::Room,
     records::RecordKey,
     snapshot::{AtomicSnapshotManager, NotNow},
-    sweep,
+    sweep, threads,
 };
 
 /// Threads that ask at once, and how often each does.
@@ -39,17 +38,18 @@ pub(super) fn concurrency(snapshots: &AtomicSnapshotManager) -> ValidationResult
         return ValidationResult::skipped(not_now.to_string());
     }
     let crowd = Crowd::default();
-    let start = Barrier::new(ASKERS);
-    thread::scope(|scope| {
-        for _ in 0..ASKERS {
-            scope.spawn(|| {
-                start.wait();
-                (0..TIMES).for_each(|_| crowd.ask(snapshots));
-            });
-        }
-        scope.spawn(|| crowd.capture(snapshots));
-    });
-    crowd.seen().judge()
+    match crowd.gather(snapshots) {
+        Ok(()) => crowd.seen().judge(),
+        Err(error) => ValidationResult::skipped(error.to_string()),
+    }
+}
+
+/// Whether those who wait for the start begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    Given,
+    /// Not all of them are there.
+    CalledOff,
 }
 
 /// Counts of those who ask.
@@ -60,7 +60,7 @@ struct Crowd {
     taken: AtomicU64,
     turned_away: AtomicU64,
     by_phases: AtomicU64,
-    captured: parking_lot::Mutex<Captured>,
+    captured: Mutex<Captured>,
 }
 
 /// What came of the capture meanwhile.
@@ -74,6 +74,33 @@ enum Captured {
 }
 
 impl Crowd {
+    /// Lets all of them begin at once, or none.
+    ///
+    /// Errors: the system has not as many threads to give.
+    fn gather(&self, snapshots: &AtomicSnapshotManager) -> Result<(), PruneError> {
+        let start = RwLock::new(Start::CalledOff);
+        let is_given = || *start.read() == Start::Given;
+        let asks = || {
+            if is_given() {
+                (0..TIMES).for_each(|_| self.ask(snapshots));
+            }
+        };
+        let captures = || {
+            if is_given() {
+                self.capture(snapshots);
+            }
+        };
+        thread::scope(|scope| {
+            let mut told = start.write(); // they wait until it is dropped, however this ends
+            for _ in 0..ASKERS {
+                threads::begin(scope, "pruner-ask", asks)?;
+            }
+            threads::begin(scope, "pruner-ask", captures)?;
+            *told = Start::Given;
+            Ok(())
+        })
+    }
+
     fn ask(&self, snapshots: &AtomicSnapshotManager) {
         match snapshots.probe() {
             Ok(probe) => {
@@ -289,7 +316,46 @@ impl Held {
 
 #[cfg(test)]
 mod tests {
+    use std::{num::NonZeroU64, sync::Arc};
+
+    use state_store::{Durability, MemoryBackend, NativeChain, Store, StoreConfig};
+
     use super::*;
+    use crate::{
+        clock::ManualClock,
+        events::NoEvents,
+        policy::LiveWindow,
+        records::StoreRecords,
+        snapshot::{SnapshotManagerConfig, SnapshotParts},
+        threads::lack::Lack,
+    };
+
+    #[test]
+    fn a_crowd_that_does_not_get_its_threads_is_sent_home_and_nothing_is_said_of_the_lock() {
+        let config = StoreConfig { barrier_limit: 1_000, ..StoreConfig::new(Durability::Logged) };
+        let store = Arc::new(Store::open(Arc::new(MemoryBackend::new()), config).unwrap());
+        let parts = SnapshotParts {
+            store: Arc::clone(&store),
+            chain: Arc::new(NativeChain),
+            records: Arc::new(StoreRecords(Arc::clone(&store))),
+            policy: Arc::new(LiveWindow { store, keep_last: NonZeroU64::MIN, floor_rows: None }),
+            facts: None,
+            clock: Arc::new(ManualClock::default()),
+            events: Arc::new(NoEvents),
+        };
+        let snapshots = AtomicSnapshotManager::new(parts, SnapshotManagerConfig::default());
+        let reason_of = |result| match result {
+            ValidationResult::Skipped { reason } => reason,
+            ValidationResult::Passed { .. } | ValidationResult::Failed { .. } => panic!("{result:?}"),
+        };
+        for passing in 0..=ASKERS {
+            let lack = Lack::after(passing);
+            let reason = reason_of(concurrency(&snapshots));
+            assert!(lack.is_met() && reason.starts_with("the system has no thread to give"), "{passing}: {reason}");
+        }
+        let reason = reason_of(concurrency(&snapshots));
+        assert!(reason.starts_with("nobody captured, for") && reason.contains("had the lock one by one"), "{reason}");
+    }
 
     #[test]
     fn two_who_had_the_lock_at_once_are_found() {
