@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
+use state_pruner::events;
 use state_tests::{
     device::Device,
     folder, node,
@@ -112,6 +113,11 @@ fn a_refusal_asks_for_no_more_than_the_command_needs() {
         only_reads(&verify);
         closed(path, mode);
     }
+    let journal = events::journal_file(&events::journal_dirs(place.db())[0]);
+    fs::create_dir_all(journal.parent().unwrap()).unwrap();
+    fs::write(&journal, []).unwrap();
+    closed(&journal, 0o000);
+    only_reads(&["journal", "verify", "--db", &db]);
     closed(&place.entry(&id).join("manifest.json"), 0o600);
     only_reads(&["snapshot", "show", &id, "--catalog", &catalog]);
     closed(&place.catalog_dir(), 0o700);

@@ -11,7 +11,8 @@ use std::path::Path;
 
 use state_pruner::{
     PruneError,
-    offline::{PruneMode, PruneRequest},
+    events::{Entry, Filter, journal_dir, read_journal},
+    offline::{self, HealthRequest, PruneMode, PruneRequest},
 };
 use state_tests::{folder, offline::prune};
 
@@ -25,6 +26,28 @@ fn refused(request: &PruneRequest, code: &str) -> PruneError {
     assert_eq!(error.code(), code, "{error}");
     assert_eq!(digests(&request.db), before, "{error}");
     error
+}
+
+/// What the journal beside the records has of cycles: the word, the cycle and what it came to.
+fn cycles_told(request: &PruneRequest) -> Vec<(String, u64, Option<String>)> {
+    let beside = request.state_dir.clone().unwrap_or_else(|| offline::default_state_dir(&request.db));
+    let codes = ["cycle_begun", "cycle_ended"].map(str::to_owned).to_vec();
+    let read = read_journal(&journal_dir(&beside), &Filter { codes, ..Filter::default() }).unwrap();
+    let told = |Entry { code, data, .. }: Entry| {
+        let outcome = data.get("outcome").and_then(|word| word.as_str()).map(str::to_owned);
+        (code, data["cycle"].as_u64().unwrap(), outcome)
+    };
+    read.events.into_iter().map(told).collect()
+}
+
+/// I13: a prune that ended with this error is told by the journal beside the store, and by `health-check --db`.
+fn end_is_told(request: &PruneRequest, error: &PruneError) {
+    let (word, _, outcome) = cycles_told(request).pop().unwrap();
+    assert_eq!((word.as_str(), outcome.as_deref()), ("cycle_ended", Some(error.code())), "{error}");
+    let health = offline::health_of_store(&HealthRequest::new(&request.db, request.state_dir.as_deref())).unwrap();
+    let failed = health.reasons.iter().find(|reason| reason.code == "last_cycle_failed");
+    let failed = failed.unwrap_or_else(|| panic!("{error}: {:?}", health.reasons));
+    assert!(failed.message.contains(&error.to_string()), "{failed:?}");
 }
 
 fn digests(db: &Path) -> std::collections::BTreeMap<std::path::PathBuf, String> {

@@ -30,6 +30,8 @@ use state_tests::{
 };
 use state_tree::{NodeHash, NodeLayout, Order, RoochLayout};
 
+use crate::{cycles_told, end_is_told};
+
 /// Makes a snapshot of the last orders of a store, in a catalog of its own.
 fn snapshot(store: &RoochStore, orders: u64) -> Result<Created, CatalogError> {
     let dir = tempfile::tempdir().unwrap();
@@ -326,12 +328,60 @@ fn a_store_that_was_written_between_mark_and_sweep_is_refused_and_nothing_is_del
         let request = PruneRequest { mark: MarkChoice::Scan, sweep, ..request(&store.db(), 10) };
         let error = offline::prune(&request, &watched(observer)).unwrap_err();
         assert_eq!(error.code(), "changed", "{sweep:?}: {error}");
+        end_is_told(&request, &error);
         let after = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
         assert_eq!((after.present_nodes, &after.present_sha256), (before.present_nodes, &before.present_sha256));
         let expected = expected(&store, 10);
         prune(&request).unwrap();
         let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
         assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected.live_sha256), Some(0)), "{sweep:?}");
+        assert_eq!(health(&store), (Verdict::Healthy, vec![]), "{sweep:?}");
+    }
+}
+
+/// A writer that comes while the store is marked: the sweep finds it at work, and the mark is kept for when it has gone.
+#[test]
+fn a_prune_that_a_writer_keeps_from_its_sweep_tells_its_end_and_goes_on_once_that_has_gone() {
+    let Some(store) = Shared::Small.copy("a writer between mark and sweep") else {
+        return;
+    };
+    let (db, writer) = (store.db(), Arc::new(Mutex::new(None)));
+    let comes = Arc::clone(&writer);
+    let observer = once(Stage::Scan, move || *comes.lock() = Some(damage::open(&db)));
+    let request = PruneRequest { mark: MarkChoice::Scan, ..request(&store.db(), 10) };
+    let error = offline::prune(&request, &watched(observer)).unwrap_err();
+    assert_eq!(error.code(), "locked", "{error}");
+    end_is_told(&request, &error);
+    drop(writer.lock().take());
+    assert_eq!(prune(&request).unwrap().resumed_cycle, Some(1));
+    let report = verify(&store.db(), StoreLayout::Rooch, 10).unwrap();
+    assert_eq!((report.present_sha256, report.leaked_nodes), (Some(expected(&store, 10).live_sha256), Some(0)));
+    assert_eq!(health(&store), (Verdict::Healthy, vec![]));
+}
+
+/// Two ends of the interrupted cycle: that it was stopped, and that nobody goes on with it.
+#[test]
+fn an_interrupted_prune_that_the_next_one_does_not_go_on_with_is_told_as_ended() {
+    for (keep_last, why) in [(10, "not_resumable"), (100, "record")] {
+        let Some(store) = Shared::Medium.copy("an abandoned prune") else {
+            return;
+        };
+        let stopped = PruneRequest { sweep: SweepChoice::Delete, ..request(&store.db(), 100) };
+        let error = offline::prune(&stopped, &stopping_in_the_sweep()).unwrap_err();
+        assert!(matches!(error, PruneError::Stopped), "{error}");
+        if keep_last == 100 {
+            let Place::File(path) = FolderRecords(offline::default_state_dir(&store.db())).place(RecordKey::Snapshot)
+            else {
+                panic!("a store at rest keeps files")
+            };
+            fs::write(path, b"torn").unwrap();
+        }
+        let next = request(&store.db(), keep_last);
+        assert_eq!(prune(&next).unwrap().resumed_cycle, None, "{why}");
+        let ended = |cycle, outcome: &str| ("cycle_ended".to_owned(), cycle, Some(outcome.to_owned()));
+        let begun = |cycle| ("cycle_begun".to_owned(), cycle, None);
+        let told = [begun(1), ended(1, "stopped"), ended(1, why), begun(2), ended(2, "finished")];
+        assert_eq!(cycles_told(&next), told);
     }
 }
 

@@ -29,7 +29,7 @@ use state_tests::{
 };
 use tempfile::TempDir;
 
-use crate::{refused, runs::once};
+use crate::{end_is_told, refused, runs::once};
 
 #[test]
 fn a_path_without_a_database_is_refused() {
@@ -275,6 +275,7 @@ fn a_full_disk_before_the_sweep_is_refused_and_the_store_is_untouched() {
         let error = prune(&request).unwrap_err();
         assert_eq!(error.code(), "no_room", "{sweep:?}: {error}");
         assert_eq!(folder::digests(&disk.path()), before, "{sweep:?}");
+        end_is_told(&request, &error);
         prune(&PruneRequest { mode: PruneMode::Plan, ..request }).unwrap();
     }
     let filler = disk.fill();

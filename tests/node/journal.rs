@@ -81,7 +81,7 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
     let lost = number("after") + 1;
     let place_words = format!("{} bytes at byte {}, where event {lost} is missing", number("length"), number("from"));
     let verified = String::from_utf8(node::run(&["journal", "verify", "--db", &db]).stdout).unwrap();
-    assert!(verified.contains(&format!("1 damaged places ({place_words})")), "{verified}");
+    assert!(verified.contains(&format!("1 damaged place ({place_words})")), "{verified}");
     let (code, since) = node::json(&["journal", "show", "--db", &db, "--since", "2h", "--after", "1"]);
     assert_eq!((code, since["events"][0]["seq"].as_u64()), (1, Some(2)), "it is not whole");
     for words in [["show", "--after"], ["tail", "--last"]] {
@@ -89,7 +89,7 @@ fn what_happened_is_told_by_a_node_by_its_file_and_after_its_end() {
         let [printed, told] = [shown.stdout, shown.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
         assert_eq!(shown.status.code(), Some(1), "{words:?}: {told}");
         assert!(printed.contains("stopped") && !printed.contains("damaged"), "{words:?}: {printed}");
-        let where_it_is = format!("has 1 damaged places ({place_words}), and 1 numbers are missing");
+        let where_it_is = format!("has 1 damaged place ({place_words}), 1 number missing");
         assert!(told.contains(&where_it_is), "{words:?}: {told}");
         let shown = node::run(&["journal", words[0], "--json", "--db", &db, words[1], "1"]);
         assert!(shown.stderr.is_empty(), "its object tells: {}", String::from_utf8_lossy(&shown.stderr));
@@ -211,7 +211,7 @@ fn a_node_that_opened_a_damaged_journal_is_degraded_until_somebody_has_seen_to_i
         let node = Node::start(dir.path(), &[]);
         let (code, told) = judged(&node);
         let told = told.unwrap();
-        let says = [file.to_str().unwrap(), "1 damaged places", " bytes at byte ", " is missing", "journal verify"];
+        let says = [file.to_str().unwrap(), "1 damaged place (", " bytes at byte ", " is missing", "journal verify"];
         assert!(code == 1 && says.iter().all(|part| told.contains(part)), "{code}: {told}");
         let acknowledge = || node::json(&["acknowledge", "events_damaged", "--url", node.url()]);
         assert_eq!(acknowledge(), (0, json!({ "acknowledged": "events_damaged" })));

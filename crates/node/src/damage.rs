@@ -191,6 +191,11 @@ impl Damage {
         met.first.clone().map(|first| (first, met.times))
     }
 
+    /// The first fault that is to be saved and is on no record yet.
+    pub(crate) fn owed(&self) -> Option<String> {
+        self.met.lock().owed.front().map(|owed| owed.words.clone())
+    }
+
     /// A read of the chain failed.
     pub(crate) fn met_by_read(&self, error: &ReadError) {
         if let ReadError::Chain(error) = error {

@@ -39,13 +39,11 @@ pub(crate) fn of_events(failure: Option<WriteFailure>) -> Option<Reason> {
 /// Judges what the opening of that journal found damaged in it, until somebody has seen to that.
 pub(crate) fn of_replay(journal: &Path, damage: Option<Replay>) -> Option<Reason> {
     let damage = damage?;
-    let places = damage.places_told().map_or_else(String::new, |places| format!(" ({places})"));
-    let Replay { damaged, missing, .. } = damage;
     let message = format!(
-        "the event journal {} had {damaged} damaged places when it was opened{places}, and {missing} numbers were missing in it; what \
-         is whole is kept, and events are written. Look at the disk, and at what `state-node journal verify` tells of it now; this is \
-         told until `state-node acknowledge events_damaged`, or a start that finds none",
-        journal.display()
+        "when the event journal {} was opened it had {}; what is whole is kept, and events are written. Look at the disk, and at \
+         what `state-node journal verify` tells of it now; this is told until `state-node acknowledge events_damaged`, or a start that finds none",
+        journal.display(),
+        damage.lack_told()
     );
     Some(reason(Verdict::Degraded, "events_damaged", message))
 }

@@ -719,6 +719,10 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
     assert_eq!(node.prune().await, 8);
     said(&["pin", "list", "--url", &url], 0, "audit  order 5  by ann").await;
     said(&["consumer", "list", "--url", &url], 0, "indexer  from order 8  4 behind").await;
+    let opened = node.folder.path().join("store").display().to_string();
+    said(&["pin", "list", "--db", &opened], 0, "audit  order 5  by ann").await;
+    said(&["consumer", "list", "--db", &opened], 0, "indexer  from order 8  4 behind").await;
+    said(&["pin", "list", "--db", &opened, "--url", &url], 2, "cannot be used with").await;
     said(&["explain", "5", "--url", &url], 0, "pin `audit` of ann").await;
     said(&["explain", "8", "--url", &url, "--json"], 0, r#""name":"indexer""#).await;
     said(&["explain", "4", "--url", &url], 0, "pruned").await;
@@ -747,4 +751,6 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
     said(&[&["explain", "9", "--json"], &at_rest[..]].concat(), 0, r#""why":"leaving""#).await;
     said(&[&["explain", &root], &at_rest[..]].concat(), 0, "it is the root of order 12").await;
     said(&["explain", "5", "--db", &db, "--layout", "rooch"], 2, "only native is explained").await;
+    said(&["consumer", "list", "--db", &db], 0, "no consumers").await;
+    said(&["pin", "list", "--db", &db, "--json"], 0, r#""state":"kept""#).await;
 }

@@ -65,6 +65,11 @@ impl Doubted {
         Self { code: "log_cut", why }
     }
 
+    /// A fault was found that is not on record yet.
+    pub fn unsaved(why: String) -> Self {
+        Self { code: "unproven", why }
+    }
+
     pub(crate) fn unproven(doubt: &Doubt) -> Self {
         Self { code: "unproven", why: doubt.told() }
     }

@@ -16,7 +16,7 @@ pub(crate) fn failed(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
 }
 
 /// The same for a file that is only read.
-fn unread(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
+pub(crate) fn unread(path: &Path) -> impl Fn(io::Error) -> PruneError + use<> {
     failed_as((path, Need::Read), |path, source| PruneError::File { path, source })
 }
 

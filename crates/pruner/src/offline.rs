@@ -5,13 +5,14 @@
 //! if it is still the store that was marked. Records, mark files and certificates live in a folder beside the store.
 
 mod anew;
-mod explain;
+mod ending;
 mod folder;
 mod health;
 mod inspect;
 mod layout;
 mod outcome;
 mod request;
+mod retention;
 mod rollback;
 mod validate;
 
@@ -40,7 +41,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
     sweep::{self, SweepReport},
 };
-pub use explain::explain;
+use ending::At;
 pub use folder::default_state_dir;
 use folder::{Folder, canonical, kept_dir};
 pub(crate) use folder::{data_dir, resolved};
@@ -51,6 +52,7 @@ pub use inspect::verify;
 pub use layout::StoreLayout;
 pub use outcome::{PruneBytes, PruneOutcome};
 pub use request::{Frozen, PruneMode, PruneRequest, VerifyRequest};
+pub use retention::{explain, retention};
 pub use rollback::rollback;
 pub use validate::validator;
 
@@ -104,9 +106,9 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     let job = Offline { config: &config, ..job };
     let (record, marked) = job.mark(&env)?;
     if request.mode == PruneMode::Plan {
-        let plan = job.plan(&env, &marked);
-        cycle::end(&env, &job.order(), PhaseEvent::Cancelled)?;
-        return Ok(PruneOutcome::planned(&marked, plan?, bytes_before));
+        let (plan, ended) = (job.plan(&env, &marked), cycle::end(&env, &job.order(), PhaseEvent::Cancelled));
+        let plan = plan?; // BEFORE the other: it comes first
+        return ended.map(|()| PruneOutcome::planned(&marked, plan, bytes_before));
     }
     let sequence = env.parts.store.view()?.sequence();
     let nothing_to_do = marked.nothing_is_dead();
@@ -114,10 +116,8 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
         job.finish(&env, record, marked)?
     } else {
         // BEFORE the store is opened for writing: a refusal changes nothing.
-        sweep::check_room(env.parts.store.backend()).or_else(|error| {
-            cycle::end(&env, &job.order(), PhaseEvent::Failed)?;
-            Err(error)
-        })?;
+        let room = sweep::check_room(env.parts.store.backend());
+        room.map_err(|error| job.abandoned(&env, At::of(&record), error))?;
         drop(env);
         job.sweep(sequence, record, marked)?
     };
@@ -250,75 +250,31 @@ impl Offline<'_> {
         cycle::build_reach(env, &self.order(), begin)
     }
 
-    /// Leaves nothing of a mark that failed, unless it was stopped.
-    fn built(&self, env: &CycleEnv, cycle: u64, built: Built) -> Built {
-        let Err(error) = built else { return built };
-        if matches!(error, PruneError::Stopped) {
-            env.snapshots.end_cycle();
-            cycle::ended_early(env, cycle, &error);
-            return Err(error); // its record says so until the same command runs again
-        }
-        let error = self.explained(env, error)?;
-        self.remember(&error); // BEFORE anything else that may fail
-        if let Err(unended) = cycle::end(env, &self.order(), PhaseEvent::Failed) {
-            tracing::warn!(%unended, "what the prune began could not be cleaned up; the next one does it");
-        }
-        cycle::ended_early(env, cycle, &error);
-        // A window that was too wide says nothing about the store: what the last cycle came to still holds.
-        let refused = matches!(error, PruneError::PrunedBefore { .. });
-        if self.request.mode == PruneMode::Apply && !refused {
-            self.failed(env, cycle, &error).save(&*env.parts.records)?;
-        }
-        Err(error)
-    }
-
-    /// What an earlier prune deleted is not damage, and what a node does meanwhile is none either (S54).
-    fn explained(&self, env: &CycleEnv, error: PruneError) -> Result<PruneError, PruneError> {
-        if matches!(&error, PruneError::Store(StoreError::Corrupt(_) | StoreError::Io { .. })) {
-            refuse_if_held(&self.request.db)?; // a writer that came meanwhile removes files under a reader
-        }
-        let PruneError::MissingLiveNode { .. } = &error else { return Ok(error) };
-        let floor = pruned_to(kept_dir(&self.request.db, self.request.state_dir.as_deref()));
-        let asked = env.snapshots.status().snapshot.map(|it| (it.snapshot.first_order, it.snapshot.latest_order));
-        Ok(match asked {
-            Some(asked) => by_an_earlier_prune(floor, asked, error),
-            None => error,
-        })
-    }
-
-    /// Nothing is frozen, since nothing is deleted; older snapshots are held.
-    fn remember(&self, error: &PruneError) {
-        if self.request.mode == PruneMode::Plan {
-            return; // it leaves nothing
-        }
-        if let Err(unsaved) = Doubt::remember(error, &FolderRecords(self.config.state_dir.clone())) {
-            tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
-        }
-    }
-
-    fn failed(&self, env: &CycleEnv, cycle: u64, error: &PruneError) -> Outcome {
-        Outcome::failed(Some(cycle), env.parts.clock.unix_ms(), error)
-    }
-
+    /// What an interrupted run left to go on with; a cycle that cannot go on is told as ended, and marked anew.
     fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, Interrupted)>, PruneError> {
         let Some(record) = anew::interrupted(&*env.parts.records)? else { return Ok(None) };
+        let cycle = record.cycle;
+        let refused = |why: &str| PruneError::NotResumable { cycle, why: why.to_owned() };
         let head = env.parts.chain.head(&*env.parts.store.view()?)?;
-        let same_head = head.is_some_and(|head| head.order.get() == record.head_order);
-        if same_head && self.request.mode == PruneMode::Apply {
-            match cycle::interrupted(env, &self.order(), &record) {
-                Ok(Some(Interrupted::Sweep(marked)))
-                    if Doubt::stands_beside(record.cycle, marked.report(), &*env.parts.records)? =>
-                {
-                    tracing::warn!(cycle = record.cycle, "live nodes are in doubt since it was marked; marking again");
-                }
-                Ok(Some(interrupted)) => {
-                    tracing::info!(cycle = record.cycle, "an interrupted cycle goes on where it was");
-                    return Ok(Some((record, interrupted)));
-                }
-                Ok(None) => {}
-                Err(error) => tracing::info!(%error, "marking again"),
+        let found = match head.is_some_and(|head| head.order.get() == record.head_order) {
+            true => cycle::interrupted(env, &self.order(), &record),
+            false => Err(refused("the store has another newest order than when it was marked")),
+        };
+        let abandoned = match found {
+            Ok(Some(Interrupted::Sweep(marked)))
+                if Doubt::stands_beside(cycle, marked.report(), &*env.parts.records)? =>
+            {
+                refused("live nodes are in doubt since it was marked")
             }
-        }
+            Ok(Some(interrupted)) => {
+                tracing::info!(cycle, "an interrupted cycle goes on where it was");
+                return Ok(Some((record, interrupted)));
+            }
+            Ok(None) => refused("its mark was not sealed yet"),
+            Err(error) => error,
+        };
+        tracing::info!(cycle, error = %abandoned, "an interrupted cycle is abandoned; marking again");
+        cycle::ended_early(env, cycle, &abandoned);
         cycle::end(env, &self.order(), PhaseEvent::Failed)?;
         Ok(None)
     }
@@ -333,16 +289,17 @@ impl Offline<'_> {
 
     /// Opens the store for writing, makes sure it is the one that was marked, and sweeps it.
     fn sweep(&self, marked_at: u64, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
+        let at = At::of(&record);
         let opened = RocksBackend::open_rooch(&self.request.db, &RocksConfig::default()).map_err(PruneError::from);
-        let writing = Arc::new(opened.inspect_err(|error| self.remember(error))?);
+        let opened = opened.inspect_err(|error| self.remember(error)); // BEFORE anything else that may fail
+        let writing = Arc::new(opened.map_err(|error| self.left(at, error))?);
         let swept = {
             let env = self.env(Store::foreign(Arc::clone(&writing) as Arc<dyn state_store::Backend>, AT_REST)?)?;
             let now = env.parts.store.view()?.sequence();
             if now == marked_at {
                 self.finish(&env, record, marked)
             } else {
-                cycle::end(&env, &self.order(), PhaseEvent::Failed)?;
-                Err(PruneError::Changed { marked: marked_at, now })
+                Err(self.abandoned(&env, at, PruneError::Changed { marked: marked_at, now }))
             }
         };
         let writing = Arc::into_inner(writing)
@@ -354,19 +311,19 @@ impl Offline<'_> {
     }
 
     fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
-        RestFloor::set_damaged_aside(record.cycle, &FolderRecords(self.config.state_dir.clone()))?;
-        RestFloor::set(record.first_order, &*env.parts.records)?; // BEFORE the first delete
-        let (cycle, head_order, order) = (record.cycle, record.head_order, self.order());
+        let (at, order) = (At::of(&record), self.order());
+        self.set_floor(&record).map_err(|error| self.left(at, error))?; // BEFORE the first delete
         let mut so_far = cycle::SweptSoFar::by_earlier_processes(&record);
         let swept = cycle::sweep_expired(env, &order, (record, marked), &mut so_far);
-        let finished = cycle::settle(env, cycle, &order, swept);
-        let outcome = match &finished {
-            Err(PruneError::Stopped) => return finished, // the same command goes on where it was
-            Ok(finished) => Outcome::finished(&finished.certificate, &finished.path),
-            Err(error) => Outcome { head_order: Some(head_order), ..self.failed(env, cycle, error) },
-        };
-        outcome.save(&*env.parts.records)?;
-        finished
+        let finished = cycle::settle(env, at.cycle, &order, swept).inspect_err(|error| self.record(at, error))?;
+        Outcome::finished(&finished.certificate, &finished.path).save(&*env.parts.records)?;
+        Ok(finished)
+    }
+
+    fn set_floor(&self, record: &PhaseRecord) -> Result<(), PruneError> {
+        let records = FolderRecords(self.config.state_dir.clone());
+        RestFloor::set_damaged_aside(record.cycle, &records)?;
+        RestFloor::set(record.first_order, &records)
     }
 }
 

@@ -272,12 +272,11 @@ fn query(filter: &Filter) -> String {
 fn lacks(read: &JournalRead) -> Option<String> {
     let JournalRead { path, damaged, missing, .. } = read;
     (*damaged > 0 || *missing > 0).then(|| {
-        let places = read.places_told().map_or_else(String::new, |places| format!(" ({places})"));
         let anew = if read.id.is_none() { "; the next start writes it anew, with a header" } else { "" };
         format!(
-            "the journal {} has {damaged} damaged places{places}, and {missing} numbers are missing in it{anew}: `journal verify` counts \
-             what is whole, and the log of the process tells what happened",
-            path.display()
+            "the journal {} has {}{anew}: `journal verify` counts what is whole, and the log of the process tells what happened",
+            path.display(),
+            read.lack_told()
         )
     })
 }
@@ -353,8 +352,8 @@ mod tests {
         assert_eq!(told(&read(&[], 1, 2), &[]), ["no events"]);
         let of_no_calendar = line(&Entry { at_ms: u64::MAX, ..entry(7) });
         assert_eq!(of_no_calendar, "7  18446744073709551615 ms after 1970  stopped");
-        let whole = "the journal journal has 1 damaged places, and 2 numbers are missing in it: `journal verify`";
+        let whole = "the journal journal has 1 damaged place, 2 numbers missing: `journal verify`";
         assert!(lacks(&gap).is_some_and(|told| told.starts_with(whole)));
-        assert!(lacks(&read(&[8, 11], 0, 2)).is_some_and(|told| told.contains("has 0 damaged places, and 2")));
+        assert!(lacks(&read(&[8, 11], 0, 2)).is_some_and(|told| told.contains("has 0 damaged places, 2 numbers")));
     }
 }

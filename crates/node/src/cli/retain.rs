@@ -1,12 +1,13 @@
-//! `pin`, `consumer` and `explain`: what stays readable, asked of a running node, and the last one of a store too.
+//! `pin`, `consumer` and `explain`: what stays readable, changed through a running node; asked of a node or of its store.
 
 use std::{num::NonZeroU64, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{ArgGroup, Args, Subcommand};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use state_pruner::{
-    Asked, Consumer, ConsumerStatus, Explanation, LOOK_LIMIT, NamedPin, PinState, PinStatus, SystemClock,
+    Asked, Consumer, ConsumerStatus, Explanation, LOOK_LIMIT, NamedPin, PinState, PinStatus, RetentionStatus,
+    SystemClock,
     offline::{self, StoreLayout},
 };
 
@@ -44,10 +45,7 @@ enum PinCommand {
         node: NodeArgs,
     },
     /// List the pins, each with its owner and its age.
-    List {
-        #[command(flatten)]
-        node: NodeArgs,
-    },
+    List(ListArgs),
     /// Let an order go: it stays until the floor moves next, unless somebody else keeps it.
     Remove {
         /// Name of the pin.
@@ -80,10 +78,7 @@ enum ConsumerCommand {
         node: NodeArgs,
     },
     /// List the consumers, each with its watermark and whether it is silent.
-    List {
-        #[command(flatten)]
-        node: NodeArgs,
-    },
+    List(ListArgs),
     /// Forget a consumer.
     Remove {
         /// Name of the consumer.
@@ -117,8 +112,41 @@ pub(super) struct ExplainArgs {
     output: OutputArgs,
 }
 
-/// Which node is asked, and how to answer.
-#[derive(Debug, Clone, Args)]
+/// Which node or store is asked, and how to answer.
+#[derive(Debug, Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("asked").required(true).args(["url", "db"])))]
+struct ListArgs {
+    /// Address of a running node.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    url: Option<String>,
+    /// Folder of a node's database, in use or not.
+    #[arg(long, value_name = "DIR")]
+    db: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl ListArgs {
+    /// Asks the node at this path, or takes it from what the store has on record.
+    fn ask<T: DeserializeOwned>(
+        &self,
+        path: &'static str,
+        on_record: impl FnOnce(RetentionStatus) -> T,
+    ) -> Result<T, Failure> {
+        match (&self.url, &self.db) {
+            (Some(url), _) => Request::get(path).ask(url),
+            (None, Some(db)) => {
+                let status = offline::retention(db, Arc::new(SystemClock::new()));
+                status.map(on_record).map_err(|error| Failure::new(error.code(), &error))
+            }
+            (None, None) => Err(Failure::new("usage", "give --url or --db")),
+        }
+    }
+}
+
+/// Which node is told, and how to answer.
+#[derive(Debug, Args)]
 struct NodeArgs {
     /// Address of the node.
     #[arg(long, value_name = "URL", value_parser = address)]
@@ -132,7 +160,8 @@ struct NodeArgs {
 impl PinArgs {
     pub(super) fn output(&self) -> OutputArgs {
         match &self.command {
-            PinCommand::Add { node, .. } | PinCommand::List { node } | PinCommand::Remove { node, .. } => node.output,
+            PinCommand::Add { node, .. } | PinCommand::Remove { node, .. } => node.output,
+            PinCommand::List(list) => list.output,
         }
     }
 }
@@ -140,9 +169,8 @@ impl PinArgs {
 impl ConsumerArgs {
     pub(super) fn output(&self) -> OutputArgs {
         match &self.command {
-            ConsumerCommand::Set { node, .. }
-            | ConsumerCommand::List { node }
-            | ConsumerCommand::Remove { node, .. } => node.output,
+            ConsumerCommand::Set { node, .. } | ConsumerCommand::Remove { node, .. } => node.output,
+            ConsumerCommand::List(list) => list.output,
         }
     }
 }
@@ -192,7 +220,10 @@ pub(super) fn pin(args: &PinArgs, output: Output) -> ExitCode {
             let answer = Request::post(path, &node.token).with(&body).ask(&node.url);
             told(output, answer, |pin: &NamedPin| format!("order {} is kept by pin {}", pin.order, pin.name))
         }
-        PinCommand::List { node } => told(output, Request::get("v1/pins").ask(&node.url), list_pins),
+        PinCommand::List(list) => {
+            let listed = list.ask("v1/pins", |RetentionStatus { floor, pins, .. }| Pins { floor, pins });
+            told(output, listed, list_pins)
+        }
         PinCommand::Remove { name, node } => {
             let answer = Request::delete(format!("v1/pins/{name}"), &node.token).ask(&node.url);
             told(output, answer, removed)
@@ -235,7 +266,11 @@ pub(super) fn consumer(args: &ConsumerArgs, output: Output) -> ExitCode {
                 format!("consumer {} needs every order from {} on", consumer.name, consumer.order)
             })
         }
-        ConsumerCommand::List { node } => told(output, Request::get("v1/consumers").ask(&node.url), list_consumers),
+        ConsumerCommand::List(list) => {
+            let listed =
+                list.ask("v1/consumers", |RetentionStatus { head, consumers, .. }| Consumers { head, consumers });
+            told(output, listed, list_consumers)
+        }
         ConsumerCommand::Remove { name, node } => {
             let path = format!("v1/consumers/{name}");
             let answer = Request::delete(path, &node.token).ask(&node.url);

@@ -12,6 +12,9 @@ use crate::http::{MAX_BODY, NoToken};
 /// The longest block interval that makes sense; beyond it a duration was probably mistyped.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(3600);
 
+/// The longest time for a request that makes sense; far beyond it no clock has an instant at which it would be over.
+const LONGEST_REQUEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Below this a schedule was probably mistyped.
 const LEAST_SCHEDULE: Duration = Duration::from_secs(1);
 
@@ -79,6 +82,13 @@ fn node(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
     }
     if node.id.is_empty() {
         wrong("node.id", "a name is needed".to_owned());
+    }
+    if node.request_timeout > LONGEST_REQUEST {
+        let given = humantime::format_duration(node.request_timeout);
+        wrong(
+            "node.request_timeout",
+            format!("at most a day is allowed, not {given}: nobody waits longer for an answer"),
+        );
     }
     if config.node.stop_timeout.is_zero() {
         wrong("node.stop_timeout", "more than nothing is needed: a node could not end in order".to_owned());

@@ -185,8 +185,10 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 25] = [
+    let rows: [(&[&str], &str); 27] = [
         (&["node.stop_timeout=0s"], "node.stop_timeout"),
+        (&["node.request_timeout=25h"], "node.request_timeout"),
+        (&["node.request_timeout=300000000000years"], "node.request_timeout"),
         (&["health.lock_idle=0s"], "health.lock_idle"),
         (&["health.cycle_age=0s"], "health.cycle_age"),
         (&["health.pin_age=0s"], "health.pin_age"),

@@ -63,13 +63,15 @@ impl Snapshots {
 }
 
 impl Node {
-    /// Whether live nodes may be damaged; a node without its pruner has the records of one that found it.
+    /// Whether live nodes may be damaged. A node without its pruner has the records of one that found it, and what it met itself
+    /// and could not save.
     fn doubt(&self) -> Option<Doubted> {
         let store = self.chain.store();
+        let owed = self.damage.owed().map(Doubted::unsaved); // BEFORE the records: what is saved meanwhile is in them
         let frozen = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
         let found = frozen.map(Doubted::frozen).or_else(|| store.backend().damage().map(Doubted::engine));
         let found = found.or_else(|| self.damage.log_cut().map(Doubted::log_cut));
-        found.or_else(|| Doubted::recorded(&StoreRecords(Arc::clone(store))))
+        found.or_else(|| Doubted::recorded(&StoreRecords(Arc::clone(store)))).or(owed)
     }
 }
 
@@ -126,5 +128,35 @@ impl From<CatalogError> for ApiError {
         }
         let bad = matches!(error, CatalogError::BadPlace { .. } | CatalogError::NotACatalog { .. });
         told(if bad { StatusCode::BAD_REQUEST } else { status_of(error.disposition()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_store::{Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
+    use state_tree::{NodeHash, TreeError};
+
+    use super::{super::tests::node_on, *};
+    use crate::chain::{ChainError, ReadError};
+
+    /// I11: older snapshots are held for it, whatever the device takes.
+    #[test]
+    fn a_node_without_a_pruner_doubts_its_store_for_a_fault_that_a_full_device_did_not_take() {
+        let faulty = FaultyBackend::over(MemoryBackend::new());
+        let node = node_on(Arc::new(faulty.clone()), None);
+        assert_eq!(node.doubt(), None);
+        faulty.inject(Operation::Write, 0, Fault::DiskFull, Lasting::UntilHealed);
+        let meet = |hash| {
+            let missing = ChainError::from(TreeError::Missing(NodeHash::new([hash; 32])));
+            node.damage.met_by_read(&ReadError::Chain(missing));
+        };
+        meet(1);
+        assert!(faulty.met() > 0, "it is on no record");
+        let doubt = node.doubt().unwrap();
+        assert!(doubt.code == "unproven" && doubt.why.contains(&NodeHash::new([1; 32]).to_string()), "{doubt:?}");
+        faulty.heal();
+        meet(2);
+        assert_eq!(node.damage.owed(), None, "both are saved");
+        assert_eq!(node.doubt().map(|doubt| doubt.code), Some("unproven"), "and on record");
     }
 }

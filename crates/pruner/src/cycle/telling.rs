@@ -70,15 +70,7 @@ pub(crate) fn settle(
 
 /// Tells that a cycle did not finish.
 pub(crate) fn ended_early(env: &CycleEnv, cycle: u64, error: &PruneError) {
-    env.parts.events.emit(Event::CycleEnded(CycleEnd {
-        cycle,
-        outcome: error.code().to_owned(),
-        message: Some(error.to_string()),
-        deleted: None,
-        live: None,
-        bytes_before: None,
-        bytes_after: None,
-    }));
+    env.parts.events.emit(Event::CycleEnded(CycleEnd::early(cycle, error)));
 }
 
 fn totals(finished: &Finished) -> CycleEnd {

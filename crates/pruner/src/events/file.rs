@@ -104,16 +104,16 @@ pub(super) fn open_to_read(path: &Path) -> Result<Option<(File, Option<JournalHe
     let mut file = match ask(FileCall::Open, path).and_then(|()| File::open(path)) {
         Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(files::failed(path)(error)),
+        Err(error) => return Err(files::unread(path)(error)),
     };
     let mut first = Vec::with_capacity(HEADER);
     let read = ask(FileCall::Read, path).and_then(|()| file.by_ref().take(HEADER as u64).read_to_end(&mut first));
-    read.map_err(files::failed(path))?;
+    read.map_err(files::unread(path))?;
     match JournalHeader::decode(&first) {
         Beginning::Newer(version) => Err(newer(path, version)),
         Beginning::Whole(header) => Ok(Some((file, Some(header)))),
         Beginning::Unusable => {
-            file.seek(SeekFrom::Start(0)).map_err(files::failed(path))?;
+            file.seek(SeekFrom::Start(0)).map_err(files::unread(path))?;
             Ok(Some((file, None)))
         }
     }
@@ -131,7 +131,7 @@ impl EventFile {
     /// failed read or write.
     pub(super) fn open(dir: &Path, mount: Mount, now_ms: u64) -> Result<(Self, Found), PruneError> {
         let path = dir.join(FILE);
-        open_to_read(&path)?; // BEFORE any write: a newer program's journal is left as it is (C17)
+        open_to_read(&path).map_err(PruneError::of_a_writer)?; // BEFORE any write: a newer program's journal is left as it is (C17)
         files::create_dir(dir)?;
         let lock = lock(dir)?;
         files::remove(&files::aside(&path))?;

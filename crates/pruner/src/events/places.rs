@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::Counted;
+
 /// So many places are told; all of them are counted.
 pub(super) const MOST: usize = 8;
 
@@ -47,14 +49,15 @@ impl fmt::Display for DamagedPlace {
     }
 }
 
-/// The places in words, and how many more there are. Nothing where none is told.
-pub(super) fn told(places: &[DamagedPlace], damaged: u64) -> Option<String> {
+/// What a journal lacks, in words: how many places are damaged, the first of them, how many numbers are missing.
+pub(super) fn told(places: &[DamagedPlace], damaged: u64, missing: u64) -> String {
     let mut words: Vec<String> = places.iter().map(DamagedPlace::to_string).collect();
     let more = damaged.saturating_sub(places.len() as u64);
     if more > 0 && !words.is_empty() {
         words.push(format!("{more} more"));
     }
-    (!words.is_empty()).then(|| words.join("; "))
+    let places = if words.is_empty() { String::new() } else { format!(" ({})", words.join("; ")) };
+    format!("{}{places}, {} missing", Counted(damaged, "damaged place"), Counted(missing, "number"))
 }
 
 #[cfg(test)]
@@ -78,9 +81,9 @@ mod tests {
         }
         let two = [place(40, 63, None, Some(2)), place(903, 20, Some(11), None)];
         let words = "63 bytes at byte 40, before event 2; 20 bytes at byte 903, behind event 11";
-        assert_eq!(told(&two, 2).as_deref(), Some(words));
-        assert_eq!(told(&two, 5), Some(format!("{words}; 3 more")));
-        assert_eq!(told(&[], 0), None);
-        assert_eq!(told(&[], 3), None, "an earlier program told only how many");
+        assert_eq!(told(&two, 2, 1), format!("2 damaged places ({words}), 1 number missing"));
+        assert_eq!(told(&two, 5, 0), format!("5 damaged places ({words}; 3 more), 0 numbers missing"));
+        assert_eq!(told(&two[..1], 1, 0), "1 damaged place (63 bytes at byte 40, before event 2), 0 numbers missing");
+        assert_eq!(told(&[], 3, 2), "3 damaged places, 2 numbers missing", "an earlier program told only how many");
     }
 }

@@ -81,9 +81,8 @@ impl JournalRead {
 
     /// What was counted, for people.
     pub fn told(&self) -> String {
-        let Self { path, records, unknown, damaged, torn_bytes, missing, range, .. } = self;
+        let Self { path, records, unknown, torn_bytes, range, .. } = self;
         let numbers = range.map_or_else(|| "no events".to_owned(), |(first, last)| format!("events {first} to {last}"));
-        let places = self.places_told().map_or_else(String::new, |places| format!(" ({places})"));
         let tail = match (range, torn_bytes) {
             (_, 0) => String::new(),
             (Some(_), bytes) => format!(", {bytes} bytes behind the last event, which the next start cuts off"),
@@ -91,15 +90,15 @@ impl JournalRead {
         };
         let header = if self.id.is_none() { "; the next start writes it anew, with a header" } else { "" };
         format!(
-            "{}: {numbers}, {records} whole, {unknown} of a newer program, {missing} missing; {damaged} damaged \
-             places{places}{tail}{header}",
-            path.display()
+            "{}: {numbers}, {records} whole, {unknown} of a newer program; {}{tail}{header}",
+            path.display(),
+            self.lack_told()
         )
     }
 
-    /// Where it is damaged, in words.
-    pub fn places_told(&self) -> Option<String> {
-        told(&self.places, self.damaged)
+    /// What is damaged and missing, and where, in words.
+    pub fn lack_told(&self) -> String {
+        told(&self.places, self.damaged, self.missing)
     }
 }
 
@@ -144,7 +143,7 @@ fn absent(path: &Path) -> PruneError {
     let what = format!(
         "there is no event journal{gone}; the data folder of a node has one, and the folder in which a prune keeps its records"
     );
-    files::failed(path)(io::Error::new(io::ErrorKind::NotFound, what))
+    files::unread(path)(io::Error::new(io::ErrorKind::NotFound, what))
 }
 
 /// Reads the journal in a folder. One that asks for the first few stops there, and counts only up to them.
@@ -157,7 +156,7 @@ pub fn read_journal(dir: &Path, filter: &Filter) -> Result<JournalRead, PruneErr
     let (mut events, mut unknown, mut range) = (VecDeque::new(), 0, None);
     while !filter.is_full(events.len()) {
         let next = ask(FileCall::Read, &path).and_then(|()| scanner.next());
-        let Some(frame) = next.map_err(files::failed(&path))? else { break };
+        let Some(frame) = next.map_err(files::unread(&path))? else { break };
         range = Some(range.map_or((frame.seq, frame.seq), |(first, _)| (first, frame.seq)));
         let entry = entry(&frame);
         unknown += u64::from(entry.code == UNKNOWN);

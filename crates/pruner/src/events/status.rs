@@ -89,18 +89,19 @@ pub struct Replay {
 impl Replay {
     pub(super) fn of(counts: Counts) -> Self {
         let Counts { records, damaged, torn_bytes, missing, places } = counts;
+        let replay = Self { records, damaged, torn_bytes, missing, places };
         if damaged > 0 {
-            let places = told(&places, damaged);
-            tracing::warn!(damaged, torn_bytes, missing, places, "the event journal has damage; what is whole is kept");
+            let lack = replay.lack_told();
+            tracing::warn!(torn_bytes, lack, "the event journal has damage; what is whole is kept");
         } else if torn_bytes > 0 {
             tracing::info!(torn_bytes, "a process ended while it wrote an event, whose beginning was cut off");
         }
-        Self { records, damaged, torn_bytes, missing, places }
+        replay
     }
 
-    /// Where it is damaged, in words.
-    pub fn places_told(&self) -> Option<String> {
-        told(&self.places, self.damaged)
+    /// What was damaged and missing, and where, in words.
+    pub fn lack_told(&self) -> String {
+        told(&self.places, self.damaged, self.missing)
     }
 
     /// As the journal tells it.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{certificate::Trigger, outcome::Ended, trigger::Run};
+use crate::{certificate::Trigger, error::PruneError, outcome::Ended, trigger::Run};
 
 /// How a run that a trigger set off ended. What its cycle did is told by the cycle.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +59,21 @@ pub struct CycleEnd {
     pub bytes_before: Option<u64>,
     /// Bytes of the store after, where it finished.
     pub bytes_after: Option<u64>,
+}
+
+impl CycleEnd {
+    /// Of a cycle that did not finish.
+    pub(crate) fn early(cycle: u64, error: &PruneError) -> Self {
+        Self {
+            cycle,
+            outcome: error.code().to_owned(),
+            message: Some(error.to_string()),
+            deleted: None,
+            live: None,
+            bytes_before: None,
+            bytes_after: None,
+        }
+    }
 }
 
 /// What a pass over the deleted rows of an idle chain gave back.

@@ -7,6 +7,7 @@ use state_store::StoreError;
 
 use crate::{
     error::PruneError,
+    events::{CycleEnd, Event},
     phase::PhaseRecord,
     records::{RecordKey, Records},
     snapshot::AtomicSnapshotManager,
@@ -20,6 +21,9 @@ pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneErro
     match snapshots.take_up() {
         Err(error) if error.is_damaged_artefact() => {
             tell(records, RecordKey::Snapshot, &error);
+            if let Ok(Some(abandoned)) = PhaseRecord::load(records) {
+                snapshots.parts().events.emit(Event::CycleEnded(CycleEnd::early(abandoned.cycle, &error)));
+            }
             records.remove(RecordKey::Phase)?; // BEFORE the other: no cycle goes on with a snapshot that has its number
             records.remove(RecordKey::Snapshot)
         }

@@ -133,6 +133,15 @@ impl AtomicSnapshotManager {
         }
     }
 
+    /// The snapshot on record; one that is unusable is named by where it lies.
+    ///
+    /// Errors: a failed read, a record that cannot be decoded or fails its integrity hash.
+    pub(super) fn saved(&self) -> Result<Option<AtomicSnapshot>, PruneError> {
+        let (records, key) = (&self.parts.records, RecordKey::Snapshot);
+        let Some(bytes) = records.load(key)? else { return Ok(None) };
+        AtomicSnapshot::decode(&records.place(key).to_string(), &bytes).map(Some)
+    }
+
     /// [`Self::initialize`] of a process that makes several managers, one after another, and tells once.
     pub(crate) fn take_up(&self) -> Result<(), PruneError> {
         if !self.config.enable_persistence {
@@ -149,10 +158,9 @@ impl AtomicSnapshotManager {
             (state.left, state.last_id) = (slot.held, slot.last_snapshot);
             state.failures = failures;
         }
-        let Some(bytes) = self.parts.records.load(RecordKey::Snapshot)? else {
+        let Some(snapshot) = self.saved()? else {
             return Ok(());
         };
-        let snapshot = AtomicSnapshot::decode(&bytes)?;
         let mut state = self.state.lock();
         state.last_id = state.last_id.max(snapshot.snapshot_id);
         state.held = Some(Held {

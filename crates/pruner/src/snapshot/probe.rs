@@ -13,7 +13,7 @@ use super::{
     manager::{AtomicSnapshotManager, Held},
     types::AtomicSnapshot,
 };
-use crate::{error::PruneError, phase::PrunePhase, records::RecordKey};
+use crate::{error::PruneError, phase::PrunePhase};
 
 /// Rehearsed snapshots are given out to nobody, so they need no id of their own: real ones begin at 1.
 const REHEARSED: u64 = 0;
@@ -107,9 +107,7 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: a record that cannot be read or fails its integrity hash.
     pub(crate) fn saved_and_held(&self) -> Result<(Option<AtomicSnapshot>, Option<AtomicSnapshot>), PruneError> {
-        let bytes = self.parts.records.load(RecordKey::Snapshot)?;
-        let saved = bytes.map(|bytes| AtomicSnapshot::decode(&bytes)).transpose()?;
-        Ok((saved, self.status().snapshot))
+        Ok((self.saved()?, self.status().snapshot))
     }
     /// Whether snapshots survive a restart.
     pub(crate) fn persists(&self) -> bool {

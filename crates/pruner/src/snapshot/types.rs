@@ -260,8 +260,9 @@ impl AtomicSnapshot {
         Ok(record::encode(&stored)?)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, PruneError> {
-        let stored: Stored = record::decode("snapshot", bytes)?;
+    /// `name` is what a message calls the record.
+    pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Self, PruneError> {
+        let stored: Stored = record::decode(name, bytes)?;
         let snapshot = stored.body.into_snapshot(stored.integrity_hash);
         snapshot.verify_integrity()?;
         Ok(snapshot)
@@ -309,11 +310,11 @@ pub(super) mod tests {
     #[test]
     fn a_snapshot_record_with_any_flipped_bit_is_rejected() {
         let bytes = sample().encode().unwrap();
-        assert_eq!(AtomicSnapshot::decode(&bytes).unwrap(), sample());
+        assert_eq!(AtomicSnapshot::decode("snapshot", &bytes).unwrap(), sample());
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(AtomicSnapshot::decode(&flipped).is_err(), "bit {bit}");
+            assert!(AtomicSnapshot::decode("snapshot", &flipped).is_err(), "bit {bit}");
         }
     }
 

@@ -33,7 +33,7 @@ pub fn check_record(key: RecordKey, bytes: &[u8]) -> Result<(), PruneError> {
         RecordKey::LogCut => is::<Lost>(name, bytes),
         RecordKey::LastOutcome => is::<Outcome>(name, bytes),
         RecordKey::Reports => cycle::check_reports(bytes),
-        RecordKey::Snapshot => AtomicSnapshot::decode(bytes).map(|_| ()),
+        RecordKey::Snapshot => AtomicSnapshot::decode(name, bytes).map(|_| ()),
         RecordKey::Floor => is::<RestFloor>(name, bytes),
         RecordKey::Holds => is::<Holds>(name, bytes),
         RecordKey::RetentionLog => RetentionLog::decode(name, bytes).map(|_| ()),

@@ -68,7 +68,7 @@ pub(super) fn faults_of(captured: &AtomicSnapshot) -> Vec<String> {
     if let Err(error) = captured.verify_integrity() {
         wrong.push(error.to_string());
     }
-    match captured.encode().and_then(|bytes| AtomicSnapshot::decode(&bytes)) {
+    match captured.encode().and_then(|bytes| AtomicSnapshot::decode("snapshot", &bytes)) {
         Ok(read) if read == *captured => {}
         Ok(_) => wrong.push("a snapshot is another one when it is read back".to_owned()),
         Err(error) => wrong.push(format!("a snapshot cannot be read back: {error}")),

@@ -73,7 +73,7 @@ impl BadCursor {
 }
 
 /// Orders that are read under the gate at most, at the end of indexing.
-const LAST_ORDERS: u64 = 64;
+const LAST_ORDERS: u64 = 8;
 
 impl Store {
     /// Reads the journal that an earlier process left into the index; what is committed meanwhile waits for the last few
