@@ -65,17 +65,17 @@ impl Doubted {
         Self { code: "log_cut", why }
     }
 
-    /// A fault was found that is not on record yet.
-    pub fn unsaved(why: String) -> Self {
+    /// A fault was found, or may have been: on record, not there yet, or in one that cannot be read.
+    pub fn unproven(why: String) -> Self {
         Self { code: "unproven", why }
     }
 
-    pub(crate) fn unproven(doubt: &Doubt) -> Self {
-        Self { code: "unproven", why: doubt.told() }
+    pub(crate) fn of(doubt: &Doubt) -> Self {
+        Self::unproven(doubt.told())
     }
 
     pub(crate) fn unknown(error: &PruneError) -> Self {
-        Self { code: "unproven", why: error.to_string() }
+        Self::unproven(error.to_string())
     }
 
     /// Remembers a fault that somebody found in live nodes who has no pruner to tell.
@@ -90,7 +90,7 @@ impl Doubted {
         match (Freeze::load(records), Doubt::load(records)) {
             (Ok(Some(freeze)), _) => Some(Self::frozen(freeze.why)),
             (Err(error), _) | (Ok(None), Err(error)) => Some(Self::unknown(&error)),
-            (Ok(None), Ok(Some(doubt))) => Some(Self::unproven(&doubt)),
+            (Ok(None), Ok(Some(doubt))) => Some(Self::of(&doubt)),
             (Ok(None), Ok(None)) => match Lost::load(records) {
                 Ok(lost) => lost.map(|lost| Self::log_cut(lost.told())),
                 Err(error) => Some(Self::unknown(&error)),

@@ -69,8 +69,7 @@ pub struct LiveWindow {
 impl RetentionPolicy for LiveWindow {
     fn advance(&self) -> Result<(), PruneError> {
         let Some(floor) = self.due_floor()? else { return Ok(()) };
-        let passed = self.store.floor().map_or(Order::GENESIS, |floor| floor)..floor;
-        let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(passed));
+        let rows = self.floor_rows.as_ref().map_or_else(Batch::new, |rows| rows(self.store.passed(floor)));
         Ok(self.store.raise_floor(floor, rows)?)
     }
 

@@ -67,7 +67,7 @@ impl Node {
     /// and could not save.
     fn doubt(&self) -> Option<Doubted> {
         let store = self.chain.store();
-        let owed = self.damage.owed().map(Doubted::unsaved); // BEFORE the records: what is saved meanwhile is in them
+        let owed = self.damage.owed().map(Doubted::unproven); // BEFORE the records: what is saved meanwhile is in them
         let frozen = self.pruner.as_ref().and_then(|pruner| pruner.status().frozen);
         let found = frozen.map(Doubted::frozen).or_else(|| store.backend().damage().map(Doubted::engine));
         let found = found.or_else(|| self.damage.log_cut().map(Doubted::log_cut));

@@ -307,7 +307,7 @@ fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts
     };
     Facts {
         unfinished,
-        doubt: doubt.as_ref().map(Doubted::unproven),
+        doubt: doubt.as_ref().map(Doubted::of),
         lock_record,
         snapshot_failures: failures.map_or(0, |failures| failures),
         room: unread.measured(sweep::room(store.backend(), 0)).flatten(),

@@ -64,7 +64,7 @@ impl Store {
 
     /// The orders that a move passes; those before it have deleted what is lower. A range for each move from the first order on
     /// would be sorted by the engine with each read, N of them with N * N numbers.
-    fn passed(&self, to: Order) -> Range<Order> {
+    pub fn passed(&self, to: Order) -> Range<Order> {
         self.floor().map_or(Order::GENESIS, |floor| floor)..to
     }
 
