@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     num::NonZeroU64,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -362,19 +362,20 @@ fn a_prune_that_a_writer_keeps_from_its_sweep_tells_its_end_and_goes_on_once_tha
 /// Two ends of the interrupted cycle: that it was stopped, and that nobody goes on with it.
 #[test]
 fn an_interrupted_prune_that_the_next_one_does_not_go_on_with_is_told_as_ended() {
-    for (keep_last, why) in [(10, "not_resumable"), (100, "record")] {
+    let rows = [
+        (10, None, "not_resumable"),
+        (100, Some(RecordKey::Snapshot), "record"),
+        (100, Some(RecordKey::Phase), "record"),
+    ];
+    for (keep_last, torn, why) in rows {
         let Some(store) = Shared::Medium.copy("an abandoned prune") else {
             return;
         };
         let stopped = PruneRequest { sweep: SweepChoice::Delete, ..request(&store.db(), 100) };
         let error = offline::prune(&stopped, &stopping_in_the_sweep()).unwrap_err();
         assert!(matches!(error, PruneError::Stopped), "{error}");
-        if keep_last == 100 {
-            let Place::File(path) = FolderRecords(offline::default_state_dir(&store.db())).place(RecordKey::Snapshot)
-            else {
-                panic!("a store at rest keeps files")
-            };
-            fs::write(path, b"torn").unwrap();
+        if let Some(key) = torn {
+            fs::write(file_of(&store.db(), key), b"torn").unwrap();
         }
         let next = request(&store.db(), keep_last);
         assert_eq!(prune(&next).unwrap().resumed_cycle, None, "{why}");
@@ -382,6 +383,14 @@ fn an_interrupted_prune_that_the_next_one_does_not_go_on_with_is_told_as_ended()
         let begun = |cycle| ("cycle_begun".to_owned(), cycle, None);
         let told = [begun(1), ended(1, "stopped"), ended(1, why), begun(2), ended(2, "finished")];
         assert_eq!(cycles_told(&next), told);
+    }
+}
+
+/// Where a prune at rest keeps a record.
+fn file_of(db: &Path, key: RecordKey) -> PathBuf {
+    match FolderRecords(offline::default_state_dir(db)).place(key) {
+        Place::File(path) => path,
+        place => panic!("{place}: a store at rest keeps files"),
     }
 }
 

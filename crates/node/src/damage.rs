@@ -1,4 +1,4 @@
-//! Damage that the node meets where it reads, for clients and to make blocks: told by health until the process ends, and deletes
+//! Damage that the node meets where it reads, for clients, for copies and to make blocks: told by health until the process ends, and deletes
 //! freeze by what may lie in live nodes (I11).
 //!
 //! A row that is not what was written says nothing of nodes. A node under a root that is retained and pinned does, and so does
@@ -27,9 +27,6 @@ use crate::chain::{ChainError, ReadError};
 
 /// Different faults that are remembered as told, and that wait to be saved: after so many they are told anew.
 const REMEMBERED: usize = 64;
-
-/// What is said where a fault could not be written down.
-const UNSAVED: &str = "that live nodes may be damaged could not be saved";
 
 /// The operator who lifts a freeze knows what it was for, so it takes a cycle after that which finds the store whole, or another
 /// freeze that is lifted, for a fault to be news again: two steps of [`Pruner::freeze_epoch`].
@@ -146,7 +143,7 @@ impl Met {
         self.unsaved += 1;
         if self.unsaved.is_power_of_two() {
             let times = self.unsaved;
-            tracing::error!(%unsaved, times, "{UNSAVED}"); // O15
+            tracing::error!(%unsaved, times, "that live nodes may be damaged could not be saved"); // O15
         }
     }
 }
@@ -204,20 +201,13 @@ impl Damage {
         }
     }
 
-    /// A read or a change of what is retained failed.
-    pub(crate) fn met_by_retention(&self, error: PruneError) {
+    /// A copy of the store failed, or a read or a change of what is retained.
+    pub(crate) fn met_by_work(&self, error: PruneError) {
         if error.is_live_fault() {
             self.meet(error);
             self.save();
         } else if let PruneError::Store(StoreError::Record { .. }) = error {
             self.note(&error.to_string());
-        }
-    }
-
-    /// A copy of the store found something.
-    pub(crate) fn met_by_copy(&self, error: &PruneError) {
-        if let Err(unsaved) = self.freezer.keep(error) {
-            tracing::error!(%unsaved, "{UNSAVED}");
         }
     }
 

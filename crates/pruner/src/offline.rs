@@ -41,7 +41,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
     sweep::{self, SweepReport},
 };
-use ending::At;
+use ending::{At, Early};
 pub use folder::default_state_dir;
 use folder::{Folder, canonical, kept_dir};
 pub(crate) use folder::{data_dir, resolved};
@@ -110,17 +110,9 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
         let plan = plan?; // BEFORE the other: it comes first
         return ended.map(|()| PruneOutcome::planned(&marked, plan, bytes_before));
     }
-    let sequence = env.parts.store.view()?.sequence();
-    let nothing_to_do = marked.nothing_is_dead();
-    let finished = if nothing_to_do {
-        job.finish(&env, record, marked)?
-    } else {
-        // BEFORE the store is opened for writing: a refusal changes nothing.
-        let room = sweep::check_room(env.parts.store.backend());
-        room.map_err(|error| job.abandoned(&env, At::of(&record), error))?;
-        drop(env);
-        job.sweep(sequence, record, marked)?
-    };
+    let at = At::of(&record);
+    let finished = job.apply(env, record, marked).map_err(|early| job.ended(at, early))?;
+    Outcome::finished(&finished.certificate, &finished.path).save(&kept)?;
     let after = state_store::space_of(&request.db)?.total();
     Ok(PruneOutcome::applied(&finished, PruneBytes { before: bytes_before, after }))
 }
@@ -226,8 +218,7 @@ impl Offline<'_> {
                 // What it had written down is not as it was written.
                 Err(error) if error.is_damaged_artefact() => {
                     tracing::warn!(%error, "marking cannot go on where it was written down last; marking again");
-                    cycle::ended_early(env, record.cycle, &error);
-                    cycle::end(env, &self.order(), PhaseEvent::Failed)?;
+                    self.cleared(env, At::of(&record), &error)?;
                     self.anew(env)?
                 }
                 built => return self.built(env, record.cycle, built),
@@ -252,7 +243,7 @@ impl Offline<'_> {
 
     /// What an interrupted run left to go on with; a cycle that cannot go on is told as ended, and marked anew.
     fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, Interrupted)>, PruneError> {
-        let Some(record) = anew::interrupted(&*env.parts.records)? else { return Ok(None) };
+        let Some(record) = anew::interrupted(&env.parts)? else { return Ok(None) };
         let cycle = record.cycle;
         let refused = |why: &str| PruneError::NotResumable { cycle, why: why.to_owned() };
         let head = env.parts.chain.head(&*env.parts.store.view()?)?;
@@ -274,8 +265,7 @@ impl Offline<'_> {
             Err(error) => error,
         };
         tracing::info!(cycle, error = %abandoned, "an interrupted cycle is abandoned; marking again");
-        cycle::ended_early(env, cycle, &abandoned);
-        cycle::end(env, &self.order(), PhaseEvent::Failed)?;
+        self.cleared(env, At::of(&record), &abandoned)?;
         Ok(None)
     }
 
@@ -287,37 +277,59 @@ impl Offline<'_> {
         Ok(plan)
     }
 
-    /// Opens the store for writing, makes sure it is the one that was marked, and sweeps it.
-    fn sweep(&self, marked_at: u64, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
-        let at = At::of(&record);
-        let opened = RocksBackend::open_rooch(&self.request.db, &RocksConfig::default()).map_err(PruneError::from);
-        let opened = opened.inspect_err(|error| self.remember(error)); // BEFORE anything else that may fail
-        let writing = Arc::new(opened.map_err(|error| self.left(at, error))?);
-        let swept = {
-            let env = self.env(Store::foreign(Arc::clone(&writing) as Arc<dyn state_store::Backend>, AT_REST)?)?;
-            let now = env.parts.store.view()?.sequence();
-            if now == marked_at {
-                self.finish(&env, record, marked)
-            } else {
-                Err(self.abandoned(&env, at, PruneError::Changed { marked: marked_at, now }))
-            }
-        };
-        let writing = Arc::into_inner(writing)
-            .ok_or_else(|| PruneError::Invariant("the store is still in use after the sweep".to_owned()))?;
-        let closed = writing.close_foreign();
-        let finished = swept?;
-        closed?;
-        Ok(finished)
+    /// Deletes what the mark does not have.
+    fn apply(&self, env: CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, Early> {
+        if marked.nothing_is_dead() {
+            return self.finish(&env, record, marked);
+        }
+        let sequence = env.parts.store.view()?.sequence();
+        let room = sweep::check_room(env.parts.store.backend()); // BEFORE the store is opened for writing
+        room.map_err(|error| self.given_up(&env, error))?;
+        drop(env);
+        self.sweep(sequence, record, marked)
     }
 
-    fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, PruneError> {
-        let (at, order) = (At::of(&record), self.order());
-        self.set_floor(&record).map_err(|error| self.left(at, error))?; // BEFORE the first delete
+    /// Opens the store for writing, makes sure it is the one that was marked, and sweeps it.
+    fn sweep(&self, marked_at: u64, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, Early> {
+        let opened = RocksBackend::open_rooch(&self.request.db, &RocksConfig::default()).map_err(PruneError::from);
+        let opened = opened.inspect_err(|error| self.remember(error)); // BEFORE anything else that may fail
+        let writing = Arc::new(opened?);
+        let swept = self.sweep_of(&writing, marked_at, (record, marked));
+        let closed = match Arc::into_inner(writing) {
+            Some(writing) => writing.close_foreign().map_err(PruneError::from),
+            None => Err(PruneError::Invariant("the store is still in use after the sweep".to_owned())),
+        };
+        match (swept, closed) {
+            (Ok(finished), closed) => closed.map(|()| finished).map_err(Early::Told),
+            (Err(early), closed) => {
+                if let Err(unclosed) = closed {
+                    tracing::warn!(%unclosed, "the store could not be closed as it was, beside what ends the prune");
+                }
+                Err(early)
+            }
+        }
+    }
+
+    fn sweep_of(
+        &self,
+        writing: &Arc<RocksBackend>,
+        marked_at: u64,
+        (record, marked): (PhaseRecord, cycle::Marked),
+    ) -> Result<Finished, Early> {
+        let env = self.env(Store::foreign(Arc::clone(writing) as Arc<dyn state_store::Backend>, AT_REST)?)?;
+        let now = env.parts.store.view()?.sequence();
+        if now != marked_at {
+            return Err(self.given_up(&env, PruneError::Changed { marked: marked_at, now }).into());
+        }
+        self.finish(&env, record, marked)
+    }
+
+    fn finish(&self, env: &CycleEnv, record: PhaseRecord, marked: cycle::Marked) -> Result<Finished, Early> {
+        let (cycle, order) = (record.cycle, self.order());
+        self.set_floor(&record)?; // BEFORE the first delete
         let mut so_far = cycle::SweptSoFar::by_earlier_processes(&record);
         let swept = cycle::sweep_expired(env, &order, (record, marked), &mut so_far);
-        let finished = cycle::settle(env, at.cycle, &order, swept).inspect_err(|error| self.record(at, error))?;
-        Outcome::finished(&finished.certificate, &finished.path).save(&*env.parts.records)?;
-        Ok(finished)
+        cycle::settle(env, cycle, &order, swept).map_err(Early::Told)
     }
 
     fn set_floor(&self, record: &PhaseRecord) -> Result<(), PruneError> {

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(node.told(), []);
         let row = || StoreError::Record { name: "block 1".to_owned(), why: "torn".to_owned() };
         (0..2).for_each(|_| {
-            node.damage.met_by_retention(row().into());
+            node.damage.met_by_work(row().into());
             node.watch.look();
         });
         let told = node.told();

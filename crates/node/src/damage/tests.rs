@@ -97,7 +97,7 @@ fn words(what: &str) -> String {
 fn kept(rig: &Rig, what: &str, comes: Result<Found, PruneError>) -> Vec<String> {
     let (damage, recorder) = rig;
     *recorder.comes.lock() = VecDeque::from([comes]);
-    damage.met_by_retention(corrupt(what));
+    damage.met_by_work(corrupt(what));
     std::mem::take(&mut *recorder.kept.lock())
 }
 
@@ -182,12 +182,12 @@ fn a_reader_that_meets_a_fault_while_the_disk_hangs_goes_on_and_loses_none() {
     let (rig, hangs, go_on) = hanging();
     let (damage, recorder) = &rig;
     let reader = Arc::clone(damage);
-    let first = thread::Builder::new().spawn(move || reader.met_by_retention(corrupt("a"))).unwrap();
+    let first = thread::Builder::new().spawn(move || reader.met_by_work(corrupt("a"))).unwrap();
     hangs.recv().unwrap();
     assert_eq!(*recorder.frozen.lock(), Some(words("a")), "deletes are frozen before the disk answers");
     *recorder.frozen.lock() = None;
     for what in ["b", "a", "b", "c"] {
-        damage.met_by_retention(corrupt(what)); // returns
+        damage.met_by_work(corrupt(what)); // returns
     }
     assert_eq!(*recorder.frozen.lock(), Some(words("b")), "and by each that is met meanwhile, if they are not");
     assert_eq!(damage.met(), Some((words("a"), 5)));
@@ -202,12 +202,12 @@ fn what_waits_for_a_disk_that_hangs_is_bounded_and_has_one_of_each_kind() {
     let (rig, hangs, go_on) = hanging();
     let (damage, recorder) = &rig;
     let reader = Arc::clone(damage);
-    let first = thread::Builder::new().spawn(move || reader.met_by_retention(corrupt("a"))).unwrap();
+    let first = thread::Builder::new().spawn(move || reader.met_by_work(corrupt("a"))).unwrap();
     hangs.recv().unwrap();
-    (0..10 * REMEMBERED).for_each(|n| damage.met_by_retention(corrupt(&n.to_string())));
+    (0..10 * REMEMBERED).for_each(|n| damage.met_by_work(corrupt(&n.to_string())));
     let hash = NodeHash::new([7; 32]);
     let wrong = || PruneError::WrongHash { hash, actual: hash, path: Vec::new() };
-    (0..2).for_each(|_| damage.met_by_retention(wrong()));
+    (0..2).for_each(|_| damage.met_by_work(wrong()));
     let owed = damage.met.lock().owed.len();
     assert_eq!(owed, REMEMBERED + 1);
     (0..owed).for_each(|_| go_on.send(()).unwrap());

@@ -65,7 +65,7 @@ impl Node {
     /// How a failure is answered; what it shows of the store is told.
     pub(super) fn refused(&self, error: PruneError) -> ApiError {
         let answer = ApiError::from(&error);
-        self.damage.met_by_retention(error);
+        self.damage.met_by_work(error);
         answer
     }
 }

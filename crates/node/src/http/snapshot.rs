@@ -73,6 +73,11 @@ impl Node {
         let found = found.or_else(|| self.damage.log_cut().map(Doubted::log_cut));
         found.or_else(|| Doubted::recorded(&StoreRecords(Arc::clone(store)))).or(owed)
     }
+
+    fn not_copied(&self, error: CatalogError) -> ApiError {
+        let CatalogError::Prune(error) = error else { return error.into() };
+        self.refused(error)
+    }
 }
 
 /// The body of a request for a snapshot.
@@ -90,10 +95,9 @@ pub(super) async fn create(State(node): State<Arc<Node>>, request: Request) -> R
     let body: CaptureBody = read(body.map_err(|_| too_late(node.patience))?)?;
     let made = off_the_async_threads(move || {
         let made = node.snapshots.create(&node, &body);
-        if let Err(CatalogError::Prune(error)) = &made {
-            node.damage.met_by_copy(error);
-        }
-        node.events.emit(told(&body.catalog, &made));
+        let event = told(&body.catalog, &made);
+        let made = made.map_err(|error| node.not_copied(error));
+        node.events.emit(event); // AFTER a fault is saved, as it may wait for the disk
         let made = made?;
         tracing::info!(id = %made.id, catalog = %body.catalog.display(), "a snapshot was made");
         Ok(made)
@@ -133,7 +137,7 @@ impl From<CatalogError> for ApiError {
 
 #[cfg(test)]
 mod tests {
-    use state_store::{Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
+    use state_store::{Fault, FaultyBackend, Lasting, MemoryBackend, Operation, StoreError};
     use state_tree::{NodeHash, TreeError};
 
     use super::{super::tests::node_on, *};
@@ -158,5 +162,22 @@ mod tests {
         meet(2);
         assert_eq!(node.damage.owed(), None, "both are saved");
         assert_eq!(node.doubt().map(|doubt| doubt.code), Some("unproven"), "and on record");
+    }
+
+    /// I11: as what a read meets.
+    #[test]
+    fn what_a_copy_meets_is_in_doubt_also_where_it_could_not_be_saved() {
+        let faulty = FaultyBackend::over(MemoryBackend::new());
+        let node = node_on(Arc::new(faulty.clone()), None);
+        faulty.inject(Operation::Write, 0, Fault::DiskFull, Lasting::UntilHealed);
+        let refused = |error: StoreError| node.not_copied(CatalogError::Prune(error.into()));
+        assert!(refused(StoreError::Corrupt("1.sst: a checksum".to_owned())).message().contains("1.sst"));
+        assert!(node.doubt().unwrap().why.contains("1.sst: a checksum"), "{:?}", node.doubt());
+        assert_eq!(node.damage.met().map(|(_, times)| times), Some(1), "health tells it");
+        faulty.heal();
+        refused(StoreError::DiskFull { what: "copying".to_owned() });
+        assert_eq!(node.damage.met().map(|(_, times)| times), Some(1), "that is no damage");
+        refused(StoreError::Corrupt("2.sst: a checksum".to_owned()));
+        assert_eq!(node.damage.owed(), None, "both are saved");
     }
 }

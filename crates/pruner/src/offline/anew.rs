@@ -8,9 +8,9 @@ use state_store::StoreError;
 use crate::{
     error::PruneError,
     events::{CycleEnd, Event},
-    phase::PhaseRecord,
+    phase::{self, PhaseRecord},
     records::{RecordKey, Records},
-    snapshot::AtomicSnapshotManager,
+    snapshot::{AtomicSnapshotManager, SnapshotParts},
 };
 
 /// Goes on with the snapshot of an earlier prune, or without it where its record is unusable.
@@ -34,10 +34,13 @@ pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneErro
 /// The cycle that was interrupted, unless its record is unusable: which orders are whole is told by the floor.
 ///
 /// Errors: as above.
-pub(super) fn interrupted(records: &dyn Records) -> Result<Option<PhaseRecord>, PruneError> {
+pub(super) fn interrupted(parts: &SnapshotParts) -> Result<Option<PhaseRecord>, PruneError> {
+    let records = &*parts.records;
     match PhaseRecord::load(records) {
         Err(error @ PruneError::Store(StoreError::Record { .. })) => {
+            let cycle = phase::last_cycle(records)?; // a record of a phase is that of the newest one
             tell(records, RecordKey::Phase, &error);
+            parts.events.emit(Event::CycleEnded(CycleEnd::early(cycle, &error)));
             records.remove(RecordKey::Phase).map(|()| None)
         }
         read => read,

@@ -19,7 +19,7 @@ use crate::{
 /// Where a cycle was that ends.
 #[derive(Clone, Copy)]
 pub(super) struct At {
-    pub(super) cycle: u64,
+    cycle: u64,
     /// Head order of its snapshot; absent where it has none yet.
     head_order: Option<u64>,
 }
@@ -27,6 +27,20 @@ pub(super) struct At {
 impl At {
     pub(super) fn of(record: &PhaseRecord) -> Self {
         Self { cycle: record.cycle, head_order: Some(record.head_order) }
+    }
+}
+
+/// Why a cycle does not finish that has its mark. What fails without saying which has told nobody.
+pub(super) enum Early {
+    /// The journal has its end.
+    Told(PruneError),
+    /// It has not. What the cycle made stays, unless it was given up; the same command goes on with it.
+    Untold(PruneError),
+}
+
+impl<E: Into<PruneError>> From<E> for Early {
+    fn from(error: E) -> Self {
+        Self::Untold(error.into())
     }
 }
 
@@ -41,27 +55,42 @@ impl Offline<'_> {
         }
         let error = self.explained(env, error);
         self.remember(&error); // BEFORE anything else that may fail
-        Err(self.abandoned(env, At { cycle, head_order: None }, error))
+        let error = self.given_up(env, error);
+        Err(self.ended(At { cycle, head_order: None }, error.into()))
     }
 
-    /// Leaves nothing of a cycle, tells its end and records it.
-    pub(super) fn abandoned(&self, env: &CycleEnv, at: At, error: PruneError) -> PruneError {
+    /// Leaves nothing of a cycle whose end nobody has told.
+    pub(super) fn given_up(&self, env: &CycleEnv, error: PruneError) -> PruneError {
         if let Err(unended) = cycle::end(env, &self.order(), PhaseEvent::Failed) {
             tracing::warn!(%unended, "what the prune began could not be cleaned up; the next one does it");
         }
-        self.left(at, error)
+        error
     }
 
-    /// Tells the end of a cycle and records it; what it made stays, and the same command goes on with it.
-    pub(super) fn left(&self, at: At, error: PruneError) -> PruneError {
-        self.events.emit(Event::CycleEnded(CycleEnd::early(at.cycle, &error)));
+    /// Leaves nothing of a cycle that is marked again, and tells its end.
+    ///
+    /// Errors: what is left of it could not be removed, with which nothing is marked again.
+    pub(super) fn cleared(&self, env: &CycleEnv, at: At, why: &PruneError) -> Result<(), PruneError> {
+        cycle::ended_early(env, at.cycle, why);
+        cycle::end(env, &self.order(), PhaseEvent::Failed).inspect_err(|error| self.record(at, error))
+    }
+
+    /// Tells the end of a cycle, unless somebody has, and records it.
+    pub(super) fn ended(&self, at: At, early: Early) -> PruneError {
+        let error = match early {
+            Early::Told(error) => error,
+            Early::Untold(error) => {
+                self.events.emit(Event::CycleEnded(CycleEnd::early(at.cycle, &error)));
+                error
+            }
+        };
         self.record(at, &error);
         error
     }
 
     /// Health goes by it. A stop is no end, and a window that was too wide says nothing about the store: what the last cycle came to
     /// still holds.
-    pub(super) fn record(&self, at: At, error: &PruneError) {
+    fn record(&self, at: At, error: &PruneError) {
         let is_none = matches!(error, PruneError::Stopped | PruneError::PrunedBefore { .. });
         if is_none || self.request.mode == PruneMode::Plan {
             return;
