@@ -155,6 +155,11 @@ fn the_remedy_follows_from_the_type_of_the_error() {
         (PruneError::Invariant("x".to_owned()), Disposition::Bug, Remedy::Stop),
         (StoreError::BarrierFull { limit: 1 }.into(), Disposition::Resource, Remedy::Stop),
         (PruneError::TooManyNames { limit: 1 }, Disposition::Resource, Remedy::Stop),
+        (
+            PruneError::NoThread { name: "mark", source: std::io::ErrorKind::WouldBlock.into() },
+            Disposition::Resource,
+            Remedy::Retry,
+        ),
         (pinned, Disposition::Resource, Remedy::Stop),
         (
             StoreError::HeldAbove { order: state_tree::Order::new(1), owner: "a reader".to_owned() }.into(),
