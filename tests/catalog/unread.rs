@@ -159,6 +159,18 @@ fn what_went_is_told_beside_what_could_not_go_and_one_that_fails_holds_back_no_o
     }
 }
 
+/// A copy of a catalog may leave lock files out: they have nothing in them.
+#[test]
+fn a_snapshot_that_has_lost_its_lock_file_is_as_good_as_before() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let to = place.path("restored").display().to_string();
+    for act in [vec!["verify", &id], vec!["restore", &id, "--to", &to], vec!["delete", &id]] {
+        fs::remove_file(place.entry(&id).join("lock")).unwrap();
+        assert_eq!(place.ask(&act).0, 0, "{act:?}");
+    }
+}
+
 #[test]
 fn a_prune_that_failed_in_part_exits_as_failed_and_tells_both() {
     let place = Place::native();

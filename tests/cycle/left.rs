@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use state_pruner::{
     Command, Control, Doubted, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
     RecordKey, Records, Reply, StoreRecords, SweepChoice, Trigger, Verdict,
-    events::Event,
+    events::{Event, EventSink, NoEvents},
     incremental::RoundEnd,
     mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
@@ -173,12 +173,17 @@ fn runs(pruner: &Pruner) -> Vec<(Trigger, bool)> {
 
 /// An interrupted cycle that a freeze keeps from going on.
 fn held() -> (Rig, Pruner) {
+    held_by(Arc::new(NoEvents))
+}
+
+fn held_by(events: Arc<dyn EventSink>) -> (Rig, Pruner) {
     let rig = interrupted_run();
     let damage = PruneError::from(StoreError::Corrupt("a block".to_owned()));
     Doubted::remember(&damage, &records(&rig)).unwrap(); // of what is not known its mark might have believed a wrong hash
     let freeze = Freeze { cycle: 1, at: 0, why: damage.to_string() };
     records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
-    let pruner = start(&rig, &Hooks::none(), |_, _| Ok(()));
+    let config = rig.plan(WINDOW).in_order().batches(20).pruner();
+    let pruner = Pruner::start(PrunerParts { events, ..rig.pruner_parts(&Hooks::none()) }, config).unwrap();
     until(&rig, &pruner, |pruner| !pruner.status().running);
     (rig, pruner)
 }
@@ -205,13 +210,15 @@ fn a_cycle_that_a_freeze_holds_goes_on_when_it_is_lifted() {
 /// Switched off while it waits, it is abandoned, as if it had run.
 #[test]
 fn a_cycle_that_a_freeze_holds_is_abandoned_when_pruning_is_switched_off() {
-    let (rig, pruner) = held();
+    let told = Arc::new(Told::default());
+    let (rig, pruner) = held_by(Arc::clone(&told) as _);
     let before = check::present(&rig.chain.store);
-    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    assert_eq!((pruner.command(Command::Disable), told.ends()), (Reply::Accepted, Vec::new()));
     until(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);
     assert_eq!(check::present(&rig.chain.store), before, "nothing is deleted");
     assert_eq!(pruner.status().cycles_finished, 0);
     assert_eq!(runs(&pruner), [(Trigger::Operator, false)], "its run is over");
+    assert_eq!(told.ends(), [(2, "cancelled".to_owned())]);
 }
 
 /// How much was stored when its snapshot was taken is on no record: no figure is better than one that is too low.

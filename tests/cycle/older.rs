@@ -16,6 +16,7 @@ use state_pruner::{KeepPolicy, NewPin, PruneError, incremental::RoundEnd};
 use state_store::{FaultyDisk, FileCall, StoreError};
 use state_tests::{
     folder,
+    hooks::Hooks,
     rig::{Engine, Rig},
     workload::{Profile, Workload},
 };
@@ -59,6 +60,27 @@ fn an_order_that_is_kept_later_costs_no_other_walk_until_one_is_let_go() {
     assert!(again.len() == 1 && again.is_disjoint(&walked), "what the pin held alone is held no more: {again:?}");
     swept.cycle();
     assert_eq!(swept.leaks(&[]), 0);
+}
+
+/// L13: a mark is of no use to anybody once the process has ended that walked it, or was killed.
+#[test]
+fn a_mark_of_older_states_goes_with_its_process_or_at_the_next_start() {
+    let rig = Rig::new(Engine::Memory);
+    let mut workload = Workload::new(Profile::Tables, 89);
+    rig.chain.run(&mut workload, 12);
+    let mut swept = Swept::new(rig, 3);
+    let policy = KeepPolicy { every: NonZeroU64::new(6), ..KeepPolicy::last(swept.plan.keep_last) };
+    keep_by(&mut swept, policy);
+    swept.cycle();
+    let walked = live_on(&mut swept, &mut workload);
+    assert_eq!((walked.len(), marks(&swept)), (1, walked.clone()), "it is at hand");
+    let Swept { rig, plan, sweep, .. } = swept;
+    drop(sweep);
+    let left = || folder::with_ending(&rig.state_dir(), "sealed");
+    assert!(left().is_empty(), "{:?}", left());
+    walked.iter().for_each(|path| drop(File::create(path).unwrap())); // as a kill leaves it
+    assert!(plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().is_none(), "no cycle was interrupted");
+    assert!(left().is_empty(), "{:?}", left());
 }
 
 /// I8, S58: what the kept orders hold cannot be looked up, so nothing is taken; they are walked again.

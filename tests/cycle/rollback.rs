@@ -31,6 +31,7 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Rig},
+    told::Told,
     workload::{Profile, Workload},
 };
 use state_tree::{NodeHash, Order};
@@ -226,10 +227,13 @@ fn a_rollback_gives_up_what_an_interrupted_cycle_left() {
     rig.cycle(&rig.plan(KEEP.get()));
     let records = StoreRecords(Arc::clone(&rig.chain.store));
     interrupted(&rig).save(&records).unwrap();
-    let to = back(&rig, 2);
-    retention(&rig).rollback(to, Batch::new()).unwrap();
+    let (to, told) = (back(&rig, 2), Arc::new(Told::default()));
+    let events: Arc<dyn EventSink> = Arc::clone(&told) as _;
+    let parts = RetentionParts { events, ..rig.retention_parts(Some(KeepPolicy::last(KEEP))) };
+    LiveRetention::new(parts).rollback(to, Batch::new()).unwrap();
     rig.chain.archive.forget_after(to);
     assert!(PhaseRecord::load(&records).unwrap().is_none());
+    assert_eq!(told.ends(), [(1, "not_resumable".to_owned())]);
     let rig = rig.restart();
     let pruner = start(&rig, |_| ());
     settle(&pruner);

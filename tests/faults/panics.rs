@@ -16,7 +16,9 @@ use state_pruner::{
     events::{Event, EventSink},
     mark::MarkChoice,
 };
+use state_store::StoreConfig;
 use state_tests::{
+    chain::STORE,
     check,
     hooks::Hooks,
     records::{Acting, Use},
@@ -156,6 +158,21 @@ fn a_panic_at_any_node_of_a_mark_ends_pruning_and_nothing_else() {
     for threads in [1, 2] {
         panics_and_ends(&base, (MarkChoice::Scan, threads), Panics::Again(head)); // while the graph is followed
     }
+}
+
+/// S28, S57: the first cycle makes counts exact, and commits beside it count each node as shared. Where it panics no other comes.
+#[test]
+fn a_panic_in_a_first_cycle_leaves_no_blind_counting() {
+    let old = Rig::with(Engine::Memory, StoreConfig { journal: false, ..STORE });
+    old.chain.grow(Profile::Tables, 998, 20);
+    let rig = old.twin();
+    let parts = PrunerParts { layout: Panicking::new(Panics::Once(0)), ..rig.pruner_parts(&Hooks::none()) };
+    let (pruner, told) = start(plan(&rig, MarkChoice::Scan, 1).pruner_of_cycles(), parts);
+    run(&pruner);
+    assert_eq!(panics(&told), 1);
+    let marks = rig.chain.store.marks();
+    rig.chain.grow(Profile::Tables, 999, 8);
+    assert_eq!(rig.chain.store.marks(), marks, "commits mark nothing for a cycle that does not come");
 }
 
 /// The same for an error of that disposition, in a cycle and in a round between cycles.

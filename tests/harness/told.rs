@@ -12,3 +12,14 @@ impl EventSink for Told {
         self.0.lock().push(event);
     }
 }
+
+impl Told {
+    /// How cycles ended: their number and what they came to.
+    pub fn ends(&self) -> Vec<(u64, String)> {
+        let end = |event: &Event| match event {
+            Event::CycleEnded(end) => Some((end.cycle, end.outcome.clone())),
+            _ => None,
+        };
+        self.0.lock().iter().filter_map(end).collect()
+    }
+}

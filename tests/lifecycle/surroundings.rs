@@ -14,9 +14,9 @@ use std::{
 };
 
 use state_pruner::{
-    PruneError, Stage, SweepChoice,
+    PruneError, Stage, SweepChoice, Verdict,
     mark::MarkChoice,
-    offline::{self, PruneMode, PruneOutcome, PruneRequest, StoreLayout},
+    offline::{self, HealthRequest, PruneMode, PruneOutcome, PruneRequest, StoreLayout},
 };
 use state_store::{KeyRange, RocksBackend, RocksConfig};
 use state_tests::{
@@ -46,6 +46,19 @@ fn a_path_without_a_database_is_refused() {
     }
     assert_eq!(fs::read(dir.path().join("file")).unwrap(), b"no folder");
     assert!(!dir.path().join("absent").exists());
+}
+
+/// Tables lie in it, so it is no other folder: whoever gave it need not look for one.
+#[test]
+fn a_database_that_has_lost_the_file_current_is_damaged() {
+    let Some(store) = Shared::Small.copy("a store without CURRENT") else {
+        return;
+    };
+    fs::remove_file(store.db().join("CURRENT")).unwrap();
+    let error = refused(&request(&store.db(), 10), "corrupt").to_string();
+    assert!(error.contains("no CURRENT") && error.contains(&store.db().display().to_string()), "{error}");
+    let health = offline::health_of_store(&HealthRequest::new(&store.db(), None)).unwrap();
+    assert_eq!(health.verdict, Verdict::Critical, "{health:?}");
 }
 
 #[test]

@@ -187,8 +187,12 @@ impl App {
             keeping.abort(); // a disk that hangs has its thread
         }
         let closed = spawn_blocking(move || close((chain, pruner), &events, &end)).await.context("closing the store");
-        drained.and(served).and(ended)?;
-        closed?
+        let beside = [drained, served, ended].into_iter().filter_map(Result::err);
+        let closed = closed.and_then(|closed| closed); // FIRST: it alone says something of the store
+        beside.fold(closed, |ended, failure| {
+            tracing::error!("ending the node: {failure:#}"); // one of them is what the process ends with
+            ended.and(Err(failure))
+        })
     }
 }
 

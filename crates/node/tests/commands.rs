@@ -362,7 +362,16 @@ fn what_a_person_got_wrong_is_named_once_and_with_the_way_out() {
     assert_eq!(code, Some(3));
     assert!(text.contains("--url") && text.contains("--db"), "{text}");
     let node = ["--url", "http://127.0.0.1:9"];
-    let usage: [(&[&str], i32, &[&str]); 8] = [
+    let usage: [(&[&str], i32, &[&str]); 12] = [
+        // What is no name would be a part of another address.
+        (
+            &[&["pin", "add", "../prune/disable", "--order", "1"], &node[..]].concat(),
+            2,
+            &["`../prune/disable` is no name"],
+        ),
+        (&[&["pin", "remove", "a?b"], &node[..]].concat(), 2, &["`a?b` is no name"]),
+        (&[&["consumer", "set", "..", "--order", "1"], &node[..]].concat(), 2, &["`..` is no name"]),
+        (&[&["consumer", "remove", "%2e"], &node[..]].concat(), 2, &["`%2e` is no name"]),
         (&["load", "--url", "127.0.0.1:9"], 2, &["--url", "http://127.0.0.1:8645"]),
         (&["health-check", "--url", "ftp://127.0.0.1:9"], 3, &["--url", "http://127.0.0.1:8645"]),
         (&["pin", "list", "--url", "https://127.0.0.1:9"], 2, &["--url", "http://127.0.0.1:8645"]),

@@ -476,6 +476,12 @@ fn copy_with_damaged_log(node: &Running) -> TempDir {
     folder
 }
 
+/// What a command says, and how it exits.
+async fn said(arguments: &[&str], code: i32, words: &str) {
+    let (exit, said) = command(arguments).await;
+    assert!(exit == code && said.contains(words), "{arguments:?} exits {exit}: {said}");
+}
+
 /// The engine goes on with what was written before the damage, and finds nothing wrong at the start after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn blocks_that_went_with_a_damaged_log_are_told_by_every_process_until_somebody_has_seen_to_it() {
@@ -494,6 +500,12 @@ async fn blocks_that_went_with_a_damaged_log_are_told_by_every_process_until_som
             reasons.into_iter().find(|reason| reason.code == "log_cut").map(|reason| reason.message)
         };
         assert!(told_at_rest(&folder).unwrap().contains("The next start goes on without"), "before it is too late");
+        let db = folder.path().join("store").display().to_string();
+        said(&["rollback", "--to", "0", "--db", &db], 1, "Nothing was changed").await;
+        said(&["rollback", "--to", "99", "--db", &db], 1, "Nothing was changed").await;
+        let next = "The next start goes on without";
+        said(&["verify", "--layout", "native", "--keep-last", "5", "--db", &db], 0, next).await;
+        said(&["validate", "--db", &db], 1, next).await;
         for _ in 0..2 {
             let node = Running::start_in(folder, &settings).await;
             let status: Value = node.get("v1/status").await.json().await.unwrap();
@@ -507,6 +519,10 @@ async fn blocks_that_went_with_a_damaged_log_are_told_by_every_process_until_som
             assert!(told_at_rest(&node.folder).unwrap().contains(&format!("order {head} was the newest left")));
             folder = node.stop().await;
         }
+        let db = folder.path().join("store").display().to_string();
+        said(&["verify", "--layout", "native", "--keep-last", "5", "--db", &db], 0, "was the newest left").await;
+        said(&["validate", "--db", &db], 1, "was the newest left").await;
+        said(&["explain", "20", "--db", &db], 0, "as far as this store knows").await;
         let kept = std::fs::read_dir(folder.path().join("store.cut_logs")).unwrap().count();
         assert!(kept > 0, "the damaged log is kept");
         let node = Running::start_in(folder, &settings).await;
@@ -709,10 +725,6 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
         node.submit(&set(1, &hex::encode([round]))).await;
     }
     let url = node.url("");
-    let said = async |arguments: &[&str], code: i32, words: &str| {
-        let (exit, said) = command(arguments).await;
-        assert!(exit == code && said.contains(words), "{arguments:?} exits {exit}: {said}");
-    };
     said(&["pin", "add", "audit", "--order", "5", "--ttl", "30d", "--url", &url], 0, "order 5 is kept by pin audit")
         .await;
     said(&["consumer", "set", "indexer", "--order", "8", "--url", &url], 0, "every order from 8 on").await;
@@ -733,7 +745,12 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
     for command in [&["pin", "add", "early", "--order", "500"][..], &["rollback", "--to", "500"]] {
         said(&[command, &["--url", &url]].concat(), 1, &format!("there is no order 500{never}")).await;
     }
-    said(&["explain", "500", "--url", &url], 0, &format!("there is no order 500, and never was{never}")).await;
+    said(
+        &["explain", "500", "--url", &url],
+        0,
+        &format!("there is no order 500, and as far as this store knows never was{never}"),
+    )
+    .await;
     let read = error(node.get(&format!("v1/objects/{}?order=500", path(1))).await).await;
     assert_eq!(read["message"], format!("there is no order 500{never}"));
     said(&["pin", "list", "--url", "http://127.0.0.1:9", "--json"], 1, r#""code":"unreachable""#).await;

@@ -149,8 +149,9 @@ pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) 
     files::create_dir(&order.config.state_dir)?;
     let cycle = phase::new_cycle(&*env.parts.records)?;
     begun(env, order, cycle);
-    mark::remove_leftovers(&order.config.state_dir, None)?;
-    settle(env, cycle, order, attempts::mark_and_sweep(env, order, Begin::Anew { cycle, deleted: 0 }, runner))
+    let cleared = mark::remove_leftovers(&order.config.state_dir, None);
+    let done = cleared.and_then(|_| attempts::mark_and_sweep(env, order, Begin::Anew { cycle, deleted: 0 }, runner));
+    settle(env, cycle, order, done)
 }
 
 /// Goes on with a cycle that a restart interrupted: with its sweep, or with its walk where that was written down. Returns nothing
@@ -172,7 +173,12 @@ pub fn resume_by(
     runner: &PhaseRunner<'_>,
 ) -> Result<Option<Finished>, PruneError> {
     let records = &*env.parts.records;
-    let Some(record) = PhaseRecord::load(records)? else { return Ok(None) };
+    let Some(record) = PhaseRecord::load(records)? else {
+        if let Err(error) = mark::remove_leftovers(&order.config.state_dir, None) {
+            tracing::warn!(%error, "files that an earlier process left could not be removed; the next cycle does it");
+        }
+        return Ok(None);
+    };
     if Freeze::load(records)?.is_some() {
         env.observer.left(&Left::Frozen);
         return Ok(None); // it goes on, or is abandoned, after an operator has looked
@@ -210,6 +216,14 @@ pub fn resume_by(
             Ok(None)
         }
     }
+}
+
+/// Gives up what an earlier process left, as if it had been at work when pruning was switched off.
+pub(crate) fn give_up_left(env: &CycleEnv, order: &CycleOrder<'_>) {
+    if let Ok(Some(record)) = PhaseRecord::load(&*env.parts.records) {
+        ended_early(env, record.cycle, &PruneError::Cancelled);
+    } // what cannot be read is told by what follows
+    end_or_leave(env, order, PhaseEvent::Cancelled);
 }
 
 /// Where a cycle was when its process ended.

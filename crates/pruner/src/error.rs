@@ -156,6 +156,14 @@ pub enum PruneError {
         "a store of the reference node is pruned by the node, which moves its oldest readable order first; start it, or use --dry-run"
     )]
     NativeAtRest,
+    /// The write-ahead log is damaged, and opening the store for writing would cut it.
+    #[error(
+        "{what}. Nothing was changed: start the node, which keeps the log and tells what is left, and go back then"
+    )]
+    LogCut {
+        /// What is known of it.
+        what: String,
+    },
     /// The window asked for reaches below what an earlier prune of this store retained (S54).
     #[error(
         "orders below {floor} were pruned by an earlier run, so their states are gone: ask for {left} orders or fewer, with --keep-last, or --orders of a snapshot ({})",
@@ -281,6 +289,7 @@ impl PruneError {
             | Self::WrongHash { .. }
             | Self::BadMark { .. }
             | Self::BadSnapshot { .. }
+            | Self::LogCut { .. }
             | Self::Frozen { .. } => Disposition::Corrupt,
             Self::File { source, .. } => of_file(source.kind()),
             Self::Tree(_)
@@ -350,6 +359,7 @@ impl PruneError {
             Self::NoThread { .. } => "no_thread",
             Self::Changed { .. } => "changed",
             Self::NativeAtRest => "native_at_rest",
+            Self::LogCut { .. } => "log_cut",
             Self::PrunedBefore { .. } => "pruned_before",
             Self::NothingKnown { .. } => "nothing_known",
             Self::Moving { .. } => "moving",

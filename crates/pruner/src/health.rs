@@ -320,7 +320,8 @@ fn switched_off(facts: &Facts) -> Option<Reason> {
 
 fn breaker_open(facts: &Facts) -> Option<Reason> {
     let recovery = facts.recovery.as_ref()?;
-    let (failures, last) = (recovery.breaker.failures, recovery.attempts.last());
+    let failures = recovery.breaker.failures;
+    let last = recovery.attempts.iter().rev().find(|attempt| attempt.came.has_failed());
     let told = last.and_then(|attempt| attempt.message.as_deref());
     let why = told.or(recovery.exhausted_by.as_deref()).map_or("see the log", |why| why);
     let next = match (recovery.breaker.state, recovery.breaker.probe_in_ms) {
@@ -392,7 +393,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        recovery::BreakerStatus,
+        phase::PrunePhase,
+        recovery::{Attempt, BreakerStatus, Came},
         retention::NamedPin,
         snapshot::{LockOwner, LockRecord},
         trigger::Ledger,
@@ -532,6 +534,35 @@ mod tests {
             (recovering.clone(), Verdict::Healthy, &["recovering"]),
             (Facts { freeze, ..recovering }, Verdict::Critical, &["frozen"]),
         ]);
+    }
+
+    /// What the breaker holds back afterwards is no failure of its own.
+    #[test]
+    fn an_open_breaker_is_told_with_what_failed_last() {
+        let attempt = |came, message: &str| Attempt {
+            at: 0,
+            phase: PrunePhase::BuildReach,
+            number: 1,
+            code: Some("io".to_owned()),
+            message: Some(message.to_owned()),
+            disposition: None,
+            came,
+        };
+        let state = BreakerState::Open;
+        let breaker = BreakerStatus { state, failures: 3, closes_after: None, probe_in_ms: Some(1) };
+        let attempts =
+            vec![attempt(Came::Exhausted, "the disk"), attempt(Came::HeldBack, "held"), attempt(Came::Unsaved, "kept")];
+        let recovery = RecoveryStatus {
+            state: RecoveryState::Exhausted,
+            breaker,
+            healthy_cycles: 0,
+            min_healthy_cycles: 3,
+            exhausted_by: None,
+            retries_total: 1,
+            attempts,
+        };
+        let told = breaker_open(&Facts { recovery: Some(recovery), ..Facts::default() }).unwrap().message;
+        assert!(told.ends_with("The last: the disk"), "{told}");
     }
 
     #[test]

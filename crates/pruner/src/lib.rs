@@ -68,7 +68,7 @@ pub use retention::{
     Ask, Asked, Bound, BoundStatus, Cause, Consumer, ConsumerStatus, DEFAULT_CONSUMER_TTL, Explanation, Fill, Gone,
     HashExplained, KeepPolicy, LOOK_LIMIT, LiveRetention, NamedPin, NewPin, NodeStanding, OldReaders, OrderExplained,
     PinHold, PinState, PinStatus, ReaderLimit, ReaderState, ReaderStatus, RecordedPolicy, RetentionParts,
-    RetentionStatus, Standing, Standstill, WaitsFor, Why,
+    RetentionStatus, Standing, Standstill, WaitsFor, Why, check_name,
 };
 pub use roots::{KeptBy, RetainedRoot, RetainedRoots, Retention, Window};
 pub use trigger::{

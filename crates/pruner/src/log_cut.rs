@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state_store::{
-    LogCut, Store, StoreError,
+    LogCut, Store, StoreError, Table,
     record::{self, Record},
 };
 
@@ -59,7 +59,7 @@ impl Lost {
         format!(
             "the write-ahead log was damaged when the store was opened at {}: {what}; {left}, so later ones that were \
              acknowledged before that are gone, and new ones come under their orders{again}. {}. Compare with what peers or clients \
-             have. No older snapshot goes until `state-node acknowledge log_cut`",
+             have. No older snapshot goes until `state-node acknowledge log_cut --url URL`",
             When(*at),
             logs(kept.as_deref()),
         )
@@ -80,6 +80,15 @@ pub(crate) fn told_at_rest(cut: &LogCut) -> String {
          the store before, and restore the data of a peer if they are needed",
         cut.what
     )
+}
+
+/// What is known of it to whoever only reads a store: by its records, where it has such, and by its log.
+///
+/// Errors: a record that cannot be read, a failed read.
+pub(crate) fn known(store: &Arc<Store>) -> Result<Option<String>, PruneError> {
+    let has_records = store.view()?.has_table(&Table::META);
+    let recorded = if has_records { Lost::load(&StoreRecords(Arc::clone(store)))? } else { None };
+    Ok(recorded.map(|lost| lost.told()).or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))))
 }
 
 /// What is on record of it for a store that is open.
@@ -151,6 +160,6 @@ impl LogCuts {
 fn unusable(error: &PruneError) -> String {
     format!(
         "blocks may be gone with a damaged write-ahead log, and what was written down of it cannot be read: {error}. Compare the head \
-         with what peers have, then `state-node acknowledge log_cut`"
+         with what peers have, then `state-node acknowledge log_cut --url URL`"
     )
 }

@@ -12,7 +12,7 @@ use state_tree::Order;
 use crate::{
     clock::millis,
     error::PruneError,
-    events::Event,
+    events::{CycleEnd, Event},
     phase::PhaseRecord,
     records::{RecordKey, Records},
     snapshot::RetentionPolicy,
@@ -49,7 +49,8 @@ impl Rollback<'_> {
         mut rows: Batch,
         ledger: &Ledger,
     ) -> Result<(RolledBack, Vec<Event>), PruneError> {
-        if let Some(record) = PhaseRecord::load(self.records)? {
+        let abandoned = PhaseRecord::load(self.records)?;
+        if let Some(record) = &abandoned {
             self.records.remove(RecordKey::Phase)?;
             tracing::warn!(cycle = record.cycle, head = record.head_order, %to, "a rollback abandons an interrupted cycle");
         }
@@ -58,7 +59,11 @@ impl Rollback<'_> {
             Some(row) => rows.append(row),
             None => self.records.save(RecordKey::Triggers, &bytes)?,
         }
-        let (rolled, untold) = self.policy.roll_back(self.store, to, rows)?;
+        let (rolled, mut untold) = self.policy.roll_back(self.store, to, rows)?;
+        untold.extend(abandoned.map(|PhaseRecord { cycle, .. }| {
+            let why = format!("the chain went back to order {to}");
+            Event::CycleEnded(CycleEnd::early(cycle, &PruneError::NotResumable { cycle, why }))
+        }));
         tracing::warn!(to = rolled.to.get(), from = rolled.from.get(), "the chain went back to an older order");
         Ok((rolled, untold))
     }

@@ -170,6 +170,7 @@ impl Audit {
             shorter_than_asked: job.roots.shorter_than_asked,
             pruned_below: None,
             retained_from: None,
+            log_cut: None,
             live_nodes: None,
             present_nodes: None,
             missing_nodes: self.missing,

@@ -225,6 +225,7 @@ fn checked(report: &VerifyReport, asked: u64) -> Vec<String> {
         let (there, asked) = (number(last.saturating_sub(first).saturating_add(1)), counted(asked, "order"));
         lines.push(format!("          of the {asked} asked for only {there} can be checked: history holds no more"));
     }
+    lines.extend(report.log_cut.as_ref().map(|told| format!("log cut   {told}")));
     if let Some(floor) = report.pruned_below {
         lines.push(format!("          orders below {floor} were pruned earlier, on purpose"));
         if first < floor {

@@ -16,7 +16,7 @@ use super::{
     render::{Failure, Output, told},
     request::Request,
     token::TokenArgs,
-    values::{address, layout, positive, time, whole},
+    values::{address, layout, name, positive, time, whole},
 };
 
 /// `pin`.
@@ -31,6 +31,7 @@ enum PinCommand {
     /// Keep an order, which must still be readable; the same name on the same order begins its time anew.
     Add {
         /// Name of the pin: letters, digits, dots, dashes, underscores.
+        #[arg(value_parser = name)]
         name: String,
         /// The order.
         #[arg(long, value_name = "ORDER", value_parser = whole)]
@@ -49,6 +50,7 @@ enum PinCommand {
     /// Let an order go: it stays until the floor moves next, unless somebody else keeps it.
     Remove {
         /// Name of the pin.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         node: NodeArgs,
@@ -67,6 +69,7 @@ enum ConsumerCommand {
     /// Say the oldest order that a consumer still needs, and that it is alive.
     Set {
         /// Name of the consumer: letters, digits, dots, dashes, underscores.
+        #[arg(value_parser = name)]
         name: String,
         /// The oldest order it needs.
         #[arg(long, value_name = "ORDER", value_parser = whole)]
@@ -82,6 +85,7 @@ enum ConsumerCommand {
     /// Forget a consumer.
     Remove {
         /// Name of the consumer.
+        #[arg(value_parser = name)]
         name: String,
         #[command(flatten)]
         node: NodeArgs,

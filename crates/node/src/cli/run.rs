@@ -101,14 +101,19 @@ async fn end(mut app: App, driving: Option<(Arc<Load>, OwnDrive)>) -> anyhow::Re
     let drained = app.drain().await;
     app.end().is_at(Step::Summary);
     let told = tokio::time::timeout(SUMMARY_PATIENCE, summary(&app)).await; // AFTER the last block
-    let stopped = app.stop().await?; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
-    drained?;
+    let stopped = app.stop().await; // BEFORE anything is reported: neither a dead load nor a failed read may skip it
     match told {
         Ok(Ok(told)) => tracing::info!("{told}"),
         Ok(Err(error)) => tracing::warn!("what the node did is not told: {error:#}"), // it ended in order all the same
         Err(_) => tracing::warn!("what the node did is not told: the store did not answer in time"),
     }
-    driven.map(|()| stopped)
+    for failure in [drained, driven].into_iter().filter_map(Result::err) {
+        tracing::error!("ending the node: {failure:#}"); // one of them is what the process ends with
+        if stopped.is_ok() {
+            return Err(failure);
+        }
+    }
+    stopped
 }
 
 /// An opening is not broken off, which would leave it at work behind our back: one that a signal interrupts ends, and what it
@@ -282,7 +287,7 @@ async fn summary(app: &App) -> anyhow::Result<String> {
         None => "not pruning".to_owned(),
     };
     let (head, floor, space) = (number(chain.head.order), number(chain.floor.get()), size(&space));
-    Ok(format!("head {head}, floor {floor}, store {space}, {pruned}"))
+    Ok(format!("head {head}, floor {floor}, store {space} before the last flush, {pruned}"))
 }
 
 fn brief_load(report: &LoadReport) -> String {

@@ -7,7 +7,7 @@ use std::{
 
 use bytesize::ByteSize;
 use clap::ValueEnum as _;
-use state_pruner::offline::StoreLayout;
+use state_pruner::{check_name, offline::StoreLayout};
 
 use crate::{
     http::is_id,
@@ -44,6 +44,11 @@ pub(super) fn layout(name: &str) -> Result<StoreLayout, String> {
 pub(super) fn address(text: &str) -> Result<String, String> {
     let known = Client::new(text).map(|_| text.to_owned());
     known.map_err(|_| "the address of a node is expected, such as http://127.0.0.1:8645".to_owned())
+}
+
+/// The name of a pin or a consumer. It becomes a part of the address that is asked, so no other text is ever sent.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// A whole number, which may be zero.

@@ -57,7 +57,7 @@ fn too_small_a_reserve(bytes: u64) -> String {
 impl Config {
     /// What is allowed, and hardly meant.
     pub(crate) fn doubts(&self) -> Vec<String> {
-        let Self { node, pruner, .. } = self;
+        let Self { node, chain, pruner, .. } = self;
         let is_drawn = pruner.enabled && pruner.jitter > Share::NONE;
         let of_all = is_drawn && node.id == Self::default().node.id;
         let message = || {
@@ -68,7 +68,12 @@ impl Config {
             )
         };
         let small = pruner.reserve.filter(|bytes| *bytes < least_reserve().as_u64()).map(too_small_a_reserve);
-        of_all.then(message).into_iter().chain(small).collect()
+        let blocks_stay = chain.keep_blocks.is_some() && !pruner.enabled;
+        let stay = || {
+            "chain.keep_blocks does nothing while pruner.enabled is false: blocks go with the readable range, which does not move"
+                .to_owned()
+        };
+        of_all.then(message).into_iter().chain(small).chain(blocks_stay.then(stay)).collect()
     }
 }
 
@@ -120,10 +125,6 @@ fn chain(config: &Config, wrong: &mut dyn FnMut(&str, String)) {
         wrong("chain.mempool_bytes", message);
     }
     let Some(keep) = chain.keep_blocks else { return };
-    if !config.pruner.enabled {
-        let message = "blocks go with the readable range, which does not move while pruner.enabled is false";
-        wrong("chain.keep_blocks", message.to_owned());
-    }
     if keep < config.pruner.keep_last {
         let message =
             format!("{keep} blocks are fewer than the {} readable orders of pruner.keep_last", config.pruner.keep_last);

@@ -185,7 +185,7 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
 
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
-    let rows: [(&[&str], &str); 27] = [
+    let rows: [(&[&str], &str); 26] = [
         (&["node.stop_timeout=0s"], "node.stop_timeout"),
         (&["node.request_timeout=25h"], "node.request_timeout"),
         (&["node.request_timeout=300000000000years"], "node.request_timeout"),
@@ -195,7 +195,6 @@ fn contradictions_that_no_single_value_shows_are_refused() {
         (&["node.request_timeout=100ms"], "chain.block_interval"),
         (&["chain.mempool_bytes=16777215"], "chain.mempool_bytes"),
         (&["pruner.memory_budget=1048575"], "pruner.memory_budget"),
-        (&["pruner.enabled=false", "chain.keep_blocks=1000"], "chain.keep_blocks"),
         (&["pruner.keep_last=100", "chain.keep_blocks=99"], "chain.keep_blocks"),
         (&["pruner.lock_timeout=3h"], "pruner.max_snapshot_age"),
         (&["pruner.keep_time=0s"], "pruner.keep_time"),
@@ -243,6 +242,18 @@ fn jitter_that_is_drawn_from_the_id_of_every_node_is_doubted() {
     for changes in [["node.id=other"], ["pruner.jitter=0"], ["pruner.enabled=false"]] {
         assert_eq!(doubts(&changes), Vec::<String>::new(), "{changes:?}");
     }
+}
+
+/// Switching pruning off is no reason to refuse a configuration that is fine while it is on.
+#[test]
+fn blocks_that_are_to_go_while_nothing_is_pruned_are_doubted() {
+    let doubts = |enabled: &str| {
+        let changes = ["node.id=other", enabled, "chain.keep_blocks=1000"].map(str::to_owned);
+        Config::parse("config/node.toml", SHIPPED, &changes).unwrap().doubts()
+    };
+    assert_eq!(doubts("pruner.enabled=true"), [""; 0]);
+    let told = doubts("pruner.enabled=false");
+    assert!(told.len() == 1 && told[0].starts_with("chain.keep_blocks does nothing"), "{told:?}");
 }
 
 /// C12: room in which RocksDB does not go on is kept for nothing.

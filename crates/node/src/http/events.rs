@@ -20,7 +20,7 @@ use futures_util::stream;
 use serde_json::json;
 use state_pruner::{
     PruneError,
-    events::{Entry, Event, Filter, Heard, JournalRead, Subscription},
+    events::{Entry, Event, Filter, Happened, Heard, JournalRead, Subscription},
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -109,6 +109,10 @@ impl Place {
 
     /// The next event, from the journal or live. Those between the newest that was sent and it are lost.
     fn take(&mut self, entry: Entry) {
+        if entry.seq == Happened::UNNUMBERED {
+            self.ready.push_back(Told::Event(entry));
+            return;
+        }
         if self.at.is_some_and(|at| entry.seq <= at) {
             return; // it was in the journal
         }
@@ -118,6 +122,11 @@ impl Place {
         }
         self.at = Some(entry.seq);
         self.ready.push_back(Told::Event(entry));
+    }
+
+    /// What was sent without numbers has them now, up to this one.
+    fn numbered(&mut self, seq: u64) {
+        self.at = self.at.map(|at| at.max(seq));
     }
 
     /// So many live events were lost. What the journal has of them is sent; the next event shows how many it has not.
@@ -199,6 +208,7 @@ impl Watching {
             match heard {
                 Heard::Event(happened) => self.place.take(Entry::from(&*happened)),
                 Heard::Missed(events) => self.place.missed(events),
+                Heard::Numbered(seq) => self.place.numbered(seq),
                 Heard::Ended => return None,
             }
         }
@@ -220,7 +230,8 @@ impl Watching {
 fn message(told: &Told) -> Message {
     match told {
         Told::Event(entry) => {
-            Message::default().id(entry.seq.to_string()).event(entry.code.clone()).data(json!(entry).to_string())
+            let told = Message::default().event(entry.code.clone()).data(json!(entry).to_string());
+            if entry.seq == Happened::UNNUMBERED { told } else { told.id(entry.seq.to_string()) }
         }
         Told::Missed(missed) => Message::default().event("missed").data(json!({ "missed": missed }).to_string()),
     }
@@ -269,6 +280,17 @@ mod tests {
         place.page(Vec::new());
         place.take(entry(28));
         assert_eq!(told(&mut place), [(6, 24), (0, 25), (2, 28)]);
+    }
+
+    #[test]
+    fn events_that_come_before_the_journal_is_open_are_sent_and_are_no_gap_once_they_have_numbers() {
+        for after in [Some(50), None] {
+            let mut place = Place::after(after);
+            [0, 0, 51].into_iter().for_each(|seq| place.take(entry(seq)));
+            place.numbered(53);
+            [54, 56].into_iter().for_each(|seq| place.take(entry(seq)));
+            assert_eq!(told(&mut place), [(0, 0), (0, 0), (0, 51), (0, 54), (1, 56)], "{after:?}");
+        }
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub enum CatalogError {
     },
     /// The node makes a snapshot already.
     #[error(
-        "busy: capture {id} by process {pid} since {}. A node makes one at a time: ask again when that one is done, `snapshot list` shows it then",
+        "busy: capture {id} by process {pid} since {}. A node makes one at a time: ask again when that one is done, `snapshot list` of the catalog it is for shows it then",
         When(*since_ms)
     )]
     CaptureBusy {
@@ -142,7 +142,9 @@ pub enum CatalogError {
         source: Box<CatalogError>,
     },
     /// A process has the store open for writing, so only it can copy the store.
-    #[error("{db} is in use by {holder}: give --url to make the snapshot through the node, or stop it")]
+    #[error(
+        "{db} is in use by {holder}: if that is a node, give --url to make the snapshot through it; or stop it, or wait for its end"
+    )]
     InUse {
         /// The store.
         db: PathBuf,

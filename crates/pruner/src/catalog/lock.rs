@@ -103,16 +103,25 @@ impl<'a> Access<'a> {
         done
     }
 
-    /// Holds a snapshot so that nobody removes it.
+    /// Holds a snapshot so that nobody removes it; one that has lost its lock file, which has nothing in it, gets another.
     ///
     /// Errors: it is not there, or is being made or removed.
     pub(super) fn reading(&self, id: SnapshotId) -> Result<EntryLock, CatalogError> {
         let path = self.catalog.entry(id).join(ENTRY_LOCK);
-        let file = match folder::open(&path) {
-            Ok(file) => file,
-            Err(error) => return Err(self.without_lock(id, &path, error)),
+        let lock = match folder::open(&path) {
+            Ok(file) => EntryLock(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.made_anew(id, &path)?,
+            Err(error) => return Err(unread(&path)(error)),
         };
-        self.entry(id, &path, EntryLock(file), |file| file.try_lock_shared())
+        self.entry(id, &path, lock, |file| file.try_lock_shared())
+    }
+
+    fn made_anew(&self, id: SnapshotId, path: &Path) -> Result<EntryLock, CatalogError> {
+        match folder::open_or_make(path) {
+            Ok(file) => Ok(EntryLock(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(self.without_lock(id, path, error)),
+            Err(error) => Err(failed(path)(error)),
+        }
     }
 
     /// Holds a snapshot alone, to remove it; one that has lost its lock file gets another.
@@ -120,12 +129,7 @@ impl<'a> Access<'a> {
     /// Errors: it is not there, or in use.
     pub(super) fn removing(&self, id: SnapshotId, patience: Patience) -> Result<EntryLock, CatalogError> {
         let path = self.catalog.entry(id).join(ENTRY_LOCK);
-        let file = match folder::open_or_make(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(self.without_lock(id, &path, error)),
-            Err(error) => return Err(failed(&path)(error)),
-        };
-        let lock = EntryLock(file);
+        let lock = self.made_anew(id, &path)?;
         match patience {
             Patience::Some => self.entry(id, &path, lock, |file| file.try_lock()),
             Patience::None => match lock.0.try_lock() {

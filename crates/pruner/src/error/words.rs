@@ -57,7 +57,10 @@ pub(super) struct Suggested(pub(super) Option<&'static str>);
 impl std::fmt::Display for Suggested {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.0 {
-            Some(found) => write!(f, "its column families are those of the layout `{found}`: give --layout {found}"),
+            Some(found) => write!(
+                f,
+                "its column families are those of the layout `{found}`: give --layout {found}, where the command takes it; one that does not works on the store of a node alone"
+            ),
             None => f.write_str(
                 "its column families are those of no layout known here: give the folder of another database",
             ),

@@ -282,7 +282,7 @@ fn if_there<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<O
 /// An event with its place in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Happened {
-    /// Rises by one from event to event; a gap means that something was lost.
+    /// Rises by one from event to event, from 1 on; a gap means that something was lost. Or [`Happened::UNNUMBERED`].
     pub seq: u64,
     /// Milliseconds since 1970 by the wall clock, which may step.
     pub at_ms: u64,
@@ -290,10 +290,15 @@ pub struct Happened {
     pub event: Event,
 }
 
+impl Happened {
+    /// Of an event that is heard while the journal cannot be opened: its place is known when it is.
+    pub const UNNUMBERED: u64 = 0;
+}
+
 /// An event as it is told to people and scripts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Its place in the journal.
+    /// Its place in the journal, as in [`Happened::seq`].
     pub seq: u64,
     /// Milliseconds since 1970 by the wall clock.
     pub at_ms: u64,

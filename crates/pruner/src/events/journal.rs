@@ -54,19 +54,37 @@ pub enum Heard {
     Event(Arc<Happened>),
     /// It was too slow: so many events are lost to it.
     Missed(u64),
+    /// The journal is open at last, and the events that came without a number have theirs in it, up to this one.
+    Numbered(u64),
     /// The journal has ended.
     Ended,
 }
 
+/// What is sent to watchers.
+#[derive(Debug, Clone)]
+pub(super) enum Live {
+    Event(Arc<Happened>),
+    Numbered(u64),
+}
+
+impl From<Live> for Heard {
+    fn from(live: Live) -> Self {
+        match live {
+            Live::Event(happened) => Self::Event(happened),
+            Live::Numbered(seq) => Self::Numbered(seq),
+        }
+    }
+}
+
 /// Watches a journal live. Nobody waits for it.
 #[derive(Debug)]
-pub struct Subscription(broadcast::Receiver<Arc<Happened>>);
+pub struct Subscription(broadcast::Receiver<Live>);
 
 impl Subscription {
     /// Waits for the next event.
     pub async fn next(&mut self) -> Heard {
         match self.0.recv().await {
-            Ok(happened) => Heard::Event(happened),
+            Ok(live) => live.into(),
             Err(RecvError::Lagged(missed)) => Heard::Missed(missed),
             Err(RecvError::Closed) => Heard::Ended,
         }
@@ -75,7 +93,7 @@ impl Subscription {
     /// What is there to hear now, if anything.
     pub fn try_next(&mut self) -> Option<Heard> {
         match self.0.try_recv() {
-            Ok(happened) => Some(Heard::Event(happened)),
+            Ok(live) => Some(live.into()),
             Err(TryRecvError::Lagged(missed)) => Some(Heard::Missed(missed)),
             Err(TryRecvError::Closed) => Some(Heard::Ended),
             Err(TryRecvError::Empty) => None,
@@ -87,7 +105,7 @@ impl Subscription {
 pub struct EventJournal {
     queue: Arc<Queue>,
     clock: Arc<dyn Clock>,
-    live: broadcast::Sender<Arc<Happened>>,
+    live: broadcast::Sender<Live>,
     told: Arc<Mutex<Told>>,
     path: PathBuf,
     /// How long a producer waits for a writer that makes no progress.

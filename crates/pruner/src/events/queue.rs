@@ -37,6 +37,8 @@ struct State {
     waiting: VecDeque<Sent>,
     /// Events that the writer has in hand.
     in_hand: usize,
+    /// Those that it took before and keeps until they are written.
+    kept: u64,
     /// Events that found no room in time since the writer made progress last.
     unadmitted: u64,
     /// The same, until the writer takes them over to tell them.
@@ -52,6 +54,11 @@ struct State {
 impl State {
     fn is_full(&self) -> bool {
         self.waiting.len() + self.in_hand >= CAPACITY
+    }
+
+    /// Events that were taken in and are not written.
+    fn unwritten(&self) -> u64 {
+        (self.waiting.len() + self.in_hand) as u64 + self.kept
     }
 }
 
@@ -115,6 +122,7 @@ impl Default for Queue {
         let state = State {
             waiting: VecDeque::new(),
             in_hand: 0,
+            kept: 0,
             unadmitted: 0,
             untold: 0,
             life: Life::Open,
@@ -151,9 +159,11 @@ impl Queue {
         Ok(())
     }
 
-    /// The next work of the writer, which has dealt with what it took before; waits for `patience`, or for good.
-    pub(super) fn take(&self, most: usize, patience: Option<Duration>) -> Taken {
+    /// The next work of the writer, which has dealt with what it took before, but for so many that it keeps; waits for `patience`,
+    /// or for good.
+    pub(super) fn take(&self, most: usize, kept: u64, patience: Option<Duration>) -> Taken {
         let mut state = self.state.lock();
+        state.kept = kept;
         if state.in_hand > 0 {
             (state.in_hand, state.unadmitted) = (0, 0);
             self.room.notify_all();
@@ -178,6 +188,11 @@ impl Queue {
                 Some(_) => {}
             }
         }
+    }
+
+    /// What the writer kept is written.
+    pub(super) fn written(&self) {
+        self.state.lock().kept = 0;
     }
 
     /// Waits until everything that was sent before is flushed, or cannot be.
@@ -237,11 +252,11 @@ impl Queue {
         while state.life != Life::Ended {
             if self.done.wait_for(&mut state, patience).timed_out() {
                 state.life = Life::GivenUp;
-                let left = state.waiting.len() + state.in_hand;
+                let left = state.unwritten();
                 state.waiting.clear();
                 drop(state);
                 self.work.notify_one();
-                return Err(left as u64);
+                return Err(left);
             }
         }
         Ok(())
@@ -254,7 +269,7 @@ impl Queue {
         if let Err(failure) = outcome {
             state.unwritten = Some((u64::MAX, failure)); // whatever is asked for from now on
         }
-        (state.in_hand, state.flushed) = (0, state.asked);
+        (state.in_hand, state.kept, state.flushed) = (0, 0, state.asked);
         let left = state.waiting.len() as u64;
         state.waiting.clear();
         drop(state);
@@ -263,14 +278,14 @@ impl Queue {
         left
     }
 
-    /// The writer panicked. What waited or was in its hand is given back as a number; what it kept beside that nobody knows.
+    /// The writer panicked. What waited, was in its hand or was kept is given back as a number.
     pub(super) fn died(&self, failure: WriteFailure) -> u64 {
-        let in_hand = {
+        let with_it = {
             let mut state = self.state.lock();
             state.unadmitted = 0; // why nothing is written is told
-            state.in_hand as u64
+            state.in_hand as u64 + state.kept
         };
-        in_hand.saturating_add(self.ended(Err(failure)))
+        with_it.saturating_add(self.ended(Err(failure)))
     }
 
     /// Events that found no room in time since the writer made progress last.
@@ -283,9 +298,8 @@ impl Queue {
         std::mem::take(&mut self.state.lock().untold)
     }
 
-    /// Events that wait or are being written.
+    /// Events that were taken in and are not written.
     pub(super) fn waiting(&self) -> u64 {
-        let state = self.state.lock();
-        (state.waiting.len() + state.in_hand) as u64
+        self.state.lock().unwritten()
     }
 }

@@ -379,17 +379,17 @@ fn a_full_queue_makes_its_producer_wait_until_there_is_room_and_a_close_lets_it_
     (0..CAPACITY as u64).for_each(|number| queue.send(sent(number), LONG).unwrap());
     std::thread::scope(|scope| {
         let waits = scope.spawn(|| queue.send(sent(5_000), LONG));
-        let Taken::Events(taken) = queue.take(1, None) else { panic!("nothing to take") };
+        let Taken::Events(taken) = queue.take(1, 0, None) else { panic!("nothing to take") };
         assert_eq!(taken, [sent(0)]);
         assert!(!waits.is_finished(), "what is in hand takes room until it is dealt with");
-        assert!(matches!(queue.take(1, None), Taken::Events(_)), "and then the producer goes on");
+        assert!(matches!(queue.take(1, 0, None), Taken::Events(_)), "and then the producer goes on");
         assert_eq!(waits.join().unwrap(), Ok(()));
         let waits = scope.spawn(|| queue.send(sent(6_000), LONG));
         queue.close(Some(sent(7_000)));
         assert_eq!(waits.join().unwrap(), Err(Refused::Closed), "whoever waits is let go");
     });
     let mut rest = Vec::new();
-    while let Taken::Events(taken) = queue.take(CAPACITY, None) {
+    while let Taken::Events(taken) = queue.take(CAPACITY, 0, None) {
         rest.extend(taken);
     }
     let expected: Vec<Sent> = (2..CAPACITY as u64).chain([5_000, 7_000]).map(sent).collect();
@@ -415,6 +415,22 @@ fn a_disk_that_hangs_holds_producers_back_and_a_stop_returns_all_the_same() {
         one_more.join().unwrap();
     });
     assert_eq!(journal.status().lost_total, CAPACITY as u64 + 2);
+    disk.answer();
+}
+
+/// I13: what was taken from the queue and waits in memory for its time counts, too.
+#[test]
+fn what_is_kept_to_be_written_together_is_told_as_given_up_where_the_disk_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), quiet());
+    journal.flush(LONG).unwrap();
+    *disk.hangs.lock() = true;
+    (0..10).for_each(|number| journal.emit(pin(0, number)));
+    assert_eq!(journal.status().waiting, 10);
+    let stopped = journal.stop(Duration::from_millis(20));
+    assert_eq!(stopped, Stopping::GivenUp { events: 11 }, "the last words among them");
+    assert_eq!(journal.status().lost_total, 11);
     disk.answer();
 }
 
@@ -458,9 +474,9 @@ fn nobody_waits_for_a_writer_that_makes_no_progress_once_somebody_has_in_vain() 
     });
     assert_eq!(queue.send(sent(9_002), endless), Err(Refused::Stuck), "at once");
     assert_eq!((queue.unadmitted(), queue.take_untold()), (3, 3));
-    assert!(matches!(queue.take(1, None), Taken::Events(_)));
+    assert!(matches!(queue.take(1, 0, None), Taken::Events(_)));
     assert_eq!(queue.unadmitted(), 3, "what is in hand may hang");
-    assert!(matches!(queue.take(1, None), Taken::Events(_)));
+    assert!(matches!(queue.take(1, 0, None), Taken::Events(_)));
     assert_eq!((queue.unadmitted(), queue.take_untold()), (0, 0));
     assert_eq!(queue.send(sent(9_003), endless), Ok(()), "there is room again");
 }
@@ -507,7 +523,7 @@ fn a_slow_watcher_loses_the_oldest_and_is_told_how_many_and_nobody_waits_for_it(
     let rest: Vec<u64> = std::iter::from_fn(|| slow.try_next())
         .map(|heard| match heard {
             Heard::Event(happened) => happened.seq,
-            Heard::Missed(_) | Heard::Ended => panic!("told twice"),
+            Heard::Missed(_) | Heard::Numbered(_) | Heard::Ended => panic!("told twice"),
         })
         .collect();
     assert_eq!(missed + rest.len() as u64, 3_000);
@@ -1212,6 +1228,7 @@ fn a_journal_that_could_not_be_opened_is_opened_later_and_what_happened_meanwhil
     let refused = EventJournal::open(dir.path(), quiet(), Arc::new(SystemClock::new())).unwrap_err();
     let clock = Arc::new(ManualClock::default());
     let journal = EventJournal::unwritten(dir.path(), &refused, quiet(), Arc::clone(&clock) as _).unwrap();
+    let mut watcher = journal.subscribe();
     journal.emit(pin(0, 2));
     assert!(journal.flush(LONG).is_err());
     clock.advance(Duration::from_secs(1));
@@ -1230,6 +1247,16 @@ fn a_journal_that_could_not_be_opened_is_opened_later_and_what_happened_meanwhil
     let codes: Vec<&str> = read.events.iter().map(|event| event.code.as_str()).collect();
     assert_eq!(codes, ["started", "pin_removed", "stopped", "started", "pin_removed", "pin_removed", "stopped"]);
     assert_eq!((orders(&read), read.missing, read.damaged), (vec![1, 2, 3], 0, 0));
+    let heard: Vec<(&str, u64)> = std::iter::from_fn(|| watcher.try_next())
+        .map_while(|heard| match heard {
+            Heard::Event(happened) => Some((happened.event.code(), happened.seq)),
+            Heard::Numbered(seq) => Some(("numbered", seq)),
+            Heard::Missed(_) | Heard::Ended => None,
+        })
+        .collect();
+    let expected =
+        [("pin_removed", Happened::UNNUMBERED), ("started", 4), ("numbered", 5), ("pin_removed", 6), ("stopped", 7)];
+    assert_eq!(heard, expected, "no number is given twice");
 }
 
 #[test]
@@ -1281,7 +1308,7 @@ fn a_writer_that_panics_is_told_as_that_and_nobody_waits_for_it() {
     (0..2 * CAPACITY as u64).for_each(|number| journal.emit(pin(0, number)));
     let status = journal.status();
     assert!(status.failure.unwrap().message.contains("panicked"));
-    assert_eq!(status.lost_total, 2 * CAPACITY as u64);
+    assert_eq!(status.lost_total, 2 * CAPACITY as u64 + 1, "that it has begun among them");
     assert_eq!(journal.stop(LONG), Stopping::Whole);
 }
 
@@ -1310,4 +1337,25 @@ fn nothing_is_told_behind_the_last_words_also_where_they_make_the_journal_smalle
         assert!(read.missing == 0 && bytes() < 4_096, "after {before} bytes: {}", bytes());
     }
     assert!(untold > 0, "no last words ever made it too long");
+}
+
+/// The last words count what was lost before them; room that comes at the very end is for those.
+#[test]
+fn what_was_lost_is_not_told_behind_the_last_words_which_count_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Arc::new(Disk::default());
+    let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+    journal.flush(LONG).unwrap();
+    *disk.full.lock() = true;
+    while journal.status().lost_total == 0 {
+        journal.emit(Event::PinRemoved { name: "x".repeat(8 << 10), order: 1 }); // until memory keeps no more
+    }
+    journal.flush(LONG).unwrap_err();
+    let lost = journal.status().lost_total;
+    *disk.full.lock() = false;
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let read = all(dir.path());
+    let last = read.events.last().unwrap();
+    assert_eq!((last.code.as_str(), &last.data["lost"]), ("stopped", &serde_json::json!(lost)));
+    assert_eq!(journal.status().lost_total, lost);
 }

@@ -4,6 +4,8 @@
 //! beyond the bound it is lost, which is counted and told in the journal itself once that can be written again. After a failed
 //! sync the file is written anew: what the system had not written yet may be gone from it (C4).
 
+mod compacting;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use metrics::counter;
@@ -11,20 +13,18 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use super::{
-    compact::{Compacted, Compaction, Keep, Step},
+    compact::Compaction,
     due::{Due, WRITE_AGAIN},
     event::{Event, Happened},
     file::{EventFile, Found, Need},
     frame,
+    journal::Live,
     medium::Mount,
     queue::{Queue, Sent, Taken},
     status::{EventsConfig, EventsSync, Replay, Told, WriteFailure},
     unopened::Unopened,
 };
-use crate::{
-    clock::{Clock, millis},
-    error::PruneError,
-};
+use crate::{clock::Clock, error::PruneError};
 
 /// Events that are taken from the queue together, at most.
 const BATCH: usize = 256;
@@ -32,15 +32,13 @@ const BATCH: usize = 256;
 const BUFFER: usize = 64 << 10;
 /// Bytes that are kept while they cannot be written.
 const HELD: usize = 1 << 20;
-/// A compaction that failed is tried again after so long.
-const COMPACT_AGAIN: Duration = Duration::from_secs(60);
 
 /// What the writer works with.
 pub(super) struct WriterParts {
     pub(super) queue: Arc<Queue>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) config: EventsConfig,
-    pub(super) live: broadcast::Sender<Arc<Happened>>,
+    pub(super) live: broadcast::Sender<Live>,
     pub(super) told: Arc<Mutex<Told>>,
     /// Nothing until the journal can be opened.
     pub(super) file: Option<EventFile>,
@@ -70,7 +68,7 @@ pub(super) struct Writer {
     failures: u64,
     /// While the journal is not open.
     unopened: Option<Unopened>,
-    /// Whether the last words were taken: a compaction that ends behind them is not told.
+    /// Whether the last words were taken, behind which nothing is told.
     is_over: bool,
 }
 
@@ -102,7 +100,7 @@ impl Writer {
     pub(super) fn run(mut self) {
         let queue = Arc::clone(&self.parts.queue);
         loop {
-            let taken = queue.take(BATCH, self.patience());
+            let taken = queue.take(BATCH, self.buffered, self.patience());
             self.lost += queue.take_untold(); // counted by whoever found no room
             match taken {
                 Taken::Events(sent) => {
@@ -165,16 +163,28 @@ impl Writer {
     }
 
     fn record(&mut self, sent: Sent) {
-        self.seq += 1;
         let Sent { at_ms, event } = sent;
         self.is_over |= matches!(event, Event::Stopped { .. });
-        let happened = Arc::new(Happened { seq: self.seq, at_ms, event });
+        let happened = Arc::new(Happened { seq: self.next_number(), at_ms, event });
         counter!("state_pruner_events_total", "code" => happened.event.code()).increment(1);
         self.due.taken(&self.parts.config, self.parts.clock.monotonic());
         self.buffer(&happened);
         self.oldest_ms = self.oldest_ms.or(Some(at_ms));
-        // Nobody watches, or somebody does: both are fine, and neither waits.
-        match self.parts.live.send(happened) {
+        self.tee(Live::Event(happened));
+    }
+
+    /// None while the journal is not open: it may have events of earlier processes.
+    fn next_number(&mut self) -> u64 {
+        if self.unopened.is_some() {
+            return Happened::UNNUMBERED;
+        }
+        self.seq += 1;
+        self.seq
+    }
+
+    /// Nobody watches, or somebody does: both are fine, and neither waits.
+    fn tee(&self, live: Live) {
+        match self.parts.live.send(live) {
             Ok(_) | Err(_) => {}
         }
     }
@@ -202,7 +212,7 @@ impl Writer {
         }
     }
 
-    /// What happened meanwhile comes behind what earlier processes wrote, under new numbers.
+    /// What happened meanwhile gets numbers behind those of earlier processes.
     fn opened(&mut self, (file, found): (EventFile, Found)) {
         let held = self.unopened.take().map_or_else(Vec::new, Unopened::into_held);
         let replay = Replay::of(found.counts);
@@ -212,10 +222,11 @@ impl Writer {
         self.need = if found.headless { Need::Rewriting } else { Need::Nothing };
         self.record(Sent { at_ms: self.began.1, event: replay.started() });
         for happened in held {
-            self.seq += 1;
             let Happened { at_ms, event, .. } = &*happened;
-            self.buffer(&Arc::new(Happened { seq: self.seq, at_ms: *at_ms, event: event.clone() }));
+            let (seq, at_ms, event) = (self.next_number(), *at_ms, event.clone());
+            self.buffer(&Arc::new(Happened { seq, at_ms, event }));
         }
+        self.tee(Live::Numbered(self.seq));
     }
 
     /// After events came.
@@ -254,6 +265,7 @@ impl Writer {
                 self.unsynced += written;
                 self.due.written(&self.parts.config, self.parts.clock.monotonic());
                 self.buffer.clear();
+                self.parts.queue.written();
                 self.recovered();
             }
             Err(error) => {
@@ -303,7 +315,7 @@ impl Writer {
             self.failures = 0;
             self.parts.told.lock().failure = None;
         }
-        if self.lost > 0 {
+        if self.lost > 0 && !self.is_over {
             let event = Event::EventsLost { count: std::mem::take(&mut self.lost) };
             self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
         }
@@ -313,82 +325,6 @@ impl Writer {
         self.lost += count;
         self.parts.told.lock().lost += count;
         counter!("state_pruner_events_lost_total").increment(count);
-    }
-
-    /// A step while events come: they wait in memory for as long as it takes, which is told.
-    fn compact_beside_events(&mut self) {
-        let (begun, was_begun) = (self.parts.clock.monotonic(), self.compaction.is_some());
-        self.compact();
-        if was_begun || self.compaction.is_some() {
-            let took = self.parts.clock.monotonic().saturating_sub(begun);
-            let mut told = self.parts.told.lock();
-            told.longest_stall = told.longest_stall.max(took);
-        }
-    }
-
-    /// One step towards a smaller file, where it is too large, too old, or cannot be trusted.
-    fn compact(&mut self) {
-        let Some(file) = &self.parts.file else { return };
-        let now = self.parts.clock.monotonic();
-        let stepped = match self.compaction.take() {
-            Some(mut compaction) => match compaction.step() {
-                Ok(Step::More) => {
-                    self.compaction = Some(compaction);
-                    return;
-                }
-                Ok(Step::CaughtUp) => compaction.swap(file, &*self.parts.clock),
-                Err(error) => Err(error),
-            },
-            None => {
-                let Some(keep) = self.keep(file).filter(|_| now >= self.compact_from) else { return };
-                match Compaction::begin(file, keep) {
-                    Ok(begun) => {
-                        self.compaction = Some(begun);
-                        return;
-                    }
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        match stepped {
-            Ok(compacted) => self.compacted(compacted),
-            Err(error) => {
-                self.compact_from = now.saturating_add(COMPACT_AGAIN);
-                self.failed(&error);
-            }
-        }
-    }
-
-    /// What is to stay of the file, if something is to go.
-    fn keep(&self, file: &EventFile) -> Option<Keep> {
-        if self.need == Need::Rewriting {
-            return Some(Keep::ALL);
-        }
-        Keep::of(&self.parts.config, file.bytes(), (self.oldest_ms, self.now_ms()))
-    }
-
-    /// The time by which events are old: that of the wall clock, unless it has stepped forward since the writer began.
-    fn now_ms(&self) -> u64 {
-        let Self { parts, began: (monotonic, unix_ms), .. } = self;
-        let here = millis(parts.clock.monotonic().saturating_sub(*monotonic));
-        parts.clock.unix_ms().min(unix_ms.saturating_add(here))
-    }
-
-    fn compacted(&mut self, compacted: Compacted) {
-        let Compacted { dropped, bytes_before, bytes_after, oldest_ms, locked } = compacted;
-        self.need = Need::Nothing;
-        (self.unsynced, self.unsure) = (0, 0);
-        self.oldest_ms = oldest_ms;
-        {
-            let mut told = self.parts.told.lock();
-            told.compactions += 1;
-            told.longest_swap = told.longest_swap.max(locked);
-        }
-        self.recovered();
-        let event = Event::JournalCompacted { dropped, bytes_before, bytes_after };
-        if !self.is_over {
-            self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
-        }
     }
 
     fn tell(&self) {

@@ -214,11 +214,10 @@ fn hides(key: RecordKey) -> (Verdict, &'static str) {
             Verdict::Critical,
             "It says whether deletes are frozen: they are taken for frozen, and nothing is pruned until the database is restored",
         ),
-        RecordKey::LastOutcome | RecordKey::Triggers | RecordKey::Switch => {
+        RecordKey::LastOutcome | RecordKey::LastCycle | RecordKey::Triggers | RecordKey::Switch => {
             (Verdict::Critical, "No pruner begins with it: nothing is pruned until the database is restored")
         }
         RecordKey::Phase
-        | RecordKey::LastCycle
         | RecordKey::Reports
         | RecordKey::Snapshot
         | RecordKey::Floor

@@ -79,7 +79,7 @@ impl Held for HeldStates {
 }
 
 impl HeldStates {
-    /// Forgets what could not be looked up, so that the states are walked again; the next cycle removes the file.
+    /// Forgets what could not be looked up, so that the states are walked again.
     pub(super) fn forget_what_failed(&mut self) {
         if self.mark.as_ref().is_some_and(|mark| mark.reader.lock().has_failed()) {
             *self = Self { version: self.version + 1, waiting: std::mem::take(&mut self.waiting), ..Self::default() };
@@ -192,8 +192,16 @@ impl HeldStates {
         (self.covered, self.version) = (covered, self.version + 1);
         self.beside.clear();
         let mark = Mark { path: sealed.path().to_owned(), reader: Mutex::new(sealed.reader()) };
-        let before = self.mark.replace(mark);
-        before.map_or(Ok(()), |mark| files::remove(&mark.path)) // else the next cycle does
+        self.mark = Some(mark); // the file of the one before goes with it
+        Ok(())
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        if let Err(error) = files::remove(&self.path) {
+            tracing::warn!(%error, "a mark that nobody needs any more could not be removed; the next cycle does it");
+        }
     }
 }
 

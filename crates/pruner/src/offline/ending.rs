@@ -5,10 +5,9 @@
 
 use state_store::StoreError;
 
-use super::{Built, Offline, PruneMode, by_an_earlier_prune, kept_dir, pruned_to, refuse_if_held};
+use super::{Built, Offline, PruneMode, by_an_earlier_prune, folder, kept_dir, pruned_to, refuse_if_held};
 use crate::{
     cycle::{self, CycleEnv},
-    doubt::Doubt,
     error::PruneError,
     events::{CycleEnd, Event},
     outcome::Outcome,
@@ -107,7 +106,7 @@ impl Offline<'_> {
         if self.request.mode == PruneMode::Plan {
             return; // it leaves nothing
         }
-        if let Err(unsaved) = Doubt::remember(error, &FolderRecords(self.config.state_dir.clone())) {
+        if let Err(unsaved) = folder::remember(error, self.config.state_dir.clone()) {
             tracing::error!(%unsaved, "that live nodes may be damaged could not be saved");
         }
     }

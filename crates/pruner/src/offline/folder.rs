@@ -10,11 +10,13 @@ use std::{
 use state_store::{Holder, StoreError};
 
 use super::{PruneMode, PruneRequest};
-use crate::{error::PruneError, files, scratch::Scratch};
+use crate::{doubt::Doubt, error::PruneError, files, records::FolderRecords, scratch::Scratch};
 
 /// The folder of a node's store in its data folder.
 const NODE_STORE: &str = "store";
 const LOCK_FILE: &str = "prune.lock";
+/// Held while a doubt is read and written again.
+const DOUBT_LOCK_FILE: &str = "doubt.lock";
 /// How often the lock is asked for: whoever looks at it holds it for a moment.
 const ATTEMPTS: usize = 100;
 const ATTEMPT: Duration = Duration::from_millis(1);
@@ -116,6 +118,19 @@ pub(super) fn lock(dir: &Path) -> Result<File, PruneError> {
             Err(StoreError::Locked { path, holder }.into())
         }
         Err(TryLockError::Error(error)) => Err(files::failed(&path)(error)),
+    }
+}
+
+/// Remembers a fault in the folder of a store at rest, one process after another: each keeps what the others have told.
+///
+/// Errors: somebody holds the lock for long; a failed read or write.
+pub(super) fn remember(error: &PruneError, dir: PathBuf) -> Result<(), PruneError> {
+    let path = dir.join(DOUBT_LOCK_FILE);
+    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(files::failed(&path))?;
+    match patiently(&file) {
+        Ok(()) => Doubt::remember(error, &FolderRecords(dir)),
+        Err(TryLockError::WouldBlock) => Err(files::failed(&path)(std::io::ErrorKind::TimedOut.into())),
+        Err(TryLockError::Error(source)) => Err(files::failed(&path)(source)),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::{
     clock::{Clock as _, SystemClock},
     doubt::{Doubt, Doubted},
     error::PruneError,
+    files,
     health::{
         self, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Recorded, RecordedLock, Unfinished, Unread,
     },
@@ -180,8 +181,8 @@ pub(crate) fn remember_damage(db: &Path, layout: StoreLayout, error: &PruneError
         return;
     }
     let kept = kept_dir(&canonical(db), None);
-    let made = std::fs::create_dir_all(&kept).map_err(|source| PruneError::File { path: kept.clone(), source });
-    if let Err(unsaved) = made.and_then(|()| Doubted::remember(error, &FolderRecords(kept))) {
+    let made = files::create_dir(&kept);
+    if let Err(unsaved) = made.and_then(|()| folder::remember(error, kept)) {
         tracing::error!(%unsaved, "that live nodes may be damaged could not be saved; older snapshots are not held for it");
     }
 }
@@ -216,6 +217,7 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> 
     let lag = lag.map_or(Lag { known: None, uncounted: None }, |lag| lag);
     let lock = unread.record(RecordKey::Lock, recorded_lock(&records));
     let failures = unread.record(RecordKey::SnapshotFailures, SnapshotFailures::load(&records).map(Some));
+    unread.record(RecordKey::LastCycle, phase::last_cycle(&records).map(Some));
     // AFTER the reads: a cycle that ends while they go on would lie in the future.
     let now_ms = now_ms(request);
     let age = CycleAge::told(recorded.last.as_ref(), ledger.as_ref(), (head, now_ms));

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::PruneError,
+    log_cut,
     outcome::RestFloor,
     policy::RestWindow,
     records::FolderRecords,
@@ -57,7 +58,8 @@ fn verify_opened(
     dir: PathBuf,
 ) -> Result<VerifyReport, PruneError> {
     refuse_unreadable(&request.db, request.layout, &backend)?;
-    let store = Store::foreign(backend, AT_REST)?;
+    let store = Arc::new(Store::foreign(backend, AT_REST)?);
+    let log_cut = log_cut::known(&store)?;
     let (view, chain) = (store.view()?, request.layout.chain());
     let policy = RestWindow {
         keep_last: request.keep_last,
@@ -70,7 +72,7 @@ fn verify_opened(
     let below = floor > 0 && (report.shorter_than_asked || report.first_order < floor);
     let older = floor < report.first_order && report.leaked_nodes.is_some();
     let retained_from = older.then_some(floor);
-    Ok(VerifyReport { pruned_below: below.then_some(floor), retained_from, ..report })
+    Ok(VerifyReport { pruned_below: below.then_some(floor), retained_from, log_cut, ..report })
 }
 
 /// Below this order states are gone on purpose: by the chain's own word, or by the record of an earlier prune.

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use state_store::{Batch, RocksBackend, RocksConfig, RolledBack, Store};
+use state_store::{Backend as _, Batch, RocksBackend, RocksConfig, RolledBack, Store};
 use state_tree::Order;
 
 use super::{AT_REST, StoreLayout, folder::canonical, inspect::refuse_unreadable, refuse_if_held};
@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     error::PruneError,
     events::{EventJournal, EventSink, EventsConfig, NoEvents, find_journal},
-    log_cut::LogCuts,
+    log_cut::{LogCuts, told_at_rest},
     records::StoreRecords,
     retention::{LiveRetention, RetentionParts},
 };
@@ -18,13 +18,16 @@ use crate::{
 /// Makes a retained order the newest one. A cycle that the node left is given up, and the node owes one when it starts
 /// next. `rows` are further rows of the chain in the same batch.
 ///
-/// Errors: no store of the reference node, one that is in use, an order that cannot be gone back to, a pin on a later one.
+/// Errors: no store of the reference node, one that is in use, a damaged write-ahead log, an order that cannot be gone back to, a pin on a later one.
 /// After an error the history is what it was.
 pub fn rollback(db: &Path, to: Order, rows: Batch, clock: Arc<dyn Clock>) -> Result<RolledBack, PruneError> {
     let db = canonical(db);
     refuse_if_held(&db)?;
     let reading = RocksBackend::open_read_only(&db, &RocksConfig::default())?;
     refuse_unreadable(&db, StoreLayout::Native, &reading)?; // BEFORE anything is opened for writing
+    if let Some(cut) = reading.log_cut() {
+        return Err(PruneError::LogCut { what: told_at_rest(&cut) }); // which would cut it
+    }
     drop(reading);
     let store = Arc::new(Store::open(Arc::new(RocksBackend::open(&db, &RocksConfig::default())?), AT_REST)?);
     let records = Arc::new(StoreRecords(Arc::clone(&store)));

@@ -20,6 +20,7 @@ use crate::{
     config::CycleConfig,
     error::PruneError,
     events::{NoEvents, find_journal, journal_dir},
+    log_cut::told_at_rest,
     policy::RestWindow,
     records::{FolderRecords, Records, StoreRecords},
     roots::{RetainedRoot, Retention, Window},
@@ -125,5 +126,6 @@ fn validator_of(
         tracing::debug!(%error, "the snapshot cannot be loaded; the validation says so");
     }
     let validator = SnapshotValidator::new(Arc::new(snapshots), None).with_cycles(&CycleConfig::new(folder));
-    Ok(validator.with_reserve_kept(kept))
+    let log_cut = store.backend().log_cut().map(|cut| told_at_rest(&cut));
+    Ok(validator.with_reserve_kept(kept).with_log_cut(log_cut))
 }

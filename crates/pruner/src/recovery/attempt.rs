@@ -44,6 +44,19 @@ pub enum Came {
 }
 
 impl Came {
+    /// Whether something was tried, and failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        match self {
+            Self::Retry { .. }
+            | Self::AwaitedRoom { .. }
+            | Self::NewSnapshot { .. }
+            | Self::Exhausted
+            | Self::Stopped
+            | Self::Panicked => true,
+            Self::Success | Self::HeldBack | Self::Unsaved => false,
+        }
+    }
+
     /// Its word, as in the status.
     pub fn name(&self) -> &'static str {
         match self {
@@ -67,7 +80,7 @@ pub struct Attempt {
     pub at: u64,
     /// The phase.
     pub phase: PrunePhase,
-    /// The how manieth attempt of its execution it was, from 1.
+    /// Its number within its execution, from 1.
     pub number: u32,
     /// Stable word for the error; absent for a success.
     pub code: Option<String>,

@@ -57,6 +57,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         | PruneError::NoHead
         | PruneError::OtherLayout { .. }
         | PruneError::NativeAtRest
+        | PruneError::LogCut { .. }
         | PruneError::PrunedBefore { .. }
         | PruneError::NothingKnown { .. }
         | PruneError::Holes { .. }

@@ -152,7 +152,7 @@ pub enum Standing {
         /// The newest order.
         head: u64,
     },
-    /// It is above the head: it was never committed, or rolled back, and nothing tells which.
+    /// It is above the head: it was never committed, or rolled back, or lost with a damaged log, and nothing tells which.
     AboveHead {
         /// The newest order.
         head: u64,
@@ -435,7 +435,7 @@ mod tests {
             "nobody asks for it any more: it goes when the floor moves next",
             "pin `audit` of ann, since 1970-01-01T00:00:03.000Z, for 1m",
             "gone by 1970-01-01T00:00:00.001Z, when the head was order 99: pin `old` of bob expired",
-            "there is no order 101, and never was: the head is order 100; ask for that one or an earlier one",
+            "there is no order 101, and as far as this store knows never was: the head is order 100; ask for that one or an earlier one",
         ];
         for (told, words) in told.iter().zip(words) {
             assert!(told.contains(words), "{told}");

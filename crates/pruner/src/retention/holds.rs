@@ -167,8 +167,10 @@ impl Holds {
     }
 }
 
-/// A name is part of an address and of log lines.
-fn check_name(name: &str) -> Result<(), PruneError> {
+/// Whether a pin or a consumer may have this name, which is part of an address and of log lines.
+///
+/// Errors: it may not, with the rule.
+pub fn check_name(name: &str) -> Result<(), PruneError> {
     let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
     let words = name.chars().any(|letter| letter.is_ascii_alphanumeric());
     if words && name.len() <= MAX_NAME && name.chars().all(fits) {

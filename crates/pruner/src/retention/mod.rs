@@ -29,7 +29,7 @@ pub use explain::{
     Asked, Explanation, HashExplained, NodeStanding, OrderExplained, PinHold, Standing, Standstill, WaitsFor, Why,
 };
 pub(crate) use holds::Holds;
-pub use holds::{Consumer, NamedPin};
+pub use holds::{Consumer, NamedPin, check_name};
 pub use keep::{Ask, Bound, KeepPolicy};
 pub use live::{DEFAULT_CONSUMER_TTL, LiveRetention, NewPin, RetentionParts};
 pub(crate) use log::RetentionLog;

@@ -14,6 +14,7 @@ use crate::{
     certificate::{Certificate, CertificateText},
     error::PruneError,
     files,
+    log_cut::Lost,
     mark::{MarkIdentity, SealedMark},
     outcome::{Ended, Outcome},
     phase::{PhaseRecord, PrunePhase},
@@ -58,19 +59,23 @@ impl Seen {
 }
 
 /// Decodes every artefact there is, and of those of which there are many as many as it reaches.
-pub(super) fn check(snapshots: &AtomicSnapshotManager, place: Option<&Place>, reach: &Reach) -> Checked {
+pub(super) fn check(
+    snapshots: &AtomicSnapshotManager,
+    place: Option<&Place>,
+    reach: &Reach,
+    log_cut: Option<&str>,
+) -> Checked {
     let (check, mut seen) = (Check::Integrity, Seen::default());
+    seen.faults.extend(log_cut.map(str::to_owned));
     let looked = records(&*snapshots.parts().records, &mut seen).and_then(|()| rows(snapshots, reach, &mut seen));
-    if let Err(error) = looked {
-        let result = ValidationResult::failed(format!("what is persisted cannot be read: {error}"));
-        return Checked { check, depth: Depth::Newest, needs: Depth::All, result };
-    }
+    let is_read = looked.is_ok();
+    seen.faults.extend(looked.err().map(|error| format!("what is persisted cannot be read: {error}")));
     match files(snapshots, place, &mut seen) {
         Ok(()) => {}
         Err(Moves) => seen.unasked.push(format!("the mark of the cycle: {MOVED}")),
     }
     let depth = match reach {
-        Reach::All(_) if !seen.rows.is_ended() => Depth::All,
+        Reach::All(_) if is_read && !seen.rows.is_ended() => Depth::All,
         Reach::Newest | Reach::All(_) => Depth::Newest,
     };
     Checked { check, depth, needs: seen.needs, result: seen.judge() }
@@ -99,6 +104,9 @@ fn records(records: &dyn Records, seen: &mut Seen) -> Result<(), PruneError> {
         let Some(bytes) = records.load(key)? else { continue };
         seen.records += 1;
         seen.faults.extend(artefacts::check_record(key, &bytes).err().map(|error| error.to_string()));
+        if let (RecordKey::LogCut, Ok(Some(lost))) = (key, Lost::load(records)) {
+            seen.faults.push(lost.told()); // until an operator has seen to it
+        }
     }
     Ok(())
 }

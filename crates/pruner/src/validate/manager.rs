@@ -81,6 +81,8 @@ pub struct SnapshotValidator {
     reach: Reach,
     /// Who has the store open, where that is not this process.
     elsewhere: Option<Holder>,
+    /// What is known of a damaged write-ahead log, beside what is on record.
+    log_cut: Option<String>,
 }
 
 impl SnapshotValidator {
@@ -98,6 +100,7 @@ impl SnapshotValidator {
             events: None,
             reach: Reach::Newest,
             elsewhere: None,
+            log_cut: None,
         }
     }
 
@@ -126,6 +129,11 @@ impl SnapshotValidator {
     /// The same, of a store that another process has open: its lock cannot be tried from here.
     pub(crate) fn beside(self, holder: Option<Holder>) -> Self {
         Self { elsewhere: holder, ..self }
+    }
+
+    /// The same, knowing what the write-ahead log of a store at rest has lost.
+    pub(crate) fn with_log_cut(self, told: Option<String>) -> Self {
+        Self { log_cut: told, ..self }
     }
 
     /// The same, knowing the folder of the journal of events; without that, it is not looked at.
@@ -163,7 +171,9 @@ impl SnapshotValidator {
                 let in_force = self.freeze.as_ref().and_then(|freeze| freeze.0()); // BEFORE the record, which is lifted first
                 checks::recovery(snapshots, self.recovery.as_deref(), in_force)
             }
-            Check::Integrity => return integrity::check(snapshots, self.place.as_ref(), &self.reach),
+            Check::Integrity => {
+                return integrity::check(snapshots, self.place.as_ref(), &self.reach, self.log_cut.as_deref());
+            }
             Check::Events => journal::check(self.events.as_deref(), &self.reach),
             Check::Concurrency => timing::concurrency(snapshots),
             Check::Performance => timing::performance(snapshots, &self.targets),

@@ -37,6 +37,9 @@ pub struct VerifyReport {
     /// none or leaks are not counted.
     #[serde(default)]
     pub retained_from: Option<u64>,
+    /// That acknowledged orders behind the newest one may be lost, with a damaged write-ahead log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_cut: Option<String>,
     /// Nodes that the roots reach and that are present; absent after a sample.
     pub live_nodes: Option<u64>,
     /// Nodes present; absent after a sample.

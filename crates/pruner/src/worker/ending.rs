@@ -86,6 +86,7 @@ impl Inner {
 
     pub(super) fn panicked(&self) -> Ended {
         self.snapshots.end_cycle();
+        self.parts.store.abandon_counting(); // no cycle comes that what commits mark blindly is for
         tracing::error!("a pruning cycle panicked; the node serves, pruning has ended");
         let why = "a cycle panicked; see the log".to_owned();
         self.parts.events.emit(Event::WorkerPanicked { why: why.clone() });

@@ -15,7 +15,7 @@ use crate::{
     error::PruneError,
     events::Event,
     outcome::{Freeze, Outcome},
-    phase::PrunePhase,
+    phase::{self, PrunePhase},
     quarantine::Quarantine,
     records::{self, Records},
     recovery::{ErrorRecoveryManager, may_pass},
@@ -88,6 +88,7 @@ impl Recalling<'_> {
         self.snapshot()?;
         self.snapshots.settle_left();
         let records = &*self.parts.records;
+        phase::last_cycle(records)?; // without it no cycle gets a number, and no fault can be written down
         Ok(Recalled {
             last: Outcome::load(records)?,
             freeze: Freeze::load(records)?,

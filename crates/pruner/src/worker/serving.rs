@@ -29,7 +29,6 @@ use crate::{
     cycle::{self, CycleEnv, CycleOrder},
     error::PruneError,
     events::Event,
-    phase::PhaseEvent,
     recovery::{PhaseRunner, may_pass},
     trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger, Rearmed},
 };
@@ -225,7 +224,7 @@ impl Inner {
         let is_off = self.shared.lock().off.is_some();
         self.work(Trigger::Resumed, control, |env, order| {
             if is_off {
-                cycle::end_or_leave(env, order, PhaseEvent::Cancelled); // as if it ran when it was switched off
+                cycle::give_up_left(env, order);
                 return Ok(None);
             }
             if self.shared.lock().freeze.is_some() {

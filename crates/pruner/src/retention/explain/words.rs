@@ -34,7 +34,7 @@ impl std::fmt::Display for Why {
             Self::Leaving { waits_for: Some(standstill) } => {
                 write!(f, "nobody asks for it any more: it goes when the floor moves next, not {standstill}")
             }
-            Self::NoPolicy => f.write_str("no policy is in force: nothing goes"),
+            Self::NoPolicy => f.write_str("no policy is in force here: nothing goes until a pruner works on the store"),
         }
     }
 }
@@ -77,13 +77,18 @@ impl std::fmt::Display for OrderExplained {
         let order = self.order;
         match &self.standing {
             Standing::NeverExisted { head } => {
-                write!(f, "there is no order {order}, and never was: {}", HeadOrder(Some(Order::new(*head))))
+                write!(
+                    f,
+                    "there is no order {order}, and as far as this store knows never was: {}",
+                    HeadOrder(Some(Order::new(*head)))
+                )
             }
             Standing::RolledBack { head } => {
                 write!(f, "order {order} was rolled back: the chain went back, and the head is order {head}")
             }
             Standing::AboveHead { head } => {
-                write!(f, "order {order} is above the head (order {head}): it was never committed, or rolled back")
+                write!(f, "order {order} is above the head (order {head}): it was never committed, or rolled back, ")?;
+                f.write_str("or lost with a damaged write-ahead log, which `health-check` tells as `log_cut`")
             }
             Standing::Pruned { floor, gone } => {
                 write!(f, "order {order} is pruned; the oldest order of the readable range is {floor}\n  ")?;

@@ -102,6 +102,18 @@ fn refuse_lost_list(path: &Path, db: &DB) -> Result<(), StoreError> {
     Err(StoreError::Corrupt(format!("{list} names none of the {count} table files in {path}: it was cut or replaced")))
 }
 
+/// Refuses a folder without CURRENT in which tables lie: it was a database.
+pub(super) fn refuse_lost_current(path: &Path) -> Result<(), StoreError> {
+    let tables = with_ending(path, "sst").map_err(|e| classify_io(path, "listing the files", e))?;
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let (count, path) = (tables.len(), path.display());
+    Err(StoreError::Corrupt(format!(
+        "{path} has {count} table files and no {CURRENT_FILE}, which names the list of them"
+    )))
+}
+
 /// Refuses a store of which a table is not there, or has another length than the engine's list says. One that the engine
 /// itself removes meanwhile is not in its list any more.
 pub(super) fn refuse_cut_tables(path: &Path, db: &DB) -> Result<(), StoreError> {

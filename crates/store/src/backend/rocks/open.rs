@@ -224,7 +224,12 @@ pub(super) fn refuse_other_folders(path: &Path) -> Result<(), StoreError> {
     if !folder.is_dir() {
         return Err(not_a_database(path, "it is not a folder"));
     }
-    fs::read(path.join(CURRENT_FILE)).map_err(|error| missing(path, "it has no file CURRENT", error))?;
+    if let Err(error) = fs::read(path.join(CURRENT_FILE)) {
+        if error.kind() == io::ErrorKind::NotFound {
+            damage::refuse_lost_current(path)?;
+        }
+        return Err(missing(path, "it has no file CURRENT", error));
+    }
     if lock_holder(path)?.is_none() {
         damage::refuse_cut_list(path)?; // BEFORE the engine may write; a writer's list is cut whenever it is read
     }
