@@ -164,7 +164,8 @@ fn a_snapshot_never_replaces_one_that_was_locked_meanwhile() {
     let second = made.create_snapshot(PrunePhase::BuildReach);
     assert!(matches!(second, Err(PruneError::Blocked(_))), "{second:?}");
     assert_eq!(made.status().snapshot.map(|it| it.snapshot_id), Some(first.snapshot_id));
-    made.release_snapshot(PrunePhase::SweepExpired).unwrap();
+    rig.clock.advance(Duration::from_secs(30 * 60) + Duration::from_millis(1));
+    drop(made.lock_snapshot(PrunePhase::BuildReach).unwrap()); // that one has expired
     let third = made.create_snapshot(PrunePhase::BuildReach).unwrap();
     assert!(third.snapshot_id > first.snapshot_id + 1, "the id of the one that was dropped is not used again");
 }

@@ -273,7 +273,7 @@ impl Stage {
             Self::Sweep => "a cycle that sweeps",
             Self::Reclaim => "a cycle that gives space back",
             Self::Verify => "a cycle that reads a sample back",
-            Self::Count => "a cycle that corrects the marks",
+            Self::Count => "a verification that counts the nodes",
         }
     }
 }

@@ -24,7 +24,7 @@ const ATTEMPTS: usize = 16;
 pub struct Listed {
     /// Its id.
     pub id: SnapshotId,
-    /// The how many-th of the catalog it is; not known of one that an older version made.
+    /// Its number in the catalog; not known of one that an older version made.
     pub ordinal: Option<NonZeroU64>,
     /// When it was begun by the wall clock, in milliseconds since 1970.
     pub created_at_ms: u64,

@@ -26,7 +26,7 @@ use crate::control::Control;
 pub(super) struct Staging<'a> {
     catalog: &'a Catalog,
     pub(super) id: SnapshotId,
-    /// The how many-th of the catalog it is.
+    /// Its number in the catalog.
     pub(super) ordinal: NonZeroU64,
     /// What the dead had left.
     pub(super) swept: Swept,

@@ -5,70 +5,84 @@ use super::event::Event;
 /// The word of an event that a newer program has written.
 pub(super) const UNKNOWN: &str = "unknown";
 
-impl Event {
-    /// The word of every event there is, and the one that stands for those of a newer program.
-    pub const CODES: [&str; 59] = [
-        "started",
-        "stopped",
-        "cycle_begun",
-        "cycle_ended",
-        "phase_entered",
-        "phase_left",
-        "lock_taken",
-        "lock_taken_over",
-        "lock_waited",
-        "lock_refused",
-        "lock_released",
-        "snapshot_created",
-        "snapshot_failed",
-        "deletes_frozen",
-        "deletes_unfrozen",
-        "pin_added",
-        "pin_removed",
-        "pin_expired",
-        "consumer_added",
-        "consumer_removed",
-        "consumer_went_silent",
-        "trigger_fired",
-        "trigger_coalesced",
-        "rounds_swept",
-        "round_failed",
-        "rolled_back",
-        "config_changed",
-        "poison_item",
-        "worker_panicked",
-        "retry_attempted",
-        "retry_given_up",
-        "breaker_changed",
-        "phase_rolled_back",
-        "events_lost",
-        "journal_compacted",
-        "reader_too_old",
-        "reader_let_go",
-        "reserve_let_go",
-        "reserve_taken",
-        "catalog_snapshot_made",
-        "catalog_snapshot_refused",
-        "validated",
-        "phase_given_up",
-        "counts_lost",
-        "space_reclaimed",
-        "run_ended",
-        "request_dropped",
-        "consumer_ahead",
-        "rollback_failed",
-        "log_cut",
-        "engine_damaged",
-        "engine_stopped",
-        "damage_met",
-        "production_ended",
-        "commits_failing",
-        "cycle_paused",
-        "cycle_resumed",
-        "quarantine_ended",
-        UNKNOWN,
-    ];
+macro_rules! words {
+    ($($event:pat => $word:literal,)+) => {
+        impl Event {
+            /// The word of every event there is, and the one that stands for those of a newer program.
+            pub const CODES: &[&str] = &[$($word,)+ UNKNOWN];
 
+            /// Its word: stable, and its heading in docs/operations.md.
+            pub fn code(&self) -> &'static str {
+                match self {
+                    $($event => $word,)+
+                }
+            }
+        }
+    };
+}
+
+words! {
+    Event::Started { .. } => "started",
+    Event::Stopped { .. } => "stopped",
+    Event::CycleBegun { .. } => "cycle_begun",
+    Event::CycleEnded(_) => "cycle_ended",
+    Event::PhaseEntered { .. } => "phase_entered",
+    Event::PhaseLeft { .. } => "phase_left",
+    Event::LockTaken { .. } => "lock_taken",
+    Event::LockTakenOver { .. } => "lock_taken_over",
+    Event::LockWaited { .. } => "lock_waited",
+    Event::LockRefused { .. } => "lock_refused",
+    Event::LockReleased { .. } => "lock_released",
+    Event::SnapshotCreated { .. } => "snapshot_created",
+    Event::SnapshotFailed { .. } => "snapshot_failed",
+    Event::DeletesFrozen { .. } => "deletes_frozen",
+    Event::DeletesUnfrozen => "deletes_unfrozen",
+    Event::PinAdded { .. } => "pin_added",
+    Event::PinRemoved { .. } => "pin_removed",
+    Event::PinExpired { .. } => "pin_expired",
+    Event::ConsumerAdded { .. } => "consumer_added",
+    Event::ConsumerRemoved { .. } => "consumer_removed",
+    Event::ConsumerWentSilent { .. } => "consumer_went_silent",
+    Event::TriggerFired { .. } => "trigger_fired",
+    Event::TriggerCoalesced { .. } => "trigger_coalesced",
+    Event::RoundsSwept(_) => "rounds_swept",
+    Event::RoundFailed { .. } => "round_failed",
+    Event::RolledBack { .. } => "rolled_back",
+    Event::ConfigChanged { .. } => "config_changed",
+    Event::PoisonItem { .. } => "poison_item",
+    Event::WorkerPanicked { .. } => "worker_panicked",
+    Event::RetryAttempted { .. } => "retry_attempted",
+    Event::RetryGivenUp { .. } => "retry_given_up",
+    Event::BreakerChanged { .. } => "breaker_changed",
+    Event::PhaseRolledBack { .. } => "phase_rolled_back",
+    Event::EventsLost { .. } => "events_lost",
+    Event::JournalCompacted { .. } => "journal_compacted",
+    Event::ReaderTooOld { .. } => "reader_too_old",
+    Event::ReaderLetGo { .. } => "reader_let_go",
+    Event::ReserveLetGo { .. } => "reserve_let_go",
+    Event::ReserveTaken { .. } => "reserve_taken",
+    Event::CatalogSnapshotMade { .. } => "catalog_snapshot_made",
+    Event::CatalogSnapshotRefused { .. } => "catalog_snapshot_refused",
+    Event::Validated { .. } => "validated",
+    Event::PhaseGivenUp { .. } => "phase_given_up",
+    Event::CountsLost { .. } => "counts_lost",
+    Event::SpaceReclaimed { .. } => "space_reclaimed",
+    Event::RunEnded(_) => "run_ended",
+    Event::RequestDropped { .. } => "request_dropped",
+    Event::ConsumerAhead { .. } => "consumer_ahead",
+    Event::RollbackFailed { .. } => "rollback_failed",
+    Event::LogCut { .. } => "log_cut",
+    Event::EngineDamaged { .. } => "engine_damaged",
+    Event::EngineStopped { .. } => "engine_stopped",
+    Event::DamageMet { .. } => "damage_met",
+    Event::ProductionEnded => "production_ended",
+    Event::CommitsFailing { .. } => "commits_failing",
+    Event::CyclePaused => "cycle_paused",
+    Event::CycleResumed => "cycle_resumed",
+    Event::QuarantineEnded { .. } => "quarantine_ended",
+}
+
+impl Event {
     /// A word that events have.
     ///
     /// Errors: no event has it; the text says which there are.
@@ -77,70 +91,6 @@ impl Event {
         is_known
             .then(|| word.to_owned())
             .ok_or_else(|| format!("no event has the code {word:?}; there are {}", Self::CODES.join(", ")))
-    }
-
-    /// Its word: stable, and its heading in docs/operations.md.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::Started { .. } => "started",
-            Self::Stopped { .. } => "stopped",
-            Self::CycleBegun { .. } => "cycle_begun",
-            Self::CycleEnded(_) => "cycle_ended",
-            Self::PhaseEntered { .. } => "phase_entered",
-            Self::PhaseLeft { .. } => "phase_left",
-            Self::LockTaken { .. } => "lock_taken",
-            Self::LockTakenOver { .. } => "lock_taken_over",
-            Self::LockWaited { .. } => "lock_waited",
-            Self::LockRefused { .. } => "lock_refused",
-            Self::LockReleased { .. } => "lock_released",
-            Self::SnapshotCreated { .. } => "snapshot_created",
-            Self::SnapshotFailed { .. } => "snapshot_failed",
-            Self::DeletesFrozen { .. } => "deletes_frozen",
-            Self::DeletesUnfrozen => "deletes_unfrozen",
-            Self::PinAdded { .. } => "pin_added",
-            Self::PinRemoved { .. } => "pin_removed",
-            Self::PinExpired { .. } => "pin_expired",
-            Self::ConsumerAdded { .. } => "consumer_added",
-            Self::ConsumerRemoved { .. } => "consumer_removed",
-            Self::ConsumerWentSilent { .. } => "consumer_went_silent",
-            Self::TriggerFired { .. } => "trigger_fired",
-            Self::TriggerCoalesced { .. } => "trigger_coalesced",
-            Self::RoundsSwept(_) => "rounds_swept",
-            Self::RoundFailed { .. } => "round_failed",
-            Self::RolledBack { .. } => "rolled_back",
-            Self::ConfigChanged { .. } => "config_changed",
-            Self::PoisonItem { .. } => "poison_item",
-            Self::WorkerPanicked { .. } => "worker_panicked",
-            Self::RetryAttempted { .. } => "retry_attempted",
-            Self::RetryGivenUp { .. } => "retry_given_up",
-            Self::BreakerChanged { .. } => "breaker_changed",
-            Self::PhaseRolledBack { .. } => "phase_rolled_back",
-            Self::EventsLost { .. } => "events_lost",
-            Self::JournalCompacted { .. } => "journal_compacted",
-            Self::ReaderTooOld { .. } => "reader_too_old",
-            Self::ReaderLetGo { .. } => "reader_let_go",
-            Self::ReserveLetGo { .. } => "reserve_let_go",
-            Self::ReserveTaken { .. } => "reserve_taken",
-            Self::CatalogSnapshotMade { .. } => "catalog_snapshot_made",
-            Self::CatalogSnapshotRefused { .. } => "catalog_snapshot_refused",
-            Self::Validated { .. } => "validated",
-            Self::PhaseGivenUp { .. } => "phase_given_up",
-            Self::CountsLost { .. } => "counts_lost",
-            Self::SpaceReclaimed { .. } => "space_reclaimed",
-            Self::RunEnded(_) => "run_ended",
-            Self::RequestDropped { .. } => "request_dropped",
-            Self::ConsumerAhead { .. } => "consumer_ahead",
-            Self::RollbackFailed { .. } => "rollback_failed",
-            Self::LogCut { .. } => "log_cut",
-            Self::EngineDamaged { .. } => "engine_damaged",
-            Self::EngineStopped { .. } => "engine_stopped",
-            Self::DamageMet { .. } => "damage_met",
-            Self::ProductionEnded => "production_ended",
-            Self::CommitsFailing { .. } => "commits_failing",
-            Self::CyclePaused => "cycle_paused",
-            Self::CycleResumed => "cycle_resumed",
-            Self::QuarantineEnded { .. } => "quarantine_ended",
-        }
     }
 }
 
@@ -151,12 +101,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_word_of_an_event_is_in_the_list_of_them() {
-        let (_, body) = include_str!("code.rs").split_once("fn code(&self)").unwrap();
-        let (body, _) = body.split_once("\n    }").unwrap();
-        let words: BTreeSet<&str> = body.split("=> \"").skip(1).map(|arm| arm.split('"').next().unwrap()).collect();
-        let listed: BTreeSet<&str> = Event::CODES.into_iter().filter(|code| *code != UNKNOWN).collect();
-        assert_eq!(words, listed);
-        assert_eq!(Event::CODES.len(), listed.len() + 1);
+    fn no_two_events_have_one_word() {
+        let words: BTreeSet<&str> = Event::CODES.iter().copied().collect();
+        assert_eq!(words.len(), Event::CODES.len());
     }
 }

@@ -1,4 +1,4 @@
-//! Scan mark: one sequential pass over every node, then a traversal in memory (design 4.2).
+//! Scan mark: one sequential pass over every node, then a traversal in memory (docs/design.md, section 5).
 //!
 //! Contract: while scanning nobody knows what is live, so a node that does not decode or hash to its key is only noted;
 //! it stops the cycle if it turns out to be live (S5, I11). Keys that are not 32 bytes are counted and ignored (I8).

@@ -1,4 +1,4 @@
-//! Walk mark: from the roots down with large sorted batches, every node hashed again (design 4.2).
+//! Walk mark: from the roots down with large sorted batches, every node hashed again (docs/design.md, section 5).
 //!
 //! Contract: the visited set is exact and is itself the mark; memory keeps to the budget whatever the store holds.
 //! A fault ends the walk at once and there is no sealed mark (S5, S7).

@@ -1,6 +1,6 @@
 //! How long to wait before a retry: the only place that knows the `backoff` crate, which does nothing here but sums.
 //!
-//! The crate is unmaintained (docs/design.md, section 12), so nothing of it leaves this module: not its types, not its
+//! The crate is unmaintained (docs/design.md, section 14), so nothing of it leaves this module: not its types, not its
 //! errors, not its clock. Waiting is the [`Clock`]'s, and a stop of either control ends it at once (P21).
 
 use std::time::Duration;

@@ -255,22 +255,6 @@ impl AtomicSnapshotManager {
         Ok(roots.iter().any(|(order, at)| *order == head && is_it(at)))
     }
 
-    /// Takes the lock away from the phase; its permit is dead when this returns. Nothing to do if it holds none.
-    ///
-    /// Errors: another phase holds the lock.
-    pub fn release_snapshot(&self, phase: PrunePhase) -> Result<(), PruneError> {
-        let permit = {
-            let state = self.state.lock();
-            match &state.lock {
-                Some(lock) if lock.phase == phase => lock.permit.clone(),
-                Some(_) => return self.refuse_if_locked(&state),
-                None => return Ok(()),
-            }
-        };
-        self.release(phase, &permit);
-        Ok(())
-    }
-
     /// Ends one lock. Its permit dies first, outside the state: that waits for a commit.
     pub(super) fn release(&self, phase: PrunePhase, permit: &Permit) {
         self.parts.store.revoke(permit);

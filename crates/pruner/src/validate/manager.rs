@@ -1,6 +1,6 @@
 //! Which checks run, in which order, on what.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use super::{
     checks, integrity, journal,
@@ -10,24 +10,6 @@ use super::{
 use state_store::Holder;
 
 use crate::{config::CycleConfig, outcome::Freeze, recovery::ErrorRecoveryManager, snapshot::AtomicSnapshotManager};
-
-/// What a node may take for each step, the best of three: far above what a busy machine needs, so that only a fault goes
-/// beyond it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ValidationTargets {
-    /// For one snapshot, from its capture to its integrity hash.
-    pub capture: Duration,
-    /// For taking the lock and giving it back, which may wait for one commit.
-    pub lock: Duration,
-    /// For reading every small record.
-    pub records: Duration,
-}
-
-impl Default for ValidationTargets {
-    fn default() -> Self {
-        Self { capture: Duration::from_secs(5), lock: Duration::from_secs(2), records: Duration::from_secs(2) }
-    }
-}
 
 /// Where cycles keep their files.
 #[derive(Debug, Clone)]
@@ -75,7 +57,6 @@ pub struct SnapshotValidator {
     recovery: Option<Arc<ErrorRecoveryManager>>,
     /// Without it only the record tells of a freeze.
     freeze: Option<InForce>,
-    targets: ValidationTargets,
     place: Option<Place>,
     events: Option<PathBuf>,
     reach: Reach,
@@ -95,7 +76,6 @@ impl SnapshotValidator {
             snapshots: snapshot_manager,
             recovery: recovery_manager,
             freeze: None,
-            targets: ValidationTargets::default(),
             place: None,
             events: None,
             reach: Reach::Newest,
@@ -107,11 +87,6 @@ impl SnapshotValidator {
     /// The same, asking the pruner that works which freeze is in force.
     pub(crate) fn with_freeze(self, in_force: impl Fn() -> Option<Freeze> + Send + Sync + 'static) -> Self {
         Self { freeze: Some(InForce(Box::new(in_force))), ..self }
-    }
-
-    /// The same with other targets.
-    pub fn with_targets(self, targets: ValidationTargets) -> Self {
-        Self { targets, ..self }
     }
 
     /// The same, knowing where cycles keep marks and certificates; without that, `integrity` is skipped where there are any.
@@ -176,7 +151,7 @@ impl SnapshotValidator {
             }
             Check::Events => journal::check(self.events.as_deref(), &self.reach),
             Check::Concurrency => timing::concurrency(snapshots),
-            Check::Performance => timing::performance(snapshots, &self.targets),
+            Check::Performance => timing::performance(snapshots),
             Check::Resources => timing::resources(snapshots, self.place.as_ref()),
         };
         Checked::whole(check, result)

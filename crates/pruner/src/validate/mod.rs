@@ -22,5 +22,5 @@ mod timing;
 
 pub use artefacts::check_record;
 pub use kept::{Finding, Validated};
-pub use manager::{SnapshotValidator, ValidationTargets, quick_health_check};
+pub use manager::{SnapshotValidator, quick_health_check};
 pub use result::{Check, Checked, Depth, ValidationReport, ValidationResult};

@@ -48,8 +48,8 @@ impl Pruner {
     }
 
     /// Grows by one whenever what deletes were frozen by, or what is in doubt, is settled: by an operator who lifts a freeze, or by
-    /// a cycle that finds the store whole. By it who has told of a fault knows whether it is news when it is met again. Read it
-    /// BEFORE the fault is told. Waits for nobody.
+    /// a cycle that finds the store whole. Whoever reports a fault reads this BEFORE:
+    /// if the number has changed when the fault is met again, it is news. Waits for nobody.
     pub fn freeze_epoch(&self) -> u64 {
         self.inner.freeze_epoch.load(Ordering::Acquire)
     }
