@@ -453,6 +453,14 @@ fn integrity_does_not_pass_without_the_mark_and_the_certificate_that_a_store_has
     let bench = Bench::new();
     let ValidationResult::Passed { evidence } = blind(&bench) else { panic!("{:?}", blind(&bench)) };
     assert!(evidence.contains("no mark and no certificate is to be there"), "{evidence}");
+    let walks = bench.phase_record();
+    walks.save(&bench.records).unwrap();
+    assert!(skipped(&blind(&bench)), "it may have written its walk down");
+    let dir = bench.rig.plan(5).config.state_dir;
+    fs::create_dir_all(&dir).unwrap();
+    assert!(!failed(bench.report().of(Check::Integrity).unwrap()), "it has not");
+    fs::write(dir.join(format!("mark-{:016x}.walk", walks.cycle)), b"torn").unwrap();
+    assert!(failed(bench.report().of(Check::Integrity).unwrap()), "that walk is none");
     let sweeps = PhaseRecord { phase: PrunePhase::SweepExpired, mark_digest: Some([7; 32]), ..bench.phase_record() };
     sweeps.save(&bench.records).unwrap();
     let ValidationResult::Skipped { reason } = blind(&bench) else { panic!("{:?}", blind(&bench)) };

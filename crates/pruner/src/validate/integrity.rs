@@ -15,7 +15,7 @@ use crate::{
     error::PruneError,
     files,
     log_cut::Lost,
-    mark::{MarkIdentity, SealedMark},
+    mark::{MarkIdentity, SavedWalk, SealedMark},
     outcome::{Ended, Outcome},
     phase::{PhaseRecord, PrunePhase},
     records::{RecordKey, Records},
@@ -124,13 +124,18 @@ fn files(snapshots: &AtomicSnapshotManager, place: Option<&Place>, seen: &mut Se
     if let Some(last) = last {
         certificate(place, &last, seen);
     }
-    let Some(record) = phase.filter(|record| record.phase == PrunePhase::SweepExpired) else { return Ok(()) };
+    let Some(record) = phase else { return Ok(()) };
+    let look = match record.phase {
+        PrunePhase::SweepExpired => mark,
+        PrunePhase::BuildReach => walk,
+        PrunePhase::Idle | PrunePhase::IncrementalSweep => return Ok(()),
+    };
     let Some(place) = place else {
         seen.unasked.push(format!("the mark of cycle {}, for {NO_PLACE}", record.cycle));
         return Ok(());
     };
-    match mark(&place.state_dir, &record) {
-        Ok(()) => seen.files += 1,
+    match look(&place.state_dir, &record) {
+        Ok(files) => seen.files += files,
         Err(error) => {
             still(records, &record)?;
             seen.faults.push(error.to_string());
@@ -151,9 +156,17 @@ fn still(records: &dyn Records, record: &PhaseRecord) -> Result<(), Moves> {
     Ok(())
 }
 
-fn mark(dir: &Path, record: &PhaseRecord) -> Result<(), PruneError> {
-    let identity = MarkIdentity { cycle: record.cycle, roots: record.roots_digest };
-    SealedMark::verify(dir, identity, record.mark_digest)
+fn mark(dir: &Path, record: &PhaseRecord) -> Result<usize, PruneError> {
+    SealedMark::verify(dir, identity(record), record.mark_digest).map(|()| 1)
+}
+
+/// What a walk has written down last, if it has; its runs are held against it when the walk goes on with them.
+fn walk(dir: &Path, record: &PhaseRecord) -> Result<usize, PruneError> {
+    SavedWalk::load(dir, identity(record)).map(|walk| usize::from(walk.is_some()))
+}
+
+fn identity(record: &PhaseRecord) -> MarkIdentity {
+    MarkIdentity { cycle: record.cycle, roots: record.roots_digest }
 }
 
 /// The certificate of the last cycle that finished, held against its digest and against the outcome.
