@@ -163,7 +163,10 @@ fn a_snapshot_never_replaces_one_that_was_locked_meanwhile() {
     armed.store(true, Ordering::Release);
     let second = made.create_snapshot(PrunePhase::BuildReach);
     assert!(matches!(second, Err(PruneError::Blocked(_))), "{second:?}");
-    assert_eq!(made.status().snapshot.map(|it| it.snapshot_id), Some(first.snapshot_id));
+    let current = |manager: &AtomicSnapshotManager| manager.status().snapshot.map(|it| it.snapshot_id);
+    assert_eq!(current(&made), Some(first.snapshot_id));
+    let next = self::manager(&rig, &Hooks::none()); // as the next process finds it
+    assert_eq!(current(&next), Some(first.snapshot_id), "on record, too");
     rig.clock.advance(Duration::from_secs(30 * 60) + Duration::from_millis(1));
     drop(made.lock_snapshot(PrunePhase::BuildReach).unwrap()); // that one has expired
     let third = made.create_snapshot(PrunePhase::BuildReach).unwrap();

@@ -191,7 +191,12 @@ impl AtomicSnapshotManager {
         self.forget_failures();
         let snapshot = Arc::clone(&held.snapshot);
         let mut state = self.state.lock();
-        self.refuse_if_locked(&state)?; // a phase that took the lock meanwhile works on the snapshot it found
+        if let Err(locked) = self.refuse_if_locked(&state) {
+            let found = state.held.as_ref().map(|held| Arc::clone(&held.snapshot));
+            drop(state);
+            found.iter().try_for_each(|found| self.stage(found))?; // what the phase that took the lock meanwhile works on
+            return Err(locked);
+        }
         state.held = Some(held);
         Ok(snapshot)
     }
@@ -214,11 +219,16 @@ impl AtomicSnapshotManager {
     /// Takes the snapshot, and keeps it where snapshots are kept.
     fn capture(&self, phase: PrunePhase, id: u64) -> Result<Held, PruneError> {
         let held = self.fix(phase, id)?;
-        if self.config.enable_persistence {
-            // Durable with the phase record that names it, before anything is deleted under it.
-            self.parts.records.stage(RecordKey::Snapshot, &held.snapshot.encode()?)?;
-        }
+        self.stage(&held.snapshot)?;
         Ok(held)
+    }
+
+    /// Durable with the phase record that names it, before anything is deleted under it.
+    fn stage(&self, snapshot: &AtomicSnapshot) -> Result<(), PruneError> {
+        if !self.config.enable_persistence {
+            return Ok(());
+        }
+        self.parts.records.stage(RecordKey::Snapshot, &snapshot.encode()?)
     }
 
     /// Barrier, then view, then everything else out of that view (I5, I1).
@@ -295,7 +305,7 @@ impl AtomicSnapshotManager {
         guard.renew()?;
         self.parts.policy.advance()?;
         let id = self.state.lock().next_id();
-        let held = self.capture(guard.phase, id)?;
+        let held = self.fix(guard.phase, id).inspect_err(|_| self.count_failure())?;
         let permit = self.exchange(&guard)?;
         let mut state = self.state.lock();
         let is_ours = state.lock.as_ref().is_some_and(|lock| lock.permit.generation() == guard.permit.generation());
@@ -308,6 +318,7 @@ impl AtomicSnapshotManager {
         state.held = Some(held);
         state.lock = Some(self.lock(guard.phase, &guard.permit));
         drop(state);
+        self.stage(&guard.snapshot)?;
         self.note_lock()?;
         Ok(guard)
     }
