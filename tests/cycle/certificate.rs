@@ -8,6 +8,7 @@ use state_pruner::{
     Certificate, SweepChoice, Trigger,
     cycle::{self, CycleOrder},
     mark::MarkChoice,
+    recovery::PhaseRunner,
     sweep::SweepStrategy,
 };
 use state_store::{Backend, Base, Batch, Commit, KeyRange, RocksBackend, Store};
@@ -81,7 +82,7 @@ fn a_store_is_rewritten_where_it_is_small_or_much_of_it_is_garbage_or_somebody_w
         let mut plan = rig.plan(keep_last).by(MarkChoice::Scan, SweepChoice::Auto);
         plan.config.small_store = if trigger == Rollback { 1 << 30 } else { 0 };
         let order = CycleOrder { trigger, ..plan.order() };
-        let certificate = cycle::run(&rig.env(&plan, &Hooks::none()), &order).unwrap().certificate;
+        let certificate = cycle::run(&rig.env(&plan, &Hooks::none()), &order, &PhaseRunner::Once).unwrap().certificate;
         let (mark, sweep) = (certificate.mark.unwrap(), certificate.sweep);
         let (present, dead) = (mark.present_nodes.unwrap(), mark.present_nodes.unwrap() - mark.live_nodes);
         let least = if matches!(trigger, LowDisk | Operator | Rollback) { 200 } else { 4 };
@@ -109,7 +110,7 @@ fn a_cycle_that_somebody_waits_for_gives_the_space_of_earlier_deletes_back() {
         plan.config.small_store = 0;
         let cycle = |trigger| {
             let order = CycleOrder { trigger, ..plan.order() };
-            cycle::run(&rig.env(&plan, &Hooks::none()), &order).unwrap().certificate.sweep
+            cycle::run(&rig.env(&plan, &Hooks::none()), &order, &PhaseRunner::Once).unwrap().certificate.sweep
         };
         let deletes = || {
             rig.backend.flush().unwrap();

@@ -84,7 +84,7 @@ fn a_first_cycle_that_is_resumed_settles_counts_that_were_exact() {
     let (plan, first) = (rig.plan(WINDOW), rig.chain.floor());
     assert!(plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().is_some(), "it goes on");
     assert!(rig.chain.store.counts_are_settled());
-    rig.chain.store.index_journal().unwrap();
+    rig.chain.store.index_journal(&|| true).unwrap();
     rig.chain.run(&mut workload, WINDOW + 4);
     raise_floor(&rig);
     let lag = rig.chain.store.lag().unwrap();
@@ -112,7 +112,7 @@ fn after_a_rollback_the_lag_is_that_of_what_is_left() {
         assert_eq!(held, lag_of(&rig, after(first, to)).nodes, "right after it");
         if restarts {
             rig = rig.restart();
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
         }
         rig.chain.run(&mut workload, WINDOW + 2);
         raise_floor(&rig);
@@ -139,7 +139,7 @@ fn a_first_cycle_that_counted_blindly_and_is_resumed_settles_the_counts() {
     assert_eq!((rig.chain.store.counts_are_settled(), rig.chain.store.counts_lost()), (false, None));
     assert!(plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().is_some(), "it goes on");
     assert!(rig.chain.store.counts_are_settled());
-    rig.chain.store.index_journal().unwrap();
+    rig.chain.store.index_journal(&|| true).unwrap();
     while rig.chain.floor() <= first {
         rig.chain.run(&mut workload, 1);
         raise_floor(&rig);
@@ -220,11 +220,11 @@ fn marks_that_cannot_be_read_cost_one_cycle_and_not_one_after_each_restart() {
     rows.put(Table::MANY, [0xff; 9], [0; 12]);
     rig.chain.store.write_rows(&rows, Durability::Logged).unwrap();
     let rig = rig.restart();
-    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted);
+    assert_eq!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Uncounted);
     assert_eq!(rig.chain.store.counts_lost().map(|lost| lost.by), Some(LostBy::Mark));
     rig.cycle(&rig.plan(WINDOW));
     let rig = rig.restart();
-    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+    assert_eq!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Whole { bad_rows: Vec::new() });
     assert_eq!((rig.chain.store.counts_lost(), rig.chain.store.counts_are_settled()), (None, true));
     rig.chain.run(&mut workload, WINDOW + 4);
     raise_floor(&rig);

@@ -101,7 +101,7 @@ fn replaying_a_commit_after_a_crash_changes_no_bookkeeping() {
     base.cycle(&plan);
     let mut workload = Workload::new(Profile::Tables, 312);
     let straight = base.twin();
-    straight.chain.store.index_journal().unwrap();
+    straight.chain.store.index_journal(&|| true).unwrap();
     let mut history: Vec<Changes> = Vec::new();
     for _ in 0..8 {
         straight.chain.commit(|root, reader| {
@@ -116,7 +116,7 @@ fn replaying_a_commit_after_a_crash_changes_no_bookkeeping() {
     for tail in [CrashTail::Kept, CrashTail::Lost] {
         for write in 0..=8 {
             let (rig, faulty) = base.faulty();
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
             faulty.freeze_after(write);
             let committed =
                 history.iter().take_while(|changes| rig.chain.try_commit(|_, _| (*changes).clone()).is_ok());
@@ -124,7 +124,7 @@ fn replaying_a_commit_after_a_crash_changes_no_bookkeeping() {
             let image = faulty.crash_image(tail).unwrap();
             let rig = rig.crashed(image);
             rig.chain.archive.forget_after(rig.chain.head());
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
             let done = (rig.chain.head().get() + 1 - first) as usize;
             for changes in &history[done..] {
                 rig.chain.put(changes);
@@ -213,7 +213,7 @@ fn bookkeeping_that_does_not_fit_deletes_nothing() {
     batch.put(Table::META, *b"expiry", cursor);
     rig.chain.store.write_rows(&batch, Durability::Logged).unwrap();
     let rig = rig.restart();
-    assert!(matches!(rig.chain.store.index_journal().unwrap(), Indexed::Gap(_)), "the rows behind it are gone");
+    assert!(matches!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Gap(_)), "the rows behind it are gone");
     rig.chain.grow(Profile::Uniform, 333, 6);
     let before = check::present(&rig.chain.store);
     assert_eq!(one_round(&rig, &plan).end, RoundEnd::Uncounted);
@@ -280,7 +280,7 @@ fn a_cursor_in_the_middle_of_a_tree_is_continued_or_leaves_nothing_behind() {
         assert!(layers(&rig) > 1, "the test tells nothing");
         drop(env);
         let rig = rig.restart();
-        assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+        assert_eq!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Whole { bad_rows: Vec::new() });
         if branch {
             let base = rig.chain.head().minus(1).unwrap();
             rig.chain.fork_at(base, |_, _| Changes([(key(3), leaf(1))].into()));

@@ -51,7 +51,7 @@ impl Swept {
         let Self { rig, plan, env, sweep } = self;
         drop((env, sweep));
         let rig = rig.restart();
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         Self::new(rig, plan.keep_last.get())
     }
 

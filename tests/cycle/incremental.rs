@@ -91,7 +91,7 @@ impl Swept {
     }
 
     pub(crate) fn reopened(rig: Rig, keep_last: u64) -> Self {
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         Self::new(rig, keep_last)
     }
 
@@ -168,7 +168,7 @@ fn a_slice_that_is_killed_at_any_write_loses_nothing_and_forgets_nothing() {
         };
         for write in 0.. {
             let (rig, faulty) = base.faulty_with(StoreConfig { durability, ..STORE });
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
             let mut swept = Swept::new(rig, 4);
             faulty.freeze_after(write);
             let survived = live_for_a_while(&mut swept);
@@ -343,7 +343,7 @@ fn entries_before_a_gap_in_the_journal_are_never_trusted() {
     let rig = swept.rig.reopened_with(StoreConfig { journal: false, ..STORE });
     rig.chain.grow(Profile::Tables, 73, 1);
     let rig = rig.twin();
-    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted);
+    assert_eq!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Uncounted);
     let mut swept = Swept::new(rig, 3);
     swept.rig.chain.grow(Profile::Tables, 74, 8);
     assert_eq!(swept.drain().end, RoundEnd::Uncounted);
@@ -368,7 +368,7 @@ fn a_slice_ends_by_its_deadline_on_a_slow_disk() {
     };
     let slices = |reading: Duration| {
         let (rig, faulty) = base.faulty();
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         let mut swept = Swept::new(rig, 3);
         let (clock, dir, many) =
             (Arc::clone(&swept.rig.clock), swept.rig.state_dir(), NonZeroUsize::new(2048).unwrap());
@@ -405,7 +405,7 @@ fn slices_are_sized_by_how_long_those_before_them_held_the_gate() {
     };
     let largest = |micros_per_node: u64| {
         let (rig, faulty) = base.faulty();
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         let mut swept = Swept::new(rig, 3);
         let (clock, dir, mut pace) = (Arc::clone(&swept.rig.clock), swept.rig.state_dir(), SlicePace::new());
         let hold = Arc::new(AtomicU64::new(0));
@@ -486,7 +486,7 @@ fn a_cancel_while_marks_are_made_exact_is_seen_at_the_next_batch() {
     grown.chain.grow(Profile::Tables, 85, 24);
     for write in 0.. {
         let (rig, faulty) = grown.faulty();
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         let swept = Swept::new(rig, 4);
         let plan = swept.rig.plan(4).batches(2);
         let (left, counted) = (AtomicUsize::new(write), faulty.clone());
@@ -564,7 +564,7 @@ fn a_round_that_fails_anywhere_goes_on_where_it_was() {
 
 fn fail(base: &Rig, fault: impl Fn(&FaultyBackend)) -> (bool, BTreeSet<NodeHash>) {
     let (rig, faulty) = base.faulty();
-    rig.chain.store.index_journal().unwrap();
+    rig.chain.store.index_journal(&|| true).unwrap();
     let mut swept = Swept::new(rig, 3);
     fault(&faulty);
     let few = NonZeroUsize::new(5).unwrap();
@@ -587,8 +587,8 @@ fn a_gap_far_below_the_head_ends_the_reading_of_the_journal() {
     batch.delete_range(Table::JOURNAL, missing.to_key(), missing.next().unwrap().to_key());
     rig.chain.store.write_rows(&batch, Durability::Logged).unwrap();
     let rig = rig.restart();
-    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Gap(missing));
-    assert_eq!(rig.chain.store.index_journal().unwrap(), Indexed::Uncounted, "and nothing is trusted any more");
+    assert_eq!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Gap(missing));
+    assert_eq!(rig.chain.store.index_journal(&|| true).unwrap(), Indexed::Uncounted, "and nothing is trusted any more");
 }
 
 /// I12: what a slice does under the gate goes by what it finds below its nodes, too.
@@ -622,7 +622,7 @@ fn no_slice_reads_under_the_gate_also_where_marks_have_no_room() {
         swept.rig
     };
     let (rig, faulty) = base.faulty_with(StoreConfig { marks_limit: 1, ..STORE });
-    rig.chain.store.index_journal().unwrap();
+    rig.chain.store.index_journal(&|| true).unwrap();
     assert_eq!(rig.chain.store.marks(), None);
     let mut swept = Swept::new(rig, 3);
     let (clock, dir, most) = (Arc::clone(&swept.rig.clock), swept.rig.state_dir(), NonZeroUsize::new(48).unwrap());

@@ -18,6 +18,7 @@ use state_pruner::{
     cycle::{self, CycleEnv, CycleOrder, Finished},
     mark::{MarkChoice, MarkIdentity, SealedMark},
     phase::{PhaseRecord, PrunePhase},
+    recovery::PhaseRunner,
     sweep::SweepStrategy,
 };
 use state_store::{Batch, Durability, StoreConfig, StoreError};
@@ -557,7 +558,7 @@ fn what_a_resumed_sweep_did_not_count_is_absent() {
     let whole = base.twin();
     let whole_plan = plan_of(&whole, &plan);
     let order = CycleOrder { trigger: Trigger::Garbage, ..whole_plan.order() };
-    let sweep = cycle::run(&quiet(&whole, &whole_plan), &order).unwrap().certificate.sweep;
+    let sweep = cycle::run(&quiet(&whole, &whole_plan), &order, &PhaseRunner::Once).unwrap().certificate.sweep;
     let left = check::present(&whole.chain.store).len() as u64;
     assert_eq!((sweep.strategy, sweep.reclaimed, sweep.kept), (SweepStrategy::Delete, false, Some(left)));
 
@@ -572,12 +573,12 @@ fn what_a_resumed_sweep_did_not_count_is_absent() {
     let env = base.env(&plan, &hooks);
     *control.lock() = Some(Arc::clone(&env.control));
     let order = CycleOrder { trigger: Trigger::Garbage, ..plan.order() };
-    let ended = cycle::run(&env, &order);
+    let ended = cycle::run(&env, &order, &PhaseRunner::Once);
     assert!(matches!(ended, Err(PruneError::Stopped)), "{ended:?}");
     drop(env);
     let rig = base.restart();
     let order = CycleOrder { trigger: Trigger::Resumed, ..plan.order() };
-    let certificate = cycle::resume(&quiet(&rig, &plan), &order).unwrap().unwrap().certificate;
+    let certificate = cycle::resume(&quiet(&rig, &plan), &order, &PhaseRunner::Once).unwrap().unwrap().certificate;
     let (rest, all) = (certificate.sweep, certificate.deleted);
     assert_eq!((rest.strategy, rest.reclaimed, rest.kept), (SweepStrategy::Delete, false, None));
     assert_eq!((all, rest.deleted < all), (sweep.deleted, true), "what both deleted is known");

@@ -444,7 +444,7 @@ fn at_each_moment(last: KeepPolicy, mut then: impl FnMut(Rig, &str)) {
     then(base.twin(), "idle");
     for most in 1.. {
         let rig = base.twin();
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         let round = slices(&rig, &policy(&rig, last), most);
         then(rig.restart(), &format!("stopped after {most} slices"));
         if round.end != RoundEnd::Paused {
@@ -484,7 +484,7 @@ fn at_each_moment(last: KeepPolicy, mut then: impl FnMut(Rig, &str)) {
 fn go_on(rig: &Rig, kept: &Arc<LiveRetention>) {
     let (env, plan) = under(rig, kept, &Hooks::none());
     plan.resume(&env).unwrap();
-    rig.chain.store.index_journal().unwrap();
+    rig.chain.store.index_journal(&|| true).unwrap();
     slices(rig, kept, u64::MAX);
     check::complete(&rig.chain, "swept on under another policy");
     plan.run(&env).unwrap();
@@ -539,7 +539,7 @@ fn a_change_of_any_part_of_the_policy_in_each_phase() {
         at_each_moment(every(5, 10), |rig, context| {
             let (before, (env, plan)) = (rig.chain.floor().get(), under(&rig, &policy(&rig, other), &Hooks::none()));
             assert!(plan.resume(&env).unwrap().is_none(), "{context}: went on under {other:?}");
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
             slices(&rig, &policy(&rig, other), u64::MAX);
             check::complete(&rig.chain, &format!("{context}: swept on under {other:?}"));
             plan.run(&env).unwrap();
@@ -577,7 +577,7 @@ fn clock_jump_between_any_two_slices() {
         let (context, restarts) = (format!("{jump} after slice {at}"), jump.ends_with("restart"));
         let mut rig = base.twin();
         rig.clock.set_unix_ms(NOON);
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         let mut kept = policy(&rig, bounds);
         kept.add_pin(pin("audit", 33, Some(hour))).unwrap();
         kept.set_consumer("indexer", order(36), Some(hour)).unwrap();
@@ -597,7 +597,7 @@ fn clock_jump_between_any_two_slices() {
         if restarts {
             drop(kept);
             rig = rig.restart();
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
             kept = policy(&rig, bounds);
             assert_eq!(slices(&rig, &kept, u64::MAX).end, RoundEnd::Done, "{context}");
         }
@@ -1125,7 +1125,7 @@ fn explain_says_what_the_archive_says_while_a_sweep_is_in_the_middle_of_its_entr
             let context = format!("{profile:?} in pause {pause}");
             explained_as_by_the_archive(&rig, &kept, (&mut told, &context));
             let again = rig.twin();
-            again.chain.store.index_journal().unwrap();
+            again.chain.store.index_journal(&|| true).unwrap();
             let kept = policy(&again, every(2, 38));
             explained_as_by_the_archive(&again, &kept, (&mut told, &format!("{context} after a restart")));
             if round.end == RoundEnd::Done {

@@ -97,7 +97,7 @@ fn a_rollback_cancels_the_stale_entries_of_its_branch() {
         rig.chain.archive.forget_after(to);
         if seed % 2 == 0 {
             rig = rig.restart(); // the index comes from the journal
-            rig.chain.store.index_journal().unwrap();
+            rig.chain.store.index_journal(&|| true).unwrap();
         }
         let (plan, mut sweep) = (rig.plan(KEEP.get()), IncrementalSweep::default());
         let env = rig.env(&plan, &Hooks::none());

@@ -135,7 +135,7 @@ impl Cell {
         let (rig, faulty) = base.faulty();
         let plan = phase.plan(&rig);
         let env = rig.env(&plan, &Hooks::none());
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         Self { phase, rig, faulty, plan, env, sweep: IncrementalSweep::default() }
     }
 

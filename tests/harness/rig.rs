@@ -13,7 +13,7 @@ use state_pruner::{
     cycle::{self, CycleEnv, CycleOrder, Finished},
     events::NoEvents,
     mark::MarkChoice,
-    recovery::RecoveryConfig,
+    recovery::{PhaseRunner, RecoveryConfig},
     snapshot::{AtomicSnapshotManager, SnapshotManagerConfig, SnapshotParts},
 };
 use state_store::{
@@ -199,12 +199,12 @@ impl Plan {
 
     /// Runs a cycle.
     pub fn run(&self, env: &CycleEnv) -> Result<Finished, PruneError> {
-        cycle::run(env, &self.order())
+        cycle::run(env, &self.order(), &PhaseRunner::Once)
     }
 
     /// Goes on with the sweep that a restart interrupted.
     pub fn resume(&self, env: &CycleEnv) -> Result<Option<Finished>, PruneError> {
-        cycle::resume(env, &self.order())
+        cycle::resume(env, &self.order(), &PhaseRunner::Once)
     }
 }
 

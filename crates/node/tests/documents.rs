@@ -15,6 +15,7 @@ use state_node::{
     chain::{Hex32, HexBytes, Transaction},
     http::WireAnswer,
 };
+use state_pruner::events::Event;
 use state_store::{CatalogPoint, Point};
 use state_tree::{Key, Node, ObjectState};
 
@@ -60,11 +61,10 @@ fn every_code_and_every_reason_of_health_has_a_heading_for_operators() {
     for name in ["node", "pruner", "store"] {
         sources(&crates.join(name).join("src"), &mut files);
     }
-    let names: BTreeSet<String> = files.iter().flat_map(|file| names_in(&product(file))).collect();
+    let events = Event::CODES.iter().filter(|code| **code != "unknown").map(|code| (*code).to_owned());
+    let names: BTreeSet<String> = files.iter().flat_map(|file| names_in(&product(file))).chain(events).collect();
     for known in [
         "frozen",
-        "cycle_ended",
-        "lock_taken_over",
         "lagging",
         "commits_failing",
         "outcome_unknown",

@@ -134,17 +134,10 @@ impl Marked {
     }
 }
 
-/// Runs a whole cycle, each phase once.
-///
-/// Errors: whatever stopped it. A fault in live data freezes deletes until an operator lifts it (I11).
-pub fn run(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Finished, PruneError> {
-    run_by(env, order, &PhaseRunner::Once)
-}
-
 /// Runs a whole cycle, its phases by somebody who may try them again.
 ///
-/// Errors: as above.
-pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) -> Result<Finished, PruneError> {
+/// Errors: whatever stopped it. A fault in live data freezes deletes until an operator lifts it (I11).
+pub fn run(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) -> Result<Finished, PruneError> {
     refuse_if_frozen(&*env.parts.records)?;
     files::create_dir(&order.config.state_dir)?;
     let cycle = phase::new_cycle(&*env.parts.records)?;
@@ -160,14 +153,7 @@ pub fn run_by(env: &CycleEnv, order: &CycleOrder<'_>, runner: &PhaseRunner<'_>) 
 ///
 /// Errors: whatever stopped the cycle; a look at what it was made from that failed and may succeed later: the cycle is then
 /// as it was, and may be gone on with.
-pub fn resume(env: &CycleEnv, order: &CycleOrder<'_>) -> Result<Option<Finished>, PruneError> {
-    resume_by(env, order, &PhaseRunner::Once)
-}
-
-/// The same, by somebody who may try its phases again.
-///
-/// Errors: as above.
-pub fn resume_by(
+pub fn resume(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     runner: &PhaseRunner<'_>,

@@ -28,6 +28,7 @@ use crate::{
     },
     roots::RetainedRoots,
     snapshot::KeptOrders,
+    sweep::visit_nodes,
 };
 pub use readback::{SampleReport, sample_live};
 pub use report::{FaultReport, VerifyReport};
@@ -234,20 +235,9 @@ impl Census {
         let mut census = Self::default();
         let mut reader = reachable.reader()?;
         let mut wanted = reader.next()?;
-        let mut failed = None;
-        job.view.scan_nodes(&KeyRange::ALL, &mut |key, _| {
-            let mut next = || reader.next();
-            match census.row(job, key, &mut wanted, &mut next) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failed = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+        visit_nodes(job.view, &KeyRange::ALL, &mut |key, _| {
+            census.row(job, key, &mut wanted, &mut || reader.next()).map(ControlFlow::Continue)
         })?;
-        if let Some(error) = failed {
-            return Err(error);
-        }
         while wanted.is_some() {
             census.unreached_work += 1;
             wanted = reader.next()?;

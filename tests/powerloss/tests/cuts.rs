@@ -25,6 +25,7 @@ use state_pruner::{
     PruneError, SweepChoice, cycle,
     incremental::{IncrementalSweep, RoundEnd},
     phase::{PhaseRecord, PrunePhase},
+    recovery::PhaseRunner,
 };
 use state_store::{Durability, Point, RocksBackend, StoreConfig, watch};
 use state_tests::{
@@ -85,7 +86,7 @@ fn live(home: &Path, (device, power): (&Arc<Device>, &Arc<Power>), archive: &Arc
     let backend = Arc::new(RocksBackend::open_through(&home.join("store"), &SMALL, &device.env()).unwrap());
     let config = StoreConfig { durability: plan.durability, ..STORE };
     let rig = Rig::over(home, backend, (Arc::new(archive.copy()), config));
-    rig.chain.store.index_journal().unwrap();
+    rig.chain.store.index_journal(&|| true).unwrap();
     let (reached, was_cut) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
     let watching = {
         let (device, power) = (Arc::clone(device), Arc::clone(power));
@@ -166,7 +167,7 @@ fn recovers(home: &Path, known: &Known, plan: Plan) -> Option<PrunePhase> {
     let next = rig.plan(WINDOW).batches(20);
     let env = rig.env(&next, &Hooks::none());
     let record = PhaseRecord::load(&*env.parts.records).unwrap();
-    let resumed = match cycle::resume(&env, &next.order()) {
+    let resumed = match cycle::resume(&env, &next.order(), &PhaseRunner::Once) {
         Ok(resumed) => resumed.is_some(),
         Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => false,
         Err(error) => panic!("{context}: {error}"),

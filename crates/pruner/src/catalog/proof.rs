@@ -115,10 +115,8 @@ impl OpenCopy {
 
     /// Reads every row there is, as the engine checks it.
     pub(super) fn read_whole(&self, control: &Control) -> Result<(), CatalogError> {
-        match self.backend.read_whole(&|| control.ended().is_none()) {
-            Err(StoreError::Cancelled) => Err(control.ended().map_or(PruneError::Cancelled, |why| why).into()),
-            read => Ok(read.map(|_| ())?),
-        }
+        let read = self.backend.read_whole(&|| control.goes_on());
+        read.map(|_| ()).map_err(|error| control.unless_ended(error).into())
     }
 
     /// Reads nodes back; the inner text says what is missing or corrupt.

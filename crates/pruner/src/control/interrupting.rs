@@ -36,9 +36,14 @@ impl Control {
         })
     }
 
-    /// A rewrite that ended because the work was told to end is no failure of the rewrite.
-    pub(crate) fn unless_ended(&self, error: PruneError) -> PruneError {
-        match (error, self.ended()) {
+    /// Whether nobody has told the work to end, as work of the store asks.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.ended().is_none()
+    }
+
+    /// Work of the store that ended because it was told to end is no failure of it.
+    pub(crate) fn unless_ended(&self, error: impl Into<PruneError>) -> PruneError {
+        match (error.into(), self.ended()) {
             (PruneError::Store(StoreError::Cancelled), Some(ended)) => ended,
             (error, _) => error,
         }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use state_store::{Correction, StoreError, Traced};
+use state_store::{Correction, Traced};
 use state_tree::{Order, StateRoot};
 
 use super::{CycleEnv, CycleOrder};
@@ -13,23 +13,14 @@ pub(super) fn begin(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
     if env.parts.store.head().is_none() {
         return Ok(None);
     }
-    unless_ended(env, |goes_on| env.parts.store.begin_counting_while(goes_on)).map(Some)
+    let begun = env.parts.store.begin_counting(&|| env.control.goes_on());
+    begun.map(Some).map_err(|error| env.control.unless_ended(error))
 }
 
 /// The same for a cycle that goes on: commits are counted exactly, or its mark makes nothing exact.
 pub(super) fn counted(env: &CycleEnv) -> Result<Option<Traced>, PruneError> {
-    let since = unless_ended(env, |goes_on| env.parts.store.counted_since(goes_on))?;
-    Ok(since.map(Traced::OldestFrom))
-}
-
-fn unless_ended<T>(
-    env: &CycleEnv,
-    asks: impl FnOnce(&(dyn Fn() -> bool + Send + Sync)) -> Result<T, StoreError>,
-) -> Result<T, PruneError> {
-    match asks(&|| env.control.ended().is_none()) {
-        Err(StoreError::Cancelled) => Err(env.control.ended().map_or(PruneError::Cancelled, |ended| ended)),
-        asked => Ok(asked?),
-    }
+    let since = env.parts.store.counted_since(&|| env.control.goes_on());
+    since.map(|since| since.map(Traced::OldestFrom)).map_err(|error| env.control.unless_ended(error))
 }
 
 /// The state whose shared nodes the counts of commits need.

@@ -1308,8 +1308,8 @@ fn a_writer_that_panics_is_told_as_that_and_nobody_waits_for_it() {
     (0..2 * CAPACITY as u64).for_each(|number| journal.emit(pin(0, number)));
     let status = journal.status();
     assert!(status.failure.unwrap().message.contains("panicked"));
-    assert_eq!(status.lost_total, 2 * CAPACITY as u64 + 1, "that it has begun among them");
     assert_eq!(journal.stop(LONG), Stopping::Whole);
+    assert_eq!(journal.status().lost_total, 2 * CAPACITY as u64 + 1, "that it has begun among them");
 }
 
 /// The last words may be what makes the journal too long, wherever it is before them.

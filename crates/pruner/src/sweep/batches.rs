@@ -8,7 +8,7 @@ use std::sync::Arc;
 use state_store::{Condemned, Flow, Haste, KeyRange, View};
 use state_tree::NodeHash;
 
-use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys};
+use super::{Saved, SweepCursor, SweepJob, SweepReport, rest_of_keys, visit_nodes};
 use crate::{control::Stage, error::PruneError, mark::MarkReader};
 
 /// Rows read per slice, at most: the bound on a view's life.
@@ -72,20 +72,16 @@ pub(super) fn sweep(
 }
 
 fn read(job: &SweepJob<'_>, view: Arc<dyn View>, range: KeyRange, live: &mut MarkReader) -> Result<Slice, PruneError> {
-    let (mut slice, mut unread) = (Slice::default(), None);
-    view.scan_nodes(&range, &mut |key, value| {
-        if let Err(error) = slice.judge(job, live, (key, value)) {
-            unread = Some(error);
-            return Flow::Break(());
+    let mut slice = Slice::default();
+    visit_nodes(&*view, &range, &mut |key, value| {
+        slice.judge(job, live, (key, value))?;
+        if slice.dead.len() < job.delete_batch.get() && slice.rows < SLICE_ROWS {
+            return Ok(Flow::Continue(()));
         }
-        if slice.dead.len() >= job.delete_batch.get() || slice.rows >= SLICE_ROWS {
-            slice.last = Some(key.to_vec());
-            Flow::Break(())
-        } else {
-            Flow::Continue(())
-        }
+        slice.last = Some(key.to_vec());
+        Ok(Flow::Break(()))
     })?;
-    unread.map_or(Ok(slice), Err)
+    Ok(slice)
 }
 
 fn delete(

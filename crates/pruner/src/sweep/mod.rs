@@ -339,29 +339,42 @@ pub fn plan(
     control: &Control,
 ) -> Result<SweepReport, PruneError> {
     let (mut report, mut bytes, mut kept) = (outlook.way().report(), 0, 0);
-    let (mut live, mut unread) = (mark.reader(), None);
-    view.scan_nodes(&KeyRange::ALL, &mut |key, value| {
+    let mut live = mark.reader();
+    visit_nodes(view, &KeyRange::ALL, &mut |key, value| {
         let Ok(hash) = NodeHash::try_from(key) else {
             kept += 1; // not a node (I8)
             report.foreign += 1;
-            return Flow::Continue(());
+            return Ok(Flow::Continue(()));
         };
-        match live.holds(&hash) {
-            Ok(true) => kept += 1,
-            Ok(false) => {
-                report.deleted += 1;
-                bytes += value.len() as u64;
-            }
-            Err(error) => {
-                unread = Some(error);
-                return Flow::Break(());
-            }
+        if live.holds(&hash)? {
+            kept += 1;
+        } else {
+            report.deleted += 1;
+            bytes += value.len() as u64;
         }
         let slice = (report.deleted + kept).is_multiple_of(PLAN_SLICE);
-        if slice && control.ended().is_some() { Flow::Break(()) } else { Flow::Continue(()) }
+        Ok(if slice && !control.goes_on() { Flow::Break(()) } else { Flow::Continue(()) })
     })?;
     (report.kept, report.deleted_bytes) = (Some(kept), Some(bytes));
-    unread.or_else(|| control.ended()).map_or(Ok(report), Err)
+    control.ended().map_or(Ok(report), Err)
+}
+
+/// Visits nodes in key order until the visitor breaks.
+///
+/// Errors: those of the visitor, which end the visit; a failed read.
+pub(crate) fn visit_nodes(
+    view: &dyn View,
+    range: &KeyRange,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Flow, PruneError>,
+) -> Result<(), PruneError> {
+    let mut failed = None;
+    view.scan_nodes(range, &mut |key, value| {
+        visit(key, value).unwrap_or_else(|error| {
+            failed = Some(error);
+            Flow::Break(())
+        })
+    })?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// The share of the key space below `key`: keys are hashes, so they are uniform. The empty key means all of it.

@@ -24,7 +24,7 @@ pub(super) fn sweep(
     let blobs = backend.node_blob_bytes()?;
     let mut left = VecDeque::from(cut(&old.files, old.from.clone(), job.range_bytes));
     while let Some((range, _)) = next_with_room(job, &mut left, blobs)? {
-        active.rewrite(&range).map_err(|error| job.control.unless_ended(error.into()))?;
+        active.rewrite(&range).map_err(|error| job.control.unless_ended(error))?;
         let tally = active.tally(); // drops by compactions that the engine began by itself included
         report.deleted_bytes = before.bytes_so_far().map(|bytes| bytes + tally.dropped_bytes);
         report.deleted = before.deleted + tally.dropped;
@@ -59,7 +59,7 @@ impl Old {
             let range = KeyRange { start: Some(file.first), end: Some([file.last.as_slice(), &[0]].concat()) };
             job.admit()?;
             let_reserve_go_for(job, &range, backend.node_blob_bytes()?)?;
-            rewrite(&range).map_err(|error| job.control.unless_ended(error.into()))?;
+            rewrite(&range).map_err(|error| job.control.unless_ended(error))?;
         }
         match self.left(backend)?.len() {
             0 => Ok(()),
@@ -85,7 +85,7 @@ pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let (mut done, blobs) = (0, backend.node_blob_bytes()?);
     let mut left = VecDeque::from(cut(&old.files, None, job.range_bytes));
     while let Some((range, bytes)) = next_with_room(job, &mut left, blobs)? {
-        backend.rewrite_files(&range).map_err(|error| job.control.unless_ended(error.into()))?;
+        backend.rewrite_files(&range).map_err(|error| job.control.unless_ended(error))?;
         reached(Point::RangeReclaimed);
         done += bytes;
         if let Some(pace) = &job.pace {

@@ -215,7 +215,7 @@ impl Inner {
         self.work(trigger, control, |env, order| {
             self.save_ledger()?; // BEFORE anything is done: a request is served once (C14)
             reached(Point::RunBegins);
-            cycle::run_by(env, order, &self.runner(runtime)).map(Some)
+            cycle::run(env, order, &self.runner(runtime)).map(Some)
         });
     }
 
@@ -230,7 +230,7 @@ impl Inner {
             if self.shared.lock().freeze.is_some() {
                 return self.held_by_freeze(); // also by one that could not be saved
             }
-            cycle::resume_by(env, order, &self.runner(runtime))
+            cycle::resume(env, order, &self.runner(runtime))
         });
     }
 

@@ -184,7 +184,7 @@ impl Inner {
     /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile.
     fn index(&self) -> Result<bool, PruneError> {
         let goes_on = || self.shared.lock().life != Life::Stopping;
-        let indexed = match self.parts.store.index_journal_while(&goes_on) {
+        let indexed = match self.parts.store.index_journal(&goes_on) {
             Err(StoreError::Cancelled) => return Err(PruneError::Stopped),
             indexed => indexed?,
         };

@@ -79,15 +79,9 @@ impl Store {
     /// Reads the journal that an earlier process left into the index; what is committed meanwhile waits for the last few
     /// orders only. Nothing expires before. Marks that had no room when the store was opened are read first.
     ///
-    /// Errors: a failed read or write, a rollback or cycle meanwhile.
-    pub fn index_journal(&self) -> Result<Indexed, StoreError> {
-        self.index_journal_while(&|| true)
-    }
-
-    /// The same, as long as somebody wants it.
-    ///
-    /// Errors: as above; [`StoreError::Cancelled`] once told to end: nothing has changed then, and it may be done later.
-    pub fn index_journal_while(&self, goes_on: GoesOn<'_>) -> Result<Indexed, StoreError> {
+    /// Errors: a failed read or write, a rollback or cycle meanwhile; [`StoreError::Cancelled`] once told to end: nothing has
+    /// changed then, and it may be done later.
+    pub fn index_journal(&self, goes_on: GoesOn<'_>) -> Result<Indexed, StoreError> {
         self.check_marks(goes_on)?; // BEFORE the first slice
         let (counts, settled, mut pending) = {
             let gate = self.gate.lock();

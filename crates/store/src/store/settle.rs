@@ -84,15 +84,8 @@ impl Store {
     /// Begins to count commits, blindly, if nobody does. Call BEFORE the capture of a major cycle, which then traces the
     /// state that is told.
     ///
-    /// Errors: as of [`Store::index_journal`] where marks have to be read.
-    pub fn begin_counting(&self) -> Result<Traced, StoreError> {
-        self.begin_counting_while(&|| true)
-    }
-
-    /// The same, as long as somebody wants it.
-    ///
-    /// Errors: as above; [`StoreError::Cancelled`] once told to end: nothing has begun then.
-    pub fn begin_counting_while(&self, goes_on: GoesOn<'_>) -> Result<Traced, StoreError> {
+    /// Errors: as of [`Store::index_journal`] where marks have to be read; once told to end nothing has begun.
+    pub fn begin_counting(&self, goes_on: GoesOn<'_>) -> Result<Traced, StoreError> {
         self.check_marks(goes_on)?; // marks that are missing are those of the newest state only once counts are lost
         let mut gate = self.gate.lock();
         Ok(match gate.mode {
@@ -107,7 +100,7 @@ impl Store {
 
     /// The first order from which commits are counted exactly, if they are, for a cycle that goes on with a mark.
     ///
-    /// Errors: those of [`Store::begin_counting_while`].
+    /// Errors: those of [`Store::begin_counting`].
     pub fn counted_since(&self, goes_on: GoesOn<'_>) -> Result<Option<Order>, StoreError> {
         self.check_marks(goes_on)?;
         Ok(match self.gate.lock().mode {

@@ -98,7 +98,7 @@ impl Counted {
         let Self { backend, store, .. } = self;
         drop(store);
         let store = Store::open(Arc::new(backend.clone()), StoreConfig { marks_limit, ..CONFIG }).unwrap();
-        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+        assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Whole { bad_rows: Vec::new() });
         Self { backend, store, backlog: Backlog::default() }
     }
 }
@@ -160,7 +160,7 @@ fn a_fork_on_a_state_that_was_not_counted_ends_exact_counting_and_says_so() {
         backlog: Backlog::default(),
     };
     assert_eq!(counted.store.counts_lost(), Some(CountsLost { by: LostBy::Fork, order: 5 }));
-    counted.store.begin_counting().unwrap();
+    counted.store.begin_counting(&|| true).unwrap();
     counted.cycle();
     assert_eq!((counted.store.counts_lost(), counted.store.counts_are_settled()), (None, true));
 }
@@ -235,12 +235,12 @@ fn a_mark_that_cannot_be_read_ends_exact_counting_until_a_cycle() {
         for _ in 0..2 {
             let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
             assert_eq!((store.counts_lost(), store.counts_are_settled()), (lost, false));
-            assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
+            assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Uncounted);
             drop(store);
             backend = backend.copy();
         }
         let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
-        store.begin_counting().unwrap();
+        store.begin_counting(&|| true).unwrap();
         let fingerprints: Vec<u64> = shared.iter().map(|n| hash(*n).fingerprint()).collect();
         correct(&store, 3, &fingerprints).unwrap();
         assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, false), "its sweep is not over");
@@ -281,15 +281,19 @@ fn a_mark_of_another_node_is_found_beyond_the_room_for_marks_before_anything_rel
         let lost = Some(CountsLost { by: LostBy::Mark, order: 3 });
 
         let store = open();
-        assert_eq!((store.index_journal().unwrap(), store.counts_lost()), (Indexed::Uncounted, lost), "row {bad}");
+        assert_eq!(
+            (store.index_journal(&|| true).unwrap(), store.counts_lost()),
+            (Indexed::Uncounted, lost),
+            "row {bad}"
+        );
         let store = open();
-        assert_eq!((store.begin_counting().unwrap(), store.counts_lost()), (Traced::Newest, lost), "row {bad}");
+        assert_eq!((store.begin_counting(&|| true).unwrap(), store.counts_lost()), (Traced::Newest, lost), "row {bad}");
     }
     let counted = chain_of(3);
     counted.commit(&[(11, 2), (12, 2), (13, 2), (14, 2), (15, 2)], &[]);
     let store = Store::open(Arc::new(counted.backend.copy()), small).unwrap();
     assert_eq!(
-        store.index_journal().unwrap(),
+        store.index_journal(&|| true).unwrap(),
         Indexed::Whole { bad_rows: Vec::new() },
         "and nothing is wrong with good ones"
     );
@@ -307,14 +311,18 @@ fn what_was_counted_blindly_is_exact_from_before_the_sweep_on_and_expires_after_
     };
     open(StoreConfig { journal: false, ..CONFIG }).commit(&[(0, 1), (1, 1)], &[]);
     let counted = open(CONFIG);
-    assert_eq!(counted.store.begin_counting().unwrap(), Traced::Newest);
+    assert_eq!(counted.store.begin_counting(&|| true).unwrap(), Traced::Newest);
     counted.commit(&[(2, 1)], &[0]); // blindly: 0 waits for a cycle
     correct(&counted.store, 0, &[]).unwrap();
     let mut counted = counted.restart(); // in the middle of its sweep
     counted.commit(&[(3, 1)], &[1]);
     counted.raise_floor(2);
     assert_eq!(counted.slice(9, &nobody()), Err(Idle::Uncounted));
-    assert_eq!(counted.store.begin_counting().unwrap(), Traced::OldestFrom(order(0)), "nothing is to be counted anew");
+    assert_eq!(
+        counted.store.begin_counting(&|| true).unwrap(),
+        Traced::OldestFrom(order(0)),
+        "nothing is to be counted anew"
+    );
     counted.store.settle_counts(&counted.store.issue_permit(), 1).unwrap();
     assert_eq!(counted.sweep(9, &nobody()), (1, 0));
     assert_eq!(present(&counted.store), hashes([0, 2, 3]));
@@ -422,9 +430,9 @@ fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
         let Counted { backend, store, .. } = counted;
         drop(store);
         let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
-        assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted, "torn {torn}: also after a restart");
+        assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Uncounted, "torn {torn}: also after a restart");
         let mut counted = Counted { backend, store, backlog: Backlog::default() };
-        counted.store.begin_counting().unwrap();
+        counted.store.begin_counting(&|| true).unwrap();
         counted.store.settle_journal(&counted.store.issue_permit(), order(39)).unwrap();
         counted.cycle();
         counted.commit(&[(40, 1)], &[39]);
@@ -439,13 +447,13 @@ fn a_cursor_of_other_entries_ends_counting_and_waits_for_a_cycle() {
     let Counted { backend, store, .. } = counted;
     drop(store);
     let store = Store::open(Arc::new(backend), CONFIG).unwrap();
-    assert!(matches!(store.index_journal().unwrap(), Indexed::BadCursor(_)));
-    let Indexed::BadCursor(cursor) = store.index_journal().unwrap() else {
+    assert!(matches!(store.index_journal(&|| true).unwrap(), Indexed::BadCursor(_)));
+    let Indexed::BadCursor(cursor) = store.index_journal(&|| true).unwrap() else {
         panic!("it is met until it is passed over")
     };
     assert_eq!(store.counts_lost(), None);
     store.pass_over(&cursor).unwrap();
-    assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
+    assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Uncounted);
 }
 
 /// What is kept is passed for good: what lies behind it goes, and nobody comes back to it.
@@ -603,7 +611,7 @@ fn a_node_without_bookkeeping_is_kept() {
     counted = Counted { backend, store, backlog: Backlog::default() };
     counted.commit(&[(11, 1)], &[10]);
     counted.raise_floor(11);
-    assert_eq!(counted.store.index_journal().unwrap(), Indexed::Uncounted);
+    assert_eq!(counted.store.index_journal(&|| true).unwrap(), Indexed::Uncounted);
     assert_eq!(counted.slice(100, &nobody()), Err(Idle::Uncounted), "a gap lies before what is counted now");
     assert_eq!(present(&counted.store), hashes(0..12));
 }
@@ -711,7 +719,7 @@ fn a_bad_mark_beyond_the_room_for_marks_ends_exact_counting_until_the_next_cycle
     let lost = Some(CountsLost { by: LostBy::Mark, order: 3 });
     bad_keys.iter().for_each(|key| spoil(key));
     let mut store = open();
-    assert_eq!((store.begin_counting().unwrap(), store.counts_lost()), (Traced::Newest, lost));
+    assert_eq!((store.begin_counting(&|| true).unwrap(), store.counts_lost()), (Traced::Newest, lost));
     assert_eq!(faults(&store).len(), bad_keys.len());
     correct(&store, 3, &shared).unwrap();
     store.settle_counts(&store.issue_permit(), 2).unwrap();
@@ -719,16 +727,16 @@ fn a_bad_mark_beyond_the_room_for_marks_ends_exact_counting_until_the_next_cycle
     drop(store);
 
     store = open();
-    assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+    assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Whole { bad_rows: Vec::new() });
     assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, true), "it is not met again");
     for key in bad_keys {
         spoil(&key);
         correct(&store, 3, &shared).unwrap();
         drop(store);
         store = open();
-        store.index_journal().unwrap();
+        store.index_journal(&|| true).unwrap();
         assert_eq!(store.counts_lost(), lost, "{key:?}: a cycle of exact counts has taken it away");
-        store.begin_counting().unwrap();
+        store.begin_counting(&|| true).unwrap();
         correct(&store, 3, &shared).unwrap();
         store.settle_counts(&store.issue_permit(), 3).unwrap();
     }
@@ -771,13 +779,13 @@ fn a_torn_record_of_counts_ends_exact_counting_and_keeps_no_store_from_opening()
     for _ in 0..2 {
         let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
         assert_eq!((store.counts_lost(), store.counts_are_settled()), (lost, false));
-        assert_eq!(store.index_journal().unwrap(), Indexed::Uncounted);
+        assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Uncounted);
         let mut counted = Counted { backend: backend.clone(), store, backlog: Backlog::default() };
         assert_eq!(counted.slice(9, &nobody()), Err(Idle::Uncounted));
         assert_eq!(check_rows(&*counted.store.view().unwrap()).unwrap().faults, Vec::<String>::new());
     }
     let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
-    assert_eq!(store.begin_counting().unwrap(), Traced::Newest);
+    assert_eq!(store.begin_counting(&|| true).unwrap(), Traced::Newest);
     store.settle_journal(&store.issue_permit(), order(4)).unwrap();
     let mut counted = Counted { backend, store, backlog: Backlog::default() };
     correct(&counted.store, 4, &[]).unwrap();

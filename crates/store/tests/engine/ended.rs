@@ -62,19 +62,19 @@ fn reading_the_journal_ends_when_it_is_told_to_and_is_whole_when_it_is_read_agai
     let (whole, none) = {
         let store = open(&backend, CONFIG);
         let none = known(&store);
-        assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+        assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Whole { bad_rows: Vec::new() });
         (known(&store), none)
     };
     assert_ne!(whole, none);
     let (ended, read) = at_each_question(|goes_on| {
         let store = open(&backend, CONFIG);
-        match store.index_journal_while(goes_on) {
+        match store.index_journal(goes_on) {
             Err(StoreError::Cancelled) => {
                 assert_eq!(
                     (known(&store), store.counts_are_settled(), store.counts_lost()),
                     (none.clone(), true, None)
                 );
-                assert_eq!(store.index_journal().unwrap(), Indexed::Whole { bad_rows: Vec::new() });
+                assert_eq!(store.index_journal(&|| true).unwrap(), Indexed::Whole { bad_rows: Vec::new() });
                 assert_eq!(known(&store), whole);
                 None
             }
@@ -101,10 +101,10 @@ fn reading_the_marks_ends_when_it_is_told_to_and_a_bad_one_is_found_when_they_ar
     let lost = Some(CountsLost { by: LostBy::Mark, order: ORDERS });
     let (ended, begun) = at_each_question(|goes_on| {
         let store = open(&backend, small);
-        match store.begin_counting_while(goes_on) {
+        match store.begin_counting(goes_on) {
             Err(StoreError::Cancelled) => {
                 assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, true));
-                assert_eq!((store.begin_counting().unwrap(), store.counts_lost()), (Traced::Newest, lost));
+                assert_eq!((store.begin_counting(&|| true).unwrap(), store.counts_lost()), (Traced::Newest, lost));
                 None
             }
             begun => Some((begun.unwrap(), store.counts_lost())),

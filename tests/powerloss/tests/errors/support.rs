@@ -10,7 +10,7 @@ use std::{
 
 use rocksdb::{BottommostLevelCompaction, ColumnFamilyDescriptor, CompactOptions, DB, Options};
 use state_powerloss::{Call, Cause, Device, Fault, Files, Job, Lasting};
-use state_pruner::{PruneError, cycle, cycle::CycleEnv, phase::PhaseRecord};
+use state_pruner::{PruneError, cycle, cycle::CycleEnv, phase::PhaseRecord, recovery::PhaseRunner};
 use state_store::{Base, Batch, Commit, Disposition, RocksBackend, RocksConfig, Store, StoreConfig, StoreError};
 use state_tests::{
     archive::Archive,
@@ -127,7 +127,7 @@ impl Disk {
         assert_eq!(rig.backend.log_cut(), None, "{context}");
         self.archive.forget_after(rig.chain.head());
         check::complete(&rig.chain, &format!("{context}: as found"));
-        rig.chain.store.index_journal().unwrap();
+        rig.chain.store.index_journal(&|| true).unwrap();
         (rig, engine)
     }
 
@@ -260,7 +260,7 @@ pub(crate) fn assert_refused(error: &StoreError, context: &str) {
 
 /// Goes on with what a fault has ended, if it can, then runs a whole cycle.
 pub(crate) fn recovers(rig: &Rig, (plan, env): (&Plan, &CycleEnv), context: &str) {
-    match cycle::resume(env, &plan.order()) {
+    match cycle::resume(env, &plan.order(), &PhaseRunner::Once) {
         Ok(_) | Err(PruneError::NotResumable { .. } | PruneError::BadMark { .. }) => {}
         Err(error) => panic!("{context}: {error}"),
     }
