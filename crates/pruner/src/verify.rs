@@ -235,7 +235,7 @@ impl Census {
         let mut census = Self::default();
         let mut reader = reachable.reader()?;
         let mut wanted = reader.next()?;
-        visit_nodes(job.view, &KeyRange::ALL, &mut |key, _| {
+        visit_nodes(job.view, &KeyRange::ALL, |key, _| {
             census.row(job, key, &mut wanted, &mut || reader.next()).map(ControlFlow::Continue)
         })?;
         while wanted.is_some() {

@@ -73,7 +73,7 @@ pub(super) fn sweep(
 
 fn read(job: &SweepJob<'_>, view: Arc<dyn View>, range: KeyRange, live: &mut MarkReader) -> Result<Slice, PruneError> {
     let mut slice = Slice::default();
-    visit_nodes(&*view, &range, &mut |key, value| {
+    visit_nodes(&*view, &range, |key, value| {
         slice.judge(job, live, (key, value))?;
         if slice.dead.len() < job.delete_batch.get() && slice.rows < SLICE_ROWS {
             return Ok(Flow::Continue(()));

@@ -340,7 +340,7 @@ pub fn plan(
 ) -> Result<SweepReport, PruneError> {
     let (mut report, mut bytes, mut kept) = (outlook.way().report(), 0, 0);
     let mut live = mark.reader();
-    visit_nodes(view, &KeyRange::ALL, &mut |key, value| {
+    visit_nodes(view, &KeyRange::ALL, |key, value| {
         let Ok(hash) = NodeHash::try_from(key) else {
             kept += 1; // not a node (I8)
             report.foreign += 1;
@@ -365,7 +365,7 @@ pub fn plan(
 pub(crate) fn visit_nodes(
     view: &dyn View,
     range: &KeyRange,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<Flow, PruneError>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<Flow, PruneError>,
 ) -> Result<(), PruneError> {
     let mut failed = None;
     view.scan_nodes(range, &mut |key, value| {
