@@ -84,11 +84,15 @@ pub(crate) fn told_at_rest(cut: &LogCut) -> String {
 
 /// What is known of it to whoever only reads a store: by its records, where it has such, and by its log.
 ///
-/// Errors: a record that cannot be read, a failed read.
+/// Errors: a failed read; a record that a newer program wrote.
 pub(crate) fn known(store: &Arc<Store>) -> Result<Option<String>, PruneError> {
     let has_records = store.view()?.has_table(&Table::META);
-    let recorded = if has_records { Lost::load(&StoreRecords(Arc::clone(store)))? } else { None };
-    Ok(recorded.map(|lost| lost.told()).or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))))
+    let recorded = match has_records.then(|| Lost::load(&StoreRecords(Arc::clone(store)))) {
+        Some(Err(error @ PruneError::Store(StoreError::Record { .. }))) => Some(unusable(&error)),
+        Some(loaded) => loaded?.map(|lost| lost.told()),
+        None => None,
+    };
+    Ok(recorded.or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))))
 }
 
 /// What is on record of it for a store that is open.

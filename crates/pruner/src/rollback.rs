@@ -38,8 +38,8 @@ pub(crate) struct Rollback<'a> {
 }
 
 impl Rollback<'_> {
-    /// Goes back to an order; `ledger` is what the triggers count from then on. Nobody may work on the store meanwhile. What is
-    /// to be told of those who keep orders comes with the answer.
+    /// Goes back to an order; `ledger` is what the triggers count from then on. Nobody may work on the store meanwhile. `untold`
+    /// gets what is to be told: the end of a cycle that was left, also after an error, and what became of those who keep orders.
     ///
     /// Errors: an order that cannot be gone back to, somebody who keeps a later one, a failed read or write. After an
     /// error the history is what it was.
@@ -48,23 +48,22 @@ impl Rollback<'_> {
         to: Order,
         mut rows: Batch,
         ledger: &Ledger,
-    ) -> Result<(RolledBack, Vec<Event>), PruneError> {
-        let abandoned = PhaseRecord::load(self.records)?;
-        if let Some(record) = &abandoned {
+        untold: &mut Vec<Event>,
+    ) -> Result<RolledBack, PruneError> {
+        if let Some(PhaseRecord { cycle, head_order, .. }) = PhaseRecord::load(self.records)? {
             self.records.remove(RecordKey::Phase)?;
-            tracing::warn!(cycle = record.cycle, head = record.head_order, %to, "a rollback abandons an interrupted cycle");
+            tracing::warn!(cycle, head = head_order, %to, "a rollback abandons an interrupted cycle");
+            let why = format!("the chain goes back to order {to}");
+            untold.push(Event::CycleEnded(CycleEnd::early(cycle, &PruneError::NotResumable { cycle, why })));
         }
         let bytes = ledger.encode()?;
         match self.records.batch(RecordKey::Triggers, &bytes) {
             Some(row) => rows.append(row),
             None => self.records.save(RecordKey::Triggers, &bytes)?,
         }
-        let (rolled, mut untold) = self.policy.roll_back(self.store, to, rows)?;
-        untold.extend(abandoned.map(|PhaseRecord { cycle, .. }| {
-            let why = format!("the chain went back to order {to}");
-            Event::CycleEnded(CycleEnd::early(cycle, &PruneError::NotResumable { cycle, why }))
-        }));
+        let (rolled, of_holds) = self.policy.roll_back(self.store, to, rows)?;
+        untold.extend(of_holds);
         tracing::warn!(to = rolled.to.get(), from = rolled.from.get(), "the chain went back to an older order");
-        Ok((rolled, untold))
+        Ok(rolled)
     }
 }

@@ -107,13 +107,10 @@ async fn end(mut app: App, driving: Option<(Arc<Load>, OwnDrive)>) -> anyhow::Re
         Ok(Err(error)) => tracing::warn!("what the node did is not told: {error:#}"), // it ended in order all the same
         Err(_) => tracing::warn!("what the node did is not told: the store did not answer in time"),
     }
-    for failure in [drained, driven].into_iter().filter_map(Result::err) {
+    [drained, driven].into_iter().filter_map(Result::err).fold(stopped, |ended, failure| {
         tracing::error!("ending the node: {failure:#}"); // one of them is what the process ends with
-        if stopped.is_ok() {
-            return Err(failure);
-        }
-    }
-    stopped
+        ended.and(Err(failure))
+    })
 }
 
 /// An opening is not broken off, which would leave it at work behind our back: one that a signal interrupts ends, and what it

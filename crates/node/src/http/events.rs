@@ -96,6 +96,8 @@ struct Place {
     /// The number of the newest event that was sent or told as missed; absent before the first one of a client that began
     /// with what comes.
     at: Option<u64>,
+    /// Events that were sent since then without a number.
+    unnumbered: u64,
     /// What it gets next.
     ready: VecDeque<Told>,
     /// Whether the journal may have more than was sent.
@@ -104,12 +106,13 @@ struct Place {
 
 impl Place {
     fn after(after: Option<u64>) -> Self {
-        Self { at: after, ready: VecDeque::new(), is_behind: after.is_some() }
+        Self { at: after, unnumbered: 0, ready: VecDeque::new(), is_behind: after.is_some() }
     }
 
     /// The next event, from the journal or live. Those between the newest that was sent and it are lost.
     fn take(&mut self, entry: Entry) {
         if entry.seq == Happened::UNNUMBERED {
+            self.unnumbered += 1;
             self.ready.push_back(Told::Event(entry));
             return;
         }
@@ -124,9 +127,13 @@ impl Place {
         self.ready.push_back(Told::Event(entry));
     }
 
-    /// What was sent without numbers has them now, up to this one.
+    /// What came without numbers has them now, up to this one. If not all of it was sent, the journal is: some of it twice.
     fn numbered(&mut self, seq: u64) {
-        self.at = self.at.map(|at| at.max(seq));
+        let sent = std::mem::take(&mut self.unnumbered);
+        match self.at {
+            Some(at) if seq > at.saturating_add(sent) => self.is_behind = true,
+            at => self.at = at.map(|at| at.max(seq)),
+        }
     }
 
     /// So many live events were lost. What the journal has of them is sent; the next event shows how many it has not.
@@ -186,7 +193,8 @@ async fn refuse_what_is_to_come(node: &Arc<Node>, after: u64) -> Result<(), ApiE
         };
         Ok(is_known.then(|| asked.events.status().last_seq))
     });
-    let Some(last) = newest.await?.filter(|last| after > *last) else { return Ok(()) }; // unknown refuses nothing
+    let newest = newest.await?.filter(|last| *last != Happened::UNNUMBERED); // of a journal that is not open yet
+    let Some(last) = newest.filter(|last| after > *last) else { return Ok(()) }; // unknown refuses nothing
     let message = format!("the newest event has number {last}, so nothing comes after {after} yet: ask after {last}");
     Err(ApiError::new(StatusCode::CONFLICT, "beyond_the_end", message).with("last_seq", last))
 }
@@ -287,10 +295,21 @@ mod tests {
         for after in [Some(50), None] {
             let mut place = Place::after(after);
             [0, 0, 51].into_iter().for_each(|seq| place.take(entry(seq)));
+            place.is_behind = false; // it has read what was there
             place.numbered(53);
+            assert!(!place.is_behind, "both were sent");
             [54, 56].into_iter().for_each(|seq| place.take(entry(seq)));
             assert_eq!(told(&mut place), [(0, 0), (0, 0), (0, 51), (0, 54), (1, 56)], "{after:?}");
         }
+        let mut place = Place::after(Some(50));
+        place.page(Vec::new());
+        [0, 51].into_iter().for_each(|seq| place.take(entry(seq)));
+        place.numbered(53);
+        assert!(place.is_behind, "one was not sent");
+        place.page(entries([52, 53]));
+        place.page(Vec::new());
+        place.take(entry(54));
+        assert_eq!(told(&mut place), [(0, 0), (0, 51), (0, 52), (0, 53), (0, 54)]);
     }
 
     #[test]

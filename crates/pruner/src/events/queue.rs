@@ -190,8 +190,8 @@ impl Queue {
         }
     }
 
-    /// What the writer kept is written.
-    pub(super) fn written(&self) {
+    /// The writer keeps nothing any more: it is written, or counted as lost.
+    pub(super) fn none_is_kept(&self) {
         self.state.lock().kept = 0;
     }
 

@@ -265,7 +265,7 @@ impl Writer {
                 self.unsynced += written;
                 self.due.written(&self.parts.config, self.parts.clock.monotonic());
                 self.buffer.clear();
-                self.parts.queue.written();
+                self.parts.queue.none_is_kept();
                 self.recovered();
             }
             Err(error) => {
@@ -283,6 +283,7 @@ impl Writer {
     fn discard(&mut self) {
         let lost = std::mem::take(&mut self.buffered);
         self.buffer.clear();
+        self.parts.queue.none_is_kept();
         self.lose(lost);
     }
 

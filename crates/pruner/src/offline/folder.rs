@@ -121,7 +121,8 @@ pub(super) fn lock(dir: &Path) -> Result<File, PruneError> {
     }
 }
 
-/// Remembers a fault in the folder of a store at rest, one process after another: each keeps what the others have told.
+/// Remembers a fault in the folder of a store at rest. Of those who remember one at once each keeps what the others have told; a
+/// prune that settles the doubt meanwhile does not wait for them.
 ///
 /// Errors: somebody holds the lock for long; a failed read or write.
 pub(super) fn remember(error: &PruneError, dir: PathBuf) -> Result<(), PruneError> {

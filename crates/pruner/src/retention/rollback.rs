@@ -43,9 +43,11 @@ impl LiveRetention {
         }
         let mut ledger = Ledger::load(records)?.unwrap_or_else(|| Ledger::new(self.parts.clock.unix_ms(), 0));
         let given_up = ledger.rolled_back(to.get());
-        let (rolled, untold) = Rollback { store, records, policy: self }.run(to, rows, &ledger)?;
-        given_up.map(|run| run.told()).into_iter().chain(untold).for_each(|event| self.parts.events.emit(event));
-        Ok(rolled)
+        let mut untold = Vec::new();
+        let rolled = Rollback { store, records, policy: self }.run(to, rows, &ledger, &mut untold);
+        let given_up = given_up.filter(|_| rolled.is_ok()).map(|run| run.told());
+        given_up.into_iter().chain(untold).for_each(|event| self.parts.events.emit(event));
+        rolled
     }
 
     /// Goes back in the lock in which pins are added. What is to be told of consumers comes with the answer.

@@ -69,7 +69,10 @@ pub(super) fn check(
     seen.faults.extend(log_cut.map(str::to_owned));
     let looked = records(&*snapshots.parts().records, &mut seen).and_then(|()| rows(snapshots, reach, &mut seen));
     let is_read = looked.is_ok();
-    seen.faults.extend(looked.err().map(|error| format!("what is persisted cannot be read: {error}")));
+    if let Err(error) = looked {
+        seen.needs = Depth::All; // what could not be read may be anything
+        seen.faults.push(format!("what is persisted cannot be read: {error}"));
+    }
     match files(snapshots, place, &mut seen) {
         Ok(()) => {}
         Err(Moves) => seen.unasked.push(format!("the mark of the cycle: {MOVED}")),

@@ -54,9 +54,17 @@ impl Pruner {
         let _saving = inner.saving_ledger.lock(); // what waits meanwhile is in the ledger that is saved next
         let mut ledger = inner.ledger()?;
         let given_up = ledger.rolled_back(to.get());
-        let (rolled, untold) = Rollback { store, records, policy }.run(to, rows, &ledger)?;
+        let mut untold = Vec::new();
+        let rolled = Rollback { store, records, policy }.run(to, rows, &ledger, &mut untold);
         let took = inner.parts.clock.monotonic().saturating_sub(begun);
         let mut shared = inner.shared.lock();
+        let rolled = match rolled {
+            Ok(rolled) => rolled,
+            Err(error) => {
+                shared.untold.extend(untold);
+                return Err(error);
+            }
+        };
         shared.coordinator.rolled_back(to.get());
         shared.steady.rolled_back(to.get());
         shared.untold.extend(given_up.map(|run| run.told()).into_iter().chain(untold));
