@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use state_pruner::{KeepPolicy, NewPin, PruneError, incremental::RoundEnd};
+use state_pruner::{KeepPolicy, LiveRetention, NewPin, PruneError, incremental::RoundEnd};
 use state_store::{FaultyDisk, FileCall, StoreError};
 use state_tests::{
     folder,
@@ -39,15 +39,21 @@ fn live_on(swept: &mut Swept, workload: &mut Workload) -> BTreeSet<PathBuf> {
     seen
 }
 
-#[test]
-fn an_order_that_is_kept_later_costs_no_other_walk_until_one_is_let_go() {
+/// A history behind a cycle, of which the last three orders are kept and every sixth.
+fn every_sixth(seed: u64) -> (Swept, Workload, Arc<LiveRetention>) {
     let rig = Rig::new(Engine::Memory);
-    let mut workload = Workload::new(Profile::Tables, 88);
+    let mut workload = Workload::new(Profile::Tables, seed);
     rig.chain.run(&mut workload, 12);
     let mut swept = Swept::new(rig, 3);
-    let (last, every) = (swept.plan.keep_last, NonZeroU64::new(6));
-    let policy = keep_by(&mut swept, KeepPolicy { every, ..KeepPolicy::last(last) });
+    let keep = KeepPolicy { every: NonZeroU64::new(6), ..KeepPolicy::last(swept.plan.keep_last) };
+    let policy = keep_by(&mut swept, keep);
     swept.cycle();
+    (swept, workload, policy)
+}
+
+#[test]
+fn an_order_that_is_kept_later_costs_no_other_walk_until_one_is_let_go() {
+    let (mut swept, mut workload, policy) = every_sixth(88);
     let (walked, kept) = (live_on(&mut swept, &mut workload), swept.kept().count());
     let order = swept.rig.chain.head();
     policy.add_pin(NewPin { name: "audit".to_owned(), order, owner: "a test".to_owned(), ttl: None }).unwrap();
@@ -65,13 +71,7 @@ fn an_order_that_is_kept_later_costs_no_other_walk_until_one_is_let_go() {
 /// L13: a mark is of no use to anybody once the process has ended that walked it, or was killed.
 #[test]
 fn a_mark_of_older_states_goes_with_its_process_or_at_the_next_start() {
-    let rig = Rig::new(Engine::Memory);
-    let mut workload = Workload::new(Profile::Tables, 89);
-    rig.chain.run(&mut workload, 12);
-    let mut swept = Swept::new(rig, 3);
-    let policy = KeepPolicy { every: NonZeroU64::new(6), ..KeepPolicy::last(swept.plan.keep_last) };
-    keep_by(&mut swept, policy);
-    swept.cycle();
+    let (mut swept, mut workload, _) = every_sixth(89);
     let walked = live_on(&mut swept, &mut workload);
     assert_eq!((walked.len(), marks(&swept)), (1, walked.clone()), "it is at hand");
     let Swept { rig, plan, sweep, .. } = swept;

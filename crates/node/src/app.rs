@@ -187,13 +187,19 @@ impl App {
             keeping.abort(); // a disk that hangs has its thread
         }
         let closed = spawn_blocking(move || close((chain, pruner), &events, &end)).await.context("closing the store");
-        let beside = [drained, served, ended].into_iter().filter_map(Result::err);
-        let closed = closed.and_then(|closed| closed); // FIRST: it alone says something of the store
-        beside.fold(closed, |ended, failure| {
-            tracing::error!("ending the node: {failure:#}"); // one of them is what the process ends with
-            ended.and(Err(failure))
-        })
+        told_beside(closed.flatten(), [drained, served, ended])
     }
+}
+
+/// What a process ends with: what became of the store, or else one of the failures beside that. Each of those is logged.
+pub(crate) fn told_beside<T, const N: usize>(
+    ended: anyhow::Result<T>,
+    beside: [anyhow::Result<()>; N],
+) -> anyhow::Result<T> {
+    beside.into_iter().filter_map(Result::err).fold(ended, |ended, failure| {
+        tracing::error!("ending the node: {failure:#}");
+        ended.and(Err(failure))
+    })
 }
 
 /// How a node ended.

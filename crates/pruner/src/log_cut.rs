@@ -12,7 +12,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state_store::{
-    LogCut, Store, StoreError, Table,
+    Backend, LogCut, Store, StoreError, Table,
     record::{self, Record},
 };
 
@@ -73,13 +73,13 @@ fn logs(kept: Option<&str>) -> String {
     )
 }
 
-/// For people, of a store that nobody has opened for writing since.
-pub(crate) fn told_at_rest(cut: &LogCut) -> String {
-    format!(
-        "the write-ahead log is damaged: {}. The next start goes on without the blocks that come after that: copy the folder of \
-         the store before, and restore the data of a peer if they are needed",
-        cut.what
-    )
+/// For people, of a store that nobody has opened for writing since; nothing where its log is whole.
+pub(crate) fn told_at_rest(backend: &dyn Backend) -> Option<String> {
+    let LogCut { what, .. } = backend.log_cut()?;
+    Some(format!(
+        "the write-ahead log is damaged: {what}. The next start goes on without the blocks that come after that: copy the folder of \
+         the store before, and restore the data of a peer if they are needed"
+    ))
 }
 
 /// What is known of it to whoever only reads a store: by its records, where it has such, and by its log.
@@ -92,7 +92,7 @@ pub(crate) fn known(store: &Arc<Store>) -> Result<Option<String>, PruneError> {
         Some(loaded) => loaded?.map(|lost| lost.told()),
         None => None,
     };
-    Ok(recorded.or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))))
+    Ok(recorded.or_else(|| told_at_rest(store.backend())))
 }
 
 /// What is on record of it for a store that is open.

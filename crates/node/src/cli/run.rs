@@ -17,7 +17,7 @@ use super::{
     work,
 };
 use crate::{
-    app::{App, Step, Stopped, TheEnd},
+    app::{App, Step, Stopped, TheEnd, told_beside},
     chain::ChainStatus,
     config::Config,
     load::{Client, ClientError, Load, LoadPlan, LoadReport, chain_of},
@@ -107,10 +107,7 @@ async fn end(mut app: App, driving: Option<(Arc<Load>, OwnDrive)>) -> anyhow::Re
         Ok(Err(error)) => tracing::warn!("what the node did is not told: {error:#}"), // it ended in order all the same
         Err(_) => tracing::warn!("what the node did is not told: the store did not answer in time"),
     }
-    [drained, driven].into_iter().filter_map(Result::err).fold(stopped, |ended, failure| {
-        tracing::error!("ending the node: {failure:#}"); // one of them is what the process ends with
-        ended.and(Err(failure))
-    })
+    told_beside(stopped, [drained, driven])
 }
 
 /// An opening is not broken off, which would leave it at work behind our back: one that a signal interrupts ends, and what it

@@ -106,8 +106,7 @@ fn refuse_inside(db: &Path, state_dir: &Path) -> Result<(), PruneError> {
 /// One prune per folder at a time; the lock goes with the process. The file names its holder.
 pub(super) fn lock(dir: &Path) -> Result<File, PruneError> {
     let path = dir.join(LOCK_FILE);
-    let options = OpenOptions::new().create(true).truncate(false).read(true).write(true).clone();
-    let mut file = options.open(&path).map_err(files::failed(&path))?;
+    let mut file = open(&path)?;
     match patiently(&file) {
         Ok(()) => {
             file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).map_err(files::failed(&path))?;
@@ -127,12 +126,18 @@ pub(super) fn lock(dir: &Path) -> Result<File, PruneError> {
 /// Errors: somebody holds the lock for long; a failed read or write.
 pub(super) fn remember(error: &PruneError, dir: PathBuf) -> Result<(), PruneError> {
     let path = dir.join(DOUBT_LOCK_FILE);
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(files::failed(&path))?;
+    let file = open(&path)?;
     match patiently(&file) {
         Ok(()) => Doubt::remember(error, &FolderRecords(dir)),
         Err(TryLockError::WouldBlock) => Err(files::failed(&path)(std::io::ErrorKind::TimedOut.into())),
         Err(TryLockError::Error(source)) => Err(files::failed(&path)(source)),
     }
+}
+
+/// A file that is locked, made if there is none.
+fn open(path: &Path) -> Result<File, PruneError> {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).open(path).map_err(files::failed(path))
 }
 
 fn patiently(file: &File) -> Result<(), TryLockError> {

@@ -9,8 +9,8 @@ use std::{
 };
 
 use state_store::{
-    Backend as _, ChainView as _, Head, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError,
-    Table, View, lock_holder,
+    ChainView as _, Head, Holder, NativeChain, RESERVE_FILE, Reserve, RocksBackend, Store, StoreError, Table, View,
+    lock_holder,
 };
 
 use super::{
@@ -171,7 +171,7 @@ pub(crate) fn doubt_of(db: &Path, backend: &Arc<RocksBackend>) -> Option<Doubted
     });
     let records = records.map_err(PruneError::from);
     let recorded = records.map_or_else(|error| Some(Doubted::unknown(&error)), |records| Doubted::recorded(&*records));
-    recorded.or_else(|| backend.log_cut().map(|cut| Doubted::log_cut(told_at_rest(&cut))))
+    recorded.or_else(|| told_at_rest(&**backend).map(Doubted::log_cut))
 }
 
 /// Remembers damage that was found in a store at rest which is not a node's own, beside it. That one has its records inside,
@@ -197,7 +197,7 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> 
     let room = sweep::room(store.backend(), reserved.kept);
     let holds = unread.record(RecordKey::Holds, Holds::load(&records).map(Some));
     let of_store = Facts {
-        log_cut: recorded.log_cut().or_else(|| store.backend().log_cut().map(|cut| told_at_rest(&cut))),
+        log_cut: recorded.log_cut().or_else(|| told_at_rest(store.backend())),
         oldest_pin: holds.and_then(|holds| OldestPin::of(&holds.pins, now_ms(request))),
         snapshot_path: request.snapshot_path,
         room: unread.measured(room).flatten(),

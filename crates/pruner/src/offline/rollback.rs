@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use state_store::{Backend as _, Batch, RocksBackend, RocksConfig, RolledBack, Store};
+use state_store::{Batch, RocksBackend, RocksConfig, RolledBack, Store};
 use state_tree::Order;
 
 use super::{AT_REST, StoreLayout, folder::canonical, inspect::refuse_unreadable, refuse_if_held};
@@ -25,8 +25,8 @@ pub fn rollback(db: &Path, to: Order, rows: Batch, clock: Arc<dyn Clock>) -> Res
     refuse_if_held(&db)?;
     let reading = RocksBackend::open_read_only(&db, &RocksConfig::default())?;
     refuse_unreadable(&db, StoreLayout::Native, &reading)?; // BEFORE anything is opened for writing
-    if let Some(cut) = reading.log_cut() {
-        return Err(PruneError::LogCut { what: told_at_rest(&cut) }); // which would cut it
+    if let Some(what) = told_at_rest(&reading) {
+        return Err(PruneError::LogCut { what }); // which would cut it
     }
     drop(reading);
     let store = Arc::new(Store::open(Arc::new(RocksBackend::open(&db, &RocksConfig::default())?), AT_REST)?);

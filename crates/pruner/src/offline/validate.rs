@@ -126,6 +126,5 @@ fn validator_of(
         tracing::debug!(%error, "the snapshot cannot be loaded; the validation says so");
     }
     let validator = SnapshotValidator::new(Arc::new(snapshots), None).with_cycles(&CycleConfig::new(folder));
-    let log_cut = store.backend().log_cut().map(|cut| told_at_rest(&cut));
-    Ok(validator.with_reserve_kept(kept).with_log_cut(log_cut))
+    Ok(validator.with_reserve_kept(kept).with_log_cut(told_at_rest(store.backend())))
 }
