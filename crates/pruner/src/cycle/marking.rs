@@ -194,7 +194,7 @@ fn anew<'a>(env: &'a CycleEnv, order: &CycleOrder<'_>, (cycle, deleted): (u64, u
     let guard = env.snapshots.lock_in_cycle(PrunePhase::BuildReach, &env.control)?;
     let record = PhaseRecord {
         cycle,
-        phase: PrunePhase::BuildReach,
+        phase: step(PrunePhase::Idle, PhaseEvent::Triggered)?,
         snapshot_id: snapshot.snapshot_id,
         head_order: snapshot.snapshot.latest_order,
         first_order: snapshot.snapshot.first_order,
