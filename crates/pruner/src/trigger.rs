@@ -299,6 +299,9 @@ impl Coordinator {
 
     /// The open run has ended. Its count is taken over with the ledger that is saved next.
     pub(crate) fn end(&mut self, ending: Ending, now: Duration) -> Option<&Run> {
+        if self.ledger.open().is_some_and(|trigger| !matches!(trigger, Trigger::Orders | Trigger::Resumed)) {
+            self.ledger.spread = None; // it may have counted to one order in all nodes of a fleet (F10)
+        }
         if let Some(last) = self.last.filter(|_| self.ledger.open().is_some()) {
             self.scheduled_from = last;
             if let (None, Some(disk)) = (ending.live, self.disk.as_mut()) {

@@ -2,7 +2,8 @@
 //! each of them at the same head.
 //!
 //! Promises: each node has its own order, drawn from its name, and another one after each run that ended; the delay is at most a window,
-//! that of the first cycle for orders aside. Schedule, low disk and operators know no such delay.
+//! that of the first cycle for orders aside, and of the first one behind what may have brought all nodes to one order: a run
+//! for anything else, or a rollback. Schedule, low disk and operators know no such delay.
 
 use state_tree::Order;
 
@@ -17,7 +18,7 @@ impl Coordinator {
     pub(crate) fn next_at(&self, floor: Option<Order>) -> u64 {
         let every = self.rules.every_orders;
         let spread = if self.ledger.spread == Some(self.seed.number()) {
-            0 // its runs for orders follow its own first one
+            0 // its runs for orders follow its own last one
         } else {
             self.seed.draw(self.rules.config.jitter, every, FIRST)
         };
@@ -35,9 +36,11 @@ impl Coordinator {
         Some(self.ledger.owed_from?.saturating_add(self.delay()))
     }
 
-    /// The ratio of garbage at which the next run is due in this node: all of them have the same garbage.
+    /// The ratio of garbage at which the next run is due in this node: all of them have the same garbage. It is half way to all
+    /// of the store at most, for a store of nothing but garbage is none.
     pub(super) fn of_this_node(&self, ratio: Share) -> Share {
-        ratio.plus(|millionths| self.seed.draw(self.rules.config.jitter, millionths, self.ledger.counted))
+        let jitter = self.rules.config.jitter;
+        ratio.plus(|of, to_all| self.seed.draw(Share::ALL, jitter.of(of).min(to_all / 2), self.ledger.counted))
     }
 
     /// Orders by which this node is later than others.

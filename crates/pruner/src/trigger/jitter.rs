@@ -35,10 +35,11 @@ impl Share {
         (u128::from(whole) * u128::from(self.0) / u128::from(MILLION)) as u64
     }
 
-    /// More by what `more` makes of its millionths, all at most.
-    pub(super) fn plus(self, more: impl Fn(u64) -> u64) -> Self {
-        let millionths = u64::from(self.0).saturating_add(more(u64::from(self.0))).min(u64::from(MILLION));
-        Self(millionths as u32) // at most a million
+    /// More by what `more` makes of its millionths and of those that are left to all, which it is at most.
+    pub(super) fn plus(self, more: impl Fn(u64, u64) -> u64) -> Self {
+        let (millionths, all) = (u64::from(self.0), u64::from(MILLION));
+        let sum = millionths.saturating_add(more(millionths, all.saturating_sub(millionths)));
+        Self(sum.min(all) as u32) // at most a million
     }
 
     /// Whether `part` is at least this share of `whole`; of nothing no part is.

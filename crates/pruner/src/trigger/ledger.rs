@@ -270,6 +270,7 @@ impl Ledger {
     pub(crate) fn rolled_back(&mut self, to: u64) -> Option<Run> {
         let given_up = self.interrupt().cloned();
         self.counted = self.counted.min(to);
+        self.spread = None; // all nodes of a fleet go back to one order (F10)
         self.owed_from = Some(to);
         given_up
     }

@@ -411,6 +411,22 @@ fn a_fleet_never_prunes_or_publishes_in_step() {
     // Runs that something else set off leave their orders where all nodes have the same ones: they are still to be spread.
     let first: Vec<u64> = fleet.0.iter().map(|node| node.next_at(None) - 650 - EVERY).collect();
     apart(&first, EVERY / 4, "first cycles for orders after other ones");
+    // So they are when all of them had a run for orders before, and are then brought to one order again.
+    for node in &mut fleet.0 {
+        run(node, Trigger::Orders, &Facts { head: 1900, ..facts() });
+        end(node, 1900, None);
+        assert_eq!(node.next_at(None), 1900 + EVERY, "one that is apart stays so by itself");
+    }
+    let mut back = Fleet(fleet.0.clone());
+    back.0.iter_mut().for_each(|node| node.rolled_back(1850));
+    let next: Vec<u64> = back.0.iter().map(|node| node.next_at(None) - 1850 - EVERY).collect();
+    apart(&next, EVERY / 4, "cycles for orders after a rollback of all nodes");
+    for node in &mut fleet.0 {
+        run(node, Trigger::Operator, &Facts { head: 1950, ..facts() });
+        end(node, 1950, None);
+    }
+    let next: Vec<u64> = fleet.0.iter().map(|node| node.next_at(None) - 1950 - EVERY).collect();
+    apart(&next, EVERY / 4, "cycles for orders after an operator asked all nodes");
     // Afterwards their orders stay apart by themselves, unless a node takes over the data of another one.
     let mut one = fleet.0.remove(0);
     run(&mut one, Trigger::Orders, &Facts { head: 2000, ..facts() });
@@ -419,6 +435,17 @@ fn a_fleet_never_prunes_or_publishes_in_step() {
         |node| Coordinator::new(Rules { config: named(node), ..Fleet::rules() }, one.ledger.clone(), Duration::ZERO, 0);
     assert_eq!(other(0).next_at(None), 2000 + EVERY, "the node itself");
     assert_ne!(other(1).next_at(None), other(2).next_at(None), "two nodes made from its backup");
+}
+
+/// A ratio near all of the store, with much jitter, is one that every node still comes to.
+#[test]
+fn no_node_waits_for_a_store_of_nothing_but_garbage() {
+    for node in 0..NODES {
+        let config = TriggerConfig { garbage_ratio: Share::new(0.9), jitter: Share::ALL, ..named(node) };
+        let coordinator = Coordinator::new(Rules { config, ..Fleet::rules() }, Ledger::new(0, 0), Duration::ZERO, 0);
+        let due_from = coordinator.of_this_node(Share::new(0.9).unwrap());
+        assert!(due_from <= Share::new(0.95).unwrap(), "{node}: {due_from:?}");
+    }
 }
 
 /// What all nodes owe at one head: counts from the beginning, garbage that grows in all of them, a branch that was left. Each
