@@ -30,7 +30,7 @@ pub enum KeptBy {
     Candidate,
     /// It is one of every k orders.
     Every,
-    /// What kept it below the floor is gone; it is readable until the floor moves next.
+    /// What kept it below the floor is gone; it is readable until the next round or cycle.
     Leaving,
 }
 

@@ -190,7 +190,12 @@ impl Marks {
 
     /// Whether the mark is on disk for certain, so that it need not be written when it is made again.
     pub(crate) fn is_written(&self, fingerprint: u64) -> bool {
-        self.known.as_ref().is_some_and(|known| known.get(fingerprint).is_some())
+        self.knows(fingerprint) == Some(true)
+    }
+
+    /// Whether it is marked; nothing where that has to be read.
+    pub(crate) fn knows(&self, fingerprint: u64) -> Option<bool> {
+        self.known.as_ref().map(|known| known.get(fingerprint).is_some())
     }
 
     /// Whether a mark, as it is on disk, was not made again after `traced`. One that cannot be read is judged by what is in

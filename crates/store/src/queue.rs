@@ -118,8 +118,8 @@ mod tests {
                 queue.push(Entry { order, timestamp_ms: 7, created, lost });
                 queue.take_in(taken);
             }
-            let lag = at_once.lag(Order::new(20), 9);
-            prop_assert_eq!(queue.index().lag(Order::new(20), 9), lag);
+            let lag = at_once.lag(Order::new(20), 9, 99);
+            prop_assert_eq!(queue.index().lag(Order::new(20), 9, 99), lag);
             prop_assert_eq!(queue.index().counts(), at_once.counts());
             for node in (0..40).map(hash) {
                 prop_assert_eq!(queue.index().order(&node), at_once.order(&node));

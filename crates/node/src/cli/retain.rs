@@ -47,7 +47,7 @@ enum PinCommand {
     },
     /// List the pins, each with its owner and its age.
     List(ListArgs),
-    /// Let an order go: it stays until the floor moves next, unless somebody else keeps it.
+    /// Let an order go: it goes with the next round or cycle, unless somebody else keeps it.
     Remove {
         /// Name of the pin.
         #[arg(value_parser = name)]
@@ -238,7 +238,7 @@ pub(super) fn pin(args: &PinArgs, output: Output) -> ExitCode {
 /// Another pin, a consumer, the window: any of them may keep the order, and the answer does not tell.
 fn removed(pin: &NamedPin) -> String {
     let NamedPin { name, order, .. } = pin;
-    format!("pin {name} is removed; unless something else keeps order {order}, it goes when the floor moves next")
+    format!("pin {name} is removed; unless something else keeps order {order}, it goes with the next round or cycle")
 }
 
 fn list_pins(listed: &Pins) -> String {
@@ -327,7 +327,7 @@ mod tests {
         let pin = NamedPin { name: "a".to_owned(), owner: "me".to_owned(), order: 118, since_ms: 1, ttl_ms: None };
         assert_eq!(
             removed(&pin),
-            "pin a is removed; unless something else keeps order 118, it goes when the floor moves next"
+            "pin a is removed; unless something else keeps order 118, it goes with the next round or cycle"
         );
     }
 }

@@ -68,7 +68,7 @@ pub enum Why {
         /// The oldest order that it needs.
         from: u64,
     },
-    /// Nobody asks for it any more; it goes when the floor moves next.
+    /// Nobody asks for it any more; it goes with the next round or cycle.
     Leaving {
         /// What has to end before the floor can move; absent where nothing has.
         waits_for: Option<Standstill>,
@@ -432,7 +432,7 @@ mod tests {
         });
         let words = [
             "it is the head",
-            "nobody asks for it any more: it goes when the floor moves next",
+            "nobody asks for it any more: it goes with the next round or cycle",
             "pin `audit` of ann, since 1970-01-01T00:00:03.000Z, for 1m",
             "gone by 1970-01-01T00:00:00.001Z, when the head was order 99: pin `old` of bob expired",
             "there is no order 101, and as far as this store knows never was: the head is order 100; ask for that one or an earlier one",
@@ -502,7 +502,7 @@ mod tests {
         };
         let expired = "pin `short` of ann, since 1970-01-01T00:00:03.000Z, for 1ms, has expired and keeps nothing";
         for (standstill, words) in [
-            (None, "it goes when the floor moves next"),
+            (None, "it goes with the next round or cycle"),
             (Some(Standstill::Freeze { reason: "a lost node".to_owned() }), "until deletes are unfrozen: a lost node"),
             (Some(Standstill::Switch { since_ms: 0 }), "switched on again, off since 1970-01-01T00:00:00.000Z"),
             (Some(Standstill::Cycle { cycle: 7 }), "cycle 7 has ended"),

@@ -175,7 +175,7 @@ impl LiveRetention {
         Ok(pin)
     }
 
-    /// Ends a pin; its order goes when the floor moves next, unless somebody else keeps it.
+    /// Ends a pin; its order goes with the next round or cycle, unless somebody else keeps it.
     ///
     /// Errors: no such pin, a failed write.
     pub fn remove_pin(&self, name: &str) -> Result<NamedPin, PruneError> {

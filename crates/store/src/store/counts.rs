@@ -8,6 +8,7 @@ use super::Store;
 use crate::{
     counting::Counting,
     error::StoreError,
+    many,
     pending::{Lag, PendingCounts},
     stay::Stay,
 };
@@ -27,6 +28,8 @@ pub enum Waits {
 
 /// Nodes that are taken into the index in one stay under the gate, about.
 const INDEXED_AT_ONCE: usize = 4096;
+/// Orders of the index that are counted in one stay.
+const COUNTED_AT_ONCE: usize = 4096;
 /// Commits that may come while somebody catches up.
 const MOST_OVERTAKING: u32 = 8;
 
@@ -39,17 +42,23 @@ impl Store {
     ///
     /// Errors: a failed read of its mark.
     pub fn waits(&self, hash: &NodeHash) -> Result<Waits, StoreError> {
-        let (floor, mut gate) = (self.look(|chain| chain.floor_time())?, self.caught_up());
-        let Counting { mode, pending: Some(queue), marks, .. } = &mut *gate else { return Ok(Waits::Unknown) };
+        let (is_marked, lag) = (self.is_marked(hash)?, self.lag());
+        let mut gate = self.caught_up();
+        let Counting { mode, pending: Some(queue), .. } = &mut *gate else { return Ok(Waits::Unknown) };
         if !mode.is_settled() {
             return Ok(Waits::Unknown);
         }
-        if marks.ask(&*self.view()?, || [hash.fingerprint()].into())?.contains(hash) {
+        if is_marked {
             return Ok(Waits::Shared);
         }
-        let pending = queue.index();
-        let lag = floor.map_or_else(Lag::default, |(floor, timestamp_ms)| pending.lag(floor, timestamp_ms));
-        Ok(pending.order(hash).map_or(Waits::Unlisted, |order| Waits::LostIn(order, lag)))
+        let lost_in = queue.index().order(hash);
+        Ok(lost_in.zip(lag).map_or(Waits::Unlisted, |(order, lag)| Waits::LostIn(order, lag)))
+    }
+
+    /// Whether a node is marked as shared, by the disk where that is not in memory: it is read without the gate (I12).
+    fn is_marked(&self, hash: &NodeHash) -> Result<bool, StoreError> {
+        let known = self.gate.lock().marks.knows(hash.fingerprint());
+        known.map_or_else(|| Ok(!many::marked_of(&*self.view()?, [hash.fingerprint()].into())?.is_empty()), Ok)
     }
 
     /// Takes what commits created and lost into the index, in small stays under the gate (I12): whoever has time spares the next
@@ -92,8 +101,14 @@ impl Store {
         self.lag_at(order, timestamp_ms)
     }
 
+    /// Counts in small stays under the gate (I12): a floor may jump over a million orders at once.
     fn lag_at(&self, cutoff: Order, timestamp_ms: u64) -> Option<Lag> {
-        self.caught_up().pending.as_mut().map(|queue| queue.index().lag(cutoff, timestamp_ms))
+        loop {
+            let mut gate = self.caught_up();
+            if let Some(lag) = gate.pending.as_mut()?.index().lag(cutoff, timestamp_ms, COUNTED_AT_ONCE) {
+                return Some(lag);
+            }
+        }
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.

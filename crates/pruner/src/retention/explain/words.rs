@@ -29,10 +29,10 @@ impl std::fmt::Display for Why {
             }
             Self::Reader { owner, since_order } => write!(f, "a reader holds it ({owner}, since order {since_order})"),
             Self::Leaving { waits_for: None } => {
-                f.write_str("nobody asks for it any more: it goes when the floor moves next")
+                f.write_str("nobody asks for it any more: it goes with the next round or cycle")
             }
             Self::Leaving { waits_for: Some(standstill) } => {
-                write!(f, "nobody asks for it any more: it goes when the floor moves next, not {standstill}")
+                write!(f, "nobody asks for it any more: it goes with the next round or cycle, not {standstill}")
             }
             Self::NoPolicy => f.write_str("no policy is in force here: nothing goes until a pruner works on the store"),
         }
