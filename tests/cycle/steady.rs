@@ -16,7 +16,8 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, KeepPolicy, LiveRetention,
-    Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords, Verdict, assess, incremental::RoundEnd,
+    Pause, Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords, TriggerConfig, Verdict, assess,
+    incremental::RoundEnd,
 };
 use state_store::{Batch, CrashTail, Fault, StoreConfig, Table, record};
 use state_tests::{
@@ -703,4 +704,75 @@ fn a_stop_while_the_journal_is_read_ends_the_reading_and_the_next_start_reads_it
     until(&rig, &pruner, |pruner| rig.chain.store.pending().is_some() && is_swept(&rig, pruner));
     assert_eq!(pruner.status().cycles_finished, 0, "no cycle had to find what the journal names");
     check::exact(&rig.chain, "after the next start");
+}
+
+/// P4: who asks for a cycle does not wait until all of the journal was read, which that cycle settles; the sweep goes on after it.
+#[test]
+fn a_cycle_that_is_asked_for_does_not_wait_for_the_journal_to_be_read() {
+    const ORDERS: u64 = 200;
+    const READ: u64 = 50;
+    let rig = settled();
+    rig.chain.grow(Profile::Uniform, 491, ORDERS);
+    let rig = rig.behind_faults();
+    let ((reading, begun), (answers, hung)) = (mpsc::channel(), mpsc::channel::<()>());
+    let (rows, hung) = (Arc::new(AtomicU64::new(0)), Mutex::new(hung));
+    let counted = Arc::clone(&rows);
+    rig.faults().before_row(move |table| {
+        if *table == Table::JOURNAL && counted.fetch_add(1, Ordering::AcqRel) == READ {
+            reading.send(()).unwrap();
+            hung.lock().recv().unwrap();
+        }
+    });
+    let (read_at_run, run_begins) = mpsc::channel();
+    let counted = Arc::clone(&rows);
+    let pruner = start(&rig, each_order(), move |moment| {
+        if moment == Moment::RunSaved {
+            read_at_run.send(counted.load(Ordering::Acquire)).unwrap();
+        }
+    });
+    begun.recv().unwrap();
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    answers.send(()).unwrap();
+    let read = run_begins.recv().unwrap();
+    assert!(read < ORDERS / 2, "{read} rows of the journal were read before the run began");
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    rig.chain.grow(Profile::Uniform, 492, 20);
+    pruner.committed(rig.chain.head());
+    until(&rig, &pruner, |pruner| rig.chain.store.pending().is_some() && is_swept(&rig, pruner));
+    assert_eq!(pruner.status().cycles_finished, 1, "no further cycle had to come");
+    check::exact(&rig.chain, "the cycle, and the sweep after it");
+}
+
+/// I13: a cycle may be paused for days, in which commits go on: what waits and what is free is told all the same.
+#[test]
+fn a_paused_cycle_tells_what_waits_and_how_much_is_free() {
+    const BOUND: u64 = 1 << 40;
+    let rig = settled().behind_faults();
+    rig.faults().say_free(2 * BOUND);
+    let ((told, captured), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Captured {
+            told.send(()).unwrap();
+            assert!(released.recv().is_err(), "nothing is ever sent: only the end of the test's hold counts");
+        }
+    });
+    let triggers = TriggerConfig { low_disk: NonZeroU64::new(BOUND), ..TriggerConfig::default() };
+    let config = PrunerConfig { incremental: each_order(), triggers, ..rig.plan(WINDOW).pruner() };
+    let pruner = Pruner::start(rig.pruner_parts(&hooks), config).unwrap();
+    until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    captured.recv().unwrap();
+    assert_eq!(pruner.command(Command::Pause), Reply::Accepted);
+    drop(release);
+    until(&rig, &pruner, |pruner| pruner.status().pause == Pause::Holding);
+    rig.chain.grow(Profile::Uniform, 493, 30);
+    rig.faults().say_free(BOUND - 1);
+    until(&rig, &pruner, |pruner| {
+        let status = pruner.status();
+        let is_low = status.triggers.disk.is_some_and(|disk| disk.low && disk.free == Some(BOUND - 1));
+        is_low && status.incremental.is_some_and(|incremental| incremental.lag_orders >= Some(25))
+    });
+    assert_eq!(pruner.status().pause, Pause::Holding);
+    assert_eq!(pruner.command(Command::Resume), Reply::Accepted);
+    until(&rig, &pruner, |pruner| !pruner.status().running && pruner.status().cycles_finished > 0);
 }

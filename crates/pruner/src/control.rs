@@ -6,12 +6,15 @@
 
 mod interrupting;
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use crate::{error::PruneError, phase::PhaseEvent};
+
+/// How often whoever holds sees to what goes on around it.
+const BEAT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wish {
@@ -67,6 +70,8 @@ pub struct Control {
     changed: Condvar,
     /// Wakes what waits elsewhere.
     interrupt: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    /// Done again and again while the work holds.
+    upkeep: OnceLock<Box<dyn Fn() + Send + Sync>>,
     /// Ends what awaits.
     ended: CancellationToken,
 }
@@ -80,7 +85,8 @@ impl std::fmt::Debug for Control {
 impl Default for Control {
     fn default() -> Self {
         let state = Mutex::new(State { wish: Wish::Run, at: At::Work, late: false });
-        Self { state, changed: Condvar::new(), interrupt: Mutex::new(None), ended: CancellationToken::new() }
+        let (changed, interrupt, ended) = (Condvar::new(), Mutex::new(None), CancellationToken::new());
+        Self { state, changed, interrupt, upkeep: OnceLock::new(), ended }
     }
 }
 
@@ -122,6 +128,11 @@ impl Control {
     /// Takes back what [`Control::on_end`] set: what it would end is over.
     pub fn forget_end(&self) {
         *self.interrupt.lock() = None;
+    }
+
+    /// Sets what is done each second while the work holds, on its own thread; of two the first stays.
+    pub(crate) fn while_held(&self, upkeep: Box<dyn Fn() + Send + Sync>) {
+        self.upkeep.get_or_init(|| upkeep);
     }
 
     fn interrupt(&self) {
@@ -214,7 +225,9 @@ impl Control {
         let mut state = self.state.lock();
         while state.wish == Wish::Pause {
             state.at = At::Checkpoint;
-            self.changed.wait(&mut state);
+            if self.changed.wait_for(&mut state, BEAT).timed_out() {
+                MutexGuard::unlocked(&mut state, || self.upkeep.get().into_iter().for_each(|upkeep| upkeep()));
+            }
         }
         let ended = Self::end_of(state.wish);
         state.at = if ended.is_none() { to } else { At::Work };

@@ -301,7 +301,7 @@ impl Observer for Watch {
 
     fn progress(&self, progress: Progress) {
         self.0.shared.lock().progress = Some(progress);
-        self.0.look_what_waits();
+        self.0.look_around();
     }
 }
 

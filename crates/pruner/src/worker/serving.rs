@@ -249,6 +249,8 @@ impl Inner {
         control: Arc<Control>,
         work: impl FnOnce(&CycleEnv, &CycleOrder<'_>) -> Result<Option<cycle::Finished>, PruneError>,
     ) {
+        let this = Arc::downgrade(self);
+        control.while_held(Box::new(move || this.upgrade().into_iter().for_each(|inner| inner.look_around())));
         let (env, order) = (self.env(control), self.order(trigger));
         self.recovery.cycle_begins();
         let began = self.parts.clock.monotonic();

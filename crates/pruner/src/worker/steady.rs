@@ -50,8 +50,7 @@ impl Observer for GiveWay {
 
     fn progress(&self, progress: Progress) {
         self.0.shared.lock().steady.walked(progress.done);
-        self.0.look_what_waits();
-        self.0.measure_disk();
+        self.0.look_around();
         let outside = self.0.outside();
         self.0.shared.lock().give_way(&outside);
     }
@@ -171,7 +170,7 @@ impl Inner {
         }
         match self.index() {
             Ok(is_indexed) => steady.is_indexed = is_indexed,
-            Err(PruneError::Stopped) => {} // the next start reads it
+            Err(PruneError::Stopped) => {} // the first round after a cycle, or the next start, reads it
             Err(error) => tracing::warn!(%error, "the journal could not be read; the first round tries again"),
         }
     }
@@ -181,10 +180,10 @@ impl Inner {
         self.prepare(&mut Steady::default());
     }
 
-    /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile.
+    /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile, or a cycle is due: that
+    /// settles most of it, and nobody who asks for one waits until all of it was read (P4).
     fn index(&self) -> Result<bool, PruneError> {
-        let goes_on = || self.shared.lock().life != Life::Stopping;
-        let indexed = match self.parts.store.index_journal(&goes_on) {
+        let indexed = match self.parts.store.index_journal(&|| self.reads_on()) {
             Err(StoreError::Cancelled) => return Err(PruneError::Stopped),
             indexed => indexed?,
         };
@@ -218,6 +217,13 @@ impl Inner {
         }
     }
 
+    fn reads_on(&self) -> bool {
+        self.look_around();
+        let outside = self.outside();
+        let shared = self.shared.lock();
+        shared.life != Life::Stopping && shared.coordinator.look(&shared.facts(&outside)).begin.is_none()
+    }
+
     /// Writes items down, BEFORE what is new of them is counted and told.
     fn set_aside(&self, what: &str, items: &[SetAside]) -> Result<(), PruneError> {
         if items.is_empty() {
@@ -232,9 +238,15 @@ impl Inner {
         Ok(())
     }
 
+    /// What changes while something works for long: what waits for the sweep, and how much is free.
+    pub(super) fn look_around(&self) {
+        self.look_what_waits();
+        self.measure_disk();
+    }
+
     /// While a cycle works, or an older state is walked, the floor stands still, and so does the sweep: what waits is told by
     /// where the floor would be.
-    pub(super) fn look_what_waits(&self) {
+    fn look_what_waits(&self) {
         let now = self.parts.clock.monotonic();
         let Some(mut looked) = self.lag_looked.try_lock() else { return }; // another thread of the cycle looks
         if self.config.incremental.is_none() || looked.is_some_and(|at| now.saturating_sub(at) < LOOK_APART) {
