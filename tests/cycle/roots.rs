@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use state_pruner::{KeptBy, PruneError, RetainedRoot, Retention, Window, snapshot::RetentionPolicy};
-use state_store::{ChainView, Head, Hole, NativeChain, RootAt, StoreError, View};
+use state_store::{Batch, ChainView, Head, Hole, NativeChain, RootAt, StoreError, View};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
@@ -84,11 +84,14 @@ fn every_registered_root_class_keeps_its_tree() {
         let archive = &rig.chain.archive;
         let candidate = Order::new(3);
         let plan = rig.plan(3).by(mark, sweep);
-        let mut parts = rig.parts(plan.keep_last, &Hooks::none());
-        parts.chain = Arc::new(Unsure { candidate: archive.root(candidate) });
         let below = [(PINNED, KeptBy::Pin("a".to_owned())), (EVERY, KeptBy::Every), (LEAVING, KeptBy::Leaving)];
         let root = |(order, kept_by)| RetainedRoot { order, root: archive.root(order), kept_by };
+        let mut parts = rig.parts(plan.keep_last, &Hooks::none());
         parts.policy = Arc::new(Policy { below: below.map(root).to_vec() });
+        parts.chain = Arc::new(Unsure { candidate: archive.root(candidate) });
+        let refused = plan.run(&env(parts.clone(), &Hooks::none())).unwrap_err();
+        assert!(matches!(refused, PruneError::Invariant(_)), "orders that are readable are not retained: {refused}");
+        rig.chain.store.raise_floor(Order::new(27), Batch::new()).unwrap();
         let retained = plan.run(&env(parts, &Hooks::none())).unwrap().certificate.retained;
         let mut classes: Vec<&str> = retained.listed.iter().map(|root| class(&root.kept_by)).collect();
         classes.sort_unstable();

@@ -50,6 +50,19 @@ pub fn remove_node(db: &Path, key: &[u8]) {
     remove(db, NODES, key);
 }
 
+/// Damages the write-ahead log within: the first of some rows that are in it only, as a process left them that was killed.
+pub fn spoil_log(db: &Path) {
+    {
+        let store = open(db);
+        let nodes = store.cf_handle(NODES).unwrap();
+        (0..9u8).for_each(|n| store.put_cf(nodes, [n; 32], [n; 999]).unwrap());
+    }
+    let log = folder::with_ending(db, "log").into_iter().max_by_key(size).unwrap();
+    let mut bytes = fs::read(&log).unwrap();
+    bytes[500] ^= 1;
+    fs::write(log, bytes).unwrap();
+}
+
 fn size(path: &PathBuf) -> u64 {
     fs::metadata(path).unwrap().len()
 }

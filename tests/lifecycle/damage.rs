@@ -74,6 +74,17 @@ fn a_missing_live_node_is_refused_at_any_depth() {
     }
 }
 
+/// Opened for writing, the engine would cut the log and remove it, and the sweep would go by the orders that are left.
+#[test]
+fn a_store_whose_log_is_damaged_is_not_swept_by_what_is_left_of_it() {
+    let Some(store) = Shared::Small.copy("a damaged log") else {
+        return;
+    };
+    damage::spoil_log(&store.db());
+    let error = refused(&request(&store.db(), 10), "log_cut");
+    assert!(error.to_string().contains("the write-ahead log is damaged"), "{error}");
+}
+
 #[test]
 fn a_live_node_that_does_not_decode_is_refused() {
     let Some(store) = Shared::Small.copy("undecodable nodes") else {

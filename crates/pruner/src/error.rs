@@ -158,7 +158,7 @@ pub enum PruneError {
     NativeAtRest,
     /// The write-ahead log is damaged, and opening the store for writing would cut it.
     #[error(
-        "{what}. Nothing was changed: start the node, which keeps the log and tells what is left, and go back then"
+        "{what}. Nothing was changed: let the node of the store start on it, and try again once it goes on with what is left"
     )]
     LogCut {
         /// What is known of it.

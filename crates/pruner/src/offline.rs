@@ -33,6 +33,7 @@ use crate::{
     doubt::Doubt,
     error::PruneError,
     events::{Event, EventJournal, EventSink, EventsConfig, NoEvents, journal_dir},
+    log_cut::told_at_rest,
     mark,
     outcome::{Freeze, Outcome, RestFloor},
     phase::{self, PhaseEvent, PhaseRecord},
@@ -84,6 +85,9 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
         PruneMode::Apply => error.of_a_writer(),
     })?);
     inspect::refuse_unreadable(&request.db, request.layout, &reading)?;
+    if let Some(what) = told_at_rest(&*reading) {
+        return Err(PruneError::LogCut { what }); // opened for writing, it is cut, and the sweep goes by what is left
+    }
     if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {
         return Err(PruneError::NativeAtRest); // its floor must move before its nodes go (S27)
     }

@@ -314,8 +314,8 @@ impl Store {
         self.check_owner(permit, barrier)?;
         let gate = self.gate.lock(); // same critical section as commit
         self.admit(permit)?; // I10
-        // A cursor in the same batch is lost with the deletes, if at all; one that is kept elsewhere comes after them.
-        let durability = if condemned.cursor.is_empty() { self.writer.durability } else { Durability::Logged };
+        // A cursor in the same batch is lost with the deletes, if at all; one that is kept elsewhere comes after them, durably.
+        let durability = if condemned.cursor.is_empty() { Durability::Synced } else { Durability::Logged };
         let mut batch = condemned.cursor;
         let mut deleted = Deleted { nodes: 0, spared: 0 };
         for hash in condemned.hashes {
@@ -350,6 +350,7 @@ impl Store {
         if !permit.is_current() {
             return Err(StoreError::PermitRevoked);
         }
+        self.backend().flush()?; // BEFORE a compaction may delete by the filter: the floor that lets nodes go is durable (S27)
         let sweep = Arc::new(Sweep::new(permit, barrier, live, pace));
         slot.activate(Arc::clone(&sweep));
         let active = ActiveSweep { store: self, slot, sweep };
@@ -380,6 +381,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        self.revoke_all(); // BEFORE another store may claim the backend: its commits are in no barrier of this one (I10)
         self.backend().unclaim();
     }
 }

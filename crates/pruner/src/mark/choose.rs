@@ -64,9 +64,16 @@ impl Plan {
     }
 
     /// The walk, after a scan turned out to need more memory than predicted.
-    pub(crate) fn fall_back(self, job: &MarkJob<'_>) -> Self {
+    pub(crate) fn over_budget(self, job: &MarkJob<'_>) -> Self {
         let why =
             format!("the memory budget of {} became too small during a scan ({})", iec(job.memory_budget), self.why);
+        Self::new(MarkStrategy::Walk, why)
+    }
+
+    /// The walk, which compares whole hashes, after a scan could not tell a dead node from a live one.
+    pub(crate) fn doubtful(self) -> Self {
+        let why =
+            format!("a scan met a fault among nodes that share the first eight bytes of their hash ({})", self.why);
         Self::new(MarkStrategy::Walk, why)
     }
 }

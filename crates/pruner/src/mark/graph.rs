@@ -4,6 +4,8 @@
 //! followed at once only if exactly one present key fits each edge of the node and the fits add up to the node's
 //! check. Otherwise the node itself is read from the view, which settles the matter exactly: the true child, a missing
 //! child (I11), or a node that does not decode or hash to its key.
+//! A node is known by the first eight bytes of its hash, and all that share them are followed together (I6). One of them may be
+//! dead, and what it names may be gone: a fault that is met once nodes were followed so says nothing about a live node.
 //! Work is counted before it is published and discounted after it is done, so the traversal ends exactly when no work
 //! is outstanding (S8).
 
@@ -71,14 +73,15 @@ impl Graph {
         Self { segments, edges, width }
     }
 
-    /// Marks what the roots reach and shows every marked fingerprint in ascending order.
+    /// Marks what the roots reach and shows every marked fingerprint in ascending order. Nothing where what is at fault may be
+    /// dead: only who compares whole hashes can tell.
     ///
     /// Errors: a live node that is missing, malformed or under a wrong hash, with its path.
     pub(crate) fn traverse(
         &self,
         marking: &Marking<'_>,
         each: &mut dyn FnMut(u64) -> Result<(), PruneError>,
-    ) -> Result<Traversed, PruneError> {
+    ) -> Result<Option<Traversed>, PruneError> {
         let traced = marking.traced;
         let new = |segment: &Segment| match traced {
             Some(_) => Bits::new(segment.len()).counting(),
@@ -96,15 +99,21 @@ impl Graph {
             counts: AtomicBool::new(traced.is_some()),
             marked: AtomicU64::new(0),
             read_again: AtomicU64::new(0),
+            twins: AtomicBool::new(false),
         };
         let spread = traced.map_or(Ok(()), |root| traversal.spread(&[root])).and_then(|()| {
             traversal.counts.store(false, Ordering::Release); // between two spreads nobody works
             traversal.spread(&marking.roots)
         });
-        spread.map_err(|halt| match halt {
-            Halt::Fault(fault) => marking.locator().lift(fault),
-            Halt::Failed(error) => error,
-        })?;
+        match spread {
+            Ok(()) => {}
+            Err(Halt::Fault(fault)) if traversal.twins.load(Ordering::Acquire) => {
+                tracing::warn!(%fault, "met where nodes share their first eight bytes, so it may be of a dead one");
+                return Ok(None);
+            }
+            Err(Halt::Fault(fault)) => return Err(marking.locator().lift(fault)),
+            Err(Halt::Failed(error)) => return Err(error),
+        }
         let mut shared = Vec::new();
         for (number, (segment, bits)) in self.segments.iter().zip(&traversal.bits).enumerate() {
             bits.for_each_marked(|node| each(segment.fingerprint(number, node)))?;
@@ -115,11 +124,11 @@ impl Graph {
         }
         shared.dedup();
         marking.ledger.give(memory);
-        Ok(Traversed {
+        Ok(Some(Traversed {
             live_nodes: traversal.marked.into_inner(),
             read_again: traversal.read_again.into_inner(),
             shared: traced.map(|_| shared),
-        })
+        }))
     }
 }
 
@@ -146,6 +155,8 @@ struct Traversal<'a> {
     counts: AtomicBool,
     marked: AtomicU64,
     read_again: AtomicU64,
+    /// Whether nodes were followed that share a fingerprint.
+    twins: AtomicBool,
 }
 
 impl Traversal<'_> {
@@ -287,14 +298,17 @@ impl Traversal<'_> {
                 return ControlFlow::Continue(()); // I8
             };
             nodes += 1;
-            fault = match job.layout.read(value, &mut children) {
-                Ok(actual) if actual == hash => return ControlFlow::Continue(()),
-                Ok(actual) => Some(TreeError::WrongHash { key: hash, actual }),
-                Err(source) => Some(TreeError::Malformed { hash, source }),
-            };
-            ControlFlow::Break(())
+            match job.layout.read(value, &mut children) {
+                Ok(actual) if actual == hash => {}
+                Ok(actual) => fault = Some(TreeError::WrongHash { key: hash, actual }),
+                Err(source) => fault = Some(TreeError::Malformed { hash, source }),
+            }
+            ControlFlow::Continue(())
         });
         scanned.map_err(PruneError::Store)?;
+        if nodes > 1 {
+            self.twins.store(true, Ordering::Release); // BEFORE anything is followed, or found to be wrong
+        }
         if let Some(fault) = fault {
             return Err(Halt::Fault(fault));
         }

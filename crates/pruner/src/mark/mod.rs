@@ -205,7 +205,11 @@ pub fn build_reach(job: &MarkJob<'_>) -> Result<(SealedMark, MarkReport), PruneE
         MarkStrategy::Scan => match scan::mark(&marking)? {
             scan::Scanned::Marked(outcome) => Some(*outcome),
             scan::Scanned::OverBudget => {
-                plan = plan.fall_back(job);
+                plan = plan.over_budget(job);
+                None
+            }
+            scan::Scanned::Doubtful => {
+                plan = plan.doubtful();
                 None
             }
         },

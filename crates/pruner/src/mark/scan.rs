@@ -53,6 +53,8 @@ pub(crate) enum Scanned {
     Marked(Box<Outcome>),
     /// It needs more memory than it may use.
     OverBudget,
+    /// It met a fault that may be of a dead node, which it cannot tell from a live one.
+    Doubtful,
 }
 
 /// Bytes that an edge is cut to: enough that few other present keys share them.
@@ -86,7 +88,9 @@ pub(crate) fn mark(marking: &Marking<'_>) -> Result<Scanned, PruneError> {
     let nodes_rehashed = pass.rehashed.load(Ordering::Relaxed);
     let graph = pass.into_graph()?;
     let mut mark = OpenMark::create(&marking.scratch, &marking.job.dir, marking.identity())?;
-    let traversed = graph.traverse(marking, &mut |fingerprint| mark.push(fingerprint))?;
+    let Some(traversed) = graph.traverse(marking, &mut |fingerprint| mark.push(fingerprint))? else {
+        return Ok(Scanned::Doubtful);
+    };
     let sealed = mark.seal(&AllRootsWalked::by_scan(&traversed))?;
     let read_again = traversed.read_again();
     Ok(Scanned::Marked(Box::new(Outcome {

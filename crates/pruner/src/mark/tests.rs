@@ -189,6 +189,46 @@ fn a_fingerprint_collision_only_keeps_more() {
     }
 }
 
+/// A dead node that shares its fingerprint with a live one is kept, and what it names may be gone, or it may be damaged itself. A
+/// scan follows both: that says nothing about live nodes, and freezes nothing. What is wrong with the live one does.
+#[test]
+fn a_dead_node_is_at_fault_for_nothing_although_a_live_one_shares_its_fingerprint() {
+    let twin = |node: &NodeHash| {
+        let mut bytes = *node.as_bytes();
+        bytes[31] ^= 1;
+        NodeHash::new(bytes)
+    };
+    for at in 0..4 {
+        let (view, path) = chain();
+        let dead = twin(&path[at]);
+        let spoil: [&dyn Fn(&mut MapView); 4] = [
+            &|view| view.put(dead, &[hash_of(999)]),
+            &|view| {
+                view.put(dead, &[hash_of(998)]);
+                view.put(hash_of(998), &[hash_of(999)]); // gone two steps below
+            },
+            &|view| drop(view.rows.insert(dead.as_bytes().to_vec(), vec![0])),
+            &|view| drop(view.rows.insert(dead.as_bytes().to_vec(), named(&hash_of(997), &[]))),
+        ];
+        for (way, spoil) in spoil.iter().enumerate() {
+            let (mut view, dir) =
+                (MapView { rows: view.rows.clone(), ..MapView::default() }, tempfile::tempdir().unwrap());
+            spoil(&mut view);
+            let live = view.reach(&path[..1]);
+            let (mark, report) = Trial::new(&view, &path[..1], dir.path()).by(MarkChoice::Scan).run().unwrap();
+            assert_eq!(content(&mark), fingerprints(&live), "at {at}, way {way}");
+            assert_eq!(report.strategy, MarkStrategy::Walk, "at {at}, way {way}: {}", report.why);
+            for lost in path.iter().skip(1) {
+                let mut view = MapView { rows: view.rows.clone(), ..MapView::default() };
+                view.rows.remove(lost.as_bytes().as_slice());
+                let error = error_of(&view, path[0], MarkChoice::Scan);
+                let is_named = matches!(error, PruneError::MissingLiveNode { hash, .. } if hash == *lost);
+                assert!(is_named || (*lost == path[at] && error.is_live_fault()), "at {at}, way {way}: {error}");
+            }
+        }
+    }
+}
+
 #[test]
 fn children_that_share_their_first_bytes_are_told_apart() {
     // Scan edges keep four bytes of a hash; these children share them, in ones, twos and threes per parent.

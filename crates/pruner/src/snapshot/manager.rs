@@ -238,6 +238,7 @@ impl AtomicSnapshotManager {
         let capture = parts.store.capture()?;
         let retention = self.retention_of(&*capture.view, floor)?;
         let (snapshot, head, roots) = self.outline_or_read(&*capture.view, retention)?;
+        self.refuse_less_than_readable(&*capture.view, Order::new(snapshot.first_order))?;
         let snapshot = AtomicSnapshot {
             snapshot,
             snapshot_id: id,
@@ -268,6 +269,16 @@ impl AtomicSnapshotManager {
             }
             Window::From(_) | Window::Last(_) => Ok(retention),
         }
+    }
+
+    /// Whatever is readable may be pinned or built on, so a policy that retains less of it is wrong (S41).
+    fn refuse_less_than_readable(&self, view: &dyn View, first: Order) -> Result<(), PruneError> {
+        if self.parts.store.floor().is_none() {
+            return Ok(()); // nobody builds on it
+        }
+        let floor = self.parts.chain.floor(view)?;
+        let told = || format!("the policy retains orders from {first} on, and those from {floor} on are readable");
+        if first > floor { Err(PruneError::Invariant(told())) } else { Ok(()) }
     }
 
     /// What the ends of the window tell, where the chain's records chain its roots; else every root is read.

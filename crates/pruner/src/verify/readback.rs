@@ -23,7 +23,8 @@ pub struct SampleReport {
 
 /// Reads random nodes of a sealed mark back from a later view, hashes them again and looks for their children.
 ///
-/// A mark knows the first eight bytes of a hash, so any present node with those counts as the one that was marked.
+/// A mark knows the first eight bytes of a hash, so any present node with those counts as the one that was marked: of several
+/// one has to be whole, for the others may be dead (I6).
 ///
 /// Errors: a mark that cannot be read; a node that is gone or damaged, or that lacks a child. Where a node is gone, only the first sixteen digits
 /// of its hash are known; the others are shown as zeros.
@@ -56,7 +57,7 @@ fn share(live: u64, number: u64, of: u64) -> u64 {
     u64::try_from(u128::from(live) * u128::from(number) / parts).map_or(live, |at| at.min(live))
 }
 
-/// Checks every present node with the fingerprint; returns how many children were found.
+/// Checks the present nodes with the fingerprint; returns how many children were found of those that are whole.
 fn read_back(view: &dyn View, layout: &dyn NodeLayout, fingerprint: u64) -> Result<u64, PruneError> {
     let range = KeyRange {
         start: Some(fingerprint.to_be_bytes().to_vec()),
@@ -74,12 +75,15 @@ fn read_back(view: &dyn View, layout: &dyn NodeLayout, fingerprint: u64) -> Resu
         hash.iter_mut().zip(fingerprint.to_be_bytes()).for_each(|(slot, byte)| *slot = byte);
         return Err(PruneError::MissingLiveNode { hash: NodeHash::new(hash), path: Vec::new() });
     }
-    let mut present = 0;
+    let (mut is_whole, mut present, mut fault) = (false, 0, None);
     for (hash, checked) in found {
-        let children = checked.map_err(|fault| named(fault, &hash))?;
-        present += find_all(view, &hash, children)?;
+        match checked.map_err(|fault| named(fault, &hash)).and_then(|children| find_all(view, &hash, children)) {
+            Ok(children) => (is_whole, present) = (true, present + children),
+            Err(error @ PruneError::Store(_)) => return Err(error),
+            Err(error) => fault = Some(error),
+        }
     }
-    Ok(present)
+    fault.filter(|_| !is_whole).map_or(Ok(present), Err)
 }
 
 fn named(fault: TreeError, hash: &NodeHash) -> PruneError {

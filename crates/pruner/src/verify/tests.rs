@@ -135,3 +135,27 @@ fn a_sample_of_the_live_set_misses_no_lost_node_when_it_takes_them_all() {
         view.rows.insert(lost.as_bytes().to_vec(), bytes);
     }
 }
+
+/// I6: what shares its fingerprint with a live node may be dead, and nothing says that it is whole.
+#[test]
+fn a_sample_is_content_with_one_whole_node_of_those_that_share_a_fingerprint() {
+    let (mut view, roots) = random_graph(&mut Random::new(34), SHAPE);
+    let dir = tempfile::tempdir().unwrap();
+    let mark = marked(&view, &roots, dir.path());
+    let live = view.reach(&roots);
+    let read = |view: &MapView| sample_live(view, &NamedLayout, &mark, u64::MAX, 9);
+    let whole = read(&view).unwrap();
+    for node in live.iter().step_by(97) {
+        let mut twin = *node.as_bytes();
+        twin[31] ^= 1;
+        let dead = NodeHash::new(twin);
+        for bytes in [named(&dead, &[hash_of(1 << 40)]), vec![0], named(&hash_of(1), &[])] {
+            view.rows.insert(twin.to_vec(), bytes);
+            assert_eq!(read(&view).unwrap(), whole);
+            let alive = view.rows.remove(node.as_bytes().as_slice()).unwrap();
+            assert!(read(&view).unwrap_err().is_live_fault(), "neither is whole");
+            view.rows.insert(node.as_bytes().to_vec(), alive);
+        }
+        view.rows.remove(twin.as_slice());
+    }
+}

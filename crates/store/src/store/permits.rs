@@ -46,6 +46,12 @@ impl Store {
         if permit.is_current() { Ok(()) } else { Err(StoreError::PermitRevoked) } // I10
     }
 
+    /// Makes every permit useless: this store is no more.
+    pub(super) fn revoke_all(&self) {
+        let _gate = self.gate.lock();
+        self.fence.revoke();
+    }
+
     /// Makes the permit useless; once this returns its holders delete nothing (I10). A later one stays what it is.
     pub fn revoke(&self, permit: &Permit) {
         let _gate = self.gate.lock();
