@@ -1,4 +1,5 @@
-//! `Delta`: everything one update does to the set of nodes, complete enough for the commit gate and for IncrementalSweep.
+//! `Delta`: everything one update does to the set of nodes, complete enough for the commit gate and for IncrementalSweep. One that is not
+//! whole loses state, and nobody can tell (docs/embedding.md).
 //!
 //! A *place* is a position in one object's tree, or the position where an object's value embeds a fields root.
 //! `created` and `replaced` count places, not hashes: the same hash may be created twice, or replaced here and created

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use state_pruner::Clock;
 use state_store::{Base, Batch, Commit, Committed, HeadRecord, Store, StoreError, Table, record};
-use state_tree::{NodeHash, Order, StateRoot, update};
+use state_tree::{NodeHash, Order, StateRoot, TreeError, update};
 
 use super::{
     block::Block,
@@ -83,10 +83,13 @@ impl Making<'_> {
                 Err(ChainError::Store(StoreError::HeadMoved { .. })) if attempt < MAX_ATTEMPTS => {
                     batch = draft.into_waiting();
                 }
-                Ok(produced) => return answer(draft, produced),
-                Err(error) => {
-                    (self.met)(&error);
-                    return refuse(draft, error);
+                result => {
+                    let unjudged = draft.refused.iter().map(|(_, error)| error);
+                    unjudged.chain(result.as_ref().err()).for_each(self.met);
+                    return match result {
+                        Ok(produced) => answer(draft, produced),
+                        Err(error) => refuse(draft, error),
+                    };
                 }
             }
         }
@@ -110,12 +113,21 @@ impl Making<'_> {
         let begun = clock.monotonic();
         let mut overlay = Overlay::new(root_of(&head), &reader);
         self.execute(&mut overlay, batch, &mut draft);
+        if let Some((_, error)) = draft.refused.iter().find(|(_, error)| is_missing(error))
+            && let Some(moved) = self.moved(&head)
+        {
+            tracing::debug!(%error, "met on a state that is not the newest any more");
+            return (draft, Err(moved));
+        }
         if draft.included.is_empty() {
             return (draft, Ok(None));
         }
-        let delta = match update(root_of(&head), overlay.changes(), &reader) {
+        let delta = match update(root_of(&head), overlay.changes(), &reader).map_err(ChainError::from) {
             Ok(delta) => delta,
-            Err(error) => return (draft, Err(error.into())),
+            Err(error) => {
+                let moved = self.moved(&head).filter(|_| is_missing(&error));
+                return (draft, Err(moved.map_or(error, |moved| moved)));
+            }
         };
         let executed = clock.monotonic();
         let block = block_over(&head, delta.root, clock.unix_ms(), &draft.included);
@@ -134,6 +146,12 @@ impl Making<'_> {
         (draft, result)
     }
 
+    /// Another committer was faster: what the state before had may be gone, and is no damage.
+    fn moved(&self, from: &HeadRecord) -> Option<ChainError> {
+        let now = self.store.head().filter(|now| now != from)?;
+        Some(StoreError::HeadMoved { head: Order::new(now.order) }.into())
+    }
+
     fn execute(&self, overlay: &mut Overlay<'_>, batch: Vec<Waiting>, draft: &mut Draft) {
         let mut batch = batch.into_iter();
         for waiting in batch.by_ref() {
@@ -146,9 +164,7 @@ impl Making<'_> {
                     break;
                 }
                 Err(error) => {
-                    let error = error.into();
-                    (self.met)(&error);
-                    draft.refused.push((waiting, error));
+                    draft.refused.push((waiting, error.into()));
                     continue;
                 }
             };
@@ -157,6 +173,10 @@ impl Making<'_> {
         }
         draft.left.extend(batch);
     }
+}
+
+fn is_missing(error: &ChainError) -> bool {
+    matches!(error, ChainError::Tree(TreeError::Missing(_)))
 }
 
 fn answer(draft: Draft, produced: Option<Produced>) -> Attempt {

@@ -3,7 +3,9 @@
 use state_pruner::SystemClock;
 use state_store::{Durability, Fault, FaultyBackend, MemoryBackend, StoreConfig};
 
-use super::*;
+use tokio::sync::oneshot;
+
+use super::{mempool::Waiting, produce::Making, *};
 
 struct Deaf;
 
@@ -181,6 +183,47 @@ fn a_failed_sync_leaves_the_outcome_unknown_and_what_comes_after_it_refused() {
     let refused = refusal(Fault::DiskFull);
     assert_eq!(refused.code, "disk_full", "a full disk takes nothing");
     assert!(refused.to_string().contains("was not committed"), "{refused}");
+}
+
+/// Another committer moves the head before this one reads it, and what the old state had goes: that is no damage.
+#[test]
+fn a_block_whose_base_another_committer_took_away_is_made_anew() {
+    let backend = MemoryBackend::new();
+    let faulty = Arc::new(FaultyBackend::over(backend.clone()));
+    let config_of_store = StoreConfig { barrier_limit: 1_000_000, ..StoreConfig::new(Durability::Logged) };
+    let store = Arc::new(Store::open(Arc::clone(&faulty) as _, config_of_store).unwrap());
+    let chain = Chain::open(store, config(100), Arc::new(SystemClock::new())).unwrap();
+    let made = |name| {
+        let met = |error: &ChainError| panic!("{error}");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let (reply, told) = oneshot::channel();
+        let waiting = Waiting { id: Hex32([name; 32]), bytes: 1, transaction: create(name, name), reply };
+        let attempt = Making { store: chain.store(), clock: &clock, met: &met }.produce(vec![waiting]);
+        (attempt.result.unwrap().unwrap().committed.order, told.blocking_recv().unwrap().unwrap().receipt.outcome)
+    };
+    assert_eq!(made(1), (Order::new(1), Outcome::Applied));
+    let old = chain.status().unwrap().head.at.root;
+    let is_armed = AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        let (told, moves) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<()>>();
+        faulty.before_each({
+            let told = parking_lot::Mutex::new(told);
+            move || {
+                if is_armed.swap(false, Ordering::AcqRel) {
+                    let (done, moved) = std::sync::mpsc::channel();
+                    told.lock().send(done).unwrap();
+                    assert!(moved.recv().is_err(), "nothing is ever sent: only its end counts");
+                }
+            }
+        });
+        let made = &made;
+        let slow = scope.spawn(move || made(2));
+        let done = moves.recv().unwrap();
+        assert_eq!(made(3), (Order::new(2), Outcome::Applied));
+        backend.uproot(&old);
+        drop(done);
+        assert_eq!(slow.join().unwrap(), (Order::new(3), Outcome::Applied));
+    });
 }
 
 #[test]
