@@ -354,6 +354,36 @@ fn requests_that_wait_outlive_the_process_that_took_them() {
     check::exact(&rig.chain, "after the run that they waited for");
 }
 
+/// C14: nobody is told that a run will come which no later process would know of.
+#[test]
+fn a_request_that_cannot_be_written_down_is_refused_and_not_served() {
+    let (rig, faulty) = genesis().faulty();
+    rig.chain.grow(Profile::Uniform, 166, 9);
+    let (pruner, hold) = held(Setup::new(&rig, 1_000_000), Some("nightly-1"));
+    let refused = |id| {
+        faulty.fail_write(0, Fault::DiskFull);
+        match id {
+            Some(id) => pruner.run_once(id),
+            None => pruner.command(Command::Run),
+        }
+    };
+    for id in [Some("nightly-2"), None] {
+        let reply = refused(id);
+        assert!(matches!(&reply, Reply::Unsaved { code, .. } if code == "disk_full"), "{id:?}: {reply:?}");
+        assert!(!pruner.status().triggers.requested, "{id:?}");
+    }
+    assert_eq!(pruner.run_once("nightly-3"), Reply::FollowUp);
+    assert!(matches!(refused(Some("nightly-4")), Reply::Unsaved { .. }));
+    assert!(pruner.status().triggers.requested, "the one before is not withdrawn with it");
+    assert_eq!(pruner.run_once("nightly-3"), Reply::AlreadyRunning);
+    drop(hold);
+    settle(&pruner);
+    assert_eq!(pruner.run_once("nightly-3"), Reply::AlreadyServed { run: 2 });
+    assert_eq!(runs(&pruner).len(), 2, "none for those that were refused");
+    assert_eq!(pruner.run_once("nightly-2"), Reply::Accepted, "and asked again they are served");
+    settle(&pruner);
+}
+
 /// Nothing that was answered vanishes without a word.
 #[test]
 fn a_request_that_switching_off_drops_is_told() {
@@ -801,7 +831,8 @@ fn config_change_in_each_phase() {
                 }
                 *count.lock() += 1;
             });
-            assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+            let reply = pruner.command(Command::Run);
+            assert!(matches!(reply, Reply::Accepted | Reply::Unsaved { .. }), "it may be dead by then: {reply:?}");
             settle(&pruner);
             drop(pruner);
             if *seen.lock() <= deaths {

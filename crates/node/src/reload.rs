@@ -86,7 +86,9 @@ impl Source {
             return tracing::warn!("pruner.enabled: the node was started without its pruner, so that takes a restart");
         };
         match pruner.command(command) {
-            Reply::Refused { why } => tracing::error!("pruner.enabled: {why}; send SIGHUP again"),
+            Reply::Refused { why } | Reply::Unsaved { why, .. } => {
+                tracing::error!("pruner.enabled: {why}; send SIGHUP again")
+            }
             Reply::Accepted
             | Reply::Unchanged
             | Reply::FollowUp

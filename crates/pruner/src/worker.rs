@@ -102,6 +102,8 @@ struct Inner {
     saving_ledger: Mutex<()>,
     /// One at a time switches pruning off or on; taken BEFORE `shared`.
     switching: Mutex<()>,
+    /// Held by whoever asks for a cycle, until the request is written down.
+    asking: Mutex<()>,
     /// One at a time changes the freeze or the doubt on record; taken BEFORE `shared`.
     freezing: Mutex<()>,
     /// Another number whenever a freeze or a doubt is settled.
@@ -197,6 +199,7 @@ impl Pruner {
             rolling_back: Mutex::new(()),
             saving_ledger: Mutex::new(()),
             switching: Mutex::new(()),
+            asking: Mutex::new(()),
             freezing: Mutex::new(()),
             freeze_epoch: AtomicU64::new(0),
             unlisted: Mutex::default(),

@@ -134,6 +134,6 @@ fn human(reply: &Reply, command: Command) -> String {
         Reply::AlreadyServed { run } => format!("run {run} began for this id; none begins for it again"),
         Reply::NotRunning => "no cycle runs".to_owned(),
         Reply::Ending => "the cycle ends by itself before that".to_owned(),
-        Reply::Refused { why } => why.clone(),
+        Reply::Refused { why } | Reply::Unsaved { why, .. } => why.clone(),
     }
 }

@@ -1,6 +1,6 @@
 //! Errors as JSON: `{"error":{"code":..,"message":..}}`, with further fields where a client can act on them.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::{
     Json,
@@ -23,15 +23,15 @@ use crate::chain::{ChainError, ReadError, Refusal, SubmitError};
 #[derive(Debug)]
 pub(crate) struct ApiError {
     status: StatusCode,
-    code: &'static str,
+    code: Cow<'static, str>,
     message: String,
     further: Map<String, Value>,
     retry_after: Option<Duration>,
 }
 
 impl ApiError {
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), further: Map::new(), retry_after: None }
+    pub(crate) fn new(status: StatusCode, code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into(), further: Map::new(), retry_after: None }
     }
 
     /// Input that nobody can serve.

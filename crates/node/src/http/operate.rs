@@ -135,6 +135,7 @@ pub(super) async fn prune(
         }
         Reply::Ending => Err(ApiError::new(StatusCode::CONFLICT, "ending", ENDING)),
         Reply::Refused { why } => Err(ApiError::new(StatusCode::CONFLICT, "refused", why)),
+        Reply::Unsaved { code, why } => Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, code, why)),
     }
 }
 

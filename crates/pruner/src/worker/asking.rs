@@ -68,6 +68,7 @@ impl Pruner {
         if let Some(why) = self.unread() {
             return Reply::Refused { why };
         }
+        let _single = self.inner.asking.lock(); // so that nobody joins a request that cannot be written down
         let outside = self.inner.outside();
         let mut shared = self.inner.shared.lock();
         if let Some(run) = id.and_then(|id| shared.coordinator.ledger().served(id)) {
@@ -98,8 +99,11 @@ impl Pruner {
         };
         shared.give_way(&outside);
         drop(shared);
-        if is_new || !joins {
-            self.inner.keep_ledger(); // one that cannot be saved is served all the same
+        if (is_new || !joins)
+            && let Err(error) = self.inner.save_ledger()
+            && self.inner.shared.lock().coordinator.withdraw(id, joins)
+        {
+            return Reply::unsaved(&error);
         }
         self.wake();
         let joined = match reply {
@@ -110,7 +114,8 @@ impl Pruner {
             | Reply::Unchanged
             | Reply::NotRunning
             | Reply::Ending
-            | Reply::Refused { .. } => None,
+            | Reply::Refused { .. }
+            | Reply::Unsaved { .. } => None,
         };
         if let Some(joined) = joined {
             self.inner.parts.events.emit(Event::TriggerCoalesced { joined });

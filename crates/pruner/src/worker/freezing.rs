@@ -151,7 +151,7 @@ impl Inner {
             shared.freeze.clone()
         };
         if let Err(error) = lift_record(held.as_ref(), &*self.parts.records) {
-            return Reply::Refused { why: error.to_string() };
+            return Reply::unsaved(&error);
         }
         self.tell_freeze(); // that it was imposed comes BEFORE that it is lifted
         {

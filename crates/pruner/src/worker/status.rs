@@ -5,6 +5,7 @@ use state_tree::Order;
 
 use crate::{
     control::{Pause, Progress, Stage},
+    error::PruneError,
     metrics,
     outcome::Outcome,
     phase::PrunePhase,
@@ -79,9 +80,20 @@ pub enum Reply {
         /// Why.
         why: String,
     },
+    /// It could not be written down, so it is not done.
+    Unsaved {
+        /// The code of what failed.
+        code: String,
+        /// What failed, for people.
+        why: String,
+    },
 }
 
 impl Reply {
+    pub(super) fn unsaved(error: &PruneError) -> Self {
+        Self::Unsaved { code: error.code().to_owned(), why: error.to_string() }
+    }
+
     /// Its word, as in answers.
     pub fn name(&self) -> &'static str {
         match self {
@@ -93,13 +105,14 @@ impl Reply {
             Self::NotRunning => "not_running",
             Self::Ending => "ending",
             Self::Refused { .. } => "refused",
+            Self::Unsaved { .. } => "unsaved",
         }
     }
 
     /// Why it cannot be done, if so.
     pub fn refusal(&self) -> Option<&str> {
         match self {
-            Self::Refused { why } => Some(why),
+            Self::Refused { why } | Self::Unsaved { why, .. } => Some(why),
             Self::Accepted
             | Self::FollowUp
             | Self::AlreadyRunning
@@ -207,8 +220,10 @@ mod tests {
     fn the_name_of_a_reply_is_its_word_in_answers() {
         let why = "frozen".to_owned();
         use Reply::{Accepted, AlreadyRunning, AlreadyServed, Ending, FollowUp, NotRunning, Refused, Unchanged};
-        let served = AlreadyServed { run: 1 };
-        for reply in [Accepted, FollowUp, AlreadyRunning, served, Unchanged, NotRunning, Ending, Refused { why }] {
+        let (served, unsaved) = (AlreadyServed { run: 1 }, Reply::unsaved(&PruneError::NoHead));
+        for reply in
+            [Accepted, FollowUp, AlreadyRunning, served, Unchanged, NotRunning, Ending, Refused { why }, unsaved]
+        {
             assert_eq!(serde_json::to_value(&reply).unwrap()["reply"], reply.name());
         }
     }

@@ -42,7 +42,7 @@ impl Pruner {
             Ok(None) | Err(_) => SwitchedOff { at: self.inner.parts.clock.unix_ms() }, // in place of one that cannot be read
         };
         if let Err(error) = off.save(&*self.inner.parts.records) {
-            return Reply::Refused { why: error.to_string() };
+            return Reply::unsaved(&error);
         }
         let (running, dropped) = {
             let mut shared = self.inner.shared.lock();
@@ -70,7 +70,7 @@ impl Pruner {
         let _single = self.inner.switching.lock();
         let was_off = !matches!(SwitchedOff::load(&*self.inner.parts.records), Ok(None));
         if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
-            return Reply::Refused { why: error.to_string() };
+            return Reply::unsaved(&error);
         }
         let is_new = self.inner.shared.lock().off.take().is_some() || was_off;
         if is_new {
