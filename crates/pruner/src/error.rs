@@ -207,11 +207,13 @@ pub enum PruneError {
         /// What it should be, and what that has to look like.
         rule: &'static str,
     },
-    /// A name that belongs to another order.
-    #[error("pin `{name}` keeps order {order}: remove it first, or choose another name")]
+    /// A name that belongs to another order, or to somebody else.
+    #[error("pin `{name}` of {owner} keeps order {order}: remove it first, or choose another name")]
     NameTaken {
         /// The name.
         name: String,
+        /// Who has it.
+        owner: String,
         /// The order it keeps.
         order: u64,
     },

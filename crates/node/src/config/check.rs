@@ -41,8 +41,21 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
     for (key, message) in config.pruner.recovery.problems() {
         wrong(&format!("pruner.recovery.{key}"), message);
     }
-    if let Err(error) = tracing_subscriber::EnvFilter::try_new(&config.log.filter) {
-        wrong("log.filter", format!("{error}"));
+    if let Err(message) = filter(&config.log.filter) {
+        wrong("log.filter", message);
+    }
+}
+
+/// A word by itself that is no level would be the name of a target, and silence all others, errors too.
+fn filter(text: &str) -> Result<(), String> {
+    use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+    EnvFilter::try_new(text).map_err(|error| format!("`{text}`: {error}"))?;
+    let mut words = text.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[']));
+    match words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        Some(word) => Err(format!(
+            "`{word}` is no level: give error, warn, info, debug, trace or off; for the lines of one target `{word}=debug` beside a level"
+        )),
+        None => Ok(()),
     }
 }
 

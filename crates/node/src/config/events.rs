@@ -38,7 +38,7 @@ impl Default for EventsSection {
 impl EventsSection {
     pub(super) fn read(&mut self, source: &mut Source) {
         source.take_duration("events.flush_every", &mut self.flush_every);
-        source.take("events.sync", &mut self.sync);
+        source.take_choice("events.sync", &mut self.sync);
         source.take_duration("events.sync_every", &mut self.sync_every);
         source.take_bytes("events.max_bytes", &mut self.max_bytes);
         source.take_duration("events.keep", &mut self.keep);

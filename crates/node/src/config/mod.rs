@@ -277,14 +277,14 @@ impl Config {
         source.take_count("chain.max_block_transactions", &mut chain.max_block_transactions);
         source.take_count("chain.mempool_limit", &mut chain.mempool_limit);
         source.take_bytes("chain.mempool_bytes", &mut chain.mempool_bytes);
-        source.take("chain.durability", &mut chain.durability);
+        source.take_choice("chain.durability", &mut chain.durability);
         source.take_optional_count("chain.keep_blocks", &mut chain.keep_blocks);
         source.take("pruner.enabled", &mut pruner.enabled);
         source.take_count("pruner.keep_last", &mut pruner.keep_last);
         source.take_optional_duration("pruner.keep_time", &mut pruner.keep_time);
         source.take_optional_count("pruner.keep_every", &mut pruner.keep_every);
         source.take_optional_duration("pruner.max_reader_age", &mut pruner.max_reader_age);
-        source.take("pruner.old_readers", &mut pruner.old_readers);
+        source.take_choice("pruner.old_readers", &mut pruner.old_readers);
         source.take_count("pruner.every_orders", &mut pruner.every_orders);
         source.take_optional_duration("pruner.every", &mut pruner.every);
         source.take_share("pruner.jitter", &mut pruner.jitter);
@@ -292,25 +292,25 @@ impl Config {
         source.take_optional_bytes("pruner.low_disk", &mut pruner.low_disk);
         source.take_optional_bytes("pruner.reserve", &mut pruner.reserve);
         source.take_duration("pruner.cooldown", &mut pruner.cooldown);
-        source.take("pruner.mark", &mut pruner.mark);
-        source.take("pruner.sweep", &mut pruner.sweep);
+        source.take_choice("pruner.mark", &mut pruner.mark);
+        source.take_choice("pruner.sweep", &mut pruner.sweep);
         source.take_optional_duration("pruner.note_every", &mut pruner.note_every);
         source.take_bytes("pruner.memory_budget", &mut pruner.memory_budget);
-        source.take("pruner.rehash", &mut pruner.rehash);
+        source.take_choice("pruner.rehash", &mut pruner.rehash);
         source.take_optional_bytes("pruner.io_limit", &mut pruner.io_limit);
         source.take_count("pruner.verify_sample", &mut pruner.verify_sample);
         source.take_duration("pruner.lock_timeout", &mut pruner.lock_timeout);
         source.take_duration("pruner.lock_wait", &mut pruner.lock_wait);
         source.take_duration("pruner.max_snapshot_age", &mut pruner.max_snapshot_age);
-        source.take("pruner.snapshots", &mut pruner.snapshots);
+        source.take_choice("pruner.snapshots", &mut pruner.snapshots);
         source.take_count("pruner.barrier_limit", &mut pruner.barrier_limit);
-        source.take("pruner.incremental", &mut pruner.incremental);
+        source.take_choice("pruner.incremental", &mut pruner.incremental);
         source.take_count("pruner.pending_limit", &mut pruner.pending_limit);
         events.read(source);
         recovery::read(&mut pruner.recovery, source);
         health::read(source, health);
         source.take("log.filter", &mut log.filter);
-        source.take("log.format", &mut log.format);
+        source.take_choice("log.format", &mut log.format);
     }
 }
 

@@ -111,6 +111,16 @@ impl Source {
         self.convert(key, into, |value| value.try_into().map_err(|error: toml::de::Error| error.message().to_owned()));
     }
 
+    /// Takes one of a few words.
+    pub(crate) fn take_choice<T: DeserializeOwned>(&mut self, key: &'static str, into: &mut T) {
+        self.convert(key, into, choice);
+    }
+
+    /// Takes a number that may be zero.
+    pub(crate) fn take_number<T: DeserializeOwned>(&mut self, key: &'static str, into: &mut T) {
+        self.convert(key, into, number);
+    }
+
     /// Takes an address to listen at.
     pub(crate) fn take_address(&mut self, key: &'static str, into: &mut SocketAddr) {
         self.convert(key, into, |value| address(&value));
@@ -238,6 +248,17 @@ fn bracketed(sections: &[&str]) -> String {
 
 /// So many keys of a section can be listed in a message.
 const FEW: usize = 8;
+
+/// What is no text is judged as the word that it would be: the message then names the words there are.
+fn choice<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    let word = if value.is_str() { value } else { Value::String(value.to_string()) };
+    word.try_into().map_err(|error: toml::de::Error| error.message().to_owned())
+}
+
+fn number<T: DeserializeOwned>(value: Value) -> Result<T, String> {
+    let message = format!("a whole number from 0 on is expected, and none beyond reason, not {value}");
+    value.try_into().map_err(|_: toml::de::Error| message)
+}
 
 fn count<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     let message = match value.as_integer() {

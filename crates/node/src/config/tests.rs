@@ -183,6 +183,30 @@ fn every_problem_of_a_config_is_reported_at_once_with_key_file_and_nearest_key()
     assert_eq!(listed.len(), expected.len(), "{listed:#?}");
 }
 
+/// What was typed is answered in the words of the configuration, not in those of a parser.
+#[test]
+fn a_value_of_another_kind_is_told_what_is_expected() {
+    let rows = [
+        ("pruner.incremental=true", "unknown variant `true`, expected `on` or `off`"),
+        ("pruner.mark=3", "unknown variant `3`, expected one of `auto`, `scan`, `walk`"),
+        (
+            "pruner.recovery.max_phase_retries=-1",
+            "a whole number from 0 on is expected, and none beyond reason, not -1",
+        ),
+        ("log.filter=inof", "`inof` is no level"),
+        ("log.filter=info,state_node", "`state_node` is no level"),
+        ("log.filter=a=b=c", "`a=b=c`: "),
+    ];
+    for (set, expected) in rows {
+        let problems = Config::parse("my.toml", "", &[set.to_owned()]).unwrap_err();
+        let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert!(told.len() == 1 && told[0].contains(expected), "{set}: {told:?}");
+    }
+    for fine in ["info", "warn,state_store=debug", "off", "INFO", "[span]=debug,error", "state_node=trace,warn"] {
+        Config::parse("my.toml", "", &[format!("log.filter={fine}")]).unwrap();
+    }
+}
+
 #[test]
 fn contradictions_that_no_single_value_shows_are_refused() {
     let rows: [(&[&str], &str); 26] = [

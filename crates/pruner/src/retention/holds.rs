@@ -22,7 +22,7 @@ const NAME: &str =
 /// The longest word about an owner.
 const MAX_OWNER: usize = 128;
 /// What an owner looks like.
-const OWNER: &str = "owner: give up to 128 bytes without control characters";
+const OWNER: &str = "owner: give 1 to 128 bytes without control characters, spaces alone are none";
 /// Most pins, and most consumers.
 pub(crate) const MAX_HOLDS: usize = 1024;
 
@@ -116,11 +116,12 @@ impl Holds {
         let mut holds = self.clone();
         match holds.pins.binary_search_by(|held| held.name.cmp(&pin.name)) {
             Ok(at) => match holds.pins.get_mut(at) {
-                Some(held) if held.order == pin.order => *held = pin,
-                Some(_) | None => {
-                    let order = self.pins.get(at).map_or(pin.order, |held| held.order);
-                    return Err(PruneError::NameTaken { name: pin.name, order });
+                Some(held) if (held.order, &held.owner) == (pin.order, &pin.owner) => *held = pin,
+                Some(held) => {
+                    let (owner, order) = (held.owner.clone(), held.order);
+                    return Err(PruneError::NameTaken { name: pin.name, owner, order });
                 }
+                None => return Err(PruneError::Invariant("a pin was found and is not there".to_owned())),
             },
             Err(_) if holds.pins.len() >= MAX_HOLDS => return Err(PruneError::TooManyNames { limit: MAX_HOLDS }),
             Err(at) => holds.pins.insert(at, pin),
@@ -181,7 +182,7 @@ pub fn check_name(name: &str) -> Result<(), PruneError> {
 }
 
 fn check_owner(owner: &str) -> Result<(), PruneError> {
-    if owner.len() <= MAX_OWNER && !owner.chars().any(char::is_control) {
+    if !owner.trim().is_empty() && owner.len() <= MAX_OWNER && !owner.chars().any(char::is_control) {
         return Ok(());
     }
     let name = owner.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect();
@@ -221,6 +222,15 @@ mod tests {
         assert!(holds.pins.is_sorted_by_key(|pin| pin.name.clone()));
         let taken = holds.with_pin(pin("b", 8, None)).unwrap_err();
         assert!(matches!(&taken, PruneError::NameTaken { order: 7, .. }), "{taken}");
+        let taken = holds.with_pin(NamedPin { owner: "bob".to_owned(), ..pin("b", 7, Some(1)) }).unwrap_err();
+        assert!(
+            matches!(&taken, PruneError::NameTaken { owner, .. } if owner == "me"),
+            "whom it was promised to: {taken}"
+        );
+        for owner in ["", "  "] {
+            let nobody = holds.with_pin(NamedPin { owner: owner.to_owned(), ..pin("c", 7, None) }).unwrap_err();
+            assert!(matches!(nobody, PruneError::BadName { .. }), "{nobody}");
+        }
         let renewed = holds.with_pin(NamedPin { since_ms: 2000, ..pin("b", 7, Some(5)) }).unwrap();
         assert_eq!(renewed.pins.len(), 2);
         let (left, gone) = renewed.without_pin("b").unwrap();
