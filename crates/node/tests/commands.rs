@@ -381,11 +381,7 @@ fn what_a_person_got_wrong_is_named_once_and_with_the_way_out() {
             3,
             &["--config", "cannot be used with", "--url"],
         ),
-        (
-            &[&["validate", "--state-dir", "dir"], &node[..]].concat(),
-            2,
-            &["--state-dir", "cannot be used with", "--url"],
-        ),
+        (&[&["validate", "--state-dir", "."], &node[..]].concat(), 2, &["--state-dir", "cannot be used with", "--url"]),
         (&["start", "--config", "node.toml", "--set", "nokey"], 2, &["--set", "pruner.keep_last=1000"]),
         (&["verify", "--db", "x", "--layout", "rooch", "--keep-last", "x"], 2, &["--keep-last", "whole number"]),
     ];

@@ -15,7 +15,7 @@ use crate::{
     recovery::RecoveryConfig,
     retention::KeepPolicy,
     snapshot::{RetentionPolicy, SnapshotManagerConfig},
-    trigger::TriggerConfig,
+    trigger::{Share, TriggerConfig},
 };
 
 /// Which way to sweep.
@@ -116,17 +116,48 @@ pub struct PrunerConfig {
     pub recovery: RecoveryConfig,
 }
 
+impl PrunerConfig {
+    /// What suits a node on a server, and the reference node has where no key is set (config/node.toml): a full cycle is rare, and
+    /// comes early where garbage grows; deletes go on between cycles; a rewrite is braked. `node` is the name of this node in its
+    /// fleet, of its own, for what keeps them apart is drawn from it.
+    pub fn for_server(node: &str, keep_last: NonZeroU64, state_dir: PathBuf) -> Self {
+        Self {
+            keep_last,
+            every_orders: NonZeroU64::MIN.saturating_add(99_999),
+            triggers: TriggerConfig {
+                node: node.to_owned(),
+                jitter: Share::TENTH,
+                garbage_ratio: Some(Share::TENTH),
+                cooldown: Duration::from_secs(1),
+                ..TriggerConfig::default()
+            },
+            incremental: Some(IncrementalConfig::for_window(keep_last)),
+            cycle: CycleConfig {
+                range_bytes: NonZeroU64::MIN.saturating_add((64 << 20) - 1),
+                io_limit: NonZeroU64::new(24 << 20), // commits keep their pace at this one: docs/performance.md
+                ..CycleConfig::new(state_dir)
+            },
+            snapshots: SnapshotManagerConfig::default(),
+            recovery: RecoveryConfig::default(),
+        }
+    }
+}
+
+/// The bounds of a policy, which must be what the configuration says (O9).
+///
+/// Errors: two numbers of orders.
+pub(crate) fn keep_of(keep_last: NonZeroU64, policy: &dyn RetentionPolicy) -> Result<KeepPolicy, PruneError> {
+    let keep = policy.keep().unwrap_or_else(|| KeepPolicy::last(keep_last));
+    if keep.last == keep_last { Ok(keep) } else { Err(PruneError::TwoWindows(keep_last.get(), keep.last.get())) }
+}
+
 /// SHA-256 over what decides which nodes may go: a cycle never mixes two of these (C9).
 ///
 /// Pins and consumers are not among it: one can only ask for what is readable, which a mark holds already, and where one
 /// is let go the mark keeps more.
 pub(crate) fn fingerprint(keep_last: NonZeroU64, policy: &dyn RetentionPolicy) -> Result<[u8; 32], PruneError> {
     let holes: Vec<u64> = policy.retention()?.allowed_holes.iter().map(|order| order.get()).collect();
-    let keep = policy.keep().unwrap_or_else(|| KeepPolicy::last(keep_last));
-    if keep.last != keep_last {
-        let why = format!("a cycle is to keep {keep_last} orders and its policy {}", keep.last); // O9
-        return Err(PruneError::Invariant(why));
-    }
+    let keep = keep_of(keep_last, policy)?;
     let every = keep.every.map(NonZeroU64::get);
     let bytes = bcs::to_bytes(&("retention", 2u16, keep_last.get(), keep.time_ms(), every, holes))
         .map_err(|error| PruneError::Invariant(format!("the configuration does not encode: {error}")))?;

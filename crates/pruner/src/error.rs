@@ -207,6 +207,9 @@ pub enum PruneError {
         /// What it should be, and what that has to look like.
         rule: &'static str,
     },
+    /// The configuration retains so many orders, its policy so many others.
+    #[error("the configuration retains {0} orders and its retention policy {1}: give both the same number")]
+    TwoWindows(u64, u64),
     /// A name that belongs to another order, or to somebody else.
     #[error("pin `{name}` of {owner} keeps order {order}: remove it first, or choose another name")]
     NameTaken {
@@ -307,6 +310,7 @@ impl PruneError {
             | Self::NothingKnown { .. }
             | Self::Holes { .. }
             | Self::BadName { .. }
+            | Self::TwoWindows(..)
             | Self::NameTaken { .. }
             | Self::UnknownName { .. }
             | Self::NotResumable { .. } => Disposition::Input,
@@ -366,6 +370,7 @@ impl PruneError {
             Self::NothingKnown { .. } => "nothing_known",
             Self::Moving { .. } => "moving",
             Self::BadName { .. } => "bad_name",
+            Self::TwoWindows(..) => "two_windows",
             Self::NameTaken { .. } => "name_taken",
             Self::UnknownName { .. } => "unknown_name",
             Self::PinnedAbove { .. } => "held_above",

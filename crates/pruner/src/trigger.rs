@@ -179,15 +179,11 @@ impl Coordinator {
         self.ledger.asked.get_or_insert_default()
     }
 
-    /// Takes back what [`Coordinator::ask`] was asked for last, also where it had joined an earlier request; false where a run has begun
-    /// for it meanwhile.
-    pub(crate) fn withdraw(&mut self, id: Option<&str>, joins: bool) -> bool {
-        let Some(waiting) = &mut self.ledger.asked else { return false };
-        waiting.retain(|known| Some(known.as_str()) != id);
-        if !joins && waiting.is_empty() {
-            self.ledger.asked = None;
-        }
-        true
+    /// What waits is again what did before somebody asked; false where a run has begun for it meanwhile.
+    pub(crate) fn withdraw(&mut self, before: Option<Vec<String>>) -> bool {
+        let waits = self.ledger.asked.is_some();
+        self.ledger.asked = before.filter(|_| waits);
+        waits
     }
 
     /// Takes it away: a run begins for it, or it is dropped. Save the ledger BEFORE either is told.

@@ -38,7 +38,7 @@ use state_tree::{NodeLayout, Order};
 use crate::{
     certificate::Trigger,
     clock::Clock,
-    config::PrunerConfig,
+    config::{PrunerConfig, keep_of},
     control::{FrozenBy, Left, Observer, Pause, Progress, Settled},
     error::PruneError,
     events::EventSink,
@@ -160,6 +160,7 @@ impl Pruner {
         config: PrunerConfig,
         policy: Arc<dyn RetentionPolicy>,
     ) -> Result<Self, PruneError> {
+        keep_of(config.keep_last, &*policy)?;
         metrics::describe();
         let snapshot_parts = SnapshotParts {
             store: Arc::clone(&parts.store),

@@ -92,7 +92,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The device is full.
-    #[error("the disk is full: {what}. Free space on the device, then run again")]
+    #[error("the disk is full: {what}. Free space on the device")]
     DiskFull {
         /// What was being written.
         what: String,

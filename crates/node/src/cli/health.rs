@@ -19,7 +19,7 @@ use super::{
     OutputArgs,
     config::bad_config,
     render::{ASK_AGAIN, Failure, Output},
-    values::{address, time},
+    values::{address, folder, time},
     work,
 };
 use crate::{
@@ -46,7 +46,7 @@ pub(super) struct HealthArgs {
     #[arg(long, value_name = "DIR")]
     db: Option<PathBuf>,
     /// The folder that was given to `prune`, if one was.
-    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
+    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url", value_parser = folder)]
     state_dir: Option<PathBuf>,
     /// Configuration file of the store's node: its bounds, and after how many orders a cycle is due.
     #[arg(long, value_name = "FILE", requires = "db", conflicts_with = "url")]

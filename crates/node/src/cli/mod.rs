@@ -62,7 +62,8 @@ const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems
 const REQUEST_CODES: &str =
     "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
 const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
-const SNAPSHOT_CODES: &str = "Exit codes: 0 done, 1 error, also of a snapshot that `verify` or `restore` found damaged, 2 bad usage, 130 stopped by a signal.";
+const SNAPSHOT_CODES: &str = "Exit codes: 0 done, 1 error, also of a snapshot that `verify` or `restore` found damaged, 2 bad usage, 3 a node has not \
+    answered in time, 130 stopped by a signal.";
 const VERIFY_CODES: &str =
     "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
 const VALIDATE_CODES: &str = "Exit codes: 0 no check failed, 1 a check failed, 2 bad usage, 3 cannot tell.";
@@ -70,7 +71,7 @@ const HEALTH_CODES: &str = "Exit codes: 0 healthy, 1 degraded, 2 critical, 3 can
 
 /// A reference node that prunes itself, and commands for a store at rest.
 #[derive(Debug, Parser)]
-#[command(name = "state-node", version, about)]
+#[command(name = "state-node", version)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -24,6 +24,7 @@ use crate::{
     reload::Reload,
     shutdown::{Signals, leave},
     telemetry,
+    token::AdminToken,
 };
 
 /// Time between two lines of progress where there is no terminal.
@@ -320,7 +321,11 @@ struct Driven {
 /// Drives a node. A wrong proof fails the command, and so does a node that goes away or does not answer at the end: what was
 /// measured is told all the same.
 pub(super) fn load(args: &LoadArgs, output: Output) -> ExitCode {
-    let driven = match drive(args, output) {
+    let token = match args.token.read() {
+        Ok(token) => token,
+        Err(error) => return output.failed(&Failure::new("token", error)),
+    };
+    let driven = match drive(args, token.as_ref(), output) {
         Ok(driven) => driven,
         Err(error) => return output.failed(&Failure::new("load", chain_of(&*error))),
     };
@@ -349,7 +354,7 @@ fn failure_of(error: &ClientError, report: &LoadReport) -> Failure {
     }
 }
 
-fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<Driven> {
+fn drive(args: &LoadArgs, token: Option<&AdminToken>, output: Output) -> anyhow::Result<Driven> {
     let plan = LoadPlan {
         profile: args.profile,
         seed: args.seed,
@@ -359,7 +364,7 @@ fn drive(args: &LoadArgs, output: Output) -> anyhow::Result<Driven> {
     };
     work::runtime()?.block_on(async {
         let signals = Signals::listen(move || output.fail(&work::cut_short()))?;
-        let client = Client::commanding(&args.url, args.token.read()?.as_ref())?;
+        let client = Client::commanding(&args.url, token)?;
         let load = Arc::new(Load::new(plan, client, Arc::new(SystemClock::new())));
         let stop = CancellationToken::new();
         let mut running = tokio::spawn(Arc::clone(&load).run(stop.clone()));

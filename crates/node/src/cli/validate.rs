@@ -16,7 +16,7 @@ use super::{
     render::{Failure, Output},
     request::Request,
     token::TokenArgs,
-    values::{address, time},
+    values::{address, folder, time},
     work,
 };
 
@@ -32,7 +32,7 @@ pub(super) struct ValidateArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "token_file")]
     db: Option<PathBuf>,
     /// Folder of the records, marks and certificates, if it does not lie beside the database.
-    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url")]
+    #[arg(long, value_name = "DIR", requires = "db", conflicts_with = "url", value_parser = folder)]
     state_dir: Option<PathBuf>,
     /// Reads every row of the commit journal, root, kept order, mark of a shared node and event, not only the newest or first
     /// few: it takes as long as there are many, and disturbs nobody either.

@@ -2,6 +2,7 @@
 
 use std::{
     num::{NonZeroU32, NonZeroU64},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -49,6 +50,12 @@ pub(super) fn address(text: &str) -> Result<String, String> {
 /// The name of a pin or a consumer. It becomes a part of the address that is asked, so no other text is ever sent.
 pub(super) fn name(text: &str) -> Result<String, String> {
     check_name(text).map(|()| text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A folder that was made by somebody: one that is not there was mistyped.
+pub(super) fn folder(text: &str) -> Result<PathBuf, String> {
+    let is_gone = std::fs::metadata(text).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    if is_gone { Err("there is no such folder".to_owned()) } else { Ok(PathBuf::from(text)) }
 }
 
 /// A whole number, which may be zero.

@@ -1,11 +1,20 @@
 //! One source of defaults, every key read, every problem at once.
 
+use state_pruner::PrunerConfig;
+
 use super::*;
 
 fn known() -> Vec<&'static str> {
     let mut source = Source::parse("none", "");
     Config::default().read(&mut source);
     source.known().to_vec()
+}
+
+#[test]
+fn whoever_embeds_the_pruner_begins_with_what_the_node_has() {
+    let Config { node, pruner, .. } = Config::default();
+    let expected = PrunerConfig::for_server(&node.id, pruner.keep_last, node.data_dir.join("pruner"));
+    assert_eq!(Config::default().pruner(), Some(expected));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use axum::{
     Router,
     extract::{DefaultBodyLimit, Request, State},
     http::StatusCode,
-    middleware::{Next, from_fn_with_state},
+    middleware::{Next, from_fn, from_fn_with_state},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -214,23 +214,36 @@ fn too_late(patience: Duration) -> ApiError {
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", message)
 }
 
-/// Every route.
-pub fn router(node: Arc<Node>) -> Router {
+/// What is asked for without parameters: one that is given was meant for something.
+async fn without_parameters(request: Request, next: Next) -> Response {
+    match query::Query::parse(request.uri()).and_then(query::Query::finish) {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn plain() -> Router<Arc<Node>> {
     Router::new()
-        .route("/v1/objects/{path}", get(read::object))
         .route("/v1/blocks/{order}", get(read::block))
         .route("/v1/status", get(operate::status))
-        .route("/v1/prune/{command}", post(operate::prune))
         .route("/v1/acknowledge/{reason}", post(operate::acknowledge))
-        .route("/v1/rollback", post(rollback::rollback))
-        .route("/v1/validate", post(validate::validate))
         .route("/v1/pins", get(retain::pins))
         .route("/v1/pins/{name}", retain::short(post(retain::add_pin).delete(retain::remove_pin)))
         .route("/v1/consumers", get(retain::consumers))
         .route("/v1/consumers/{name}", retain::short(post(retain::set_consumer).delete(retain::remove_consumer)))
+        .route("/v1/events/verify", get(events::verify))
+        .route_layer(from_fn(without_parameters))
+}
+
+/// Every route.
+pub fn router(node: Arc<Node>) -> Router {
+    plain()
+        .route("/v1/objects/{path}", get(read::object))
+        .route("/v1/prune/{command}", post(operate::prune))
+        .route("/v1/rollback", post(rollback::rollback))
+        .route("/v1/validate", post(validate::validate))
         .route("/v1/explain", get(retain::explain))
         .route("/v1/events", get(events::page))
-        .route("/v1/events/verify", get(events::verify))
         .route("/v1/events/stream", get(events::stream))
         .route("/metrics", get(prometheus::metrics))
         .route("/healthz", get(operate::healthz))

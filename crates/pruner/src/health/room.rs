@@ -1,7 +1,11 @@
 //! Whether the device has room, and whether the last validation found anything.
 
 use super::{Facts, Reason, Verdict, reason, unpruned::refused};
-use crate::{error::iec, validate::Depth, when::When};
+use crate::{
+    error::iec,
+    validate::{Check, Depth},
+    when::When,
+};
 
 /// Free space, and what the next cycle needs of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,12 +86,14 @@ pub(super) fn validation_failed(facts: &Facts) -> Option<Reason> {
         format!("{finding} (found at {}, and no validation has looked at as much since)", When(finding.at))
     });
     let found: Vec<String> = kept.failed.iter().map(ToString::to_string).chain(open).collect();
+    let is_of_events = kept.findings().any(|finding| finding.check == Check::Events.label());
+    let aside = if is_of_events { " (a journal of events: move its file away while the node is stopped)" } else { "" };
     let again = match kept.findings().map(|finding| finding.needs).max()? {
         Depth::Newest => "validate",
         Depth::All => "validate --deep",
     };
     let message = format!(
-        "a validation failed: {}. Mend what it names, then run `state-node {again}`, which ends this when it passes{}",
+        "a validation failed: {}. Mend what it names{aside}, then run `state-node {again}`, which ends this when it passes{}",
         found.join("; "),
         refused(facts, again)
     );

@@ -62,6 +62,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         | PruneError::NothingKnown { .. }
         | PruneError::Holes { .. }
         | PruneError::BadName { .. }
+        | PruneError::TwoWindows(..)
         | PruneError::NameTaken { .. }
         | PruneError::UnknownName { .. }
         | PruneError::NotResumable { .. }

@@ -82,7 +82,8 @@ impl Pruner {
             return Reply::Refused { why: "pruning is switched off; switch it on first (prune-enable)".to_owned() };
         }
         self.inner.recovery.allow_probe();
-        let joins = shared.coordinator.asked().is_some();
+        let before = shared.coordinator.asked().map(<[String]>::to_vec);
+        let joins = before.is_some();
         let waiting = shared.coordinator.ask();
         let known = waiting.len();
         if let Some(id) = id.filter(|id| !waiting.iter().any(|known| known == id)) {
@@ -101,7 +102,7 @@ impl Pruner {
         drop(shared);
         if (is_new || !joins)
             && let Err(error) = self.inner.save_ledger()
-            && self.inner.shared.lock().coordinator.withdraw(id, joins)
+            && self.inner.shared.lock().coordinator.withdraw(before)
         {
             return Reply::unsaved(&error);
         }

@@ -35,7 +35,7 @@ impl Node {
             events: Arc::clone(&events) as _,
         }));
         let parts = PrunerParts { clock, ..parts(&store, Arc::clone(&events) as _) };
-        let config = config(dir.join("pruner"), keep.last); // the same number, or no cycle runs
+        let config = config(dir.join("pruner"), keep.last); // the same number, or it does not start
         let pruner = Pruner::start_under(parts, config, Arc::clone(&retention) as _)?;
         Ok(Self { store, retention, events, pruner })
     }

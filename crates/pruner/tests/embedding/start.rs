@@ -7,10 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use state_pruner::{
-    CycleConfig, IncrementalConfig, Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, TriggerConfig,
-    events::EventSink, recovery::RecoveryConfig, snapshot::SnapshotManagerConfig,
-};
+use state_pruner::{Pruner, PrunerConfig, PrunerParts, StoreRecords, SystemClock, events::EventSink};
 use state_store::{
     Base, Batch, Commit, Committed, Durability, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig, View,
 };
@@ -42,15 +39,8 @@ pub(crate) fn parts(store: &Arc<Store>, events: Arc<dyn EventSink>) -> PrunerPar
 }
 
 pub(crate) fn config(state_dir: PathBuf, keep_last: NonZeroU64) -> PrunerConfig {
-    PrunerConfig {
-        keep_last,
-        every_orders: NonZeroU64::MIN.saturating_add(99_999), // a full cycle is rare
-        triggers: TriggerConfig::default(),
-        incremental: Some(IncrementalConfig::for_window(keep_last)), // None: cycles alone delete
-        cycle: CycleConfig::new(state_dir),
-        snapshots: SnapshotManagerConfig::default(),
-        recovery: RecoveryConfig::default(), // retries, breaker, rollback of phases
-    }
+    // `node-7` is the name of this node alone, so that a fleet does not prune in step. Every field may be set otherwise.
+    PrunerConfig::for_server("node-7", keep_last, state_dir)
 }
 
 /// Reads nodes from one instant of the store.
