@@ -758,6 +758,28 @@ fn a_pin_and_a_consumer_last_over_a_restart_for_what_the_wall_clock_leaves_of_th
     assert_eq!(stand(&restarted), (0, 1), "their time is over");
 }
 
+/// A consumer speaks with each block, and the disk is not waited for each time; what a power cut takes of that keeps more.
+#[test]
+fn only_a_consumer_that_goes_on_may_be_set_back_by_a_power_cut() {
+    let rig = Rig::new(Engine::Memory).behind_faults();
+    rig.chain.grow(Profile::Uniform, 169, 30);
+    let kept = policy(&rig, keep(4));
+    let (hour, day) = (Some(Duration::from_secs(3_600)), Some(Duration::from_secs(86_400)));
+    for (name, at, ttl) in [("a", 20, hour), ("b", 22, hour), ("b", 19, hour), ("c", 21, hour), ("c", 25, day)] {
+        kept.set_consumer(name, order(at), ttl).unwrap();
+    }
+    kept.set_consumer("a", order(26), hour).unwrap();
+    let known = |kept: &LiveRetention| -> Vec<(String, u64)> {
+        let consumers = kept.status().unwrap().consumers.into_iter();
+        consumers.map(|told| (told.consumer.name, told.consumer.order)).collect()
+    };
+    let expected = |a| [("a", a), ("b", 19), ("c", 25)].map(|(name, at)| (name.to_owned(), at));
+    assert_eq!(known(&kept), expected(26));
+    drop(kept);
+    let rig = rig.crash(CrashTail::Lost);
+    assert_eq!(known(&policy(&rig, keep(4))), expected(20));
+}
+
 #[test]
 fn the_window_is_what_either_number_or_time_asks_for_and_its_end_is_found_by_few_reads() {
     let base = Rig::new(Engine::Memory);

@@ -4,7 +4,10 @@
 //! restart: a clock that steps back keeps things longer. That one which steps forward ends nothing is up to `held`.
 
 use serde::{Deserialize, Serialize};
-use state_store::record::{self, Record};
+use state_store::{
+    Durability,
+    record::{self, Record},
+};
 use state_tree::Order;
 
 use super::keep::KeepPolicy;
@@ -94,8 +97,13 @@ impl Holds {
         }
     }
 
-    pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
-        records.save(RecordKey::Holds, &record::encode(self)?)
+    /// Writes the record; what is logged only may be lost with a power cut, and is then as it was before.
+    pub(crate) fn save(&self, records: &dyn Records, durability: Durability) -> Result<(), PruneError> {
+        let bytes = record::encode(self)?;
+        match durability {
+            Durability::Synced => records.save(RecordKey::Holds, &bytes),
+            Durability::Logged => records.stage(RecordKey::Holds, &bytes),
+        }
     }
 
     /// Why a single order below the floor is kept.

@@ -151,7 +151,11 @@ impl LiveRetention {
 
     /// Other pins and consumers: durable, then in force, then shown.
     pub(super) fn hold(&self, state: &mut State, held: Held) -> Result<(), PruneError> {
-        held.holds.save(&*self.parts.records)?;
+        self.hold_by(state, held, Durability::Synced)
+    }
+
+    fn hold_by(&self, state: &mut State, held: Held, durability: Durability) -> Result<(), PruneError> {
+        held.holds.save(&*self.parts.records, durability)?;
         state.held = held;
         self.publish(state);
         Ok(())
@@ -202,8 +206,11 @@ impl LiveRetention {
         let (now, ttl_ms) = (Now::of(&*self.parts.clock), millis(ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl)));
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms: now.unix_ms, ttl_ms };
         let held = state.held.with_consumer(consumer.clone(), now)?;
-        let known = state.held.holds.consumers.iter().any(|known| known.name == name);
-        self.hold(&mut state, held)?;
+        let known = state.held.holds.consumers.iter().find(|known| known.name == name);
+        // One that goes on keeps more if its word is lost, and says it again: the disk is not waited for, each time it speaks.
+        let goes_on = known.is_some_and(|known| known.order <= consumer.order && known.ttl_ms == consumer.ttl_ms);
+        let (known, durability) = (known.is_some(), if goes_on { Durability::Logged } else { Durability::Synced });
+        self.hold_by(&mut state, held, durability)?;
         let returns = state.silent.remove(name);
         drop(state);
         if !known || returns {
