@@ -1,5 +1,7 @@
 //! The coordinator as a function of what it is told: C16, F10, P16.
 
+mod books;
+
 use std::collections::BTreeSet;
 
 use state_tree::Order;
