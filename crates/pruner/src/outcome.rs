@@ -63,6 +63,7 @@ pub struct Outcome {
     /// The cycle; absent if it failed before it had an id.
     pub cycle: Option<u64>,
     /// Milliseconds since 1970.
+    #[serde(rename = "at_ms")]
     pub at: u64,
     /// Head order of its snapshot; absent if it failed before it had one.
     pub head_order: Option<u64>,

@@ -73,7 +73,7 @@ pub enum StoreError {
     },
     /// Another process has the store open for writing.
     #[error(
-        "{path} is in use by {holder}: stop it, or use what works beside it, `verify`, `validate`, `health-check`, `explain` and `journal` with --db; if that is a running node, it is asked with --url, and prunes by itself: `prune-run`"
+        "{path} is in use by {holder}: stop it first. A running node is asked with --url (`prune-run`, `rollback`, `pin`), and beside it `verify`, `validate`, `health-check`, `explain` and `journal` look with --db; another node needs a folder of its own (node.data_dir)"
     )]
     Locked {
         /// The path given.

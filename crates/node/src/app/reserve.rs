@@ -30,7 +30,11 @@ pub(super) fn keep(config: &Config, store: &Store, let_go: Option<u64>) -> anyho
         None => Reserve::new(path, bytes),
     };
     let room = store.keep_room(reserve).context("keeping room on the device")?;
-    tracing::info!(room = room.name(), "reserve of the device");
+    match room {
+        Room::Kept => tracing::info!(bytes, "the reserve is kept on the device"),
+        Room::LetGo => tracing::warn!(bytes, "the reserve was let go; it is taken again once there is room"),
+        Room::NeverTaken => tracing::warn!(bytes, "the device has no room for the reserve; it is taken once there is"),
+    }
     Ok(())
 }
 

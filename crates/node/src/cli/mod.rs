@@ -30,7 +30,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use clap::{Args, Parser, Subcommand, ValueEnum, error::ErrorKind};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use state_pruner::offline::StoreLayout;
 
 use crate::{
@@ -311,7 +311,7 @@ enum RehashArg {
 /// Runs the command that the arguments name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    match Cli::try_parse_from(&arguments) {
+    match parse(&arguments) {
         Ok(cli) => {
             let asks_health = matches!(cli.command, Command::HealthCheck(_));
             let unprinted = if asks_health { ExitCode::from(health::CANNOT_TELL) } else { ExitCode::FAILURE };
@@ -319,6 +319,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => refuse(&error, &arguments),
     }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = telling_codes(Cli::command());
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Each command tells its exit codes: one of several below a command those of that one.
+fn telling_codes(command: clap::Command) -> clap::Command {
+    let codes = command.get_after_help().cloned();
+    command.mut_subcommands(|below| {
+        let codes = codes.clone().filter(|_| below.get_after_help().is_none());
+        telling_codes(match codes {
+            Some(codes) => below.after_help(codes),
+            None => below,
+        })
+    })
 }
 
 /// Answers arguments that do not parse: help on stdout, anything else as an error.

@@ -64,7 +64,7 @@ pub(super) fn validate(args: &ValidateArgs, output: Output) -> ExitCode {
         Ok(report) => {
             let sound = report.is_sound();
             let answer =
-                json!({ "sound": sound, "summary": report.summary(), "at": report.at, "checks": report.checks });
+                json!({ "sound": sound, "summary": report.summary(), "at_ms": report.at, "checks": report.checks });
             output.answer(&answer, || report.detailed_report());
             if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }

@@ -58,6 +58,7 @@ pub enum Event {
         cycle: u64,
         phase: PrunePhase,
         outcome: String,
+        #[serde(rename = "duration_ms")]
         millis: u64,
     },
     LockTaken {

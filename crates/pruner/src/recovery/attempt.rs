@@ -77,6 +77,7 @@ impl Came {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Attempt {
     /// Milliseconds since 1970 when it ended.
+    #[serde(rename = "at_ms")]
     pub at: u64,
     /// The phase.
     pub phase: PrunePhase,

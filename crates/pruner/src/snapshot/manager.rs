@@ -238,7 +238,7 @@ impl AtomicSnapshotManager {
         let capture = parts.store.capture()?;
         let retention = self.retention_of(&*capture.view, floor)?;
         let (snapshot, head, roots) = self.outline_or_read(&*capture.view, retention)?;
-        self.refuse_less_than_readable(&*capture.view, Order::new(snapshot.first_order))?;
+        self.refuse_less_than_readable(&*capture.view, floor, Order::new(snapshot.first_order))?;
         let snapshot = AtomicSnapshot {
             snapshot,
             snapshot_id: id,
@@ -271,10 +271,16 @@ impl AtomicSnapshotManager {
         }
     }
 
-    /// Whatever is readable may be pinned or built on, so a policy that retains less of it is wrong (S41).
-    fn refuse_less_than_readable(&self, view: &dyn View, first: Order) -> Result<(), PruneError> {
-        if self.parts.store.floor().is_none() {
-            return Ok(()); // nobody builds on it
+    /// Whatever is readable may be pinned or built on, so a policy that retains less of it is wrong (S41). The floor of the view is
+    /// at or above the one before it, if there was one: elsewhere nobody builds.
+    fn refuse_less_than_readable(
+        &self,
+        view: &dyn View,
+        before: Option<Order>,
+        first: Order,
+    ) -> Result<(), PruneError> {
+        if before.is_none_or(|before| first <= before) {
+            return Ok(());
         }
         let floor = self.parts.chain.floor(view)?;
         let told = || format!("the policy retains orders from {first} on, and those from {floor} on are readable");

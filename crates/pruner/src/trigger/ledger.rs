@@ -38,6 +38,7 @@ pub struct Run {
     /// What set it off.
     pub trigger: Trigger,
     /// Milliseconds since 1970 when it began.
+    #[serde(rename = "began_ms")]
     pub began_at: u64,
     /// How long it took, in the process in which it ended; absent if its process ended first.
     pub duration_ms: Option<u64>,

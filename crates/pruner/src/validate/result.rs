@@ -152,6 +152,7 @@ impl Checked {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidationReport {
     /// Milliseconds since 1970 when it ended.
+    #[serde(rename = "at_ms")]
     pub at: u64,
     /// Every check, each once.
     pub checks: Vec<Checked>,
@@ -177,7 +178,7 @@ impl ValidationReport {
     pub fn summary(&self) -> String {
         let [passed, failed, skipped] = ["passed", "failed", "skipped"].map(|word| self.count(word));
         let word = if failed == 0 { "sound as far as it was looked at" } else { "NOT SOUND" };
-        format!("{word}: {passed} checks passed, {failed} failed, {skipped} were skipped")
+        format!("{word}: {passed} checks passed, {failed} failed, {skipped} skipped")
     }
 
     /// A line for each check with what it saw, below the summary.

@@ -101,7 +101,7 @@ impl Pruner {
         shared.give_way(&outside);
         drop(shared);
         if (is_new || !joins)
-            && let Err(error) = self.inner.save_ledger()
+            && let Err(error) = self.inner.save_ledger().inspect_err(|error| self.inner.recovery.unsaved(error))
             && self.inner.shared.lock().coordinator.withdraw(before)
         {
             return Reply::unsaved(&error);

@@ -14,6 +14,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchedOff {
     /// Milliseconds since 1970 when it was.
+    #[serde(rename = "at_ms")]
     pub at: u64,
 }
 
