@@ -49,7 +49,10 @@ pub(crate) fn run(pruner: &Pruner) -> Option<Ended> {
     rest(pruner);
     let ended = |status: PrunerStatus| status.cycles_finished + status.cycles_failed;
     let before = ended(pruner.status());
-    let asked = pruner.command(Command::Run);
+    let mut asked = pruner.command(Command::Run);
+    while matches!(asked, Reply::Unsaved { .. }) {
+        asked = pruner.command(Command::Run); // the fault of the test has met the request, which was refused
+    }
     assert!(matches!(asked, Reply::Accepted | Reply::FollowUp), "{asked:?}");
     while ended(pruner.status()) == before && pruner.status().poisoned.is_none() {
         thread::yield_now();

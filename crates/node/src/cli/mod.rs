@@ -4,6 +4,7 @@
 //! anything. Exit codes: 0 done; 1 failed, or a verification found faults; 2 bad usage; 130 stopped by a signal;
 //! `health-check` has its own, and `validate` exits with 3 where it cannot tell.
 
+mod codes;
 mod command;
 mod config;
 mod follow;
@@ -53,22 +54,6 @@ use values::{OwnLoad, address, at_most, layout, positive, positive_size, setting
 /// Bad usage.
 const USAGE: u8 = 2;
 
-const START_CODES: &str =
-    "Exit codes: 0 ended in order, 1 error, or its own load met a wrong proof, 2 bad usage, 130 told twice to stop.";
-const LOAD_CODES: &str = "Exit codes: 0 done, requests that failed meanwhile are in the report; 1 the node went away, did not answer at the end or failed again and again, or a proof was wrong: what was measured until then is told all the same; 2 bad usage.";
-const ASK_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage.";
-const JOURNAL_CODES: &str = "Exit codes: 0 done, 1 error, or a journal with damage, 2 bad usage.";
-const CONFIG_CODES: &str = "Exit codes: 0 done, 1 the configuration has problems, 2 bad usage.";
-const REQUEST_CODES: &str =
-    "Exit codes: 0 a cycle begins, follows, or has begun for this id before, 1 error, 2 bad usage.";
-const PRUNE_CODES: &str = "Exit codes: 0 done, 1 error, 2 bad usage, 130 stopped by a signal.";
-const SNAPSHOT_CODES: &str = "Exit codes: 0 done, 1 error, also of a snapshot that `verify` or `restore` found damaged, 2 bad usage, 3 a node has not \
-    answered in time, 130 stopped by a signal.";
-const VERIFY_CODES: &str =
-    "Exit codes: 0 sound, 1 something is missing or corrupt, or an error, 2 bad usage, 130 stopped by a signal.";
-const VALIDATE_CODES: &str = "Exit codes: 0 no check failed, 1 a check failed, 2 bad usage, 3 cannot tell.";
-const HEALTH_CODES: &str = "Exit codes: 0 healthy, 1 degraded, 2 critical, 3 cannot tell, bad usage included.";
-
 /// A reference node that prunes itself, and commands for a store at rest.
 #[derive(Debug, Parser)]
 #[command(name = "state-node", version)]
@@ -80,68 +65,68 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node.
-    #[command(after_help = START_CODES)]
+    #[command(after_help = codes::START)]
     Start(StartArgs),
     /// Drive a node with transactions, and check its proofs.
-    #[command(after_help = LOAD_CODES)]
+    #[command(after_help = codes::LOAD)]
     Load(LoadArgs),
     /// Delete what the last N orders do not reach from a store at rest.
-    #[command(after_help = PRUNE_CODES)]
+    #[command(after_help = codes::PRUNE)]
     Prune(PruneArgs),
     /// Ask a running node for a cycle now.
-    #[command(after_help = REQUEST_CODES)]
+    #[command(after_help = codes::REQUEST)]
     PruneRun(PruneRunArgs),
     /// Hold the cycle that runs in a node at its next checkpoint.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     PrunePause(PruneOrderArgs),
     /// Let a cycle that was paused go on.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     PruneResume(PruneOrderArgs),
     /// End the cycle that runs at its next checkpoint.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     PruneCancel(PruneOrderArgs),
     /// Let a running node delete again after it met damage: you have looked, and repaired.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     PruneUnfreeze(PruneOrderArgs),
     /// Switch pruning off in a running node, also for its later starts.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     PruneDisable(PruneOrderArgs),
     /// Switch it on again.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     PruneEnable(PruneOrderArgs),
     /// Say that you have seen to what health tells until then: a log that was cut, damaged events.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     Acknowledge(AcknowledgeArgs),
     /// Check that everything the last N orders reach is there and hashes to its key, beside a running node or at rest;
     /// nothing in the store is written.
-    #[command(after_help = VERIFY_CODES)]
+    #[command(after_help = codes::VERIFY)]
     Verify(VerifyArgs),
     /// Ask a node or a store how it is: exit 0 healthy, 1 degraded, 2 critical, 3 cannot tell.
-    #[command(after_help = HEALTH_CODES)]
+    #[command(after_help = codes::HEALTH)]
     HealthCheck(HealthArgs),
     /// Check snapshots, locks, phases, records and recovery of a running node or of a store, without disturbing anybody.
-    #[command(after_help = VALIDATE_CODES)]
+    #[command(after_help = codes::VALIDATE)]
     Validate(ValidateArgs),
     /// Keep single orders by name, in a running node.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     Pin(PinArgs),
     /// Say which orders somebody outside still needs, to a running node.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     Consumer(ConsumerArgs),
     /// Say why an order, a root or a node is kept, or since when it is not.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     Explain(ExplainArgs),
     /// Go back to an older order that is retained, in a running node or a node's store at rest: what came after it is gone.
-    #[command(after_help = ASK_CODES)]
+    #[command(after_help = codes::ASK)]
     Rollback(RollbackArgs),
     /// Print or check the journal of what happened, of a running node or beside a store, in use or not.
-    #[command(after_help = JOURNAL_CODES)]
+    #[command(after_help = codes::JOURNAL)]
     Journal(JournalArgs),
     /// Keep consistent copies of a store in a folder: create, list, show, verify, delete, restore, prune.
-    #[command(after_help = SNAPSHOT_CODES)]
+    #[command(after_help = codes::SNAPSHOT)]
     Snapshot(SnapshotArgs),
     /// Print or check a configuration.
-    #[command(after_help = CONFIG_CODES)]
+    #[command(after_help = codes::CONFIG)]
     Config(ConfigArgs),
 }
 
@@ -322,21 +307,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = telling_codes(Cli::command());
+    let mut command = codes::telling(Cli::command());
     let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
-}
-
-/// Each command tells its exit codes: one of several below a command those of that one.
-fn telling_codes(command: clap::Command) -> clap::Command {
-    let codes = command.get_after_help().cloned();
-    command.mut_subcommands(|below| {
-        let codes = codes.clone().filter(|_| below.get_after_help().is_none());
-        telling_codes(match codes {
-            Some(codes) => below.after_help(codes),
-            None => below,
-        })
-    })
 }
 
 /// Answers arguments that do not parse: help on stdout, anything else as an error.

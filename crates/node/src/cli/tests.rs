@@ -150,7 +150,7 @@ fn what_is_wrong_with_a_value_is_said_in_words_of_the_command() {
         let error = parse(&line).unwrap_err().to_string();
         assert!(error.contains(words), "{line}: {error}");
     }
-    tells_codes(telling_codes(Cli::command()).get_subcommands());
+    tells_codes(codes::telling(Cli::command()).get_subcommands());
 }
 
 fn tells_codes<'c>(commands: impl Iterator<Item = &'c clap::Command>) {

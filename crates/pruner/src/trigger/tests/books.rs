@@ -54,7 +54,7 @@ impl Books {
                 let head = self.head();
                 self.run.iter_mut().for_each(|run| run.snapshot = Some(head));
             }
-            4 if self.run.is_some() => self.end(how % 2 == 0),
+            4 if self.run.is_some() => self.end((how > 2).then_some(1)),
             5 => self.restart(),
             6 => self.roll_back(self.head().saturating_sub(how)),
             7 => self.ask(),
@@ -76,10 +76,10 @@ impl Books {
         self.run = Some(Begun { number, head: facts.head, snapshot: None, requests });
     }
 
-    fn end(&mut self, finished: bool) {
+    fn end(&mut self, live: Option<u64>) {
         let Begun { number, head, snapshot, .. } = self.run.take().unwrap();
         let outcome = Outcome { cycle: None, at: 0, head_order: None, ended: Ended::Cancelled };
-        let ending = Ending { snapshot_head: snapshot, live: finished.then_some(1), duration_ms: 0, outcome };
+        let ending = Ending { snapshot_head: snapshot, live, duration_ms: 0, outcome };
         self.coordinator.end(ending, Duration::ZERO).unwrap();
         self.save();
         let to = snapshot.map_or(head, |snapshot| snapshot) as usize;
