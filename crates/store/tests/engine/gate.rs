@@ -10,8 +10,8 @@ use std::{
 };
 
 use state_store::{
-    Backend, Base, Batch, Condemned, Durability, Fault, FaultyBackend, Flow, KeyRange, MemoryBackend, RocksBackend,
-    Store, StoreError, Table, View,
+    Backend, Base, Batch, Condemned, CrashTail, Durability, Fault, FaultyBackend, Flow, KeyRange, MemoryBackend,
+    RocksBackend, Store, StoreConfig, StoreError, Table, View,
 };
 use state_tree::{NodeHash, Order, StateRoot};
 
@@ -116,6 +116,37 @@ fn a_revoked_permit_deletes_nothing() {
     assert_eq!(backend.writes(), 1, "neither wrote anything");
     let third = store.issue_permit();
     assert_eq!(delete(&third).unwrap().nodes, 10);
+}
+
+/// I10: a compaction may still hold a permit of a store that is no more, and the next one's commits are in no barrier of it.
+#[test]
+fn a_store_that_is_dropped_takes_its_permits_along() {
+    let (store, backend) = memory();
+    let permit = store.issue_permit();
+    drop(store);
+    assert!(!permit.is_current());
+    let next = Store::open(Arc::new(backend), CONFIG).unwrap();
+    assert!(next.try_issue_permit().is_ok() && !permit.is_current());
+}
+
+/// I9: a cursor that is kept elsewhere is written behind the deletes, and must not outlive them.
+#[test]
+fn deletes_without_their_cursor_are_durable_when_they_are_told() {
+    let backend = FaultyBackend::over(MemoryBackend::new());
+    let store = Store::open(Arc::new(backend.clone()), StoreConfig::new(Durability::Logged)).unwrap();
+    commit(&store, nodes(0, 10, 10)).unwrap();
+    let capture = store.capture().unwrap();
+    let dead: Vec<NodeHash> = (0..10).map(hash).collect();
+    let mut row = Batch::new();
+    row.put(Table::META, b"a row", b"that is synced");
+    store.write_rows(&row, Durability::Synced).unwrap();
+    let left = || {
+        let view = backend.crash_image(CrashTail::Lost).unwrap().view().unwrap();
+        dead.iter().filter(|node| view.node(node).unwrap().is_some()).count()
+    };
+    assert_eq!(left(), 10);
+    store.delete(&store.issue_permit(), &capture.barrier, condemn(&dead)).unwrap();
+    assert_eq!(left(), 0);
 }
 
 #[test]
