@@ -758,6 +758,16 @@ fn a_pin_and_a_consumer_last_over_a_restart_for_what_the_wall_clock_leaves_of_th
     assert_eq!(stand(&restarted), (0, 1), "their time is over");
 }
 
+/// O9: what is said twice is said the same, before anything begins.
+#[test]
+fn a_pruner_whose_policy_keeps_another_number_of_orders_does_not_start() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    let config = rig.plan(5).pruner();
+    let error = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, kept as _).unwrap_err();
+    assert!(matches!(error, PruneError::TwoWindows(5, 4)), "{error}");
+}
+
 /// A consumer speaks with each block, and the disk is not waited for each time; what a power cut takes of that keeps more.
 #[test]
 fn only_a_consumer_that_goes_on_may_be_set_back_by_a_power_cut() {
@@ -777,7 +787,15 @@ fn only_a_consumer_that_goes_on_may_be_set_back_by_a_power_cut() {
     assert_eq!(known(&kept), expected(26));
     drop(kept);
     let rig = rig.crash(CrashTail::Lost);
-    assert_eq!(known(&policy(&rig, keep(4))), expected(20));
+    let kept = policy(&rig, keep(4));
+    assert_eq!(known(&kept), expected(20));
+    passes(&rig, Duration::from_secs(3_601));
+    assert!(kept.silent().unwrap().contains(&"a".to_owned()));
+    kept.set_consumer("a", order(27), hour).unwrap();
+    drop(kept);
+    let rig = rig.crash(CrashTail::Lost);
+    let kept = policy(&rig, keep(4));
+    assert_eq!((known(&kept), kept.silent().unwrap().contains(&"a".to_owned())), (expected(27).to_vec(), false));
 }
 
 #[test]

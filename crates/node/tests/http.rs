@@ -130,6 +130,13 @@ async fn a_client_checks_presence_and_absence_with_nothing_but_the_root_of_a_blo
     assert_eq!(proof.verify(&path(1)).unwrap().unwrap().value, [0xaa]);
     assert!(proof.verify(&path(2)).is_err(), "a proof is for one path");
 
+    let plain = ["status", "pins", "consumers", "events/verify", &format!("blocks/{order}")]
+        .map(|plain| format!("v1/{plain}?x=1"));
+    for asked in plain {
+        let refused = node.get(&asked).await;
+        assert_eq!(refused.status(), StatusCode::BAD_REQUEST, "{asked}");
+        assert_eq!(error(refused).await["message"], "unknown parameter x");
+    }
     let response = node.get(&format!("v1/objects/{}?proof=true", path(3))).await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
     let absent = error(response).await;

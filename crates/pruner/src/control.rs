@@ -1,7 +1,8 @@
 //! Pause, resume and cancel for work in progress, and what the work tells whoever watches.
 //!
 //! Every loop over data passes `Control::checkpoint` once per batch: it waits there while paused and ends there when
-//! cancelled. Waiting is on a condition, so a stop interrupts it at once (P21). Work that has an end passes
+//! cancelled. Waiting is on a condition, so a stop interrupts it at once (P21), but for what is seen to each second while the work
+//! holds, which may wait for the disk. Work that has an end passes
 //! `Control::last_checkpoint` before it: a pause or a cancel that comes later is refused, and one that was taken is obeyed.
 
 mod interrupting;

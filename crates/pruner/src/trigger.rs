@@ -309,6 +309,7 @@ impl Coordinator {
         if self.ledger.open().is_some_and(|trigger| !matches!(trigger, Trigger::Orders | Trigger::Resumed)) {
             self.ledger.spread = None; // it may have counted to one order in all nodes of a fleet (F10)
         }
+        self.looked_at_disk = None; // what was free within the run may have been little for a moment
         if let Some(last) = self.last.filter(|_| self.ledger.open().is_some()) {
             self.scheduled_from = last;
             if let (None, Some(disk)) = (ending.live, self.disk.as_mut()) {

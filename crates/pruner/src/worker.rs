@@ -142,7 +142,7 @@ impl Pruner {
     ///
     /// Records that are unusable stop the pruner, not the node (O11): it starts poisoned, and health says why.
     ///
-    /// Errors: a record that a newer program wrote, a thread that cannot be started.
+    /// Errors: a record that a newer program wrote, a thread that cannot be started; nothing has begun then.
     pub fn start(parts: PrunerParts, config: PrunerConfig) -> Result<Self, PruneError> {
         let policy = LiveWindow {
             store: Arc::clone(&parts.store),
@@ -152,9 +152,9 @@ impl Pruner {
         Self::start_under(parts, config, Arc::new(policy))
     }
 
-    /// The same under a policy that somebody else asks and changes too; it keeps `keep_last` orders at least.
+    /// The same under a policy that somebody else asks and changes too; its number of orders is `keep_last`, too.
     ///
-    /// Errors: a record that a newer program wrote, a thread that cannot be started.
+    /// Errors: the same, and [`PruneError::TwoWindows`].
     pub fn start_under(
         parts: PrunerParts,
         config: PrunerConfig,

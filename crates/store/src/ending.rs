@@ -2,7 +2,7 @@
 
 use crate::error::StoreError;
 
-/// Says whether a scan goes on. Asked often: it must answer quickly, and wait for no disk.
+/// Says whether a scan goes on. Asked often: nearly every time it must answer at once.
 pub type GoesOn<'a> = &'a (dyn Fn() -> bool + Send + Sync);
 
 /// Rows between two questions.

@@ -333,7 +333,7 @@ impl Store {
         Ok(deleted)
     }
 
-    /// Activates the sweep filter until the returned value is dropped, and writes what is in memory to files, for a
+    /// Activates the sweep filter until the returned value is dropped. What is in memory is written to files first, for a
     /// filter is never asked about a memtable (L16); what comes later is in the barrier.
     ///
     /// Errors: no filter installed (O21), a revoked permit, a permit or barrier of another store, a failed flush.
@@ -350,12 +350,10 @@ impl Store {
         if !permit.is_current() {
             return Err(StoreError::PermitRevoked);
         }
-        self.backend().flush()?; // BEFORE a compaction may delete by the filter: the floor that lets nodes go is durable (S27)
+        self.backend().flush()?; // BEFORE a compaction may delete by it: the floor that lets nodes go is durable (S27)
         let sweep = Arc::new(Sweep::new(permit, barrier, live, pace));
         slot.activate(Arc::clone(&sweep));
-        let active = ActiveSweep { store: self, slot, sweep };
-        self.backend().flush()?;
-        Ok(active)
+        Ok(ActiveSweep { store: self, slot, sweep })
     }
 
     fn check_owner(&self, permit: &Permit, barrier: &BarrierHold) -> Result<(), StoreError> {

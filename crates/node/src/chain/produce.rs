@@ -84,7 +84,8 @@ impl Making<'_> {
                     batch = draft.into_waiting();
                 }
                 result => {
-                    let unjudged = draft.refused.iter().map(|(_, error)| error);
+                    let is_overtaken = matches!(result, Err(ChainError::Store(StoreError::HeadMoved { .. })));
+                    let unjudged = draft.refused.iter().map(|(_, error)| error).filter(|_| !is_overtaken);
                     unjudged.chain(result.as_ref().err()).for_each(self.met);
                     return match result {
                         Ok(produced) => answer(draft, produced),

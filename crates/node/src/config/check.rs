@@ -50,10 +50,14 @@ pub(super) fn contradictions(config: &Config, source: &mut Source) {
 fn filter(text: &str) -> Result<(), String> {
     use tracing_subscriber::{EnvFilter, filter::LevelFilter};
     EnvFilter::try_new(text).map_err(|error| format!("`{text}`: {error}"))?;
-    let mut words = text.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[']));
-    match words.find(|word| word.parse::<LevelFilter>().is_err()) {
+    let words = text.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[']));
+    let words: Vec<&str> = words.collect();
+    match words.iter().find(|word| word.parse::<LevelFilter>().is_err()) {
         Some(word) => Err(format!(
             "`{word}` is no level: give error, warn, info, debug, trace or off; for the lines of one target `{word}=debug` beside a level"
+        )),
+        None if words.is_empty() => Err(format!(
+            "`{text}` has no level for all other lines, which would silence errors: put one first, `error,{text}`"
         )),
         None => Ok(()),
     }

@@ -204,6 +204,7 @@ fn a_value_of_another_kind_is_told_what_is_expected() {
         ),
         ("log.filter=inof", "`inof` is no level"),
         ("log.filter=info,state_node", "`state_node` is no level"),
+        ("log.filter=state_node=debug", "put one first, `error,state_node=debug`"),
         ("log.filter=a=b=c", "`a=b=c`: "),
     ];
     for (set, expected) in rows {

@@ -207,8 +207,14 @@ impl LiveRetention {
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms: now.unix_ms, ttl_ms };
         let held = state.held.with_consumer(consumer.clone(), now)?;
         let known = state.held.holds.consumers.iter().find(|known| known.name == name);
-        // One that goes on keeps more if its word is lost, and says it again: the disk is not waited for, each time it speaks.
-        let goes_on = known.is_some_and(|known| known.order <= consumer.order && known.ttl_ms == consumer.ttl_ms);
+        // Where the word of one that goes on is lost, it needs more than it said, and was heard of a quarter of its time earlier at
+        // most: the disk is not waited for each time that it speaks.
+        let quarter = |consumer: &Consumer| consumer.heard_ms / (consumer.ttl_ms / 4).max(1);
+        let goes_on = |known: &Consumer| {
+            let is_same = (known.ttl_ms, quarter(known)) == (consumer.ttl_ms, quarter(&consumer));
+            known.order <= consumer.order && is_same
+        };
+        let goes_on = known.is_some_and(goes_on);
         let (known, durability) = (known.is_some(), if goes_on { Durability::Logged } else { Durability::Synced });
         self.hold_by(&mut state, held, durability)?;
         let returns = state.silent.remove(name);

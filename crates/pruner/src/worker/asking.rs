@@ -81,7 +81,6 @@ impl Pruner {
         if shared.off.is_some() {
             return Reply::Refused { why: "pruning is switched off; switch it on first (prune-enable)".to_owned() };
         }
-        self.inner.recovery.allow_probe();
         let before = shared.coordinator.asked().map(<[String]>::to_vec);
         let joins = before.is_some();
         let waiting = shared.coordinator.ask();
@@ -98,7 +97,6 @@ impl Pruner {
             (false, true) => Reply::FollowUp,
             (false, false) => Reply::Accepted,
         };
-        shared.give_way(&outside);
         drop(shared);
         if (is_new || !joins)
             && let Err(error) = self.inner.save_ledger().inspect_err(|error| self.inner.recovery.unsaved(error))
@@ -106,6 +104,8 @@ impl Pruner {
         {
             return Reply::unsaved(&error);
         }
+        self.inner.recovery.allow_probe();
+        self.inner.shared.lock().give_way(&outside);
         self.wake();
         let joined = match reply {
             Reply::AlreadyRunning => is_new.then_some(Joined::Request), // who asks again and again is told once

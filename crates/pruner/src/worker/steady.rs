@@ -14,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use state_store::{Indexed, StoreError};
+use parking_lot::Mutex;
+use state_store::{GoesOn, Indexed, StoreError};
 
 use super::{
     Inner,
@@ -29,6 +30,7 @@ use crate::{
     events::{Event, RoundTally, RoundTold},
     incremental::{IncrementalSweep, Round, RoundEnd},
     metrics,
+    outcome::Ended,
     phase::PrunePhase,
     quarantine::{Quarantine, SetAside},
 };
@@ -37,6 +39,9 @@ pub use status::{IncrementalStatus, Walking};
 
 /// What waits while a cycle works is looked at again after so long.
 const LOOK_APART: Duration = Duration::from_secs(1);
+
+/// The journal is read to its end if that takes no longer.
+const LONG_READ: Duration = Duration::from_secs(10);
 
 /// A round that walks an older state asks between its batches whether a cycle is due, which time alone may have made so, and
 /// tells what waits meanwhile (I13).
@@ -133,7 +138,7 @@ impl Inner {
         done: &mut Round,
     ) -> Result<(), PruneError> {
         if !steady.is_indexed {
-            match self.index() {
+            match self.index(&|| control.ended().is_some()) {
                 Err(PruneError::Stopped) => {
                     done.end = RoundEnd::Paused;
                     return Ok(());
@@ -168,7 +173,7 @@ impl Inner {
         if self.config.incremental.is_none() || self.shared.lock().poisoned.is_some() {
             return;
         }
-        match self.index() {
+        match self.index(&|| false) {
             Ok(is_indexed) => steady.is_indexed = is_indexed,
             Err(PruneError::Stopped) => {} // the first round after a cycle, or the next start, reads it
             Err(error) => tracing::warn!(%error, "the journal could not be read; the first round tries again"),
@@ -180,10 +185,11 @@ impl Inner {
         self.prepare(&mut Steady::default());
     }
 
-    /// Reads what an earlier process left of the journal, unless the pruner is stopped meanwhile, or a cycle is due: that
-    /// settles most of it, and nobody who asks for one waits until all of it was read (P4).
-    fn index(&self) -> Result<bool, PruneError> {
-        let indexed = match self.parts.store.index_journal(&|| self.reads_on()) {
+    /// Reads what an earlier process left of the journal, unless it is told to end meanwhile, or that takes long and a cycle is due:
+    /// the cycle settles most of it, and nobody who asks for one waits until all of it was read (P4).
+    fn index(&self, is_ended: GoesOn<'_>) -> Result<bool, PruneError> {
+        let look_at = Mutex::new(self.parts.clock.monotonic().saturating_add(LONG_READ));
+        let indexed = match self.parts.store.index_journal(&|| !is_ended() && self.reads_on(&look_at)) {
             Err(StoreError::Cancelled) => return Err(PruneError::Stopped),
             indexed => indexed?,
         };
@@ -217,11 +223,26 @@ impl Inner {
         }
     }
 
-    fn reads_on(&self) -> bool {
+    /// Looks each second whether a cycle is due, once it reads for long: what commits bring back while the index is not read is taken
+    /// for shared. A cycle that failed last is not given way to: it may fail again and again, and what is read here would never be
+    /// swept.
+    fn reads_on(&self, look_at: &Mutex<Duration>) -> bool {
+        if self.shared.lock().life == Life::Stopping {
+            return false;
+        }
+        let now = self.parts.clock.monotonic();
+        {
+            let mut look_at = look_at.lock();
+            if now < *look_at {
+                return true;
+            }
+            *look_at = now.saturating_add(LOOK_APART);
+        }
         self.look_around();
         let outside = self.outside();
         let shared = self.shared.lock();
-        shared.life != Life::Stopping && shared.coordinator.look(&shared.facts(&outside)).begin.is_none()
+        let failed = shared.last.as_ref().is_some_and(|last| matches!(last.ended, Ended::Failed { .. }));
+        failed || shared.coordinator.look(&shared.facts(&outside)).begin.is_none()
     }
 
     /// Writes items down, BEFORE what is new of them is counted and told.
