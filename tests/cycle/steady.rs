@@ -670,6 +670,31 @@ fn even(rig: &Rig, objects: u64) {
     rig.chain.put(&Changes((0..objects).map(|n| (key(n), leaf(fresh + n))).collect()));
 }
 
+/// A reading of the journal that hangs at one of its rows.
+struct Reading {
+    /// Rows read so far.
+    rows: Arc<AtomicU64>,
+    /// Told once it hangs.
+    begun: mpsc::Receiver<()>,
+    /// Lets it go on.
+    answers: mpsc::Sender<()>,
+}
+
+impl Reading {
+    fn hanging_at(row: u64, rig: &Rig) -> Self {
+        let ((reading, begun), (answers, hung)) = (mpsc::channel(), mpsc::channel::<()>());
+        let (rows, hung) = (Arc::new(AtomicU64::new(0)), Mutex::new(hung));
+        let counted = Arc::clone(&rows);
+        rig.faults().before_row(move |table| {
+            if *table == Table::JOURNAL && counted.fetch_add(1, Ordering::AcqRel) == row {
+                reading.send(()).unwrap();
+                hung.lock().recv().unwrap();
+            }
+        });
+        Self { rows, begun, answers }
+    }
+}
+
 /// C20: a stop is not kept waiting by a journal that takes long to read, and what was not read is read by the next process.
 #[test]
 fn a_stop_while_the_journal_is_read_ends_the_reading_and_the_next_start_reads_it_again() {
@@ -678,15 +703,7 @@ fn a_stop_while_the_journal_is_read_ends_the_reading_and_the_next_start_reads_it
     let rig = settled();
     rig.chain.grow(Profile::Uniform, 490, ORDERS);
     let rig = rig.behind_faults();
-    let ((reading, begun), (answers, hung)) = (mpsc::channel(), mpsc::channel::<()>());
-    let (rows, hung) = (Arc::new(AtomicU64::new(0)), Mutex::new(hung));
-    let counted = Arc::clone(&rows);
-    rig.faults().before_row(move |table| {
-        if *table == Table::JOURNAL && counted.fetch_add(1, Ordering::AcqRel) == READ {
-            reading.send(()).unwrap();
-            hung.lock().recv().unwrap();
-        }
-    });
+    let Reading { rows, begun, answers } = Reading::hanging_at(READ, &rig);
     let pruner = start(&rig, each_order(), |_| ());
     begun.recv().unwrap();
     assert_eq!(pruner.stop_within(Duration::ZERO).unwrap_err().code(), "still_working");
@@ -731,20 +748,11 @@ fn rows_read_before_a_run(rig: Rig) -> u64 {
     const READ: u64 = 50;
     rig.chain.grow(Profile::Uniform, 491, LEFT);
     let rig = rig.behind_faults();
-    let ((reading, begun), (answers, hung)) = (mpsc::channel(), mpsc::channel::<()>());
-    let (rows, hung) = (Arc::new(AtomicU64::new(0)), Mutex::new(hung));
-    let counted = Arc::clone(&rows);
-    rig.faults().before_row(move |table| {
-        if *table == Table::JOURNAL && counted.fetch_add(1, Ordering::AcqRel) == READ {
-            reading.send(()).unwrap();
-            hung.lock().recv().unwrap();
-        }
-    });
+    let Reading { rows, begun, answers } = Reading::hanging_at(READ, &rig);
     let (read_at_run, run_begins) = mpsc::channel();
-    let counted = Arc::clone(&rows);
     let pruner = start(&rig, each_order(), move |moment| {
         if moment == Moment::Captured {
-            read_at_run.send(counted.load(Ordering::Acquire)).unwrap();
+            read_at_run.send(rows.load(Ordering::Acquire)).unwrap();
         }
     });
     begun.recv().unwrap();

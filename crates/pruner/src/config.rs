@@ -133,7 +133,7 @@ impl PrunerConfig {
             },
             incremental: Some(IncrementalConfig::for_window(keep_last)),
             cycle: CycleConfig {
-                range_bytes: NonZeroU64::MIN.saturating_add((64 << 20) - 1),
+                range_bytes: NonZeroU64::MIN.saturating_add((64 << 20) - 1), // a pause comes within three seconds
                 io_limit: NonZeroU64::new(24 << 20), // commits keep their pace at this one: docs/performance.md
                 ..CycleConfig::new(state_dir)
             },

@@ -79,20 +79,17 @@ impl Making<'_> {
         let mut batch = batch;
         for attempt in 1..=MAX_ATTEMPTS {
             let (draft, result) = self.build(batch);
-            match result {
-                Err(ChainError::Store(StoreError::HeadMoved { .. })) if attempt < MAX_ATTEMPTS => {
-                    batch = draft.into_waiting();
-                }
-                result => {
-                    let is_overtaken = matches!(result, Err(ChainError::Store(StoreError::HeadMoved { .. })));
-                    let unjudged = draft.refused.iter().map(|(_, error)| error).filter(|_| !is_overtaken);
-                    unjudged.chain(result.as_ref().err()).for_each(self.met);
-                    return match result {
-                        Ok(produced) => answer(draft, produced),
-                        Err(error) => refuse(draft, error),
-                    };
-                }
+            let is_overtaken = matches!(result, Err(ChainError::Store(StoreError::HeadMoved { .. })));
+            if is_overtaken && attempt < MAX_ATTEMPTS {
+                batch = draft.into_waiting();
+                continue;
             }
+            let unjudged = draft.refused.iter().map(|(_, error)| error).filter(|_| !is_overtaken);
+            unjudged.chain(result.as_ref().err()).for_each(self.met);
+            return match result {
+                Ok(produced) => answer(draft, produced),
+                Err(error) => refuse(draft, error),
+            };
         }
         let error = ChainError::Invariant("the attempts at a block have no last one".to_owned());
         Attempt { result: Err(error), left: Vec::new() }
@@ -114,10 +111,7 @@ impl Making<'_> {
         let begun = clock.monotonic();
         let mut overlay = Overlay::new(root_of(&head), &reader);
         self.execute(&mut overlay, batch, &mut draft);
-        if let Some((_, error)) = draft.refused.iter().find(|(_, error)| is_missing(error))
-            && let Some(moved) = self.moved(&head)
-        {
-            tracing::debug!(%error, "met on a state that is not the newest any more");
+        if let Some(moved) = draft.refused.iter().find_map(|(_, error)| self.overtaken(&head, error)) {
             return (draft, Err(moved));
         }
         if draft.included.is_empty() {
@@ -125,10 +119,7 @@ impl Making<'_> {
         }
         let delta = match update(root_of(&head), overlay.changes(), &reader).map_err(ChainError::from) {
             Ok(delta) => delta,
-            Err(error) => {
-                let moved = self.moved(&head).filter(|_| is_missing(&error));
-                return (draft, Err(moved.map_or(error, |moved| moved)));
-            }
+            Err(error) => return (draft, Err(self.overtaken(&head, &error).map_or(error, |moved| moved))),
         };
         let executed = clock.monotonic();
         let block = block_over(&head, delta.root, clock.unix_ms(), &draft.included);
@@ -147,8 +138,9 @@ impl Making<'_> {
         (draft, result)
     }
 
-    /// Another committer was faster: what the state before had may be gone, and is no damage.
-    fn moved(&self, from: &HeadRecord) -> Option<ChainError> {
+    /// Another committer was faster: what the state of this head had may be gone, and a node that is missing is no damage.
+    fn overtaken(&self, from: &HeadRecord, error: &ChainError) -> Option<ChainError> {
+        let ChainError::Tree(TreeError::Missing(_)) = error else { return None };
         let now = self.store.head().filter(|now| now != from)?;
         Some(StoreError::HeadMoved { head: Order::new(now.order) }.into())
     }
@@ -174,10 +166,6 @@ impl Making<'_> {
         }
         draft.left.extend(batch);
     }
-}
-
-fn is_missing(error: &ChainError) -> bool {
-    matches!(error, ChainError::Tree(TreeError::Missing(_)))
 }
 
 fn answer(draft: Draft, produced: Option<Produced>) -> Attempt {

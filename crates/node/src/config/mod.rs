@@ -18,10 +18,10 @@ use std::{
 };
 
 use state_pruner::{
-    CycleConfig, HealthConfig, OldReaders, Share, SweepChoice,
+    HealthConfig, OldReaders, PrunerConfig, Share, SweepChoice,
     mark::{MarkChoice, RehashChoice},
     recovery::RecoveryConfig,
-    snapshot::{SnapshotManagerConfig, SnapshotPath},
+    snapshot::SnapshotPath,
 };
 
 pub use choices::{DurabilityChoice, IncrementalChoice, LogFormat};
@@ -31,10 +31,6 @@ use source::Source;
 
 /// The shipped configuration file.
 pub const SHIPPED: &str = include_str!("../../../../config/node.toml");
-
-/// Bytes per range of a node's sweep: a pause holds before the next range, and by default the brake lets one pass in
-/// less than three seconds.
-pub(crate) const RANGE_BYTES: NonZeroU64 = NonZeroU64::MIN.saturating_add((64 << 20) - 1);
 
 /// Section `[node]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,11 +163,12 @@ const fn number(number: u64) -> NonZeroU64 {
 
 impl Default for Config {
     fn default() -> Self {
-        let cycle = CycleConfig::new(PathBuf::new());
-        let snapshots = SnapshotManagerConfig::default();
+        let (id, keep_last) = ("reference", number(128));
+        let PrunerConfig { every_orders, triggers, cycle, snapshots, recovery, .. } =
+            PrunerConfig::for_server(id, keep_last, PathBuf::new());
         Self {
             node: NodeSection {
-                id: "reference".to_owned(),
+                id: id.to_owned(),
                 data_dir: PathBuf::from("run/node"),
                 listen: SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8645)),
                 admin_token_file: None,
@@ -188,24 +185,24 @@ impl Default for Config {
             },
             pruner: PrunerSection {
                 enabled: true,
-                keep_last: number(128),
+                keep_last,
                 keep_time: None,
                 keep_every: None,
                 max_reader_age: Some(Duration::from_secs(3600)),
                 old_readers: OldReaders::Report,
-                every_orders: number(100_000),
-                every: None,
-                jitter: Share::TENTH,
-                garbage_ratio: Some(Share::TENTH),
-                low_disk: None,
+                every_orders,
+                every: triggers.every,
+                jitter: triggers.jitter,
+                garbage_ratio: triggers.garbage_ratio,
+                low_disk: triggers.low_disk.map(NonZeroU64::get),
                 reserve: Some(96 << 20), // a range, what it needs beside it, and some
-                cooldown: Duration::from_secs(1),
+                cooldown: triggers.cooldown,
                 mark: cycle.mark,
                 sweep: cycle.sweep,
                 note_every: cycle.note_every,
                 memory_budget: cycle.memory_budget,
                 rehash: cycle.rehash,
-                io_limit: Some(24 << 20), // commits keep their pace at this one: docs/performance.md
+                io_limit: cycle.io_limit.map(NonZeroU64::get),
                 verify_sample: number(cycle.verify_sample),
                 lock_timeout: Duration::from_millis(snapshots.lock_timeout_ms),
                 lock_wait: Duration::from_millis(snapshots.lock_wait_ms),
@@ -214,7 +211,7 @@ impl Default for Config {
                 barrier_limit: count(10_000_000),
                 incremental: IncrementalChoice::On,
                 pending_limit: count(10_000_000),
-                recovery: RecoveryConfig::default(),
+                recovery,
             },
             events: EventsSection::default(),
             health: HealthConfig::default(),

@@ -8,7 +8,7 @@ use state_pruner::{
 };
 use state_store::{Durability, StoreConfig};
 
-use super::{Config, DurabilityChoice, IncrementalChoice, PrunerSection, RANGE_BYTES};
+use super::{Config, DurabilityChoice, IncrementalChoice, PrunerSection};
 use crate::chain::ChainConfig;
 
 impl Config {
@@ -116,8 +116,7 @@ impl Config {
                 rehash,
                 io_limit: io_limit.and_then(NonZeroU64::new),
                 verify_sample: verify_sample.get(),
-                range_bytes: RANGE_BYTES,
-                ..CycleConfig::new(self.pruner_dir())
+                ..PrunerConfig::for_server(&self.node.id, keep_last, self.pruner_dir()).cycle
             },
             snapshots: SnapshotManagerConfig {
                 lock_timeout_ms: millis(lock_timeout),

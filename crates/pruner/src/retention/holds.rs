@@ -70,6 +70,13 @@ impl NamedPin {
 }
 
 impl Consumer {
+    /// Whether this word may be lost with a power cut, where `known` is the last one: it needs more then than it said, and was
+    /// heard of a quarter of its time earlier at most.
+    pub(super) fn may_be_lost_behind(&self, known: &Self) -> bool {
+        let quarter = |consumer: &Self| consumer.heard_ms / (consumer.ttl_ms / 4).max(1);
+        known.order <= self.order && (known.ttl_ms, quarter(known)) == (self.ttl_ms, quarter(self))
+    }
+
     /// Whether it was not heard of in time, by the wall clock.
     pub(super) fn is_past(&self, now_ms: u64) -> bool {
         is_over(self.heard_ms, self.ttl_ms, now_ms)

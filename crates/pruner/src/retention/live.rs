@@ -207,19 +207,15 @@ impl LiveRetention {
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms: now.unix_ms, ttl_ms };
         let held = state.held.with_consumer(consumer.clone(), now)?;
         let known = state.held.holds.consumers.iter().find(|known| known.name == name);
-        // Where the word of one that goes on is lost, it needs more than it said, and was heard of a quarter of its time earlier at
-        // most: the disk is not waited for each time that it speaks.
-        let quarter = |consumer: &Consumer| consumer.heard_ms / (consumer.ttl_ms / 4).max(1);
-        let goes_on = |known: &Consumer| {
-            let is_same = (known.ttl_ms, quarter(known)) == (consumer.ttl_ms, quarter(&consumer));
-            known.order <= consumer.order && is_same
+        let durability = match known {
+            Some(known) if consumer.may_be_lost_behind(known) => Durability::Logged, // not waited for each time that it speaks
+            Some(_) | None => Durability::Synced,
         };
-        let goes_on = known.is_some_and(goes_on);
-        let (known, durability) = (known.is_some(), if goes_on { Durability::Logged } else { Durability::Synced });
+        let is_new = known.is_none();
         self.hold_by(&mut state, held, durability)?;
         let returns = state.silent.remove(name);
         drop(state);
-        if !known || returns {
+        if is_new || returns {
             let Consumer { name, order, ttl_ms, .. } = consumer.clone(); // its further words are no news
             self.parts.events.emit(Event::ConsumerAdded { name, order, ttl_ms });
         }

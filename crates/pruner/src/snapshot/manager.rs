@@ -283,8 +283,11 @@ impl AtomicSnapshotManager {
             return Ok(());
         }
         let floor = self.parts.chain.floor(view)?;
-        let told = || format!("the policy retains orders from {first} on, and those from {floor} on are readable");
-        if first > floor { Err(PruneError::Invariant(told())) } else { Ok(()) }
+        if first <= floor {
+            return Ok(());
+        }
+        let told = format!("the policy retains orders from {first} on, and those from {floor} on are readable");
+        Err(PruneError::Invariant(told))
     }
 
     /// What the ends of the window tell, where the chain's records chain its roots; else every root is read.

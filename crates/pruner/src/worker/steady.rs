@@ -242,7 +242,7 @@ impl Inner {
         let outside = self.outside();
         let shared = self.shared.lock();
         let failed = shared.last.as_ref().is_some_and(|last| matches!(last.ended, Ended::Failed { .. }));
-        failed || shared.coordinator.look(&shared.facts(&outside)).begin.is_none()
+        failed || !shared.is_cycle_due(&outside)
     }
 
     /// Writes items down, BEFORE what is new of them is counted and told.
@@ -309,9 +309,13 @@ impl Shared {
     /// A round at work ends at its next step if a cycle is due (P4).
     pub(super) fn give_way(&self, outside: &Outside) {
         if let Some(round) = &self.steady.control
-            && self.coordinator.look(&self.facts(outside)).begin.is_some()
+            && self.is_cycle_due(outside)
         {
             round.cancel();
         }
+    }
+
+    fn is_cycle_due(&self, outside: &Outside) -> bool {
+        self.coordinator.look(&self.facts(outside)).begin.is_some()
     }
 }

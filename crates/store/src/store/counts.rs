@@ -51,8 +51,8 @@ impl Store {
         if is_marked {
             return Ok(Waits::Shared);
         }
-        let lost_in = queue.index().order(hash);
-        Ok(lost_in.zip(lag).map_or(Waits::Unlisted, |(order, lag)| Waits::LostIn(order, lag)))
+        let lag = lag.unwrap_or(Lag { orders: 0, nodes: 0, chain_ms: 0 }); // without a floor nothing waits at it
+        Ok(queue.index().order(hash).map_or(Waits::Unlisted, |order| Waits::LostIn(order, lag)))
     }
 
     /// Whether a node is marked as shared, by the disk where that is not in memory: it is read without the gate (I12).
