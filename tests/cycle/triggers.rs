@@ -1,6 +1,7 @@
 //! C14, F10, P6, P11, P16: when cycles begin, what each counts, and that nothing sets one off twice.
 
 use std::{
+    cell::Cell,
     num::NonZeroU64,
     sync::{
         Arc,
@@ -13,9 +14,9 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Ended, Figure, Freeze, HeldBy, KeepPolicy, LiveRetention, NewPin, Pruner, PrunerConfig, PrunerParts,
-    PrunerStatus, RecordKey, Records, Reply, RetentionParts, Run, Share, StoreRecords, SweepChoice, Trigger,
-    TriggerConfig, TriggerState,
+    Command, Ended, Figure, Freeze, HeldBy, KeepPolicy, LiveRetention, NewPin, PruneError, Pruner, PrunerConfig,
+    PrunerParts, PrunerStatus, RecordKey, Records, Reply, RetentionParts, Run, Share, StoreRecords, SweepChoice,
+    Trigger, TriggerConfig, TriggerState,
     events::{Event, EventSink, NoEvents},
     mark::MarkChoice,
     recovery::RecoveryConfig,
@@ -26,6 +27,7 @@ use state_tests::{
     archive::orders,
     check,
     hooks::{Hooks, Moment},
+    records::{Acting, Use},
     rig::{Engine, Rig},
     told::Told,
     workload::{Profile, Workload},
@@ -61,8 +63,19 @@ impl<'a> Setup<'a> {
 
     /// Starts it with something that happens at moments of its cycles.
     fn start_with(self, act: impl FnMut(Moment) + Send + 'static) -> Pruner {
+        let parts = self.rig.pruner_parts(&Hooks::new(act));
+        self.start_of(parts)
+    }
+
+    /// Starts it with something between it and its records.
+    fn start_over(self, over: impl FnOnce(Arc<dyn Records>) -> Arc<dyn Records>) -> Pruner {
+        let parts = self.rig.pruner_parts(&Hooks::none());
+        self.start_of(PrunerParts { records: over(Arc::clone(&parts.records)), ..parts })
+    }
+
+    fn start_of(self, parts: PrunerParts) -> Pruner {
         let rig = self.rig;
-        let parts = PrunerParts { facts: self.facts, events: self.events, ..rig.pruner_parts(&Hooks::new(act)) };
+        let parts = PrunerParts { facts: self.facts, events: self.events, ..parts };
         let plan = rig.plan(self.keep_last).batches(self.delete_batch);
         // One fault fails a run here; what is tried again is in recovery.rs.
         let config = PrunerConfig {
@@ -76,6 +89,11 @@ impl<'a> Setup<'a> {
             None => Pruner::start(parts, config).unwrap(),
         }
     }
+}
+
+thread_local! {
+    /// Whether the test asks for a run on this thread.
+    static IS_ASKING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Waits until no run is at work and none is due.
@@ -382,6 +400,45 @@ fn a_request_that_cannot_be_written_down_is_refused_and_not_served() {
     assert_eq!(runs(&pruner).len(), 2, "none for those that were refused");
     assert_eq!(pruner.run_once("nightly-2"), Reply::Accepted, "and asked again they are served");
     settle(&pruner);
+}
+
+/// C14: a run that takes a request along which is not on disk yet makes a promise of it that nobody can keep.
+#[test]
+fn a_run_that_begins_while_a_request_is_written_down_is_not_for_that_one() {
+    let rig = genesis();
+    let ((told, writes), (answer, answers)) = (mpsc::channel(), mpsc::channel());
+    let hanging = Mutex::new(Some((told, answers)));
+    let pruner = Setup::new(&rig, 10).start_over(|records| {
+        Acting::over(records, move |what, key| {
+            let hangs = (what, key) == (Use::Save, RecordKey::Triggers) && IS_ASKING.get();
+            match hanging.lock().take_if(|_| hangs) {
+                Some((told, answers)) => {
+                    told.send(()).unwrap();
+                    Err(answers.recv().unwrap())
+                }
+                None => Ok(()),
+            }
+        })
+    });
+    let reply = thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            IS_ASKING.set(true);
+            pruner.run_once("nightly-1")
+        });
+        writes.recv().unwrap();
+        commit_to(&rig, &pruner, &mut Workload::new(Profile::Uniform, 178), 12);
+        while !pruner.status().running {
+            thread::yield_now();
+        }
+        answer.send(PruneError::NoHead).unwrap();
+        asking.join().unwrap()
+    });
+    assert!(matches!(&reply, Reply::Unsaved { code, .. } if code == PruneError::NoHead.code()), "{reply:?}");
+    settle(&pruner);
+    assert_eq!(runs(&pruner).len(), 1, "the one that was due without it");
+    assert_eq!(pruner.run_once("nightly-1"), Reply::Accepted);
+    settle(&pruner);
+    assert_eq!(pruner.run_once("nightly-1"), Reply::AlreadyServed { run: 2 });
 }
 
 /// Nothing that was answered vanishes without a word.

@@ -174,16 +174,9 @@ impl Coordinator {
         self.ledger.asked.as_deref()
     }
 
-    /// The same, of a request that comes now if none waits. Save the ledger BEFORE it is answered.
-    pub(crate) fn ask(&mut self) -> &mut Vec<String> {
-        self.ledger.asked.get_or_insert_default()
-    }
-
-    /// What waits is again what did before somebody asked; false where a run has begun for it meanwhile.
-    pub(crate) fn withdraw(&mut self, before: Option<Vec<String>>) -> bool {
-        let waits = self.ledger.asked.is_some();
-        self.ledger.asked = before.filter(|_| waits);
-        waits
+    /// A request waits from now on. It is saved BEFORE.
+    pub(crate) fn ask(&mut self, id: Option<&str>) {
+        self.ledger.ask(id);
     }
 
     /// Takes it away: a run begins for it, or it is dropped. Save the ledger BEFORE either is told.

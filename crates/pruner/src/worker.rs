@@ -100,10 +100,9 @@ struct Inner {
     rolling_back: Mutex<()>,
     /// One at a time saves what triggers counted; taken BEFORE `shared`.
     saving_ledger: Mutex<()>,
-    /// One at a time switches pruning off or on; taken BEFORE `shared`.
-    switching: Mutex<()>,
-    /// Held by whoever asks for a cycle, until the request is written down.
-    asking: Mutex<()>,
+    /// One operator at a time asks for a cycle, or switches pruning off or on, until that is written down; taken BEFORE
+    /// `saving_ledger`.
+    operating: Mutex<()>,
     /// One at a time changes the freeze or the doubt on record; taken BEFORE `shared`.
     freezing: Mutex<()>,
     /// Another number whenever a freeze or a doubt is settled.
@@ -199,8 +198,7 @@ impl Pruner {
             rested: Condvar::new(),
             rolling_back: Mutex::new(()),
             saving_ledger: Mutex::new(()),
-            switching: Mutex::new(()),
-            asking: Mutex::new(()),
+            operating: Mutex::new(()),
             freezing: Mutex::new(()),
             freeze_epoch: AtomicU64::new(0),
             unlisted: Mutex::default(),

@@ -205,6 +205,22 @@ impl Ledger {
         Ok(record::encode(self)?)
     }
 
+    /// Whether a request waits, and with this id if one is given.
+    pub(crate) fn waits(&self, id: Option<&str>) -> bool {
+        self.asked.as_ref().is_some_and(|ids| id.is_none_or(|id| ids.iter().any(|known| known == id)))
+    }
+
+    /// Whether no other id may join the request that waits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.asked.as_ref().is_some_and(|ids| ids.len() >= KEPT_REQUESTS)
+    }
+
+    /// A request waits; it joins one that does already.
+    pub(crate) fn ask(&mut self, id: Option<&str>) {
+        let is_new = !self.waits(id);
+        self.asked.get_or_insert_default().extend(id.filter(|_| is_new).map(str::to_owned));
+    }
+
     /// A run begins. Save it BEFORE the run does anything.
     pub(super) fn begin(&mut self, beginning: Beginning) {
         let Beginning { trigger, at, head, nodes_stored, figure, requests } = beginning;

@@ -2,7 +2,7 @@
 //! to wait is on disk BEFORE it is answered.
 
 use super::{
-    Pruner,
+    Inner, Pruner,
     shared::Shared,
     status::{Command, Reply},
 };
@@ -68,47 +68,30 @@ impl Pruner {
         if let Some(why) = self.unread() {
             return Reply::Refused { why };
         }
-        let _single = self.inner.asking.lock(); // so that nobody joins a request that cannot be written down
+        let _single = self.inner.operating.lock(); // so that nobody joins a request that cannot be written down
         let outside = self.inner.outside();
-        let mut shared = self.inner.shared.lock();
-        if let Some(run) = id.and_then(|id| shared.coordinator.ledger().served(id)) {
-            return Reply::AlreadyServed { run };
-        }
-        let frozen = || shared.freeze.as_ref().map(|freeze| PruneError::Frozen { why: freeze.why.clone() }.to_string());
-        if let Some(why) = shared.poisoned.clone().or_else(frozen) {
-            return Reply::Refused { why };
-        }
-        if shared.off.is_some() {
-            return Reply::Refused { why: "pruning is switched off; switch it on first (prune-enable)".to_owned() };
-        }
-        let before = shared.coordinator.asked().map(<[String]>::to_vec);
-        let joins = before.is_some();
-        let waiting = shared.coordinator.ask();
-        let known = waiting.len();
-        if let Some(id) = id.filter(|id| !waiting.iter().any(|known| known == id)) {
-            if waiting.len() >= KEPT_REQUESTS {
-                return Reply::Refused { why: format!("{KEPT_REQUESTS} requests wait for the same cycle already") };
+        let waits = {
+            let shared = self.inner.shared.lock();
+            if let Some(reply) = shared.turns_away(id) {
+                return reply;
             }
-            waiting.push(id.to_owned());
-        }
-        let is_new = waiting.len() > known;
-        let reply = match (joins, shared.running.is_some() && !shared.is_looking()) {
-            (true, _) => Reply::AlreadyRunning,
-            (false, true) => Reply::FollowUp,
-            (false, false) => Reply::Accepted,
+            shared.coordinator.ledger().waits(id)
         };
-        drop(shared);
-        if (is_new || !joins)
-            && let Err(error) = self.inner.save_ledger().inspect_err(|error| self.inner.recovery.unsaved(error))
-            && self.inner.shared.lock().coordinator.withdraw(before)
-        {
-            return Reply::unsaved(&error);
-        }
+        let reply = match waits {
+            true => Reply::AlreadyRunning,
+            false => match self.inner.take_down(id) {
+                Ok(reply) => reply,
+                Err(error) => {
+                    self.inner.recovery.unsaved(&error);
+                    return Reply::unsaved(&error);
+                }
+            },
+        };
         self.inner.recovery.allow_probe();
         self.inner.shared.lock().give_way(&outside);
         self.wake();
         let joined = match reply {
-            Reply::AlreadyRunning => is_new.then_some(Joined::Request), // who asks again and again is told once
+            Reply::AlreadyRunning => (!waits).then_some(Joined::Request), // who asks again and again is told once
             Reply::FollowUp => Some(Joined::Cycle),
             Reply::Accepted
             | Reply::AlreadyServed { .. }
@@ -132,7 +115,41 @@ impl Pruner {
     }
 }
 
+impl Inner {
+    /// Writes a request down and lets it wait, in this order: no run begins for one that is not on disk (C14).
+    fn take_down(&self, id: Option<&str>) -> Result<Reply, PruneError> {
+        let _single = self.saving_ledger.lock();
+        let mut ledger = self.shared.lock().coordinator.ledger().clone();
+        ledger.ask(id);
+        ledger.save(&*self.parts.records)?;
+        let mut shared = self.shared.lock();
+        let joins = shared.coordinator.ledger().waits(None); // a run may have begun meanwhile for the one before
+        shared.coordinator.ask(id);
+        Ok(match (joins, shared.running.is_some() && !shared.is_looking()) {
+            (true, _) => Reply::AlreadyRunning,
+            (false, true) => Reply::FollowUp,
+            (false, false) => Reply::Accepted,
+        })
+    }
+}
+
 impl Shared {
+    /// The answer to a request that is not to wait.
+    fn turns_away(&self, id: Option<&str>) -> Option<Reply> {
+        let ledger = self.coordinator.ledger();
+        if let Some(run) = id.and_then(|id| ledger.served(id)) {
+            return Some(Reply::AlreadyServed { run });
+        }
+        let frozen = || self.freeze.as_ref().map(|freeze| PruneError::Frozen { why: freeze.why.clone() }.to_string());
+        let off = || self.off.map(|_| "pruning is switched off; switch it on first (prune-enable)".to_owned());
+        let full = || {
+            (ledger.is_full() && !ledger.waits(id))
+                .then(|| format!("{KEPT_REQUESTS} requests wait for the same cycle already"))
+        };
+        let why = self.poisoned.clone().or_else(frozen).or_else(off).or_else(full)?;
+        Some(Reply::Refused { why })
+    }
+
     /// Whether what runs only looks for an interrupted cycle, which is no cycle to follow, hold or end.
     pub(super) fn is_looking(&self) -> bool {
         self.trigger == Some(Trigger::Resumed) && self.cycle.is_none()

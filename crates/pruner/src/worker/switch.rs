@@ -37,7 +37,7 @@ impl SwitchedOff {
 impl Pruner {
     /// Switches pruning off, durably: what runs is abandoned at its next checkpoint, and nothing begins.
     pub(super) fn disable(&self) -> Reply {
-        let _single = self.inner.switching.lock(); // so that memory and record say the same
+        let _single = self.inner.operating.lock(); // so that memory and record say the same
         let off = match SwitchedOff::load(&*self.inner.parts.records) {
             Ok(Some(since)) => since,
             Ok(None) | Err(_) => SwitchedOff { at: self.inner.parts.clock.unix_ms() }, // in place of one that cannot be read
@@ -68,7 +68,7 @@ impl Pruner {
 
     /// Switches it on again.
     pub(super) fn enable(&self) -> Reply {
-        let _single = self.inner.switching.lock();
+        let _single = self.inner.operating.lock();
         let was_off = !matches!(SwitchedOff::load(&*self.inner.parts.records), Ok(None));
         if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
             return Reply::unsaved(&error);

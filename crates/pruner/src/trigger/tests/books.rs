@@ -114,7 +114,7 @@ impl Books {
     fn ask(&mut self) {
         self.asked += 1;
         let id = format!("request {}", self.asked);
-        self.coordinator.ask().push(id.clone());
+        self.coordinator.ask(Some(&id));
         self.save();
         self.waiting.insert(id);
     }
