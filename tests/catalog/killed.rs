@@ -60,7 +60,7 @@ fn killed_at_any_moment_a_creator_leaves_the_old_catalog_or_the_new_one() {
         child.kill().unwrap();
         child.wait().unwrap();
         let listing = place.catalog().list().unwrap();
-        assert!(listing.damaged.is_empty(), "kill {kill} at {at:?}: {listing:?}");
+        assert!(listing.damaged.is_empty() && listing.unreadable.is_empty(), "kill {kill} at {at:?}: {listing:?}");
         let now: Vec<String> = listing.snapshots.iter().map(|listed| listed.id.to_string()).collect();
         assert!(now.starts_with(&known) && now.len() <= known.len() + 1, "kill {kill} at {at:?}: {known:?}, {now:?}");
         unfinished += usize::from(staging(&place.catalog_dir()).is_some());

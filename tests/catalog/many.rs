@@ -34,7 +34,7 @@ fn together(place: &Place, creators: usize) {
             let mut looks = 0;
             while !done.load(Ordering::SeqCst) {
                 let listing = catalog.list().unwrap();
-                assert!(listing.damaged.is_empty(), "{listing:?}");
+                assert!(listing.damaged.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
                 assert!(listing.snapshots.len() >= kept.len());
                 looks += 1;
             }
@@ -43,7 +43,8 @@ fn together(place: &Place, creators: usize) {
         let listing = scope.spawn(|| {
             while !done.load(Ordering::SeqCst) {
                 let (code, listed) = place.ask(&["list"]);
-                assert_eq!((code, listed["damaged"].as_array().unwrap().len()), (0, 0), "{listed:#}");
+                let of = |kind: &str| listed[kind].as_array().unwrap().len();
+                assert_eq!((code, of("damaged"), of("unreadable")), (0, 0, 0), "{listed:#}");
             }
         });
         let others = scope.spawn(|| {

@@ -78,7 +78,7 @@ fn killed(place: &Place, words: &[String], point: CatalogPoint) {
 
 fn listed(place: &Place) -> Vec<String> {
     let listing = place.catalog().list().unwrap();
-    assert!(listing.damaged.is_empty(), "{listing:?}");
+    assert!(listing.damaged.is_empty() && listing.unreadable.is_empty(), "{listing:?}");
     listing.snapshots.iter().map(|listed| listed.id.to_string()).collect()
 }
 

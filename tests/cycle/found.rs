@@ -121,12 +121,13 @@ fn damage_that_is_found_beside_an_unfreeze_freezes_deletes_durably() {
     let (rig, slot) = (interrupted(), Slot::default());
     until(&rig, &start(&rig, &Hooks::none(), |_, _| Ok(())), |pruner| pruner.status().cycles_finished == 1);
     let (inside, finder) = (Arc::clone(&slot), Arc::new(Mutex::new(None::<JoinHandle<Found>>)));
-    let (found, is_found) = (Arc::clone(&finder), AtomicBool::new(false));
+    let (found, is_found, asker) = (Arc::clone(&finder), AtomicBool::new(false), thread::current().id());
     let pruner = Arc::new(start(&rig, &Hooks::none(), move |what, key| {
         let pruner = inside.lock().clone();
         let Some(pruner) = pruner.filter(|_| key == RecordKey::Freeze) else { return Ok(()) };
+        let is_asked = thread::current().id() == asker; // the worker looks, too
         match what {
-            Use::Load if !is_found.swap(true, Ordering::AcqRel) => {
+            Use::Load if is_asked && !is_found.swap(true, Ordering::AcqRel) => {
                 let finds = Arc::clone(&pruner);
                 let finder = thread::Builder::new().spawn(move || finds.found(&damage("a checksum")).unwrap()).unwrap();
                 while pruner.status().frozen.is_none() && !finder.is_finished() {
@@ -243,6 +244,7 @@ impl Slowly {
 }
 
 fn telling(rig: &Rig, events: &Arc<Slowly>) -> Arc<Pruner> {
+    rig.cycle(&rig.plan(WINDOW)); // so that none is owed
     let parts = PrunerParts { events: Arc::clone(events) as _, ..rig.pruner_parts(&Hooks::none()) };
     let pruner = Arc::new(Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap());
     until(rig, &pruner, |pruner| !pruner.status().running);
@@ -281,7 +283,6 @@ fn a_freeze_that_is_lifted_before_it_is_told_is_told_first() {
 fn a_fault_is_news_again_once_a_freeze_is_lifted_or_a_cycle_has_settled_the_doubt() {
     let (rig, events) = (Rig::new(Engine::Memory), Arc::new(Slowly::default()));
     rig.chain.grow(Profile::Uniform, 853, 8);
-    rig.cycle(&rig.plan(WINDOW)); // so that none is owed
     let pruner = telling(&rig, &events);
     let epoch = || pruner.freeze_epoch();
     let cycle = || {
@@ -344,7 +345,7 @@ fn a_look_that_a_short_freeze_stops_is_taken_up_again() {
     assert_eq!(pruner.found(&damage("a checksum")).unwrap(), Found::Told);
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted, "a look is no cycle");
     look.goes_on();
-    until_beside_commits(&rig, &pruner, |pruner| !pruner.status().running && left(&rig).is_none());
+    until_beside_commits(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);
     assert_eq!(pruner.status().cycles_finished, 1, "it went on by itself");
     check::exact(&rig.chain, "it went on");
 }

@@ -486,7 +486,7 @@ fn a_record_that_is_unusable_is_a_reason_and_hides_none() {
         assert_eq!(alone.verdict == Verdict::Critical, is_critical, "{key:?}: {alone:?}");
         let node = of_node(&rig);
         assert!(alone.verdict >= node.verdict, "{key:?}: {alone:?} {node:?}");
-        if [RecordKey::Lock, RecordKey::SnapshotFailures, RecordKey::Recovery].contains(&key) {
+        if [RecordKey::Lock, RecordKey::SnapshotFailures, RecordKey::Recovery, RecordKey::Phase].contains(&key) {
             assert_eq!(codes(&judged().reasons), codes(&node.reasons), "{key:?}: the node has begun it anew");
         }
 

@@ -17,15 +17,15 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Control, Doubted, Ended, Freeze, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts, PrunerStatus,
-    RecordKey, Records, Reply, StoreRecords, SweepChoice, Trigger, Verdict,
+    Command, Control, Doubted, Ended, Freeze, LiveRetention, Outcome, PruneError, Pruner, PrunerConfig, PrunerParts,
+    PrunerStatus, RecordKey, Records, Reply, RetentionParts, StoreRecords, SweepChoice, SwitchedOff, Trigger, Verdict,
     events::{Event, EventSink, NoEvents},
     incremental::RoundEnd,
     mark::MarkChoice,
     phase::{PhaseRecord, PrunePhase},
     recovery::Came,
 };
-use state_store::{FaultyDisk, FileCall, Lasting, Point, StoreError, record, watch};
+use state_store::{Batch, FaultyDisk, FileCall, Lasting, Point, StoreError, record, watch};
 use state_tests::{
     check, folder,
     hooks::{Hooks, Moment},
@@ -404,6 +404,45 @@ fn a_record_that_cannot_be_read_at_the_start_is_looked_at_again() {
     until_beside_commits(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
     assert_eq!((pruner.status().cycles_failed, left(&rig)), (0, None));
     check::exact(&rig.chain, "it went on");
+}
+
+/// P2: nothing could ever end with a record that nobody can read, and no mark is worth a node whose sweep stands still.
+#[test]
+fn a_damaged_record_of_a_phase_is_given_up_at_the_start_and_stands_in_nobodys_way() {
+    for is_off in [false, true] {
+        let (rig, told) = (interrupted(), Arc::new(Told::default()));
+        let cycle = PhaseRecord::load(&records(&rig)).unwrap().unwrap().cycle;
+        records(&rig).save(RecordKey::Phase, b"torn").unwrap();
+        let mark = rig.state_dir().join(format!("mark-{cycle:016x}.sealed"));
+        assert!(mark.exists());
+        if is_off {
+            records(&rig).save(RecordKey::Switch, &record::encode(&SwitchedOff { at: 0 }).unwrap()).unwrap();
+        }
+        let config = rig.plan(WINDOW).in_order().batches(20).pruner();
+        let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
+        let pruner = Pruner::start(parts, config).unwrap();
+        until(&rig, &pruner, |pruner| !pruner.status().running);
+        assert_eq!((left(&rig), told.ends()), (None, vec![(cycle, "record".to_owned())]), "switched off: {is_off}");
+        assert!(!mark.exists());
+        let recovery = pruner.status().recovery;
+        assert_eq!((recovery.exhausted_by, recovery.attempts), (None, vec![]), "nothing is tried in vain");
+        if !is_off {
+            rounds_go_on(&rig, &pruner, "without a cycle");
+        }
+    }
+}
+
+/// The same where nobody starts: going back at rest needs nothing of the cycle that it gives up.
+#[test]
+fn a_damaged_record_of_a_phase_is_given_up_by_a_rollback_at_rest() {
+    let (rig, told) = (interrupted(), Arc::new(Told::default()));
+    let cycle = PhaseRecord::load(&records(&rig)).unwrap().unwrap().cycle;
+    records(&rig).save(RecordKey::Phase, b"torn").unwrap();
+    let parts = RetentionParts { events: Arc::clone(&told) as _, ..rig.retention_parts(None) };
+    let to = rig.chain.head().minus(2).unwrap();
+    LiveRetention::new(parts).rollback(to, Batch::new()).unwrap();
+    assert_eq!((rig.chain.store.head().unwrap().order, left(&rig)), (to.get(), None));
+    assert_eq!(told.ends(), [(cycle, "record".to_owned())]);
 }
 
 /// What is tried again outside of a phase is told like what is within one: records that cannot be read, a look at what was

@@ -196,6 +196,21 @@ fn an_expired_lock_is_dead_before_another_phase_holds_it() {
     assert!(taken.permit().is_current(), "the end of the old holder takes nothing from the new one");
 }
 
+/// I10: a phase that slept through its time has neither the snapshot that it saw nor the one that took its place.
+#[test]
+fn a_new_snapshot_ends_an_expired_lock_for_good() {
+    let rig = grown();
+    let manager = manager(&rig, &Hooks::none());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let slow = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    rig.clock.advance(Duration::from_secs(30 * 60) + Duration::from_millis(1));
+    let next = manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    assert!(!slow.permit().is_current() && slow.renew().is_err(), "{next:?}");
+    let lock = |manager: &AtomicSnapshotManager| manager.status().lock.map(|lock| lock.snapshot_id);
+    assert_ne!(lock(&manager), Some(next.snapshot_id), "nor is it shown to hold it");
+    drop(manager.lock_snapshot(PrunePhase::BuildReach).unwrap());
+}
+
 /// What a policy does beside answering: it runs in `refresh` before the new capture.
 struct Meanwhile {
     inner: Arc<dyn RetentionPolicy>,

@@ -91,6 +91,9 @@ impl<'a> Setup<'a> {
     }
 }
 
+/// So often a thread lets the other one go first.
+const TURNS: u32 = 10_000;
+
 thread_local! {
     /// Whether the test asks for a run on this thread.
     static IS_ASKING: Cell<bool> = const { Cell::new(false) };
@@ -411,7 +414,8 @@ fn a_run_that_begins_while_a_request_is_written_down_is_not_for_that_one() {
     let pruner = Setup::new(&rig, 10).start_over(|records| {
         Acting::over(records, move |what, key| {
             let hangs = (what, key) == (Use::Save, RecordKey::Triggers) && IS_ASKING.get();
-            match hanging.lock().take_if(|_| hangs) {
+            let taken = hanging.lock().take_if(|_| hangs);
+            match taken {
                 Some((told, answers)) => {
                     told.send(()).unwrap();
                     Err(answers.recv().unwrap())
@@ -420,6 +424,7 @@ fn a_run_that_begins_while_a_request_is_written_down_is_not_for_that_one() {
             }
         })
     });
+    settle(&pruner); // its first look runs, too
     let reply = thread::scope(|scope| {
         let asking = scope.spawn(|| {
             IS_ASKING.set(true);
@@ -439,6 +444,37 @@ fn a_run_that_begins_while_a_request_is_written_down_is_not_for_that_one() {
     assert_eq!(pruner.run_once("nightly-1"), Reply::Accepted);
     settle(&pruner);
     assert_eq!(pruner.run_once("nightly-1"), Reply::AlreadyServed { run: 2 });
+}
+
+/// C14: the ledger of a pruner that begins has nothing in it but what was asked for meanwhile.
+#[test]
+fn a_request_that_comes_before_the_worker_has_saved_its_first_ledger_stays_on_disk() {
+    let (rig, faulty) = genesis().faulty();
+    let (is_answered, saved, asker) =
+        (Arc::new(AtomicBool::new(false)), AtomicBool::new(false), thread::current().id());
+    let answered = Arc::clone(&is_answered);
+    let pruner = Setup::new(&rig, 1_000_000).start_over(|records| {
+        Acting::over(records, move |what, key| {
+            if (what, key) != (Use::Save, RecordKey::Triggers) || thread::current().id() == asker {
+                return Ok(());
+            }
+            if saved.swap(true, Ordering::AcqRel) {
+                return Err(PruneError::NoHead); // only the first one counts
+            }
+            // The answer comes first, unless it waits for this.
+            (0..TURNS).take_while(|_| !answered.load(Ordering::Acquire)).for_each(|_| thread::yield_now());
+            Ok(())
+        })
+    });
+    assert_eq!(pruner.run_once("nightly-1"), Reply::Accepted);
+    is_answered.store(true, Ordering::Release);
+    settle(&pruner);
+    faulty.freeze_after(0);
+    drop(pruner);
+    let rig = rig.crashed(faulty.crash_image(CrashTail::Lost).unwrap());
+    let pruner = Setup::new(&rig, 1_000_000).start();
+    settle(&pruner);
+    assert_eq!(pruner.run_once("nightly-1"), Reply::AlreadyServed { run: 1 });
 }
 
 /// Nothing that was answered vanishes without a word.

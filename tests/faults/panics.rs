@@ -15,6 +15,7 @@ use state_pruner::{
     cycle::CycleEnv,
     events::{Event, EventSink},
     mark::MarkChoice,
+    recovery::Came,
 };
 use state_store::StoreConfig;
 use state_tests::{
@@ -107,8 +108,13 @@ fn panics(told: &Told) -> usize {
 /// Pruning has ended, and the node goes on.
 fn has_ended(rig: &Rig, pruner: &Pruner, context: &str) {
     let health = pruner.health();
-    let first = health.reasons.first().map(|reason| reason.code.as_str());
-    assert_eq!((health.verdict, first), (Verdict::Critical, Some("worker_gone")), "{context}: {health:?}");
+    let codes: Vec<&str> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+    let (first, others) = codes.split_first().unwrap();
+    assert_eq!((health.verdict, *first), (Verdict::Critical, "worker_gone"), "{context}: {health:?}");
+    let promises = ["incremental_failed", "recovery_exhausted", "breaker_open"];
+    assert!(others.iter().all(|code| !promises.contains(code)), "{context}: nothing is tried again: {health:?}");
+    let last = pruner.status().recovery.attempts.last().unwrap().came.clone();
+    assert!(matches!(last, Came::Stopped | Came::Panicked), "{context}: {last:?}");
     assert!(matches!(pruner.command(Command::Run), Reply::Refused { .. }), "{context}");
     rig.chain.grow(Profile::Tables, 996, 2);
     pruner.committed(rig.chain.head());

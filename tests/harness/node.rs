@@ -146,7 +146,7 @@ impl Node {
             lines.map(Result::unwrap).for_each(|line| kept.lock().push(line));
             drop(alive);
         });
-        let (reader, client) = (Some(reader.unwrap()), Client::builder().no_proxy().build().unwrap());
+        let (reader, client) = (Some(reader.unwrap()), Client::builder().no_proxy().timeout(PATIENCE).build().unwrap());
         Self { process, url, client, log, reader, ended: Mutex::new(ended) }
     }
 

@@ -59,7 +59,7 @@ fn a_load_whose_node_hangs_ends_when_its_time_is_over_with_what_it_measured_and_
     let dir = tempfile::tempdir().unwrap();
     let node = Node::start(dir.path(), &["chain.block_interval=10ms"]);
     let mut load = Command::new(node::binary());
-    load.args(["load", "--url", node.url(), "--rate", "500", "--for", "5", "--json"]);
+    load.args(["load", "--url", node.url(), "--rate", "500", "--for", "15", "--json"]);
     let load = load.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     node.until("blocks of the load", |status| status["head"]["order"].as_u64().is_some_and(|order| order > 10));
     node.suspend();

@@ -22,9 +22,10 @@ use state_tree::{Key, Node, ObjectState};
 const OPERATIONS: &str = include_str!("../../../docs/operations.md");
 const RECOVERY: &str = include_str!("../../../docs/recovery.md");
 
-/// What stands before a name as the first, or as the second argument.
+/// What stands before the name of an error as the first, or as the second argument; before that of a reason as the second.
 const FIRST: [&str; 4] = ["Failure::new(", "Failure::whole(", "code: ", "OUTCOME_UNKNOWN: &str = "];
-const SECOND: [&str; 3] = ["ApiError::new(", "Self::new(", "reason("];
+const SECOND: [&str; 2] = ["ApiError::new(", "Self::new("];
+const REASON: &str = "reason(";
 
 fn sources(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -44,11 +45,18 @@ fn name(text: &str) -> Option<&str> {
     is_name.then_some(name)
 }
 
-fn names_in(product: &str) -> BTreeSet<String> {
+fn second_of(rest: &str) -> Option<&str> {
+    rest.split_once(',').and_then(|(_, argument)| name(argument))
+}
+
+fn reasons_in(product: &str) -> BTreeSet<String> {
+    product.split(REASON).skip(1).filter_map(second_of).map(str::to_owned).collect()
+}
+
+fn errors_in(product: &str) -> BTreeSet<String> {
     let after = |mark: &'static str| product.split(mark).skip(1);
     let first = FIRST.into_iter().flat_map(after).filter_map(name);
-    let second = SECOND.into_iter().flat_map(after);
-    let second = second.filter_map(|rest| rest.split_once(',').and_then(|(_, argument)| name(argument)));
+    let second = SECOND.into_iter().flat_map(after).filter_map(second_of);
     let bodies = after("fn code(&self) -> &'static str {").map(|rest| rest.split("\n    }").next().unwrap());
     let arms = bodies.flat_map(|body| body.split("=> ").skip(1)).filter_map(name);
     first.chain(second).chain(arms).map(str::to_owned).collect()
@@ -61,28 +69,37 @@ fn every_code_and_every_reason_of_health_has_a_heading_for_operators() {
     for name in ["node", "pruner", "store"] {
         sources(&crates.join(name).join("src"), &mut files);
     }
-    let events = Event::CODES.iter().filter(|code| **code != "unknown").map(|code| (*code).to_owned());
-    let names: BTreeSet<String> = files.iter().flat_map(|file| names_in(&product(file))).chain(events).collect();
-    for known in [
-        "frozen",
-        "lagging",
-        "commits_failing",
-        "outcome_unknown",
-        "too_many",
-        "missing_live_node",
-        "locked",
-        "cycle_ended",
-        "lock_taken_over",
-    ] {
-        assert!(names.contains(known), "{known} is not found in the sources: {names:?}");
+    let products: Vec<String> = files.iter().map(|file| product(file)).collect();
+    let all = |names_in: fn(&str) -> BTreeSet<String>| products.iter().flat_map(|text| names_in(text)).collect();
+    let events: BTreeSet<String> = Event::CODES.iter().map(|code| (*code).to_owned()).collect();
+    let rows: [(&str, BTreeSet<String>, &[&str]); 3] = [
+        ("## Events", events, &["cycle_ended", "lock_taken_over", "unknown"]),
+        ("## Health states", all(reasons_in), &["frozen", "lagging", "commits_failing", "log_cut"]),
+        ("## Errors", all(errors_in), &["outcome_unknown", "too_many", "missing_live_node", "locked", "log_cut"]),
+    ];
+    for (section, names, known) in rows {
+        let lost: Vec<&&str> = known.iter().filter(|known| !names.contains(**known)).collect();
+        assert!(lost.is_empty() && names.len() > 30, "{section}: {lost:?} are not found in the sources: {names:?}");
+        let headings = headings_of(section);
+        let missing: Vec<&String> = names.iter().filter(|name| !headings.contains(name.as_str())).collect();
+        assert!(missing.is_empty(), "{section} of docs/operations.md has no heading for {missing:?}");
     }
-    assert!(names.len() > 70, "{}: {names:?}", names.len());
+}
 
-    let headings = OPERATIONS.lines().filter(|line| line.starts_with("### "));
-    let words: BTreeSet<&str> =
-        headings.flat_map(|line| line.split(|letter: char| !letter.is_ascii_lowercase() && letter != '_')).collect();
-    let missing: Vec<&String> = names.iter().filter(|name| !words.contains(name.as_str())).collect();
-    assert!(missing.is_empty(), "docs/operations.md has no heading for {missing:?}");
+/// The names in the headings of a section: of a health state the heading itself, of others what is in brackets.
+fn headings_of(section: &str) -> BTreeSet<&'static str> {
+    let lines = OPERATIONS.lines().skip_while(|line| *line != section).skip(1);
+    let headings = lines.take_while(|line| !line.starts_with("## ")).filter_map(|line| line.strip_prefix("### "));
+    let named = |heading: &'static str| match section {
+        "## Health states" => heading.split(' ').take(1).collect::<Vec<_>>(),
+        _ => heading
+            .split('(')
+            .skip(1)
+            .flat_map(|rest| rest.split(')').take(1))
+            .flat_map(|all| all.split(", "))
+            .collect(),
+    };
+    headings.flat_map(named).collect()
 }
 
 /// A source without its tests.

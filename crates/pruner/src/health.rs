@@ -181,6 +181,13 @@ pub struct Facts {
     pub commands: Commands,
 }
 
+impl Facts {
+    /// Whether what failed can be tried again by itself.
+    fn goes_on(&self) -> bool {
+        self.freeze.is_none() && self.poisoned.is_none()
+    }
+}
+
 /// Snapshots in a row that may fail before somebody should look.
 const FEW_SNAPSHOT_FAILURES: u32 = 3;
 
@@ -304,7 +311,7 @@ fn lagging(facts: &Facts, config: &HealthConfig) -> Option<Reason> {
 }
 
 fn incremental_failed(facts: &Facts) -> Option<Reason> {
-    let why = facts.incremental.as_ref().filter(|_| facts.freeze.is_none())?.failure.as_ref()?;
+    let why = facts.incremental.as_ref().filter(|_| facts.goes_on())?.failure.as_ref()?;
     let message = format!("the sweep between cycles failed and is tried again: {why}");
     Some(reason(Verdict::Degraded, "incremental_failed", message))
 }
@@ -319,7 +326,7 @@ fn switched_off(facts: &Facts) -> Option<Reason> {
 }
 
 fn breaker_open(facts: &Facts) -> Option<Reason> {
-    let recovery = facts.recovery.as_ref()?;
+    let recovery = facts.recovery.as_ref().filter(|_| facts.poisoned.is_none())?;
     let failures = recovery.breaker.failures;
     let last = recovery.attempts.iter().rev().find(|attempt| attempt.came.has_failed());
     let told = last.and_then(|attempt| attempt.message.as_deref());
@@ -336,7 +343,7 @@ fn breaker_open(facts: &Facts) -> Option<Reason> {
 }
 
 fn recovery_exhausted(facts: &Facts) -> Option<Reason> {
-    let recovery = facts.recovery.as_ref().filter(|_| facts.freeze.is_none())?;
+    let recovery = facts.recovery.as_ref().filter(|_| facts.goes_on())?;
     let code = recovery.exhausted_by.as_ref()?;
     let message = format!("a phase was given up ({code}); the next cycle, or the next round, begins anew");
     Some(reason(Verdict::Degraded, "recovery_exhausted", message))

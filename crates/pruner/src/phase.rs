@@ -11,6 +11,7 @@ use state_store::{
 
 use crate::{
     error::PruneError,
+    events::{CycleEnd, Event},
     records::{self, Place, RecordKey, Records},
     sweep::SweepStrategy,
 };
@@ -183,6 +184,22 @@ impl PhaseRecord {
     pub fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
         let name = records.place(RecordKey::Phase).to_string();
         records.load(RecordKey::Phase)?.map(|bytes| Self::decode(&name, &bytes)).transpose()
+    }
+
+    /// The same at the beginning of a process. One that is damaged is given up and told, and its cycle with it: whoever marks
+    /// anew needs neither, and nothing could ever end with it (P2).
+    pub(crate) fn take_up(records: &dyn Records, tell: &mut dyn FnMut(Event)) -> Result<Option<Self>, PruneError> {
+        match Self::load(records) {
+            Err(error @ PruneError::Store(StoreError::Record { .. })) => {
+                let cycle = last_cycle(records)?; // a record of a phase is that of the newest one
+                let place = records.place(RecordKey::Phase);
+                tracing::warn!(cycle, %error, %place, "a record of a phase is given up; what an interrupted cycle had marked is marked again");
+                records.remove(RecordKey::Phase)?;
+                tell(Event::CycleEnded(CycleEnd::early(cycle, &error)));
+                Ok(None)
+            }
+            read => read,
+        }
     }
 
     /// `name` is for the message.

@@ -50,7 +50,8 @@ impl Rollback<'_> {
         ledger: &Ledger,
         untold: &mut Vec<Event>,
     ) -> Result<RolledBack, PruneError> {
-        if let Some(PhaseRecord { cycle, head_order, .. }) = PhaseRecord::load(self.records)? {
+        let left = PhaseRecord::take_up(self.records, &mut |event| untold.push(event))?;
+        if let Some(PhaseRecord { cycle, head_order, .. }) = left {
             self.records.remove(RecordKey::Phase)?;
             tracing::warn!(cycle, head = head_order, %to, "a rollback abandons an interrupted cycle");
             let why = format!("the chain goes back to order {to}");

@@ -179,7 +179,7 @@ impl Pruner {
         ));
         let recalling = Recalling { parts: &parts, config: &config, snapshots: &snapshots, recovery: &recovery };
         let recalled = recalling.recall(0)?;
-        let (coordinator, new_ledger) = recalling.coordinate(&recalled);
+        let (coordinator, is_ledger_new) = recalling.coordinate(&recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
         if shared.unread.is_some() && shared.poisoned.is_none() {
@@ -210,7 +210,7 @@ impl Pruner {
         let (worker, (alive, ended)) = (Arc::clone(&inner), mpsc::channel());
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
             let _alive = alive; // told when the thread ends, however it does
-            worker.serve_or_tell(&messages, Begin { new_ledger, look });
+            worker.serve_or_tell(&messages, Begin { is_ledger_new, look });
         });
         let thread = spawned.map_err(|source| PruneError::NoThread { name: "pruner", source })?;
         Ok(Self { inner, inbox, worker: Mutex::new(Worker::new(thread, ended)) })

@@ -185,9 +185,9 @@ const PINS_NAMED: usize = 8;
 /// Whose the roots are, where some lie below the window.
 fn whose(roots: u64, kept_by: &[KeptOrders]) -> Option<String> {
     let (mut every, mut leaving, mut pinned, mut pins) = (0, 0, 0, Vec::new());
-    for KeptOrders { first, last, kept_by } in kept_by {
-        let orders = last.saturating_sub(*first).saturating_add(1);
-        match kept_by {
+    for run in kept_by {
+        let (KeptOrders { first, last, .. }, orders) = (run, run.orders());
+        match &run.kept_by {
             KeptBy::Head | KeptBy::Window | KeptBy::Candidate => {}
             KeptBy::Every => every += orders,
             KeptBy::Leaving => leaving += orders,
@@ -274,14 +274,14 @@ mod tests {
 
     #[test]
     fn roots_below_the_window_are_told_by_who_keeps_them() {
-        let run = |first, last, kept_by| KeptOrders { first, last, kept_by };
+        let every = |first, last, step| KeptOrders { first, last, step, kept_by: KeptBy::Every };
+        let run = |first, last, kept_by| KeptOrders { kept_by, ..every(first, last, NonZeroU64::MIN) };
         let pin = |names: &str| KeptBy::Pin(names.to_owned());
         let window = [run(10, 18, KeptBy::Window), run(19, 19, KeptBy::Head)];
         assert_eq!(whose(10, &window), None);
         let below = [
-            run(0, 0, KeptBy::Every),
+            every(0, 2, NonZeroU64::new(2).unwrap()),
             run(3, 3, pin("a of me, b of you")),
-            run(4, 4, KeptBy::Every),
             run(5, 6, pin("c of me")),
             run(7, 7, KeptBy::Leaving),
         ];

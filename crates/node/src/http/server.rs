@@ -200,7 +200,12 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let router = router(Arc::clone(&node)).merge(further);
             let server = Server::start(listener, router, node.stop.clone(), bounds).unwrap();
-            let events = ask(address, "v1/events/stream").await;
+            let events = loop {
+                match asked(address, "v1/events/stream").await {
+                    Ok(events) => break events,
+                    Err(_) => tokio::task::yield_now().await, // it was not quick enough for the bound
+                }
+            };
             Self { node, address, server, events }
         }
 
@@ -225,8 +230,12 @@ mod tests {
     }
 
     async fn ask(address: SocketAddr, path: &str) -> Response {
+        asked(address, path).await.unwrap()
+    }
+
+    async fn asked(address: SocketAddr, path: &str) -> reqwest::Result<Response> {
         let client = Client::builder().no_proxy().build().unwrap();
-        client.get(format!("http://{address}/{path}")).send().await.unwrap()
+        client.get(format!("http://{address}/{path}")).send().await
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -2,13 +2,14 @@
 //! place of the file.
 //!
 //! A crash at any point leaves the old file or the new one: the copy is whole and synced BEFORE it is renamed. What waits
-//! for the lock meanwhile waits for a rename and two assignments.
+//! for the lock meanwhile waits for a rename and two assignments. Damage that took events stays damage: it goes as they would
+//! have, with the oldest.
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     file::{Active, EventFile, append_to, open_to_read, records_begin},
-    frame::Scanner,
+    frame::{DAMAGED, Scanner},
     medium::Medium,
     status::EventsConfig,
 };
@@ -73,6 +74,8 @@ pub(super) struct Compacted {
     pub(super) bytes_after: u64,
     /// When the oldest record that stays happened.
     pub(super) oldest_ms: Option<u64>,
+    /// The number of the last record that was read.
+    pub(super) last: Option<u64>,
     /// How long the lock of the file was held.
     pub(super) locked: Duration,
 }
@@ -85,6 +88,8 @@ pub(super) struct Compaction {
     keep: Keep,
     bytes: u64,
     dropped: u64,
+    /// Whether the last record that was read stays.
+    copies: bool,
     oldest_ms: Option<u64>,
     taken: bool,
 }
@@ -108,6 +113,7 @@ impl Compaction {
             keep,
             bytes: first.len() as u64,
             dropped: 0,
+            copies: false,
             oldest_ms: None,
             taken: false,
         };
@@ -128,7 +134,11 @@ impl Compaction {
                 break;
             };
             read += frame.bytes.len();
-            if self.keep.holds(frame.at, frame.at_ms) {
+            let copied_before = std::mem::replace(&mut self.copies, self.keep.holds(frame.at, frame.at_ms));
+            if self.copies {
+                if frame.follows_loss && copied_before {
+                    copied.push(DAMAGED);
+                }
                 self.oldest_ms = Some(self.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
                 copied.extend_from_slice(&frame.bytes);
             } else {
@@ -150,8 +160,9 @@ impl Compaction {
         if let Some(folder) = file.path.parent() {
             files::sync_folder(folder)?;
         }
+        let last = self.from.last();
         let Self { bytes: bytes_after, dropped, oldest_ms, .. } = self;
-        Ok(Compacted { dropped, bytes_before, bytes_after, oldest_ms, locked })
+        Ok(Compacted { dropped, bytes_before, bytes_after, oldest_ms, last, locked })
     }
 
     /// The only thing that is done under the lock: nothing here writes or waits for the disk to sync.

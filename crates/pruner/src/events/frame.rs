@@ -108,6 +108,8 @@ pub(super) struct Frame {
     pub(super) at: u64,
     /// All of it.
     pub(super) bytes: Vec<u8>,
+    /// Whether damage between it and the one before took records.
+    pub(super) follows_loss: bool,
 }
 
 impl Frame {
@@ -178,6 +180,9 @@ fn whole(bytes: &[u8]) -> Option<(usize, u64, u64)> {
     seen.then_some((HEAD + length + TAIL, u64::from_le_bytes(*seq), u64::from_le_bytes(*stamp.first_chunk::<8>()?)))
 }
 
+/// A damaged place as short as it can be: no record begins with it.
+pub(super) const DAMAGED: u8 = 0;
+
 /// Reads records one after another, in bounded memory, past whatever is damaged. At the end it may be asked again, and
 /// goes on with what was appended since, unless that began in the middle of a record.
 pub(super) struct Scanner<R> {
@@ -223,6 +228,11 @@ impl<R: Read> Scanner<R> {
         counts
     }
 
+    /// The number of the last record.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.last
+    }
+
     /// What lies between the last record and this byte, where a record begins or the file ends.
     fn stray_before(&self, end: u64, before: Option<u64>) -> DamagedPlace {
         DamagedPlace { from: end.saturating_sub(self.stray), length: self.stray, after: self.last, before }
@@ -254,7 +264,8 @@ impl<R: Read> Scanner<R> {
                 continue;
             };
             let bytes = rest.get(..length).map_or(&[][..], |frame| frame).to_vec();
-            let frame = Frame { seq, at_ms, at: self.at + self.passed as u64, bytes };
+            let follows_loss = self.stray > 0 && self.last.is_some_and(|last| seq - last > 1);
+            let frame = Frame { seq, at_ms, at: self.at + self.passed as u64, bytes, follows_loss };
             self.count(&frame);
             self.passed += length;
             return Ok(Some(frame));

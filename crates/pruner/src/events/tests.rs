@@ -17,7 +17,7 @@ use tempfile::TempDir;
 
 use super::{
     compact::{Compaction, Keep, Step},
-    file::{EventFile, FILE},
+    file::{EventFile, FILE, Found},
     frame::{HEADER, JournalHeader, Scanner},
     medium::{Medium, Mount, plain},
     queue::{CAPACITY, Queue, Refused, Sent, Taken},
@@ -77,6 +77,9 @@ struct Disk {
     answers: Condvar,
     /// Syncs to fail.
     bad_syncs: AtomicU64,
+    /// What a failed sync was to make durable is gone.
+    forgets: AtomicBool,
+    durable: AtomicU64,
     appended: AtomicU64,
     synced: AtomicU64,
 }
@@ -119,9 +122,15 @@ impl Medium for OnDisk {
     fn sync(&self) -> io::Result<()> {
         let less = |left: u64| left.checked_sub(1);
         match self.disk.bad_syncs.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less) {
-            Ok(_) => Err(io::Error::other("injected")),
+            Ok(_) => {
+                if self.disk.forgets.load(Ordering::SeqCst) {
+                    self.file.cut(self.disk.durable.load(Ordering::SeqCst))?;
+                }
+                Err(io::Error::other("injected"))
+            }
             Err(_) => {
                 self.disk.synced.fetch_add(1, Ordering::SeqCst);
+                self.disk.durable.store(self.file.length()?, Ordering::SeqCst);
                 self.file.sync()
             }
         }
@@ -901,6 +910,27 @@ fn after_a_failed_sync_the_journal_is_written_anew() {
     assert_eq!(orders(&all(dir.path())), [1]);
 }
 
+/// C4: the file was written anew, and nothing of it says that there was more.
+#[test]
+fn what_a_failed_sync_took_with_it_is_told_as_lost() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(Disk::default()));
+    let journal = disk.open(dir.path(), EventsConfig { sync: EventsSync::Each, ..quiet() });
+    journal.emit(pin(0, 1));
+    journal.flush(LONG).unwrap();
+    disk.forgets.store(true, Ordering::SeqCst);
+    disk.bad_syncs.store(1, Ordering::SeqCst);
+    journal.emit(pin(0, 2));
+    while journal.status().compactions_total == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(journal.stop(LONG), Stopping::Whole);
+    let (read, status) = (all(dir.path()), journal.status());
+    assert_eq!((orders(&read), status.lost_total, status.compactions_total), (vec![1], 1, 1), "{read:?} {status:?}");
+    assert_eq!((read.damaged, read.missing), (0, 1));
+    let told = read.events.iter().find(|entry| entry.code == "events_lost").map(|entry| &entry.data["count"]);
+    assert_eq!(told.and_then(|count| count.as_u64()), Some(1), "by the journal itself: {:?}", read.events);
+}
+
 #[test]
 fn a_second_failed_write_cuts_nothing_that_was_written_behind_the_leftover_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
@@ -994,6 +1024,36 @@ fn a_crash_at_any_point_of_a_compaction_leaves_the_old_journal_or_the_new_one() 
         assert_eq!(read.events, expected.events, "{name}");
         assert!(!crashed.path().join("journal.events.tmp").exists(), "{name}");
     }
+}
+
+/// C4: a journal that is written anew is no journal from which nothing was taken.
+#[test]
+fn damage_that_took_events_stays_in_a_journal_that_is_made_smaller_until_it_goes_with_the_oldest() {
+    let mut bytes = small_journal(500);
+    let spoilt = bytes.len() * 2 / 3;
+    bytes[spoilt] ^= 1;
+    let dir = folder_with(&bytes);
+    let lack = || {
+        let JournalRead { damaged, missing, places, .. } = verify_journal(dir.path()).unwrap();
+        (damaged, missing, places.first().map(|place| (place.after, place.before)))
+    };
+    let found = lack();
+    assert_eq!((found.0, found.1), (1, 1), "{found:?}");
+    let (file, Found { last_seq, .. }) = EventFile::open(dir.path(), plain(), 0).unwrap();
+    let keep = |from| Keep { from, since_ms: 0, spared_from: 0 };
+    for from in [0, file.bytes() / 3] {
+        compact(&file, keep(from));
+        assert_eq!(lack(), found, "from byte {from} on");
+    }
+    file.append(&[0, 0, 0]).unwrap(); // as a failed write leaves it, which takes no event
+    let mut next = Vec::new();
+    frame::encode(&Happened { seq: last_seq + 1, at_ms: 0, event: pin(0, 501) }, &mut next).unwrap();
+    file.append(&next).unwrap();
+    assert_eq!(lack().0, 2);
+    compact(&file, Keep::ALL);
+    assert_eq!(lack(), found, "the leftover alone is gone");
+    compact(&file, keep(file.bytes() - next.len() as u64));
+    assert_eq!((lack(), orders(&all(dir.path()))), ((0, 0, None), vec![501]));
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     buffered: u64,
     due: Due,
+    /// The last number that the file has.
+    written: u64,
     /// Events that were written since everything was durable last.
     unsynced: u64,
     /// Events that a failed sync may have taken, until the file is written anew.
@@ -80,6 +82,7 @@ impl Writer {
             began: (parts.clock.monotonic(), parts.clock.unix_ms()),
             parts,
             seq,
+            written: seq,
             oldest_ms,
             need,
             buffer: Vec::with_capacity(2 * BUFFER),
@@ -218,7 +221,8 @@ impl Writer {
         let replay = Replay::of(found.counts);
         self.parts.told.lock().replay = replay.clone();
         self.parts.file = Some(file);
-        (self.seq, self.oldest_ms, self.buffered) = (found.last_seq, found.oldest_ms, 0);
+        (self.seq, self.written) = (found.last_seq, found.last_seq);
+        (self.oldest_ms, self.buffered) = (found.oldest_ms, 0);
         self.need = if found.headless { Need::Rewriting } else { Need::Nothing };
         self.record(Sent { at_ms: self.began.1, event: replay.started() });
         for happened in held {
@@ -261,6 +265,7 @@ impl Writer {
         match file.append_below(self.parts.config.max_bytes.get(), &self.buffer) {
             Ok(()) => {
                 let written = std::mem::take(&mut self.buffered);
+                self.written = self.seq;
                 self.parts.told.lock().written += written;
                 self.unsynced += written;
                 self.due.written(&self.parts.config, self.parts.clock.monotonic());

@@ -217,9 +217,10 @@ fn hides(key: RecordKey) -> (Verdict, &'static str) {
         RecordKey::LastOutcome | RecordKey::LastCycle | RecordKey::Triggers | RecordKey::Switch => {
             (Verdict::Critical, "No pruner begins with it: nothing is pruned until the database is restored")
         }
-        RecordKey::Phase
-        | RecordKey::Reports
-        | RecordKey::Snapshot
+        RecordKey::Phase | RecordKey::Snapshot => {
+            (Verdict::Degraded, "A node that prunes gives it up as it starts, and its next cycle marks anew")
+        }
+        RecordKey::Reports
         | RecordKey::Floor
         | RecordKey::Holds
         | RecordKey::RetentionLog

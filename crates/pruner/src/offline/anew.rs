@@ -3,14 +3,12 @@
 //! Promise: nothing is deleted on the strength of a record that is unusable (I8). One that says what no mark can tell ends the
 //! prune; whether deletes are frozen, until the operator says that they are not.
 
-use state_store::StoreError;
-
 use crate::{
     error::PruneError,
     events::{CycleEnd, Event},
-    phase::{self, PhaseRecord},
+    phase::PhaseRecord,
     records::{RecordKey, Records},
-    snapshot::{AtomicSnapshotManager, SnapshotParts},
+    snapshot::AtomicSnapshotManager,
 };
 
 /// Goes on with the snapshot of an earlier prune, or without it where its record is unusable.
@@ -28,22 +26,6 @@ pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneErro
             records.remove(RecordKey::Snapshot)
         }
         taken => taken,
-    }
-}
-
-/// The cycle that was interrupted, unless its record is unusable: which orders are whole is told by the floor.
-///
-/// Errors: as above.
-pub(super) fn interrupted(parts: &SnapshotParts) -> Result<Option<PhaseRecord>, PruneError> {
-    let records = &*parts.records;
-    match PhaseRecord::load(records) {
-        Err(error @ PruneError::Store(StoreError::Record { .. })) => {
-            let cycle = phase::last_cycle(records)?; // a record of a phase is that of the newest one
-            tell(records, RecordKey::Phase, &error);
-            parts.events.emit(Event::CycleEnded(CycleEnd::early(cycle, &error)));
-            records.remove(RecordKey::Phase).map(|()| None)
-        }
-        read => read,
     }
 }
 

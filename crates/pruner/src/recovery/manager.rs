@@ -228,10 +228,10 @@ impl ErrorRecoveryManager {
         self.state.lock().history.add(attempt);
     }
 
-    /// A round of the sweep between cycles failed; it is tried again by its own schedule, so many times so far.
-    pub(crate) fn round_failed(&self, number: u32, error: &PruneError, wait: Duration) {
+    /// A round of the sweep between cycles failed, so many times so far. It is tried again by a schedule of its own, if at all.
+    pub(crate) fn round_failed(&self, number: u32, error: &PruneError, came: Came) {
         if remedy(error) != Remedy::Ended {
-            self.note_failure(PrunePhase::IncrementalSweep, number, error, Came::Retry { wait_ms: millis(wait) });
+            self.note_failure(PrunePhase::IncrementalSweep, number, error, came);
         }
     }
 

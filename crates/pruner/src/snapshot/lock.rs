@@ -21,6 +21,7 @@ use crate::{clock::millis, control::Control, error::PruneError, metrics, phase::
 /// A lock that is held.
 pub(super) struct Lock {
     owner: LockOwner,
+    snapshot_id: u64,
     pub(super) phase: PrunePhase,
     pub(super) permit: Permit,
     taken: Duration,
@@ -76,7 +77,7 @@ impl AtomicSnapshotManager {
                     continue;
                 }
             };
-            let before = state.lock.replace(self.lock(phase, &permit));
+            let before = state.lock.replace(self.lock(phase, (snapshot.snapshot_id, &permit)));
             drop(state);
             self.tell_taken(phase, snapshot.snapshot_id, before);
             let guard = SnapshotGuard::new(self, snapshot, phase, permit);
@@ -170,19 +171,29 @@ impl AtomicSnapshotManager {
         Ok((Arc::clone(&held.snapshot), held.renewed))
     }
 
-    pub(super) fn refuse_if_locked(&self, state: &State) -> Result<(), PruneError> {
-        let lock = state.held.as_ref().zip(state.lock.as_ref()).map(|(held, lock)| self.shown(held, lock));
-        match lock.filter(|lock| lock.is_valid) {
-            Some(lock) => Err(PruneError::Blocked(Blocked::Held(lock))),
-            None => Ok(()),
-        }
+    fn refuse_if_locked(&self, state: &State) -> Result<(), PruneError> {
+        self.refuse_if(state, |_, shown| shown.is_valid)
     }
 
-    pub(super) fn shown(&self, held: &Held, lock: &Lock) -> SnapshotLock {
+    /// Also while one has expired that is not ended yet.
+    pub(super) fn refuse_if_alive(&self, state: &State) -> Result<(), PruneError> {
+        self.refuse_if(state, |lock, _| lock.is_alive())
+    }
+
+    fn refuse_if(&self, state: &State, stands: fn(&Lock, &SnapshotLock) -> bool) -> Result<(), PruneError> {
+        let Some(lock) = &state.lock else { return Ok(()) };
+        let shown = self.shown(lock);
+        if stands(lock, &shown) {
+            return Err(PruneError::Blocked(Blocked::Held(shown)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn shown(&self, lock: &Lock) -> SnapshotLock {
         let now = self.parts.clock.monotonic();
         let unrenewed_ms = millis(now.saturating_sub(lock.renewed));
         SnapshotLock {
-            snapshot_id: held.snapshot.snapshot_id,
+            snapshot_id: lock.snapshot_id,
             locked_by_phase: lock.phase,
             owner: lock.owner.clone(),
             generation: lock.permit.generation(),
@@ -194,10 +205,11 @@ impl AtomicSnapshotManager {
         }
     }
 
-    pub(super) fn lock(&self, phase: PrunePhase, permit: &Permit) -> Lock {
+    pub(super) fn lock(&self, phase: PrunePhase, (snapshot_id, permit): (u64, &Permit)) -> Lock {
         let (taken, taken_unix_ms) = (self.parts.clock.monotonic(), self.parts.clock.unix_ms());
         Lock {
             owner: LockOwner::here(),
+            snapshot_id,
             phase,
             permit: permit.clone(),
             taken,
@@ -209,7 +221,7 @@ impl AtomicSnapshotManager {
 
     /// Revokes the permit of an expired lock. This waits for a commit, so it is done BEFORE the state is locked:
     /// whoever asks for the status does not wait for one.
-    fn end_expired(&self) -> Result<(), PruneError> {
+    pub(super) fn end_expired(&self) -> Result<(), PruneError> {
         let expired = {
             let state = self.state.lock();
             self.refuse_if_locked(&state)?;
@@ -261,10 +273,10 @@ impl AtomicSnapshotManager {
         let mut state = self.state.lock();
         let was_held = state.lock.take_if(|lock| lock.permit.generation() == permit.generation()).is_some();
         drop(state);
+        self.released.notify_all(); // BEFORE it is told: a full journal waits for the disk
         if was_held {
             self.tell_released(phase);
         }
-        self.released.notify_all();
         if let Err(error) = self.note_lock() {
             tracing::debug!(%error, "that the lock is free could not be written down; the next start tells of it");
             self.state.lock().unnoted += 1;
@@ -279,10 +291,10 @@ impl AtomicSnapshotManager {
         let _in_order = self.noting.lock();
         let slot = {
             let state = self.state.lock();
-            let held = state.held.as_ref().zip(state.lock.as_ref()).map(|(held, lock)| LockRecord {
+            let held = state.lock.as_ref().map(|lock| LockRecord {
                 owner: lock.owner.clone(),
                 phase: lock.phase,
-                snapshot_id: held.snapshot.snapshot_id,
+                snapshot_id: lock.snapshot_id,
                 generation: lock.permit.generation(),
                 since: lock.taken_unix_ms,
             });

@@ -182,16 +182,17 @@ impl AtomicSnapshotManager {
     }
 
     fn create(&self, phase: PrunePhase) -> Result<Arc<AtomicSnapshot>, PruneError> {
+        self.end_expired()?; // its phase must not come back and hold a snapshot that it never saw
         let id = {
             let mut state = self.state.lock();
-            self.refuse_if_locked(&state)?;
+            self.refuse_if_alive(&state)?;
             state.next_id()
         };
         let held = self.capture(phase, id).inspect_err(|_| self.count_failure())?;
         self.forget_failures();
         let snapshot = Arc::clone(&held.snapshot);
         let mut state = self.state.lock();
-        if let Err(locked) = self.refuse_if_locked(&state) {
+        if let Err(locked) = self.refuse_if_alive(&state) {
             let found = state.held.as_ref().map(|held| Arc::clone(&held.snapshot));
             drop(state);
             found.iter().try_for_each(|found| self.stage(found))?; // what the phase that took the lock meanwhile works on
@@ -336,7 +337,7 @@ impl AtomicSnapshotManager {
         }
         (guard.snapshot, guard.permit) = (Arc::clone(&held.snapshot), permit);
         state.held = Some(held);
-        state.lock = Some(self.lock(guard.phase, &guard.permit));
+        state.lock = Some(self.lock(guard.phase, (guard.snapshot.snapshot_id, &guard.permit)));
         drop(state);
         self.stage(&guard.snapshot)?;
         self.note_lock()?;
@@ -376,7 +377,7 @@ impl AtomicSnapshotManager {
         let state = self.state.lock();
         SnapshotStatus {
             snapshot: state.held.as_ref().map(|held| AtomicSnapshot::clone(&held.snapshot)),
-            lock: state.held.as_ref().zip(state.lock.as_ref()).map(|(held, lock)| self.shown(held, lock)),
+            lock: state.lock.as_ref().map(|lock| self.shown(lock)),
             left: state.left.clone(),
             failures: state.failures,
             unnoted: state.unnoted,

@@ -1,5 +1,7 @@
 //! What a snapshot says of its roots: all it can from the ends of the window, or everything once each root was read.
 
+use std::num::NonZeroU64;
+
 use primitive_types::H256;
 use state_store::{ChainView, Head, View};
 use state_tree::Order;
@@ -61,9 +63,9 @@ impl PruneSnapshot {
         let (first, last) = (first.get(), head.order.get());
         let mut retained = KeptOrders::runs(pins);
         if first < last {
-            retained.push(KeptOrders { first, last: last - 1, kept_by: KeptBy::Window });
+            retained.push(KeptOrders { last: last - 1, ..KeptOrders::single(first, KeptBy::Window) });
         }
-        retained.push(KeptOrders { first: last, last, kept_by: KeptBy::Head });
+        retained.push(KeptOrders::single(last, KeptBy::Head));
         Self {
             state_root: H256(*head.root.hash().as_bytes()),
             latest_order: last,
@@ -78,20 +80,78 @@ impl PruneSnapshot {
 }
 
 impl KeptOrders {
-    /// Roots by order, in runs.
+    /// Roots by order, in runs. What a bound keeps here and there is one run as long as the steps are the same.
     pub(crate) fn runs<'a>(roots: impl IntoIterator<Item = &'a RetainedRoot>) -> Vec<Self> {
         let mut runs: Vec<Self> = Vec::new();
         for kept in roots {
-            let order = kept.order.get();
-            match runs.last_mut() {
-                Some(run) if run.kept_by == kept.kept_by && order.checked_sub(run.last).is_some_and(|gap| gap <= 1) => {
-                    run.last = order;
-                }
-                Some(_) | None => {
-                    runs.push(Self { first: order, last: order, kept_by: kept.kept_by.clone() });
-                }
+            if !runs.last_mut().is_some_and(|run| run.goes_on_with(kept)) {
+                runs.push(Self::single(kept.order.get(), kept.kept_by.clone()));
             }
         }
         runs
+    }
+
+    /// How many orders it has.
+    pub fn orders(&self) -> u64 {
+        (self.last.saturating_sub(self.first) / self.step).saturating_add(1)
+    }
+
+    fn single(order: u64, kept_by: KeptBy) -> Self {
+        Self { first: order, last: order, step: NonZeroU64::MIN, kept_by }
+    }
+
+    fn goes_on_with(&mut self, kept: &RetainedRoot) -> bool {
+        let order = kept.order.get();
+        let Some(gap) = order.checked_sub(self.last).filter(|_| self.kept_by == kept.kept_by) else { return false };
+        let Some(gap) = NonZeroU64::new(gap) else { return true }; // another root of the same order
+        let may_skip = matches!(self.kept_by, KeptBy::Every | KeptBy::Leaving);
+        let goes_on = if self.first == self.last { gap == NonZeroU64::MIN || may_skip } else { gap == self.step };
+        if goes_on {
+            (self.last, self.step) = (order, gap);
+        }
+        goes_on
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state_tree::{NodeHash, Order, StateRoot};
+
+    use super::*;
+
+    #[test]
+    fn a_bound_that_keeps_one_of_several_orders_makes_one_run_and_a_pin_is_a_run_of_its_own() {
+        let pin = || KeptBy::Pin("audit".to_owned());
+        let every = (0..2_000).map(|n| (n * 500, KeptBy::Every));
+        let rest = [
+            (999_900, pin()),
+            (999_950, pin()),
+            (999_951, pin()), // no bound: what is between them is nobody's
+            (999_960, KeptBy::Leaving),
+            (999_960, KeptBy::Leaving),
+            (999_970, KeptBy::Leaving),
+            (999_975, KeptBy::Leaving),
+            (999_976, KeptBy::Window),
+            (999_977, KeptBy::Window),
+            (999_978, KeptBy::Window),
+            (999_979, KeptBy::Head),
+        ];
+        let root = StateRoot::new(NodeHash::new([7; 32]));
+        let roots: Vec<RetainedRoot> = every
+            .chain(rest)
+            .map(|(order, kept_by)| RetainedRoot { order: Order::new(order), root, kept_by })
+            .collect();
+        let runs = KeptOrders::runs(&roots);
+        let told: Vec<_> = runs.iter().map(|run| (run.first, run.last, run.step.get(), run.orders())).collect();
+        let expected = [
+            (0, 999_500, 500, 2_000),
+            (999_900, 999_900, 1, 1),
+            (999_950, 999_951, 1, 2),
+            (999_960, 999_970, 10, 2),
+            (999_975, 999_975, 1, 1),
+            (999_976, 999_978, 1, 3),
+            (999_979, 999_979, 1, 1),
+        ];
+        assert_eq!(told, expected);
     }
 }

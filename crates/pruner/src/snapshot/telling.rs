@@ -54,11 +54,15 @@ impl AtomicSnapshotManager {
         taken
     }
 
-    /// A lock that was there before had expired, and its permit is dead.
+    /// A lock that was there before had expired, or its holder is about to let it go; its permit is dead.
     pub(super) fn tell_taken(&self, phase: PrunePhase, snapshot: u64, before: Option<Lock>) {
         if let Some(before) = before {
-            let unrenewed = self.parts.clock.monotonic().saturating_sub(before.renewed);
-            self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms: millis(unrenewed) });
+            let unrenewed_ms = millis(self.parts.clock.monotonic().saturating_sub(before.renewed));
+            if unrenewed_ms > self.config.lock_timeout_ms {
+                self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms });
+            } else {
+                self.tell_released(before.phase); // which finds another lock by then, and tells nothing
+            }
         }
         if !is_often(phase) {
             self.tell(Event::LockTaken { phase, snapshot });

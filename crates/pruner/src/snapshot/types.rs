@@ -1,5 +1,7 @@
 //! The shapes of a snapshot, and its integrity hash.
 
+use std::num::NonZeroU64;
+
 use primitive_types::H256;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -19,8 +21,16 @@ pub struct KeptOrders {
     pub first: u64,
     /// Last order of the run.
     pub last: u64,
+    /// Orders from one of the run to the next.
+    #[serde(default = "next")]
+    pub step: NonZeroU64,
     /// Why they are kept.
     pub kept_by: KeptBy,
+}
+
+/// What a certificate of before there were steps means.
+fn next() -> NonZeroU64 {
+    NonZeroU64::MIN
 }
 
 /// What is pruned against: the head and the retained roots.
@@ -174,7 +184,7 @@ struct Body {
 
 impl Record for Stored {
     const KIND: [u8; 4] = *b"SNAP";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2; // 1 had a run for each order that stands alone
 }
 
 impl Body {
@@ -273,6 +283,10 @@ impl AtomicSnapshot {
 pub(super) mod tests {
     use super::*;
 
+    fn run(first: u64, last: u64, kept_by: KeptBy) -> KeptOrders {
+        KeptOrders { first, last, step: NonZeroU64::MIN, kept_by }
+    }
+
     pub(crate) fn sample() -> AtomicSnapshot {
         let snapshot = PruneSnapshot {
             state_root: H256([1; 32]),
@@ -280,9 +294,9 @@ pub(super) mod tests {
             first_order: 5,
             view_sequence: 77,
             retained: vec![
-                KeptOrders { first: 2, last: 2, kept_by: KeptBy::Pin("export".to_owned()) },
-                KeptOrders { first: 5, last: 8, kept_by: KeptBy::Window },
-                KeptOrders { first: 9, last: 9, kept_by: KeptBy::Head },
+                run(2, 2, KeptBy::Pin("export".to_owned())),
+                run(5, 8, KeptBy::Window),
+                run(9, 9, KeptBy::Head),
             ],
             roots: 6,
             roots_digest: H256([2; 32]),
@@ -323,13 +337,13 @@ pub(super) mod tests {
         assert_eq!(
             hex::encode(sample().encode().unwrap()),
             concat!(
-                "53505231534e415001001101000001010101010101010101010101010101010101010101010101010101010101010900",
-                "00000000000005000000000000004d00000000000000030200000000000000020000000000000002066578706f727405",
-                "000000000000000800000000000000010900000000000000090000000000000000060000000000000002020202020202",
-                "020202020202020202020202020202020202020202020202020106000000000000000c00000000000000f469e5cf8b01",
-                "0000010900000000000000010068e5cf8b01000003030303030303030303030303030303030303030303030303030303",
-                "030303030104000000000000000101267b788cc44bcafdff6612a58be61b5207a53ce66c4b6bdd24444d11367a0096bd",
-                "4f08c8",
+                "53505231534e415002002901000001010101010101010101010101010101010101010101010101010101010101010900",
+                "00000000000005000000000000004d000000000000000302000000000000000200000000000000010000000000000002",
+                "066578706f72740500000000000000080000000000000001000000000000000109000000000000000900000000000000",
+                "010000000000000000060000000000000002020202020202020202020202020202020202020202020202020202020202",
+                "020106000000000000000c00000000000000f469e5cf8b010000010900000000000000010068e5cf8b01000003030303",
+                "0303030303030303030303030303030303030303030303030303030301040000000000000001010cecdcfe941cb6215c",
+                "cbd3f21bff960fa1a3fe73c50974bd73f5f1d3c2a68ee5e2e2060a",
             )
         );
     }
@@ -342,12 +356,13 @@ pub(super) mod tests {
             changed.verify_integrity().is_ok()
         };
         assert!(same(&|_| ()));
-        let changes: [&dyn Fn(&mut AtomicSnapshot); 15] = [
+        let changes: [&dyn Fn(&mut AtomicSnapshot); 16] = [
             &|it| it.snapshot.state_root.0[31] ^= 1,
             &|it| it.snapshot.latest_order += 1,
             &|it| it.snapshot.first_order += 1,
             &|it| it.snapshot.view_sequence += 1,
             &|it| it.snapshot.retained[1].last += 1,
+            &|it| it.snapshot.retained[1].step = NonZeroU64::new(3).unwrap(),
             &|it| it.snapshot.roots += 1,
             &|it| it.snapshot.roots_digest.0[0] ^= 1,
             &|it| it.snapshot.holes.clear(),

@@ -1,7 +1,7 @@
 //! What earlier processes left in the records: read at the start, and again for as long as a read fails that may succeed later.
 //!
 //! Promises: until everything is read nothing begins, and no record is written over that was not read (I8). Damage ends
-//! pruning for this process (O11): only a start after a repair reads again.
+//! pruning for this process (O11): only a start after a repair reads again. What a cycle makes anew is given up instead (P2).
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::{
     error::PruneError,
     events::Event,
     outcome::{Freeze, Outcome},
-    phase::{self, PrunePhase},
+    phase::{self, PhaseRecord, PrunePhase},
     quarantine::Quarantine,
     records::{self, Records},
     recovery::{ErrorRecoveryManager, may_pass},
@@ -88,6 +88,7 @@ impl Recalling<'_> {
         self.snapshot()?;
         self.snapshots.settle_left();
         let records = &*self.parts.records;
+        PhaseRecord::take_up(records, &mut |event| self.parts.events.emit(event))?;
         phase::last_cycle(records)?; // without it no cycle gets a number, and no fault can be written down
         Ok(Recalled {
             last: Outcome::load(records)?,
@@ -114,8 +115,8 @@ impl Recalling<'_> {
         }
     }
 
-    /// Goes on with the ledger of an earlier process, or with a new one, which is then to be saved.
-    pub(super) fn coordinate(self, recalled: &Recalled) -> (Coordinator, Option<Ledger>) {
+    /// Goes on with the ledger of an earlier process, or with a new one, and then says that it is to be saved.
+    pub(super) fn coordinate(self, recalled: &Recalled) -> (Coordinator, bool) {
         let (now, unix_ms) = (self.parts.clock.monotonic(), self.parts.clock.unix_ms());
         let rules = Rules {
             config: self.config.triggers.clone(),
@@ -123,12 +124,11 @@ impl Recalling<'_> {
             keep_last: self.config.keep_last.get(),
         };
         if let Some(ledger) = recalled.ledger.clone() {
-            return (Coordinator::new(rules, ledger, now, unix_ms), None);
+            return (Coordinator::new(rules, ledger, now, unix_ms), false);
         }
         let counted = recalled.last.as_ref().and_then(|last| last.head_order).map_or(0, |order| order);
         let new = Ledger::new(unix_ms, counted);
-        let save = recalled.unread.is_none().then(|| new.clone());
-        (Coordinator::new(rules, new, now, unix_ms), save)
+        (Coordinator::new(rules, new, now, unix_ms), recalled.unread.is_none())
     }
 }
 
@@ -175,8 +175,7 @@ impl Inner {
             self.rested.notify_all();
             return;
         }
-        let (coordinator, new_ledger) = self.recalling().coordinate(&recalled);
-        self.save_new(new_ledger);
+        let (coordinator, is_new) = self.recalling().coordinate(&recalled);
         tracing::info!("the records of the pruner were read; it goes on");
         let unsaved = {
             let Recalled { last, freeze, off, validation, quarantine, .. } = recalled;
@@ -192,15 +191,18 @@ impl Inner {
             };
             shared.validation.clone().filter(|_| is_unsaved)
         };
+        if is_new {
+            self.save_new();
+        }
         self.save_recalled(unsaved);
         self.keep_freeze();
         self.recovery.allow_probe();
         self.go_on(control, runtime);
     }
 
-    /// A ledger that is new is saved first: the schedule counts from it.
-    pub(super) fn save_new(&self, ledger: Option<Ledger>) {
-        if let Some(Err(error)) = ledger.map(|ledger| ledger.save(&*self.parts.records)) {
+    /// A ledger that is new is saved first: the schedule counts from it. Somebody may have asked for a run already (C14).
+    pub(super) fn save_new(&self) {
+        if let Err(error) = self.save_ledger() {
             tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
             self.recovery.unsaved(&error);
         }

@@ -30,7 +30,7 @@ use crate::{
     error::PruneError,
     events::Event,
     recovery::{PhaseRunner, may_pass},
-    trigger::{Asked, Beginning, Counts, Facts, HeldBy, Ledger, Rearmed},
+    trigger::{Asked, Beginning, Counts, Facts, HeldBy, Rearmed},
 };
 
 /// What the worker does next. Whatever else it will do between cycles has its place here.
@@ -51,8 +51,8 @@ enum Next {
 
 /// What the worker does first.
 pub(super) struct Begin {
-    /// To be saved.
-    pub(super) new_ledger: Option<Ledger>,
+    /// Whether the ledger is to be saved.
+    pub(super) is_ledger_new: bool,
     /// The look at what an earlier process left, which counts as a run until it is over; none where nothing is pruned.
     pub(super) look: Option<Arc<Control>>,
 }
@@ -113,7 +113,9 @@ impl Inner {
 
     /// Works until it is told to stop.
     fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
-        self.save_new(begin.new_ledger);
+        if begin.is_ledger_new {
+            self.save_new();
+        }
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
             Err(error) => return self.poison(format!("what waits between attempts cannot start: {error}")),

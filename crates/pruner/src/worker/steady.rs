@@ -24,6 +24,7 @@ use super::{
     shared::{Life, Shared},
 };
 use crate::{
+    clock::millis,
     control::{Control, Observer, Progress},
     cycle::CycleEnv,
     error::PruneError,
@@ -33,6 +34,7 @@ use crate::{
     outcome::Ended,
     phase::PrunePhase,
     quarantine::{Quarantine, SetAside},
+    recovery::Came,
 };
 pub(super) use state::{SteadyShared, wait_after};
 pub use status::{IncrementalStatus, Walking};
@@ -104,17 +106,24 @@ impl Inner {
         match ended {
             Ok(Ok(())) => shared.steady.ended(head, now, (&done, took)),
             Ok(Err(error)) => {
-                shared.poisoned = bug(&error).or(shared.poisoned.take());
                 let (failures, wait) = shared.steady.failed(now, &error);
+                let came = match bug(&error) {
+                    None => Came::Retry { wait_ms: millis(wait) },
+                    Some(why) => {
+                        shared.poisoned = Some(why);
+                        Came::Stopped
+                    }
+                };
                 if failures.is_power_of_two() {
-                    tracing::warn!(%error, failures, "a round of the incremental sweep failed; it is tried again"); // O15
+                    let came = came.name();
+                    tracing::warn!(%error, failures, came, "a round of the incremental sweep failed"); // O15
                 }
-                failed = Some((failures, error, wait));
+                failed = Some((failures, error, came));
             }
             Err(_) => {
                 tracing::error!("the incremental sweep panicked; the node serves, pruning has ended");
                 let why = "the incremental sweep panicked; see the log".to_owned();
-                failed = Some((1, PruneError::Invariant(why.clone()), Duration::ZERO));
+                failed = Some((1, PruneError::Invariant(why.clone()), Came::Panicked));
                 shared.poisoned = Some(why);
             }
         }
@@ -123,8 +132,8 @@ impl Inner {
         shared.steady.status.marks = marks;
         let failures = shared.steady.failures;
         drop(shared);
-        if let Some((failures, error, wait)) = failed {
-            self.recovery.round_failed(failures, &error, wait);
+        if let Some((failures, error, came)) = failed {
+            self.recovery.round_failed(failures, &error, came);
         }
         self.rested.notify_all();
         told.tell(&*self.parts.events, (&mut steady.tally, now), failures);

@@ -77,9 +77,11 @@ impl Writer {
     }
 
     fn compacted(&mut self, compacted: Compacted) {
-        let Compacted { dropped, bytes_before, bytes_after, oldest_ms, locked } = compacted;
+        let Compacted { dropped, bytes_before, bytes_after, oldest_ms, last, locked } = compacted;
         self.need = Need::Nothing;
-        (self.unsynced, self.unsure) = (0, 0);
+        let unsure = std::mem::take(&mut self.unsure) + std::mem::take(&mut self.unsynced);
+        // What was written and is not there any more: where a failed sync took it, or damage at the end.
+        self.lose(last.map_or(unsure, |last| self.written.saturating_sub(last)));
         self.oldest_ms = oldest_ms;
         {
             let mut told = self.parts.told.lock();
