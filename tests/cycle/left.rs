@@ -213,12 +213,15 @@ fn a_cycle_that_a_freeze_holds_is_abandoned_when_pruning_is_switched_off() {
     let told = Arc::new(Told::default());
     let (rig, pruner) = held_by(Arc::clone(&told) as _);
     let before = check::present(&rig.chain.store);
+    let deleted = PhaseRecord::load(&records(&rig)).unwrap().unwrap().deleted;
     assert_eq!((told.ends(), pruner.command(Command::Disable)), (Vec::new(), Reply::Accepted)); // it may end at once
     until(&rig, &pruner, |pruner| left(&rig).is_none() && !pruner.status().running);
     assert_eq!(check::present(&rig.chain.store), before, "nothing is deleted");
     assert_eq!(pruner.status().cycles_finished, 0);
     assert_eq!(runs(&pruner), [(Trigger::Operator, false)], "its run is over");
     assert_eq!(told.ends(), [(2, "cancelled".to_owned())]);
+    let told_deleted = |event: &Event| if let Event::CycleEnded(end) = event { end.deleted } else { None };
+    assert_eq!(told.0.lock().iter().find_map(told_deleted), Some(deleted).filter(|deleted| *deleted > 0));
 }
 
 /// How much was stored when its snapshot was taken is on no record: no figure is better than one that is too low.

@@ -48,8 +48,8 @@ const GAUGES: [(&str, &str); 29] = [
     ("state_pruner_healthy_cycles", "Cycles in a row that finished at once since something failed"),
     ("state_pruner_snapshot_failures", "Snapshots in a row that could not be taken"),
     ("state_pruner_keep_last_orders", "Orders retained, head included"),
-    ("state_pruner_next_cycle_order", "Order at which the next cycle begins"),
-    ("state_pruner_orders_until_next_cycle", "Orders from the head to the next cycle; 0 when it is due"),
+    ("state_pruner_next_cycle_order", "Order at which orders alone begin the next cycle"),
+    ("state_pruner_orders_until_next_cycle", "Orders from the head to that order; 0 when it is due"),
     ("state_pruner_uncounted_orders", "Orders that no run has counted yet"),
     (
         "state_pruner_turnover_share",

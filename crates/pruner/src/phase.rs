@@ -195,7 +195,7 @@ impl PhaseRecord {
                 let place = records.place(RecordKey::Phase);
                 tracing::warn!(cycle, %error, %place, "a record of a phase is given up; what an interrupted cycle had marked is marked again");
                 records.remove(RecordKey::Phase)?;
-                tell(Event::CycleEnded(CycleEnd::early(cycle, &error)));
+                tell(Event::CycleEnded(CycleEnd::early((cycle, None), &error)));
                 Ok(None)
             }
             read => read,

@@ -51,11 +51,12 @@ impl Rollback<'_> {
         untold: &mut Vec<Event>,
     ) -> Result<RolledBack, PruneError> {
         let left = PhaseRecord::take_up(self.records, &mut |event| untold.push(event))?;
-        if let Some(PhaseRecord { cycle, head_order, .. }) = left {
+        if let Some(PhaseRecord { cycle, head_order, deleted, .. }) = left {
             self.records.remove(RecordKey::Phase)?;
             tracing::warn!(cycle, head = head_order, %to, "a rollback abandons an interrupted cycle");
             let why = format!("the chain goes back to order {to}");
-            untold.push(Event::CycleEnded(CycleEnd::early(cycle, &PruneError::NotResumable { cycle, why })));
+            let error = PruneError::NotResumable { cycle, why };
+            untold.push(Event::CycleEnded(CycleEnd::early((cycle, Some(deleted)), &error)));
         }
         let bytes = ledger.encode()?;
         match self.records.batch(RecordKey::Triggers, &bytes) {

@@ -143,7 +143,7 @@ impl From<&ChainError> for Refusal {
 #[non_exhaustive]
 pub enum ReadError {
     /// The state or block was there once (O19).
-    #[error("{what} of order {order} was pruned; the oldest kept is {floor}")]
+    #[error("{what} of order {order} was pruned; every one from order {floor} on can be read")]
     Pruned {
         /// What was asked for.
         what: &'static str,

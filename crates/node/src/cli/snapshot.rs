@@ -95,10 +95,10 @@ struct CreateArgs {
     /// Whose records it holds: rooch or native.
     #[arg(long, value_parser = layout, requires = "db", conflicts_with = "url")]
     layout: Option<StoreLayout>,
-    /// Of a Rooch store: the last so many orders whose states the snapshot answers for; of a node's it is all that can be
-    /// read.
-    #[arg(long, value_name = "N", value_parser = positive, default_value = "1", conflicts_with = "url")]
-    orders: NonZeroU64,
+    /// Of a Rooch store: the last so many orders whose states the snapshot answers for, by default 1. Of a node's it is all
+    /// that can be read.
+    #[arg(long, value_name = "N", value_parser = positive, conflicts_with = "url")]
+    orders: Option<NonZeroU64>,
     /// The longest time that a node is waited for: whether it makes the snapshot cannot be told then.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "1day", conflicts_with = "db")]
     within: Duration,
@@ -201,8 +201,13 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
             let request = request.advising(advice);
             told(output, request.ask_while_it_lives(url, args.within), created) // it hashes every byte of its store
         }
+        (None, Some(_), Some(StoreLayout::Native)) if args.orders.is_some() => output.failed(&Failure::new(
+            "usage",
+            "--orders is of a Rooch store: the snapshot of a node's store has all that can be read in it",
+        )),
         (None, Some(db), Some(layout)) => {
-            let (db, catalog, orders) = (db.clone(), args.place.catalog.clone(), args.orders);
+            let (db, catalog) = (db.clone(), args.place.catalog.clone());
+            let orders = args.orders.map_or(NonZeroU64::MIN, |orders| orders);
             let make = move |steering: &Steering| {
                 let id = SnapshotId::draw(&*steering.clock);
                 let request = CreateRequest { catalog: &catalog, id, retention: CatalogRetention { keep, max_age } };

@@ -228,7 +228,7 @@ pub(super) fn is_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::clock::ManualClock;
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     /// A manifest that could be.
-    fn sample() -> Manifest {
+    pub(crate) fn sample() -> Manifest {
         let file = |name: &str, bytes| CopiedFile { name: name.to_owned(), bytes, sha256: "ab".repeat(32) };
         Manifest {
             version: PLAIN_VERSION,

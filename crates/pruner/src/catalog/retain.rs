@@ -17,7 +17,7 @@ use super::{
     lock::{Access, Patience},
     staging::{self, Swept},
 };
-use crate::{clock::Clock, error::PruneError};
+use crate::{clock::Clock, error::PruneError, offline::StoreLayout};
 
 /// Which snapshots stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,12 @@ impl CatalogRetention {
     /// The same as far as it counts. Whose date is not known may date those after it: by their own they could be too old (I8).
     fn without_dates(self) -> Self {
         Self { max_age: None, ..self }
+    }
+
+    /// Which go, of each layout by itself: those of a node's store say nothing of a store of Rooch.
+    fn doomed_of_each(self, snapshots: &[Listed], now_ms: u64) -> Vec<SnapshotId> {
+        let begun = |layout| snapshots.iter().filter(move |listed| listed.layout == layout).map(Listed::begun);
+        StoreLayout::ALL.into_iter().flat_map(|of| self.doomed(&begun(of).collect::<Vec<_>>(), now_ms)).collect()
     }
 
     /// Which of these snapshots go.
@@ -184,8 +190,7 @@ impl Access<'_> {
         }
         removed.unreadable = listing.unreadable;
         let retention = if is_whole { retention } else { retention.without_dates() };
-        let snapshots: Vec<Begun> = listing.snapshots.iter().map(Listed::begun).collect();
-        let (doomed, mut gone) = (retention.doomed(&snapshots, self.clock.unix_ms()), Vec::new());
+        let (doomed, mut gone) = (retention.doomed_of_each(&listing.snapshots, self.clock.unix_ms()), Vec::new());
         for id in doomed.into_iter().filter(|id| Some(*id) != spared) {
             match self.remove(id, Patience::None) {
                 Ok(()) => gone.push(id),
@@ -237,7 +242,10 @@ impl Access<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::{
+        catalog::manifest::{self, Manifest},
+        clock::ManualClock,
+    };
 
     const HOUR: u64 = 3_600_000;
 
@@ -275,6 +283,20 @@ mod tests {
         ];
         for (retention, now, expected, why) in table {
             assert_eq!(doomed(&begun, retention, now), expected, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_kept_of_one_layout_says_nothing_of_the_other() {
+        let made = |(ordinal, layout)| {
+            let ordinal = NonZeroU64::new(ordinal);
+            Listed::from(Manifest { ordinal, created_at_ms: 1, layout, ..manifest::tests::sample() })
+        };
+        let of = [(1, StoreLayout::Rooch), (2, StoreLayout::Rooch), (3, StoreLayout::Native), (4, StoreLayout::Native)];
+        let listed: Vec<Listed> = of.into_iter().map(made).collect();
+        for retention in [keep(1), age(1)] {
+            let gone = retention.doomed_of_each(&listed, HOUR);
+            assert_eq!(gone, [listed[0].id, listed[2].id], "the newest of each stays: {retention:?}");
         }
     }
 

@@ -60,17 +60,29 @@ pub(crate) fn settle(
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
     env.control.work_is_over();
+    let deleted = deleted_so_far(env, cycle); // BEFORE its record goes
     let settled = super::ending::settled(env, cycle, order, result);
     match &settled {
         Ok(finished) => env.parts.events.emit(Event::CycleEnded(totals(finished))),
-        Err(error) => ended_early(env, cycle, error),
+        Err(error) => ended_early(env, (cycle, deleted), error),
     }
     settled
 }
 
-/// Tells that a cycle did not finish.
-pub(crate) fn ended_early(env: &CycleEnv, cycle: u64, error: &PruneError) {
-    env.parts.events.emit(Event::CycleEnded(CycleEnd::early(cycle, error)));
+/// Tells that a cycle did not finish, with what it had deleted.
+pub(crate) fn ended_early(env: &CycleEnv, of: (u64, Option<u64>), error: &PruneError) {
+    env.parts.events.emit(Event::CycleEnded(CycleEnd::early(of, error)));
+}
+
+/// What the record of a cycle says that it has deleted, with earlier processes.
+fn deleted_so_far(env: &CycleEnv, cycle: u64) -> Option<u64> {
+    match PhaseRecord::load(&*env.parts.records) {
+        Ok(record) => record.filter(|record| record.cycle == cycle).map(|record| record.deleted),
+        Err(error) => {
+            tracing::debug!(%error, cycle, "what a cycle had deleted when it ended is not known");
+            None
+        }
+    }
 }
 
 fn totals(finished: &Finished) -> CycleEnd {

@@ -62,13 +62,13 @@ pub struct CycleEnd {
 }
 
 impl CycleEnd {
-    /// Of a cycle that did not finish.
-    pub(crate) fn early(cycle: u64, error: &PruneError) -> Self {
+    /// Of a cycle that did not finish, with what it had deleted where that is known.
+    pub(crate) fn early((cycle, deleted): (u64, Option<u64>), error: &PruneError) -> Self {
         Self {
             cycle,
             outcome: error.code().to_owned(),
             message: Some(error.to_string()),
-            deleted: None,
+            deleted,
             live: None,
             bytes_before: None,
             bytes_after: None,

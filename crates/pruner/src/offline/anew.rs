@@ -20,7 +20,8 @@ pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneErro
         Err(error) if error.is_damaged_artefact() => {
             tell(records, RecordKey::Snapshot, &error);
             if let Ok(Some(abandoned)) = PhaseRecord::load(records) {
-                snapshots.parts().events.emit(Event::CycleEnded(CycleEnd::early(abandoned.cycle, &error)));
+                let of = (abandoned.cycle, Some(abandoned.deleted));
+                snapshots.parts().events.emit(Event::CycleEnded(CycleEnd::early(of, &error)));
             }
             records.remove(RecordKey::Phase)?; // BEFORE the other: no cycle goes on with a snapshot that has its number
             records.remove(RecordKey::Snapshot)

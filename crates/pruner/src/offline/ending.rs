@@ -21,11 +21,13 @@ pub(super) struct At {
     cycle: u64,
     /// Head order of its snapshot; absent where it has none yet.
     head_order: Option<u64>,
+    /// What its record said that it had deleted; absent where it has none yet.
+    deleted: Option<u64>,
 }
 
 impl At {
     pub(super) fn of(record: &PhaseRecord) -> Self {
-        Self { cycle: record.cycle, head_order: Some(record.head_order) }
+        Self { cycle: record.cycle, head_order: Some(record.head_order), deleted: Some(record.deleted) }
     }
 }
 
@@ -49,13 +51,13 @@ impl Offline<'_> {
         let Err(error) = built else { return built };
         if matches!(error, PruneError::Stopped) {
             env.snapshots.end_cycle();
-            cycle::ended_early(env, cycle, &error);
+            cycle::ended_early(env, (cycle, None), &error);
             return Err(error); // its record says so until the same command runs again
         }
         let error = self.explained(env, error);
         self.remember(&error); // BEFORE anything else that may fail
         let error = self.given_up(env, error);
-        Err(self.ended(At { cycle, head_order: None }, error.into()))
+        Err(self.ended(At { cycle, head_order: None, deleted: None }, error.into()))
     }
 
     /// Leaves nothing of a cycle whose end nobody has told.
@@ -70,7 +72,7 @@ impl Offline<'_> {
     ///
     /// Errors: what is left of it could not be removed, with which nothing is marked again.
     pub(super) fn cleared(&self, env: &CycleEnv, at: At, why: &PruneError) -> Result<(), PruneError> {
-        cycle::ended_early(env, at.cycle, why);
+        cycle::ended_early(env, (at.cycle, at.deleted), why);
         cycle::end(env, &self.order(), PhaseEvent::Failed).inspect_err(|error| self.record(at, error))
     }
 
@@ -79,7 +81,7 @@ impl Offline<'_> {
         let error = match early {
             Early::Told(error) => error,
             Early::Untold(error) => {
-                self.events.emit(Event::CycleEnded(CycleEnd::early(at.cycle, &error)));
+                self.events.emit(Event::CycleEnded(CycleEnd::early((at.cycle, at.deleted), &error)));
                 error
             }
         };

@@ -77,7 +77,7 @@ fn read_back(view: &dyn View, layout: &dyn NodeLayout, fingerprint: u64) -> Resu
     }
     let (mut is_whole, mut present, mut fault) = (false, 0, None);
     for (hash, checked) in found {
-        match checked.map_err(|fault| named(fault, &hash)).and_then(|children| find_all(view, &hash, children)) {
+        match checked.map_err(named).and_then(|children| find_all(view, &hash, children)) {
             Ok(children) => (is_whole, present) = (true, present + children),
             Err(error @ PruneError::Store(_)) => return Err(error),
             Err(error) => fault = Some(error),
@@ -86,8 +86,9 @@ fn read_back(view: &dyn View, layout: &dyn NodeLayout, fingerprint: u64) -> Resu
     fault.filter(|_| !is_whole).map_or(Ok(present), Err)
 }
 
-fn named(fault: TreeError, hash: &NodeHash) -> PruneError {
-    let path = vec![*hash];
+/// The way from a root down to it is not known here.
+fn named(fault: TreeError) -> PruneError {
+    let path = Vec::new();
     if let TreeError::Malformed { hash, source } = fault {
         return PruneError::BadNode { hash, fault: source, path };
     }
@@ -107,7 +108,10 @@ fn find_all(view: &dyn View, parent: &NodeHash, mut children: Vec<NodeHash>) -> 
         }
     })?;
     match absent {
-        Some(hash) => Err(PruneError::MissingLiveNode { hash, path: vec![*parent, hash] }),
+        Some(hash) => {
+            tracing::error!(%parent, %hash, "a live node names one that is missing");
+            Err(PruneError::MissingLiveNode { hash, path: Vec::new() })
+        }
         None => Ok(children.len() as u64),
     }
 }

@@ -1,5 +1,7 @@
 //! Verification by sample: random paths from random roots down to nodes without children, every node hashed again.
 
+use std::collections::BTreeSet;
+
 use state_store::View;
 use state_tree::{NodeHash, NodeLayout, StateRoot, TreeError};
 
@@ -16,14 +18,16 @@ const DEEPEST: usize = 1 << 20;
 /// Follows random paths from random roots down to nodes without children.
 pub(super) fn verify(job: &VerifyJob<'_>, paths: u64) -> Result<VerifyReport, PruneError> {
     let roots: Vec<StateRoot> = job.roots.distinct().into_iter().collect();
-    let (mut dice, mut audit) = (Dice(job.seed), Audit::default());
+    let (mut dice, mut audit, mut met) = (Dice(job.seed), Audit::default(), BTreeSet::new());
     for followed in 0..paths {
         job.control.checkpoint()?;
         let Some(root) = roots.get(dice.below(roots.len())).and_then(StateRoot::node) else {
             break;
         };
-        if let Err(fault) = descend(job, root, &mut dice, &mut audit.read)? {
-            audit.fault(&fault)?;
+        if let Err((hash, fault)) = descend(job, root, &mut dice, &mut audit.read)?
+            && met.insert(hash)
+        {
+            audit.fault(&fault)?; // once, however many paths lead there
         }
         let share = Some(followed as f64 / paths as f64);
         job.observer.progress(Progress { stage: Stage::Verify, done: audit.read, share });
@@ -31,18 +35,18 @@ pub(super) fn verify(job: &VerifyJob<'_>, paths: u64) -> Result<VerifyReport, Pr
     Ok(VerifyReport { sampled_paths: Some(paths), ..audit.report(job, &roots) })
 }
 
-/// One random way down; the inner error is a fault of a node on it.
+/// One random way down; the inner error is a node on it, and what is wrong with it.
 fn descend(
     job: &VerifyJob<'_>,
     root: NodeHash,
     dice: &mut Dice,
     read: &mut u64,
-) -> Result<Result<(), TreeError>, PruneError> {
+) -> Result<Result<(), (NodeHash, TreeError)>, PruneError> {
     let mut at = root;
     for _ in 0..DEEPEST {
         let children = match intact(job.view, job.layout, &at)? {
             Ok(children) => children,
-            Err(fault) => return Ok(Err(fault)),
+            Err(fault) => return Ok(Err((at, fault))),
         };
         *read += 1;
         match children.get(dice.below(children.len())) {

@@ -153,6 +153,7 @@ impl std::fmt::Display for HashExplained {
                     0 => f.write_str("were rolled back")?, // nothing lies below it
                     _ => write!(f, "are gone: below order {floor}, where the readable range begins, or rolled back")?,
                 }
+                f.write_str(". If a state that is left should have it, it is lost: `verify` tells")?;
                 if let (Some(gone), Some(before)) = (gone, floor.checked_sub(1)) {
                     write!(f, "\n  of order {before}, the last of those below: {gone}")?;
                 }
