@@ -74,7 +74,11 @@ fn commits_alone_keep_the_disk_flat() {
                 assert_eq!(pruner.status().cycles_finished, 0, "the window is not full");
                 continue;
             }
-            until(&rig, &pruner, |pruner| !pruner.status().running && is_swept(&rig, pruner));
+            let swept = || rig.chain.store.head().unwrap().nodes_put - rig.chain.store.nodes_stored();
+            until(&rig, &pruner, |pruner| {
+                let is_counted = pruner.status().incremental.unwrap().deleted_total == swept();
+                is_counted && !pruner.status().running && is_swept(&rig, pruner)
+            });
             check::exact(&rig.chain, &format!("{engine:?} step {step}"));
         }
         let status = pruner.status();
