@@ -5,6 +5,7 @@ mod commands;
 mod connections;
 mod damage;
 mod disk;
+mod fields;
 mod hang;
 mod journal;
 mod kill;
