@@ -426,7 +426,7 @@ fn certificates_show_each_flipped_bit(path: &Path, validated: &dyn Fn() -> Valid
     };
     damaged(path, seconds, || assert!(failed(&validated())));
     let old = |bytes: &mut Vec<u8>| {
-        let text = String::from_utf8(bytes.clone()).unwrap().replace("\"format\": 3", "\"format\": 2");
+        let text = String::from_utf8(bytes.clone()).unwrap().replace("\"format\": 4", "\"format\": 2");
         let lines: Vec<&str> =
             text.lines().filter(|line| !line.contains("\"digest\": \"") || line.starts_with("    ")).collect();
         *bytes = lines.join("\n").into_bytes();

@@ -235,7 +235,7 @@ pub struct Certificate {
 }
 
 /// The version of the certificate format.
-pub(crate) const CERTIFICATE_FORMAT: u32 = 3;
+pub(crate) const CERTIFICATE_FORMAT: u32 = 4; // 3 had a run for each order that stands alone
 /// The first version with a digest.
 const WITH_DIGEST: u32 = 3;
 /// What stands around the digest.

@@ -247,7 +247,9 @@ impl Offline<'_> {
 
     /// What an interrupted run left to go on with; a cycle that cannot go on is told as ended, and marked anew.
     fn interrupted(&self, env: &CycleEnv) -> Result<Option<(PhaseRecord, Interrupted)>, PruneError> {
-        let Some(record) = PhaseRecord::take_up(&*env.parts.records, &mut |event| env.parts.events.emit(event))? else {
+        let Some(record) =
+            PhaseRecord::load_or_give_up(&*env.parts.records, &mut |event| env.parts.events.emit(event))?
+        else {
             return Ok(None);
         };
         let cycle = record.cycle;

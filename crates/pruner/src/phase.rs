@@ -186,9 +186,12 @@ impl PhaseRecord {
         records.load(RecordKey::Phase)?.map(|bytes| Self::decode(&name, &bytes)).transpose()
     }
 
-    /// The same at the beginning of a process. One that is damaged is given up and told, and its cycle with it: whoever marks
+    /// The same where no cycle is at work. One that is damaged is given up and told, and its cycle with it: whoever marks
     /// anew needs neither, and nothing could ever end with it (P2).
-    pub(crate) fn take_up(records: &dyn Records, tell: &mut dyn FnMut(Event)) -> Result<Option<Self>, PruneError> {
+    pub(crate) fn load_or_give_up(
+        records: &dyn Records,
+        tell: &mut dyn FnMut(Event),
+    ) -> Result<Option<Self>, PruneError> {
         match Self::load(records) {
             Err(error @ PruneError::Store(StoreError::Record { .. })) => {
                 let cycle = last_cycle(records)?; // a record of a phase is that of the newest one

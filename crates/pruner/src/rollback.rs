@@ -50,7 +50,7 @@ impl Rollback<'_> {
         ledger: &Ledger,
         untold: &mut Vec<Event>,
     ) -> Result<RolledBack, PruneError> {
-        let left = PhaseRecord::take_up(self.records, &mut |event| untold.push(event))?;
+        let left = PhaseRecord::load_or_give_up(self.records, &mut |event| untold.push(event))?;
         if let Some(PhaseRecord { cycle, head_order, deleted, .. }) = left {
             self.records.remove(RecordKey::Phase)?;
             tracing::warn!(cycle, head = head_order, %to, "a rollback abandons an interrupted cycle");

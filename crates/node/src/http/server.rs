@@ -200,12 +200,14 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let router = router(Arc::clone(&node)).merge(further);
             let server = Server::start(listener, router, node.stop.clone(), bounds).unwrap();
-            let events = loop {
-                match asked(address, "v1/events/stream").await {
-                    Ok(events) => break events,
-                    Err(_) => tokio::task::yield_now().await, // it was not quick enough for the bound
+            let answered = async {
+                loop {
+                    if let Ok(events) = asked(address, "v1/events/stream").await {
+                        return events; // else it was not quick enough for the bound
+                    }
                 }
             };
+            let events = timeout(LONG, answered).await.unwrap();
             Self { node, address, server, events }
         }
 

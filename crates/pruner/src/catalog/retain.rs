@@ -99,8 +99,14 @@ impl CatalogRetention {
 
     /// Which go, of each layout by itself: those of a node's store say nothing of a store of Rooch.
     fn doomed_of_each(self, snapshots: &[Listed], now_ms: u64) -> Vec<SnapshotId> {
+        let mut layouts: Vec<StoreLayout> = Vec::new();
+        for listed in snapshots {
+            if !layouts.contains(&listed.layout) {
+                layouts.push(listed.layout);
+            }
+        }
         let begun = |layout| snapshots.iter().filter(move |listed| listed.layout == layout).map(Listed::begun);
-        StoreLayout::ALL.into_iter().flat_map(|of| self.doomed(&begun(of).collect::<Vec<_>>(), now_ms)).collect()
+        layouts.into_iter().flat_map(|of| self.doomed(&begun(of).collect::<Vec<_>>(), now_ms)).collect()
     }
 
     /// Which of these snapshots go.

@@ -60,7 +60,7 @@ pub(crate) fn settle(
     result: Result<Finished, PruneError>,
 ) -> Result<Finished, PruneError> {
     env.control.work_is_over();
-    let deleted = deleted_so_far(env, cycle); // BEFORE its record goes
+    let deleted = result.as_ref().err().and_then(|_| deleted_so_far(env, cycle)); // BEFORE its record goes
     let settled = super::ending::settled(env, cycle, order, result);
     match &settled {
         Ok(finished) => env.parts.events.emit(Event::CycleEnded(totals(finished))),
@@ -79,7 +79,7 @@ fn deleted_so_far(env: &CycleEnv, cycle: u64) -> Option<u64> {
     match PhaseRecord::load(&*env.parts.records) {
         Ok(record) => record.filter(|record| record.cycle == cycle).map(|record| record.deleted),
         Err(error) => {
-            tracing::debug!(%error, cycle, "what a cycle had deleted when it ended is not known");
+            tracing::warn!(%error, cycle, "what a cycle had deleted when it ended is not known");
             None
         }
     }

@@ -113,7 +113,7 @@ impl Compaction {
             keep,
             bytes: first.len() as u64,
             dropped: 0,
-            copies: false,
+            copies: keep == Keep::ALL,
             oldest_ms: None,
             taken: false,
         };

@@ -264,7 +264,8 @@ impl<R: Read> Scanner<R> {
                 continue;
             };
             let bytes = rest.get(..length).map_or(&[][..], |frame| frame).to_vec();
-            let follows_loss = self.stray > 0 && self.last.is_some_and(|last| seq - last > 1);
+            let before = self.last.or((self.began > 0).then_some(0)); // numbers begin at 1 behind a header
+            let follows_loss = self.stray > 0 && before.is_some_and(|before| seq - before > 1);
             let frame = Frame { seq, at_ms, at: self.at + self.passed as u64, bytes, follows_loss };
             self.count(&frame);
             self.passed += length;

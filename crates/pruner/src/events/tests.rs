@@ -1029,6 +1029,14 @@ fn a_crash_at_any_point_of_a_compaction_leaves_the_old_journal_or_the_new_one() 
 /// C4: a journal that is written anew is no journal from which nothing was taken.
 #[test]
 fn damage_that_took_events_stays_in_a_journal_that_is_made_smaller_until_it_goes_with_the_oldest() {
+    let mut first = small_journal(9);
+    first[HEADER + 20] ^= 1;
+    let dir = folder_with(&first);
+    let file = EventFile::open(dir.path(), plain(), 0).unwrap().0;
+    compact(&file, Keep::ALL);
+    let read = verify_journal(dir.path()).unwrap();
+    assert_eq!((read.damaged, read.range), (1, Some((2, 11))), "also before the first that is whole");
+
     let mut bytes = small_journal(500);
     let spoilt = bytes.len() * 2 / 3;
     bytes[spoilt] ^= 1;

@@ -51,7 +51,7 @@ pub struct CycleEnd {
     pub outcome: String,
     /// What ended it, if it did not finish.
     pub message: Option<String>,
-    /// Nodes deleted, where it finished.
+    /// Nodes deleted; of a cycle that did not finish by then, where its record was there to tell.
     pub deleted: Option<u64>,
     /// Nodes that its mark found live, where it finished.
     pub live: Option<u64>,

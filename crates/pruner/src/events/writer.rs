@@ -55,6 +55,8 @@ pub(super) struct Writer {
     buffer: Vec<u8>,
     buffered: u64,
     due: Due,
+    /// The last number that is in the buffer, or was last.
+    encoded: u64,
     /// The last number that the file has.
     written: u64,
     /// Events that were written since everything was durable last.
@@ -82,6 +84,7 @@ impl Writer {
             began: (parts.clock.monotonic(), parts.clock.unix_ms()),
             parts,
             seq,
+            encoded: seq,
             written: seq,
             oldest_ms,
             need,
@@ -196,7 +199,10 @@ impl Writer {
         let kept = match &mut self.unopened {
             Some(unopened) => unopened.hold(happened),
             None => match frame::encode(happened, &mut self.buffer) {
-                Ok(()) => true,
+                Ok(()) => {
+                    self.encoded = happened.seq;
+                    true
+                }
                 Err(error) => {
                     tracing::error!(%error, "an event cannot be written");
                     false
@@ -221,7 +227,7 @@ impl Writer {
         let replay = Replay::of(found.counts);
         self.parts.told.lock().replay = replay.clone();
         self.parts.file = Some(file);
-        (self.seq, self.written) = (found.last_seq, found.last_seq);
+        (self.seq, self.encoded, self.written) = (found.last_seq, found.last_seq, found.last_seq);
         (self.oldest_ms, self.buffered) = (found.oldest_ms, 0);
         self.need = if found.headless { Need::Rewriting } else { Need::Nothing };
         self.record(Sent { at_ms: self.began.1, event: replay.started() });
@@ -265,7 +271,7 @@ impl Writer {
         match file.append_below(self.parts.config.max_bytes.get(), &self.buffer) {
             Ok(()) => {
                 let written = std::mem::take(&mut self.buffered);
-                self.written = self.seq;
+                self.written = self.encoded;
                 self.parts.told.lock().written += written;
                 self.unsynced += written;
                 self.due.written(&self.parts.config, self.parts.clock.monotonic());

@@ -19,9 +19,10 @@ pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneErro
     match snapshots.take_up() {
         Err(error) if error.is_damaged_artefact() => {
             tell(records, RecordKey::Snapshot, &error);
-            if let Ok(Some(abandoned)) = PhaseRecord::load(records) {
+            let emit = |event| snapshots.parts().events.emit(event);
+            if let Some(abandoned) = PhaseRecord::load_or_give_up(records, &mut |event| emit(event))? {
                 let of = (abandoned.cycle, Some(abandoned.deleted));
-                snapshots.parts().events.emit(Event::CycleEnded(CycleEnd::early(of, &error)));
+                emit(Event::CycleEnded(CycleEnd::early(of, &error)));
             }
             records.remove(RecordKey::Phase)?; // BEFORE the other: no cycle goes on with a snapshot that has its number
             records.remove(RecordKey::Snapshot)

@@ -26,9 +26,6 @@ pub enum StoreLayout {
 }
 
 impl StoreLayout {
-    /// All of them.
-    pub(crate) const ALL: [Self; 2] = [Self::Rooch, Self::Native];
-
     /// The names the command line knows.
     pub const NAMES: [&'static str; 2] = ["rooch", "native"];
 

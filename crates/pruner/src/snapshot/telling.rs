@@ -61,7 +61,7 @@ impl AtomicSnapshotManager {
             if unrenewed_ms > self.config.lock_timeout_ms {
                 self.tell(Event::LockTakenOver { phase, from: before.phase, unrenewed_ms });
             } else {
-                self.tell_released(before.phase); // which finds another lock by then, and tells nothing
+                self.tell_released(before.phase); // its own release finds another lock, and tells nothing
             }
         }
         if !is_often(phase) {

@@ -13,7 +13,7 @@ use crate::{
     phase::{PhaseRecord, PrunePhase},
     recovery::{BreakerState, ErrorRecoveryManager, RecoveryState, RecoveryStatus},
     roots,
-    snapshot::{AtomicSnapshot, AtomicSnapshotManager, LockStanding, NotNow},
+    snapshot::{AtomicSnapshot, AtomicSnapshotManager, KeptOrders, LockStanding, NotNow},
 };
 
 /// How often something that moves is looked at before it is judged, and how long apart.
@@ -56,7 +56,7 @@ fn retained(captured: &AtomicSnapshot) -> String {
         true => format!("order {}, its head", it.latest_order),
         false => format!("orders {} to {}, its head", it.first_order, it.latest_order),
     };
-    match below.map(|run| run.last - run.first + 1).sum::<u64>() {
+    match below.map(KeptOrders::orders).sum::<u64>() {
         0 => window,
         below => format!("{window}, and {below} below"),
     }

@@ -68,7 +68,7 @@ impl Pruner {
         if let Some(why) = self.unread() {
             return Reply::Refused { why };
         }
-        let _single = self.inner.operating.lock(); // so that nobody joins a request that cannot be written down
+        let single = self.inner.operating.lock(); // so that nobody joins a request that cannot be written down
         let outside = self.inner.outside();
         let waits = {
             let shared = self.inner.shared.lock();
@@ -90,6 +90,7 @@ impl Pruner {
         self.inner.recovery.allow_probe();
         self.inner.shared.lock().give_way(&outside);
         self.wake();
+        drop(single); // BEFORE anything is told: a full journal waits for the disk, and whoever switches off must not
         let joined = match reply {
             Reply::AlreadyRunning => (!waits).then_some(Joined::Request), // who asks again and again is told once
             Reply::FollowUp => Some(Joined::Cycle),

@@ -88,7 +88,7 @@ impl Recalling<'_> {
         self.snapshot()?;
         self.snapshots.settle_left();
         let records = &*self.parts.records;
-        PhaseRecord::take_up(records, &mut |event| self.parts.events.emit(event))?;
+        PhaseRecord::load_or_give_up(records, &mut |event| self.parts.events.emit(event))?;
         phase::last_cycle(records)?; // without it no cycle gets a number, and no fault can be written down
         Ok(Recalled {
             last: Outcome::load(records)?,

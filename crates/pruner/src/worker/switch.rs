@@ -37,7 +37,7 @@ impl SwitchedOff {
 impl Pruner {
     /// Switches pruning off, durably: what runs is abandoned at its next checkpoint, and nothing begins.
     pub(super) fn disable(&self) -> Reply {
-        let _single = self.inner.operating.lock(); // so that memory and record say the same
+        let single = self.inner.operating.lock(); // so that memory and record say the same
         let off = match SwitchedOff::load(&*self.inner.parts.records) {
             Ok(Some(since)) => since,
             Ok(None) | Err(_) => SwitchedOff { at: self.inner.parts.clock.unix_ms() }, // in place of one that cannot be read
@@ -57,29 +57,32 @@ impl Pruner {
             control.cancel(); // one past its last checkpoint ends by itself, and deletes nothing more
         });
         tracing::warn!("pruning was switched off by an operator; nothing is deleted until it is switched on");
-        self.tell("pruning: switched off");
-        if let Some(ids) = dropped {
+        if dropped.is_some() {
             self.inner.keep_ledger();
-            self.inner.tell_dropped(ids);
         }
         self.wake(); // what was left is abandoned now
+        drop(single); // BEFORE anything is told: a full journal waits for the disk
+        self.tell("pruning: switched off");
+        dropped.into_iter().for_each(|ids| self.inner.tell_dropped(ids));
         Reply::Accepted
     }
 
     /// Switches it on again.
     pub(super) fn enable(&self) -> Reply {
-        let _single = self.inner.operating.lock();
+        let single = self.inner.operating.lock();
         let was_off = !matches!(SwitchedOff::load(&*self.inner.parts.records), Ok(None));
         if let Err(error) = self.inner.parts.records.remove(RecordKey::Switch) {
             return Reply::unsaved(&error);
         }
         let is_new = self.inner.shared.lock().off.take().is_some() || was_off;
-        if is_new {
-            tracing::warn!("pruning was switched on by an operator");
-            self.tell("pruning: switched on");
-        }
         self.wake(); // what was held back may be due
-        if is_new { Reply::Accepted } else { Reply::Unchanged }
+        drop(single);
+        if !is_new {
+            return Reply::Unchanged;
+        }
+        tracing::warn!("pruning was switched on by an operator");
+        self.tell("pruning: switched on");
+        Reply::Accepted
     }
 
     fn tell(&self, what: &str) {

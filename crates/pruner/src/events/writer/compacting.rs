@@ -81,7 +81,9 @@ impl Writer {
         self.need = Need::Nothing;
         let unsure = std::mem::take(&mut self.unsure) + std::mem::take(&mut self.unsynced);
         // What was written and is not there any more: where a failed sync took it, or damage at the end.
-        self.lose(last.map_or(unsure, |last| self.written.saturating_sub(last)));
+        let lost = last.map_or(unsure, |last| self.written.saturating_sub(last));
+        self.written = last.map_or(self.written, |last| last);
+        self.lose(lost);
         self.oldest_ms = oldest_ms;
         {
             let mut told = self.parts.told.lock();
