@@ -12,6 +12,7 @@ use state_pruner::events;
 use state_tests::{
     device::Device,
     folder, node,
+    shared::Shared,
     skip::{Lack, skipped},
 };
 
@@ -84,6 +85,21 @@ fn a_file_of_the_store_that_may_not_be_read_is_named_where_it_lies() {
     assert!(options.iter().any(|file| message.contains(file.to_str().unwrap())), "{message}");
     assert!(!message.contains(".staging-") && message.contains("Run as its owner"), "{message}");
     assert_eq!(fs::read_dir(catalog).unwrap().count(), 1, "nothing but the lock of the catalog is left");
+}
+
+/// A mark may take hours, and nothing of it could be swept.
+#[test]
+fn a_prune_that_may_not_write_its_store_is_refused_before_it_marks() {
+    let Some(store) = Shared::Small.copy("a prune of a store of another owner") else { return };
+    let place = Place::of(store.db(), "rooch");
+    let Some(his) = nobodys(&place, "his") else {
+        return skipped("a prune of a store of another owner", Lack::Users, "only root has another user at hand");
+    };
+    let (db, records) = (place.db().display().to_string(), his.join("records"));
+    let words = ["prune", "--db", &db, "--layout", "rooch", "--keep-last", "10", "--state-dir"];
+    let (code, told) = told_to_nobody(&[&words[..], &[records.to_str().unwrap()]].concat());
+    assert_eq!((code, told["error"]["code"].as_str()), (Some(1), Some("permission")), "{told:#}");
+    assert!(!records.exists(), "nothing was begun");
 }
 
 /// Whoever only reads is not told to let himself write.

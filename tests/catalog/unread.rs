@@ -43,6 +43,20 @@ fn told(unreadable: &[Unusable]) -> Vec<(SnapshotId, &str)> {
     unreadable.iter().map(|unread| (unread.id, unread.code.as_str())).collect()
 }
 
+/// That this program does not know it is no damage, and no reason to delete it.
+#[test]
+fn a_snapshot_of_a_newer_program_is_listed_as_unreadable_and_stays() {
+    let (ground, ids) = catalog(3);
+    let manifest = ground.catalog_dir().join(ids[0].to_string()).join("manifest.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    assert!(text.contains("\"version\": 2,"), "{text}");
+    fs::write(&manifest, text.replacen("\"version\": 2,", "\"version\": 9,", 1)).unwrap();
+    let listing = ground.catalog().list().unwrap();
+    assert_eq!((listing.damaged.as_slice(), told(&listing.unreadable)), (&[][..], vec![(ids[0], "other_version")]));
+    let removed = prune(&ground, keep(1));
+    assert_eq!((removed.snapshots, told(&removed.unreadable)), (vec![ids[1]], vec![(ids[0], "other_version")]));
+}
+
 #[test]
 fn a_snapshot_that_cannot_be_read_is_listed_with_its_reason_beside_the_others() {
     use FileCall::{Open, Read};

@@ -21,7 +21,9 @@ use std::{
     sync::Arc,
 };
 
-use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig, StoreError, lock_holder};
+use state_store::{
+    Durability, RocksBackend, RocksConfig, Store, StoreConfig, StoreError, lock_holder, refuse_if_not_writable,
+};
 use state_tree::RoochLayout;
 
 use crate::{
@@ -90,6 +92,9 @@ pub fn prune(request: &PruneRequest, steering: &Steering) -> Result<PruneOutcome
     }
     if (request.layout, request.mode) == (StoreLayout::Native, PruneMode::Apply) {
         return Err(PruneError::NativeAtRest); // its floor must move before its nodes go (S27)
+    }
+    if request.mode == PruneMode::Apply {
+        refuse_if_not_writable(&request.db)?; // BEFORE a mark, which may take hours
     }
     let folder = Folder::of(request)?; // AFTER what refuses: nothing is left beside a store that is none
     let config = cycle_config(request, folder.path());

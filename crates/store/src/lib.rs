@@ -38,7 +38,7 @@ mod store;
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
     Backend, Batch, Copied, Durability, Flow, KeyRange, LogCut, NodeFile, RocksBackend, RocksConfig, Space, View,
-    allow_every_file, file_holder, lock_holder, removed_store, space_of,
+    allow_every_file, file_holder, lock_holder, refuse_if_not_writable, removed_store, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};

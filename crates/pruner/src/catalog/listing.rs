@@ -72,7 +72,7 @@ pub struct Listing {
     pub snapshots: Vec<Listed>,
     /// Those whose manifest is not, or whose files are missing or of another length.
     pub damaged: Vec<Unusable>,
-    /// Those of which the system does not answer, which says nothing about what they hold (I8).
+    /// Those of which the system does not answer, or that another version made, which says nothing about what they hold (I8).
     pub unreadable: Vec<Unusable>,
 }
 
@@ -160,10 +160,10 @@ impl Catalog {
             match whole {
                 Ok(manifest) => listing.snapshots.push(manifest.into()),
                 Err(CatalogError::UnknownSnapshot { .. }) => {} // removed since the folder was read
-                Err(error @ (CatalogError::DamagedSnapshot { .. } | CatalogError::OtherVersion { .. })) => {
-                    listing.damaged.push(Unusable::of(*id, &error));
+                Err(error @ CatalogError::DamagedSnapshot { .. }) => listing.damaged.push(Unusable::of(*id, &error)),
+                Err(error) if error.is_of_a_read() || matches!(error, CatalogError::OtherVersion { .. }) => {
+                    listing.unreadable.push(Unusable::of(*id, &error));
                 }
-                Err(error) if error.is_of_a_read() => listing.unreadable.push(Unusable::of(*id, &error)),
                 Err(error) => return Err(error),
             }
         }

@@ -47,7 +47,7 @@ use self::{
 };
 pub use self::{
     lock::{file_holder, lock_holder, removed_store},
-    open::allow_every_file,
+    open::{allow_every_file, refuse_if_not_writable},
     space::space_of,
 };
 use super::{Backend, Batch, Copied, Durability, KeyRange, LogCut, NodeFile, RocksConfig, Space, View};

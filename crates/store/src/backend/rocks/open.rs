@@ -261,8 +261,10 @@ fn require(path: &Path, family: &str, families: &BTreeSet<String>) -> Result<(),
     Err(StoreError::MissingFamily { path: path.to_owned(), family: family.to_owned(), present: present.join(", ") })
 }
 
-/// Refuses a folder that we may not write or that another process writes, before the engine creates any file in it.
-fn refuse_if_not_writable(path: &Path) -> Result<(), StoreError> {
+/// Refuses the folder of a store that we may not write or that another process writes, before the engine creates any file in it.
+///
+/// Errors: no permission, a device that is read-only, another process that has it open for writing.
+pub fn refuse_if_not_writable(path: &Path) -> Result<(), StoreError> {
     use rustix::fs::Access;
     let may_write = |path: &Path| rustix::fs::access(path, Access::WRITE_OK);
     let lock = path.join(LOCK_FILE);
