@@ -25,7 +25,8 @@ fn paths(answer: &Value, path: &str, into: &mut BTreeSet<String>) {
         Value::Object(fields) => {
             for (name, value) in fields {
                 let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                if !WHOLE.contains(&name.as_str()) && !(name == "kept_by" && value.is_object()) {
+                let is_whole = WHOLE.contains(&name.as_str()) || (name == "kept_by" && value.is_object());
+                if !is_whole {
                     paths(value, &path, into);
                 }
                 into.insert(path);

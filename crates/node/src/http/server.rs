@@ -200,14 +200,7 @@ mod tests {
             let address = listener.local_addr().unwrap();
             let router = router(Arc::clone(&node)).merge(further);
             let server = Server::start(listener, router, node.stop.clone(), bounds).unwrap();
-            let answered = async {
-                loop {
-                    if let Ok(events) = asked(address, "v1/events/stream").await {
-                        return events; // else it was not quick enough for the bound
-                    }
-                }
-            };
-            let events = timeout(LONG, answered).await.unwrap();
+            let events = timeout(LONG, heard(address)).await.unwrap();
             Self { node, address, server, events }
         }
 
@@ -233,6 +226,15 @@ mod tests {
 
     async fn ask(address: SocketAddr, path: &str) -> Response {
         asked(address, path).await.unwrap()
+    }
+
+    /// The stream of events, also where a request or two were not quick enough for the bound.
+    async fn heard(address: SocketAddr) -> Response {
+        loop {
+            if let Ok(events) = asked(address, "v1/events/stream").await {
+                return events;
+            }
+        }
     }
 
     async fn asked(address: SocketAddr, path: &str) -> reqwest::Result<Response> {

@@ -52,8 +52,9 @@ impl Keep {
         (old && bytes > max_bytes / SPARED * 2).then_some(Self { from: 0, since_ms, spared_from })
     }
 
-    fn holds(self, at: u64, at_ms: u64) -> bool {
-        at >= self.from && (at_ms >= self.since_ms || at >= self.spared_from)
+    fn fate(self, at: u64, at_ms: u64) -> Fate {
+        let stays = at >= self.from && (at_ms >= self.since_ms || at >= self.spared_from);
+        if stays { Fate::Stays } else { Fate::Goes }
     }
 }
 
@@ -80,6 +81,13 @@ pub(super) struct Compacted {
     pub(super) locked: Duration,
 }
 
+/// What becomes of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Goes,
+}
+
 /// A compaction under way. Dropped before its end it leaves the file as it was.
 pub(super) struct Compaction {
     from: Scanner<File>,
@@ -88,8 +96,8 @@ pub(super) struct Compaction {
     keep: Keep,
     bytes: u64,
     dropped: u64,
-    /// Whether the last record that was read stays.
-    copies: bool,
+    /// What became of the last record that was read.
+    last: Fate,
     oldest_ms: Option<u64>,
     taken: bool,
 }
@@ -113,7 +121,7 @@ impl Compaction {
             keep,
             bytes: first.len() as u64,
             dropped: 0,
-            copies: keep == Keep::ALL,
+            last: if keep == Keep::ALL { Fate::Stays } else { Fate::Goes },
             oldest_ms: None,
             taken: false,
         };
@@ -134,15 +142,16 @@ impl Compaction {
                 break;
             };
             read += frame.bytes.len();
-            let copied_before = std::mem::replace(&mut self.copies, self.keep.holds(frame.at, frame.at_ms));
-            if self.copies {
-                if frame.follows_loss && copied_before {
-                    copied.push(DAMAGED);
+            let before = std::mem::replace(&mut self.last, self.keep.fate(frame.at, frame.at_ms));
+            match self.last {
+                Fate::Stays => {
+                    if frame.follows_loss && before == Fate::Stays {
+                        copied.push(DAMAGED);
+                    }
+                    self.oldest_ms = Some(self.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
+                    copied.extend_from_slice(&frame.bytes);
                 }
-                self.oldest_ms = Some(self.oldest_ms.map_or(frame.at_ms, |oldest| oldest.min(frame.at_ms)));
-                copied.extend_from_slice(&frame.bytes);
-            } else {
-                self.dropped += 1;
+                Fate::Goes => self.dropped += 1,
             }
         }
         self.into.append(&copied).map_err(files::failed(&self.aside))?;
