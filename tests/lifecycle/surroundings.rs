@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Permissions},
     io::{BufRead, BufReader, Lines, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -181,6 +181,9 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Another user than root.
+const NOBODY: u32 = 65_534;
+
 /// Runs the prune of a store as a user who owns nothing.
 fn prune_as_nobody(db: &Path, state: &Path) -> String {
     let open_to_all = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -190,7 +193,7 @@ fn prune_as_nobody(db: &Path, state: &Path) -> String {
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     open_to_all(&program, 0o755);
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program);
+    command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]).arg(&program);
     child_arguments(&mut command, "surroundings::child_prunes_a_store");
     command.env("CHILD_STORE", db).env("CHILD_STATE", state).current_dir("/");
     Spoken::hear(command).end()
@@ -220,7 +223,8 @@ fn a_store_without_permission_is_refused_and_untouched() {
     let line = prune_as_nobody(&store.db(), &state);
     assert!(line.starts_with("CHILD permission"), "{line}");
 
-    open_to_all(&store.db(), 0o755);
+    let files = fs::read_dir(store.db()).unwrap().map(|file| file.unwrap().path());
+    files.chain([store.db()]).for_each(|path| chown(path, Some(NOBODY), Some(NOBODY)).unwrap());
     open_to_all(&state, 0o755); // it may not write its own records
     fs::remove_dir_all(&state).unwrap();
     let line = prune_as_nobody(&store.db(), &state);
