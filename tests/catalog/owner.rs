@@ -11,35 +11,28 @@ use serde_json::Value;
 use state_pruner::events;
 use state_tests::{
     device::Device,
-    folder, node,
+    folder,
+    nobody::{NOBODY, as_nobody},
+    node,
     shared::Shared,
     skip::{Lack, skipped},
 };
 
 use crate::support::{Place, id};
 
-const NOBODY: u32 = 65_534;
-
-/// A program of another user than root.
-fn as_nobody(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", program]);
-    command
-}
-
 /// A folder of that user in a place which everybody may enter; nothing where there is no other user, or he cannot run the binary.
 fn nobodys(place: &Place, name: &str) -> Option<PathBuf> {
     fs::set_permissions(place.path(""), fs::Permissions::from_mode(0o755)).unwrap();
     let dir = place.path(name);
     fs::create_dir(&dir).unwrap();
-    let reached = || as_nobody(&node::binary().display().to_string()).arg("--version").output();
+    let reached = || as_nobody(node::binary()).arg("--version").output();
     let is_his = chown(&dir, Some(NOBODY), Some(NOBODY)).is_ok() && reached().is_ok_and(|ran| ran.status.success());
     is_his.then_some(dir)
 }
 
 /// What the binary tells him, with its exit code.
 fn told_to_nobody(words: &[&str]) -> (Option<i32>, Value) {
-    let told = as_nobody(&node::binary().display().to_string()).args(words).arg("--json").output().unwrap();
+    let told = as_nobody(node::binary()).args(words).arg("--json").output().unwrap();
     (told.status.code(), serde_json::from_slice(&told.stdout).unwrap())
 }
 
@@ -188,8 +181,7 @@ fn a_catalog_is_not_made_where_its_folder_cannot_be_made_durable() {
     let words = ["snapshot", "create", "--db", &db, "--layout", "native", "--catalog", &to, "--json"];
     let binary = node::binary().display().to_string();
     let made = if fs::read_dir(&above).is_ok() {
-        let nobody = ["--reuid", "65534", "--regid", "65534", "--clear-groups", &binary];
-        Command::new("setpriv").args(nobody).args(words).output()
+        as_nobody(&binary).args(words).output()
     } else {
         Command::new(&binary).args(words).output()
     };

@@ -25,7 +25,7 @@ use state_tests::{
     records::{Acting, Use},
     rig::{Engine, Plan, Rig},
     told::Told,
-    waits::{until, until_beside_commits},
+    waits::{give_turns, until, until_beside_commits},
     workload::Profile,
 };
 use state_tree::NodeHash;
@@ -216,20 +216,12 @@ struct Slowly {
     lifts: Mutex<Option<JoinHandle<Reply>>>,
 }
 
-/// So often another thread is let go first, unless it has ended.
-const TURNS: usize = 100_000;
-
 impl EventSink for Slowly {
     fn emit(&self, event: Event) {
         let is_frozen = matches!(event, Event::DeletesFrozen { .. });
         if let Some(pruner) = is_frozen.then(|| self.pruner.lock().take()).flatten() {
             let lifts = thread::Builder::new().spawn(move || pruner.command(Command::Unfreeze)).unwrap();
-            for _ in 0..TURNS {
-                if lifts.is_finished() {
-                    break;
-                }
-                thread::yield_now();
-            }
+            give_turns(|| lifts.is_finished());
             *self.lifts.lock() = Some(lifts);
         }
         self.told.emit(event);

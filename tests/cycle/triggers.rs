@@ -30,6 +30,7 @@ use state_tests::{
     records::{Acting, Use},
     rig::{Engine, Rig},
     told::Told,
+    waits::give_turns,
     workload::{Profile, Workload},
 };
 use state_tree::Order;
@@ -90,9 +91,6 @@ impl<'a> Setup<'a> {
         }
     }
 }
-
-/// So often a thread lets the other one go first.
-const TURNS: u32 = 10_000;
 
 thread_local! {
     /// Whether the test asks for a run on this thread.
@@ -462,7 +460,7 @@ fn a_request_that_comes_before_the_worker_has_saved_its_first_ledger_stays_on_di
                 return Err(PruneError::NoHead); // only the first one counts
             }
             // The answer comes first, unless it waits for this.
-            (0..TURNS).take_while(|_| !answered.load(Ordering::Acquire)).for_each(|_| thread::yield_now());
+            give_turns(|| answered.load(Ordering::Acquire));
             Ok(())
         })
     });

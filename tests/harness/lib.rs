@@ -10,6 +10,7 @@ pub mod damage;
 pub mod device;
 pub mod folder;
 pub mod hooks;
+pub mod nobody;
 pub mod node;
 pub mod offline;
 pub mod power;

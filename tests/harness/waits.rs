@@ -40,3 +40,9 @@ pub fn until_beside_commits(rig: &Rig, pruner: &Pruner, reached: impl Fn(&Pruner
         reached(pruner)
     });
 }
+
+/// Lets other threads go first until it is so, or so often that it does not come to be so while this one is where it is.
+pub fn give_turns(reached: impl Fn() -> bool) {
+    const TURNS: usize = 100_000;
+    (0..TURNS).take_while(|_| !reached()).for_each(|_| thread::yield_now());
+}

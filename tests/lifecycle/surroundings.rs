@@ -21,6 +21,7 @@ use state_pruner::{
 use state_store::{KeyRange, RocksBackend, RocksConfig};
 use state_tests::{
     damage, folder,
+    nobody::{NOBODY, as_nobody},
     offline::{prune, request, verify, watched},
     rig::{Engine, Rig},
     shared::Shared,
@@ -181,9 +182,6 @@ fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
-/// Another user than root.
-const NOBODY: u32 = 65_534;
-
 /// Runs the prune of a store as a user who owns nothing.
 fn prune_as_nobody(db: &Path, state: &Path) -> String {
     let open_to_all = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
@@ -192,8 +190,7 @@ fn prune_as_nobody(db: &Path, state: &Path) -> String {
     let program = programs.path().join("child");
     fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     open_to_all(&program, 0o755);
-    let mut command = Command::new("setpriv");
-    command.args([format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".to_owned()]).arg(&program);
+    let mut command = as_nobody(&program);
     child_arguments(&mut command, "surroundings::child_prunes_a_store");
     command.env("CHILD_STORE", db).env("CHILD_STATE", state).current_dir("/");
     Spoken::hear(command).end()

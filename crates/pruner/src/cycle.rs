@@ -192,13 +192,12 @@ pub fn resume(
         Err(error) if error.is_live_fault() => settle(env, record.cycle, order, Err(error)).map(Some),
         Err(error) => {
             tracing::warn!(cycle = record.cycle, %error, "an interrupted cycle is abandoned");
-            ended_early(env, (record.cycle, Some(record.deleted)), &error);
+            ended_early(env, record.so_far(), &error);
             end_or_leave(env, order, PhaseEvent::Failed);
             Ok(None)
         }
         Ok(None) => {
-            let of = (record.cycle, Some(record.deleted));
-            ended_early(env, of, &not_resumable(record.cycle, "its mark was not sealed yet"));
+            ended_early(env, record.so_far(), &not_resumable(record.cycle, "its mark was not sealed yet"));
             end_or_leave(env, order, PhaseEvent::Restarted);
             Ok(None)
         }
@@ -208,7 +207,7 @@ pub fn resume(
 /// Gives up what an earlier process left, as if it had been at work when pruning was switched off.
 pub(crate) fn give_up_left(env: &CycleEnv, order: &CycleOrder<'_>) {
     if let Ok(Some(record)) = PhaseRecord::load(&*env.parts.records) {
-        ended_early(env, (record.cycle, Some(record.deleted)), &PruneError::Cancelled);
+        ended_early(env, record.so_far(), &PruneError::Cancelled);
     } // what cannot be read is told by what follows
     end_or_leave(env, order, PhaseEvent::Cancelled);
 }

@@ -205,6 +205,11 @@ impl PhaseRecord {
         }
     }
 
+    /// The cycle, and what it has deleted, as its end tells.
+    pub(crate) fn so_far(&self) -> (u64, Option<u64>) {
+        (self.cycle, Some(self.deleted))
+    }
+
     /// `name` is for the message.
     pub(crate) fn decode(name: &str, bytes: &[u8]) -> Result<Self, PruneError> {
         match record::decode::<Self>(name, bytes) {

@@ -51,12 +51,13 @@ impl Rollback<'_> {
         untold: &mut Vec<Event>,
     ) -> Result<RolledBack, PruneError> {
         let left = PhaseRecord::load_or_give_up(self.records, &mut |event| untold.push(event))?;
-        if let Some(PhaseRecord { cycle, head_order, deleted, .. }) = left {
+        if let Some(left) = left {
+            let PhaseRecord { cycle, head_order, .. } = left;
             self.records.remove(RecordKey::Phase)?;
             tracing::warn!(cycle, head = head_order, %to, "a rollback abandons an interrupted cycle");
             let why = format!("the chain goes back to order {to}");
             let error = PruneError::NotResumable { cycle, why };
-            untold.push(Event::CycleEnded(CycleEnd::early((cycle, Some(deleted)), &error)));
+            untold.push(Event::CycleEnded(CycleEnd::early(left.so_far(), &error)));
         }
         let bytes = ledger.encode()?;
         match self.records.batch(RecordKey::Triggers, &bytes) {

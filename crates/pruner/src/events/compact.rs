@@ -97,7 +97,7 @@ pub(super) struct Compaction {
     bytes: u64,
     dropped: u64,
     /// What became of the last record that was read.
-    last: Fate,
+    fate: Fate,
     oldest_ms: Option<u64>,
     taken: bool,
 }
@@ -121,7 +121,7 @@ impl Compaction {
             keep,
             bytes: first.len() as u64,
             dropped: 0,
-            last: if keep == Keep::ALL { Fate::Stays } else { Fate::Goes },
+            fate: if keep == Keep::ALL { Fate::Stays } else { Fate::Goes },
             oldest_ms: None,
             taken: false,
         };
@@ -142,8 +142,8 @@ impl Compaction {
                 break;
             };
             read += frame.bytes.len();
-            let before = std::mem::replace(&mut self.last, self.keep.fate(frame.at, frame.at_ms));
-            match self.last {
+            let before = std::mem::replace(&mut self.fate, self.keep.fate(frame.at, frame.at_ms));
+            match self.fate {
                 Fate::Stays => {
                     if frame.follows_loss && before == Fate::Stays {
                         copied.push(DAMAGED);

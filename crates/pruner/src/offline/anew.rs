@@ -21,8 +21,7 @@ pub(super) fn take_up(snapshots: &AtomicSnapshotManager) -> Result<(), PruneErro
             tell(records, RecordKey::Snapshot, &error);
             let emit = |event| snapshots.parts().events.emit(event);
             if let Some(abandoned) = PhaseRecord::load_or_give_up(records, &mut |event| emit(event))? {
-                let of = (abandoned.cycle, Some(abandoned.deleted));
-                emit(Event::CycleEnded(CycleEnd::early(of, &error)));
+                emit(Event::CycleEnded(CycleEnd::early(abandoned.so_far(), &error)));
             }
             records.remove(RecordKey::Phase)?; // BEFORE the other: no cycle goes on with a snapshot that has its number
             records.remove(RecordKey::Snapshot)

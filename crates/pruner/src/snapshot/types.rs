@@ -22,14 +22,14 @@ pub struct KeptOrders {
     /// Last order of the run.
     pub last: u64,
     /// Orders from one of the run to the next.
-    #[serde(default = "next")]
+    #[serde(default = "each_order")]
     pub step: NonZeroU64,
     /// Why they are kept.
     pub kept_by: KeptBy,
 }
 
 /// What a certificate of before there were steps means.
-fn next() -> NonZeroU64 {
+fn each_order() -> NonZeroU64 {
     NonZeroU64::MIN
 }
 

@@ -192,19 +192,11 @@ impl Inner {
             shared.validation.clone().filter(|_| is_unsaved)
         };
         if is_new {
-            self.save_new();
+            self.keep_ledger(); // the schedule counts from it
         }
         self.save_recalled(unsaved);
         self.keep_freeze();
         self.recovery.allow_probe();
         self.go_on(control, runtime);
-    }
-
-    /// A ledger that is new is saved first: the schedule counts from it. Somebody may have asked for a run already (C14).
-    pub(super) fn save_new(&self) {
-        if let Err(error) = self.save_ledger() {
-            tracing::warn!(%error, "what the triggers count from could not be saved; the next run tries again");
-            self.recovery.unsaved(&error);
-        }
     }
 }

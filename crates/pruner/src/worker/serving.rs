@@ -114,7 +114,7 @@ impl Inner {
     /// Works until it is told to stop.
     fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
         if begin.is_ledger_new {
-            self.save_new();
+            self.keep_ledger(); // the schedule counts from it; somebody may have asked for a run already (C14)
         }
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime,
