@@ -237,6 +237,10 @@ impl Slowly {
 
 fn telling(rig: &Rig, events: &Arc<Slowly>) -> Arc<Pruner> {
     rig.cycle(&rig.plan(WINDOW)); // so that none is owed
+    telling_again(rig, events)
+}
+
+fn telling_again(rig: &Rig, events: &Arc<Slowly>) -> Arc<Pruner> {
     let parts = PrunerParts { events: Arc::clone(events) as _, ..rig.pruner_parts(&Hooks::none()) };
     let pruner = Arc::new(Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap());
     until(rig, &pruner, |pruner| !pruner.status().running);
@@ -295,6 +299,29 @@ fn a_fault_is_news_again_once_a_freeze_is_lifted_or_a_cycle_has_settled_the_doub
     assert_ne!(settled, lifted, "the cycle found the store whole");
     cycle();
     assert_eq!(epoch(), settled, "there was no doubt to settle");
+}
+
+/// An operator ends a freeze by word, which says nothing of the nodes: health goes on to tell, also after a restart.
+#[test]
+fn what_is_in_doubt_is_told_by_health_from_the_end_of_a_freeze_to_that_of_a_cycle() {
+    let (rig, events) = (Rig::new(Engine::Memory), Arc::new(Slowly::default()));
+    rig.chain.grow(Profile::Uniform, 854, 8);
+    let pruner = telling(&rig, &events);
+    let doubts = |pruner: &Pruner| -> Vec<_> {
+        pruner.health().reasons.into_iter().map(|reason| reason.code).filter(|code| code.starts_with("unp")).collect()
+    };
+    assert_eq!(pruner.found(&damage("a checksum")).unwrap(), Found::Told);
+    assert_eq!(doubts(&pruner), [""; 0], "the freeze tells more");
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    assert_eq!(doubts(&pruner), ["unproven"]);
+    drop(pruner);
+    let pruner = telling_again(&rig, &events);
+    assert_eq!(doubts(&pruner), ["unproven"], "it is on record");
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    assert_eq!(doubts(&pruner), [""; 0], "the cycle found the store whole");
+    drop(pruner);
+    assert_eq!(doubts(&telling_again(&rig, &events)), [""; 0]);
 }
 
 /// S28, S57: the first cycle makes counts exact, and commits beside it count each node as shared. Stopped, it ends that.

@@ -2,18 +2,26 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets the unexpected has failed")]
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use state_node::{
-    app::App,
+    app::{App, Stopped},
     chain::{Hex32, ObjectPath},
     config::Config,
     http::{Submitted, WireAnswer, WireBlock, WireProof},
 };
 use state_pruner::{
     Freeze, RecordKey, Records as _, StoreRecords, SystemClock,
+    events::{Filter, journal_dir, read_journal},
     offline::{CycleDue, HealthRequest, health_of_store},
 };
 use state_store::record;
@@ -713,6 +721,42 @@ async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_b
     let listed: Value = node.get("v1/pins").await.json().await.unwrap();
     assert_eq!(listed["pins"], json!([]));
     node.stop().await;
+}
+
+/// Pins an order and lets it go, again and again, until the node takes no more; so many times it had an answer.
+async fn floods(client: Client, pin: String, answered: Arc<AtomicU64>) -> u64 {
+    let mut of_this = 0;
+    loop {
+        let asked = match of_this % 2 {
+            0 => client.post(&pin).json(&json!({ "order": 1 })),
+            _ => client.delete(&pin),
+        };
+        match asked.send().await.map(|answer| answer.status()) {
+            Ok(StatusCode::OK) => (of_this, _) = (of_this + 1, answered.fetch_add(1, Ordering::SeqCst)),
+            Ok(_) | Err(_) => return of_this,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_flooded_and_stopped_at_once_has_every_event_on_disk_that_it_answered_for() {
+    let node = Running::start(&["events.max_bytes=1 GiB"]).await;
+    node.submit(&create(1, "00")).await;
+    let answered = Arc::new(AtomicU64::new(0));
+    let floods = (0..8).map(|n| floods(node.client.clone(), node.url(&format!("v1/pins/p{n}")), Arc::clone(&answered)));
+    let floods: Vec<_> = floods.map(tokio::spawn).collect();
+    while answered.load(Ordering::SeqCst) < 10_000 {
+        tokio::task::yield_now().await;
+    }
+    let Running { app, folder, .. } = node;
+    assert_eq!(app.stop().await.unwrap(), Stopped::Whole);
+    let read = read_journal(&journal_dir(folder.path()), &Filter::default()).unwrap();
+    assert!(read.is_sound() && read.missing == 0, "{}", read.told());
+    for (n, flood) in floods.into_iter().enumerate() {
+        let (answered, name) = (flood.await.unwrap(), format!("p{n}"));
+        let told = read.events.iter().filter(|entry| entry.data.get("name").is_some_and(|of| *of == name)).count() as u64;
+        assert!((answered..=answered + 1).contains(&told), "{name}: {told} of {answered}; the last one lost its answer at most");
+    }
 }
 
 /// Runs a command of the binary, and returns its exit code and what it said.

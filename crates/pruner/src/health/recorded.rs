@@ -7,6 +7,7 @@ use state_store::StoreError;
 
 use super::{Begun, Commands, Facts, Health, HealthConfig, Reason, Verdict, assess, reason};
 use crate::{
+    doubt::{Doubt, Doubted},
     error::PruneError,
     log_cut::Lost,
     outcome::{Ended, Freeze, Outcome, RestFloor},
@@ -104,6 +105,7 @@ pub(crate) struct Recorded {
     pub(crate) given_up: bool,
     pub(crate) last: Option<Outcome>,
     freeze: Option<Freeze>,
+    doubt: Option<Doubt>,
     validation: Option<Validated>,
     quarantine: Option<Quarantine>,
     log_cut: Option<Lost>,
@@ -127,6 +129,7 @@ impl Recorded {
             given_up,
             last,
             freeze,
+            doubt: unread.record(RecordKey::Doubt, Doubt::load(records)),
             validation: validation(records, now_ms, unread),
             quarantine: unread.record(RecordKey::Quarantine, Quarantine::load(records)),
             log_cut: unread.record(RecordKey::LogCut, Lost::load(records)),
@@ -148,9 +151,9 @@ impl Recorded {
 
     /// Of a node that does not prune: how cycles went before says nothing of what it does.
     pub(crate) fn facts_without_cycles(self) -> Facts {
-        let Self { freeze, validation, quarantine, log_cut, .. } = self;
-        let log_cut = log_cut.map(|lost| lost.told());
-        Facts { freeze, validation, quarantine, log_cut, commands: Commands::Refused, ..Facts::default() }
+        let Self { freeze, doubt, validation, quarantine, log_cut, .. } = self;
+        let (doubt, log_cut) = (doubt.as_ref().map(Doubted::of), log_cut.map(|lost| lost.told()));
+        Facts { freeze, doubt, validation, quarantine, log_cut, commands: Commands::Refused, ..Facts::default() }
     }
 }
 

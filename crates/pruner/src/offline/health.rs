@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::{Clock as _, SystemClock},
-    doubt::{Doubt, Doubted},
+    doubt::Doubted,
     error::PruneError,
     files,
     health::{
@@ -297,7 +297,6 @@ fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts
     unread.at_rest();
     unread.record(RecordKey::LastCycle, phase::last_cycle(&records).map(Some));
     unread.record(RecordKey::Snapshot, snapshot_of(&records));
-    let doubt = unread.record(RecordKey::Doubt, Doubt::load(&records));
     let recorded = Recorded::read(&records, request.min_healthy_cycles, (now_ms(request), unread));
     let lock = unread.record(RecordKey::Lock, recorded_lock(&records));
     let failures = unread.record(RecordKey::SnapshotFailures, SnapshotFailures::load(&records).map(Some));
@@ -309,7 +308,6 @@ fn of_rest(store: &Store, request: &HealthRequest, unread: &mut Unread) -> Facts
     };
     Facts {
         unfinished,
-        doubt: doubt.as_ref().map(Doubted::of),
         lock_record,
         snapshot_failures: failures.map_or(0, |failures| failures),
         room: unread.measured(sweep::room(store.backend(), 0)).flatten(),

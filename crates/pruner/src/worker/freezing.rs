@@ -12,7 +12,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Inner, Pruner, status::Reply};
-use crate::{control::Settled, doubt::Doubt, error::PruneError, events::Event, outcome::Freeze, records::Records};
+use crate::{control::Settled, doubt::{Doubt, Doubted}, error::PruneError, events::Event, outcome::Freeze, records::Records};
 
 /// What became of a fault that somebody met beside the pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,7 @@ impl Inner {
         if settle() == Settled::Now {
             self.freeze_epoch.fetch_add(1, Ordering::AcqRel);
         }
+        self.know_doubt(); // one that was unusable was written anew
     }
 
     /// Writes down a freeze that came while the records could not be.
@@ -129,7 +130,12 @@ impl Inner {
     /// Saves the freeze that holds, and what was met as a doubt. Call under `freezing`.
     fn write_down(&self, error: &PruneError) -> Result<Found, PruneError> {
         let saved = self.save_freeze();
-        Doubt::remember(error, &*self.parts.records)?; // also where the freeze cannot be
+        let remembered = Doubt::remember(error, &*self.parts.records); // also where the freeze cannot be
+        match &remembered {
+            Ok(()) => self.know_doubt(),
+            Err(_) => self.shared.lock().doubt = Some(Doubted::unproven(error.to_string())),
+        }
+        remembered?;
         let is_its_own = saved?.is_some_and(|freeze| freeze.why == error.to_string());
         Ok(if is_its_own { Found::Told } else { Found::InDoubt })
     }
@@ -139,6 +145,13 @@ impl Inner {
         let held = self.shared.lock().freeze.clone();
         held.iter().try_for_each(|freeze| freeze.keep(&*self.parts.records))?;
         Ok(held)
+    }
+
+    /// What is in doubt is told as it is on record. Call under `freezing`.
+    fn know_doubt(&self) {
+        let known = Doubt::load(&*self.parts.records);
+        let doubt = known.map_or_else(|error| Some(Doubted::unknown(&error)), |known| known.as_ref().map(Doubted::of));
+        self.shared.lock().doubt = doubt;
     }
 
     fn lift(&self) -> Reply {
@@ -153,6 +166,7 @@ impl Inner {
         if let Err(error) = lift_record(held.as_ref(), &*self.parts.records) {
             return Reply::unsaved(&error);
         }
+        self.know_doubt();
         self.tell_freeze(); // that it was imposed comes BEFORE that it is lifted
         {
             let mut shared = self.shared.lock();

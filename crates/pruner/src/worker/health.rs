@@ -46,7 +46,7 @@ impl Pruner {
             disk: shared.coordinator.disk(),
             incremental: shared.steady.status(now).map(|status| status.while_uncounted(uncounted)),
             quarantine: shared.steady.quarantine.clone(),
-            doubt: None, // a later cycle settles it; a snapshot that is made meanwhile has it
+            doubt: shared.doubt.clone(),
             too_much: shared.steady.is_too_much(now),
             lag_growth,
             without_place,

@@ -12,6 +12,7 @@ use super::{Inner, PrunerParts, left::TakeUp, steady::wait_after, switch::Switch
 use crate::{
     config::PrunerConfig,
     control::Control,
+    doubt::{Doubt, Doubted},
     error::PruneError,
     events::Event,
     outcome::{Freeze, Outcome},
@@ -29,6 +30,7 @@ use crate::{
 pub(super) struct Recalled {
     pub(super) last: Option<Outcome>,
     pub(super) freeze: Option<Freeze>,
+    pub(super) doubt: Option<Doubted>,
     pub(super) ledger: Option<Ledger>,
     pub(super) validation: Option<Validated>,
     pub(super) off: Option<SwitchedOff>,
@@ -93,6 +95,7 @@ impl Recalling<'_> {
         Ok(Recalled {
             last: Outcome::load(records)?,
             freeze: Freeze::load(records)?,
+            doubt: doubt(records)?,
             ledger: Ledger::load(records)?,
             off: SwitchedOff::load(records)?,
             validation: validation(records, self.parts.clock.unix_ms())?,
@@ -143,6 +146,14 @@ pub(super) fn validation(records: &dyn Records, now_ms: u64) -> Result<Option<Va
     }
 }
 
+/// Nor on the strength of this one: a cycle that finishes writes one anew that is unusable.
+fn doubt(records: &dyn Records) -> Result<Option<Doubted>, PruneError> {
+    match Doubt::load(records) {
+        Err(error) if !may_pass(&error) => Ok(Some(Doubted::unknown(&error))),
+        known => Ok(known?.as_ref().map(Doubted::of)),
+    }
+}
+
 /// The same of this one: it only tells.
 fn quarantine(records: &dyn Records) -> Result<Option<Quarantine>, PruneError> {
     let known = Quarantine::load(records)?;
@@ -178,11 +189,12 @@ impl Inner {
         let (coordinator, is_new) = self.recalling().coordinate(&recalled);
         tracing::info!("the records of the pruner were read; it goes on");
         let unsaved = {
-            let Recalled { last, freeze, off, validation, quarantine, .. } = recalled;
+            let Recalled { last, freeze, doubt, off, validation, quarantine, .. } = recalled;
             let mut shared = self.shared.lock();
             (shared.coordinator, shared.unread) = (coordinator, None);
             (shared.last, shared.off) = (last, off);
             shared.freeze = shared.freeze.take().or(freeze); // one that came meanwhile holds
+            shared.doubt = shared.doubt.take().or(doubt);
             shared.steady.quarantined(quarantine);
             let is_unsaved = shared.validation.is_some();
             shared.validation = match (shared.validation.take(), validation) {

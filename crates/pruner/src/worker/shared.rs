@@ -8,6 +8,7 @@ use super::{left::Leftover, recall::Recalled, reclaim::ReclaimShared, steady::St
 use crate::{
     certificate::Trigger,
     control::{Control, Progress},
+    doubt::Doubted,
     events::Event,
     outcome::{Freeze, Outcome},
     trigger::Coordinator,
@@ -29,6 +30,8 @@ pub(super) struct Shared {
     pub(super) freeze: Option<Freeze>,
     /// Whether it waits to be told.
     pub(super) is_freeze_untold: bool,
+    /// What is in doubt, also behind a freeze that was lifted.
+    pub(super) doubt: Option<Doubted>,
     pub(super) poisoned: Option<String>,
     /// Why it is not known what earlier processes left; nothing begins and nothing is changed while that is so.
     pub(super) unread: Option<String>,
@@ -58,7 +61,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(recalled: Recalled, coordinator: Coordinator, mut steady: SteadyShared, head: u64) -> Self {
-        let Recalled { last, freeze, poisoned, unread, off, validation, quarantine, untold, .. } = recalled;
+        let Recalled { last, freeze, doubt, poisoned, unread, off, validation, quarantine, untold, .. } = recalled;
         steady.quarantined(quarantine);
         Self {
             running: None,
@@ -70,6 +73,7 @@ impl Shared {
             last,
             freeze,
             is_freeze_untold: false, // whoever wrote it down has told it
+            doubt,
             poisoned,
             unread,
             validation,
