@@ -12,7 +12,8 @@ use std::{
 
 use parking_lot::Mutex;
 use state_pruner::{
-    Command, Doubted, Ended, Found, Freeze, Imposed, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey, Reply,
+    Command, Doubted, Ended, Found, Freeze, Imposed, PruneError, Pruner, PrunerConfig, PrunerParts, RecordKey,
+    Records as _, Reply,
     events::{Event, EventSink},
     mark::{MarkChoice, RehashChoice},
     phase::{PhaseRecord, PrunePhase},
@@ -115,6 +116,34 @@ fn damage_that_is_found_again_is_saved_if_it_could_not_be() {
     assert!(on_record(&rig).is_some_and(|why| why.contains("the second")), "it was not lifted");
 }
 
+/// Nobody meets it again: a later process would go on with the sweep that it stopped.
+#[test]
+fn a_freeze_that_could_not_be_saved_is_saved_as_soon_as_it_can_be() {
+    for is_stopped in [false, true] {
+        let (rig, unsaved) = (interrupted(), Arc::new(AtomicBool::new(true)));
+        let refuses = Arc::clone(&unsaved);
+        let pruner = start(&rig, &Hooks::none(), move |what, key| {
+            let is_refused = what == Use::Save && matches!(key, RecordKey::Freeze | RecordKey::Doubt);
+            if is_refused && refuses.load(Ordering::Acquire) { Err(io()) } else { Ok(()) }
+        });
+        until(&rig, &pruner, |pruner| !pruner.status().running);
+        assert!(pruner.found(&damage("a checksum")).is_err());
+        assert_eq!(on_record(&rig), None);
+        unsaved.store(false, Ordering::Release);
+        if is_stopped {
+            drop(pruner);
+        } else {
+            until(&rig, &pruner, |_| on_record(&rig).is_some());
+            assert_eq!(on_record(&rig), pruner.status().frozen);
+        }
+        assert!(on_record(&rig).is_some_and(|why| why.contains("a checksum")), "the pruner ends: {is_stopped}");
+        let doubt = Doubted::recorded(&records(&rig)).unwrap();
+        assert_eq!(doubt.code, "frozen");
+        records(&rig).remove(RecordKey::Freeze).unwrap();
+        assert_eq!(Doubted::recorded(&records(&rig)).unwrap().code, "unproven", "what it is for is in doubt, too");
+    }
+}
+
 /// Damage is found while an operator's unfreeze is about to clear the record: deletes stay frozen, in this process and the next.
 #[test]
 fn damage_that_is_found_beside_an_unfreeze_freezes_deletes_durably() {
@@ -148,6 +177,41 @@ fn damage_that_is_found_beside_an_unfreeze_freezes_deletes_durably() {
     slot.lock().take();
     assert!(pruner.status().frozen.is_some());
     assert_eq!(on_record(&rig), pruner.status().frozen, "for the next process, too");
+}
+
+/// Its end is not near, so nobody is told that it is: it stops, and goes on behind the freeze. What it has deleted by then counts.
+#[test]
+fn a_cycle_that_a_freeze_stops_is_not_told_to_be_ending() {
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 832, 40);
+    let before = check::present(&rig.chain.store).len();
+    let (at_work, (told, replies)) = (Slot::default(), mpsc::channel());
+    let (taken, mut batches) = (Arc::clone(&at_work), 0);
+    let hooks = Hooks::new(move |moment| {
+        batches += usize::from(moment == Moment::Deleting);
+        let pruner = (batches == 3).then(|| taken.lock().take()).flatten();
+        if let Some(pruner) = pruner {
+            assert_eq!(pruner.found(&damage("met by a read")).unwrap(), Found::Told);
+            [Command::Pause, Command::Cancel].map(|command| told.send(pruner.command(command)).unwrap());
+        }
+    });
+    let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(10).pruner() };
+    let pruner = Arc::new(Pruner::start(rig.pruner_parts(&hooks), config).unwrap());
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    *at_work.lock() = Some(Arc::clone(&pruner));
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    for reply in [replies.recv().unwrap(), replies.recv().unwrap()] {
+        assert!(
+            matches!(&reply, Reply::Refused { why } if why.contains("frozen") && why.contains("goes on")),
+            "{reply:?}"
+        );
+    }
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    let gone = before - check::present(&rig.chain.store).len();
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.deleted_total), (0, gone as u64), "{:?}", status.last);
+    assert!(gone > 0);
+    goes_on(&rig, &pruner, "behind the freeze");
 }
 
 /// A cycle meets a fault of its own before it comes to the checkpoint at which a freeze from outside stops it.

@@ -563,8 +563,8 @@ fn a_slow_or_flaky_disk_costs_waits_and_no_cycle_in_each_phase() {
 }
 
 /// Runs a cycle in which, once, so much time passes between the phases that the snapshot is too old to sweep by. Says which
-/// phases were saved.
-fn with_an_aged_sweep(rig: &Rig, recovery: RecoveryConfig) -> (Pruner, Vec<PrunePhase>) {
+/// phases were saved. So many cycles failed before.
+fn with_an_aged_sweep(rig: &Rig, recovery: RecoveryConfig, failed: u32) -> (Pruner, Vec<PrunePhase>) {
     let (clock, store, phases) =
         (Arc::clone(&rig.clock), Arc::clone(&rig.chain.store), Arc::new(Mutex::new(Vec::new())));
     let (seen, aged) = (Arc::clone(&phases), AtomicBool::new(false));
@@ -581,6 +581,7 @@ fn with_an_aged_sweep(rig: &Rig, recovery: RecoveryConfig) -> (Pruner, Vec<Prune
     });
     let config = PrunerConfig { recovery, ..rig.plan(WINDOW).in_order().pruner_of_cycles() };
     let pruner = Pruner::start(rig.pruner_parts(&hooks), config).unwrap();
+    (0..failed).for_each(|_| pruner.recovery().cycle_failed(&io()));
     run(&pruner);
     let phases = phases.lock().clone();
     (pruner, phases)
@@ -590,9 +591,20 @@ fn with_an_aged_sweep(rig: &Rig, recovery: RecoveryConfig) -> (Pruner, Vec<Prune
 fn a_sweep_that_is_given_up_goes_back_to_marking_and_says_so_durably() {
     use PrunePhase::{BuildReach, SweepExpired};
     let rig = grown();
-    let (pruner, phases) = with_an_aged_sweep(&rig, RecoveryConfig::default());
+    let (pruner, phases) = with_an_aged_sweep(&rig, RecoveryConfig::default(), 0);
     assert_eq!(pruner.status().cycles_finished, 1, "{:?}", pruner.status().last);
     assert!(phases.starts_with(&[BuildReach, SweepExpired, BuildReach, BuildReach, SweepExpired]), "{phases:?}");
+    check::exact(&rig.chain, "after it marked anew");
+}
+
+/// What leads back to marking is the third failure in a row, which opens the breaker; the run goes on all the same, and closes it.
+#[test]
+fn a_sweep_goes_back_to_marking_also_where_that_opens_the_breaker() {
+    let rig = grown();
+    let (pruner, phases) = with_an_aged_sweep(&rig, RecoveryConfig::default(), 2);
+    let status = pruner.status();
+    assert_eq!((status.cycles_finished, status.cycles_failed), (1, 0), "{:?} {phases:?}", status.last);
+    assert_eq!(status.recovery.breaker.state, BreakerState::Closed);
     check::exact(&rig.chain, "after it marked anew");
 }
 
@@ -602,7 +614,7 @@ fn a_sweep_that_is_given_up_ends_its_cycle_where_no_phase_is_to_go_back() {
     let rig = grown();
     let before = check::nodes(&rig.chain.store);
     let recovery = RecoveryConfig { enable_phase_rollback: false, ..RecoveryConfig::default() };
-    let (pruner, phases) = with_an_aged_sweep(&rig, recovery);
+    let (pruner, phases) = with_an_aged_sweep(&rig, recovery, 0);
     assert_eq!(phases, [PrunePhase::BuildReach, PrunePhase::SweepExpired], "nothing went back");
     let status = pruner.status();
     assert_eq!((status.cycles_finished, status.cycles_failed), (0, 1), "{:?}", status.last);

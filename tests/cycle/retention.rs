@@ -9,7 +9,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::Duration,
@@ -19,13 +19,14 @@ use parking_lot::Mutex;
 use state_pruner::{
     Asked, Bound, Cause, Clock, Command, Explanation, Fill, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy,
     LiveRetention, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig,
-    ReaderLimit, ReaderState, RecordKey, Reply, RetentionParts, Standing, Standstill, StoreRecords, Trigger,
-    TriggerState, Verdict, WaitsFor, Why,
+    PrunerParts, ReaderLimit, ReaderState, RecordKey, Reply, RetentionParts, Standing, Standstill, StoreRecords,
+    Trigger, TriggerState, Verdict, WaitsFor, Why,
     cycle::{CycleEnv, Finished},
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
     offline::StoreLayout,
-    snapshot::RetentionPolicy,
+    retained,
+    snapshot::{NodeFacts, RetentionPolicy},
 };
 use state_store::{Batch, CrashTail, Durability, Fault, Lasting, Operation, Point, StoreConfig, StoreError, watch};
 use state_tests::{
@@ -34,12 +35,14 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     offline,
-    records::Acting,
+    records::{Acting, Use},
     rig::{Engine, Plan, Rig, WAYS, env},
     told::Told,
     workload::{Profile, Workload, paths},
 };
 use state_tree::{NodeHash, Order, RoochLayout, get};
+
+use crate::left::io;
 
 fn order(at: u64) -> Order {
     Order::new(at)
@@ -402,8 +405,12 @@ fn everybody_who_keeps_an_order_is_named() {
     kept.add_pin(pin("audit", 13, None)).unwrap();
     let pins = [12, 13, 20, 13].map(|at| rig.chain.store.pin(order(at), &format!("reader {at}")).unwrap());
     kept.advance().unwrap();
-    let named: Vec<(u64, KeptBy)> =
-        kept.retention().unwrap().pins.into_iter().map(|root| (root.order.get(), root.kept_by)).collect();
+    let named: Vec<(u64, KeptBy)> = retained(&*kept, &rig.chain.store)
+        .unwrap()
+        .pins
+        .into_iter()
+        .map(|root| (root.order.get(), root.kept_by))
+        .collect();
     let by = |names: &str| KeptBy::Pin(names.to_owned());
     let audit = "audit of a test, reader 13 since order 29, reader 13 since order 29";
     let expected = [
@@ -417,7 +424,7 @@ fn everybody_who_keeps_an_order_is_named() {
     let Explanation::Order(told) = kept.explain(Asked::Order(order(13)), &RoochLayout, 1).unwrap() else { panic!() };
     assert_eq!(told.to_string().matches("reader 13").count(), 2, "{told}");
     kept.remove_pin("audit").unwrap();
-    let leaving = kept.retention().unwrap().pins;
+    let leaving = retained(&*kept, &rig.chain.store).unwrap().pins;
     let readers = "reader 13 since order 29, reader 13 since order 29";
     assert!(leaving.iter().any(|root| root.kept_by == by(readers)), "{leaving:?}");
     drop(pins);
@@ -733,9 +740,9 @@ fn a_pin_is_refused_for_what_is_gone_and_goes_only_when_its_time_is_over() {
     exactly(&rig, 26..30, "and its state goes with the next cycle");
 }
 
-/// A process that begins knows only what its wall clock says; how much of its time was left then has to pass in it, too.
+/// A process that begins knows only what its wall clock says; how much of a pin's time was left then has to pass in it, too.
 #[test]
-fn a_pin_and_a_consumer_last_over_a_restart_for_what_the_wall_clock_leaves_of_their_time() {
+fn over_a_restart_a_pin_lasts_for_what_is_left_of_its_time_and_a_consumer_has_its_own_again() {
     let rig = grown(30);
     rig.clock.set_unix_ms(1_000_000);
     let ten = Some(Duration::from_secs(10));
@@ -755,7 +762,45 @@ fn a_pin_and_a_consumer_last_over_a_restart_for_what_the_wall_clock_leaves_of_th
     passes(&rig, Duration::from_millis(3_999));
     assert_eq!(stand(&restarted), (1, 0));
     passes(&rig, Duration::from_millis(1));
+    assert_eq!(stand(&restarted), (0, 0), "it had nobody to speak to while the node was down");
+    passes(&rig, Duration::from_millis(5_999));
+    assert_eq!(stand(&restarted), (0, 0));
+    passes(&rig, Duration::from_millis(1));
     assert_eq!(stand(&restarted), (0, 1), "their time is over");
+    passes(&rig, Duration::from_secs(86_400));
+    let later = policy(&rig, keep(4));
+    assert!(later.silent().unwrap().is_empty());
+    later.set_consumer("daily", order(29), Some(Duration::from_secs(86_400))).unwrap();
+    passes(&rig, Duration::from_secs(86_399));
+    let last = policy(&rig, keep(4));
+    assert!(!last.silent().unwrap().contains(&"daily".to_owned()));
+    passes(&rig, Duration::from_secs(3_599));
+    assert!(!last.silent().unwrap().contains(&"daily".to_owned()));
+    passes(&rig, Duration::from_secs(1));
+    assert!(last.silent().unwrap().contains(&"daily".to_owned()), "an hour at most");
+}
+
+/// C16: what was written by a clock that was far ahead holds nothing for ever.
+#[test]
+fn a_time_that_began_in_the_future_lasts_as_long_as_it_says() {
+    let rig = grown(30);
+    rig.clock.set_unix_ms(9_000_000_000);
+    let ten = Some(Duration::from_secs(10));
+    let kept = policy(&rig, keep(4));
+    kept.add_pin(pin("short", 9, ten)).unwrap();
+    kept.set_consumer("indexer", order(20), ten).unwrap();
+    drop(kept);
+    rig.clock.set_unix_ms(1_000_000);
+    let kept = policy(&rig, keep(4));
+    let stand = || {
+        kept.advance_under(Durability::Synced).unwrap();
+        (kept.status().unwrap().pins.len(), kept.silent().unwrap().len(), rig.chain.floor().get())
+    };
+    assert_eq!(stand(), (1, 0, 20));
+    passes(&rig, Duration::from_millis(9_999));
+    assert_eq!(stand(), (1, 0, 20));
+    passes(&rig, Duration::from_millis(1));
+    assert_eq!(stand(), (0, 1, 26));
 }
 
 /// O9: what is said twice is said the same, before anything begins.
@@ -878,7 +923,7 @@ fn explain_names_the_bound_that_keeps_each_root() {
     let [expired, silent, leaving] = &reasons(25)[..] else { panic!("{:?}", reasons(25)) };
     assert!(matches!(expired, Why::PinExpired(pin) if (pin.name.as_str(), pin.ttl_ms) == ("short", Some(10_000))));
     assert_eq!(*silent, Why::ConsumerSilent { name: "indexer".to_owned(), from: 24 });
-    assert_eq!(*leaving, Why::Leaving { waits_for: None });
+    assert_eq!(*leaving, Why::Leaving { waits_for: Some(Standstill::Unknown) }, "no pruner is asked");
     assert_eq!(kept.status().unwrap().pins[0].state, PinState::Expired, "as the status says");
     kept.advance().unwrap();
     let gone = |kept: &LiveRetention, at: u64| match kept.explain(Asked::Order(order(at)), &RoochLayout, 1).unwrap() {
@@ -896,6 +941,7 @@ fn explain_names_the_bound_that_keeps_each_root() {
     let narrow = policy(&rig, every(2, 20)); // as a process that starts again
     narrow.set_consumer("late", order(26), None).unwrap();
     narrow.remove_consumer("late").unwrap();
+    passes(&rig, Duration::from_secs(3_600)); // for so long the silent one is waited for again
     narrow.advance().unwrap();
     assert_eq!(gone(&narrow, 10), [Cause::Policy], "no longer one of every few");
     let late = Cause::ConsumerRemoved { name: "late".to_owned(), order: 26 };
@@ -906,18 +952,52 @@ fn explain_names_the_bound_that_keeps_each_root() {
     assert!(told.contains(words), "{told}");
 }
 
-/// An order that nobody asks for is there as long as the floor does not move, and why it does not is told.
-#[test]
-fn explain_names_what_the_floor_waits_for() {
-    let rig = grown(30);
-    let kept = policy(&rig, keep(4));
-    let waits_for = || match kept.explain(Asked::Order(order(27)), &RoochLayout, 1).unwrap() {
+/// What an order waits for that nobody asks for.
+fn leaving(explained: Result<Explanation, PruneError>) -> Option<Standstill> {
+    match explained.unwrap() {
         Explanation::Order(OrderExplained { standing: Standing::Kept { reasons, .. }, .. }) => match &reasons[..] {
             [Why::Leaving { waits_for }] => waits_for.clone(),
             other => panic!("{other:?}"),
         },
         other => panic!("{other}"),
-    };
+    }
+}
+
+/// As the pruner tells that moves the floor.
+fn leaving_beside(pruner: &Pruner, kept: &LiveRetention, at: u64) -> Option<Standstill> {
+    leaving(kept.explain_beside(pruner, Asked::Order(order(at)), (&RoochLayout, 1)))
+}
+
+/// What takes a node that is garbage, and what holds that back.
+fn garbage(explained: Result<Explanation, PruneError>) -> (WaitsFor, Option<Standstill>) {
+    match explained.unwrap() {
+        Explanation::Hash(HashExplained { node: NodeStanding::Garbage { waits_for, held_by, .. }, .. }) => {
+            (waits_for, held_by)
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// As the pruner tells that deletes.
+fn garbage_beside(pruner: &Pruner, kept: &LiveRetention, hash: NodeHash) -> (WaitsFor, Option<Standstill>) {
+    garbage(kept.explain_beside(pruner, Asked::Hash(hash), (&RoochLayout, 100_000)))
+}
+
+/// A pruner under the policy that has looked at what was left.
+fn start(parts: PrunerParts, config: PrunerConfig, kept: &Arc<LiveRetention>) -> Pruner {
+    let pruner = Pruner::start_under(parts, config, Arc::clone(kept) as _).unwrap();
+    while pruner.status().running {
+        std::thread::yield_now();
+    }
+    pruner
+}
+
+/// An order that nobody asks for is there as long as the floor does not move, and why it does not is told.
+#[test]
+fn explain_names_what_the_floor_waits_for() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    let recorded = || leaving(kept.explain(Asked::Order(order(27)), &RoochLayout, 1));
     let control = Arc::new(Mutex::new(None::<Arc<state_pruner::Control>>));
     let of_cycle = Arc::clone(&control);
     let hooks = Hooks::new(move |moment| {
@@ -930,25 +1010,139 @@ fn explain_names_what_the_floor_waits_for() {
     assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
     drop(env);
     rig.chain.grow(Profile::Tables, 62, 5);
-    assert_eq!(waits_for(), Some(Standstill::Cycle { cycle: 1 }));
+    assert_eq!(recorded(), Some(Standstill::Cycle { cycle: 1 }));
     let (env, plan) = under(&rig, &kept, &Hooks::none());
     plan.resume(&env).unwrap();
     rig.chain.grow(Profile::Tables, 63, 1);
     drop(env);
-    let config = rig.plan(4).pruner_of_cycles();
-    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&kept) as _).unwrap();
-    while pruner.status().running {
-        std::thread::yield_now();
-    }
+    let pruner = start(rig.pruner_parts(&Hooks::none()), rig.plan(4).pruner_of_cycles(), &kept);
+    let told = || leaving_beside(&pruner, &kept, 27);
     rig.clock.set_unix_ms(7_000);
     assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
-    assert_eq!(waits_for(), Some(Standstill::Switch { since_ms: 7_000 }));
+    assert_eq!((told(), recorded()), (Some(Standstill::Switch { since_ms: 7_000 }), told()));
     pruner.found(&StoreError::Corrupt("a checksum".to_owned()).into()).unwrap();
-    let Some(Standstill::Freeze { reason }) = waits_for() else { panic!("{:?}", waits_for()) };
+    let Some(Standstill::Freeze { reason }) = told() else { panic!("{:?}", told()) };
     assert!(reason.contains("a checksum"), "{reason}");
+    assert_eq!(recorded(), told());
     assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
     assert_eq!(pruner.command(Command::Enable), Reply::Accepted);
-    assert_eq!(waits_for(), None);
+    assert_eq!(told(), Some(Standstill::IncrementalOff), "a cycle moves it, and no round");
+    assert_eq!(recorded(), Some(Standstill::Unknown), "no record tells of more, and none that there is no more");
+}
+
+/// Nothing begins before records can be read, and never where they are damaged: that is told, not that they are.
+#[test]
+fn explain_names_records_that_are_not_read_and_a_pruner_that_has_ended() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    cycle(&rig, &kept);
+    rig.chain.grow(Profile::Tables, 62, 5);
+    let parts = || rig.pruner_parts(&Hooks::none());
+    let read =
+        |what: Use, key: RecordKey| if (what, key) == (Use::Load, RecordKey::Freeze) { Err(io()) } else { Ok(()) };
+    let records = Acting::over(parts().records, read);
+    let pruner = start(PrunerParts { records, ..parts() }, rig.plan(4).pruner(), &kept);
+    let told = leaving_beside(&pruner, &kept, 27);
+    assert!(matches!(&told, Some(Standstill::Unread { why }) if why.contains("injected")), "{told:?}");
+    drop(pruner);
+    parts().records.save(RecordKey::Freeze, b"torn").unwrap();
+    let pruner = start(parts(), rig.plan(4).pruner(), &kept);
+    let told = leaving_beside(&pruner, &kept, 27);
+    assert!(matches!(told, Some(Standstill::WorkerGone { .. })), "{told:?}");
+    assert!(kept.explain(Asked::Order(order(27)), &RoochLayout, 1).is_err(), "who has the records alone knows nothing");
+    assert!(kept.explain(Asked::Order(order(34)), &RoochLayout, 1).is_ok(), "but of what stays");
+}
+
+#[test]
+fn explain_names_rounds_that_fail_and_the_breaker_that_they_open() {
+    let (rig, fails) = (grown(30), Arc::new(AtomicBool::new(false)));
+    let kept = policy(&rig, keep(4));
+    cycle(&rig, &kept);
+    let (parts, fail) = (rig.pruner_parts(&Hooks::none()), Arc::clone(&fails));
+    let records = Acting::over(Arc::clone(&parts.records), move |what, key| {
+        let is_a_round = (what, key) == (Use::Load, RecordKey::Freeze);
+        if is_a_round && fail.load(Ordering::Acquire) { Err(io()) } else { Ok(()) }
+    });
+    let pruner = start(PrunerParts { records, ..parts }, rig.plan(4).pruner(), &kept);
+    let round = || pruner.status().incremental.unwrap();
+    rig.until(|| round().last == Some(RoundEnd::Done));
+    fails.store(true, Ordering::Release);
+    rig.chain.grow(Profile::Tables, 62, 5);
+    assert_eq!(leaving_beside(&pruner, &kept, 27), None, "it goes with the next round");
+    pruner.committed(rig.chain.head());
+    while round().failure.is_none() {
+        std::thread::yield_now(); // no time passes: it is not tried again yet
+    }
+    let told = leaving_beside(&pruner, &kept, 27);
+    assert!(matches!(&told, Some(Standstill::RoundsFail { why }) if why.contains("injected")), "{told:?}");
+    (0..2).for_each(|_| pruner.recovery().cycle_failed(&io())); // the third failure in a row
+    let told = leaving_beside(&pruner, &kept, 27);
+    assert!(matches!(told, Some(Standstill::Breaker { for_ms: 1.. })), "{told:?}");
+}
+
+/// A node that follows its chain and is not at its head.
+struct CatchesUp;
+
+impl NodeFacts for CatchesUp {
+    fn mempool_size(&self) -> Option<u64> {
+        None
+    }
+
+    fn sync_status(&self) -> Option<bool> {
+        Some(false)
+    }
+}
+
+#[test]
+fn explain_says_that_a_cycle_is_owed_before_any_round_begins() {
+    let old = Rig::with(Engine::Memory, StoreConfig { journal: false, ..STORE });
+    old.chain.grow(Profile::Tables, 61, 30);
+    let rig = old.twin();
+    let kept = policy(&rig, keep(4));
+    let parts = PrunerParts { facts: Some(Arc::new(CatchesUp)), ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = start(parts, rig.plan(4).pruner(), &kept);
+    assert_eq!(leaving_beside(&pruner, &kept, 10), Some(Standstill::CountsOwed));
+    kept.advance().unwrap();
+    let archive = &rig.chain.archive;
+    let live = archive.live((26..30).map(order));
+    let lost = *archive.live([order(10)]).difference(&live).next().unwrap();
+    assert_eq!(garbage_beside(&pruner, &kept, lost), (WaitsFor::CountsOwed, None));
+}
+
+/// What is garbage is not said to go with the next round while nothing is deleted, or where there are no rounds.
+#[test]
+fn explain_says_of_garbage_what_holds_its_deletion_back() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(4));
+    cycle(&rig, &kept);
+    let pruner = start(rig.pruner_parts(&Hooks::none()), rig.plan(4).pruner(), &kept);
+    pruner.found(&StoreError::Corrupt("a checksum".to_owned()).into()).unwrap();
+    rig.chain.grow(Profile::Uniform, 31, 3);
+    kept.advance().unwrap(); // and nothing sweeps
+    let live = rig.chain.archive.live((29..=32).map(order));
+    let lost = rig.chain.archive.live([order(28)]);
+    let is_named = |hash: &NodeHash| matches!(garbage_beside(&pruner, &kept, *hash).0, WaitsFor::Sweep { .. });
+    let named = lost.difference(&live).copied().find(is_named).unwrap();
+    let (_, held_by) = garbage_beside(&pruner, &kept, named);
+    assert!(matches!(&held_by, Some(Standstill::Freeze { reason }) if reason.contains("a checksum")), "{held_by:?}");
+    rig.clock.set_unix_ms(7_000);
+    assert_eq!(pruner.command(Command::Disable), Reply::Accepted);
+    assert_eq!(pruner.command(Command::Unfreeze), Reply::Accepted);
+    let (waits_for, held_by) = garbage_beside(&pruner, &kept, named);
+    assert!(matches!(waits_for, WaitsFor::Sweep { .. }), "{waits_for:?}");
+    assert_eq!(held_by, Some(Standstill::Switch { since_ms: 7_000 }));
+    drop((pruner, kept));
+
+    // The next process has no sweep between cycles, and nobody reads the journal.
+    let rig = rig.restart();
+    let kept = policy(&rig, keep(4));
+    let pruner = start(rig.pruner_parts(&Hooks::none()), rig.plan(4).pruner_of_cycles(), &kept);
+    assert_eq!(pruner.command(Command::Enable), Reply::Accepted);
+    assert_eq!(garbage_beside(&pruner, &kept, named), (WaitsFor::IncrementalOff, None));
+    let asked = |kept: &LiveRetention| garbage(kept.explain(Asked::Hash(named), &RoochLayout, 100_000));
+    assert_eq!(asked(&kept), (WaitsFor::Unknown, None), "no pruner is asked");
+    let idle = LiveRetention::new(rig.retention_parts(None));
+    assert_eq!(asked(&idle), (WaitsFor::Unknown, Some(Standstill::NoPolicy)));
 }
 
 /// A window of chain time that is made wider says that it is not filled until it is, over restarts too; the window in effect is
@@ -1102,7 +1296,7 @@ fn explained_as_by_the_archive(rig: &Rig, kept: &LiveRetention, (told, context):
                 told.earlier += u64::from(lost_in.is_some_and(is_lacked_before));
                 *looked_at
             }
-            NodeStanding::Garbage { looked_at, waits_for } => {
+            NodeStanding::Garbage { looked_at, waits_for, .. } => {
                 assert_eq!(newest, None, "{context}: {explained}");
                 if let WaitsFor::Sweep { lost_in, .. } = waits_for {
                     told.garbage += u64::from(*looked_at == 0);

@@ -2,7 +2,9 @@
 
 use std::{num::NonZeroU64, sync::Arc};
 
-use state_pruner::{KeptBy, PruneError, RetainedRoot, Retention, Window, snapshot::RetentionPolicy};
+use state_pruner::{
+    KeepPolicy, KeptBy, LiveRetention, PruneError, RetainedRoot, Retention, Window, snapshot::RetentionPolicy,
+};
 use state_store::{Batch, ChainView, Head, Hole, NativeChain, RootAt, StoreError, View};
 use state_tests::{
     check,
@@ -61,6 +63,28 @@ impl RetentionPolicy for Policy {
             pins: self.below.clone(),
             allowed_holes: [AMBIGUOUS].into(),
         })
+    }
+}
+
+/// S41: a policy that somebody else wrote need not know of what the store keeps below its floor.
+#[test]
+fn what_the_store_keeps_below_its_floor_is_retained_whatever_the_policy_tells() {
+    for (mark, sweep) in WAYS {
+        let rig = Rig::new(Engine::Memory);
+        rig.chain.grow(Profile::Tables, 97, 30);
+        let plan = rig.plan(3).by(mark, sweep);
+        let reader = rig.chain.store.pin(PINNED, "a reader").unwrap();
+        let every = KeepPolicy { every: NonZeroU64::new(EVERY.get()), ..KeepPolicy::last(plan.keep_last) };
+        LiveRetention::new(rig.retention_parts(Some(every))).advance().unwrap();
+        let mut parts = rig.parts(plan.keep_last, &Hooks::none());
+        parts.policy = Arc::new(Policy { below: Vec::new() });
+        plan.run(&env(parts, &Hooks::none())).unwrap();
+        let present = check::present(&rig.chain.store);
+        for order in [PINNED, EVERY, Order::new(2 * EVERY.get())] {
+            assert!(rig.chain.archive.live([order]).is_subset(&present), "{mark:?} {sweep:?}: order {order}");
+        }
+        assert!(!rig.chain.archive.live([LEAVING]).is_subset(&present), "{mark:?} {sweep:?}");
+        drop(reader);
     }
 }
 

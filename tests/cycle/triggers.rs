@@ -22,7 +22,7 @@ use state_pruner::{
     recovery::RecoveryConfig,
     snapshot::NodeFacts,
 };
-use state_store::{Batch, CrashTail, Durability, Fault, record};
+use state_store::{Batch, CrashTail, Durability, Fault, Reserve, Room, record};
 use state_tests::{
     archive::orders,
     check,
@@ -401,6 +401,24 @@ fn a_request_that_cannot_be_written_down_is_refused_and_not_served() {
     assert_eq!(runs(&pruner).len(), 2, "none for those that were refused");
     assert_eq!(pruner.run_once("nightly-2"), Reply::Accepted, "and asked again they are served");
     settle(&pruner);
+}
+
+/// C12: what is written down beside commits has the room of the reserve, as commits and marks have.
+#[test]
+fn a_request_that_finds_no_room_is_written_down_in_that_of_the_reserve() {
+    let (rig, faulty) = genesis().faulty();
+    rig.chain.grow(Profile::Uniform, 166, 9);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("reserve");
+    let reserve = Reserve::new(path.clone(), NonZeroU64::new(4096).unwrap());
+    assert_eq!(rig.chain.store.keep_room(reserve).unwrap(), Room::Kept);
+    let (pruner, hold) = held(Setup::new(&rig, 1_000_000), Some("nightly-1"));
+    faulty.fail_write(0, Fault::DiskFull);
+    assert_eq!(pruner.run_once("nightly-2"), Reply::FollowUp);
+    assert!(pruner.status().triggers.requested);
+    drop(hold);
+    settle(&pruner);
+    assert_eq!(pruner.run_once("nightly-2"), Reply::AlreadyServed { run: 2 });
 }
 
 /// C14: a run that takes a request along which is not on disk yet makes a promise of it that nobody can keep.

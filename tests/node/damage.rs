@@ -171,7 +171,13 @@ fn what_the_engine_finds_in_a_block_that_is_read_freezes_deletes() {
     assert!(!node.prune("run"), "a frozen pruner takes no cycle");
     assert!(node.prune("unfreeze"));
     assert_eq!(refused(&node, 1), (500, "corrupt".to_owned()));
-    assert_eq!(told(&node, "frozen").0, ["store_damaged"], "who lifted the freeze knows of it");
+    let (codes, message) = told(&node, "unproven");
+    assert_eq!(
+        codes,
+        ["unproven", "store_damaged"],
+        "who lifted the freeze knows of it, and nothing has proved it wrong"
+    );
+    assert!(message.contains(file), "{message}");
     drop(node);
     let node = Node::start(data.path(), &SETTINGS);
     assert_eq!(refused(&node, 1), (500, "corrupt".to_owned()));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use state_pruner::{
-    Health, PruneError, ReaderState, ReaderStatus, Reason, Verdict,
+    Consumer, Health, PruneError, ReaderState, ReaderStatus, Reason, Verdict,
     events::{Replay, WriteFailure},
 };
 use state_store::Disposition;
@@ -27,6 +27,18 @@ pub(crate) fn of_retention(silent: Result<Vec<String>, PruneError>) -> Option<Re
             Some(reason(Verdict::Degraded, "retention_unreadable", message))
         }
     }
+}
+
+/// Judges the consumers that get no further. Records that cannot be read are told beside.
+pub(crate) fn of_still(still: Result<Vec<Consumer>, PruneError>) -> Option<Reason> {
+    let still: Vec<String> =
+        still.ok()?.iter().map(|Consumer { name, order, .. }| format!("{name} (order {order})")).collect();
+    let message = format!(
+        "they speak and get no further for longer than they may be silent, and every order from theirs on is kept for them: {}; mend \
+         them, or `consumer remove` those that are not needed",
+        still.join(", ")
+    );
+    (!still.is_empty()).then(|| reason(Verdict::Degraded, "consumer_still", message))
 }
 
 /// Judges the journal of events.
@@ -169,6 +181,15 @@ mod tests {
         assert_eq!(judged(Ok(Vec::new())), (Verdict::Healthy, None));
         assert_eq!(judged(Ok(vec!["indexer".to_owned()])), degraded("consumer_silent"));
         assert_eq!(judged(Err(PruneError::NoHead)), degraded("retention_unreadable"));
+    }
+
+    #[test]
+    fn a_consumer_that_stands_still_degrades_a_node_and_is_named() {
+        let consumer = Consumer { name: "indexer".to_owned(), order: 7, heard_ms: 1, ttl_ms: 1 };
+        let told = of_still(Ok(vec![consumer])).unwrap();
+        assert_eq!((told.verdict, told.code.as_str()), (Verdict::Degraded, "consumer_still"));
+        assert!(told.message.contains("indexer (order 7)"), "{}", told.message);
+        assert!(of_still(Ok(Vec::new())).is_none() && of_still(Err(PruneError::NoHead)).is_none());
     }
 
     #[test]

@@ -754,8 +754,12 @@ async fn a_node_that_is_flooded_and_stopped_at_once_has_every_event_on_disk_that
     assert!(read.is_sound() && read.missing == 0, "{}", read.told());
     for (n, flood) in floods.into_iter().enumerate() {
         let (answered, name) = (flood.await.unwrap(), format!("p{n}"));
-        let told = read.events.iter().filter(|entry| entry.data.get("name").is_some_and(|of| *of == name)).count() as u64;
-        assert!((answered..=answered + 1).contains(&told), "{name}: {told} of {answered}; the last one lost its answer at most");
+        let told =
+            read.events.iter().filter(|entry| entry.data.get("name").is_some_and(|of| *of == name)).count() as u64;
+        assert!(
+            (answered..=answered + 1).contains(&told),
+            "{name}: {told} of {answered}; the last one lost its answer at most"
+        );
     }
 }
 

@@ -364,6 +364,9 @@ pub trait Observer: Send + Sync {
     /// A cycle is about to go on with a walk, which may take hours.
     fn walks_on(&self) {}
 
+    /// So many nodes more were deleted by a cycle.
+    fn deleted(&self, _nodes: u64) {}
+
     /// The stage got this far.
     fn progress(&self, progress: Progress);
 }

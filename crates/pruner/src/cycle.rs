@@ -256,7 +256,8 @@ fn sweep_marked(
 ) -> Result<Finished, PruneError> {
     let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
     agree(env, order, &guard, &record)?;
-    let mut cursor = RecordCursor { records: &*env.parts.records, deleted_before: so_far.before, record };
+    let mut cursor =
+        RecordCursor { records: &*env.parts.records, deleted_before: so_far.before, observer: &*env.observer, record };
     sweep_under(env, order, (&guard, &marked), (&mut cursor, so_far))?;
     env.control.last_checkpoint()?; // AFTER the last delete: what is left is short, and is neither held nor cancelled
     guard.renew()?; // it may have been held there for long

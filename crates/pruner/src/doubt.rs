@@ -34,6 +34,27 @@ pub(crate) struct Doubt {
     pub(crate) why: String,
 }
 
+/// A fault that may lie in live nodes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LiveFault {
+    of_hash: bool,
+    /// In words.
+    pub(crate) why: String,
+}
+
+impl LiveFault {
+    /// Nothing if the error says nothing of live nodes.
+    pub(crate) fn of(error: &PruneError) -> Option<Self> {
+        let of_hash = matches!(error, PruneError::WrongHash { .. });
+        error.is_live_fault().then(|| Self { of_hash, why: error.to_string() })
+    }
+
+    /// Whether the record keeps no more of both than of the later one.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.of_hash == other.of_hash
+    }
+}
+
 impl Record for Doubt {
     const KIND: [u8; 4] = *b"DOUB";
     const VERSION: u16 = 1;
@@ -121,17 +142,20 @@ impl Doubt {
     ///
     /// Errors: a failed read or write.
     pub(crate) fn remember(error: &PruneError, records: &dyn Records) -> Result<(), PruneError> {
-        if !error.is_live_fault() {
-            return Ok(());
-        }
-        let of_hash = matches!(error, PruneError::WrongHash { .. });
+        LiveFault::of(error).map_or(Ok(()), |fault| Self::add(&fault, records))
+    }
+
+    /// Remembers a fault beside what is in doubt.
+    ///
+    /// Errors: a failed read or write.
+    pub(crate) fn add(fault: &LiveFault, records: &dyn Records) -> Result<(), PruneError> {
         let was_of_hash = match Self::load(records) {
             Ok(old) => old.is_some_and(|old| old.of_hash),
             Err(error @ PruneError::Store(StoreError::Newer { .. })) => return Err(error), // C17
             Err(_) => true,                                                                // nobody knows
         };
         let cycle = phase::last_cycle(records)?;
-        Self { cycle, of_hash: of_hash || was_of_hash, why: error.to_string() }.save(records)
+        Self { cycle, of_hash: fault.of_hash || was_of_hash, why: fault.why.clone() }.save(records)
     }
 
     /// Remembers what a freeze was for that is being lifted: that of the freeze, where it could be written.

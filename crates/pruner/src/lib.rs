@@ -61,7 +61,7 @@ pub use health::{
 pub use log_cut::LogCuts;
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;
-pub use policy::{FloorRows, LiveWindow, RestWindow};
+pub use policy::{FloorRows, LiveWindow, RestWindow, retained};
 pub use quarantine::{Poison, Quarantine, SetAside, Unusable};
 pub use records::{FolderRecords, Place, RecordKey, Records, StoreRecords};
 pub use retention::{

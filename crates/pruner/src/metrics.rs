@@ -17,7 +17,7 @@ use crate::{
 const COUNTERS: [(&str, &str); 15] = [
     ("state_pruner_cycles_total", "Cycles that ended, by outcome: finished, cancelled, or the code of an error"),
     ("state_pruner_runs_total", "Runs that ended, by the trigger that set them off; interrupted ones are among them"),
-    ("state_pruner_deleted_nodes_total", "Nodes deleted by finished cycles"),
+    ("state_pruner_deleted_nodes_total", "Nodes deleted by cycles"),
     ("state_pruner_spared_nodes_total", "Nodes outside the mark that a commit had created again"),
     ("state_pruner_freed_bytes_total", "Bytes on disk that finished cycles gave back"),
     ("state_pruner_incremental_deleted_nodes_total", "Nodes deleted by the sweep between cycles"),
@@ -187,10 +187,14 @@ pub(crate) fn run_ended(run: &Run) {
     counter!("state_pruner_runs_total", "trigger" => run.trigger.label()).increment(1);
 }
 
+/// Counts what a cycle deletes.
+pub(crate) fn deleted(nodes: u64) {
+    counter!("state_pruner_deleted_nodes_total").increment(nodes);
+}
+
 /// Counts a finished cycle.
 pub(crate) fn cycle_finished(certificate: &Certificate) {
     counter!("state_pruner_cycles_total", "outcome" => "finished").increment(1);
-    counter!("state_pruner_deleted_nodes_total").increment(certificate.sweep.deleted); // by this process, over all attempts
     counter!("state_pruner_spared_nodes_total").increment(certificate.sweep.spared);
     gauge!("state_pruner_live_nodes").set(certificate.live_nodes as f64);
     gauge!("state_pruner_store_bytes").set(certificate.bytes_after.total as f64);

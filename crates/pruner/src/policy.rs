@@ -21,10 +21,18 @@ use crate::{
 /// may have kept more. [`Batch::delete_orders`] deletes them without a range for each move.
 pub type FloorRows = Arc<dyn Fn(Range<Order>) -> Batch + Send + Sync>;
 
-/// These roots below the floor, and those that readers hold: each root of an order once, with everybody who keeps it.
-pub(crate) fn with_reader_pins(kept: Vec<RetainedRoot>, store: &Store) -> Vec<RetainedRoot> {
+/// What a policy retains, and with it whatever the store keeps readable below its floor: what readers hold, and single orders that
+/// were kept when the floor passed them. A policy that does not know of one retains it all the same (S41). Each root of an order
+/// once, with everybody who keeps it.
+///
+/// Errors: those of the policy.
+pub fn retained(policy: &dyn RetentionPolicy, store: &Store) -> Result<Retention, PruneError> {
+    let retention = policy.retention()?;
     let mut roots: BTreeMap<(Order, StateRoot), RetainedRoot> =
-        kept.into_iter().map(|kept| ((kept.order, kept.root), kept)).collect();
+        retention.pins.into_iter().map(|kept| ((kept.order, kept.root), kept)).collect();
+    for (order, root) in store.kept() {
+        roots.entry((order, root)).or_insert(RetainedRoot { order, root, kept_by: KeptBy::Leaving });
+    }
     for (order, owners) in store.pins() {
         for PinOwner { root, owner, since, .. } in owners {
             let reader = format!("{owner} since order {since}");
@@ -36,7 +44,7 @@ pub(crate) fn with_reader_pins(kept: Vec<RetainedRoot>, store: &Store) -> Vec<Re
             }
         }
     }
-    roots.into_values().collect()
+    Ok(Retention { pins: roots.into_values().collect(), ..retention })
 }
 
 impl KeptBy {
@@ -82,10 +90,7 @@ impl RetentionPolicy for LiveWindow {
     fn retention(&self) -> Result<Retention, PruneError> {
         // Everything readable is retained: from the floor, not from where the window would begin by now (S41).
         let floor = self.store.floor().map_or(Order::GENESIS, |floor| floor);
-        let kept = self.store.kept().into_iter();
-        let kept = kept.map(|(order, root)| RetainedRoot { order, root, kept_by: KeptBy::Leaving }).collect();
-        let pins = with_reader_pins(kept, &self.store);
-        Ok(Retention { window: Window::From(floor), pins, allowed_holes: BTreeSet::new() })
+        Ok(Retention { window: Window::From(floor), pins: Vec::new(), allowed_holes: BTreeSet::new() })
     }
 }
 

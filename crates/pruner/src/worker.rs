@@ -52,6 +52,7 @@ use crate::{
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
 pub use counts::Uncounted;
+use freezing::Unsaved;
 pub use freezing::{Found, Imposed};
 use left::TakeUp;
 use recall::Recalling;
@@ -104,7 +105,7 @@ struct Inner {
     /// `saving_ledger`.
     operating: Mutex<()>,
     /// One at a time changes the freeze or the doubt on record; taken BEFORE `shared`.
-    freezing: Mutex<()>,
+    freezing: Mutex<Unsaved>,
     /// Another number whenever a freeze or a doubt is settled.
     freeze_epoch: AtomicU64,
     /// Rows of the journal that could not be read and are not written down yet: a later process would meet them again, this one
@@ -199,7 +200,7 @@ impl Pruner {
             rolling_back: Mutex::new(()),
             saving_ledger: Mutex::new(()),
             operating: Mutex::new(()),
-            freezing: Mutex::new(()),
+            freezing: Mutex::default(),
             freeze_epoch: AtomicU64::new(0),
             unlisted: Mutex::default(),
             reserve,
@@ -299,6 +300,11 @@ impl Observer for Watch {
 
     fn walks_on(&self) {
         self.0.prepare_to_walk();
+    }
+
+    fn deleted(&self, nodes: u64) {
+        metrics::deleted(nodes);
+        self.0.shared.lock().deleted += nodes;
     }
 
     fn progress(&self, progress: Progress) {

@@ -95,15 +95,21 @@ impl Reserve {
         *self.room.lock()
     }
 
-    /// Takes the room if twice as much is free, or if an earlier process has taken it. Cheap where it is kept already.
+    /// Takes the room if twice as much is free, or if an earlier process has taken it. Where it is kept already, one look whether
+    /// the file is there: somebody may have removed it to have the room.
     ///
     /// Errors: a failed write other than for want of room.
     pub fn take(&self) -> Result<Room, StoreError> {
         let _changing = self.changing.lock();
-        if self.room() != Room::Kept && (self.is_there()? || self.is_taken()?) {
-            *self.room.lock() = Room::Kept;
-        }
-        Ok(self.room())
+        let was = self.room();
+        let now = match was {
+            Room::Kept if self.path.try_exists().map_err(|error| failed(&self.path, error))? => Room::Kept,
+            Room::Kept | Room::LetGo | Room::NeverTaken if self.is_there()? || self.is_taken()? => Room::Kept,
+            Room::Kept | Room::LetGo => Room::LetGo,
+            Room::NeverTaken => Room::NeverTaken,
+        };
+        *self.room.lock() = now;
+        Ok(now)
     }
 
     /// Lets the room go. Returns the bytes that are free by it, or nothing if none were kept.
@@ -228,6 +234,20 @@ mod tests {
         let vast = Reserve::new(path.clone(), NonZeroU64::new(1 << 62).unwrap());
         assert_eq!((vast.take().unwrap(), vast.room()), (Room::NeverTaken, Room::NeverTaken));
         assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+
+    /// An operator who looks for room may find the file.
+    #[test]
+    fn a_reserve_that_somebody_removed_is_noticed_and_taken_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("reserve");
+        let reserve = Reserve::new(path.clone(), NonZeroU64::new(1 << 20).unwrap());
+        reserve.take().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!((reserve.take().unwrap(), Reserve::kept_at(&path).unwrap()), (Room::Kept, Some(1 << 20)));
+        fs::remove_file(&path).unwrap();
+        let vast = Reserve { path: path.clone(), bytes: NonZeroU64::new(1 << 62).unwrap(), ..reserve };
+        assert_eq!((vast.take().unwrap(), vast.room()), (Room::LetGo, Room::LetGo), "there is no room for it any more");
     }
 
     /// `cp --sparse=always` and `rsync -S` make such files of a data folder.

@@ -40,7 +40,7 @@ use crate::{
     permit::{Fence, Permit},
     point::{Point, reached},
     queue::Queue,
-    reserve::Reserve,
+    reserve::{Reserve, Room},
     rows,
     stay::Gate,
 };
@@ -371,9 +371,13 @@ impl Store {
         self.move_floor(FloorMove { to, keep, let_go, rows: vec![rows] }, Durability::Synced)
     }
 
-    /// Writes rows of the pruner; nodes cannot be named by them.
+    /// Writes rows of the pruner; nodes cannot be named by them. Where there is no room the reserve goes, and it is tried once more.
     pub fn write_rows(&self, batch: &Batch, durability: Durability) -> Result<(), StoreError> {
-        self.backend().write(batch, durability)
+        let is_kept = self.reserve().is_some_and(|reserve| reserve.room() == Room::Kept);
+        match self.write_or_make_room(batch, durability) {
+            Err(StoreError::DiskFull { .. }) if is_kept => self.backend().write(batch, durability),
+            written => written,
+        }
     }
 }
 

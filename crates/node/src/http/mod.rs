@@ -150,6 +150,7 @@ impl Node {
         let events = self.events.status();
         let further = [
             health::of_retention(self.retention.silent()),
+            health::of_still(self.retention.still()),
             health::of_readers(&self.retention.readers()),
             health::of_events(events.failure),
             health::of_replay(&events.path, self.events.damage()),

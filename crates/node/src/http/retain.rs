@@ -158,5 +158,10 @@ pub(super) async fn explain(State(node): State<Arc<Node>>, uri: Uri) -> Result<J
     let limit =
         limit.map_err(|_| ()).and_then(|limit| if (1..=MAX_LOOK).contains(&limit) { Ok(limit) } else { Err(()) });
     let limit = limit.map_err(|()| ApiError::bad_request(format!("limit is a number from 1 to {MAX_LOOK}, so that no request holds the node up; `explain --db` of its store takes more")))?;
-    node.retain(move |retention| retention.explain(asked, &RoochLayout, limit)).await
+    let pruner = node.pruner.clone();
+    let explain = move |retention: &LiveRetention| match &pruner {
+        Some(pruner) => retention.explain_beside(pruner, asked, (&RoochLayout, limit)),
+        None => retention.explain(asked, &RoochLayout, limit),
+    };
+    node.retain(explain).await
 }

@@ -37,6 +37,7 @@ pub(super) fn mark_and_sweep(
         match sweep(env, order, (record, marked), (runner, &mut so_far)) {
             Err(error) if may_go_back && error.is_damaged_artefact() => {
                 may_go_back = false;
+                runner.back_to_marking();
                 so_far.report.begin_anew();
                 forget_marking(env, order)?;
             }

@@ -3,6 +3,7 @@
 use state_store::{Batch, record};
 
 use crate::{
+    control::Observer,
     error::PruneError,
     phase::PhaseRecord,
     records::{RecordKey, Records},
@@ -15,6 +16,8 @@ pub(super) struct RecordCursor<'a> {
     pub(super) record: PhaseRecord,
     /// Nodes that earlier processes deleted.
     pub(super) deleted_before: u64,
+    /// Counts what this process deletes, whatever becomes of the cycle.
+    pub(super) observer: &'a dyn Observer,
 }
 
 impl RecordCursor<'_> {
@@ -39,7 +42,9 @@ impl SweepCursor for RecordCursor<'_> {
     }
 
     fn advance(&mut self, next: &[u8], deleted: u64, saved: Saved) -> Result<(), PruneError> {
-        self.record = self.at(next, deleted);
+        let passed = self.at(next, deleted);
+        self.observer.deleted(passed.deleted.saturating_sub(self.record.deleted));
+        self.record = passed;
         match saved {
             Saved::WithTheWork => Ok(()),
             Saved::NotYet => self.record.save(self.records),

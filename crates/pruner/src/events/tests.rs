@@ -833,6 +833,29 @@ fn a_full_disk_reaches_the_status_loses_nothing_that_fits_and_tells_what_it_lost
     assert_eq!(orders(&read).last(), Some(&3));
 }
 
+/// Nobody asks for it, and nothing else happens on the node.
+#[test]
+fn what_was_lost_is_told_as_soon_as_there_is_room_though_nothing_more_comes() {
+    let (dir, disk) = (tempfile::tempdir().unwrap(), Arc::new(Disk::default()));
+    let journal = disk.open(dir.path(), quiet());
+    journal.flush(LONG).unwrap();
+    *disk.full.lock() = true;
+    let mut emitted = 0;
+    while emitted == 0 || journal.status().lost_total < emitted {
+        journal.emit(Event::WorkerPanicked { why: "x".repeat(60_000) });
+        emitted += 1;
+        assert!(journal.flush(LONG).is_err());
+        assert!(emitted < 1_000, "nothing is ever lost");
+    }
+    *disk.full.lock() = false;
+    while journal.status().failure.is_some() {
+        std::thread::yield_now();
+    }
+    let read = all(dir.path());
+    let lost = read.events.iter().filter(|it| it.code == "events_lost").map(|it| it.data["count"].as_u64().unwrap());
+    assert_eq!((lost.collect::<Vec<u64>>(), journal.status().lost_total), (vec![emitted], emitted));
+}
+
 #[test]
 fn events_are_written_by_one_time_and_synced_by_another() {
     let (dir, disk, clock) =

@@ -69,6 +69,8 @@ pub(super) struct Writer {
     compact_from: Duration,
     /// Events that were lost since it was told.
     lost: u64,
+    /// Of those that are told, as many as are told by what is not written yet.
+    telling: u64,
     failures: u64,
     /// While the journal is not open.
     unopened: Option<Unopened>,
@@ -96,6 +98,7 @@ impl Writer {
             compaction: None,
             compact_from: Duration::ZERO,
             lost: 0,
+            telling: 0,
             failures: u64::from(unopened.is_some()), // told already
             unopened,
             is_over: false,
@@ -263,17 +266,21 @@ impl Writer {
     fn flush(&mut self) {
         self.open_again();
         self.write();
-        self.due.flushed(self.buffered, self.parts.clock.monotonic());
+        let left = self.buffered.max(self.lost); // what is lost is to be told, also where nothing else comes
+        self.due.flushed(left, self.parts.clock.monotonic());
     }
 
     fn write(&mut self) {
+        if self.parts.file.is_some() && self.buffer.is_empty() && self.failures > 0 {
+            self.tell_lost();
+        }
         let Some(file) = self.parts.file.as_ref().filter(|_| !self.buffer.is_empty()) else { return };
         match file.append_below(self.parts.config.max_bytes.get(), &self.buffer) {
             Ok(()) => {
                 let written = std::mem::take(&mut self.buffered);
                 self.written = self.encoded;
                 self.parts.told.lock().written += written;
-                self.unsynced += written;
+                (self.unsynced, self.telling) = (self.unsynced + written, 0);
                 self.due.written(&self.parts.config, self.parts.clock.monotonic());
                 self.buffer.clear();
                 self.parts.queue.none_is_kept();
@@ -295,6 +302,7 @@ impl Writer {
         let lost = std::mem::take(&mut self.buffered);
         self.buffer.clear();
         self.parts.queue.none_is_kept();
+        self.lost += std::mem::take(&mut self.telling); // counted before, and untold again
         self.lose(lost);
     }
 
@@ -327,9 +335,14 @@ impl Writer {
             self.failures = 0;
             self.parts.told.lock().failure = None;
         }
+        self.tell_lost();
+    }
+
+    fn tell_lost(&mut self) {
         if self.lost > 0 && !self.is_over {
-            let event = Event::EventsLost { count: std::mem::take(&mut self.lost) };
-            self.record(Sent { at_ms: self.parts.clock.unix_ms(), event });
+            let count = std::mem::take(&mut self.lost);
+            self.telling += count;
+            self.record(Sent { at_ms: self.parts.clock.unix_ms(), event: Event::EventsLost { count } });
         }
     }
 

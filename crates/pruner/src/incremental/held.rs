@@ -27,6 +27,7 @@ use crate::{
     files,
     mark::{self, MarkChoice, MarkJob, MarkReader, RehashChoice, difference::Differing},
     phase,
+    policy::retained,
     roots::{RetainedRoot, RetainedRoots},
     snapshot::SnapshotGuard,
 };
@@ -96,7 +97,7 @@ impl HeldStates {
     ) -> Result<bool, PruneError> {
         let now = env.parts.clock.monotonic();
         let since = *self.waiting.entry(order).or_insert(now);
-        let below = env.parts.policy.retention()?.pins;
+        let below = retained(&*env.parts.policy, &env.parts.store)?.pins;
         let floor = env.parts.store.floor();
         let below: Vec<RetainedRoot> = below.into_iter().filter(|pin| Some(pin.order) < floor).collect();
         self.waiting.retain(|at, _| below.iter().any(|pin| pin.order == *at));

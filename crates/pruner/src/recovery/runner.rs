@@ -36,6 +36,13 @@ impl PhaseRunner<'_> {
         }
     }
 
+    /// What led back to marking was counted as a failure, and may have opened the breaker: the run that it is part of goes on.
+    pub(crate) fn back_to_marking(&self) {
+        if let Self::Recovered { manager, .. } = self {
+            manager.allow_probe();
+        }
+    }
+
     /// Whether a sweep whose mark or snapshot is damaged goes back to marking.
     pub(crate) fn goes_back(&self) -> bool {
         match self {

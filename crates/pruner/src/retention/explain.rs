@@ -4,6 +4,7 @@
 //! say so where that does not settle the question.
 
 mod node;
+mod standstill;
 mod words;
 
 use std::str::FromStr;
@@ -13,8 +14,10 @@ use state_store::{NativeChain, RootRecord, View};
 use state_tree::{NodeHash, NodeLayout, Order};
 
 use super::{held::Now, holds::NamedPin, keep::Ask, live::LiveRetention, log::Gone, state::State};
-use crate::{error::PruneError, outcome::Freeze, phase::PhaseRecord, records::Records, worker::SwitchedOff};
+use crate::{error::PruneError, worker::Pruner};
 pub use node::{NodeStanding, WaitsFor};
+pub use standstill::Standstill;
+use standstill::Standstills;
 
 /// What is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,7 +73,7 @@ pub enum Why {
     },
     /// Nobody asks for it any more; it goes with the next round or cycle.
     Leaving {
-        /// What has to end before the floor can move; absent where nothing has.
+        /// What has to end before that; absent where nothing has.
         waits_for: Option<Standstill>,
     },
     /// No policy is in force, so nothing goes.
@@ -88,40 +91,6 @@ pub struct PinHold {
     pub since_ms: u64,
     /// It ends so many milliseconds later; absent means when it is removed.
     pub ttl_ms: Option<u64>,
-}
-
-/// Why the floor does not move.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "by")]
-pub enum Standstill {
-    /// Deletes are frozen.
-    Freeze {
-        /// For what.
-        reason: String,
-    },
-    /// An operator has switched pruning off.
-    Switch {
-        /// Milliseconds since 1970 when it was.
-        since_ms: u64,
-    },
-    /// A cycle was begun and has not ended.
-    Cycle {
-        /// The cycle.
-        cycle: u64,
-    },
-}
-
-impl Standstill {
-    /// What holds the floor by what is written down.
-    fn load(records: &dyn Records) -> Result<Option<Self>, PruneError> {
-        if let Some(Freeze { why: reason, .. }) = Freeze::load(records)? {
-            return Ok(Some(Self::Freeze { reason }));
-        }
-        if let Some(SwitchedOff { at: since_ms }) = SwitchedOff::load(records)? {
-            return Ok(Some(Self::Switch { since_ms }));
-        }
-        Ok(PhaseRecord::load(records)?.map(|PhaseRecord { cycle, .. }| Self::Cycle { cycle }))
-    }
 }
 
 /// How an order stands.
@@ -211,8 +180,6 @@ pub(super) struct Known {
     pub(super) expired: Vec<PinHold>,
     /// Names and watermarks of the consumers that are not waited for.
     pub(super) silent: Vec<(String, u64)>,
-    /// Why the floor does not move.
-    pub(super) standstill: Option<Standstill>,
     /// Its readers, and the heads they began at.
     pub(super) readers: Vec<(String, u64)>,
     pub(super) gone: Option<Gone>,
@@ -262,7 +229,7 @@ pub(super) fn stand(order: u64, known: &Known) -> Standing {
     }
 }
 
-/// Why an order is there that nobody asks for: what asked for it once, and what the floor waits for.
+/// Why an order is there that nobody asks for: what asked for it once, and that it leaves.
 fn leaving(order: u64, known: &Known) -> Vec<Why> {
     if !known.policy {
         return vec![Why::NoPolicy];
@@ -270,33 +237,76 @@ fn leaving(order: u64, known: &Known) -> Vec<Why> {
     let expired = known.expired.iter().cloned().map(Why::PinExpired);
     let silent = known.silent.iter().filter(|(_, from)| order >= known.floor && *from <= order);
     let silent = silent.map(|(name, from)| Why::ConsumerSilent { name: name.clone(), from: *from });
-    expired.chain(silent).chain([Why::Leaving { waits_for: known.standstill.clone() }]).collect()
+    expired.chain(silent).chain([Why::Leaving { waits_for: None }]).collect()
+}
+
+impl OrderExplained {
+    /// Adds what it waits for, if it leaves.
+    fn held_back(&mut self, by: &dyn Fn() -> Result<Standstills, PruneError>) -> Result<(), PruneError> {
+        let Standing::Kept { reasons, .. } = &mut self.standing else { return Ok(()) };
+        for why in reasons {
+            if let Why::Leaving { waits_for } = why {
+                *waits_for = by()?.of_order();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Explanation {
+    /// Adds what holds back that which is to go. Nothing is asked where nothing is.
+    fn held_back(&mut self, by: &dyn Fn() -> Result<Standstills, PruneError>) -> Result<(), PruneError> {
+        match self {
+            Self::Order(order) => order.held_back(by),
+            Self::Hash(HashExplained { root_of, node, .. }) => {
+                root_of.iter_mut().try_for_each(|order| order.held_back(by))?;
+                node.held_back(by)
+            }
+        }
+    }
 }
 
 impl LiveRetention {
-    /// Why something is kept, or since when it is not. At most `limit` nodes are looked at.
+    /// Why something is kept, or since when it is not. At most `limit` nodes are looked at. What holds back that which is
+    /// to go is told as far as it is written down.
     ///
     /// Errors: records or nodes that cannot be read, no commit yet.
     pub fn explain(&self, asked: Asked, layout: &dyn NodeLayout, limit: u64) -> Result<Explanation, PruneError> {
-        match asked {
-            Asked::Order(order) => self.explain_order(order).map(Explanation::Order),
-            Asked::Hash(hash) => self.explain_hash(hash, layout, limit).map(Explanation::Hash),
-        }
+        self.explained(asked, (layout, limit), None)
+    }
+
+    /// The same in the process whose pruner moves the floor, which knows all that holds back.
+    ///
+    /// Errors: the same.
+    pub fn explain_beside(
+        &self,
+        pruner: &Pruner,
+        asked: Asked,
+        looking: (&dyn NodeLayout, u64),
+    ) -> Result<Explanation, PruneError> {
+        self.explained(asked, looking, Some(pruner))
+    }
+
+    fn explained(
+        &self,
+        asked: Asked,
+        (layout, limit): (&dyn NodeLayout, u64),
+        pruner: Option<&Pruner>,
+    ) -> Result<Explanation, PruneError> {
+        let mut explanation = match asked {
+            Asked::Order(order) => Explanation::Order(self.explain_order(order)?),
+            Asked::Hash(hash) => Explanation::Hash(self.explain_hash(hash, layout, limit)?),
+        };
+        explanation.held_back(&|| self.standstills(pruner))?;
+        Ok(explanation)
     }
 
     pub(super) fn explain_order(&self, order: Order) -> Result<OrderExplained, PruneError> {
         let state = self.state()?;
         let view = self.parts.store.view()?;
         let record = NativeChain.record(&*view, order)?;
-        let mut known = self.known(&*view, &state, order)?;
+        let standing = stand(order.get(), &self.known(&*view, &state, order)?);
         drop(state);
-        let mut standing = stand(order.get(), &known);
-        if let Standing::Kept { reasons, .. } = &standing
-            && reasons.iter().any(|why| matches!(why, Why::Leaving { .. }))
-        {
-            known.standstill = Standstill::load(&*self.parts.records)?;
-            standing = stand(order.get(), &known);
-        }
         let timestamp_ms = record.map(|RootRecord { timestamp_ms, .. }| timestamp_ms);
         Ok(OrderExplained { order: order.get(), timestamp_ms, standing })
     }
@@ -324,7 +334,6 @@ impl LiveRetention {
             pins: pins.into_iter().map(pin).collect(),
             expired: expired.into_iter().map(pin).collect(),
             silent: silent.collect(),
-            standstill: None,
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),
             gone: state.log.gone(order.get()),
             highest: head.order.saturating_add(head.commits.saturating_sub(head.order.saturating_add(1))),
@@ -361,7 +370,6 @@ mod tests {
             pins: if order == 60 { vec![pin("audit", Some(60_000))] } else { Vec::new() },
             expired: if [40, 70].contains(&order) { vec![pin("short", Some(1))] } else { Vec::new() },
             silent: vec![("mute".to_owned(), 82)],
-            standstill: None,
             readers: if order == 50 { vec![("export".to_owned(), 77)] } else { Vec::new() },
             gone: Some(gone()),
         }
@@ -453,10 +461,16 @@ mod tests {
             assert_eq!(serde_json::from_str::<Explanation>(&json).unwrap(), explained, "{json}");
             assert!(explained.to_string().contains(words), "{explained}");
         }
+    }
+
+    #[test]
+    fn what_is_told_of_a_node_survives_the_wire_and_reads_as_a_sentence() {
         let gone = Some(gone());
         let kept = OrderExplained { order: 60, timestamp_ms: None, standing: stand(60, &known(60)) };
         let sweep = |lost_in| WaitsFor::Sweep { lost_in, floor: 80, lag_orders: 3, lag_nodes: 17 };
-        let garbage = |waits_for| NodeStanding::Garbage { looked_at: 9, waits_for };
+        let garbage = |waits_for| NodeStanding::Garbage { looked_at: 9, waits_for, held_by: None };
+        let freeze = Some(Standstill::Freeze { reason: "a lost node".to_owned() });
+        let frozen = NodeStanding::Garbage { looked_at: 9, waits_for: sweep(80), held_by: freeze };
         let reached = |looked_at, lost_in| {
             let (root, kept) = ("r".to_owned(), Box::new(kept.clone()));
             NodeStanding::Reached { order: 60, root, looked_at, lost_in, kept }
@@ -476,6 +490,9 @@ mod tests {
             (garbage(WaitsFor::Cycle), "it was shared once"),
             (garbage(WaitsFor::Unlisted), "no entry of the journal names it by itself"),
             (garbage(WaitsFor::Unknown), "is not known here"),
+            (garbage(WaitsFor::CountsOwed), "commits are not counted exactly, so only a cycle takes it"),
+            (garbage(WaitsFor::IncrementalOff), "the sweep between cycles is off, so only a cycle takes it"),
+            (frozen, "3 orders with 17 nodes wait\n  not until deletes are unfrozen: a lost node"),
             (NodeStanding::NotFound { looked_at: 9, faults: 0 }, "not known: 9 nodes were looked at"),
             (reached(9, None), "order 60 reaches it (found after 9 nodes, the newest states first)\norder 60 is kept"),
             (reached(0, None), "order 60 reaches it\norder 60 is kept"),
@@ -493,23 +510,37 @@ mod tests {
 
     #[test]
     fn what_keeps_an_order_that_nobody_asks_for_is_told_in_words() {
-        let waits = |standstill| {
-            let known = Known { standstill, ..known(70) };
-            let explained = OrderExplained { order: 70, timestamp_ms: None, standing: stand(70, &known) };
+        let waits = |standstill: Option<Standstill>| {
+            let mut explained = OrderExplained { order: 70, timestamp_ms: None, standing: stand(70, &known(70)) };
+            let by = Standstills { stopped: standstill, cycle: None, rounds: None };
+            explained.held_back(&|| Ok(by.clone())).unwrap();
             let json = serde_json::to_string(&explained).unwrap();
             assert_eq!(serde_json::from_str::<OrderExplained>(&json).unwrap(), explained, "{json}");
             explained.to_string()
         };
+        let why = || "a reason".to_owned();
+        let leaves = "nobody asks for it any more: it goes with the next round or cycle";
         let expired = "pin `short` of ann, since 1970-01-01T00:00:03.000Z, for 1ms, has expired and keeps nothing";
         for (standstill, words) in [
-            (None, "it goes with the next round or cycle"),
-            (Some(Standstill::Freeze { reason: "a lost node".to_owned() }), "until deletes are unfrozen: a lost node"),
-            (Some(Standstill::Switch { since_ms: 0 }), "switched on again, off since 1970-01-01T00:00:00.000Z"),
-            (Some(Standstill::Cycle { cycle: 7 }), "cycle 7 has ended"),
+            (Standstill::WorkerGone { why: why() }, ", not in this process, whose pruner has ended: a reason"),
+            (Standstill::Unread { why: why() }, ", not before the records of the pruner can be read: a reason"),
+            (Standstill::Freeze { reason: why() }, ", not until deletes are unfrozen: a reason"),
+            (
+                Standstill::Switch { since_ms: 0 },
+                ", not until pruning is switched on again, off since 1970-01-01T00:00:00.000Z",
+            ),
+            (Standstill::Breaker { for_ms: 1_500 }, ", not before the breaker lets one through, in 1s 500ms"),
+            (Standstill::Cycle { cycle: 7 }, ", not before cycle 7 has ended"),
+            (Standstill::RoundsFail { why: why() }, ", not with a round that fails as the last one did: a reason"),
+            (Standstill::CountsOwed, ", not with a round before a cycle has finished: commits are not counted exactly"),
+            (Standstill::IncrementalOff, ", not with a round: the sweep between cycles is off"),
+            (Standstill::NoPolicy, ", not until a pruner works on the store: no policy is in force here"),
+            (Standstill::Unknown, ", as far as is known here: more than is written down only its running node knows"),
         ] {
-            let told = waits(standstill);
-            assert!(told.contains(words) && told.contains(expired), "{told}");
+            let told = waits(Some(standstill));
+            assert!(told.ends_with(&format!("{leaves}{words}")) && told.contains(expired), "{told}");
         }
+        assert!(waits(None).ends_with(leaves), "{}", waits(None));
         let silent = OrderExplained { order: 83, timestamp_ms: None, standing: stand(83, &known(83)) };
         assert!(silent.to_string().contains("consumer `mute` needs every order from 82 on, and is silent"), "{silent}");
     }

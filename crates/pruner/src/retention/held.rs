@@ -2,12 +2,19 @@
 //!
 //! Promise: within a process a pin or a consumer ends only when both clocks say so. The wall clock judges the record; the
 //! monotonic one must have moved on by what the wall clock left when the process added it, heard of it or read it. So a step
-//! forward of the wall clock ends nothing (C16). A new process knows no more than what its wall clock says at the start.
+//! forward of the wall clock ends nothing (C16), and a time that began in what is the future by now is judged by the monotonic
+//! clock alone. A new process knows no more than what its wall clock says at the start. A consumer could not be heard while the
+//! node was down: after a start it is waited for, up to an hour.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::holds::{Consumer, Holds, NamedPin};
 use crate::{clock::Clock, error::PruneError, records::Records};
+
+/// So long a consumer is waited for after a start, unless it said less.
+const GRACE_MS: u64 = 60 * 60 * 1000;
+/// A watermark that has not moved for less than this does not stand still, however often its consumer speaks.
+const STILL: Duration = Duration::from_secs(60 * 60);
 
 /// One moment by both clocks.
 #[derive(Debug, Clone, Copy)]
@@ -24,7 +31,11 @@ impl Now {
     /// When a time that began then and lasts so long is over, if the wall clock is right now.
     fn end_of(self, since_ms: u64, ttl_ms: u64) -> Duration {
         let left_ms = since_ms.saturating_add(ttl_ms).saturating_sub(self.unix_ms).min(ttl_ms);
-        self.monotonic.saturating_add(Duration::from_millis(left_ms))
+        self.plus_ms(left_ms)
+    }
+
+    fn plus_ms(self, ms: u64) -> Duration {
+        self.monotonic.saturating_add(Duration::from_millis(ms))
     }
 }
 
@@ -41,6 +52,8 @@ pub(super) struct Held {
     pub(super) holds: Holds,
     pins: Ends,
     consumers: Ends,
+    /// By name, since when a consumer has had its watermark, as far as this process knows.
+    stands: BTreeMap<String, Duration>,
 }
 
 impl Held {
@@ -48,9 +61,11 @@ impl Held {
     pub(super) fn load(records: &dyn Records, now: Now) -> Result<Self, PruneError> {
         let holds = Holds::load(records)?;
         let pins = holds.pins.iter().filter_map(|pin| Some((pin.name.clone(), now.end_of(pin.since_ms, pin.ttl_ms?))));
-        let consumers = holds.consumers.iter();
-        let consumers = consumers.map(|heard| (heard.name.clone(), now.end_of(heard.heard_ms, heard.ttl_ms)));
-        Ok(Self { pins: pins.collect(), consumers: consumers.collect(), holds })
+        let end =
+            |heard: &Consumer| now.end_of(heard.heard_ms, heard.ttl_ms).max(now.plus_ms(heard.ttl_ms.min(GRACE_MS)));
+        let consumers = holds.consumers.iter().map(|heard| (heard.name.clone(), end(heard)));
+        let stands = holds.consumers.iter().map(|heard| (heard.name.clone(), now.monotonic));
+        Ok(Self { pins: pins.collect(), consumers: consumers.collect(), stands: stands.collect(), holds })
     }
 
     /// With one pin more, whose time begins now.
@@ -88,6 +103,10 @@ impl Held {
     pub(super) fn with_consumer(&self, consumer: Consumer, now: Now) -> Result<Self, PruneError> {
         let mut held = self.clone();
         held.consumers.insert(consumer.name.clone(), now.end_of(consumer.heard_ms, consumer.ttl_ms));
+        let known = self.holds.consumers.iter().find(|known| known.name == consumer.name);
+        if known.is_none_or(|known| known.order != consumer.order) {
+            held.stands.insert(consumer.name.clone(), now.monotonic);
+        }
         held.holds = self.holds.with_consumer(consumer)?;
         Ok(held)
     }
@@ -97,21 +116,33 @@ impl Held {
         let (holds, consumer) = self.holds.without_consumer(name)?;
         let mut held = Self { holds, ..self.clone() };
         held.consumers.remove(name);
+        held.stands.remove(name);
         Ok((held, consumer))
     }
 
     pub(super) fn is_expired(&self, pin: &NamedPin, now: Now) -> bool {
-        pin.is_past(now.unix_ms) && is_past(&self.pins, &pin.name, now)
+        pin.may_be_past(now.unix_ms) && is_past(&self.pins, &pin.name, now)
     }
 
     /// Whether it was not heard of for longer than it said: it is not obeyed then.
     pub(super) fn is_silent(&self, consumer: &Consumer, now: Now) -> bool {
-        consumer.is_past(now.unix_ms) && is_past(&self.consumers, &consumer.name, now)
+        consumer.may_be_past(now.unix_ms) && is_past(&self.consumers, &consumer.name, now)
     }
 
     /// Consumers that are obeyed.
     pub(super) fn heard(&self, now: Now) -> impl Iterator<Item = &Consumer> {
         self.holds.consumers.iter().filter(move |consumer| !self.is_silent(consumer, now))
+    }
+
+    /// Consumers that are obeyed and get no further, though there is something for them: each speaks, and says the same for longer
+    /// than it may be silent.
+    pub(super) fn still(&self, head: u64, now: Now) -> impl Iterator<Item = &Consumer> {
+        let stands_still = move |consumer: &&Consumer| {
+            let least = STILL.max(Duration::from_millis(consumer.ttl_ms));
+            let since = self.stands.get(&consumer.name);
+            consumer.order < head && since.is_some_and(|since| now.monotonic.saturating_sub(*since) > least)
+        };
+        self.heard(now).filter(stands_still)
     }
 
     /// Consumers that are not.
@@ -135,7 +166,7 @@ mod tests {
     }
 
     fn held(ttl_ms: Option<u64>) -> Held {
-        let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new() };
+        let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() };
         let consumer = Consumer { name: "c".to_owned(), order: 7, heard_ms: 1000, ttl_ms: TTL };
         nothing.with_pin(pin(ttl_ms), at(1000, 9)).unwrap().with_consumer(consumer, at(1000, 9)).unwrap()
     }
@@ -146,7 +177,8 @@ mod tests {
             (1499, 509, false, "by neither clock"),
             (1500, 508, false, "a wall clock that stepped forward"),
             (u64::MAX, 9, false, "one that stepped far"),
-            (0, u64::MAX, false, "one that stepped back keeps longer"),
+            (999, 508, false, "one that stepped back ends nothing either"),
+            (999, 509, true, "and keeps nothing for longer than it is for"),
             (1500, 509, true, "by both"),
         ];
         let held = held(Some(TTL));
@@ -166,6 +198,27 @@ mod tests {
         let consumer = held.holds.consumers[0].clone();
         let held = held.with_consumer(consumer.clone(), at(1000, 400)).unwrap();
         assert!(!held.is_silent(&consumer, at(1500, 899)) && held.is_silent(&consumer, at(1500, 900)));
+    }
+
+    /// P17.
+    #[test]
+    fn a_consumer_that_speaks_and_gets_no_further_stands_still() {
+        const HOUR_MS: u64 = 60 * 60 * 1000;
+        let says = |order, ttl_ms| Consumer { name: "c".to_owned(), order, heard_ms: 1000, ttl_ms };
+        let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() };
+        let begun = nothing.with_consumer(says(7, 2 * HOUR_MS), at(1000, 0)).unwrap();
+        let heard = begun.with_consumer(says(7, 2 * HOUR_MS), at(1000, 2 * HOUR_MS)).unwrap();
+        let late = at(1000, 2 * HOUR_MS + 1);
+        assert_eq!(heard.still(9, at(1000, 2 * HOUR_MS)).count(), 0, "not for longer than it may be silent");
+        assert_eq!(heard.still(9, late).count(), 1);
+        assert_eq!(heard.still(7, late).count(), 0, "there is nothing for it");
+        let moved = heard.with_consumer(says(8, 2 * HOUR_MS), late).unwrap();
+        assert_eq!(moved.still(9, late).count(), 0, "it goes on");
+        let quick = nothing.with_consumer(says(7, 10), at(1000, 0)).unwrap();
+        let quick = |ms| quick.with_consumer(says(7, 10), at(1000, ms)).unwrap().still(9, at(1000, ms)).count();
+        assert_eq!((quick(HOUR_MS), quick(HOUR_MS + 1)), (0, 1), "one that speaks often may work for an hour");
+        let silent = at(1000 + 4 * HOUR_MS, 4 * HOUR_MS);
+        assert_eq!((heard.still(9, silent).count(), heard.silent(silent).count()), (0, 1), "that is told instead");
     }
 
     #[test]

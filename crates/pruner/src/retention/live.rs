@@ -30,7 +30,7 @@ use crate::{
     clock::{Clock, millis},
     error::PruneError,
     events::{Event, EventSink},
-    policy::{FloorRows, with_reader_pins},
+    policy::FloorRows,
     records::Records,
     roots::{Retention, Window},
     snapshot::RetentionPolicy,
@@ -285,8 +285,7 @@ impl RetentionPolicy for LiveRetention {
     fn retention(&self) -> Result<Retention, PruneError> {
         let state = self.state()?; // floor and kept orders belong together: nobody moves them meanwhile
         let floor = self.parts.store.floor().map_or(Order::GENESIS, |floor| floor);
-        let kept = self.kept(&state.held.holds);
-        let pins = with_reader_pins(kept, &self.parts.store);
+        let pins = self.kept(&state.held.holds);
         Ok(Retention { window: Window::From(floor), pins, allowed_holes: BTreeSet::new() })
     }
 

@@ -70,6 +70,15 @@ impl LiveRetention {
         Ok(shown.held.silent(Now::of(&*self.parts.clock)).map(|consumer| consumer.name.clone()).collect())
     }
 
+    /// The consumers that are waited for and get no further, as far as this process knows. Waits for nobody who changes what is
+    /// kept.
+    ///
+    /// Errors: records that cannot be read.
+    pub fn still(&self) -> Result<Vec<Consumer>, PruneError> {
+        let (shown, head) = (self.published()?, self.parts.store.head().map_or(0, |head| head.order));
+        Ok(shown.held.still(head, Now::of(&*self.parts.clock)).cloned().collect())
+    }
+
     /// Every reader that holds an order. Waits for nobody.
     pub fn readers(&self) -> Vec<ReaderStatus> {
         self.look_at_readers().into_iter().map(|reader| reader.status).collect()

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     error::PruneError,
     phase::PrunePhase,
+    policy::retained,
     records::{self, RecordKey},
     roots::{RetainedRoots, Retention, Window},
 };
@@ -262,7 +263,7 @@ impl AtomicSnapshotManager {
     ///
     /// A floor that somebody has moved since `before` counts as moved later: a commit may stand on an order that it has left (I3).
     fn retention_of(&self, view: &dyn View, before: Option<Order>) -> Result<Retention, PruneError> {
-        let retention = self.parts.policy.retention()?;
+        let retention = retained(&*self.parts.policy, &self.parts.store)?;
         match retention.window {
             Window::From(first) if self.parts.store.floor() != before => {
                 let window = Window::From(first.min(self.parts.chain.floor(view)?));
@@ -341,6 +342,7 @@ impl AtomicSnapshotManager {
         drop(state);
         self.stage(&guard.snapshot)?;
         self.note_lock()?;
+        self.forget_failures();
         Ok(guard)
     }
 

@@ -50,7 +50,8 @@ pub trait RetentionPolicy: Send + Sync {
         Ok(false)
     }
 
-    /// What to retain now, pins included. Called AFTER `advance`: no pin below the floor can appear any more.
+    /// What to retain now, and by whom. Called AFTER `advance`: no pin below the floor can appear any more. What readers hold, and
+    /// orders that were kept when the floor passed them, are retained whether it tells them or not.
     fn retention(&self) -> Result<Retention, PruneError>;
 
     /// What a rollback of the store would do as things stand, without doing it.

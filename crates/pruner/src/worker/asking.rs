@@ -40,7 +40,7 @@ impl Pruner {
                     self.inner.parts.events.emit(Event::CyclePaused);
                     Reply::Accepted
                 }
-                Told::TooLate => Reply::Ending,
+                Told::TooLate => self.too_late(),
             },
             (Command::Resume, Some(control)) => {
                 control.resume();
@@ -49,12 +49,22 @@ impl Pruner {
             }
             (Command::Cancel, Some(control)) => match control.cancel() {
                 Told::InTime => Reply::Accepted,
-                Told::TooLate => Reply::Ending,
+                Told::TooLate => self.too_late(),
             },
         };
         let (word, why) = (reply.name(), reply.refusal());
         tracing::info!(command = command.word(), reply = word, why, "an operator told the pruner");
         reply
+    }
+
+    /// What is at work ends, or is stopped by a freeze and goes on behind it.
+    fn too_late(&self) -> Reply {
+        let why =
+            "deletes are frozen, so the cycle stops, and goes on when that is lifted; `prune-disable` gives it up";
+        match self.inner.shared.lock().freeze {
+            Some(_) => Reply::Refused { why: why.to_owned() },
+            None => Reply::Ending,
+        }
     }
 
     /// Asks for a cycle under an id that the caller chose: asked again with the same id, it does not run again, also

@@ -45,11 +45,11 @@ impl Inner {
 }
 
 impl Shared {
-    /// Notes why counting is not exact any more; whether the worker has something to tell.
+    /// Notes why counting is not exact any more; whether the worker has something to tell. What was told stays known: who looked
+    /// before it came is late.
     pub(super) fn note_lost(&mut self, lost: Option<CountsLost>) -> bool {
-        let is_news = lost.is_some() && self.lost != lost;
+        let Some(CountsLost { by, order }) = lost.filter(|_| self.lost != lost) else { return false };
         self.lost = lost;
-        let Some(CountsLost { by, order }) = lost.filter(|_| is_news) else { return false };
         self.untold.push(Event::CountsLost { why: by.words().to_owned(), order });
         true
     }

@@ -45,7 +45,6 @@ impl Inner {
         );
         let change = Change {
             finished: 1,
-            deleted: certificate.sweep.deleted, // by this process, over all attempts
             live: Some(certificate.live_nodes),
             settled_errors: self.background_errors(),
             ..Change::default()

@@ -2,17 +2,48 @@
 //!
 //! Promises: a freeze holds, and what is at work is told to stop, before anything waits for a disk. What is on record changes one
 //! step at a time, under a lock that commits, the status and the start of work do not take. A freeze in force is not replaced:
-//! what it is for may be worse. What is met meanwhile is remembered as a doubt.
+//! what it is for may be worse. What is met meanwhile is remembered as a doubt. What could not be saved is saved again and again
+//! by the worker, for a later process knows nothing else of it.
 //!
 //! Each freeze that came into force is told, no other is, and each before its end: events are emitted under that lock, too.
 //! Emitting waits for room in the queue of the event journal, whose writer takes no lock of the pruner; where a disk hangs it
 //! gives up after [`crate::events::EventsConfig::room_within`], so the lock is held for so long at most, and for a record. Whoever
 //! waits for it meets damage, lifts a freeze or ends a cycle.
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use super::{Inner, Pruner, status::Reply};
-use crate::{control::Settled, doubt::{Doubt, Doubted}, error::PruneError, events::Event, outcome::Freeze, records::Records};
+use super::{Inner, Pruner, status::Reply, steady::wait_after};
+use crate::{
+    control::Settled,
+    doubt::{Doubt, Doubted, LiveFault},
+    error::PruneError,
+    events::Event,
+    outcome::Freeze,
+    records::Records,
+};
+
+/// What a later process would know nothing of.
+#[derive(Debug, Default)]
+pub(super) struct Unsaved {
+    /// Faults that are in no record, the last one of each kind; the freeze that holds may be in none either.
+    faults: Vec<LiveFault>,
+    /// Failures in a row to save them.
+    failures: u32,
+    /// Nothing is tried before.
+    not_before: Duration,
+}
+
+impl Unsaved {
+    fn note(&mut self, fault: &LiveFault) {
+        self.faults.retain(|held| !held.is_like(fault));
+        self.faults.push(fault.clone());
+    }
+
+    fn again(&mut self, now: Duration) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = now.saturating_add(wait_after(self.failures));
+    }
+}
 
 /// What became of a fault that somebody met beside the pruner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +67,10 @@ impl Pruner {
     /// Somebody met a fault beside it: damage freezes deletes, as where it meets it itself (I11). What is at work stops at its
     /// next checkpoint; a cycle goes on when the freeze is lifted.
     ///
-    /// Errors: it could not be saved. Deletes are frozen all the same, until the process ends; found again, it is saved then.
+    /// Errors: it could not be saved. Deletes are frozen all the same, and the worker saves it as soon as that is possible.
     pub fn found(&self, error: &PruneError) -> Result<Found, PruneError> {
         self.inner.impose(error, None);
-        self.inner.keep_found(error, None)
+        self.inner.keep_found(error, None).inspect_err(|_| self.wake()) // the worker tries again
     }
 
     /// The first half of [`Pruner::found`], which waits for no disk: deletes are frozen in memory, and what is at work stops.
@@ -70,34 +101,63 @@ impl Inner {
     pub(super) fn freeze_by(&self, error: &PruneError, cycle: Option<u64>) {
         self.impose(error, cycle);
         if let Err(unsaved) = self.keep_found(error, cycle) {
-            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+            tracing::error!(%unsaved, "the freeze could not be saved; it holds, and is saved as soon as that is possible");
         }
+    }
+
+    /// Saves what could not be saved, if it is time to try. Says when the next try is due, if one is.
+    pub(super) fn save_unsaved(&self, now: Duration) -> Option<Duration> {
+        let mut unsaved = self.freezing.lock();
+        if unsaved.faults.is_empty() {
+            return None;
+        }
+        if now < unsaved.not_before {
+            return Some(unsaved.not_before);
+        }
+        if let Err(error) = self.save_all(&mut unsaved) {
+            tracing::warn!(%error, failures = unsaved.failures, "what may lie in live nodes could not be saved again");
+            return Some(unsaved.not_before);
+        }
+        tracing::info!("what may lie in live nodes is on record");
+        None
+    }
+
+    fn save_all(&self, unsaved: &mut Unsaved) -> Result<(), PruneError> {
+        let records = &*self.parts.records;
+        let frozen = self.save_freeze();
+        let doubted = unsaved.faults.iter().try_for_each(|fault| Doubt::add(fault, records)); // also where that cannot be
+        let saved = frozen.and(doubted);
+        match &saved {
+            Ok(()) => *unsaved = Unsaved::default(),
+            Err(_) => unsaved.again(self.parts.clock.monotonic()),
+        }
+        self.know_doubt(unsaved);
+        saved
     }
 
     /// A cycle settles the doubt on record.
     pub(super) fn settle_doubt(&self, settle: &mut dyn FnMut() -> Settled) {
-        let _alone = self.freezing.lock();
+        let unsaved = self.freezing.lock();
         if settle() == Settled::Now {
             self.freeze_epoch.fetch_add(1, Ordering::AcqRel);
         }
-        self.know_doubt(); // one that was unusable was written anew
+        self.know_doubt(&unsaved); // one that was unusable was written anew
     }
 
     /// Writes down a freeze that came while the records could not be.
     pub(super) fn keep_freeze(&self) {
-        let _alone = self.freezing.lock();
-        if let Err(unsaved) = self.save_freeze() {
-            tracing::error!(%unsaved, "the freeze could not be saved; it holds until this process ends");
+        let mut unsaved = self.freezing.lock();
+        if let Err(error) = self.save_all(&mut unsaved) {
+            tracing::error!(%error, "the freeze could not be saved; it holds, and is saved as soon as that is possible");
         }
     }
 
     fn keep_found(&self, error: &PruneError, cycle: Option<u64>) -> Result<Found, PruneError> {
-        if !error.is_live_fault() {
-            return Ok(Found::Told);
-        }
-        let _alone = self.freezing.lock();
+        let Some(fault) = LiveFault::of(error) else { return Ok(Found::Told) };
+        let mut unsaved = self.freezing.lock();
         self.impose(error, cycle); // what was in force may have been lifted meanwhile
-        let found = self.write_down(error);
+        unsaved.note(&fault);
+        let found = self.save_all(&mut unsaved).map(|()| self.found_as(&fault));
         self.tell_freeze(); // also one that could not be saved
         found
     }
@@ -127,35 +187,28 @@ impl Inner {
         Imposed::Now
     }
 
-    /// Saves the freeze that holds, and what was met as a doubt. Call under `freezing`.
-    fn write_down(&self, error: &PruneError) -> Result<Found, PruneError> {
-        let saved = self.save_freeze();
-        let remembered = Doubt::remember(error, &*self.parts.records); // also where the freeze cannot be
-        match &remembered {
-            Ok(()) => self.know_doubt(),
-            Err(_) => self.shared.lock().doubt = Some(Doubted::unproven(error.to_string())),
-        }
-        remembered?;
-        let is_its_own = saved?.is_some_and(|freeze| freeze.why == error.to_string());
-        Ok(if is_its_own { Found::Told } else { Found::InDoubt })
+    /// What became of a fault that is on record.
+    fn found_as(&self, fault: &LiveFault) -> Found {
+        let is_its_own = self.shared.lock().freeze.as_ref().is_some_and(|freeze| freeze.why == fault.why);
+        if is_its_own { Found::Told } else { Found::InDoubt }
     }
 
-    /// Saves the freeze that holds where none is on record, and says which holds. Call under `freezing`.
-    fn save_freeze(&self) -> Result<Option<Freeze>, PruneError> {
+    /// Saves the freeze that holds where none is on record. Call under `freezing`.
+    fn save_freeze(&self) -> Result<(), PruneError> {
         let held = self.shared.lock().freeze.clone();
-        held.iter().try_for_each(|freeze| freeze.keep(&*self.parts.records))?;
-        Ok(held)
+        held.iter().try_for_each(|freeze| freeze.keep(&*self.parts.records))
     }
 
-    /// What is in doubt is told as it is on record. Call under `freezing`.
-    fn know_doubt(&self) {
+    /// What is in doubt is told as it is on record, and what is not there yet. Call under `freezing`.
+    fn know_doubt(&self, unsaved: &Unsaved) {
         let known = Doubt::load(&*self.parts.records);
         let doubt = known.map_or_else(|error| Some(Doubted::unknown(&error)), |known| known.as_ref().map(Doubted::of));
-        self.shared.lock().doubt = doubt;
+        let owed = || unsaved.faults.first().map(|fault| Doubted::unproven(fault.why.clone()));
+        self.shared.lock().doubt = doubt.or_else(owed);
     }
 
     fn lift(&self) -> Reply {
-        let _alone = self.freezing.lock();
+        let mut unsaved = self.freezing.lock();
         let held = {
             let shared = self.shared.lock();
             if shared.running.is_some() && !shared.is_looking() {
@@ -166,7 +219,7 @@ impl Inner {
         if let Err(error) = lift_record(held.as_ref(), &*self.parts.records) {
             return Reply::unsaved(&error);
         }
-        self.know_doubt();
+        self.know_doubt(&unsaved);
         self.tell_freeze(); // that it was imposed comes BEFORE that it is lifted
         {
             let mut shared = self.shared.lock();
@@ -175,6 +228,7 @@ impl Inner {
             }
             shared.freeze = None;
         }
+        unsaved.faults.retain(|fault| held.as_ref().is_none_or(|freeze| freeze.why != fault.why)); // it is in doubt, on record
         self.freeze_epoch.fetch_add(1, Ordering::AcqRel); // AFTER it is lifted: what is met from here on freezes anew
         self.parts.events.emit(Event::DeletesUnfrozen);
         Reply::Accepted

@@ -1,5 +1,6 @@
-//! The facts that health is judged by, as the worker and its callers know them. Nothing here waits for a phase. The engine is
-//! asked for what it keeps in memory, the device for its free space, and the policy for what may take a row, by one at a time.
+//! The facts that health is judged by, and what keeps the worker from working, as it and its callers know them. Nothing
+//! here waits for a phase. The engine is asked for what it keeps in memory, the device for its free space, and the policy
+//! for what may take a row, by one at a time.
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use crate::{
     error::PruneError,
     events::Event,
     health::{self, Commands, CycleAge, Facts, Health, HealthConfig, Measured},
+    retention::Standstill,
     validate::{Finding, SnapshotValidator, Validated, ValidationReport},
 };
 
@@ -66,6 +68,32 @@ impl Pruner {
             unreadable: Vec::new(), // what could be used of them is in memory
             commands: Commands::Taken,
         }
+    }
+
+    /// What keeps it from moving the floor and from deleting anything, if something does.
+    pub(crate) fn stopped_by(&self) -> Option<Standstill> {
+        let probe_in_ms = self.inner.recovery.status().breaker.probe_in_ms;
+        let shared = self.inner.shared.lock();
+        let reasons = [
+            shared.poisoned.clone().map(|why| Standstill::WorkerGone { why }),
+            shared.unread.clone().map(|why| Standstill::Unread { why }),
+            shared.freeze.as_ref().map(|freeze| Standstill::Freeze { reason: freeze.why.clone() }),
+            shared.off.map(|off| Standstill::Switch { since_ms: off.at }),
+            probe_in_ms.map(|for_ms| Standstill::Breaker { for_ms }),
+        ];
+        reasons.into_iter().flatten().next()
+    }
+
+    /// What keeps its rounds from that, where its cycles are free to begin.
+    pub(crate) fn rounds_stopped_by(&self) -> Option<Standstill> {
+        if self.inner.config.incremental.is_none() {
+            return Some(Standstill::IncrementalOff);
+        }
+        if self.inner.uncounted().is_some() {
+            return Some(Standstill::CountsOwed);
+        }
+        let failure = self.inner.shared.lock().steady.status.failure.clone();
+        failure.map(|why| Standstill::RoundsFail { why })
     }
 
     /// What validations came to, if there was one.

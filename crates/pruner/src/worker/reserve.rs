@@ -54,10 +54,11 @@ impl ReserveKeeper {
         }
     }
 
-    /// Takes the reserve again, if there is room by now. Asks no disk while it is kept.
+    /// Takes the reserve again, if there is room by now; also one that somebody removed. An engine that has stopped for want of room
+    /// needs what is free first.
     pub(crate) fn take(&self) {
         self.tell();
-        if self.missing().is_none() {
+        if self.store.backend().stopped_by().is_some() {
             return;
         }
         if let Some(Err(error)) = self.store.reserve().map(Reserve::take) {

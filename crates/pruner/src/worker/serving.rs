@@ -129,12 +129,13 @@ impl Inner {
         loop {
             self.tell_untold();
             self.parts.store.catch_up();
+            let unsaved = self.save_unsaved(self.parts.clock.monotonic());
             match self.next() {
                 Next::TakeUp(how, control) => self.take_up((how, control), &runtime),
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Reclaim(control) => self.reclaim(&control),
-                Next::Wait(until) => match self.wait(messages, until) {
+                Next::Wait(until) => match self.wait(messages, [until, unsaved].into_iter().flatten().min()) {
                     Woken::ToLook => {}
                     Woken::ToEnd => break,
                 },
@@ -142,6 +143,7 @@ impl Inner {
             }
         }
         self.tell_untold();
+        self.save_unsaved(Duration::MAX); // the last try
         let rest = steady.tally.rest(self.parts.clock.monotonic());
         rest.into_iter().for_each(|event| self.parts.events.emit(event));
     }
@@ -213,9 +215,10 @@ impl Inner {
         };
         let measured = figure.map(|figure| figure.to_string());
         tracing::info!(run, trigger = trigger.label(), measured, "pruning run begins");
-        self.parts.events.emit(Event::TriggerFired { trigger, run, head_order, figure });
         self.work(trigger, control, |env, order| {
-            self.save_ledger()?; // BEFORE anything is done: a request is served once (C14)
+            let saved = self.save_ledger(); // BEFORE anything is told or done: a request is served once (C14)
+            self.parts.events.emit(Event::TriggerFired { trigger, run, head_order, figure });
+            saved?;
             reached(Point::RunBegins);
             cycle::run(env, order, &self.runner(runtime)).map(Some)
         });

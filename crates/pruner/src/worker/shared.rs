@@ -117,7 +117,6 @@ pub(super) struct Change {
     pub(super) finished: u64,
     pub(super) failed: u64,
     pub(super) cancelled: u64,
-    pub(super) deleted: u64,
     /// Nodes that its mark found live, if it finished.
     pub(super) live: Option<u64>,
     pub(super) poisoned: Option<String>,
@@ -130,7 +129,6 @@ impl Change {
         shared.finished += self.finished;
         shared.failed += self.failed;
         shared.cancelled += self.cancelled;
-        shared.deleted += self.deleted;
         shared.poisoned = self.poisoned.or(shared.poisoned.take());
         shared.settled_errors = self.settled_errors.unwrap_or(shared.settled_errors);
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use state_store::{Lag, Waits};
 use state_tree::{NodeHash, NodeLayout, Order, StateRoot};
 
-use super::{HashExplained, LiveRetention, OrderExplained};
+use super::{HashExplained, LiveRetention, OrderExplained, Standstill, Standstills};
 use crate::{
     error::PruneError,
     retention::{log::Gone, look::look},
@@ -54,6 +54,8 @@ pub enum NodeStanding {
         looked_at: u64,
         /// What takes it, and since when it waits for that.
         waits_for: WaitsFor,
+        /// What has to end before that; absent where nothing has, as far as is known.
+        held_by: Option<Standstill>,
     },
     /// It is there, and was not found under the nodes looked at, which are not all: nothing is known.
     NotFound {
@@ -83,8 +85,26 @@ pub enum WaitsFor {
     Cycle,
     /// No entry of the journal names it by itself: it goes with a tree that is dropped with all below it, or with a cycle.
     Unlisted,
-    /// Commits are not counted exactly, or nobody has read the journal here.
+    /// A cycle: no round begins before one has made the counts of commits exact.
+    CountsOwed,
+    /// A cycle: there is no sweep between cycles.
+    IncrementalOff,
+    /// This process has not read the journal, or commits are not counted exactly.
     Unknown,
+}
+
+impl NodeStanding {
+    /// Adds what holds back that which is to go.
+    pub(super) fn held_back(&mut self, by: &dyn Fn() -> Result<Standstills, PruneError>) -> Result<(), PruneError> {
+        match self {
+            Self::Reached { kept, .. } => kept.held_back(by),
+            Self::Garbage { waits_for, held_by, .. } => {
+                (*waits_for, *held_by) = by()?.of_node(waits_for.clone());
+                Ok(())
+            }
+            Self::Empty | Self::Absent { .. } | Self::NotFound { .. } => Ok(()),
+        }
+    }
 }
 
 impl LiveRetention {
@@ -127,7 +147,7 @@ impl LiveRetention {
             Some(found) => self.reached(found, looked.nodes, lost_in),
             None if looked.everything => {
                 let waits_for = waits_for(waits, floor);
-                Ok(NodeStanding::Garbage { looked_at: looked.nodes, waits_for })
+                Ok(NodeStanding::Garbage { looked_at: looked.nodes, waits_for, held_by: None })
             }
             None => Ok(NodeStanding::NotFound { looked_at: looked.nodes, faults: looked.faults }),
         }

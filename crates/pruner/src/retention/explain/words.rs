@@ -28,11 +28,9 @@ impl std::fmt::Display for Why {
                 write!(f, "consumer `{name}` needs every order from {from} on, and is silent: it is not waited for")
             }
             Self::Reader { owner, since_order } => write!(f, "a reader holds it ({owner}, since order {since_order})"),
-            Self::Leaving { waits_for: None } => {
-                f.write_str("nobody asks for it any more: it goes with the next round or cycle")
-            }
-            Self::Leaving { waits_for: Some(standstill) } => {
-                write!(f, "nobody asks for it any more: it goes with the next round or cycle, not {standstill}")
+            Self::Leaving { waits_for } => {
+                f.write_str("nobody asks for it any more: it goes with the next round or cycle")?;
+                waits_for.as_ref().map_or(Ok(()), |standstill| write!(f, ", {standstill}"))
             }
             Self::NoPolicy => f.write_str("no policy is in force here: nothing goes until a pruner works on the store"),
         }
@@ -52,9 +50,23 @@ impl std::fmt::Display for PinHold {
 impl std::fmt::Display for Standstill {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Freeze { reason } => write!(f, "until deletes are unfrozen: {reason}"),
-            Self::Switch { since_ms } => write!(f, "until pruning is switched on again, off since {}", When(*since_ms)),
-            Self::Cycle { cycle } => write!(f, "before cycle {cycle} has ended"),
+            Self::WorkerGone { why } => write!(f, "not in this process, whose pruner has ended: {why}"),
+            Self::Unread { why } => write!(f, "not before the records of the pruner can be read: {why}"),
+            Self::Freeze { reason } => write!(f, "not until deletes are unfrozen: {reason}"),
+            Self::Switch { since_ms } => {
+                write!(f, "not until pruning is switched on again, off since {}", When(*since_ms))
+            }
+            Self::Breaker { for_ms } => write!(f, "not before the breaker lets one through, in {}", Span(*for_ms)),
+            Self::Cycle { cycle } => write!(f, "not before cycle {cycle} has ended"),
+            Self::RoundsFail { why } => write!(f, "not with a round that fails as the last one did: {why}"),
+            Self::CountsOwed => {
+                f.write_str("not with a round before a cycle has finished: commits are not counted exactly")
+            }
+            Self::IncrementalOff => f.write_str("not with a round: the sweep between cycles is off"),
+            Self::NoPolicy => f.write_str("not until a pruner works on the store: no policy is in force here"),
+            Self::Unknown => {
+                f.write_str("as far as is known here: more than is written down only its running node knows")
+            }
         }
     }
 }
@@ -134,8 +146,10 @@ impl std::fmt::Display for WaitsFor {
                 )?;
                 f.write_str("below it, or with a cycle")
             }
+            Self::CountsOwed => f.write_str("commits are not counted exactly, so only a cycle takes it"),
+            Self::IncrementalOff => f.write_str("the sweep between cycles is off, so only a cycle takes it"),
             Self::Unknown => f.write_str(
-                "what takes it is not known here: commits are not counted exactly, or its node does not run",
+                "what takes it is not known here: the commit journal was not read, or commits are not counted exactly",
             ),
         }
     }
@@ -169,12 +183,13 @@ impl std::fmt::Display for HashExplained {
                 }
                 write!(f, "\n{kept}")?;
             }
-            NodeStanding::Garbage { looked_at, waits_for } => {
+            NodeStanding::Garbage { looked_at, waits_for, held_by } => {
                 write!(f, "node {} is garbage: no retained root reaches it (", self.hash)?;
                 if let WaitsFor::Sweep { lost_in, .. } = waits_for {
                     write!(f, "of states from order {lost_in} on the commit journal tells; of older ones ")?;
                 }
                 write!(f, "{} looked at, which are all)\n  {waits_for}", Counted(*looked_at, "node"))?;
+                held_by.as_ref().map_or(Ok(()), |standstill| write!(f, "\n  {standstill}"))?;
             }
             NodeStanding::NotFound { looked_at, faults } => {
                 write!(f, "node {} is stored, and whether a retained root reaches it is not known: ", self.hash)?;

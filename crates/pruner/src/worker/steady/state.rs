@@ -44,7 +44,7 @@ pub(in crate::worker) struct SteadyShared {
     not_before: Duration,
     pub(super) failures: u32,
     last_commit: Duration,
-    pub(super) status: IncrementalStatus,
+    pub(in crate::worker) status: IncrementalStatus,
     /// Since when, and what.
     walking: Option<(Duration, Walking)>,
     pub(in crate::worker) quarantine: Option<Quarantine>,
