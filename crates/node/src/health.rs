@@ -31,8 +31,9 @@ pub(crate) fn of_retention(silent: Result<Vec<String>, PruneError>) -> Option<Re
 
 /// Judges the consumers that get no further. Records that cannot be read are told beside.
 pub(crate) fn of_still(still: Result<Vec<Consumer>, PruneError>) -> Option<Reason> {
+    let Ok(still) = still else { return None };
     let still: Vec<String> =
-        still.ok()?.iter().map(|Consumer { name, order, .. }| format!("{name} (order {order})")).collect();
+        still.iter().map(|Consumer { name, order, .. }| format!("{name} (order {order})")).collect();
     let message = format!(
         "they speak and get no further for longer than they may be silent, and every order from theirs on is kept for them: {}; mend \
          them, or `consumer remove` those that are not needed",
