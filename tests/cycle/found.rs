@@ -192,7 +192,9 @@ fn a_cycle_that_a_freeze_stops_is_not_told_to_be_ending() {
         let pruner = (batches == 3).then(|| taken.lock().take()).flatten();
         if let Some(pruner) = pruner {
             assert_eq!(pruner.found(&damage("met by a read")).unwrap(), Found::Told);
-            [Command::Pause, Command::Cancel].map(|command| told.send(pruner.command(command)).unwrap());
+            for command in [Command::Pause, Command::Cancel] {
+                told.send(pruner.command(command)).unwrap();
+            }
         }
     });
     let config = PrunerConfig { incremental: None, ..rig.plan(WINDOW).in_order().batches(10).pruner() };
