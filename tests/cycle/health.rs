@@ -16,8 +16,8 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state_pruner::{
-    Command, Freeze, Health, KeepPolicy, LiveWindow, NewPin, PruneError, Pruner, PrunerConfig, PrunerParts, Reason,
-    RecordKey, Records as _, Reply, Retention, RetentionParts, StoreRecords, Verdict,
+    Command, Freeze, Health, KeepPolicy, LiveRetention, LiveWindow, NewPin, PruneError, Pruner, PrunerConfig,
+    PrunerParts, Reason, RecordKey, Records as _, Reply, Retention, RetentionParts, StoreRecords, Verdict,
     events::Event,
     offline::{CycleDue, HealthRequest, health_of_opened, health_of_store},
     phase::PrunePhase,
@@ -450,7 +450,9 @@ fn a_store_at_rest_gives_the_reasons_of_its_node_for_lag_and_for_snapshots_that_
 
 /// As a node judges a store when it has started on it, and has seen to what was left.
 fn of_node(rig: &Rig) -> Health {
-    let node = pruner(rig, &Hooks::none());
+    let plan = rig.plan(5);
+    let kept = LiveRetention::new(rig.retention_parts(Some(KeepPolicy::last(plan.keep_last))));
+    let node = Pruner::start_under(rig.pruner_parts(&Hooks::none()), plan.pruner_of_cycles(), Arc::new(kept)).unwrap();
     while node.status().running {
         std::thread::yield_now();
     }

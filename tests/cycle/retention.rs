@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use state_pruner::{
     Asked, Bound, Cause, Clock, Command, Explanation, Fill, Freeze, HashExplained, HeldBy, KeepPolicy, KeptBy,
     LiveRetention, NewPin, NodeStanding, OldReaders, OrderExplained, PinState, PruneError, Pruner, PrunerConfig,
-    PrunerParts, ReaderLimit, ReaderState, RecordKey, Reply, RetentionParts, Standing, Standstill, StoreRecords,
-    Trigger, TriggerState, Verdict, WaitsFor, Why,
+    PrunerParts, ReaderLimit, ReaderState, RecordKey, Records as _, Reply, RetentionParts, Standing, Standstill,
+    StoreRecords, Trigger, TriggerState, Verdict, WaitsFor, Why,
     cycle::{CycleEnv, Finished},
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd, SliceReport},
@@ -811,6 +811,30 @@ fn a_pruner_whose_policy_keeps_another_number_of_orders_does_not_start() {
     let config = rig.plan(5).pruner();
     let error = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, kept as _).unwrap_err();
     assert!(matches!(error, PruneError::TwoWindows(5, 4)), "{error}");
+}
+
+/// It would let go of what they keep; who knows of them and finds that they have ended may say so.
+#[test]
+fn a_pruner_with_a_window_alone_does_not_start_where_pins_or_consumers_are_on_record() {
+    let rig = grown(30);
+    let start = || Pruner::start(rig.pruner_parts(&Hooks::none()), rig.plan(4).pruner());
+    let kept = policy(&rig, keep(4));
+    kept.add_pin(pin("audit", 28, None)).unwrap();
+    kept.set_consumer("indexer", order(27), None).unwrap();
+    let refused = start().unwrap_err();
+    assert!(
+        matches!(&refused, PruneError::HeldByName(named) if named == "pin `audit`, consumer `indexer`"),
+        "{refused}"
+    );
+    kept.remove_pin("audit").unwrap();
+    assert!(matches!(start(), Err(PruneError::HeldByName(_))));
+    kept.remove_consumer("indexer").unwrap();
+    drop(start().unwrap());
+    StoreRecords(Arc::clone(&rig.chain.store)).save(RecordKey::Holds, b"torn").unwrap();
+    assert!(
+        matches!(start(), Err(PruneError::Store(StoreError::Record { .. }))),
+        "nobody knows what it would let go of"
+    );
 }
 
 /// A consumer speaks with each block, and the disk is not waited for each time; what a power cut takes of that keeps more.

@@ -242,7 +242,7 @@ impl Damage {
     }
 
     /// Saves what is owed, unless somebody does: that one goes on with it. Waits for the disk, without the lock.
-    fn save(&self) {
+    pub(crate) fn save(&self) {
         while let Some(alone) = self.saving.try_lock() {
             if self.save_all() == Saved::InPart {
                 return;

@@ -210,6 +210,11 @@ pub enum PruneError {
     /// The configuration retains so many orders, its policy so many others.
     #[error("the configuration retains {0} orders and its retention policy {1}: give both the same number")]
     TwoWindows(u64, u64),
+    /// Pins or consumers are on record, and a window of orders alone would let go of what they keep.
+    #[error(
+        "{0} are on record, and a window of orders alone would let go of what they keep: start under a policy that knows of them, or remove them"
+    )]
+    HeldByName(String),
     /// A name that belongs to another order, or to somebody else.
     #[error("pin `{name}` of {owner} keeps order {order}: remove it first, or choose another name")]
     NameTaken {
@@ -311,6 +316,7 @@ impl PruneError {
             | Self::Holes { .. }
             | Self::BadName { .. }
             | Self::TwoWindows(..)
+            | Self::HeldByName(_)
             | Self::NameTaken { .. }
             | Self::UnknownName { .. }
             | Self::NotResumable { .. } => Disposition::Input,
@@ -371,6 +377,7 @@ impl PruneError {
             Self::Moving { .. } => "moving",
             Self::BadName { .. } => "bad_name",
             Self::TwoWindows(..) => "two_windows",
+            Self::HeldByName(_) => "held_by_name",
             Self::NameTaken { .. } => "name_taken",
             Self::UnknownName { .. } => "unknown_name",
             Self::PinnedAbove { .. } => "held_above",

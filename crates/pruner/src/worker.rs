@@ -49,6 +49,7 @@ use crate::{
     quarantine::SetAside,
     records::Records,
     recovery::{ErrorRecoveryManager, RecoveryMetrics},
+    retention::Holds,
     snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
 };
 pub use counts::Uncounted;
@@ -142,8 +143,10 @@ impl Pruner {
     ///
     /// Records that are unusable stop the pruner, not the node (O11): it starts poisoned, and health says why.
     ///
-    /// Errors: a record that a newer program wrote, a thread that cannot be started; nothing has begun then.
+    /// Errors: a record that a newer program wrote, a thread that cannot be started; pins or consumers on record, which this window
+    /// would not keep, or a record of them that cannot be read. Nothing has begun then.
     pub fn start(parts: PrunerParts, config: PrunerConfig) -> Result<Self, PruneError> {
+        Holds::load(&*parts.records)?.refuse()?; // BEFORE the floor moves over what they keep
         let policy = LiveWindow {
             store: Arc::clone(&parts.store),
             keep_last: config.keep_last,
@@ -154,7 +157,7 @@ impl Pruner {
 
     /// The same under a policy that somebody else asks and changes too; its number of orders is `keep_last`, too.
     ///
-    /// Errors: the same, and [`PruneError::TwoWindows`].
+    /// Errors: [`PruneError::TwoWindows`], a record that a newer program wrote, a thread that cannot be started; nothing has begun then.
     pub fn start_under(
         parts: PrunerParts,
         config: PrunerConfig,
@@ -180,7 +183,7 @@ impl Pruner {
         ));
         let recalling = Recalling { parts: &parts, config: &config, snapshots: &snapshots, recovery: &recovery };
         let recalled = recalling.recall(0)?;
-        let (coordinator, is_ledger_new) = recalling.coordinate(&recalled);
+        let (coordinator, is_ledger_unsaved) = recalling.coordinate(&recalled);
         let head = parts.store.head().map_or(0, |head| head.order);
         let mut shared = Shared::new(recalled, coordinator, SteadyShared::new(config.incremental), head);
         if shared.unread.is_some() && shared.poisoned.is_none() {
@@ -211,7 +214,7 @@ impl Pruner {
         let (worker, (alive, ended)) = (Arc::clone(&inner), mpsc::channel());
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
             let _alive = alive; // told when the thread ends, however it does
-            worker.serve_or_tell(&messages, Begin { is_ledger_new, look });
+            worker.serve_or_tell(&messages, Begin { is_ledger_unsaved, look });
         });
         let thread = spawned.map_err(|source| PruneError::NoThread { name: "pruner", source })?;
         Ok(Self { inner, inbox, worker: Mutex::new(Worker::new(thread, ended)) })

@@ -1,5 +1,6 @@
 //! What ends or hinders the work of a node, written into the journal of events when it begins: looked for at times and on a
-//! thread of its own, since nothing on the way of a commit may wait for the journal (I12).
+//! thread of its own, since nothing on the way of a commit may wait for the journal (I12). Damage that could not be saved is
+//! tried again each time: nobody may meet it once more in this process.
 
 use std::{
     collections::BTreeSet,
@@ -28,8 +29,9 @@ impl Watch {
         Self { chain: Arc::downgrade(chain), damage: Arc::downgrade(damage), events, told: BTreeSet::new() }
     }
 
-    /// Tells what is new. May wait for the journal, and holds nothing of the node meanwhile.
+    /// Tells what is new, and saves what is owed. May wait for the journal, and holds nothing of the node meanwhile.
     pub(crate) fn look(&mut self) {
+        self.damage.upgrade().into_iter().for_each(|damage| damage.save());
         let found = self.found();
         self.told.retain(|code| found.iter().any(|event| event.code() == *code));
         for event in found {
@@ -80,7 +82,7 @@ mod tests {
 
     use serde_json::Value;
     use state_pruner::{
-        SystemClock,
+        Doubted, StoreRecords, SystemClock,
         events::{EventJournal, EventsConfig, Filter, read_journal},
     };
     use state_store::{
@@ -169,6 +171,21 @@ mod tests {
         journal.flush(Duration::from_secs(60)).unwrap();
         let read = read_journal(dir.path(), &Filter::default()).unwrap();
         assert_eq!(read.events.iter().filter(|entry| entry.code == "damage_met").count(), 1);
+    }
+
+    #[test]
+    fn damage_that_could_not_be_saved_is_saved_at_a_later_look() {
+        let faulty = FaultyBackend::over(MemoryBackend::new());
+        let mut node = Watched::on(Arc::new(faulty.clone()));
+        let recorded = |node: &Watched| {
+            let records = StoreRecords(Arc::clone(node.chain.store()));
+            Doubted::recorded(&records).is_some_and(|doubted| doubted.why.contains("a checksum"))
+        };
+        faulty.fail_write(0, Fault::DiskFull);
+        node.damage.met_by_work(StoreError::Corrupt("a checksum".to_owned()).into());
+        assert!(node.damage.owed().is_some() && !recorded(&node));
+        node.watch.look();
+        assert!(node.damage.owed().is_none() && recorded(&node), "nobody met it again");
     }
 
     #[test]

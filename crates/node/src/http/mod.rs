@@ -51,6 +51,9 @@ pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof
 pub const MAX_BODY: usize = 16 << 20;
 /// Reads of the store that go on at once; further ones wait.
 const MAX_READS: usize = 64;
+/// Changes of what is kept and commands that are at work at once; further ones wait. They wait for a disk, one for the other: where
+/// it hangs, they take no turn of a read.
+const MAX_CHANGES: usize = 16;
 /// Bytes of bodies that are read and parsed at once, as announced; further ones wait.
 const MAX_BODIES: usize = 8 * MAX_BODY;
 
@@ -71,6 +74,7 @@ pub struct Node {
     /// The longest time one request may take.
     patience: Duration,
     reads: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     watchers: Arc<Semaphore>,
     /// One deep validation at a time.
@@ -117,7 +121,8 @@ impl Node {
         let NodeParts { chain, caretaker, retention, events, snapshots, metrics, callers, health, damage, stop } =
             parts;
         let watchers = Arc::new(Semaphore::new(events::MAX_WATCHERS));
-        let (reads, bodies) = (Arc::new(Semaphore::new(MAX_READS)), Arc::new(Semaphore::new(MAX_BODIES)));
+        let [reads, changes, bodies] =
+            [MAX_READS, MAX_CHANGES, MAX_BODIES].map(|turns| Arc::new(Semaphore::new(turns)));
         Self {
             id,
             chain,
@@ -132,6 +137,7 @@ impl Node {
             stop,
             patience,
             reads,
+            changes,
             bodies,
             watchers,
             validating: Arc::new(Semaphore::new(1)),
@@ -265,8 +271,9 @@ pub fn router(node: Arc<Node>) -> Router {
 mod tests {
     use std::sync::mpsc;
 
+    use parking_lot::Mutex;
     use state_pruner::{
-        Clock, PrunerConfig, PrunerParts, RetentionParts, StoreRecords, SystemClock, Unpruned,
+        Clock, PruneError, PrunerConfig, PrunerParts, RetentionParts, StoreRecords, SystemClock, Unpruned,
         events::{EventsConfig, NoEvents},
     };
     use state_store::{Backend, Durability, MemoryBackend, NativeChain, Store, StoreConfig};
@@ -321,6 +328,30 @@ mod tests {
         let parts =
             NodeParts { chain, caretaker, retention, events, snapshots, metrics, callers, health, damage, stop };
         Node::new("test".to_owned(), parts, Duration::from_secs(60))
+    }
+
+    /// Who changes what is kept waits for a disk, and for whoever does so before.
+    #[tokio::test]
+    async fn changes_that_a_disk_holds_take_no_turn_of_a_read() {
+        let node = Arc::new(node());
+        let (end, ending) = mpsc::channel::<()>();
+        let ending = Arc::new(Mutex::new(ending));
+        let changes: Vec<_> = (0..2 * MAX_READS)
+            .map(|_| {
+                let (node, ending) = (Arc::clone(&node), Arc::clone(&ending));
+                let held = move |_: &LiveRetention| ending.lock().recv().map_err(|_| PruneError::NoHead);
+                tokio::spawn(async move { node.change(held).await.is_err() })
+            })
+            .collect();
+        while node.changes.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(node.retain(|retention| retention.silent()).await.unwrap().0, [""; 0]);
+        assert_eq!(node.reads.available_permits(), MAX_READS);
+        drop(end);
+        for change in changes {
+            assert!(change.await.unwrap(), "it has waited until the disk answered");
+        }
     }
 
     /// Clients that ask and go away could otherwise start any number of reads.

@@ -11,7 +11,7 @@ use axum::{
 use serde_json::{Value, json};
 use state_pruner::{Command, Pruner, Reply, Verdict};
 
-use super::{Node, error::ApiError, off_the_async_threads, query::Query};
+use super::{Node, error::ApiError, in_turn, off_the_async_threads, query::Query};
 use crate::chain::{ChainStatus, Hex32, Production};
 
 /// `GET /v1/status`.
@@ -123,7 +123,7 @@ pub(super) async fn prune(
     let id = if command == Command::Run { query.id()? } else { None };
     query.finish()?;
     let pruner = enabled(&node)?;
-    let reply = off_the_async_threads(move || obey(&pruner, command, id.as_deref())).await?;
+    let reply = in_turn(&node.changes, move || obey(&pruner, command, id.as_deref())).await?;
     match reply {
         Reply::Accepted | Reply::FollowUp | Reply::AlreadyRunning => {
             Ok((StatusCode::ACCEPTED, Json(reply)).into_response())
@@ -153,7 +153,10 @@ pub(super) async fn acknowledge(
 ) -> Result<Json<Value>, ApiError> {
     let Path(reason) = reason?;
     let is_told = match reason.as_str() {
-        "log_cut" => off_the_async_threads(move || Ok(node.damage.acknowledge_log_cut()?)).await?,
+        "log_cut" => {
+            let damage = Arc::clone(&node.damage);
+            in_turn(&node.changes, move || Ok(damage.acknowledge_log_cut()?)).await?
+        }
         "events_damaged" => node.events.acknowledge_damage(),
         _ => {
             let lasting = LASTING.join(" and ");

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin, PruneError};
 use state_tree::{Order, RoochLayout};
 
-use super::{Node, error::ApiError, query::Query};
+use super::{Node, error::ApiError, in_turn, query::Query};
 
 /// The most nodes that one question may look at.
 const MAX_LOOK: u64 = 1_000_000;
@@ -52,14 +52,24 @@ pub(super) fn short(routes: MethodRouter<Arc<Node>>) -> MethodRouter<Arc<Node>> 
 const UNNAMED: &str = "unnamed";
 
 impl Node {
-    /// Asks or changes what stays, on the blocking threads.
-    async fn retain<T: Send + 'static>(
+    /// Asks what stays, on the blocking threads.
+    pub(super) async fn retain<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
     ) -> Result<Json<T>, ApiError> {
         let node = Arc::clone(self);
         let work = move || work(&node.retention).map_err(|error| node.refused(error));
         self.blocking(work).await.map(Json)
+    }
+
+    /// Changes what stays.
+    pub(super) async fn change<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
+    ) -> Result<Json<T>, ApiError> {
+        let node = Arc::clone(self);
+        let work = move || work(&node.retention).map_err(|error| node.refused(error));
+        in_turn(&self.changes, work).await.map(Json)
     }
 
     /// How a failure is answered; what it shows of the store is told.
@@ -100,13 +110,13 @@ pub(super) async fn add_pin(
     let PinBody { order, ttl_ms, owner } = read(bytes)?;
     let owner = owner.unwrap_or_else(|| UNNAMED.to_owned());
     let pin = NewPin { name, owner, order: Order::new(order), ttl: ttl_ms.map(millis) };
-    node.retain(move |retention| retention.add_pin(pin)).await
+    node.change(move |retention| retention.add_pin(pin)).await
 }
 
 /// `DELETE /v1/pins/{name}`.
 pub(super) async fn remove_pin(State(node): State<Arc<Node>>, name: Named) -> Result<Json<NamedPin>, ApiError> {
     let Path(name) = name?;
-    node.retain(move |retention| retention.remove_pin(&name)).await
+    node.change(move |retention| retention.remove_pin(&name)).await
 }
 
 /// `GET /v1/consumers`.
@@ -126,13 +136,13 @@ pub(super) async fn set_consumer(
     let Path(name) = name?;
     let ConsumerBody { order, ttl_ms } = read(bytes)?;
     let ttl = ttl_ms.map(millis);
-    node.retain(move |retention| retention.set_consumer(&name, Order::new(order), ttl)).await
+    node.change(move |retention| retention.set_consumer(&name, Order::new(order), ttl)).await
 }
 
 /// `DELETE /v1/consumers/{name}`.
 pub(super) async fn remove_consumer(State(node): State<Arc<Node>>, name: Named) -> Result<Json<Consumer>, ApiError> {
     let Path(name) = name?;
-    node.retain(move |retention| retention.remove_consumer(&name)).await
+    node.change(move |retention| retention.remove_consumer(&name)).await
 }
 
 /// `GET /v1/explain?order=..` or `?hash=..`.

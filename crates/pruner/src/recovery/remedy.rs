@@ -63,6 +63,7 @@ pub fn remedy(error: &PruneError) -> Remedy {
         | PruneError::Holes { .. }
         | PruneError::BadName { .. }
         | PruneError::TwoWindows(..)
+        | PruneError::HeldByName(_)
         | PruneError::NameTaken { .. }
         | PruneError::UnknownName { .. }
         | PruneError::NotResumable { .. }

@@ -97,6 +97,16 @@ impl Record for Holds {
 }
 
 impl Holds {
+    /// Refuses to be kept by a policy that does not know of it, also what has expired: only who knows of it may judge that.
+    ///
+    /// Errors: there is a pin or a consumer.
+    pub(crate) fn refuse(&self) -> Result<(), PruneError> {
+        let pins = self.pins.iter().map(|pin| format!("pin `{}`", pin.name));
+        let consumers = self.consumers.iter().map(|consumer| format!("consumer `{}`", consumer.name));
+        let named: Vec<String> = pins.chain(consumers).collect();
+        if named.is_empty() { Ok(()) } else { Err(PruneError::HeldByName(named.join(", "))) }
+    }
+
     /// What was saved last; nothing was if there is no record.
     pub(crate) fn load(records: &dyn Records) -> Result<Self, PruneError> {
         match records.load(RecordKey::Holds)? {

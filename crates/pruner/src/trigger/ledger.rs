@@ -196,6 +196,14 @@ impl Ledger {
         }
     }
 
+    /// Takes what happened in what is the future by now for just happened: the wall clock was wrong then or is now. Whether there was
+    /// such a thing: saved, it has happened now for later processes, too, and makes each of them wait no longer.
+    pub(crate) fn take_for_new(&mut self, unix_ms: u64) -> bool {
+        let failed = self.low_disk.as_mut().and_then(|fired| fired.failed_at.as_mut());
+        let ahead = self.last_at.as_mut().into_iter().chain([&mut self.scheduled_from]).chain(failed);
+        ahead.filter(|at| **at > unix_ms).map(|at| *at = unix_ms).count() > 0
+    }
+
     pub(crate) fn save(&self, records: &dyn Records) -> Result<(), PruneError> {
         records.save(RecordKey::Triggers, &self.encode()?)
     }

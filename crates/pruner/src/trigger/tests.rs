@@ -386,6 +386,23 @@ fn the_cooldown_survives_restarts_and_steps_of_the_clock() {
     }
 }
 
+/// C16: a node that is restarted more often than its cooldown would else wait for as long as its clock was ahead.
+#[test]
+fn what_happened_in_the_future_has_just_happened_for_every_later_process() {
+    let mut ledger = Ledger::new(900, 0);
+    (ledger.last_at, ledger.scheduled_from) = (Some(800), 900);
+    ledger.low_disk = Some(disk::Fired { below: 7, at: 3, failed_at: Some(850) });
+    let times =
+        |ledger: &Ledger| (ledger.last_at, ledger.scheduled_from, ledger.low_disk.and_then(|fired| fired.failed_at));
+    assert!(!ledger.take_for_new(900), "nothing is ahead");
+    assert_eq!(times(&ledger), (Some(800), 900, Some(850)));
+    assert!(ledger.take_for_new(820));
+    assert_eq!(times(&ledger), (Some(800), 820, Some(820)));
+    assert!(ledger.take_for_new(10));
+    assert_eq!(times(&ledger), (Some(10), 10, Some(10)));
+    assert!(!ledger.take_for_new(11), "once");
+}
+
 /// The whole fleet at once: each node alone would be right, and together they would be gone (F10). The pruning half;
 /// publishing has a lease.
 #[test]

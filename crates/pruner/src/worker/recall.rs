@@ -118,7 +118,7 @@ impl Recalling<'_> {
         }
     }
 
-    /// Goes on with the ledger of an earlier process, or with a new one, and then says that it is to be saved.
+    /// Goes on with the ledger of an earlier process, or with a new one; says whether it is to be saved.
     pub(super) fn coordinate(self, recalled: &Recalled) -> (Coordinator, bool) {
         let (now, unix_ms) = (self.parts.clock.monotonic(), self.parts.clock.unix_ms());
         let rules = Rules {
@@ -126,8 +126,9 @@ impl Recalling<'_> {
             every_orders: self.config.every_orders.get(),
             keep_last: self.config.keep_last.get(),
         };
-        if let Some(ledger) = recalled.ledger.clone() {
-            return (Coordinator::new(rules, ledger, now, unix_ms), false);
+        if let Some(mut ledger) = recalled.ledger.clone() {
+            let is_changed = ledger.take_for_new(unix_ms);
+            return (Coordinator::new(rules, ledger, now, unix_ms), is_changed);
         }
         let counted = recalled.last.as_ref().and_then(|last| last.head_order).map_or(0, |order| order);
         let new = Ledger::new(unix_ms, counted);

@@ -52,7 +52,7 @@ enum Next {
 /// What the worker does first.
 pub(super) struct Begin {
     /// Whether the ledger is to be saved.
-    pub(super) is_ledger_new: bool,
+    pub(super) is_ledger_unsaved: bool,
     /// The look at what an earlier process left, which counts as a run until it is over; none where nothing is pruned.
     pub(super) look: Option<Arc<Control>>,
 }
@@ -113,7 +113,7 @@ impl Inner {
 
     /// Works until it is told to stop.
     fn serve(self: &Arc<Self>, messages: &Receiver<Message>, begin: Begin) {
-        if begin.is_ledger_new {
+        if begin.is_ledger_unsaved {
             self.keep_ledger(); // the schedule counts from it; somebody may have asked for a run already (C14)
         }
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
