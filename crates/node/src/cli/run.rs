@@ -45,12 +45,7 @@ pub(super) fn start(args: &StartArgs, output: Output) -> ExitCode {
         Err(problems) => return output.failed(&bad_config(&problems)),
     };
     let ran = telemetry::install_logs(&config.log).map_err(anyhow::Error::from);
-    let ran = ran.and_then(|()| {
-        let runtime = work::runtime()?;
-        let ran = runtime.block_on(serve(&config, args, output));
-        runtime.shutdown_background(); // work that a disk holds would be waited for without a limit
-        ran
-    });
+    let ran = ran.and_then(|()| work::to_its_end(serve(&config, args, output)));
     match ran {
         Ok(Stopped::Whole) => ExitCode::SUCCESS,
         Ok(Stopped::StillRead) => leave(0), // a teardown would meet what still reads

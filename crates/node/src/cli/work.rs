@@ -21,6 +21,15 @@ pub(super) fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().enable_all().build()
 }
 
+/// Runs a future on a runtime of its own, and leaves behind what blocks a thread then: work that a disk holds would be waited for
+/// without a limit.
+pub(super) fn to_its_end<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = runtime()?;
+    let ended = runtime.block_on(work);
+    runtime.shutdown_background();
+    ended
+}
+
 /// Time between two looks at whether something is to be told.
 const TICK: Duration = Duration::from_secs(1);
 
