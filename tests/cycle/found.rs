@@ -18,7 +18,7 @@ use state_pruner::{
     mark::{MarkChoice, RehashChoice},
     phase::{PhaseRecord, PrunePhase},
 };
-use state_store::{Fault, StoreConfig, StoreError};
+use state_store::{Fault, StoreConfig, StoreError, record};
 use state_tests::{
     chain::STORE,
     check,
@@ -133,7 +133,8 @@ fn a_freeze_that_could_not_be_saved_is_saved_as_soon_as_it_can_be() {
         if is_stopped {
             drop(pruner);
         } else {
-            until(&rig, &pruner, |_| on_record(&rig).is_some());
+            let in_doubt = || records(&rig).load(RecordKey::Doubt).unwrap().is_some(); // that comes behind the freeze
+            until(&rig, &pruner, |_| on_record(&rig).is_some() && in_doubt());
             assert_eq!(on_record(&rig), pruner.status().frozen);
         }
         assert!(on_record(&rig).is_some_and(|why| why.contains("a checksum")), "the pruner ends: {is_stopped}");
@@ -142,6 +143,44 @@ fn a_freeze_that_could_not_be_saved_is_saved_as_soon_as_it_can_be() {
         records(&rig).remove(RecordKey::Freeze).unwrap();
         assert_eq!(Doubted::recorded(&records(&rig)).unwrap().code, "unproven", "what it is for is in doubt, too");
     }
+}
+
+/// What was met under the freeze and could not be saved yet is in doubt when the sweep that was left goes on: no mark that hashed a
+/// sample is believed.
+#[test]
+fn an_unfreeze_saves_first_what_could_not_be_saved_under_the_freeze() {
+    let scanned = |mut plan: Plan| {
+        (plan.config.mark, plan.config.rehash) = (MarkChoice::Scan, RehashChoice::Sample);
+        plan
+    };
+    let (rig, full) = (interrupted_by(scanned), Arc::new(AtomicBool::new(false)));
+    let refuses = Arc::clone(&full);
+    let first = damage("a checksum"); // which any mark would have met
+    Doubted::remember(&first, &records(&rig)).unwrap();
+    let freeze = Freeze { cycle: 1, at: 0, why: first.to_string() };
+    records(&rig).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    let kept = Acting::over(Arc::new(records(&rig)), move |what, key| {
+        let is_refused = refuses.load(Ordering::Acquire) && (what, key) == (Use::Save, RecordKey::Doubt);
+        if is_refused { Err(io()) } else { Ok(()) }
+    });
+    let parts = PrunerParts { records: kept, ..rig.pruner_parts(&Hooks::none()) };
+    let plan = scanned(rig.plan(WINDOW).in_order().batches(20));
+    let pruner = Pruner::start(parts, plan.pruner_of_cycles()).unwrap();
+    until(&rig, &pruner, |pruner| !pruner.status().running);
+    let before = check::present(&rig.chain.store);
+    full.store(true, Ordering::Release);
+    let (hash, actual) = (NodeHash::new([1; 32]), NodeHash::new([2; 32]));
+    pruner.found(&PruneError::WrongHash { hash, actual, path: Vec::new() }).unwrap_err();
+    assert!(matches!(pruner.command(Command::Unfreeze), Reply::Unsaved { .. }), "nobody would know of it");
+    assert!(pruner.status().frozen.is_some());
+    full.store(false, Ordering::Release);
+    assert_eq!(
+        pruner.command(Command::Unfreeze),
+        Reply::Accepted,
+        "no time has passed: the worker has not tried again"
+    );
+    until(&rig, &pruner, |pruner| !pruner.status().running && left(&rig).is_none());
+    assert!(check::present(&rig.chain.store) == before, "its mark did not look for such a node: it is abandoned");
 }
 
 /// Damage is found while an operator's unfreeze is about to clear the record: deletes stay frozen, in this process and the next.

@@ -596,7 +596,7 @@ fn a_store_at_rest_tells_that_the_reserve_of_its_node_was_let_go() {
     assert_eq!(judged(Some(bytes)), "reserve_released", "whoever has the store open would have taken it");
     assert_eq!(judged(None), "", "nobody says that there should be one");
     let path = rig.store_dir().with_file_name("reserve");
-    assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept);
+    assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap().now, Room::Kept);
     assert_eq!(judged(Some(bytes)), "");
     let file = fs::File::options().write(true).open(path).unwrap();
     for (length, why) in [(bytes.get() - 1, "of another size it is none"), (0, "nor without a byte")] {

@@ -113,6 +113,7 @@ pub(crate) fn keep_by(swept: &mut Swept, keep: KeepPolicy) -> Arc<LiveRetention>
     swept.policy = Some(Arc::clone(&policy) as _);
     swept.plan.keep_last = keep.last;
     swept.env = swept.env_of(&swept.plan, &Hooks::none());
+    policy.retention().unwrap(); // whoever is waited for is so from now on
     policy
 }
 
@@ -326,6 +327,7 @@ impl History {
         let keep = self.oracle.keep;
         let process = self.process_mut();
         process.policy = keep_by(&mut process.swept, keep);
+        self.oracle.starts();
     }
 
     /// Ends the process.
@@ -340,6 +342,7 @@ impl History {
         drop((plan, env, sweep, policy));
         let pending_limit = if self.is_swept { self.config.pending_limit } else { 0 }; // nobody asks for the index
         self.wake(rig.rest().with(StoreConfig { pending_limit, ..self.config }).wake());
+        self.oracle.starts();
     }
 
     /// The next process sweeps between cycles if this one does not, and does not if this one does.
@@ -665,6 +668,7 @@ impl History {
         self.wake(rig);
         let or_none = if tail == CrashTail::Lost { OrNone::Earlier } else { OrNone::Yes };
         self.may_have_looked_up_to(head, acknowledged, (or_none, &context));
+        self.oracle.starts();
         let Process { swept, .. } = self.process();
         swept.check(&[], &format!("{context}: as found"));
         books::names_nothing_alive(&swept.rig.chain, &context);

@@ -12,6 +12,8 @@ use state_tree::Order;
 
 /// Milliseconds between two blocks of the chain under test.
 const BLOCK_MS: u64 = 1000;
+/// So long somebody who reads the chain is waited for after a start, at most.
+const GRACE_MS: u64 = 3_600_000;
 
 /// The oldest order of the range, and the single ones below it.
 pub(crate) type Readable = (u64, BTreeSet<u64>);
@@ -26,8 +28,16 @@ pub(crate) struct Oracle {
     readable: Readable,
     /// By name: the order, and when it is over.
     pins: BTreeMap<String, (u64, Option<u64>)>,
-    /// By name: the watermark, and when it is silent.
-    consumers: BTreeMap<String, (u64, u64)>,
+    consumers: BTreeMap<String, Consumer>,
+}
+
+/// Who needs every order from a watermark on.
+#[derive(Debug, Clone, Copy)]
+struct Consumer {
+    from: u64,
+    ttl_ms: u64,
+    /// When it is silent.
+    end: u64,
 }
 
 impl Oracle {
@@ -46,7 +56,17 @@ impl Oracle {
     }
 
     pub(crate) fn hear(&mut self, name: &str, order: Order, ttl: Duration) {
-        self.consumers.insert(name.to_owned(), (order.get(), self.now_ms + ttl.as_millis() as u64));
+        let (from, ttl_ms) = (order.get(), ttl.as_millis() as u64);
+        self.consumers.insert(name.to_owned(), Consumer { from, ttl_ms, end: self.now_ms + ttl_ms });
+    }
+
+    /// A process begins. Who can still be served had nobody to speak to, and is waited for again.
+    pub(crate) fn starts(&mut self) {
+        for Consumer { from, ttl_ms, end } in self.consumers.values_mut() {
+            if *from >= self.readable.0 {
+                *end = (*end).max(self.now_ms + (*ttl_ms).min(GRACE_MS));
+            }
+        }
     }
 
     pub(crate) fn forget(&mut self, name: &str) {
@@ -59,7 +79,7 @@ impl Oracle {
         let is_within = |order: u64| {
             let last = order + self.keep.last.get() > head;
             let time = |time: Duration| (head - order) * BLOCK_MS <= time.as_millis() as u64;
-            let heard = |(watermark, end): &(u64, u64)| *end > self.now_ms && *watermark <= order;
+            let heard = |Consumer { from, end, .. }: &Consumer| *end > self.now_ms && *from <= order;
             last || order == head || self.keep.time.is_some_and(time) || self.consumers.values().any(heard)
         };
         let to = (*floor..=head).find(|order| is_within(*order)).unwrap_or(*floor);
@@ -76,7 +96,8 @@ impl Oracle {
         self.readable = self.after_a_look(head);
         let (pins, now) = (self.pins.len(), self.now_ms);
         self.pins.retain(|_, (_, end)| end.is_none_or(|end| end > now));
-        let silent = self.consumers.values().filter(|(at, end)| *end <= now && (before..self.readable.0).contains(at));
+        let passed = before..self.readable.0;
+        let silent = self.consumers.values().filter(|consumer| consumer.end <= now && passed.contains(&consumer.from));
         self.lapsed += (pins - self.pins.len()) as u64 + silent.count() as u64;
     }
 

@@ -7,8 +7,8 @@ use std::{num::NonZeroU64, process::Command as Process, sync::Arc, thread};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use state_pruner::{
-    Ended, IncrementalConfig, Pruner, PrunerConfig, PrunerParts, events::Event, incremental::RoundEnd,
-    recovery::RecoveryConfig,
+    Ended, IncrementalConfig, Pruner, PrunerConfig, PrunerParts, SweepChoice, events::Event, incremental::RoundEnd,
+    mark::MarkChoice, recovery::RecoveryConfig,
 };
 use state_store::{Armed, Fault, Lasting, Operation};
 use state_tests::{
@@ -60,7 +60,11 @@ struct Counted<'a> {
 }
 
 impl<'a> Counted<'a> {
-    fn start(rig: &Rig, metrics: &'a PrometheusHandle, incremental: Option<IncrementalConfig>) -> Self {
+    fn start(
+        rig: &Rig,
+        metrics: &'a PrometheusHandle,
+        (sweep, incremental): (SweepChoice, Option<IncrementalConfig>),
+    ) -> Self {
         let told = Arc::new(Told::default());
         let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
         let recovery = RecoveryConfig {
@@ -69,7 +73,8 @@ impl<'a> Counted<'a> {
             max_retry_delay_ms: 1,
             ..RecoveryConfig::default()
         };
-        let config = PrunerConfig { incremental, recovery, ..rig.plan(WINDOW).in_order().batches(20).pruner() };
+        let plan = rig.plan(WINDOW).in_order().batches(20).by(MarkChoice::Auto, sweep);
+        let config = PrunerConfig { incremental, recovery, ..plan.pruner() };
         Self { metrics, pruner: Pruner::start(parts, config).unwrap(), told }
     }
 
@@ -107,13 +112,13 @@ fn nodes(rig: &Rig) -> u64 {
 }
 
 /// Each write of a cycle fails, one after the other; a phase may be tried once more.
-fn cycles(metrics: &PrometheusHandle) {
+fn cycles(metrics: &PrometheusHandle, sweep: SweepChoice) {
     let base = Rig::new(Engine::Memory);
     base.chain.grow(Profile::Tables, 991, 12);
     let mut met = [false; 2];
     for passing in 0.. {
         let (rig, faulty) = base.faulty();
-        let counted = Counted::start(&rig, metrics, None);
+        let counted = Counted::start(&rig, metrics, (sweep, None));
         while counted.pruner.status().running {
             thread::yield_now();
         }
@@ -124,7 +129,7 @@ fn cycles(metrics: &PrometheusHandle) {
         let told = (counted.finished().since(before.0), counted.deleted_by_cycles().since(before.1));
         let finished = matches!(ended, Some(Ended::Finished { .. }));
         let expected = (Numbers::all(u64::from(finished)), Numbers::all(gone)); // deleted is deleted, whatever comes of the cycle
-        assert_eq!(told, expected, "write {passing}, {ended:?}: {gone} nodes are gone");
+        assert_eq!(told, expected, "{sweep:?}, write {passing}, {ended:?}: {gone} nodes are gone");
         if faulty.armed() == Armed::Yes {
             assert!(finished && gone > 0 && met == [true; 2], "{met:?}");
             return;
@@ -150,7 +155,8 @@ fn rounds(metrics: &PrometheusHandle) {
         let (present, before) = (nodes(&rig), metric(metrics, BETWEEN, ""));
         // Later ones, too: time goes on, and what failed is tried again.
         faulty.inject(Operation::Write, passing, Fault::Transient, Lasting::UntilHealed);
-        let counted = Counted::start(&rig, metrics, Some(IncrementalConfig { stride: NonZeroU64::MIN }));
+        let counted =
+            Counted::start(&rig, metrics, (SweepChoice::Delete, Some(IncrementalConfig { stride: NonZeroU64::MIN })));
         let incremental = |counted: &Counted<'_>| counted.pruner.status().incremental.unwrap();
         let rests = |counted: &Counted<'_>| {
             let status = incremental(counted);
@@ -199,7 +205,7 @@ fn commits() {
 fn child_whose_writes_fail() {
     if std::env::var_os(CHILD).is_some() {
         let metrics = PrometheusBuilder::new().install_recorder().unwrap();
-        cycles(&metrics);
+        [SweepChoice::Delete, SweepChoice::Filter].into_iter().for_each(|sweep| cycles(&metrics, sweep));
         rounds(&metrics);
         commits();
     }

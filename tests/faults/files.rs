@@ -196,7 +196,7 @@ fn a_reserve_that_cannot_be_taken_or_let_go_is_told_and_tried_again() {
             (Disposition::Transient, Room::NeverTaken),
             "{call:?}: {error}"
         );
-        assert_eq!(reserve.take().unwrap(), Room::Kept, "{call:?}");
+        assert_eq!(reserve.take().unwrap().now, Room::Kept, "{call:?}");
         assert_eq!(Reserve::kept_at(&dir.path().join("reserve")).unwrap(), Some(bytes.get()));
         disk.inject("reserve", FileCall::Remove, 0, Lasting::Once);
         let error = reserve.let_go().unwrap_err();

@@ -5,8 +5,8 @@
 //! whatever the engine finds: its checksums cover the file, not the row, and who changed one may have changed others (I8).
 //!
 //! Promises: a fault is told by health, and deletes are frozen by it, before anything waits for a disk. One at a time saves
-//! what was met, and nobody waits for it: who meets a fault meanwhile leaves it to that one. What cannot be saved is saved when
-//! a fault is met again. What blocks meet is saved on a thread of its own, as a commit waits for no record (I12).
+//! what was met, and nobody waits for it: who meets a fault meanwhile leaves it to that one. What cannot be saved is tried again
+//! when a fault is met, and at each look of the watch. What blocks meet is saved on a thread of its own, as a commit waits for no record (I12).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -95,6 +95,8 @@ struct Met {
 struct Owed {
     words: String,
     fault: Arc<PruneError>,
+    /// When it could not be saved first: whoever has lifted a freeze since has written it down as a doubt.
+    unsaved_at: Option<u64>,
 }
 
 /// A fault that was told.
@@ -124,7 +126,7 @@ impl Met {
     fn owe(&mut self, words: String, fault: PruneError, imposed: Imposed) {
         let is_owed = self.owed.iter().any(|owed| owed.words == words);
         if imposed == Imposed::Now || (!is_owed && self.has_room(&fault)) {
-            self.owed.push_back(Owed { words, fault: Arc::new(fault) });
+            self.owed.push_back(Owed { words, fault: Arc::new(fault), unsaved_at: None });
         }
     }
 
@@ -139,8 +141,9 @@ impl Met {
     }
 
     /// The first one owed is not: it stays so.
-    fn is_unsaved(&mut self, unsaved: &PruneError) {
+    fn is_unsaved(&mut self, unsaved: &PruneError, epoch: u64) {
         self.unsaved += 1;
+        self.owed.front_mut().into_iter().for_each(|owed| owed.unsaved_at = owed.unsaved_at.or(Some(epoch)));
         if self.unsaved.is_power_of_two() {
             let times = self.unsaved;
             tracing::error!(%unsaved, times, "that live nodes may be damaged could not be saved"); // O15
@@ -258,10 +261,14 @@ impl Damage {
         loop {
             let Some(owed) = self.met.lock().owed.front().cloned() else { return Saved::All };
             let epoch = self.freezer.epoch(); // BEFORE it is told
+            if let Some(epoch) = owed.unsaved_at.filter(|unsaved_at| *unsaved_at < epoch) {
+                self.met.lock().is_saved(Told { found: Found::InDoubt, epoch }); // and news when it is met again
+                continue;
+            }
             match self.freezer.keep(&owed.fault) {
                 Ok(found) => self.met.lock().is_saved(Told { found, epoch }),
                 Err(unsaved) => {
-                    self.met.lock().is_unsaved(&unsaved);
+                    self.met.lock().is_unsaved(&unsaved, epoch);
                     return Saved::InPart;
                 }
             }

@@ -746,6 +746,7 @@ async fn a_node_that_is_flooded_and_stopped_at_once_has_every_event_on_disk_that
     let floods = (0..8).map(|n| floods(node.client.clone(), node.url(&format!("v1/pins/p{n}")), Arc::clone(&answered)));
     let floods: Vec<_> = floods.map(tokio::spawn).collect();
     while answered.load(Ordering::SeqCst) < 10_000 {
+        assert!(floods.iter().any(|flood| !flood.is_finished()), "none is answered any more");
         tokio::task::yield_now().await;
     }
     let Running { app, folder, .. } = node;

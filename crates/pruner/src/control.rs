@@ -155,6 +155,11 @@ impl Control {
         }
     }
 
+    /// Whether the work is to stop at its next checkpoint, to go on later.
+    pub(crate) fn is_stopping(&self) -> bool {
+        matches!(*self.state.lock(), State { wish: Wish::Stop, at: At::Work | At::Checkpoint, .. })
+    }
+
     /// Whether the work was told to wait.
     pub fn is_paused(&self) -> bool {
         self.pause_state() != Pause::No

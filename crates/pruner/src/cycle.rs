@@ -42,7 +42,7 @@ use crate::{
     records::Records,
     recovery::{PhaseRunner, may_pass},
     snapshot::{AtomicSnapshotManager, SnapshotGuard, SnapshotParts},
-    sweep::{Outlook, SmallGarbage, SweepJob},
+    sweep::{Outlook, SmallGarbage, SweepJob, SweepReport},
     verify,
 };
 use agree::agree;
@@ -256,9 +256,12 @@ fn sweep_marked(
 ) -> Result<Finished, PruneError> {
     let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
     agree(env, order, &guard, &record)?;
-    let mut cursor =
-        RecordCursor { records: &*env.parts.records, deleted_before: so_far.before, observer: &*env.observer, record };
-    sweep_under(env, order, (&guard, &marked), (&mut cursor, so_far))?;
+    let (records, observer) = (&*env.parts.records, &*env.observer);
+    let mut cursor = RecordCursor { records, deleted_before: so_far.before, observer, told: so_far.told, record };
+    let swept = sweep_under(env, order, (&guard, &marked), (&mut cursor, &mut so_far.report));
+    cursor.tell(so_far.report.deleted); // also where the cursor did not come to it
+    so_far.told = cursor.told;
+    swept?;
     env.control.last_checkpoint()?; // AFTER the last delete: what is left is short, and is neither held nor cancelled
     guard.renew()?; // it may have been held there for long
     let swept = so_far.report.clone();
@@ -298,7 +301,7 @@ fn sweep_under(
     env: &CycleEnv,
     order: &CycleOrder<'_>,
     (guard, marked): (&SnapshotGuard<'_>, &Marked),
-    (cursor, so_far): (&mut RecordCursor<'_>, &mut SweptSoFar),
+    (cursor, report): (&mut RecordCursor<'_>, &mut SweepReport),
 ) -> Result<(), PruneError> {
     let barrier = guard.barrier()?;
     let clock = &env.parts.clock;
@@ -321,5 +324,5 @@ fn sweep_under(
         clock: &**clock,
     };
     let backend = env.parts.store.backend();
-    env.control.interrupting(|| backend.cancel_rewrite(), || job.run(cursor, &mut so_far.report))
+    env.control.interrupting(|| backend.cancel_rewrite(), || job.run(cursor, report))
 }

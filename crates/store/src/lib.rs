@@ -56,7 +56,7 @@ pub use permit::{Occupied, Permit};
 pub use point::{CatalogPoint, Point, catalog_reached, reached};
 #[cfg(all(feature = "test-util", debug_assertions))]
 pub use point::{HANG_AT, KILL_AT, Watching, watch};
-pub use reserve::{RESERVE_FILE, Reserve, Room};
+pub use reserve::{RESERVE_FILE, Reserve, Room, Taking};
 pub use rows::{RowsChecked, check_all_rows, check_rows};
 pub use schema::Table;
 pub use store::{

@@ -1,7 +1,7 @@
 //! A file that keeps room on the device of the store, so that a full disk can be left: writing needs room, and so does
 //! giving room back (C12, C13).
 //!
-//! Promises: the file has its blocks, or it is not there; it is let go when a commit or a sweep finds no room, and taken
+//! Promises: the file has its blocks, or it is not there; it is let go when a commit, a sweep or a record finds no room, and taken
 //! again when twice its size is free. It holds nothing: losing it loses nothing.
 
 use std::{
@@ -62,6 +62,15 @@ pub struct Reserve {
     room: Mutex<Room>,
 }
 
+/// What became of the room when it was to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Taking {
+    /// As it was before: nobody else changed it in between.
+    pub found: Room,
+    /// As it is.
+    pub now: Room,
+}
+
 impl Reserve {
     /// A reserve of so many bytes at a path on the device of the store.
     pub fn new(path: PathBuf, bytes: NonZeroU64) -> Self {
@@ -96,20 +105,19 @@ impl Reserve {
     }
 
     /// Takes the room if twice as much is free, or if an earlier process has taken it. Where it is kept already, one look whether
-    /// the file is there: somebody may have removed it to have the room.
+    /// the file is there: somebody may have removed it to have the room, which is as if it had been let go.
     ///
     /// Errors: a failed write other than for want of room.
-    pub fn take(&self) -> Result<Room, StoreError> {
+    pub fn take(&self) -> Result<Taking, StoreError> {
         let _changing = self.changing.lock();
-        let was = self.room();
-        let now = match was {
-            Room::Kept if self.path.try_exists().map_err(|error| failed(&self.path, error))? => Room::Kept,
-            Room::Kept | Room::LetGo | Room::NeverTaken if self.is_there()? || self.is_taken()? => Room::Kept,
-            Room::Kept | Room::LetGo => Room::LetGo,
-            Room::NeverTaken => Room::NeverTaken,
+        let found = match self.room() {
+            Room::Kept if !self.path.try_exists().map_err(|error| failed(&self.path, error))? => Room::LetGo,
+            room @ (Room::Kept | Room::LetGo | Room::NeverTaken) => room,
         };
+        let is_kept = found == Room::Kept || self.is_there()? || self.is_taken()?;
+        let now = if is_kept { Room::Kept } else { found };
         *self.room.lock() = now;
-        Ok(now)
+        Ok(Taking { found, now })
     }
 
     /// Lets the room go. Returns the bytes that are free by it, or nothing if none were kept.
@@ -224,15 +232,15 @@ mod tests {
         let bytes = NonZeroU64::new(1 << 20).unwrap();
         let reserve = Reserve::new(path.clone(), bytes);
         assert_eq!((reserve.room(), reserve.let_go().unwrap()), (Room::NeverTaken, None));
-        assert_eq!(reserve.take().unwrap(), Room::Kept);
+        assert_eq!(reserve.take().unwrap(), Taking { found: Room::NeverTaken, now: Room::Kept });
         let file = fs::metadata(&path).unwrap();
         assert!(file.len() == 1 << 20 && file.blocks() * 512 >= 1 << 20, "{file:?}");
-        assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept, "of an earlier process");
+        assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap().now, Room::Kept, "of an earlier process");
         assert_eq!(reserve.let_go().unwrap(), Some(1 << 20));
         assert_eq!(reserve.room(), Room::LetGo, "which is another thing than one that never fitted");
         assert!(!path.exists());
         let vast = Reserve::new(path.clone(), NonZeroU64::new(1 << 62).unwrap());
-        assert_eq!((vast.take().unwrap(), vast.room()), (Room::NeverTaken, Room::NeverTaken));
+        assert_eq!((vast.take().unwrap().now, vast.room()), (Room::NeverTaken, Room::NeverTaken));
         assert!(!path.exists() && fs::read_dir(dir.path()).unwrap().next().is_none());
     }
 
@@ -244,10 +252,15 @@ mod tests {
         let reserve = Reserve::new(path.clone(), NonZeroU64::new(1 << 20).unwrap());
         reserve.take().unwrap();
         fs::remove_file(&path).unwrap();
-        assert_eq!((reserve.take().unwrap(), Reserve::kept_at(&path).unwrap()), (Room::Kept, Some(1 << 20)));
+        let taking = Taking { found: Room::LetGo, now: Room::Kept };
+        assert_eq!((reserve.take().unwrap(), Reserve::kept_at(&path).unwrap()), (taking, Some(1 << 20)));
         fs::remove_file(&path).unwrap();
         let vast = Reserve { path: path.clone(), bytes: NonZeroU64::new(1 << 62).unwrap(), ..reserve };
-        assert_eq!((vast.take().unwrap(), vast.room()), (Room::LetGo, Room::LetGo), "there is no room for it any more");
+        assert_eq!(
+            (vast.take().unwrap().now, vast.room()),
+            (Room::LetGo, Room::LetGo),
+            "there is no room for it any more"
+        );
     }
 
     /// `cp --sparse=always` and `rsync -S` make such files of a data folder.
@@ -257,7 +270,7 @@ mod tests {
         let (path, bytes) = (dir.path().join("reserve"), NonZeroU64::new(1 << 20).unwrap());
         File::create(&path).unwrap().set_len(bytes.get()).unwrap();
         assert_eq!(Reserve::kept_at(&path).unwrap(), Some(0));
-        assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap(), Room::Kept);
+        assert_eq!(Reserve::new(path.clone(), bytes).take().unwrap().now, Room::Kept);
         assert_eq!(Reserve::kept_at(&path).unwrap(), Some(bytes.get()));
         let file = fs::metadata(&path).unwrap();
         assert!(file.len() == bytes.get() && file.blocks() * BLOCK >= bytes.get(), "{file:?}");
@@ -291,7 +304,7 @@ mod tests {
         assert_eq!(Reserve::with_room(&path, || Ok(7)).unwrap(), (7, None), "there is room beside it");
         assert_eq!(Reserve::with_room(&path, needs_it).unwrap(), (7, Some(4096)));
         let reserve = Reserve::let_go_before(path.clone(), bytes);
-        assert_eq!((reserve.room(), reserve.take().unwrap()), (Room::LetGo, Room::Kept));
+        assert_eq!((reserve.room(), reserve.take().unwrap().now), (Room::LetGo, Room::Kept));
         Reserve::remove(&path).unwrap();
         fs::write(aside(&path), b"half").unwrap();
         assert_eq!(Reserve::with_room(&path, needs_it).unwrap(), (7, None), "one that was never whole is none");

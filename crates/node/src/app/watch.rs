@@ -29,7 +29,7 @@ impl Watch {
         Self { chain: Arc::downgrade(chain), damage: Arc::downgrade(damage), events, told: BTreeSet::new() }
     }
 
-    /// Tells what is new, and saves what is owed. May wait for the journal, and holds nothing of the node meanwhile.
+    /// Tells what is new, and saves what is owed. May wait for the disk, and for the journal, holding nothing of the node then.
     pub(crate) fn look(&mut self) {
         self.damage.upgrade().into_iter().for_each(|damage| damage.save());
         let found = self.found();

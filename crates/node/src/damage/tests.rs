@@ -105,6 +105,18 @@ fn unsaved() -> Result<Found, PruneError> {
     Err(PruneError::NoHead)
 }
 
+/// The pruner knows of it, and who lifts its freeze has it put in doubt.
+#[test]
+fn what_was_lifted_before_it_could_be_saved_freezes_nothing_anew() {
+    let rig = rig(None);
+    assert_eq!(kept(&rig, "a", unsaved()), [words("a")]);
+    assert_eq!(rig.0.owed(), Some(words("a")));
+    rig.1.settle();
+    rig.0.save();
+    assert_eq!((rig.1.kept.lock().as_slice(), rig.0.owed()), ([].as_slice(), None));
+    assert_eq!(kept(&rig, "a", Ok(Found::Told)), [words("a")], "met again it is news");
+}
+
 #[test]
 fn only_nodes_and_the_engine_say_something_of_live_nodes() {
     let (hash, io) = (NodeHash::new([1; 32]), || StoreError::Io { what: String::new(), source: io::Error::other("x") });

@@ -123,7 +123,11 @@ pub(super) async fn prune(
     let id = if command == Command::Run { query.id()? } else { None };
     query.finish()?;
     let pruner = enabled(&node)?;
-    let reply = in_turn(&node.changes, move || obey(&pruner, command, id.as_deref())).await?;
+    let obey = move || obey(&pruner, command, id.as_deref());
+    let reply = match command {
+        Command::Pause | Command::Resume | Command::Cancel => off_the_async_threads(obey).await?, // they wait for no disk
+        Command::Run | Command::Disable | Command::Enable | Command::Unfreeze => in_turn(&node.changes, obey).await?,
+    };
     match reply {
         Reply::Accepted | Reply::FollowUp | Reply::AlreadyRunning => {
             Ok((StatusCode::ACCEPTED, Json(reply)).into_response())

@@ -52,7 +52,7 @@ pub(super) fn short(routes: MethodRouter<Arc<Node>>) -> MethodRouter<Arc<Node>> 
 const UNNAMED: &str = "unnamed";
 
 impl Node {
-    /// Asks what stays, on the blocking threads.
+    /// Asks what stays, on the blocking threads. Waits for nobody who changes it.
     pub(super) async fn retain<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
@@ -62,7 +62,7 @@ impl Node {
         self.blocking(work).await.map(Json)
     }
 
-    /// Changes what stays.
+    /// Changes what stays, or waits for those who do.
     pub(super) async fn change<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
@@ -173,5 +173,5 @@ pub(super) async fn explain(State(node): State<Arc<Node>>, uri: Uri) -> Result<J
         Some(pruner) => retention.explain_beside(pruner, asked, (&RoochLayout, limit)),
         None => retention.explain(asked, &RoochLayout, limit),
     };
-    node.retain(explain).await
+    node.change(explain).await // it waits for whoever changes what stays
 }

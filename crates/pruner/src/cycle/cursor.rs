@@ -16,11 +16,18 @@ pub(super) struct RecordCursor<'a> {
     pub(super) record: PhaseRecord,
     /// Nodes that earlier processes deleted.
     pub(super) deleted_before: u64,
-    /// Counts what this process deletes, whatever becomes of the cycle.
+    /// Hears what this process deletes, whatever becomes of the cycle, and has heard of so many nodes.
     pub(super) observer: &'a dyn Observer,
+    pub(super) told: u64,
 }
 
 impl RecordCursor<'_> {
+    /// Tells what was deleted since it was told, of so many by this process.
+    pub(super) fn tell(&mut self, deleted: u64) {
+        self.observer.deleted(deleted.saturating_sub(self.told));
+        self.told = deleted;
+    }
+
     fn at(&self, next: &[u8], deleted: u64) -> PhaseRecord {
         PhaseRecord { cursor: Some(next.to_vec()), deleted: self.deleted_before + deleted, ..self.record.clone() }
     }
@@ -42,9 +49,8 @@ impl SweepCursor for RecordCursor<'_> {
     }
 
     fn advance(&mut self, next: &[u8], deleted: u64, saved: Saved) -> Result<(), PruneError> {
-        let passed = self.at(next, deleted);
-        self.observer.deleted(passed.deleted.saturating_sub(self.record.deleted));
-        self.record = passed;
+        self.tell(deleted);
+        self.record = self.at(next, deleted);
         match saved {
             Saved::WithTheWork => Ok(()),
             Saved::NotYet => self.record.save(self.records),

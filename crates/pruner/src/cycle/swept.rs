@@ -8,12 +8,14 @@ pub(crate) struct SweptSoFar {
     pub(super) before: u64,
     /// All attempts of this process.
     pub(super) report: SweepReport,
+    /// Nodes of the report that were told as they went.
+    pub(super) told: u64,
 }
 
 impl SweptSoFar {
     /// Nothing yet.
     pub(crate) fn nothing() -> Self {
-        Self { before: 0, report: SweepReport::begun() }
+        Self { before: 0, report: SweepReport::begun(), told: 0 }
     }
 
     /// What the record of an interrupted cycle tells.
@@ -21,7 +23,7 @@ impl SweptSoFar {
         let begun = SweepReport::begun();
         let nothing_was_passed = record.cursor.is_none() && record.deleted == 0;
         let kept = begun.kept.filter(|_| nothing_was_passed); // what they passed is not in the record
-        Self { before: record.deleted, report: SweepReport { kept, ..begun } }
+        Self { before: record.deleted, report: SweepReport { kept, ..begun }, told: 0 }
     }
 
     /// Nodes that the cycle deleted.

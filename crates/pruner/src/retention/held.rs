@@ -4,11 +4,13 @@
 //! monotonic one must have moved on by what the wall clock left when the process added it, heard of it or read it. So a step
 //! forward of the wall clock ends nothing (C16), and a time that began in what is the future by now is judged by the monotonic
 //! clock alone. A new process knows no more than what its wall clock says at the start. A consumer could not be heard while the
-//! node was down: after a start it is waited for, up to an hour.
+//! node was down: after a start one is waited for, up to an hour, if what it needs is still there.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use super::holds::{Consumer, Holds, NamedPin};
+use state_tree::Order;
+
 use crate::{clock::Clock, error::PruneError, records::Records};
 
 /// So long a consumer is waited for after a start, unless it said less.
@@ -52,17 +54,21 @@ pub(super) struct Held {
     pub(super) holds: Holds,
     pins: Ends,
     consumers: Ends,
-    /// By name, since when a consumer has had its watermark, as far as this process knows.
+    /// By name, since when a consumer has had its watermark and there was something for it, as far as this process knows.
     stands: BTreeMap<String, Duration>,
 }
 
 impl Held {
     /// What was saved last.
-    pub(super) fn load(records: &dyn Records, now: Now) -> Result<Self, PruneError> {
+    /// Of a node that has started consumers from `floor` on are waited for anew; who only looks on waits for none.
+    pub(super) fn load(records: &dyn Records, now: Now, floor: Option<Order>) -> Result<Self, PruneError> {
         let holds = Holds::load(records)?;
         let pins = holds.pins.iter().filter_map(|pin| Some((pin.name.clone(), now.end_of(pin.since_ms, pin.ttl_ms?))));
-        let end =
-            |heard: &Consumer| now.end_of(heard.heard_ms, heard.ttl_ms).max(now.plus_ms(heard.ttl_ms.min(GRACE_MS)));
+        let end = |heard: &Consumer| {
+            let is_waited_for = floor.is_some_and(|floor| heard.order >= floor.get());
+            let grace_ms = if is_waited_for { heard.ttl_ms.min(GRACE_MS) } else { 0 };
+            now.end_of(heard.heard_ms, heard.ttl_ms).max(now.plus_ms(grace_ms))
+        };
         let consumers = holds.consumers.iter().map(|heard| (heard.name.clone(), end(heard)));
         let stands = holds.consumers.iter().map(|heard| (heard.name.clone(), now.monotonic));
         Ok(Self { pins: pins.collect(), consumers: consumers.collect(), stands: stands.collect(), holds })
@@ -99,12 +105,13 @@ impl Held {
         Some((held, gone))
     }
 
-    /// With this consumer, heard of now, instead of the one of its name if there is one.
-    pub(super) fn with_consumer(&self, consumer: Consumer, now: Now) -> Result<Self, PruneError> {
+    /// With this consumer, heard of now and at this head, instead of the one of its name if there is one.
+    pub(super) fn with_consumer(&self, consumer: Consumer, (now, head): (Now, u64)) -> Result<Self, PruneError> {
         let mut held = self.clone();
         held.consumers.insert(consumer.name.clone(), now.end_of(consumer.heard_ms, consumer.ttl_ms));
         let known = self.holds.consumers.iter().find(|known| known.name == consumer.name);
-        if known.is_none_or(|known| known.order != consumer.order) {
+        let has_come_up = consumer.order >= head;
+        if has_come_up || known.is_none_or(|known| known.order != consumer.order) {
             held.stands.insert(consumer.name.clone(), now.monotonic);
         }
         held.holds = self.holds.with_consumer(consumer)?;
@@ -168,7 +175,7 @@ mod tests {
     fn held(ttl_ms: Option<u64>) -> Held {
         let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() };
         let consumer = Consumer { name: "c".to_owned(), order: 7, heard_ms: 1000, ttl_ms: TTL };
-        nothing.with_pin(pin(ttl_ms), at(1000, 9)).unwrap().with_consumer(consumer, at(1000, 9)).unwrap()
+        nothing.with_pin(pin(ttl_ms), at(1000, 9)).unwrap().with_consumer(consumer, (at(1000, 9), 9)).unwrap()
     }
 
     #[test]
@@ -196,7 +203,7 @@ mod tests {
         let held = held(Some(TTL)).with_pin(pin(None), at(1000, 10)).unwrap();
         assert!(!held.is_expired(&held.holds.pins[0], at(u64::MAX, u64::MAX)), "until it is removed");
         let consumer = held.holds.consumers[0].clone();
-        let held = held.with_consumer(consumer.clone(), at(1000, 400)).unwrap();
+        let held = held.with_consumer(consumer.clone(), (at(1000, 400), 9)).unwrap();
         assert!(!held.is_silent(&consumer, at(1500, 899)) && held.is_silent(&consumer, at(1500, 900)));
     }
 
@@ -206,17 +213,19 @@ mod tests {
         const HOUR_MS: u64 = 60 * 60 * 1000;
         let says = |order, ttl_ms| Consumer { name: "c".to_owned(), order, heard_ms: 1000, ttl_ms };
         let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() };
-        let begun = nothing.with_consumer(says(7, 2 * HOUR_MS), at(1000, 0)).unwrap();
-        let heard = begun.with_consumer(says(7, 2 * HOUR_MS), at(1000, 2 * HOUR_MS)).unwrap();
+        let begun = nothing.with_consumer(says(7, 2 * HOUR_MS), (at(1000, 0), 9)).unwrap();
+        let heard = begun.with_consumer(says(7, 2 * HOUR_MS), (at(1000, 2 * HOUR_MS), 9)).unwrap();
         let late = at(1000, 2 * HOUR_MS + 1);
         assert_eq!(heard.still(9, at(1000, 2 * HOUR_MS)).count(), 0, "not for longer than it may be silent");
         assert_eq!(heard.still(9, late).count(), 1);
         assert_eq!(heard.still(7, late).count(), 0, "there is nothing for it");
-        let moved = heard.with_consumer(says(8, 2 * HOUR_MS), late).unwrap();
+        let moved = heard.with_consumer(says(8, 2 * HOUR_MS), (late, 9)).unwrap();
         assert_eq!(moved.still(9, late).count(), 0, "it goes on");
-        let quick = nothing.with_consumer(says(7, 10), at(1000, 0)).unwrap();
-        let quick = |ms| quick.with_consumer(says(7, 10), at(1000, ms)).unwrap().still(9, at(1000, ms)).count();
+        let quick = nothing.with_consumer(says(7, 10), (at(1000, 0), 9)).unwrap();
+        let quick = |ms| quick.with_consumer(says(7, 10), (at(1000, ms), 9)).unwrap().still(9, at(1000, ms)).count();
         assert_eq!((quick(HOUR_MS), quick(HOUR_MS + 1)), (0, 1), "one that speaks often may work for an hour");
+        let idle = heard.with_consumer(says(7, 2 * HOUR_MS), (late, 7)).unwrap();
+        assert_eq!(idle.still(9, late).count(), 0, "there was nothing for it until now");
         let silent = at(1000 + 4 * HOUR_MS, 4 * HOUR_MS);
         assert_eq!((heard.still(9, silent).count(), heard.silent(silent).count()), (0, 1), "that is told instead");
     }

@@ -1,7 +1,7 @@
 //! What people and programs asked to keep by name: pins on single orders, and consumers with a watermark.
 //!
 //! One durable record holds both; it is replaced as a whole. Time here is the wall clock, because it must survive a
-//! restart: a clock that steps back keeps things longer. That one which steps forward ends nothing is up to `held`.
+//! restart. That a clock which steps ends nothing early is up to `held`.
 
 use serde::{Deserialize, Serialize};
 use state_store::{

@@ -73,6 +73,8 @@ pub struct NewPin {
 /// What a live chain keeps.
 pub struct LiveRetention {
     pub(super) parts: RetentionParts,
+    /// It belongs to no node, so nobody speaks to it.
+    looks_on: bool,
     state: Mutex<Option<State>>,
     /// Taken after the state, for as long as it takes to copy a pointer.
     published: Mutex<Option<Arc<Published>>>,
@@ -96,7 +98,8 @@ impl LiveRetention {
     pub fn new(parts: RetentionParts) -> Self {
         let reader_limit = ReaderLimit { max_age: None, then: OldReaders::Report };
         let (state, published, reading) = (Mutex::default(), Mutex::default(), Alone::default());
-        Self { parts, state, published, reading, first_ms: OnceLock::new(), reader_limit, readers: Mutex::default() }
+        let (first_ms, readers) = (OnceLock::new(), Mutex::default());
+        Self { parts, looks_on: false, state, published, reading, first_ms, reader_limit, readers }
     }
 
     /// The same with a limit on readers below the floor.
@@ -113,14 +116,20 @@ impl LiveRetention {
     /// The same with the bounds that were in force when the records were written last: for looking at a store at rest.
     pub(crate) fn as_recorded(parts: RetentionParts) -> Result<Self, PruneError> {
         let keep = RetentionLog::recorded_policy(&*parts.records)?;
-        Ok(Self::new(RetentionParts { keep, ..parts }))
+        Ok(Self { looks_on: true, ..Self::new(RetentionParts { keep, ..parts }) })
+    }
+
+    fn load(&self) -> Result<State, PruneError> {
+        let floor = self.parts.store.floor().map_or(Order::GENESIS, |floor| floor);
+        let waits_from = Some(floor).filter(|_| !self.looks_on);
+        State::load(&*self.parts.records, Now::of(&*self.parts.clock), waits_from)
     }
 
     /// The state, read if it was not yet.
     pub(super) fn state(&self) -> Result<MappedMutexGuard<'_, State>, PruneError> {
         let mut state = self.state.lock();
         if state.is_none() {
-            let loaded = State::load(&*self.parts.records, Now::of(&*self.parts.clock))?;
+            let loaded = self.load()?;
             self.publish(&loaded);
             *state = Some(loaded);
         }
@@ -134,15 +143,14 @@ impl LiveRetention {
         if let Some(published) = published() {
             return Ok(published);
         }
-        let (records, clock) = (&*self.parts.records, &*self.parts.clock);
         let read_once = |(): &mut ()| {
             if let Some(published) = published() {
                 return Ok(published); // whoever was waited for has read it
             }
-            let read = State::load(records, Now::of(clock))?.to_publish();
+            let read = self.load()?.to_publish();
             Ok(Arc::clone(self.published.lock().get_or_insert(read))) // what was published meanwhile is newer
         };
-        self.reading.ask(clock, read_once).map_err(unanswered)?
+        self.reading.ask(&*self.parts.clock, read_once).map_err(unanswered)?
     }
 
     pub(super) fn publish(&self, state: &State) {
@@ -205,7 +213,8 @@ impl LiveRetention {
         }
         let (now, ttl_ms) = (Now::of(&*self.parts.clock), millis(ttl.map_or(DEFAULT_CONSUMER_TTL, |ttl| ttl)));
         let consumer = Consumer { name: name.to_owned(), order: order.get(), heard_ms: now.unix_ms, ttl_ms };
-        let held = state.held.with_consumer(consumer.clone(), now)?;
+        let head = self.parts.store.head().map_or(0, |head| head.order);
+        let held = state.held.with_consumer(consumer.clone(), (now, head))?;
         let known = state.held.holds.consumers.iter().find(|known| known.name == name);
         let durability = match known {
             Some(known) if consumer.may_be_lost_behind(known) => Durability::Logged, // not waited for each time that it speaks

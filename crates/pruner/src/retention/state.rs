@@ -53,9 +53,10 @@ pub(super) struct Published {
 }
 
 impl State {
-    pub(super) fn load(records: &dyn Records, now: Now) -> Result<Self, PruneError> {
+    /// See [`Held::load`] for the floor.
+    pub(super) fn load(records: &dyn Records, now: Now, floor: Option<Order>) -> Result<Self, PruneError> {
         Ok(Self {
-            held: Held::load(records, now)?,
+            held: Held::load(records, now, floor)?,
             log: Arc::new(RetentionLog::load(records)?),
             below: Below::ToBeLookedAt, // the policy may be another one than that of the last process
             rows_gone: Order::GENESIS,  // which rows the last process kept is not known

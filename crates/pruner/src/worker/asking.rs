@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     certificate::Trigger,
-    control::Told,
+    control::{Control, Told},
     error::PruneError,
     events::{Event, Joined},
     trigger::KEPT_REQUESTS,
@@ -40,7 +40,7 @@ impl Pruner {
                     self.inner.parts.events.emit(Event::CyclePaused);
                     Reply::Accepted
                 }
-                Told::TooLate => self.too_late(),
+                Told::TooLate => self.too_late(&control),
             },
             (Command::Resume, Some(control)) => {
                 control.resume();
@@ -49,7 +49,7 @@ impl Pruner {
             }
             (Command::Cancel, Some(control)) => match control.cancel() {
                 Told::InTime => Reply::Accepted,
-                Told::TooLate => self.too_late(),
+                Told::TooLate => self.too_late(&control),
             },
         };
         let (word, why) = (reply.name(), reply.refusal());
@@ -58,13 +58,11 @@ impl Pruner {
     }
 
     /// What is at work ends, or is stopped by a freeze and goes on behind it.
-    fn too_late(&self) -> Reply {
+    fn too_late(&self, control: &Control) -> Reply {
         let why =
             "deletes are frozen, so the cycle stops, and goes on when that is lifted; `prune-disable` gives it up";
-        match self.inner.shared.lock().freeze {
-            Some(_) => Reply::Refused { why: why.to_owned() },
-            None => Reply::Ending,
-        }
+        let is_frozen = self.inner.shared.lock().freeze.is_some();
+        if is_frozen && control.is_stopping() { Reply::Refused { why: why.to_owned() } } else { Reply::Ending }
     }
 
     /// Asks for a cycle under an id that the caller chose: asked again with the same id, it does not run again, also

@@ -216,7 +216,9 @@ impl Inner {
             }
             shared.freeze.clone()
         };
-        if let Err(error) = lift_record(held.as_ref(), &*self.parts.records) {
+        let records = &*self.parts.records;
+        let doubted = unsaved.faults.iter().try_for_each(|fault| Doubt::add(fault, records)); // BEFORE what they are for may go on
+        if let Err(error) = doubted.and_then(|()| lift_record(held.as_ref(), records)) {
             return Reply::unsaved(&error);
         }
         self.know_doubt(&unsaved);
@@ -228,7 +230,7 @@ impl Inner {
             }
             shared.freeze = None;
         }
-        unsaved.faults.retain(|fault| held.as_ref().is_none_or(|freeze| freeze.why != fault.why)); // it is in doubt, on record
+        *unsaved = Unsaved::default();
         self.freeze_epoch.fetch_add(1, Ordering::AcqRel); // AFTER it is lifted: what is met from here on freezes anew
         self.parts.events.emit(Event::DeletesUnfrozen);
         Reply::Accepted

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use state_store::{Reserve, Room, Store};
+use state_store::{Reserve, Room, Store, Taking};
 
 use super::Pruner;
 use crate::{
@@ -61,22 +61,34 @@ impl ReserveKeeper {
         if self.store.backend().stopped_by().is_some() {
             return;
         }
-        if let Some(Err(error)) = self.store.reserve().map(Reserve::take) {
-            tracing::warn!(%error, "the reserve could not be taken; it is tried again");
-        }
-        self.tell();
+        let found = match self.store.reserve().map(Reserve::take) {
+            Some(Ok(Taking { found, .. })) => Some(found),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "the reserve could not be taken; it is tried again");
+                None
+            }
+            None => None,
+        };
+        self.tell_from(found);
     }
 
     /// Tells what became of the reserve since it was told last.
     pub(super) fn tell(&self) {
+        self.tell_from(None);
+    }
+
+    /// The same where it is known how it was in between.
+    fn tell_from(&self, found: Option<Room>) {
         let Some(reserve) = self.store.reserve() else { return };
         let mut told = self.told.lock();
-        let (now, bytes) = (reserve.room(), reserve.bytes());
-        match now {
-            _ if told.replace(now) == Some(now) => {}
-            Room::LetGo => self.events.emit(Event::ReserveLetGo { bytes }),
-            Room::Kept => self.events.emit(Event::ReserveTaken { bytes }),
-            Room::NeverTaken => {} // as it began
+        let bytes = reserve.bytes();
+        for room in found.into_iter().chain([reserve.room()]) {
+            match room {
+                _ if told.replace(room) == Some(room) => {}
+                Room::LetGo => self.events.emit(Event::ReserveLetGo { bytes }),
+                Room::Kept => self.events.emit(Event::ReserveTaken { bytes }),
+                Room::NeverTaken => {} // as it began
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ impl Store {
     ///
     /// Errors: a failed write other than for want of room.
     pub fn keep_room(&self, reserve: Reserve) -> Result<Room, StoreError> {
-        self.reserve.get_or_init(|| reserve).take()
+        Ok(self.reserve.get_or_init(|| reserve).take()?.now)
     }
 
     /// The reserve, if it was given one.
