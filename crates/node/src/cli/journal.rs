@@ -146,7 +146,15 @@ const MOST: usize = 10_000;
 /// Prints or checks a journal.
 pub(super) fn journal(args: &JournalArgs, output: Output) -> ExitCode {
     match &args.command {
-        JournalCommand::Show { source, filter, .. } => shown(source.read(&filter.filter(MOST)), filter, output),
+        JournalCommand::Show { source, filter, .. } => {
+            let read = source.read(&filter.filter(MOST));
+            let is_cut = read.as_ref().is_ok_and(|read| read.events.len() == MOST);
+            let code = shown(read, filter, output);
+            if is_cut && matches!(output, Output::Human) {
+                output.note("these are the newest 10,000, there may be older ones: choose less, or read pages with GET /v1/events?after=SEQ");
+            }
+            code
+        }
         JournalCommand::Tail { source, filter, lines: newest, follow: false, .. } => {
             shown(source.read(&filter.filter(newest.get())), filter, output)
         }

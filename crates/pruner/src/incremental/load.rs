@@ -113,6 +113,16 @@ mod tests {
         assert!(!load.is_too_much(62 * SPAN));
     }
 
+    #[test]
+    fn production_is_near_capacity_beyond_four_fifths_of_it() {
+        for (per_second, is_near) in [(790, false), (800, false), (810, true)] {
+            let mut load = Load::default();
+            load.worked(10_000, SPAN);
+            (0..=61).for_each(|tick| load.measure(tick * SPAN, u64::from(tick) * 10 * per_second));
+            assert_eq!(load.is_too_much(61 * SPAN), is_near, "{per_second} of 1000");
+        }
+    }
+
     /// No round, no figure: neither an idle chain nor a cycle at work is behind by what was measured before it.
     #[test]
     fn what_no_round_measures_any_more_is_absent() {
