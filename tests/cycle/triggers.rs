@@ -22,7 +22,7 @@ use state_pruner::{
     recovery::RecoveryConfig,
     snapshot::NodeFacts,
 };
-use state_store::{Batch, CrashTail, Durability, Fault, Reserve, Room, record};
+use state_store::{Batch, CrashTail, Durability, Fault, Reserve, Room, StoreError, record};
 use state_tests::{
     archive::orders,
     check,
@@ -419,6 +419,33 @@ fn a_request_that_finds_no_room_is_written_down_in_that_of_the_reserve() {
     drop(hold);
     settle(&pruner);
     assert_eq!(pruner.run_once("nightly-2"), Reply::AlreadyServed { run: 2 });
+}
+
+/// C14: of a process that died in it the next one would not know, and would serve the request again.
+#[test]
+fn a_run_whose_beginning_cannot_be_written_down_does_nothing() {
+    let rig = genesis();
+    rig.chain.grow(Profile::Uniform, 167, 30);
+    let (full, asker) = (Arc::new(AtomicBool::new(false)), thread::current().id());
+    let refuses = Arc::clone(&full);
+    let pruner = Setup::new(&rig, 1_000_000).start_over(|records| {
+        Acting::over(records, move |what, key| {
+            let is_begun = (what, key) == (Use::Save, RecordKey::Triggers) && thread::current().id() != asker;
+            if is_begun && refuses.load(Ordering::Acquire) {
+                return Err(StoreError::DiskFull { what: "the ledger".to_owned() }.into());
+            }
+            Ok(())
+        })
+    });
+    settle(&pruner);
+    let before = check::present(&rig.chain.store);
+    full.store(true, Ordering::Release);
+    assert_eq!(pruner.run_once("nightly"), Reply::Accepted);
+    while pruner.status().cycles_failed + pruner.status().cycles_finished == 0 || pruner.status().running {
+        thread::yield_now();
+    }
+    assert_eq!((pruner.status().cycles_finished, runs(&pruner).len()), (0, 1), "{:?}", pruner.status().last);
+    assert!(check::present(&rig.chain.store) == before, "nothing was done");
 }
 
 /// C14: a run that takes a request along which is not on disk yet makes a promise of it that nobody can keep.
