@@ -936,6 +936,11 @@ fn explain_names_the_bound_that_keeps_each_root() {
     assert!(matches!(&reasons(29)[..], [Why::Head, a, b] if last(a) && consumer(b)));
     assert!(matches!(&reasons(24)[..], [why] if consumer(why)));
     assert!(matches!(&reasons(20)[..], [Why::Every { orders: 10 }]));
+    let made = |at: u64| match kept.explain(Asked::Order(order(at)), &RoochLayout, 10).unwrap() {
+        Explanation::Order(explained) => explained.timestamp_ms,
+        Explanation::Hash(hash) => panic!("{hash}"),
+    };
+    assert_eq!([29, 20, 13, 14].map(made), [Some(29_000), Some(20_000), Some(13_000), None], "its row is kept with it");
     assert!(matches!(&reasons(13)[..], [Why::Pin(pin)] if (pin.name.as_str(), pin.since_ms) == ("audit", 5_000)));
     let Standing::Pruned { floor: 24, gone: Some(gone) } = standing(14) else { panic!("{:?}", standing(14)) };
     assert_eq!((gone.by_ms, gone.head), (5_000, 29), "since when, and at which head");

@@ -13,6 +13,7 @@ use crate::{
     chain::RootRecord,
     error::StoreError,
     record,
+    schema::Table,
 };
 
 const PREFIX: &[u8] = b"kept/";
@@ -35,12 +36,17 @@ pub(crate) fn range() -> KeyRange {
 /// Reads every row.
 pub(crate) fn load(view: &dyn View) -> Result<Kept, StoreError> {
     let mut kept = Kept::new();
-    visit_rows(view, &crate::schema::Table::CHAIN, &range(), &mut |key, value| {
+    visit_rows(view, &Table::CHAIN, &range(), &mut |key, value| {
         let (order, root) = decode(key, value)?;
         kept.insert(order, root);
         Ok(())
     })?;
     Ok(kept)
+}
+
+/// The record of one order, if it is kept.
+pub(crate) fn read(view: &dyn View, order: Order) -> Result<Option<RootRecord>, StoreError> {
+    view.row(&Table::CHAIN, &key(order))?.map(|bytes| record::decode("kept", &bytes)).transpose()
 }
 
 /// One row.

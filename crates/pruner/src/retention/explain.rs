@@ -304,7 +304,7 @@ impl LiveRetention {
     pub(super) fn explain_order(&self, order: Order) -> Result<OrderExplained, PruneError> {
         let state = self.state()?;
         let view = self.parts.store.view()?;
-        let record = NativeChain.record(&*view, order)?;
+        let record = NativeChain.readable_record(&*view, order)?;
         let standing = stand(order.get(), &self.known(&*view, &state, order)?);
         drop(state);
         let timestamp_ms = record.map(|RootRecord { timestamp_ms, .. }| timestamp_ms);

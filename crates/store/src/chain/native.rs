@@ -131,6 +131,13 @@ impl NativeChain {
         read_root(view, order)
     }
 
+    /// The record of an order that is readable: at or above the floor of the view, or kept below it.
+    ///
+    /// Errors: a failed read, a record that is unusable.
+    pub fn readable_record(&self, view: &dyn View, order: Order) -> Result<Option<RootRecord>, StoreError> {
+        read_root(view, order)?.map_or_else(|| kept::read(view, order), |record| Ok(Some(record)))
+    }
+
     /// The single orders below the floor of the view that stay readable, with their roots.
     ///
     /// Errors: a failed read, a record that is unusable.
