@@ -11,7 +11,7 @@ use std::{
 };
 
 use state_pruner::{
-    Control, HeldBy, PruneError, Pruner, Trigger, TriggerState, Uncounted,
+    Control, HeldBy, PruneError, Pruner, PrunerStatus, Trigger, TriggerState, Uncounted,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
 use state_store::{Batch, Durability, Indexed, Lag, LostBy, StoreConfig, Table};
@@ -184,9 +184,14 @@ fn a_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_another()
     let rig = rig.restart();
     let config = rig.plan(WINDOW).pruner();
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
-    let counts = || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap();
+    let counts_in =
+        |status: PrunerStatus| status.triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap();
+    let counts = || counts_in(pruner.status());
     let settle = || {
-        rig.until(|| !pruner.status().running && counts().standing != TriggerState::Due);
+        rig.until(|| {
+            let status = pruner.status(); // one moment: it begins between two
+            !status.running && counts_in(status).standing != TriggerState::Due
+        });
     };
     settle();
     let status = pruner.status();

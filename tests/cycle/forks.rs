@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    HeldBy, Pruner, PrunerParts, Trigger, TriggerState, Uncounted, Verdict,
+    HeldBy, Pruner, PrunerParts, PrunerStatus, Trigger, TriggerState, Uncounted, Verdict,
     cycle::CycleEnv,
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd},
@@ -157,8 +157,14 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
         rig.chain.run(workload, 1);
         pruner.committed(rig.chain.head());
     };
-    let counts =
-        || pruner.status().triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap().standing;
+    let counts_in = |status: PrunerStatus| {
+        status.triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap().standing
+    };
+    let counts = || counts_in(pruner.status());
+    let rests = || {
+        let status = pruner.status(); // one moment: it begins between two
+        !status.running && counts_in(status) != TriggerState::Due
+    };
     let lost = || told.0.lock().iter().filter(|event| matches!(event, Event::CountsLost { .. })).count();
     rig.until(|| !pruner.status().running);
     pruner.run_once("from its snapshot on a window is waited for");
@@ -179,7 +185,7 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
     while pruner.status().cycles_finished == 1 {
         assert!(rig.chain.head().get() <= at + WINDOW, "a window later, by itself");
         commit(&mut workload);
-        rig.until(|| !pruner.status().running && counts() != TriggerState::Due);
+        rig.until(rests);
     }
     assert_eq!((pruner.status().incremental.unwrap().uncounted, pruner.health().verdict), (None, Verdict::Healthy));
     (0..WINDOW).for_each(|_| commit(&mut workload));
