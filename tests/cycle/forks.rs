@@ -1,18 +1,19 @@
 //! I3, S37: commits on an older state than the newest: what the sweep between cycles still trusts afterwards, and what not.
 
-use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc};
+use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    HeldBy, Pruner, PrunerParts, PrunerStatus, Trigger, TriggerState, Uncounted, Verdict,
+    Clock as _, HeldBy, Pruner, PrunerParts, PrunerStatus, SystemClock, Trigger, TriggerState, Uncounted, Verdict,
     cycle::CycleEnv,
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
-use state_store::{Lag, LostBy};
+use state_store::{Lag, LostBy, StoreConfig};
 use state_tests::{
     archive::orders,
+    chain::STORE,
     check,
     hooks::Hooks,
     rig::{Engine, Plan, Rig},
@@ -139,6 +140,32 @@ fn after_a_fork_the_sweep_goes_on_with_what_comes_after_it() {
         swept.cycle();
         check::exact(&swept.rig.chain, "and a cycle finds it");
     }
+}
+
+/// P3: the commits that were not journalled are of an earlier process, and this one has none.
+#[test]
+fn counts_that_an_earlier_process_has_lost_are_told_though_nothing_is_committed() {
+    const WINDOW: u64 = 5;
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Uniform, 512, 12);
+    let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), rig.plan(WINDOW).pruner()).unwrap();
+    pruner.run_once("from its snapshot on a window is waited for");
+    rig.until(|| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    drop(pruner);
+    let rig = rig.rest().with(StoreConfig { journal: false, ..STORE }).wake();
+    rig.chain.grow(Profile::Uniform, 513, 1);
+    let rig = rig.rest().with(STORE).wake();
+    let told = Arc::new(Told::default());
+    let parts = PrunerParts { events: Arc::clone(&told) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Pruner::start(parts, rig.plan(WINDOW).pruner()).unwrap();
+    let lost = || told.0.lock().iter().filter(|event| matches!(event, Event::CountsLost { .. })).count();
+    let (clock, patience) = (SystemClock::new(), Duration::from_secs(20));
+    while lost() == 0 {
+        assert!(clock.monotonic() < patience, "the clock of the pruner stands still, and nothing wakes it");
+        std::thread::yield_now();
+    }
+    drop(pruner);
+    assert_eq!(lost(), 1, "once");
 }
 
 /// P3: where a fork ends exact counting, event, status and health say so at once, and a cycle begins by itself that ends it.

@@ -1266,6 +1266,14 @@ fn a_consumer_that_a_rollback_left_ahead_of_the_head_is_told() {
     assert_eq!((seen(), told.0.lock().len()), (vec![(1, 0), (9, 0)], 0));
     kept.rollback(order(26), Batch::new()).unwrap();
     assert_eq!(told.0.lock().first(), Some(&ahead(26)), "where no pruner works, it is told at once");
+    kept.set_consumer("beyond", order(999), None).unwrap();
+    kept.set_consumer("next", order(27), None).unwrap();
+    rig.chain.archive.forget_after(order(26));
+    let next = Event::ConsumerAhead { name: "next".to_owned(), order: 27, head: 25 };
+    assert_eq!(roll_back(25), [next], "the other has seen nothing of what is gone, and one was told before");
+    let asks = kept.status().unwrap().asks;
+    let of_consumers = asks.iter().filter(|ask| matches!(ask.by, Bound::Consumer { .. }));
+    assert_eq!(of_consumers.map(|ask| ask.from).collect::<Vec<u64>>(), [20], "who is ahead asks for nothing");
 }
 
 /// Garbage is told with what takes it and since when it waits; an order that was taken away is not told as one that never was.

@@ -1,6 +1,9 @@
 //! The operator's commands on real stores: their one JSON object, their exit codes, and that bad usage touches nothing.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -17,6 +20,28 @@ fn has(object: &Value, fields: &[&str]) {
         let found = field.split('.').try_fold(object, |at, name| at.get(name));
         assert!(found.is_some(), "no {field} in {object:#}");
     }
+}
+
+/// It costs its lines, and nothing else: what is done is written down, and told by the exit code.
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let full = fs::File::options().write(true).open("/dev/full").unwrap();
+        let command = Command::new(node::binary()).args(arguments).stdin(Stdio::null()).stderr(full).output().unwrap();
+        command.status.code()
+    };
+    let config = node::repository().join("config/node.toml").display().to_string();
+    let data_dir = format!("node.data_dir={}", data.path().display());
+    let start = ["start", "--config", &config, "--set", &data_dir, "--set", "node.listen=127.0.0.1:0"];
+    assert_eq!(run(&[&start[..], &["--load", "mixed:100", "--for", "1"]].concat()), Some(0));
+    let db = data.path().join("store").display().to_string();
+    assert_eq!(run(&["rollback", "--to", "1", "--db", &db]), Some(0));
+    let (code, read) = node::json(&["journal", "show", "--db", &db, "--code", "rolled_back"]);
+    assert_eq!((code, read["events"].as_array().unwrap().len()), (0, 1), "{read:#}");
+    let refused = node::run(&["pin", "list", "--db", &data.path().display().to_string()]);
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(told.contains("its folder `store` has one"), "the data folder in place of the store: {told}");
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn colors() -> bool {
     io::stderr().is_terminal() && !refused
 }
 
-/// Sends logs to stderr, so that stdout holds answers only. A filter in `RUST_LOG` wins.
+/// Sends logs to stderr, so that stdout holds answers only. A filter in `RUST_LOG` wins. A line that cannot be written is lost, and
+/// nothing else: to tell of it on stderr again would panic.
 ///
 /// Errors: a filter that does not parse, logs installed before.
 pub fn install_logs(log: &LogSection) -> Result<(), TelemetryError> {
@@ -46,7 +47,7 @@ pub fn install_logs(log: &LogSection) -> Result<(), TelemetryError> {
         Ok(filter) => EnvFilter::try_new(filter)?,
         Err(_) => EnvFilter::try_new(&log.filter)?,
     };
-    let builder = fmt().with_env_filter(filter).with_ansi(colors()).with_writer(io::stderr);
+    let builder = fmt().with_env_filter(filter).with_ansi(colors()).with_writer(io::stderr).log_internal_errors(false);
     match log.format {
         LogFormat::Text => builder.try_init()?,
         LogFormat::Json => builder.json().try_init()?,

@@ -21,7 +21,7 @@ use state_pruner::{
 };
 
 use super::{
-    OutputArgs,
+    OutputArgs, USAGE,
     render::{Failure, Output, bytes, number, told},
     request::Request,
     retain::millis,
@@ -201,10 +201,10 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
             let request = request.advising(advice);
             told(output, request.ask_while_it_lives(url, args.within), created) // it hashes every byte of its store
         }
-        (None, Some(_), Some(StoreLayout::Native)) if args.orders.is_some() => output.failed(&Failure::new(
-            "usage",
-            "--orders is of a Rooch store: the snapshot of a node's store has all that can be read in it",
-        )),
+        (None, Some(_), Some(StoreLayout::Native)) if args.orders.is_some() => {
+            let why = "--orders is of a Rooch store: the snapshot of a node's store has all that can be read in it";
+            output.failed(&Failure::new("usage", why).exiting(USAGE))
+        }
         (None, Some(db), Some(layout)) => {
             let (db, catalog) = (db.clone(), args.place.catalog.clone());
             let orders = args.orders.map_or(NonZeroU64::MIN, |orders| orders);

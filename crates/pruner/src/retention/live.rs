@@ -253,11 +253,10 @@ impl LiveRetention {
     }
 
     pub(super) fn asks_of_consumers(&self, held: &Held, head: Order) -> impl Iterator<Item = Ask> {
-        let ask = move |consumer: &Consumer| Ask {
-            by: Bound::Consumer { name: consumer.name.clone() },
-            from: consumer.order.min(head.get()), // one that is ahead asks for nothing that is there
-        };
-        held.heard(Now::of(&*self.parts.clock)).map(ask)
+        let ask =
+            |consumer: &Consumer| Ask { by: Bound::Consumer { name: consumer.name.clone() }, from: consumer.order };
+        let heard = held.heard(Now::of(&*self.parts.clock));
+        heard.filter(move |consumer| consumer.order <= head.get()).map(ask) // one that is ahead asks for nothing that is there
     }
 }
 

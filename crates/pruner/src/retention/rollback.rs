@@ -62,7 +62,9 @@ impl LiveRetention {
         let rolled = store.rollback(to, rows)?;
         let (was, head) = (rolled.from.get(), to.get());
         let consumers = state.held.holds.consumers.iter();
-        let ahead: Vec<Consumer> = consumers.filter(|consumer| consumer.order > head && was > head).cloned().collect();
+        // One beyond what there was has seen nothing of it.
+        let has_seen = |consumer: &&Consumer| consumer.order > head && consumer.order <= was.saturating_add(1);
+        let ahead: Vec<Consumer> = consumers.filter(has_seen).filter(|_| was > head).cloned().collect();
         drop(state); // whoever logs may wait
         let untold = ahead.into_iter().map(|Consumer { name, order, .. }| {
             tracing::warn!(name, order, head, "a consumer is ahead of the head since a rollback");

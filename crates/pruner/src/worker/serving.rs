@@ -135,10 +135,13 @@ impl Inner {
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Reclaim(control) => self.reclaim(&control),
-                Next::Wait(until) => match self.wait(messages, [until, unsaved].into_iter().flatten().min()) {
-                    Woken::ToLook => {}
-                    Woken::ToEnd => break,
-                },
+                Next::Wait(until) => {
+                    self.tell_untold(); // what that look has found: nothing may come for long
+                    match self.wait(messages, [until, unsaved].into_iter().flatten().min()) {
+                        Woken::ToLook => {}
+                        Woken::ToEnd => break,
+                    }
+                }
                 Next::End => break,
             }
         }

@@ -24,6 +24,8 @@ use crate::{
 
 const LOCK_FILE: &str = "LOCK";
 const CREATING_SUFFIX: &str = ".creating";
+/// The store in the data folder of the reference node, which is often given in its place.
+const STORE_FOLDER: &str = "store";
 
 impl RocksBackend {
     /// Opens a store of our own for reading and writing; creates it where there is nothing, and tables that an older
@@ -228,7 +230,11 @@ pub(super) fn refuse_other_folders(path: &Path) -> Result<(), StoreError> {
         if error.kind() == io::ErrorKind::NotFound {
             damage::refuse_lost_current(path)?;
         }
-        return Err(missing(path, "it has no file CURRENT", error));
+        let why = match path.join(STORE_FOLDER).join(CURRENT_FILE).exists() {
+            true => "it has no file CURRENT, and its folder `store` has one, as in the data folder of a node",
+            false => "it has no file CURRENT",
+        };
+        return Err(missing(path, why, error));
     }
     if lock_holder(path)?.is_none() {
         damage::refuse_cut_list(path)?; // BEFORE the engine may write; a writer's list is cut whenever it is read
