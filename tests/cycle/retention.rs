@@ -1319,6 +1319,27 @@ fn explain_says_what_takes_garbage_and_what_was_rolled_back() {
     assert!(told.to_string().contains("not known here"), "nobody has read the journal: {told}");
 }
 
+/// Whoever goes back writes down from where: no floor need have moved under that head.
+#[test]
+fn what_was_just_rolled_back_is_told_to_have_been() {
+    let rig = grown(30);
+    let kept = policy(&rig, keep(8));
+    kept.advance().unwrap();
+    rig.chain.grow(Profile::Uniform, 33, 4);
+    kept.rollback(order(31), Batch::new()).unwrap();
+    let standing = |kept: &LiveRetention, at: u64| match kept.explain(Asked::Order(order(at)), &RoochLayout, 1).unwrap()
+    {
+        Explanation::Order(explained) => explained.standing,
+        Explanation::Hash(hash) => panic!("{hash}"),
+    };
+    let told = [32, 33, 34].map(|at| standing(&kept, at));
+    let gone = Standing::RolledBack { head: 31 };
+    assert_eq!(told, [gone.clone(), gone, Standing::NeverExisted { head: 31 }]);
+    let again = policy(&rig, keep(8));
+    assert_eq!([32, 33, 34].map(|at| standing(&again, at)), told, "for later processes, too");
+    assert!(matches!(standing(&again, 21), Standing::Pruned { gone: Some(_), .. }), "what is gone is told as before");
+}
+
 /// How often an answer needed no walk.
 #[derive(Default)]
 struct Unwalked {

@@ -70,8 +70,9 @@ fn no_command_waits_for_a_terminal() {
 }
 
 /// Every command that asks a node, and its exit code where there is none.
-const ASK_A_NODE: [(&[&str], i32); 20] = [
+const ASK_A_NODE: [(&[&str], i32); 21] = [
     (&["health-check"], 3),
+    (&["status"], 1),
     (&["validate"], 3),
     (&["validate", "--deep"], 3),
     (&["prune-run"], 1),

@@ -787,6 +787,7 @@ async fn the_commands_for_what_is_retained_ask_a_running_node_and_a_store_at_res
     assert_eq!(node.prune().await, 8);
     said(&["pin", "list", "--url", &url], 0, "audit  order 5  by ann").await;
     said(&["consumer", "list", "--url", &url], 0, "indexer  from order 8  4 behind").await;
+    said(&["status", "--url", &url], 0, "\"verdict\": \"healthy\"").await;
     let opened = node.folder.path().join("store").display().to_string();
     said(&["pin", "list", "--db", &opened], 0, "audit  order 5  by ann").await;
     said(&["consumer", "list", "--db", &opened], 0, "indexer  from order 8  4 behind").await;

@@ -44,6 +44,16 @@ pub(super) struct PruneOrderArgs {
     pub(super) output: OutputArgs,
 }
 
+/// `status`.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Address of the node.
+    #[arg(long, value_name = "URL", value_parser = address)]
+    url: String,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
+}
+
 /// `acknowledge`.
 #[derive(Debug, Args)]
 pub(super) struct AcknowledgeArgs {
@@ -136,4 +146,9 @@ fn human(reply: &Reply, command: Command) -> String {
         Reply::Ending => "the cycle ends by itself before that".to_owned(),
         Reply::Refused { why } | Reply::Unsaved { why, .. } => why.clone(),
     }
+}
+
+/// Prints the status: people read the same object, over several lines.
+pub(super) fn status(args: &StatusArgs, output: Output) -> ExitCode {
+    told(output, Request::get("v1/status").ask(&args.url), |status: &Value| format!("{status:#}"))
 }

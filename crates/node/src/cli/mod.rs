@@ -39,7 +39,7 @@ use crate::{
     load::{Profile, Rate},
     telemetry,
 };
-use command::{AcknowledgeArgs, PruneOrderArgs, PruneRunArgs};
+use command::{AcknowledgeArgs, PruneOrderArgs, PruneRunArgs, StatusArgs};
 use config::ConfigArgs;
 use health::HealthArgs;
 use journal::JournalArgs;
@@ -104,6 +104,9 @@ enum Command {
     /// Ask a node or a store how it is: exit 0 healthy, 1 degraded, 2 critical, 3 cannot tell.
     #[command(after_help = codes::HEALTH)]
     HealthCheck(HealthArgs),
+    /// Print all that a running node says of itself: head, pruner, what is retained and by whom, space, events.
+    #[command(after_help = codes::ASK)]
+    Status(StatusArgs),
     /// Check snapshots, locks, phases, records and recovery of a running node or of a store, without disturbing anybody.
     #[command(after_help = codes::VALIDATE)]
     Validate(ValidateArgs),
@@ -343,6 +346,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Acknowledge(args) => args.order.output.choice(),
         Command::Verify(args) => args.output.choice(),
         Command::HealthCheck(args) => args.output.choice(),
+        Command::Status(args) => args.output.choice(),
         Command::Validate(args) => args.output(),
         Command::Pin(args) => args.output().choice(),
         Command::Consumer(args) => args.output().choice(),
@@ -367,6 +371,7 @@ fn dispatch(command: Command) -> ExitCode {
         Command::Acknowledge(args) => command::acknowledge(&args, output),
         Command::Verify(args) => logged(output, || offline::verify(&args, output)),
         Command::HealthCheck(args) => health::check(&args, output),
+        Command::Status(args) => command::status(&args, output),
         Command::Validate(args) => validate::validate(&args, output),
         Command::Pin(args) => retain::pin(&args, output),
         Command::Consumer(args) => retain::consumer(&args, output),

@@ -201,6 +201,12 @@ impl RetentionLog {
         self
     }
 
+    /// With a head that the chain has gone back from, while its floor stays: written down as a move over nothing.
+    pub(super) fn went_back(self, head: u64, floor: Order, at_ms: u64) -> Self {
+        let (floor, newest_ms) = (floor.get(), self.newest_gone_ms(floor));
+        self.moved(Moved { from: floor, to: floor, at_ms, head, newest_ms, kept: 0, by: Vec::new() })
+    }
+
     /// With single orders let go.
     pub(super) fn let_go(mut self, orders: impl Iterator<Item = LetGo>) -> Self {
         self.let_go.extend(orders);
@@ -262,6 +268,17 @@ mod tests {
 
     fn let_go(order: u64, at_ms: u64) -> LetGo {
         LetGo { order, at_ms, head: 1, by: Vec::new() }
+    }
+
+    #[test]
+    fn a_head_that_was_gone_back_from_says_nothing_of_what_is_gone() {
+        let log = RetentionLog::default().moved(Moved { newest_ms: Some(4), ..moved(0, 5, 7) });
+        let back = log.clone().went_back(300, Order::new(5), 8);
+        assert_eq!((log.highest_head(), back.highest_head()), (Some(105), Some(300)));
+        assert_eq!(back.newest_gone_ms(Order::new(5)), Some(4));
+        assert!((0..9).all(|order| back.gone(order) == log.gone(order)));
+        let later = back.moved(moved(5, 9, 10));
+        assert_eq!(later.gone(6).unwrap().after_ms, Some(8), "it was readable when the chain went back");
     }
 
     #[test]

@@ -4,13 +4,16 @@
 //! for nothing that is there, so it stays as it is; log, event and status say so, since what it has seen of the orders that are
 //! gone it has to take back itself.
 
+use std::sync::Arc;
+
 use state_store::{Batch, RolledBack, Store};
 use state_tree::Order;
 
-use super::{held::Now, holds::Consumer, live::LiveRetention, state::State};
+use super::{held::Now, holds::Consumer, live::LiveRetention, log::RetentionLog, state::State};
 use crate::{
     error::PruneError,
     events::Event,
+    records::RecordKey,
     rollback::{Rollback, stayed, went_back},
     snapshot::RetentionPolicy as _,
     trigger::Ledger,
@@ -57,9 +60,9 @@ impl LiveRetention {
         to: Order,
         rows: Batch,
     ) -> Result<(RolledBack, Vec<Event>), PruneError> {
-        let state = self.state()?;
+        let mut state = self.state()?;
         self.refuse_if_pinned(&state, to)?;
-        let rolled = store.rollback(to, rows)?;
+        let rolled = self.rolled_back_and_logged(&mut state, store, (to, rows))?;
         let (was, head) = (rolled.from.get(), to.get());
         let consumers = state.held.holds.consumers.iter();
         // One beyond what there was has seen nothing of it.
@@ -71,6 +74,30 @@ impl LiveRetention {
             Event::ConsumerAhead { name, order, head }
         });
         Ok((rolled, untold.collect()))
+    }
+
+    /// The head that is gone back from is written down in the same batch, so that what was above is not told as never committed.
+    fn rolled_back_and_logged(
+        &self,
+        state: &mut State,
+        store: &Store,
+        (to, mut rows): (Order, Batch),
+    ) -> Result<RolledBack, PruneError> {
+        let ends = store.head().zip(store.floor()).filter(|(head, _)| head.order > to.get());
+        let Some((was, floor)) = ends else { return Ok(store.rollback(to, rows)?) };
+        let log = RetentionLog::clone(&state.log).went_back(was.order, floor, self.parts.clock.unix_ms());
+        let (bytes, records) = (log.encode()?, &*self.parts.records);
+        let staged = records.batch(RecordKey::RetentionLog, &bytes);
+        let outside = staged.is_none();
+        staged.into_iter().for_each(|staged| rows.append(staged));
+        let rolled = store.rollback(to, rows)?;
+        let saved = if outside { records.stage(RecordKey::RetentionLog, &bytes) } else { Ok(()) };
+        if let Err(error) = saved {
+            tracing::warn!(%error, "the head that was gone back from could not be written down; the chain did go back");
+        }
+        state.log = Arc::new(log);
+        self.publish(state);
+        Ok(rolled)
     }
 
     /// A pin whose time is over holds nothing.
