@@ -11,7 +11,7 @@ use std::{
 };
 
 use state_pruner::{
-    Control, HeldBy, PruneError, Pruner, PrunerStatus, Trigger, TriggerState, Uncounted,
+    Control, HeldBy, PruneError, Pruner, Trigger, TriggerState, Uncounted,
     incremental::{IncrementalSweep, Round, RoundEnd},
 };
 use state_store::{Batch, Durability, Indexed, Lag, LostBy, StoreConfig, Table};
@@ -24,6 +24,8 @@ use state_tests::{
     workload::{Profile, Workload},
 };
 use state_tree::Order;
+
+use crate::triggers::{standing, standing_in};
 
 const WINDOW: u64 = 5;
 
@@ -184,19 +186,16 @@ fn a_cycle_that_is_resumed_and_cannot_settle_the_counts_is_followed_by_another()
     let rig = rig.restart();
     let config = rig.plan(WINDOW).pruner();
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), config).unwrap();
-    let counts_in =
-        |status: PrunerStatus| status.triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap();
-    let counts = || counts_in(pruner.status());
     let settle = || {
         rig.until(|| {
             let status = pruner.status(); // one moment: it begins between two
-            !status.running && counts_in(status).standing != TriggerState::Due
+            !status.running && standing_in(&status, Trigger::Counts) != TriggerState::Due
         });
     };
     settle();
     let status = pruner.status();
     assert_eq!(
-        (status.cycles_finished, counts().standing),
+        (status.cycles_finished, standing(&pruner, Trigger::Counts)),
         (1, TriggerState::Held { by: HeldBy::Window }),
         "the one that was resumed"
     );

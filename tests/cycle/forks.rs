@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, ops::ControlFlow, sync::Arc, time::Duration};
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Clock as _, HeldBy, Pruner, PrunerParts, PrunerStatus, SystemClock, Trigger, TriggerState, Uncounted, Verdict,
+    Clock as _, HeldBy, Pruner, PrunerParts, SystemClock, Trigger, TriggerState, Uncounted, Verdict,
     cycle::CycleEnv,
     events::Event,
     incremental::{IncrementalSweep, Round, RoundEnd},
@@ -23,6 +23,7 @@ use state_tests::{
 use state_tree::Order;
 
 use crate::counts::{after, lag_of, raise_floor};
+use crate::triggers::{standing, standing_in};
 
 /// A chain that is swept between its cycles.
 pub(crate) struct Swept {
@@ -184,13 +185,10 @@ fn a_fork_that_ends_exact_counting_is_told_and_a_cycle_begins_for_it() {
         rig.chain.run(workload, 1);
         pruner.committed(rig.chain.head());
     };
-    let counts_in = |status: PrunerStatus| {
-        status.triggers.triggers.into_iter().find(|of| of.trigger == Trigger::Counts).unwrap().standing
-    };
-    let counts = || counts_in(pruner.status());
+    let counts = || standing(&pruner, Trigger::Counts);
     let rests = || {
         let status = pruner.status(); // one moment: it begins between two
-        !status.running && counts_in(status) != TriggerState::Due
+        !status.running && standing_in(&status, Trigger::Counts) != TriggerState::Due
     };
     let lost = || told.0.lock().iter().filter(|event| matches!(event, Event::CountsLost { .. })).count();
     rig.until(|| !pruner.status().running);

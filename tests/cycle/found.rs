@@ -92,16 +92,23 @@ fn a_freeze_from_before_the_records_are_read_outlives_their_reading() {
     }
 }
 
-/// What could not be saved is saved when it is found again, and a freeze in force is not replaced.
-#[test]
-fn damage_that_is_found_again_is_saved_if_it_could_not_be() {
-    let (rig, unsaved) = (interrupted(), Arc::new(AtomicBool::new(true)));
+/// A pruner that has looked at what was left, and whose faults cannot be saved while it is told so.
+fn where_no_fault_is_saved(rig: &Rig) -> (Pruner, Arc<AtomicBool>) {
+    let unsaved = Arc::new(AtomicBool::new(true));
     let refuses = Arc::clone(&unsaved);
-    let pruner = start(&rig, &Hooks::none(), move |what, key| {
+    let pruner = start(rig, &Hooks::none(), move |what, key| {
         let is_refused = what == Use::Save && matches!(key, RecordKey::Freeze | RecordKey::Doubt);
         if is_refused && refuses.load(Ordering::Acquire) { Err(io()) } else { Ok(()) }
     });
-    until(&rig, &pruner, |pruner| !pruner.status().running);
+    until(rig, &pruner, |pruner| !pruner.status().running);
+    (pruner, unsaved)
+}
+
+/// What could not be saved is saved when it is found again, and a freeze in force is not replaced.
+#[test]
+fn damage_that_is_found_again_is_saved_if_it_could_not_be() {
+    let rig = interrupted();
+    let (pruner, unsaved) = where_no_fault_is_saved(&rig);
     assert!(pruner.found(&damage("the first")).is_err());
     let frozen = pruner.status().frozen.unwrap();
     assert_eq!(on_record(&rig), None);
@@ -120,13 +127,8 @@ fn damage_that_is_found_again_is_saved_if_it_could_not_be() {
 #[test]
 fn a_freeze_that_could_not_be_saved_is_saved_as_soon_as_it_can_be() {
     for is_stopped in [false, true] {
-        let (rig, unsaved) = (interrupted(), Arc::new(AtomicBool::new(true)));
-        let refuses = Arc::clone(&unsaved);
-        let pruner = start(&rig, &Hooks::none(), move |what, key| {
-            let is_refused = what == Use::Save && matches!(key, RecordKey::Freeze | RecordKey::Doubt);
-            if is_refused && refuses.load(Ordering::Acquire) { Err(io()) } else { Ok(()) }
-        });
-        until(&rig, &pruner, |pruner| !pruner.status().running);
+        let rig = interrupted();
+        let (pruner, unsaved) = where_no_fault_is_saved(&rig);
         assert!(pruner.found(&damage("a checksum")).is_err());
         assert_eq!(on_record(&rig), None);
         unsaved.store(false, Ordering::Release);

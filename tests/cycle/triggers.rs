@@ -107,8 +107,12 @@ fn settle(pruner: &Pruner) {
     }
 }
 
-fn standing(pruner: &Pruner, trigger: Trigger) -> TriggerState {
-    pruner.status().triggers.triggers.iter().find(|of| of.trigger == trigger).unwrap().standing
+pub(crate) fn standing(pruner: &Pruner, trigger: Trigger) -> TriggerState {
+    standing_in(&pruner.status(), trigger)
+}
+
+pub(crate) fn standing_in(status: &PrunerStatus, trigger: Trigger) -> TriggerState {
+    status.triggers.triggers.iter().find(|of| of.trigger == trigger).unwrap().standing
 }
 
 fn runs(pruner: &Pruner) -> Vec<Run> {

@@ -6,7 +6,8 @@
 //!
 //! Promises: a fault is told by health, and deletes are frozen by it, before anything waits for a disk. One at a time saves
 //! what was met, and nobody waits for it: who meets a fault meanwhile leaves it to that one. What cannot be saved is tried again
-//! when a fault is met, and at each look of the watch. What blocks meet is saved on a thread of its own, as a commit waits for no record (I12).
+//! when a fault is met, and at each look of the watch. What blocks meet is saved on a thread of its own, as a commit waits for
+//! no record (I12).
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -257,10 +257,9 @@ fn sweep_marked(
     let guard = env.snapshots.lock_in_cycle(PrunePhase::SweepExpired, &env.control)?;
     agree(env, order, &guard, &record)?;
     let (records, observer) = (&*env.parts.records, &*env.observer);
-    let mut cursor = RecordCursor { records, deleted_before: so_far.before, observer, told: so_far.told, record };
+    let mut cursor = RecordCursor { records, deleted_before: so_far.before, observer, told: &mut so_far.told, record };
     let swept = sweep_under(env, order, (&guard, &marked), (&mut cursor, &mut so_far.report));
     cursor.tell(so_far.report.deleted); // also where the cursor did not come to it
-    so_far.told = cursor.told;
     swept?;
     env.control.last_checkpoint()?; // AFTER the last delete: what is left is short, and is neither held nor cancelled
     guard.renew()?; // it may have been held there for long

@@ -16,6 +16,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin, PruneError};
 use state_tree::{Order, RoochLayout};
+use tokio::sync::Semaphore;
 
 use super::{Node, error::ApiError, in_turn, query::Query};
 
@@ -57,9 +58,7 @@ impl Node {
         self: &Arc<Self>,
         work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
     ) -> Result<Json<T>, ApiError> {
-        let node = Arc::clone(self);
-        let work = move || work(&node.retention).map_err(|error| node.refused(error));
-        self.blocking(work).await.map(Json)
+        self.with_retention(&self.reads, work).await
     }
 
     /// Changes what stays, or waits for those who do.
@@ -67,9 +66,17 @@ impl Node {
         self: &Arc<Self>,
         work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
     ) -> Result<Json<T>, ApiError> {
+        self.with_retention(&self.changes, work).await
+    }
+
+    async fn with_retention<T: Send + 'static>(
+        self: &Arc<Self>,
+        turns: &Arc<Semaphore>,
+        work: impl FnOnce(&LiveRetention) -> Result<T, PruneError> + Send + 'static,
+    ) -> Result<Json<T>, ApiError> {
         let node = Arc::clone(self);
         let work = move || work(&node.retention).map_err(|error| node.refused(error));
-        in_turn(&self.changes, work).await.map(Json)
+        in_turn(turns, work).await.map(Json)
     }
 
     /// How a failure is answered; what it shows of the store is told.

@@ -18,14 +18,14 @@ pub(super) struct RecordCursor<'a> {
     pub(super) deleted_before: u64,
     /// Hears what this process deletes, whatever becomes of the cycle, and has heard of so many nodes.
     pub(super) observer: &'a dyn Observer,
-    pub(super) told: u64,
+    pub(super) told: &'a mut u64,
 }
 
 impl RecordCursor<'_> {
     /// Tells what was deleted since it was told, of so many by this process.
     pub(super) fn tell(&mut self, deleted: u64) {
-        self.observer.deleted(deleted.saturating_sub(self.told));
-        self.told = deleted;
+        self.observer.deleted(deleted.saturating_sub(*self.told));
+        *self.told = deleted;
     }
 
     fn at(&self, next: &[u8], deleted: u64) -> PhaseRecord {

@@ -8,9 +8,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::holds::{Consumer, Holds, NamedPin};
 use state_tree::Order;
 
+use super::holds::{Consumer, Holds, NamedPin};
 use crate::{clock::Clock, error::PruneError, records::Records};
 
 /// So long a consumer is waited for after a start, unless it said less.
@@ -172,10 +172,13 @@ mod tests {
         NamedPin { name: "a".to_owned(), owner: "me".to_owned(), order: 7, since_ms: 1000, ttl_ms }
     }
 
+    fn nothing() -> Held {
+        Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() }
+    }
+
     fn held(ttl_ms: Option<u64>) -> Held {
-        let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() };
         let consumer = Consumer { name: "c".to_owned(), order: 7, heard_ms: 1000, ttl_ms: TTL };
-        nothing.with_pin(pin(ttl_ms), at(1000, 9)).unwrap().with_consumer(consumer, (at(1000, 9), 9)).unwrap()
+        nothing().with_pin(pin(ttl_ms), at(1000, 9)).unwrap().with_consumer(consumer, (at(1000, 9), 9)).unwrap()
     }
 
     #[test]
@@ -212,8 +215,7 @@ mod tests {
     fn a_consumer_that_speaks_and_gets_no_further_stands_still() {
         const HOUR_MS: u64 = 60 * 60 * 1000;
         let says = |order, ttl_ms| Consumer { name: "c".to_owned(), order, heard_ms: 1000, ttl_ms };
-        let nothing = Held { holds: Holds::default(), pins: Ends::new(), consumers: Ends::new(), stands: Ends::new() };
-        let begun = nothing.with_consumer(says(7, 2 * HOUR_MS), (at(1000, 0), 9)).unwrap();
+        let begun = nothing().with_consumer(says(7, 2 * HOUR_MS), (at(1000, 0), 9)).unwrap();
         let heard = begun.with_consumer(says(7, 2 * HOUR_MS), (at(1000, 2 * HOUR_MS), 9)).unwrap();
         let late = at(1000, 2 * HOUR_MS + 1);
         assert_eq!(heard.still(9, at(1000, 2 * HOUR_MS)).count(), 0, "not for longer than it may be silent");
@@ -221,7 +223,7 @@ mod tests {
         assert_eq!(heard.still(7, late).count(), 0, "there is nothing for it");
         let moved = heard.with_consumer(says(8, 2 * HOUR_MS), (late, 9)).unwrap();
         assert_eq!(moved.still(9, late).count(), 0, "it goes on");
-        let quick = nothing.with_consumer(says(7, 10), (at(1000, 0), 9)).unwrap();
+        let quick = nothing().with_consumer(says(7, 10), (at(1000, 0), 9)).unwrap();
         let quick = |ms| quick.with_consumer(says(7, 10), (at(1000, ms), 9)).unwrap().still(9, at(1000, ms)).count();
         assert_eq!((quick(HOUR_MS), quick(HOUR_MS + 1)), (0, 1), "one that speaks often may work for an hour");
         let idle = heard.with_consumer(says(7, 2 * HOUR_MS), (late, 7)).unwrap();

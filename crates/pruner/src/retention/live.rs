@@ -121,7 +121,7 @@ impl LiveRetention {
 
     fn load(&self) -> Result<State, PruneError> {
         let floor = self.parts.store.floor().map_or(Order::GENESIS, |floor| floor);
-        let waits_from = Some(floor).filter(|_| !self.looks_on);
+        let waits_from = (!self.looks_on).then_some(floor);
         State::load(&*self.parts.records, Now::of(&*self.parts.clock), waits_from)
     }
 

@@ -39,6 +39,10 @@ impl Unsaved {
         self.faults.push(fault.clone());
     }
 
+    fn put_in_doubt(&self, records: &dyn Records) -> Result<(), PruneError> {
+        self.faults.iter().try_for_each(|fault| Doubt::add(fault, records))
+    }
+
     fn again(&mut self, now: Duration) {
         self.failures = self.failures.saturating_add(1);
         self.not_before = now.saturating_add(wait_after(self.failures));
@@ -123,9 +127,8 @@ impl Inner {
     }
 
     fn save_all(&self, unsaved: &mut Unsaved) -> Result<(), PruneError> {
-        let records = &*self.parts.records;
         let frozen = self.save_freeze();
-        let doubted = unsaved.faults.iter().try_for_each(|fault| Doubt::add(fault, records)); // also where that cannot be
+        let doubted = unsaved.put_in_doubt(&*self.parts.records); // also where that cannot be
         let saved = frozen.and(doubted);
         match &saved {
             Ok(()) => *unsaved = Unsaved::default(),
@@ -217,7 +220,7 @@ impl Inner {
             shared.freeze.clone()
         };
         let records = &*self.parts.records;
-        let doubted = unsaved.faults.iter().try_for_each(|fault| Doubt::add(fault, records)); // BEFORE what they are for may go on
+        let doubted = unsaved.put_in_doubt(records); // BEFORE what they are for may go on
         if let Err(error) = doubted.and_then(|()| lift_record(held.as_ref(), records)) {
             return Reply::unsaved(&error);
         }

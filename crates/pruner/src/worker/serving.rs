@@ -127,21 +127,19 @@ impl Inner {
         }
         self.prepare(&mut steady);
         loop {
-            self.tell_untold();
             self.parts.store.catch_up();
             let unsaved = self.save_unsaved(self.parts.clock.monotonic());
-            match self.next() {
+            let next = self.next();
+            self.tell_untold(); // what that look has found, too: nothing may come for long
+            match next {
                 Next::TakeUp(how, control) => self.take_up((how, control), &runtime),
                 Next::Cycle(trigger, control) => self.run(trigger, control, &runtime),
                 Next::Sweep(control) => self.sweep(&mut steady, &control),
                 Next::Reclaim(control) => self.reclaim(&control),
-                Next::Wait(until) => {
-                    self.tell_untold(); // what that look has found: nothing may come for long
-                    match self.wait(messages, [until, unsaved].into_iter().flatten().min()) {
-                        Woken::ToLook => {}
-                        Woken::ToEnd => break,
-                    }
-                }
+                Next::Wait(until) => match self.wait(messages, [until, unsaved].into_iter().flatten().min()) {
+                    Woken::ToLook => {}
+                    Woken::ToEnd => break,
+                },
                 Next::End => break,
             }
         }
