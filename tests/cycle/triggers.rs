@@ -17,7 +17,7 @@ use state_pruner::{
     Command, Ended, Figure, Freeze, HeldBy, KeepPolicy, LiveRetention, NewPin, PruneError, Pruner, PrunerConfig,
     PrunerParts, PrunerStatus, RecordKey, Records, Reply, RetentionParts, Run, Share, StoreRecords, SweepChoice,
     Trigger, TriggerConfig, TriggerState,
-    events::{Event, EventSink, NoEvents},
+    events::{Event, EventSink, Joined, NoEvents},
     mark::MarkChoice,
     recovery::RecoveryConfig,
     snapshot::NodeFacts,
@@ -309,6 +309,30 @@ fn whatever_comes_during_a_run_makes_one_more_and_the_answers_say_so() {
     assert_eq!(counted, [9, 5], "what comes while a run works counts toward the next one");
     assert!(!pruner.status().triggers.requested);
     adds_up(&pruner, rig.chain.head().get(), "two runs");
+}
+
+/// Nobody asked, so no answer says it. With a cooldown it waits, and is told no less.
+#[test]
+fn a_trigger_that_is_met_while_a_cycle_runs_is_told_to_make_one_more() {
+    use Trigger::{Operator, Orders};
+    for (cooldown, expected) in [(Duration::ZERO, &[Operator, Orders][..]), (Duration::from_secs(3600), &[Operator])] {
+        let (rig, told) = (genesis(), Arc::new(Told::default()));
+        rig.chain.grow(Profile::Uniform, 149, 9);
+        let setup = Setup { events: Arc::clone(&told) as _, ..Setup::cooled(&rig, cooldown) };
+        let (pruner, hold) = held(setup, None);
+        commit_to(&rig, &pruner, &mut Workload::new(Profile::Uniform, 150), 34);
+        drop(hold);
+        settle(&pruner);
+        let runs: Vec<Trigger> = runs(&pruner).iter().map(|run| run.trigger).collect();
+        assert_eq!(runs, expected, "cooldown {cooldown:?}");
+        drop(pruner);
+        let joined = |event: &Event| match event {
+            Event::TriggerCoalesced { joined: Joined::Cycle, trigger: Some(trigger) } => Some(*trigger),
+            _ => None,
+        };
+        let joined: Vec<Trigger> = told.0.lock().iter().filter_map(joined).collect();
+        assert_eq!(joined, [Orders], "cooldown {cooldown:?}");
+    }
 }
 
 #[test]

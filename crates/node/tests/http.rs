@@ -659,8 +659,12 @@ async fn pins_consumers_and_explanations_are_served_and_a_pinned_state_is_read_b
     }
     let added = node.post("v1/pins/audit", &json!({ "order": 6, "ttl_ms": 3_600_000, "owner": "ann" })).await;
     assert_eq!(added.status(), StatusCode::OK);
+    let early = node.post("v1/consumers/indexer", &json!({ "order": 15 })).await;
+    assert_eq!(early.json::<Value>().await.unwrap()["ahead"], 3, "of the head, which is 12");
     let consumer = node.post("v1/consumers/indexer", &json!({ "order": 9 })).await;
     assert_eq!(consumer.status(), StatusCode::OK);
+    let consumer: Value = consumer.json().await.unwrap();
+    assert_eq!((&consumer["order"], &consumer["ahead"]), (&json!(9), &json!(0)), "{consumer}");
     assert_eq!(node.prune().await, 9, "of orders 0 to 12 the consumer needs one more than the last three");
     for (order, value) in [(4, 3), (6, 5), (8, 7), (9, 8), (12, 11)] {
         let url = format!("v1/objects/{}?order={order}&proof=true", path(1));

@@ -18,6 +18,7 @@ use super::{
     token::TokenArgs,
     values::{address, layout, name, positive, time, whole},
 };
+use crate::http::Watermark;
 
 /// `pin`.
 #[derive(Debug, Args)]
@@ -266,9 +267,7 @@ pub(super) fn consumer(args: &ConsumerArgs, output: Output) -> ExitCode {
             let body = json!({ "order": order, "ttl_ms": millis(*ttl) });
             let path = format!("v1/consumers/{name}");
             let answer = Request::post(path, &node.token).with(&body).ask(&node.url);
-            told(output, answer, |consumer: &Consumer| {
-                format!("consumer {} needs every order from {} on", consumer.name, consumer.order)
-            })
+            told(output, answer, set)
         }
         ConsumerCommand::List(list) => {
             let listed =
@@ -281,6 +280,15 @@ pub(super) fn consumer(args: &ConsumerArgs, output: Output) -> ExitCode {
             told(output, answer, |consumer: &Consumer| format!("consumer {} is forgotten", consumer.name))
         }
     }
+}
+
+fn set(watermark: &Watermark) -> String {
+    let Watermark { consumer, ahead } = watermark;
+    let yet = match ahead {
+        0 => String::new(),
+        ahead => format!(", which is {ahead} AHEAD of the head: nothing is kept for it until the chain is there"),
+    };
+    format!("consumer {} needs every order from {} on{yet}", consumer.name, consumer.order)
 }
 
 fn list_consumers(listed: &Consumers) -> String {
@@ -321,6 +329,14 @@ pub(super) fn explain(args: &ExplainArgs, output: Output) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_consumer_that_is_ahead_of_the_head_is_told_so_when_it_speaks() {
+        let consumer = Consumer { name: "a".to_owned(), order: 118, heard_ms: 1, ttl_ms: 2 };
+        let told = |ahead| set(&Watermark { consumer: consumer.clone(), ahead });
+        assert_eq!(told(0), "consumer a needs every order from 118 on");
+        assert!(told(7).contains("from 118 on, which is 7 AHEAD of the head"), "{}", told(7));
+    }
 
     #[test]
     fn a_pin_that_is_removed_promises_the_end_of_its_order_only_if_nothing_else_keeps_it() {

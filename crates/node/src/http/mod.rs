@@ -43,6 +43,7 @@ pub use caller::{Callers, NoToken};
 use error::ApiError;
 pub(crate) use prometheus::describe;
 pub(crate) use query::is_id;
+pub(crate) use retain::Watermark;
 pub use server::{Bounds, Server};
 pub use snapshot::Snapshots;
 pub use wire::{Accepted, Submitted, WireAnswer, WireBlock, WireObject, WireProof, WireProofError, WireReceipt};

@@ -12,7 +12,7 @@ use axum::{
     http::{StatusCode, Uri},
     routing::MethodRouter,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use state_pruner::{Asked, Consumer, Explanation, LOOK_LIMIT, LiveRetention, NamedPin, NewPin, PruneError};
 use state_tree::{Order, RoochLayout};
@@ -39,6 +39,15 @@ struct PinBody {
 struct ConsumerBody {
     order: u64,
     ttl_ms: Option<NonZeroU64>,
+}
+
+/// What a consumer said, as it was taken down.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Watermark {
+    #[serde(flatten)]
+    pub(crate) consumer: Consumer,
+    /// Orders from the head to its watermark: nothing of what it asks for is there yet.
+    pub(crate) ahead: u64,
 }
 
 /// The longest body of these requests, in bytes.
@@ -139,11 +148,15 @@ pub(super) async fn set_consumer(
     State(node): State<Arc<Node>>,
     name: Named,
     bytes: Body,
-) -> Result<Json<Consumer>, ApiError> {
+) -> Result<Json<Watermark>, ApiError> {
     let Path(name) = name?;
     let ConsumerBody { order, ttl_ms } = read(bytes)?;
-    let ttl = ttl_ms.map(millis);
-    node.change(move |retention| retention.set_consumer(&name, Order::new(order), ttl)).await
+    let (ttl, store) = (ttl_ms.map(millis), Arc::clone(node.chain.store()));
+    let watermark = move |consumer: Consumer| {
+        let ahead = store.head().map_or(0, |head| consumer.order.saturating_sub(head.order));
+        Watermark { consumer, ahead }
+    };
+    node.change(move |retention| retention.set_consumer(&name, Order::new(order), ttl).map(watermark)).await
 }
 
 /// `DELETE /v1/consumers/{name}`.

@@ -91,12 +91,15 @@ pub enum CatalogError {
     /// The next ordinal is not known: the lock file has lost the last one, and a manifest that may have the greatest cannot be
     /// read (I8).
     #[error(
-        "{}: whether snapshot {id} is the newest cannot be told, nor which number comes next. Try again when it can be read, or give it up with `snapshot delete {id}`",
-        source.fault()
+        "{}: whether snapshot {id} is the newest cannot be told, nor which number comes next, for {} has lost the last one. Try again when the snapshot can be read, or give it up with `snapshot delete {id}`",
+        source.fault(),
+        lock.display()
     )]
     OrdinalUnknown {
         /// The snapshot that cannot be read.
         id: SnapshotId,
+        /// The lock file.
+        lock: PathBuf,
         /// Why.
         source: Box<CatalogError>,
     },

@@ -48,7 +48,9 @@ pub(super) fn next(lock: &File, path: &Path, told: Told) -> Result<NonZeroU64, C
     let last = match (last(lock, path)?.filter(|last| *last >= told.greatest), told.unknown) {
         (Some(last), _) => last,
         (None, None) => told.greatest,
-        (None, Some((id, source))) => return Err(CatalogError::OrdinalUnknown { id, source: Box::new(source) }),
+        (None, Some((id, source))) => {
+            return Err(CatalogError::OrdinalUnknown { id, lock: path.to_owned(), source: Box::new(source) });
+        }
     };
     let next = NonZeroU64::MIN.saturating_add(last);
     folder::write_first(lock, path, format!("{next:0DIGITS$}\n").as_bytes())?;
@@ -99,7 +101,8 @@ mod tests {
         for (text, greatest) in [(&b""[..], 0), (b"garbage", 3), (&seven[..5], 0), (seven, 8)] {
             let error = next(text, greatest).unwrap_err();
             assert_eq!(error.code(), "ordinal_unknown");
-            let says = ["/there/manifest.json: ", "Input/output error", &format!("`snapshot delete {id}`")];
+            let lock = format!("for {} has lost", path.display());
+            let says = ["/there/manifest.json: ", "Input/output error", &lock, &format!("`snapshot delete {id}`")];
             assert!(says.iter().all(|part| error.to_string().contains(part)), "{error}");
             assert_eq!(std::fs::read(&path).unwrap(), text, "nothing is written");
         }

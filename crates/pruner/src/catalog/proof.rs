@@ -293,7 +293,8 @@ mod tests {
                 )
             );
             assert!(!fault.contains("Restore") && !fault.contains("Give"), "{fault}");
-            let unknown = CatalogError::OrdinalUnknown { id, source: Box::new(damaged) }.to_string();
+            let unknown =
+                CatalogError::OrdinalUnknown { id, lock: "catalog.lock".into(), source: Box::new(damaged) }.to_string();
             assert_eq!(unknown.matches("delete").count(), 1, "{unknown}");
         }
     }

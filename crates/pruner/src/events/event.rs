@@ -21,7 +21,7 @@ pub enum Breaker {
     HalfOpen,
 }
 
-/// What a request for a cycle joined.
+/// What a cycle that is asked for, or due, joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Joined {
@@ -136,6 +136,8 @@ pub enum Event {
     },
     TriggerCoalesced {
         joined: Joined,
+        #[serde(default, deserialize_with = "if_there")]
+        trigger: Option<Trigger>,
     },
     RoundsSwept(RoundTotals),
     RoundFailed {

@@ -188,7 +188,7 @@ fn every_event() -> Vec<Event> {
         Event::ConsumerRemoved { name: text(), order: 1 },
         Event::ConsumerWentSilent { name: text(), order: 1 },
         Event::TriggerFired { trigger, run: 1, head_order: 1, figure: Some(crate::Figure::Free { bytes: 1 }) },
-        Event::TriggerCoalesced { joined: Joined::Cycle },
+        Event::TriggerCoalesced { joined: Joined::Cycle, trigger: Some(trigger) },
         Event::RoundsSwept(super::RoundTotals::default()),
         Event::RoundFailed { error: text(), message: text(), failures: 1 },
     ];
@@ -268,6 +268,15 @@ fn a_run_that_was_told_without_its_figure_is_read() {
     let figure = Some(crate::Figure::Garbage { nodes: 5, of: 9 });
     let bytes = bcs::to_bytes(&(1u64, 2u64, told(figure))).unwrap();
     assert_eq!(bcs::from_bytes::<(u64, u64, Event)>(&bytes).unwrap(), (1, 2, told(figure)));
+}
+
+/// As written before an event said which trigger it was.
+#[test]
+fn a_trigger_that_joined_another_cycle_without_its_name_is_read() {
+    let told = Event::TriggerCoalesced { joined: Joined::Cycle, trigger: None };
+    let bytes = bcs::to_bytes(&told).unwrap();
+    let (_, earlier) = bytes.split_last().unwrap();
+    assert_eq!(bcs::from_bytes::<Event>(earlier).unwrap(), told);
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Pruner {
             | Reply::Unsaved { .. } => None,
         };
         if let Some(joined) = joined {
-            self.inner.parts.events.emit(Event::TriggerCoalesced { joined });
+            self.inner.tell_joined(joined, Trigger::Operator);
         }
         reply
     }

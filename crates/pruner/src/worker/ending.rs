@@ -13,7 +13,7 @@ use crate::{
     clock::millis,
     cycle::Finished,
     error::PruneError,
-    events::Event,
+    events::{Event, Joined},
     metrics,
     outcome::Outcome,
     trigger::{Beginning, Ending, Run},
@@ -120,11 +120,15 @@ impl Inner {
         }
         reached(Point::OutcomeSaved);
         self.reserve.take();
+        self.measure_disk();
+        let outside = self.outside();
         let mut shared = self.shared.lock();
         change.apply(&mut shared);
         shared.rest();
+        let met = shared.coordinator.met(&shared.facts(&outside));
         drop(shared);
         run.inspect(|run| self.tell_run(run)); // AFTER the rest: a full journal waits for the disk
+        met.into_iter().for_each(|trigger| self.tell_joined(Joined::Cycle, trigger));
     }
 
     /// A cycle went on that has no run in the ledger: it was begun before there was one, or its run counted as interrupted.
@@ -175,6 +179,11 @@ impl Inner {
     pub(super) fn tell_dropped(&self, ids: Vec<String>) {
         tracing::warn!(ids = ids.join(" "), "a run that was asked for is dropped: pruning is switched off");
         self.parts.events.emit(Event::RequestDropped { ids });
+    }
+
+    /// Tells that one cycle serves this trigger and others.
+    pub(super) fn tell_joined(&self, joined: Joined, trigger: Trigger) {
+        self.parts.events.emit(Event::TriggerCoalesced { joined, trigger: Some(trigger) });
     }
 
     fn tell_run(&self, run: &Run) {
