@@ -26,7 +26,7 @@ use state_store::{Fault, Lasting, Operation, Reserve, Room, StoreError};
 use state_tests::{
     hooks::{Hooks, Moment},
     records::{Acting, Use},
-    rig::{self, Engine, Rig},
+    rig::{self, AtRest, Engine, Rig},
     told::Told,
     waits::until_beside_commits,
     workload::Profile,
@@ -542,51 +542,82 @@ fn settles(what: &str, before: usize, now: impl Fn() -> usize) {
     }
 }
 
-/// In a process of its own, where nothing else comes and goes.
-#[test]
-fn a_thousand_lives_leave_no_thread_no_file_and_no_lock() {
-    if std::env::var_os(ALONE).is_none() {
-        let mut child = Child::new(std::env::current_exe().unwrap());
-        child.args(["events::a_thousand_lives_leave_no_thread_no_file_and_no_lock", "--exact", "--test-threads=1"]);
-        let output = child.env(ALONE, "1").output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && told.contains("1 passed"), "{told}");
-        return;
+/// Runs a test in a process of its own, where nothing else comes and goes. Nothing in that process itself.
+fn alone(test: &str) -> Option<()> {
+    if std::env::var_os(ALONE).is_some() {
+        return Some(());
     }
-    let rig = Rig::new(Engine::Memory);
-    rig.chain.grow(Profile::Uniform, 306, 10);
-    let dir = tempfile::tempdir().unwrap();
-    let quiet = || EventsConfig {
-        sync: EventsSync::Never,
-        max_bytes: NonZeroU64::new(4_096).unwrap(),
-        ..EventsConfig::default()
-    };
-    let clock = Arc::clone(&rig.clock) as Arc<dyn Clock>;
-    let parts = rig.pruner_parts(&Hooks::none());
-    let live = || {
-        let events = Arc::new(EventJournal::open(dir.path(), quiet(), Arc::clone(&clock)).unwrap());
-        events.emit(Event::PinRemoved { name: "x".to_owned(), order: 1 });
-        let told = PrunerParts { events: Arc::clone(&events) as _, ..parts.clone() };
-        let pruner = Pruner::start(told, config(&rig, Some(IncrementalConfig { stride: NonZeroU64::MIN }))).unwrap();
-        let told = SnapshotParts { events: events as _, ..rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none()) };
-        let manager = AtomicSnapshotManager::new(told, SnapshotManagerConfig::default());
-        manager.create_snapshot(PrunePhase::BuildReach).unwrap();
-        let guard = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
-        let permit = guard.permit().clone();
-        drop(guard);
-        assert!(!permit.is_current() && manager.status().lock.is_none());
-        drop((pruner, manager)); // the journal goes with the last one that tells it anything
-    };
-    live();
-    let before = [entries("/proc/self/task"), entries("/proc/self/fd")];
-    (0..1_000).for_each(|_| live());
+    let mut child = Child::new(std::env::current_exe().unwrap());
+    child.args([test, "--exact", "--test-threads=1"]);
+    let output = child.env(ALONE, "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    None
+}
+
+fn quiet() -> EventsConfig {
+    EventsConfig { sync: EventsSync::Never, max_bytes: NonZeroU64::new(4_096).unwrap(), ..EventsConfig::default() }
+}
+
+/// One life of a journal, a pruner and a manager on a store.
+fn live(rig: &Rig, dir: &Path) {
+    let events = Arc::new(EventJournal::open(dir, quiet(), Arc::clone(&rig.clock) as _).unwrap());
+    events.emit(Event::PinRemoved { name: "x".to_owned(), order: 1 });
+    let told = PrunerParts { events: Arc::clone(&events) as _, ..rig.pruner_parts(&Hooks::none()) };
+    let pruner = Pruner::start(told, config(rig, Some(IncrementalConfig { stride: NonZeroU64::MIN }))).unwrap();
+    let told = SnapshotParts { events: events as _, ..rig.parts(NonZeroU64::new(5).unwrap(), &Hooks::none()) };
+    let manager = AtomicSnapshotManager::new(told, SnapshotManagerConfig::default());
+    manager.create_snapshot(PrunePhase::BuildReach).unwrap();
+    let guard = manager.lock_snapshot(PrunePhase::BuildReach).unwrap();
+    let permit = guard.permit().clone();
+    drop(guard);
+    assert!(!permit.is_current() && manager.status().lock.is_none());
+    drop((pruner, manager)); // the journal goes with the last one that tells it anything
+}
+
+/// What lives have left: threads, open files, files of the journal.
+fn leave_nothing(dir: &Path, before: [usize; 2]) {
     settles("threads", before[0], || entries("/proc/self/task"));
     settles("open files", before[1], || entries("/proc/self/fd"));
-    let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     files.sort();
     assert_eq!(files, ["journal.events", "writer.lock"]);
-    let read = read_journal(dir.path(), &Filter::default()).unwrap();
+    let read = read_journal(dir, &Filter::default()).unwrap();
     assert_eq!((read.damaged, read.torn_bytes, read.missing), (0, 0, 0));
     assert_eq!(read.events.last().unwrap().code, "stopped");
-    drop(EventJournal::open(dir.path(), quiet(), clock).unwrap());
+}
+
+fn open_now() -> [usize; 2] {
+    [entries("/proc/self/task"), entries("/proc/self/fd")]
+}
+
+#[test]
+fn a_thousand_lives_leave_no_thread_no_file_and_no_lock() {
+    let Some(()) = alone("events::a_thousand_lives_leave_no_thread_no_file_and_no_lock") else { return };
+    let (rig, dir) = (Rig::new(Engine::Memory), tempfile::tempdir().unwrap());
+    rig.chain.grow(Profile::Uniform, 306, 10);
+    live(&rig, dir.path());
+    let before = open_now();
+    (0..1_000).for_each(|_| live(&rig, dir.path()));
+    leave_nothing(dir.path(), before);
+    drop(EventJournal::open(dir.path(), quiet(), Arc::clone(&rig.clock) as _).unwrap());
+}
+
+/// The database is opened and closed with each of them. `LIVES=1000` for more than a test run needs.
+#[test]
+fn lives_on_real_files_leave_no_thread_no_file_and_no_lock() {
+    let Some(()) = alone("events::lives_on_real_files_leave_no_thread_no_file_and_no_lock") else { return };
+    let lives: usize = std::env::var("LIVES").map_or(40, |text| text.parse().unwrap());
+    let (rig, dir) = (Rig::new(Engine::Rocks), tempfile::tempdir().unwrap());
+    rig.chain.grow(Profile::Uniform, 310, 10);
+    let lived = |at_rest: AtRest, _| {
+        let rig = at_rest.wake();
+        live(&rig, dir.path());
+        rig.rest()
+    };
+    let at_rest = (0..3).fold(rig.rest(), lived); // the engine keeps its threads from then on
+    let before = open_now();
+    let at_rest = (0..lives).fold(at_rest, lived);
+    leave_nothing(dir.path(), before);
+    drop(at_rest.wake());
 }
