@@ -498,6 +498,7 @@ impl History {
         let certificate = self.process().swept.cycle().certificate;
         self.looks(head, context);
         self.earlier.clear(); // a cycle syncs
+        self.oracle.is_synced();
         let Process { swept, pins, .. } = self.process();
         assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
         let chain = &swept.rig.chain;
@@ -668,6 +669,10 @@ impl History {
         self.wake(rig);
         let or_none = if tail == CrashTail::Lost { OrNone::Earlier } else { OrNone::Yes };
         self.may_have_looked_up_to(head, acknowledged, (or_none, &context));
+        if tail == CrashTail::Lost {
+            let found = self.process().policy.status().unwrap().consumers;
+            self.oracle.finds(&found, &context);
+        }
         self.oracle.starts();
         let Process { swept, .. } = self.process();
         swept.check(&[], &format!("{context}: as found"));

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use state_pruner::KeepPolicy;
+use state_pruner::{ConsumerStatus, KeepPolicy};
 use state_tests::chain::Chain;
 use state_tree::Order;
 
@@ -28,13 +28,15 @@ pub(crate) struct Oracle {
     readable: Readable,
     /// By name: the order, and when it is over.
     pins: BTreeMap<String, (u64, Option<u64>)>,
-    consumers: BTreeMap<String, Consumer>,
+    /// By name, what each said since the disk is known to have it: the newest counts.
+    consumers: BTreeMap<String, Vec<Consumer>>,
 }
 
 /// Who needs every order from a watermark on.
 #[derive(Debug, Clone, Copy)]
 struct Consumer {
     from: u64,
+    heard_ms: u64,
     ttl_ms: u64,
     /// When it is silent.
     end: u64,
@@ -57,12 +59,13 @@ impl Oracle {
 
     pub(crate) fn hear(&mut self, name: &str, order: Order, ttl: Duration) {
         let (from, ttl_ms) = (order.get(), ttl.as_millis() as u64);
-        self.consumers.insert(name.to_owned(), Consumer { from, ttl_ms, end: self.now_ms + ttl_ms });
+        let word = Consumer { from, heard_ms: self.now_ms, ttl_ms, end: self.now_ms + ttl_ms };
+        self.consumers.entry(name.to_owned()).or_default().push(word);
     }
 
     /// A process begins. Who can still be served had nobody to speak to, and is waited for again.
     pub(crate) fn starts(&mut self) {
-        for Consumer { from, ttl_ms, end } in self.consumers.values_mut() {
+        for Consumer { from, ttl_ms, end, .. } in self.consumers.values_mut().filter_map(|words| words.last_mut()) {
             if *from >= self.readable.0 {
                 *end = (*end).max(self.now_ms + (*ttl_ms).min(GRACE_MS));
             }
@@ -73,6 +76,26 @@ impl Oracle {
         assert!(self.consumers.remove(name).is_some());
     }
 
+    /// The disk has everything.
+    pub(crate) fn is_synced(&mut self) {
+        self.consumers.values_mut().for_each(|words| drop(words.drain(..words.len() - 1)));
+    }
+
+    /// The machine has died: a consumer that went on may be found where it was a few words ago.
+    pub(crate) fn finds(&mut self, consumers: &[ConsumerStatus], context: &str) {
+        for (name, words) in &mut self.consumers {
+            let found = consumers.iter().find(|found| found.consumer.name == *name);
+            let found = &found.unwrap_or_else(|| panic!("{context}: {name} is forgotten")).consumer;
+            let said = |word: &Consumer| (word.from, word.heard_ms, word.ttl_ms);
+            let at = words.iter().rposition(|word| said(word) == (found.order, found.heard_ms, found.ttl_ms));
+            words.truncate(1 + at.unwrap_or_else(|| panic!("{context}: {found:?} is none of {words:?}")));
+        }
+    }
+
+    fn words(&self) -> impl Iterator<Item = &Consumer> {
+        self.consumers.values().filter_map(|words| words.last())
+    }
+
     /// What is readable once the pruner has looked at a head.
     pub(crate) fn after_a_look(&self, head: Order) -> Readable {
         let (head, (floor, below)) = (head.get(), &self.readable);
@@ -80,7 +103,7 @@ impl Oracle {
             let last = order + self.keep.last.get() > head;
             let time = |time: Duration| (head - order) * BLOCK_MS <= time.as_millis() as u64;
             let heard = |Consumer { from, end, .. }: &Consumer| *end > self.now_ms && *from <= order;
-            last || order == head || self.keep.time.is_some_and(time) || self.consumers.values().any(heard)
+            last || order == head || self.keep.time.is_some_and(time) || self.words().any(heard)
         };
         let to = (*floor..=head).find(|order| is_within(*order)).unwrap_or(*floor);
         let pinned =
@@ -97,8 +120,8 @@ impl Oracle {
         let (pins, now) = (self.pins.len(), self.now_ms);
         self.pins.retain(|_, (_, end)| end.is_none_or(|end| end > now));
         let passed = before..self.readable.0;
-        let silent = self.consumers.values().filter(|consumer| consumer.end <= now && passed.contains(&consumer.from));
-        self.lapsed += (pins - self.pins.len()) as u64 + silent.count() as u64;
+        let silent = self.words().filter(|consumer| consumer.end <= now && passed.contains(&consumer.from)).count();
+        self.lapsed += (pins - self.pins.len() + silent) as u64;
     }
 
     pub(crate) fn readable(&self) -> &Readable {
