@@ -5,7 +5,7 @@
 //! Costs: one batched read of the lowest created nodes; where some of those are stored already, one more of the nodes just above
 //! them, and so on upward; where the marks have no room in memory, one of marks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Questions, Standing, count};
 
@@ -110,8 +110,8 @@ impl<'a> Presence<'a> {
             if stored.is_empty() {
                 break; // as for most commits: none above is looked through
             }
-            next =
-                above.extract_if(.., |(_, below)| stored.binary_search(below).is_ok()).map(|(hash, _)| hash).collect();
+            let is_above = |below: &NodeHash| stored.contains(&below.fingerprint()); // of equal ones one more is read
+            next = above.extract_if(.., |(_, below)| is_above(below)).map(|(hash, _)| hash).collect();
         }
         Ok(self.stored)
     }
@@ -132,13 +132,13 @@ impl<'a> Presence<'a> {
         (lowest, above)
     }
 
-    /// Returns those that are stored, sorted as those that are asked for.
+    /// Returns the fingerprints of those that are stored.
     fn ask(
         &mut self,
         view: &dyn View,
         hashes: Vec<&'a NodeHash>,
         standing: &dyn Fn(&NodeHash) -> Option<Standing>,
-    ) -> Result<Vec<NodeHash>, StoreError> {
+    ) -> Result<HashSet<u64, ByFingerprint>, StoreError> {
         let (mut stored, mut asked) = (Vec::new(), Vec::with_capacity(hashes.len()));
         for hash in hashes {
             match standing(hash) {
@@ -151,9 +151,8 @@ impl<'a> Presence<'a> {
                 stored.extend(asked.get(index).filter(|_| bytes.is_some()).map(|hash| (*hash, Standing::Present)));
             })?;
         }
-        stored.sort_unstable_by_key(|(hash, _)| *hash);
         self.stored.extend(stored.iter().copied());
-        Ok(stored.into_iter().map(|(hash, _)| hash).collect())
+        Ok(stored.into_iter().map(|(hash, _)| hash.fingerprint()).collect())
     }
 }
 
