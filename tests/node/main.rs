@@ -15,4 +15,5 @@ mod points;
 mod reload;
 mod retain;
 mod stop;
+mod triggers;
 mod validate;
