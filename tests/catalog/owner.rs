@@ -214,6 +214,36 @@ fn a_restore_makes_the_folders_above_its_place_and_none_for_a_snapshot_that_is_n
     assert_eq!(place.refusal(&["restore", &id, "--to", &below]).0, "bad_place");
 }
 
+/// What lies inside a database, a snapshot or a catalog is theirs: it would be their damage, or go with them.
+#[test]
+fn neither_a_catalog_nor_a_restored_store_gets_a_place_inside_a_database_a_snapshot_or_a_catalog() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let other = place.path("other").display().to_string();
+    assert_eq!(place.ask(&["restore", &id, "--to", &other]).0, 0);
+    let refused = |(code, told): (i32, Value), why: &str| {
+        assert_eq!((code, told["error"]["code"].as_str()), (1, Some("bad_place")), "{told:#}");
+        assert!(told["error"]["message"].as_str().unwrap().contains(why), "{told:#}");
+    };
+    let db = place.db().display().to_string();
+    let create = |catalog: &Path| {
+        let catalog = catalog.display().to_string();
+        node::json(&["snapshot", "create", "--db", &db, "--layout", "native", "--catalog", &catalog])
+    };
+    refused(create(&place.path("other/deep/catalog")), "lies inside the database");
+    refused(create(&place.entry(&id).join("catalog")), "lies inside the snapshot");
+    refused(create(&place.catalog_dir().join("catalog")), "lies inside the catalog");
+    let another = place.path("another");
+    assert_eq!(create(&another).0, 0);
+    refused(place.ask(&["restore", &id, "--to", &another.join("place").display().to_string()]), "inside the catalog");
+    let swept = place.path(&format!(".store.restoring-{id}")).display().to_string();
+    refused(place.ask(&["restore", &id, "--to", &swept]), "has not finished");
+    symlink(place.path("nowhere"), place.path("link")).unwrap();
+    let link = place.path("link").display().to_string();
+    refused(place.ask(&["restore", &id, "--to", &link]), "leads nowhere");
+    assert_eq!(place.ask(&["verify", &id]).0, 0, "nothing was put there");
+}
+
 /// A disk that was mounted for it, say: what is put together beside it cannot be moved there.
 #[test]
 fn a_restore_onto_a_place_where_something_is_mounted_is_refused_before_it_copies_and_works_within() {

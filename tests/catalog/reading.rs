@@ -1,7 +1,7 @@
 //! A catalog where nothing can be written, such as one on a backup that is mounted for reading, serves its readers; one that was
 //! copied without its lock file is a catalog still.
 
-use std::fs;
+use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _};
 
 use rustix::io::Errno;
 use state_pruner::catalog::Catalog;
@@ -74,4 +74,8 @@ fn a_folder_with_the_name_of_a_snapshot_and_nothing_of_one_makes_no_catalog() {
     }
     assert_eq!(Catalog::open_or_create(&strange).unwrap_err().code(), "not_a_catalog");
     assert!(!strange.join("catalog.lock").exists(), "nothing is put beside it");
+    let foreign = ground.kept().join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    fs::write(foreign.join(OsStr::from_bytes(b"caf\xe9")), b"mine").unwrap();
+    assert_eq!(Catalog::open_or_create(&foreign).unwrap_err().code(), "not_a_catalog", "its name is no text");
 }

@@ -1,6 +1,6 @@
 //! Snapshots of a running node: made by the node, one at a time, with everything that was acknowledged.
 
-use std::{fs::File, path::Path, thread};
+use std::{ffi::OsStr, fs::File, os::unix::ffi::OsStrExt as _, path::Path, process::Command, thread};
 
 use serde_json::{Value, json};
 use state_tests::{
@@ -109,6 +109,19 @@ fn a_store_in_use_is_copied_by_its_node_only() {
         assert_eq!(told["error"]["code"], "bad_place");
         assert!(told["error"]["message"].as_str().unwrap().contains(why), "{told:#}");
     }
+}
+
+#[test]
+fn a_catalog_whose_name_is_no_text_cannot_be_named_to_a_node() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Node::start(&dir.path().join("data"), &SETTINGS);
+    let catalog = dir.path().join(OsStr::from_bytes(b"bad\xff"));
+    let mut command = Command::new(node::binary());
+    command.args(["snapshot", "create", "--json", "--url", node.url(), "--catalog"]).arg(&catalog);
+    let output = command.output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), told["error"]["code"].as_str()), (Some(2), Some("usage")), "{told:#}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("no text") && !catalog.exists(), "{told:#}");
 }
 
 /// Whoever asks may be in another folder than the node.

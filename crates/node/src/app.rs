@@ -101,7 +101,7 @@ impl App {
         let Core { chain, caretaker, retention, events, damage, producer } = opened;
         let pruner = caretaker.pruner().cloned();
         let stop = CancellationToken::new();
-        let watch = Watch::of(&chain, &damage, Arc::clone(&events) as _);
+        let watch = Watch::of((&chain, &damage), &retention, Arc::clone(&events) as _);
         let parts = NodeParts {
             chain: Arc::clone(&chain),
             caretaker: Arc::clone(&caretaker),

@@ -224,13 +224,12 @@ impl Coordinator {
         Look { begin, again: again.into_iter().flatten().min(), standings }
     }
 
-    /// What a cycle is due for beside an operator's request, or will be when the cooldown ends. Low disk waits for none but
-    /// that of a run of its own.
+    /// What a cycle is due for beside an operator's request, or will be when the cooldown ends.
     pub(crate) fn met(&self, facts: &Facts) -> Vec<Trigger> {
         let is_met = |(trigger, state): &(Trigger, TriggerState)| match state {
             TriggerState::Due => *trigger != Trigger::Operator,
-            TriggerState::Held { by } => *by == HeldBy::Cooldown && *trigger != Trigger::LowDisk,
-            TriggerState::Off | TriggerState::Unmeasured | TriggerState::Armed => false,
+            TriggerState::Held { by: HeldBy::Cooldown } => self.held_by_itself(*trigger, facts).is_none(),
+            TriggerState::Held { .. } | TriggerState::Off | TriggerState::Unmeasured | TriggerState::Armed => false,
         };
         self.look(facts).standings.into_iter().filter(is_met).map(|(trigger, _)| trigger).collect()
     }

@@ -1,13 +1,17 @@
 //! What ends or hinders the work of a node, written into the journal of events when it begins: looked for at times and on a
 //! thread of its own, since nothing on the way of a commit may wait for the journal (I12). Damage that could not be saved is
-//! tried again each time: nobody may meet it once more in this process.
+//! tried again each time: nobody may meet it once more in this process. Who went silent is told by each move of the floor, and
+//! here where that stands still.
 
 use std::{
     collections::BTreeSet,
     sync::{Arc, Weak},
 };
 
-use state_pruner::events::{Event, EventSink};
+use state_pruner::{
+    LiveRetention,
+    events::{Event, EventSink},
+};
 
 use crate::{
     chain::{Chain, Production},
@@ -19,14 +23,20 @@ use crate::{
 pub(crate) struct Watch {
     chain: Weak<Chain>,
     damage: Weak<Damage>,
+    retention: Weak<LiveRetention>,
     events: Arc<dyn EventSink>,
     told: BTreeSet<&'static str>,
 }
 
 impl Watch {
     /// Nothing was told yet.
-    pub(crate) fn of(chain: &Arc<Chain>, damage: &Arc<Damage>, events: Arc<dyn EventSink>) -> Self {
-        Self { chain: Arc::downgrade(chain), damage: Arc::downgrade(damage), events, told: BTreeSet::new() }
+    pub(crate) fn of(
+        (chain, damage): (&Arc<Chain>, &Arc<Damage>),
+        retention: &Arc<LiveRetention>,
+        events: Arc<dyn EventSink>,
+    ) -> Self {
+        let (chain, damage, retention) = (Arc::downgrade(chain), Arc::downgrade(damage), Arc::downgrade(retention));
+        Self { chain, damage, retention, events, told: BTreeSet::new() }
     }
 
     /// Tells what is new, and saves what is owed. May wait for the disk, and for the journal, holding nothing of the node then.
@@ -38,6 +48,9 @@ impl Watch {
             if self.told.insert(event.code()) {
                 self.events.emit(event);
             }
+        }
+        if let Some(Err(error)) = self.retention.upgrade().map(|retention| retention.look_around()) {
+            tracing::debug!(%error, "who is silent cannot be told"); // health tells that the records cannot be read
         }
     }
 
@@ -82,7 +95,7 @@ mod tests {
 
     use serde_json::Value;
     use state_pruner::{
-        Doubted, StoreRecords, SystemClock,
+        Clock, Doubted, ManualClock, RetentionParts, StoreRecords, SystemClock,
         events::{EventJournal, EventsConfig, Filter, read_journal},
     };
     use state_store::{
@@ -102,6 +115,8 @@ mod tests {
     struct Watched {
         chain: Arc<Chain>,
         damage: Arc<Damage>,
+        retention: Arc<LiveRetention>,
+        clock: Arc<ManualClock>,
         watch: Watch,
         journal: Arc<EventJournal>,
         dir: TempDir,
@@ -115,8 +130,17 @@ mod tests {
             let chain = Chain::open(store, Config::default().chain(), Arc::clone(&clock) as _).unwrap();
             let damage = Arc::new(Damage::of(None, Arc::clone(chain.store())));
             let journal = Arc::new(EventJournal::open(dir.path(), EventsConfig::default(), clock).unwrap());
-            let watch = Watch::of(&chain, &damage, Arc::clone(&journal) as _);
-            Self { chain, damage, watch, journal, dir }
+            let clock = Arc::new(ManualClock::default());
+            let retention = Arc::new(LiveRetention::new(RetentionParts {
+                store: Arc::clone(chain.store()),
+                records: Arc::new(StoreRecords(Arc::clone(chain.store()))),
+                clock: Arc::clone(&clock) as _,
+                keep: None,
+                floor_rows: None,
+                events: Arc::clone(&journal) as _,
+            }));
+            let watch = Watch::of((&chain, &damage), &retention, Arc::clone(&journal) as _);
+            Self { chain, damage, retention, clock, watch, journal, dir }
         }
 
         fn submit(&self, n: u8) {
@@ -165,12 +189,27 @@ mod tests {
         });
         let told = node.told();
         assert!(matches!(&told[..], [(code, _)] if code == "damage_met"), "{told:?}");
-        let Watched { chain, damage, mut watch, journal, dir } = node;
-        drop((chain, damage));
+        let Watched { chain, damage, retention, mut watch, journal, dir, .. } = node;
+        drop((chain, damage, retention));
         watch.look();
         journal.flush(Duration::from_secs(60)).unwrap();
         let read = read_journal(dir.path(), &Filter::default()).unwrap();
         assert_eq!(read.events.iter().filter(|entry| entry.code == "damage_met").count(), 1);
+    }
+
+    /// No move of the floor tells it here.
+    #[test]
+    fn a_consumer_that_goes_silent_is_told_where_the_floor_stands_still() {
+        let mut node = Watched::on(Arc::new(MemoryBackend::new()));
+        let codes = |node: &Watched| node.told().into_iter().map(|(code, _)| code).collect::<Vec<_>>();
+        node.retention.set_consumer("indexer", Order::GENESIS, Some(Duration::from_secs(2))).unwrap();
+        for (passed, told) in [(1, &["consumer_added"][..]), (1, &["consumer_added", "consumer_went_silent"])] {
+            let passed = Duration::from_secs(passed);
+            node.clock.advance(passed);
+            node.clock.set_unix_ms(node.clock.unix_ms() + passed.as_millis() as u64);
+            (0..2).for_each(|_| node.watch.look());
+            assert_eq!(codes(&node), told);
+        }
     }
 
     #[test]

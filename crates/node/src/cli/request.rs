@@ -98,7 +98,9 @@ impl<'a> Request<'a> {
         let answer = runtime.block_on(async {
             tokio::select! {
                 biased;
-                answer = client.call(method, &path, body) => answer.map_err(|error| unreachable(&error)),
+                answer = client.call(method, &path, body) => answer.map_err(|error| {
+                    if error.is_break() { unreachable(&format!("{error}: {advice}")) } else { unreachable(&error) }
+                }),
                 over = over(&client) => Err(match over {
                     Over::Silent(patience) => {
                         Failure::late(url, patience, &format!("{asked} has no answer: {advice}"))

@@ -286,6 +286,7 @@ fn set(watermark: &Watermark) -> String {
     let Watermark { consumer, ahead } = watermark;
     let yet = match ahead {
         0 => String::new(),
+        1 => ", the next one: it has come up with the head".to_owned(),
         ahead => format!(", which is {ahead} AHEAD of the head: nothing is kept for it until the chain is there"),
     };
     format!("consumer {} needs every order from {} on{yet}", consumer.name, consumer.order)
@@ -297,6 +298,7 @@ fn list_consumers(listed: &Consumers) -> String {
         let silent = if listed.silent { ", SILENT: not waited for" } else { "" };
         let way = match listed.ahead {
             0 => format!("{} behind", listed.behind),
+            1 => "caught up".to_owned(), // it waits for the next order
             ahead => format!("{ahead} AHEAD of the head"),
         };
         format!("{}  from order {}  {way}  heard {age} ago{silent}", consumer.name, consumer.order)
@@ -335,6 +337,7 @@ mod tests {
         let consumer = Consumer { name: "a".to_owned(), order: 118, heard_ms: 1, ttl_ms: 2 };
         let told = |ahead| set(&Watermark { consumer: consumer.clone(), ahead });
         assert_eq!(told(0), "consumer a needs every order from 118 on");
+        assert!(told(1).ends_with("it has come up with the head") && !told(1).contains("AHEAD"), "{}", told(1));
         assert!(told(7).contains("from 118 on, which is 7 AHEAD of the head"), "{}", told(7));
     }
 

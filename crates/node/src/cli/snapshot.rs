@@ -195,6 +195,10 @@ fn create(args: &CreateArgs, output: Output) -> ExitCode {
         (Some(url), _, _) => {
             // The node may run in another folder.
             let catalog = std::path::absolute(&args.place.catalog).unwrap_or_else(|_| args.place.catalog.clone());
+            let Some(catalog) = catalog.to_str() else {
+                let why = "the name of --catalog is no text, as a request to a node needs it: give another, or --db";
+                return output.failed(&Failure::new("usage", why).exiting(USAGE));
+            };
             let body = json!({ "catalog": catalog, "keep": keep, "max_age_ms": millis(max_age) });
             let request = Request::post("v1/snapshots", &args.token).with(&body);
             let advice = "it may make the snapshot all the same: look at `snapshot list` before you ask again";

@@ -72,6 +72,11 @@ impl ClientError {
         self.of_http().is_some_and(reqwest::Error::is_connect)
     }
 
+    /// Whether somebody took the request and gave no answer.
+    pub fn is_break(&self) -> bool {
+        self.of_http().is_some_and(is_break)
+    }
+
     /// Whether no answer came: nobody is there, or who is there says nothing.
     pub fn is_silence(&self) -> bool {
         self.of_http().is_some_and(|error| error.is_connect() || error.is_timeout())
@@ -99,12 +104,15 @@ fn failed(error: &reqwest::Error) -> String {
         format!("no node answers at {node} ({why}): {what}")
     } else if error.is_timeout() {
         format!("the node at {node} does not answer in time: its log tells what it does; ask again")
-    } else if error.is_request() {
-        let why = root_of(error);
-        format!("the node at {node} broke the connection off ({why}): its log tells whether it has ended; ask again")
+    } else if is_break(error) {
+        format!("the node at {node} broke the connection off ({}); its log tells whether it has ended", root_of(error))
     } else {
         chain_of(error)
     }
+}
+
+fn is_break(error: &reqwest::Error) -> bool {
+    error.is_request() && !error.is_connect() && !error.is_timeout()
 }
 
 /// The innermost cause.

@@ -11,7 +11,7 @@ use state_store::{Backend, CatalogPoint, Copied, RocksBackend, RocksConfig, Stor
 
 use super::{
     Catalog, CatalogError, CatalogRetention, Creator, Failed, LockTimes, Manifest, Removed, STAGING, SnapshotId,
-    Through, folder, hashing,
+    Through, folder, hashing, keeper_of,
     lock::Access,
     manifest::{CopiedDoubt, CopiedFile, CopiedState, is_name},
     proof::{Depth, OpenCopy},
@@ -277,11 +277,18 @@ fn refuse_if_held(db: &Path) -> Result<(), CatalogError> {
     }
 }
 
-/// A folder of ours inside the engine's would be taken for one of its files.
+/// A folder of ours inside the engine's would be taken for one of its files, and inside a snapshot it would be damage of that.
 fn refuse_inside(db: &Path, catalog: &Path) -> Result<(), CatalogError> {
-    if offline::resolved(catalog).starts_with(offline::resolved(db)) {
-        let why = "lies inside the database: give a folder outside of it".to_owned();
-        return Err(CatalogError::BadPlace { path: catalog.to_owned(), why });
+    let resolved = offline::resolved(catalog);
+    let bad = |what: String| {
+        let why = format!("lies inside {what}: give a folder outside of it");
+        Err(CatalogError::BadPlace { path: catalog.to_owned(), why })
+    };
+    if resolved.starts_with(offline::resolved(db)) {
+        return bad("the database".to_owned());
     }
-    Ok(())
+    match keeper_of(&resolved)? {
+        Some((what, above)) => bad(format!("the {what} {}", above.display())),
+        None => Ok(()),
+    }
 }

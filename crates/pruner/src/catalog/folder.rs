@@ -65,10 +65,7 @@ pub(super) fn is_vacant(dir: &Path) -> Result<bool, CatalogError> {
 
 /// Opens a regular file for reading, and never what a link leads to.
 pub(super) fn open_regular(path: &Path) -> io::Result<File> {
-    // A pipe would wait for a writer; a file does not care.
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    ask(FileCall::Open, path)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)?;
+    let file = open(path)?;
     if file.metadata()?.is_file() {
         Ok(file)
     } else {
@@ -76,15 +73,21 @@ pub(super) fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Opens a file for reading.
+/// What is opened is never what a link leads to, and nobody is waited for at the other end of a pipe.
+const ITSELF: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
+/// Opens a file or folder for reading.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    ask(FileCall::Open, path).and_then(|()| File::open(path))
+    ask(FileCall::Open, path)?;
+    OpenOptions::new().read(true).custom_flags(ITSELF.bits().cast_signed()).open(path)
 }
 
 /// Opens a file for reading and writing, and makes it if need be.
 pub(super) fn open_or_make(path: &Path) -> io::Result<File> {
     ask(FileCall::Create, path)?;
-    OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path)
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).custom_flags(ITSELF.bits().cast_signed());
+    options.open(path)
 }
 
 /// Whether a path still leads to this open file.
@@ -193,7 +196,8 @@ pub(super) fn look_at(path: &Path) -> io::Result<Metadata> {
     ask(FileCall::Open, path).and_then(|()| fs::symlink_metadata(path))
 }
 
-fn is_absence(error: &io::Error) -> bool {
+/// Whether an error says that nothing is there.
+pub(super) fn is_absence(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 

@@ -65,8 +65,7 @@ impl<'a> Access<'a> {
     /// Errors: the lock was not to be had in time, a stop while it was waited for, or what the work says.
     pub(super) fn locked<T>(&self, work: impl FnOnce(&File) -> Result<T, CatalogError>) -> Result<T, CatalogError> {
         let path = self.catalog.lock_file();
-        let file = file(&path)?;
-        self.alone((&path, &file), self.catalog.dir(), || work(&file))
+        self.alone((&path, &|| file(&path)), self.catalog.dir(), work)
     }
 
     /// The same in a folder that is no catalog, by a lock of that folder itself: nothing is written to lock it.
@@ -77,30 +76,50 @@ impl<'a> Access<'a> {
         dir: &Path,
         work: impl FnOnce() -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
-        let folder = folder::open(dir).map_err(failed(dir))?;
-        self.alone((dir, &folder), dir, work)
+        self.alone((dir, &|| folder::open(dir).map_err(failed(dir))), dir, |_| work())
     }
 
     fn alone<T>(
         &self,
-        (path, file): (&Path, &File),
+        (path, open): (&Path, &dyn Fn() -> Result<File, CatalogError>),
         dir: &Path,
-        work: impl FnOnce() -> Result<T, CatalogError>,
+        work: impl FnOnce(&File) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
         let asked = self.clock.monotonic();
-        if !self.within(path, CATALOG_PATIENCE, || file.try_lock())? {
-            let (dir, holder) = (dir.to_owned(), holder(path)?);
-            return Err(CatalogError::CatalogBusy { dir, holder, waited: CATALOG_PATIENCE });
-        }
+        let file = self.held((path, open), dir)?;
         let taken = self.clock.monotonic();
-        let done = work();
-        let_go(file);
+        let done = work(&file);
+        let_go(&file);
         let LockTimes { longest_held_us, longest_wait_us } = self.times.get();
         self.times.set(LockTimes {
             longest_held_us: longest_held_us.max(micros(self.clock.monotonic().saturating_sub(taken))),
             longest_wait_us: longest_wait_us.max(micros(taken.saturating_sub(asked))),
         });
         done
+    }
+
+    /// The file that has the path, locked: one that was removed while it was waited for locks nobody out.
+    fn held(
+        &self,
+        (path, open): (&Path, &dyn Fn() -> Result<File, CatalogError>),
+        dir: &Path,
+    ) -> Result<File, CatalogError> {
+        let asked = self.clock.monotonic();
+        loop {
+            let file = open()?;
+            let left = CATALOG_PATIENCE.saturating_sub(self.clock.monotonic().saturating_sub(asked));
+            if !self.within(path, left, || file.try_lock())? {
+                let (dir, holder) = (dir.to_owned(), holder(path)?);
+                return Err(CatalogError::CatalogBusy { dir, holder, waited: CATALOG_PATIENCE });
+            }
+            match folder::is_still(&file, path) {
+                Ok(true) => return Ok(file),
+                Ok(false) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(unread(path)(error)),
+            }
+            let_go(&file);
+        }
     }
 
     /// Holds a snapshot so that nobody removes it; one that has lost its lock file, which has nothing in it, gets another.
@@ -227,9 +246,12 @@ impl EntryLock {
         Ok(Self(file))
     }
 
-    /// Takes the lock of a staging folder whose owner has died; nothing while the owner lives, or if it has just removed
-    /// the folder.
+    /// Takes the lock of a staging folder whose owner has died; nothing while the owner lives, if it has just removed the
+    /// folder, or if what lies there is none.
     pub(super) fn of_the_dead(dir: &Path) -> Result<Option<Self>, CatalogError> {
+        if !folder::is_folder(dir)? {
+            return Ok(None); // gone, or of somebody else: nothing is made behind a link
+        }
         let path = dir.join(ENTRY_LOCK);
         let file = match folder::open_or_make(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

@@ -92,10 +92,9 @@ impl Catalog {
     pub fn open_or_create(dir: &Path) -> Result<Self, CatalogError> {
         let dir = offline::resolved(dir);
         folder::make(&dir)?;
-        let is_vacant = || Ok::<_, CatalogError>(folder::names(&dir)?.is_empty());
         if !has_lock(&dir)? {
             // Another process may have made it a catalog between the two looks.
-            if !is_vacant()? && !is_catalog(&dir)? {
+            if !folder::is_vacant(&dir)? && !is_catalog(&dir)? {
                 return Err(CatalogError::NotACatalog { dir });
             }
             lock::file(&dir.join(LOCK_FILE))?;
@@ -132,6 +131,26 @@ impl Catalog {
     fn trash(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{TRASH}{name}"))
     }
+}
+
+/// What a place lies inside of that keeps files of its own there, and so may hold no others: a database, a catalog or a snapshot.
+fn keeper_of(place: &Path) -> Result<Option<(&'static str, &Path)>, CatalogError> {
+    for above in place.ancestors().skip(1) {
+        let is_file =
+            |name: &str| Ok::<_, CatalogError>(folder::look(&above.join(name))?.is_some_and(|found| found.is_file()));
+        let name = above.file_name().and_then(|name| name.to_str());
+        let is_named = name.is_some_and(|name| name.parse::<SnapshotId>().is_ok());
+        if is_file(manifest::CURRENT)? {
+            return Ok(Some(("database", above)));
+        }
+        if is_named && is_file(MANIFEST)? {
+            return Ok(Some(("snapshot", above)));
+        }
+        if has_lock(above)? {
+            return Ok(Some(("catalog", above)));
+        }
+    }
+    Ok(None)
 }
 
 fn has_lock(dir: &Path) -> Result<bool, CatalogError> {

@@ -17,8 +17,7 @@ use super::{
     Catalog, CatalogError, CopiedFile, CopiedState, Depth, LockTimes, Manifest, RESTORING, STORE, SnapshotId,
     folder::{self, failed},
     hashing::{self, Digested},
-    manifest::CURRENT,
-    proof,
+    keeper_of, proof,
     staging::{self, Restoring},
 };
 use crate::offline::{self, Steering, StoreLayout};
@@ -95,6 +94,9 @@ impl Catalog {
         if target.starts_with(&self.dir) {
             return Err(bad("lies inside the catalog: give a folder outside of it"));
         }
+        if staging::is_of_a_restore(&target) {
+            return Err(bad("has the name of what a restore has not finished, which is removed: give another"));
+        }
         refuse_of_a_store(&target)?;
         for above in target.ancestors().skip(1) {
             match folder::look(above)? {
@@ -111,10 +113,8 @@ impl Catalog {
 /// were removed writes into whatever lies there now.
 fn refuse_of_a_store(target: &Path) -> Result<(), CatalogError> {
     let bad = |why| CatalogError::BadPlace { path: target.to_owned(), why };
-    for above in target.ancestors().skip(1) {
-        if folder::look(&above.join(CURRENT))?.is_some_and(|found| found.is_file()) {
-            return Err(bad(format!("lies inside the database {}: give a folder outside of it", above.display())));
-        }
+    if let Some((what, above)) = keeper_of(target)? {
+        return Err(bad(format!("lies inside the {what} {}: give a folder outside of it", above.display())));
     }
     match removed_store(target) {
         Some((store, holder)) => Err(bad(format!(
@@ -130,7 +130,11 @@ fn refuse_of_a_store(target: &Path) -> Result<(), CatalogError> {
 fn refuse_taken(target: &Path) -> Result<(), CatalogError> {
     let bad = |why: &str| CatalogError::BadPlace { path: target.to_owned(), why: why.to_owned() };
     if !folder::exists(target)? {
-        return Ok(());
+        return match folder::look_at(target) {
+            Ok(_) => Err(bad("is a link that leads nowhere: give another place, or mend it")),
+            Err(error) if folder::is_absence(&error) => Ok(()),
+            Err(error) => Err(folder::unread(target)(error)),
+        };
     }
     if !folder::is_folder(target)? {
         return Err(bad("is no folder: give an empty one, or one that does not exist"));

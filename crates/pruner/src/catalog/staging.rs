@@ -144,19 +144,35 @@ pub(super) struct Swept {
 ///
 /// Errors: it is not known what they have left.
 pub(super) fn sweep(access: &Access<'_>) -> Result<Swept, CatalogError> {
-    let swept = access.locked(|_| bury(access.catalog))?;
-    Ok(Swept { left: empty_trash(access.catalog), ..swept })
+    let mut unfinished = Vec::new();
+    loop {
+        let mut swept = access.locked(|_| bury(access.catalog))?;
+        let is_last = swept.unfinished.len() < MOST_BURIED;
+        unfinished.append(&mut swept.unfinished);
+        if is_last {
+            return Ok(Swept { unfinished, left: empty_trash(access.catalog), ..swept });
+        }
+    }
 }
 
-/// Moves the staging folders of the dead to the trash. Under the lock of the catalog only.
+/// Staging folders that are moved to the trash at once: the lock of the catalog is held for moments only.
+const MOST_BURIED: usize = 100;
+
+/// The id behind a prefix. A name that does not end in one is of somebody else, and so is what lies there.
+fn id_behind(name: &str, prefix: &str) -> Option<SnapshotId> {
+    name.strip_prefix(prefix)?.parse().map_or(None, Some)
+}
+
+/// Moves the staging folders of the dead to the trash, some of them where they are many. Under the lock of the catalog only.
 fn bury(catalog: &Catalog) -> Result<Swept, CatalogError> {
     let mut swept = Swept::default();
     for name in folder::names(&catalog.dir)? {
-        let Some(id) = name.strip_prefix(STAGING) else { continue };
-        match bury_if_dead(&catalog.dir.join(&name), &catalog.trash(id)) {
+        let Some(id) = id_behind(&name, STAGING).filter(|_| swept.unfinished.len() < MOST_BURIED) else { continue };
+        let id = id.to_string();
+        match bury_if_dead(&catalog.dir.join(&name), &catalog.trash(&id)) {
             Ok(Buried::ByUs) => {
                 tracing::info!(id, "a process died while it made this snapshot; what it left is removed");
-                swept.unfinished.push(id.to_owned());
+                swept.unfinished.push(id);
             }
             Ok(Buried::ByItsOwner) => {}
             Err(error) => swept.failures.push(error), // whether it is dead is not known, so it stays (I8)
@@ -199,7 +215,7 @@ pub(super) fn empty_trash(catalog: &Catalog) -> Vec<CatalogError> {
 /// What lies in the trash, durably: nothing of it gets the name of a snapshot back when the power fails.
 fn trash(catalog: &Catalog) -> Result<Vec<PathBuf>, CatalogError> {
     let mut trash = folder::names(&catalog.dir)?;
-    trash.retain(|name| name.starts_with(TRASH));
+    trash.retain(|name| id_behind(name, TRASH).is_some());
     if !trash.is_empty() {
         folder::sync(&catalog.dir)?;
         catalog_reached(CatalogPoint::TrashFound);
@@ -249,9 +265,19 @@ impl Drop for Restoring {
 
 /// The folder of a place, and how the names begin of what is put together there for it.
 fn beside(target: &Path) -> Result<(&Path, String), CatalogError> {
-    let none = || CatalogError::BadPlace { path: target.to_owned(), why: "is no folder that could be made".to_owned() };
+    let none = || CatalogError::BadPlace {
+        path: target.to_owned(),
+        why: "has a name that is no text: give another".to_owned(),
+    };
     let name = target.file_name().and_then(|name| name.to_str()).ok_or_else(none)?;
     Ok((folder::above(target), format!(".{name}{RESTORING}")))
+}
+
+/// Whether a folder of this name is what some restore has not finished, and so would be swept.
+pub(super) fn is_of_a_restore(target: &Path) -> bool {
+    let name = target.file_name().and_then(|name| name.to_str());
+    let split = name.and_then(|name| name.strip_prefix('.')?.rsplit_once(RESTORING));
+    split.is_some_and(|(_, id)| id.parse::<SnapshotId>().is_ok())
 }
 
 /// Removes what restores into the same place have left that died.
@@ -270,7 +296,7 @@ pub(super) fn sweep_restores(access: &Access<'_>, target: &Path) -> Result<(), C
 
 fn dead_restores(above: &Path, prefix: &str) -> Result<Vec<(PathBuf, EntryLock)>, CatalogError> {
     let mut dead = Vec::new();
-    for name in folder::names(above)?.iter().filter(|name| name.starts_with(prefix)) {
+    for name in folder::names(above)?.iter().filter(|name| id_behind(name, prefix).is_some()) {
         let dir = above.join(name);
         if let Some(lock) = EntryLock::of_the_dead(&dir)? {
             dead.push((dir, lock));
@@ -296,11 +322,48 @@ mod tests {
     fn a_folder_that_its_owner_removes_at_the_same_moment_fails_nobody() {
         let (_dir, catalog) = catalog();
         let dir = catalog.dir().join(".staging-of-an-owner");
+        fs::write(&dir, b"somebody's").unwrap();
+        assert!(EntryLock::of_the_dead(&dir).unwrap().is_none(), "no folder");
+        fs::remove_file(&dir).unwrap();
         assert!(EntryLock::of_the_dead(&dir).unwrap().is_none(), "gone before its lock was opened");
         fs::create_dir(&dir).unwrap();
         let lock = EntryLock::of_the_dead(&dir).unwrap().unwrap();
         fs::remove_dir_all(&dir).unwrap();
         assert_eq!(bury_one(&dir, &catalog.trash("of-an-owner"), &lock).unwrap(), Buried::ByItsOwner);
+    }
+
+    /// Foreign files may have names that begin as ours do, and links may lead anywhere.
+    #[test]
+    fn what_has_no_id_in_its_name_and_what_is_no_folder_is_of_somebody_else_and_stays() {
+        let ((dir, catalog), clock) = (catalog(), ManualClock::default());
+        let (id, elsewhere) = (SnapshotId::draw(&clock), dir.path().join("elsewhere"));
+        fs::create_dir(&elsewhere).unwrap();
+        for name in [".staging-mine", ".trash-mine"] {
+            fs::create_dir(catalog.dir().join(name)).unwrap();
+        }
+        fs::write(catalog.dir().join(format!("{STAGING}{id}")), b"a file").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, catalog.staging(SnapshotId::draw(&clock))).unwrap();
+        let before = folder::names(catalog.dir()).unwrap();
+        let swept = sweep(&catalog.access(&clock)).unwrap();
+        assert!(swept.unfinished.is_empty() && swept.failures.is_empty() && swept.left.is_empty(), "{swept:?}");
+        assert_eq!(folder::names(catalog.dir()).unwrap(), before);
+        assert!(folder::is_vacant(&elsewhere).unwrap(), "nothing is made behind a link");
+        let target = dir.path().join("place");
+        let theirs = dir.path().join(".place.restoring-mine");
+        fs::create_dir(&theirs).unwrap();
+        sweep_restores(&catalog.access(&clock), &target).unwrap();
+        assert!(theirs.exists());
+        assert!(is_of_a_restore(&dir.path().join(format!(".place.restoring-{id}"))) && !is_of_a_restore(&theirs));
+    }
+
+    #[test]
+    fn however_many_the_dead_left_the_lock_is_held_for_some_of_them_at_a_time() {
+        let ((_dir, catalog), clock) = (catalog(), ManualClock::default());
+        let dead = 2 * MOST_BURIED + 1;
+        (0..dead).for_each(|_| fs::create_dir(catalog.staging(SnapshotId::draw(&clock))).unwrap());
+        assert_eq!(catalog.access(&clock).locked(|_| bury(&catalog)).unwrap().unfinished.len(), MOST_BURIED);
+        assert_eq!(sweep(&catalog.access(&clock)).unwrap().unfinished.len(), dead - MOST_BURIED);
+        assert_eq!(folder::names(catalog.dir()).unwrap(), ["catalog.lock"]);
     }
 
     /// Not for ever: whoever does not see it go copies on.

@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use parking_lot::MappedMutexGuard;
 use state_store::{Durability, FloorMove, HeadRecord};
 use state_tree::Order;
 
@@ -44,10 +45,27 @@ impl LiveRetention {
         let mut state = self.state()?;
         let Some(ends) = self.ends() else { return Ok(()) }; // under the lock: whoever moves the floor holds it
         let advanced = self.advance_in(&mut state, &keep, ends, durability);
+        self.let_tell(state);
+        advanced
+    }
+
+    /// Tells who went silent and which readers are too old, and lets those go if that is wanted, as each move of the floor does
+    /// first: where it stands still nobody else does. Waits for whoever changes what stays.
+    ///
+    /// Errors: records that cannot be read.
+    pub fn look_around(&self) -> Result<(), PruneError> {
+        let mut state = self.state()?;
+        state.tell_silence(Now::of(&*self.parts.clock));
+        let looked = self.tell_old_readers(&mut state.untold);
+        self.let_tell(state);
+        looked
+    }
+
+    /// Whoever takes events may wait for the disk, and nobody waits for that with the state.
+    fn let_tell(&self, mut state: MappedMutexGuard<'_, State>) {
         let untold = std::mem::take(&mut state.untold);
         drop(state);
         untold.into_iter().for_each(|event| self.parts.events.emit(event));
-        advanced
     }
 
     fn advance_in(

@@ -120,6 +120,29 @@ fn each_trigger_fires_when_its_condition_is_met_and_not_before() {
     }
 }
 
+/// What a trigger holds back by itself comes later than the cooldown ends, and is no cycle that follows.
+#[test]
+fn a_trigger_is_met_again_if_a_cycle_is_due_for_it_or_will_be_when_the_cooldown_ends() {
+    use Trigger::{Counts, Garbage, Orders, Schedule};
+    let coordinator = settled(config());
+    let (owed, full) = (Some(super::Counts::Owed), Some(1000));
+    let after = Facts { now: HOUR, head: 60, ..facts() };
+    let early = Facts { now: HOUR - Duration::from_millis(1), ..after };
+    let rows: [(Facts, &[Trigger], &str); 8] = [
+        (after, &[], "nothing is met"),
+        (Facts { head: 150, ..after }, &[Orders], "due"),
+        (Facts { head: 150, ..early }, &[Orders], "due when the cooldown ends"),
+        (Facts { counts: owed, nodes_stored: full, ..early }, &[Counts, Garbage], "a window after the last run"),
+        (Facts { counts: owed, nodes_stored: full, head: 59, ..early }, &[], "less than a window after it"),
+        (Facts { head: 150, held: Some(HeldBy::Frozen), ..after }, &[], "nothing begins"),
+        (Facts { head: 150, asked: Asked::Yes, ..after }, &[Orders], "who asked was answered"),
+        (Facts { now: 24 * HOUR, ..after }, &[Schedule], "by time"),
+    ];
+    for (facts, met, why) in rows {
+        assert_eq!(coordinator.met(&facts), met, "{why}");
+    }
+}
+
 #[test]
 fn what_is_put_into_a_state_that_had_become_smaller_counts_as_new() {
     let after = Facts { now: HOUR, head: 60, ..facts() };

@@ -52,8 +52,7 @@ impl Pruner {
                 Told::TooLate => self.too_late(&control),
             },
         };
-        let (word, why) = (reply.name(), reply.refusal());
-        tracing::info!(command = command.word(), reply = word, why, "an operator told the pruner");
+        log(command, None, &reply);
         reply
     }
 
@@ -68,7 +67,9 @@ impl Pruner {
     /// Asks for a cycle under an id that the caller chose: asked again with the same id, it does not run again, also
     /// after a restart, as long as not more than 64 other ids were served since (C14).
     pub fn run_once(&self, id: &str) -> Reply {
-        self.ask(Some(id))
+        let reply = self.ask(Some(id));
+        log(Command::Run, Some(id), &reply);
+        reply
     }
 
     /// One request may wait at a time; others join it.
@@ -122,6 +123,11 @@ impl Pruner {
         let why = shared.poisoned.is_none().then_some(shared.unread.as_ref())??;
         Some(format!("the records of the pruner cannot be read, which is tried again: {why}"))
     }
+}
+
+fn log(command: Command, id: Option<&str>, reply: &Reply) {
+    let (word, why) = (reply.name(), reply.refusal());
+    tracing::info!(command = command.word(), id, reply = word, why, "an operator told the pruner");
 }
 
 impl Inner {
