@@ -244,6 +244,30 @@ fn neither_a_catalog_nor_a_restored_store_gets_a_place_inside_a_database_a_snaps
     assert_eq!(place.ask(&["verify", &id]).0, 0, "nothing was put there");
 }
 
+/// `list` says of it to delete it.
+#[test]
+fn a_file_with_the_name_of_a_snapshot_goes_as_a_snapshot_does() {
+    let place = Place::native();
+    let kept = id(&place.create(&[]));
+    let file = kept.replace(&kept[kept.len() - 8..], "00000000");
+    fs::write(place.entry(&file), b"somebody's").unwrap();
+    assert_eq!(place.ask(&["delete", &file]).0, 0);
+    assert_eq!((place.ask(&["verify", &kept]).0, place.leftovers()), (0, Vec::new()));
+    assert!(!place.entry(&file).exists());
+}
+
+#[test]
+fn a_folder_for_temporary_files_that_is_not_there_is_told_by_its_name() {
+    let place = Place::native();
+    let id = id(&place.create(&[]));
+    let mut command = Command::new(node::binary());
+    command.args(["snapshot", "verify", &id, "--json", "--catalog"]).arg(place.catalog_dir());
+    let output = command.env("TMPDIR", place.path("nowhere")).output().unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(told["error"]["code"], "bad_place", "{told:#}");
+    assert!(told["error"]["message"].as_str().unwrap().contains("set TMPDIR"), "{told:#}");
+}
+
 /// A disk that was mounted for it, say: what is put together beside it cannot be moved there.
 #[test]
 fn a_restore_onto_a_place_where_something_is_mounted_is_refused_before_it_copies_and_works_within() {

@@ -251,9 +251,13 @@ pub(super) fn sync(dir: &Path) -> Result<(), CatalogError> {
     ask(FileCall::Sync, dir).and_then(|()| File::open(dir)).and_then(|folder| folder.sync_all()).map_err(failed(dir))
 }
 
-/// Removes a folder with everything in it; another process may be at it too.
+/// Removes a folder with everything in it, or a file; another process may be at it too.
 pub(super) fn remove_all(dir: &Path) -> Result<(), CatalogError> {
-    match ask(FileCall::Remove, dir).and_then(|()| fs::remove_dir_all(dir)) {
+    let remove = || match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => fs::remove_file(dir),
+        removed => removed,
+    };
+    match ask(FileCall::Remove, dir).and_then(|()| remove()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound && exists(dir)? => Err(failed(dir)(error)),
         Ok(()) | Err(_) => Ok(()),
     }

@@ -8,7 +8,8 @@ use std::{
     cell::Cell,
     fs::{File, TryLockError},
     io,
-    path::Path,
+    num::NonZeroU64,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -18,6 +19,7 @@ use state_store::{Holder, file_holder};
 use super::{
     Catalog, CatalogError, ENTRY_LOCK, SnapshotId,
     folder::{self, failed, unread},
+    ordinal,
 };
 use crate::{clock::Clock, control::Control, offline::Steering};
 
@@ -147,8 +149,7 @@ impl<'a> Access<'a> {
     ///
     /// Errors: it is not there, or in use.
     pub(super) fn removing(&self, id: SnapshotId, patience: Patience) -> Result<EntryLock, CatalogError> {
-        let path = self.catalog.entry(id).join(ENTRY_LOCK);
-        let lock = self.made_anew(id, &path)?;
+        let (path, lock) = self.removable(id)?;
         match patience {
             Patience::Some => self.entry(id, &path, lock, |file| file.try_lock()),
             Patience::None => match lock.0.try_lock() {
@@ -157,6 +158,23 @@ impl<'a> Access<'a> {
                 Err(TryLockError::Error(error)) => Err(failed(&path)(error)),
             },
         }
+    }
+
+    /// The lock by which a snapshot is removed, and where it lies; of somebody's file with the name of one it is that file.
+    fn removable(&self, id: SnapshotId) -> Result<(PathBuf, EntryLock), CatalogError> {
+        let entry = self.catalog.entry(id);
+        let is_file = match folder::look_at(&entry) {
+            Ok(found) => found.is_file(),
+            Err(error) if folder::is_absence(&error) => false,
+            Err(error) => return Err(unread(&entry)(error)),
+        };
+        if is_file {
+            let file = folder::open(&entry).map_err(unread(&entry))?;
+            return Ok((entry, EntryLock(file)));
+        }
+        let path = entry.join(ENTRY_LOCK);
+        let lock = self.made_anew(id, &path)?;
+        Ok((path, lock))
     }
 
     fn entry(
@@ -244,6 +262,11 @@ impl EntryLock {
         let file = folder::create(&path)?;
         file.lock().map_err(failed(&path))?; // nobody else knows of it
         Ok(Self(file))
+    }
+
+    /// Writes the ordinal of the snapshot in a folder into its lock.
+    pub(super) fn number(&self, dir: &Path, ordinal: NonZeroU64) -> Result<(), CatalogError> {
+        ordinal::note(&self.0, &dir.join(ENTRY_LOCK), ordinal)
     }
 
     /// Takes the lock of a staging folder whose owner has died; nothing while the owner lives, if it has just removed the

@@ -2,13 +2,14 @@
 //!
 //! Contract: each is given under the lock of the catalog and is greater than that of every snapshot begun before. The lock
 //! file has the last one given. It is written without a sync, because the lock is held for moments only, and synced before
-//! the snapshot gets its name: so after a power cut it is not below the ordinal of any snapshot that is there, or is torn and
-//! says nothing. Where it says nothing, or was spoilt, the manifests tell, if all of them are whole and can be read. A file that says
-//! too little and looks whole, as one does that was copied before the others, is found out only by a manifest that can be read.
+//! the snapshot gets its name: so after a power cut it is not below the ordinal of any snapshot that is there, or is torn
+//! and says nothing. Where it says nothing, or was spoilt, the manifests tell, if all of them are whole and can be read,
+//! and the locks of the snapshots that are being made, which have theirs. A file that says too little and looks whole, as
+//! one does that was copied before the others, is found out only by a manifest that can be read.
 
 use std::{fs::File, num::NonZeroU64, path::Path};
 
-use super::{Catalog, CatalogError, SnapshotId, folder};
+use super::{Catalog, CatalogError, ENTRY_LOCK, STAGING, SnapshotId, folder, staging::id_behind};
 
 /// Digits of the greatest one; every text is as long, so that none shows the end of the one before.
 const DIGITS: usize = 20;
@@ -23,6 +24,20 @@ pub(super) struct Told {
 }
 
 impl Catalog {
+    /// The greatest ordinal of a snapshot that is being made. Under the lock of the catalog.
+    pub(super) fn begun(&self) -> Result<u64, CatalogError> {
+        let mut greatest = 0;
+        for name in folder::names(&self.dir)?.iter().filter(|name| id_behind(name, STAGING).is_some()) {
+            let path = self.dir.join(name).join(ENTRY_LOCK);
+            match folder::open_regular(&path) {
+                Ok(file) => greatest = greatest.max(last(&file, &path)?.map_or(0, |last| last)),
+                Err(error) if folder::is_absence(&error) => {} // of somebody else, or done with
+                Err(error) => return Err(folder::unread(&path)(error)),
+            }
+        }
+        Ok(greatest)
+    }
+
     /// What the manifests say of ordinals.
     pub(super) fn ordinals(&self) -> Result<Told, CatalogError> {
         let mut told = Told::default();
@@ -41,20 +56,30 @@ impl Catalog {
     }
 }
 
-/// Gives the next ordinal; `lock` is the lock file, which the caller holds.
+/// Gives the next ordinal; `lock` is the lock file, which the caller holds, and `begun` tells the greatest one of a snapshot that
+/// is being made.
 ///
 /// Errors: a failed read or write; [`CatalogError::OrdinalUnknown`] where neither the file nor the manifests tell.
-pub(super) fn next(lock: &File, path: &Path, told: Told) -> Result<NonZeroU64, CatalogError> {
+pub(super) fn next(
+    (lock, path): (&File, &Path),
+    told: Told,
+    begun: impl FnOnce() -> Result<u64, CatalogError>,
+) -> Result<NonZeroU64, CatalogError> {
     let last = match (last(lock, path)?.filter(|last| *last >= told.greatest), told.unknown) {
         (Some(last), _) => last,
-        (None, None) => told.greatest,
+        (None, None) => told.greatest.max(begun()?),
         (None, Some((id, source))) => {
             return Err(CatalogError::OrdinalUnknown { id, lock: path.to_owned(), source: Box::new(source) });
         }
     };
     let next = NonZeroU64::MIN.saturating_add(last);
-    folder::write_first(lock, path, format!("{next:0DIGITS$}\n").as_bytes())?;
+    note(lock, path, next)?;
     Ok(next)
+}
+
+/// Writes an ordinal into a lock file.
+pub(super) fn note(lock: &File, path: &Path, ordinal: NonZeroU64) -> Result<(), CatalogError> {
+    folder::write_first(lock, path, format!("{ordinal:0DIGITS$}\n").as_bytes())
 }
 
 /// The last one given, where the file says it.
@@ -75,7 +100,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let lock = File::options().create(true).truncate(false).read(true).write(true).open(&path).unwrap();
-        let next = |greatest| next(&lock, &path, Told { greatest, unknown: None }).unwrap().get();
+        let next = |greatest| next((&lock, &path), Told { greatest, unknown: None }, || Ok(0)).unwrap().get();
         assert_eq!((next(0), next(0), next(1)), (1, 2, 3), "counted in the file");
         assert_eq!((next(7), next(0)), (8, 9), "the manifests know more");
         for torn in [&b""[..], b"0000", b"not a number, but long enough", &[0xff; 21]] {
@@ -94,7 +119,7 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             let source = std::io::Error::from_raw_os_error(5);
             let unknown = Some((id, CatalogError::File { path: "/there/manifest.json".into(), source }));
-            next(&folder::open_or_make(&path).unwrap(), &path, Told { greatest, unknown })
+            next((&folder::open_or_make(&path).unwrap(), &path), Told { greatest, unknown }, || Ok(0))
         };
         let seven = b"00000000000000000007\n";
         assert_eq!((next(seven, 0).unwrap().get(), next(seven, 7).unwrap().get()), (8, 8));

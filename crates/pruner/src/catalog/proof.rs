@@ -127,7 +127,9 @@ impl OpenCopy {
         steering: &Steering,
     ) -> Result<Result<VerifyReport, String>, CatalogError> {
         let within = std::env::temp_dir();
-        let spilled = Scratch::within(&within).map_err(failed(&within))?;
+        let spilled = Scratch::within(&within).map_err(|error| {
+            if folder::is_absence(&error) { no_temporary_folder(&within) } else { failed(&within)(error) }
+        })?;
         let report = verify::verify(&VerifyJob {
             view: &*self.view,
             layout: &RoochLayout,
@@ -251,6 +253,12 @@ pub(super) fn refuse_wrong(id: SnapshotId, mut wrong: Vec<String>) -> Result<(),
     wrong.truncate(LISTED);
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     Err(CatalogError::DamagedSnapshot { id, what: format!("{}{rest}", wrong.join("; ")) })
+}
+
+/// The folder for temporary files is asked for by nobody who reads what this says.
+fn no_temporary_folder(within: &Path) -> CatalogError {
+    let why = "is to have temporary files, and is no folder: set TMPDIR to one that this user may write";
+    CatalogError::BadPlace { path: within.to_owned(), why: why.to_owned() }
 }
 
 #[cfg(test)]

@@ -44,10 +44,11 @@ impl<'a> Staging<'a> {
         let (told, numbered) = (catalog.ordinals()?, lock::file(&catalog.lock_file())?);
         let (swept, ordinal, lock) = access.locked(|lock_file| {
             let swept = bury(catalog)?;
-            let ordinal = ordinal::next(lock_file, &catalog.lock_file(), told)?;
+            let ordinal = ordinal::next((lock_file, &catalog.lock_file()), told, || catalog.begun())?;
             folder::create_dir(&dir).map_err(failed(&dir))?;
             catalog_reached(CatalogPoint::StagingMade);
             let lock = EntryLock::begin(&dir)?; // inside the lock: a sweeper never sees a folder that is not held yet
+            lock.number(&dir, ordinal)?; // should the file of the catalog be lost meanwhile
             Ok((swept, ordinal, lock))
         })?;
         let mut staging = Self { catalog, id, ordinal, swept, dir, numbered, _lock: lock };
@@ -159,8 +160,9 @@ pub(super) fn sweep(access: &Access<'_>) -> Result<Swept, CatalogError> {
 const MOST_BURIED: usize = 100;
 
 /// The id behind a prefix. A name that does not end in one is of somebody else, and so is what lies there.
-fn id_behind(name: &str, prefix: &str) -> Option<SnapshotId> {
-    name.strip_prefix(prefix)?.parse().map_or(None, Some)
+pub(super) fn id_behind(name: &str, prefix: &str) -> Option<SnapshotId> {
+    let Ok(id) = name.strip_prefix(prefix)?.parse() else { return None };
+    Some(id)
 }
 
 /// Moves the staging folders of the dead to the trash, some of them where they are many. Under the lock of the catalog only.
@@ -354,6 +356,17 @@ mod tests {
         sweep_restores(&catalog.access(&clock), &target).unwrap();
         assert!(theirs.exists());
         assert!(is_of_a_restore(&dir.path().join(format!(".place.restoring-{id}"))) && !is_of_a_restore(&theirs));
+    }
+
+    #[test]
+    fn a_lock_file_that_is_lost_while_a_snapshot_is_made_gives_its_ordinal_to_no_other() {
+        let ((_dir, catalog), clock) = (catalog(), ManualClock::default());
+        let access = catalog.access(&clock);
+        let begin = || Staging::begin(&access, SnapshotId::draw(&clock)).unwrap();
+        let first = begin();
+        fs::remove_file(catalog.lock_file()).unwrap();
+        let (second, third) = (begin(), begin());
+        assert_eq!([&first, &second, &third].map(|staging| staging.ordinal.get()), [1, 2, 3]);
     }
 
     #[test]
