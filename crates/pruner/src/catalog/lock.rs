@@ -88,7 +88,7 @@ impl<'a> Access<'a> {
         work: impl FnOnce(&File) -> Result<T, CatalogError>,
     ) -> Result<T, CatalogError> {
         let asked = self.clock.monotonic();
-        let file = self.held((path, open), dir)?;
+        let file = self.held((path, open), dir, asked)?;
         let taken = self.clock.monotonic();
         let done = work(&file);
         let_go(&file);
@@ -105,8 +105,8 @@ impl<'a> Access<'a> {
         &self,
         (path, open): (&Path, &dyn Fn() -> Result<File, CatalogError>),
         dir: &Path,
+        asked: Duration,
     ) -> Result<File, CatalogError> {
-        let asked = self.clock.monotonic();
         loop {
             let file = open()?;
             let left = CATALOG_PATIENCE.saturating_sub(self.clock.monotonic().saturating_sub(asked));

@@ -136,14 +136,12 @@ impl Catalog {
 /// What a place lies inside of that keeps files of its own there, and so may hold no others: a database, a catalog or a snapshot.
 fn keeper_of(place: &Path) -> Result<Option<(&'static str, &Path)>, CatalogError> {
     for above in place.ancestors().skip(1) {
-        let is_file =
-            |name: &str| Ok::<_, CatalogError>(folder::look(&above.join(name))?.is_some_and(|found| found.is_file()));
         let name = above.file_name().and_then(|name| name.to_str());
         let is_named = name.is_some_and(|name| name.parse::<SnapshotId>().is_ok());
-        if is_file(manifest::CURRENT)? {
+        if has_file(above, manifest::CURRENT)? {
             return Ok(Some(("database", above)));
         }
-        if is_named && is_file(MANIFEST)? {
+        if is_named && has_file(above, MANIFEST)? {
             return Ok(Some(("snapshot", above)));
         }
         if has_lock(above)? {
@@ -154,7 +152,11 @@ fn keeper_of(place: &Path) -> Result<Option<(&'static str, &Path)>, CatalogError
 }
 
 fn has_lock(dir: &Path) -> Result<bool, CatalogError> {
-    Ok(folder::look(&dir.join(LOCK_FILE))?.is_some_and(|found| found.is_file()))
+    has_file(dir, LOCK_FILE)
+}
+
+fn has_file(dir: &Path, name: &str) -> Result<bool, CatalogError> {
+    Ok(folder::look(&dir.join(name))?.is_some_and(|found| found.is_file()))
 }
 
 /// Whether a folder is a catalog, also if all of it was copied here but its lock file, which whoever writes makes anew.

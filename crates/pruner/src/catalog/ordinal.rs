@@ -9,7 +9,7 @@
 
 use std::{fs::File, num::NonZeroU64, path::Path};
 
-use super::{Catalog, CatalogError, ENTRY_LOCK, STAGING, SnapshotId, folder, staging::id_behind};
+use super::{Catalog, CatalogError, ENTRY_LOCK, STAGING, SnapshotId, folder, staging::named};
 
 /// Digits of the greatest one; every text is as long, so that none shows the end of the one before.
 const DIGITS: usize = 20;
@@ -27,8 +27,8 @@ impl Catalog {
     /// The greatest ordinal of a snapshot that is being made. Under the lock of the catalog.
     pub(super) fn begun(&self) -> Result<u64, CatalogError> {
         let mut greatest = 0;
-        for name in folder::names(&self.dir)?.iter().filter(|name| id_behind(name, STAGING).is_some()) {
-            let path = self.dir.join(name).join(ENTRY_LOCK);
+        for (_, dir) in named(&self.dir, STAGING)? {
+            let path = dir.join(ENTRY_LOCK);
             match folder::open_regular(&path) {
                 Ok(file) => greatest = greatest.max(last(&file, &path)?.map_or(0, |last| last)),
                 Err(error) if folder::is_absence(&error) => {} // of somebody else, or done with

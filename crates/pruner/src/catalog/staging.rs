@@ -159,19 +159,27 @@ pub(super) fn sweep(access: &Access<'_>) -> Result<Swept, CatalogError> {
 /// Staging folders that are moved to the trash at once: the lock of the catalog is held for moments only.
 const MOST_BURIED: usize = 100;
 
-/// The id behind a prefix. A name that does not end in one is of somebody else, and so is what lies there.
-pub(super) fn id_behind(name: &str, prefix: &str) -> Option<SnapshotId> {
-    let Ok(id) = name.strip_prefix(prefix)?.parse() else { return None };
-    Some(id)
+/// What lies in a folder under this prefix and an id. A name that does not end in one is of somebody else, and so is what lies
+/// there.
+pub(super) fn named(dir: &Path, prefix: &str) -> Result<Vec<(SnapshotId, PathBuf)>, CatalogError> {
+    let mut named = Vec::new();
+    for name in folder::names(dir)? {
+        if let Some(Ok(id)) = name.strip_prefix(prefix).map(str::parse) {
+            named.push((id, dir.join(name)));
+        }
+    }
+    Ok(named)
 }
 
 /// Moves the staging folders of the dead to the trash, some of them where they are many. Under the lock of the catalog only.
 fn bury(catalog: &Catalog) -> Result<Swept, CatalogError> {
     let mut swept = Swept::default();
-    for name in folder::names(&catalog.dir)? {
-        let Some(id) = id_behind(&name, STAGING).filter(|_| swept.unfinished.len() < MOST_BURIED) else { continue };
+    for (id, dir) in named(&catalog.dir, STAGING)? {
+        if swept.unfinished.len() >= MOST_BURIED {
+            break;
+        }
         let id = id.to_string();
-        match bury_if_dead(&catalog.dir.join(&name), &catalog.trash(&id)) {
+        match bury_if_dead(&dir, &catalog.trash(&id)) {
             Ok(Buried::ByUs) => {
                 tracing::info!(id, "a process died while it made this snapshot; what it left is removed");
                 swept.unfinished.push(id);
@@ -216,13 +224,12 @@ pub(super) fn empty_trash(catalog: &Catalog) -> Vec<CatalogError> {
 
 /// What lies in the trash, durably: nothing of it gets the name of a snapshot back when the power fails.
 fn trash(catalog: &Catalog) -> Result<Vec<PathBuf>, CatalogError> {
-    let mut trash = folder::names(&catalog.dir)?;
-    trash.retain(|name| id_behind(name, TRASH).is_some());
+    let trash = named(&catalog.dir, TRASH)?;
     if !trash.is_empty() {
         folder::sync(&catalog.dir)?;
         catalog_reached(CatalogPoint::TrashFound);
     }
-    Ok(trash.iter().map(|name| catalog.dir.join(name)).collect())
+    Ok(trash.into_iter().map(|(_, path)| path).collect())
 }
 
 fn empty_trash_or_tell(catalog: &Catalog) {
@@ -298,8 +305,7 @@ pub(super) fn sweep_restores(access: &Access<'_>, target: &Path) -> Result<(), C
 
 fn dead_restores(above: &Path, prefix: &str) -> Result<Vec<(PathBuf, EntryLock)>, CatalogError> {
     let mut dead = Vec::new();
-    for name in folder::names(above)?.iter().filter(|name| id_behind(name, prefix).is_some()) {
-        let dir = above.join(name);
+    for (_, dir) in named(above, prefix)? {
         if let Some(lock) = EntryLock::of_the_dead(&dir)? {
             dead.push((dir, lock));
         }
