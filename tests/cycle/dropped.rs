@@ -7,7 +7,6 @@ use std::{
     fs,
     num::NonZeroU64,
     path::{Path, PathBuf},
-    process::Command as Child,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -35,9 +34,8 @@ use state_tests::{
 };
 use state_tree::{NodeError, NodeHash, NodeLayout, RoochLayout};
 
-use crate::locks::until_asleep;
+use crate::{events::is_alone, locks::until_asleep};
 
-const ALONE: &str = "STATE_TESTS_ALONE";
 const WINDOW: u64 = 5;
 const LIVES: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -252,16 +250,10 @@ fn it_went_on(left: &PhaseRecord, told: &Told) {
     }
 }
 
-/// In a process of its own, where nothing else comes and goes.
 #[test]
 fn a_pruner_that_is_dropped_at_any_step_of_a_cycle_leaves_nothing_behind_and_the_next_goes_on() {
-    if std::env::var_os(ALONE).is_none() {
-        let name = "a_pruner_that_is_dropped_at_any_step_of_a_cycle_leaves_nothing_behind_and_the_next_goes_on";
-        let mut child = Child::new(std::env::current_exe().unwrap());
-        child.args([&format!("dropped::{name}"), "--exact", "--test-threads=1"]);
-        let output = child.env(ALONE, "1").output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    let name = "a_pruner_that_is_dropped_at_any_step_of_a_cycle_leaves_nothing_behind_and_the_next_goes_on";
+    if !is_alone(&format!("dropped::{name}")) {
         return;
     }
     let rig = Rig::new(Engine::Rocks);

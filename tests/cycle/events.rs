@@ -542,17 +542,17 @@ fn settles(what: &str, before: usize, now: impl Fn() -> usize) {
     }
 }
 
-/// Runs a test in a process of its own, where nothing else comes and goes. Nothing in that process itself.
-fn alone(test: &str) -> Option<()> {
+/// Whether a test is in a process of its own, where nothing else comes and goes; if not, it is run in one.
+pub(crate) fn is_alone(test: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
-        return Some(());
+        return true;
     }
     let mut child = Child::new(std::env::current_exe().unwrap());
     child.args([test, "--exact", "--test-threads=1"]);
     let output = child.env(ALONE, "1").output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && told.contains("1 passed"), "{told}");
-    None
+    false
 }
 
 fn quiet() -> EventsConfig {
@@ -593,7 +593,9 @@ fn open_now() -> [usize; 2] {
 
 #[test]
 fn a_thousand_lives_leave_no_thread_no_file_and_no_lock() {
-    let Some(()) = alone("events::a_thousand_lives_leave_no_thread_no_file_and_no_lock") else { return };
+    if !is_alone("events::a_thousand_lives_leave_no_thread_no_file_and_no_lock") {
+        return;
+    }
     let (rig, dir) = (Rig::new(Engine::Memory), tempfile::tempdir().unwrap());
     rig.chain.grow(Profile::Uniform, 306, 10);
     live(&rig, dir.path());
@@ -606,7 +608,9 @@ fn a_thousand_lives_leave_no_thread_no_file_and_no_lock() {
 /// The database is opened and closed with each of them. `LIVES=1000` for more than a test run needs.
 #[test]
 fn lives_on_real_files_leave_no_thread_no_file_and_no_lock() {
-    let Some(()) = alone("events::lives_on_real_files_leave_no_thread_no_file_and_no_lock") else { return };
+    if !is_alone("events::lives_on_real_files_leave_no_thread_no_file_and_no_lock") {
+        return;
+    }
     let lives: usize = std::env::var("LIVES").map_or(40, |text| text.parse().unwrap());
     let (rig, dir) = (Rig::new(Engine::Rocks), tempfile::tempdir().unwrap());
     rig.chain.grow(Profile::Uniform, 310, 10);
