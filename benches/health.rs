@@ -1,13 +1,14 @@
-//! Health of a store with very many table files: over HTTP from its node, from outside at rest, and from outside beside a writer
-//! whose log is full. Whoever watches a node asks for it again and again.
+//! Health of a store with very many table files: from outside at rest, over HTTP from its node, from outside beside that node and
+//! after it, and from outside beside a writer that is no node and whose log is full. Whoever watches a node asks for it again and
+//! again.
 //!
 //!     ./scripts/bench --bench health -- [--files N] [--log MIB] [--rounds N] [--check]
 //!
 //! What the engine has only in its log is nearly all nodes, which a look does not need, and the log grows to 256 MiB before it is
 //! written to tables.
 //!
-//! Each look is a process of its own, as `health-check` is: in one that has made such a store, what was freed meanwhile lies scattered,
-//! and the same look takes half as long again.
+//! Each look is `health-check` itself, in a process of its own: in one that has made such a store, what was freed meanwhile lies
+//! scattered, and the same look takes half as long again. How many of them were told by the heartbeat of the node is printed.
 //!
 //! The files are real, each of one node: what grows with a store is the list of them, which is read, and the question for the
 //! length of each. A hundred thousand files of 32 MiB would be three tebibytes.
@@ -15,6 +16,7 @@
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
     sync::Arc,
@@ -23,13 +25,10 @@ use std::{
 
 use rocksdb::{ColumnFamilyDescriptor, DB, Options, SstFileWriter, WriteBatch};
 use state_benches::{Bound, Error, Table, args, chain::percentile};
-use state_node::{app::App, config::Config, load::Client};
-use state_pruner::{
-    SystemClock,
-    offline::{HealthRequest, health_of_store},
-};
+use state_node::{app::App, cli, config::Config, load::Client};
+use state_pruner::SystemClock;
 use state_store::{Durability, RocksBackend, RocksConfig, Store, StoreConfig};
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::spawn_blocking};
 
 const NODE_FAMILY: &str = "state_node";
 /// Files that the engine takes over at once.
@@ -99,21 +98,43 @@ fn fill_log(db: &Path, bytes: u64) -> Result<DB, Error> {
 const LOOK: &str = "--look";
 
 /// How long looks take, each from its start until its process has ended.
-fn looks(db: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
-    let mut times = Vec::new();
-    for _ in 0..rounds {
-        let start = Instant::now();
-        let look = Command::new(std::env::current_exe()?).arg(LOOK).arg(db).status()?;
-        times.push(start.elapsed());
-        if !look.success() {
-            return Err(format!("a look ended with {look}").into());
-        }
-    }
-    Ok(times)
+#[derive(Default)]
+struct Looks {
+    times: Vec<Duration>,
+    /// Those that the heartbeat answered.
+    heard: usize,
 }
 
-/// How long the node of a store takes to tell its health. The first is asked for as soon as the node serves.
-fn answers(data: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
+impl Looks {
+    fn at(db: &Path, rounds: u64) -> Result<Self, Error> {
+        let mut looks = Self::default();
+        for _ in 0..rounds {
+            let start = Instant::now();
+            let look = Command::new(std::env::current_exe()?).arg(LOOK).arg(db).output()?;
+            looks.times.push(start.elapsed());
+            let told = String::from_utf8(look.stdout)?;
+            if look.status.code().is_none_or(|code| code > 2) {
+                return Err(format!("a look ended with {}: {told}", look.status).into());
+            }
+            looks.heard += usize::from(told.contains("by_heartbeat"));
+        }
+        Ok(looks)
+    }
+
+    fn tell(self, table: &mut Table, what: &str) {
+        table.number(&format!("{what}, by its heartbeat"), (self.heard as f64, "looks"), Bound::None);
+        tell(table, what, self.times);
+    }
+}
+
+/// The node of a store, while it runs.
+struct Beside {
+    /// How long it takes to tell its health. The first is asked for as soon as the node serves.
+    answers: Vec<Duration>,
+    looks: Looks,
+}
+
+fn beside_its_node(data: &Path, db: &Path, rounds: u64) -> Result<Beside, Error> {
     let settings = ["node.listen=127.0.0.1:0".to_owned(), format!("node.data_dir={}", data.display())];
     let config = Config::parse("bench", "", &settings).map_err(|problems| format!("{problems:?}"))?;
     Runtime::new()?.block_on(async {
@@ -125,8 +146,10 @@ fn answers(data: &Path, rounds: u64) -> Result<Vec<Duration>, Error> {
             client.json("healthz").await?;
             times.push(start.elapsed());
         }
+        let db = db.to_owned();
+        let looks = spawn_blocking(move || Looks::at(&db, rounds).map_err(|error| error.to_string())).await??;
         app.stop().await?;
-        Ok(times)
+        Ok(Beside { answers: times, looks })
     })
 }
 
@@ -146,8 +169,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<ExitCode, Error> {
     if let Some(db) = args::text(LOOK) {
-        health_of_store(&HealthRequest::new(db.as_ref(), None))?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(cli::main(["state-node", "health-check", "--json", "--db", &db].map(OsString::from)));
     }
     let count = args::number("--files").unwrap_or(100_000);
     let (rounds, log_mib) = (args::number("--rounds").unwrap_or(5), args::number("--log").unwrap_or(256));
@@ -157,12 +179,15 @@ fn run() -> Result<ExitCode, Error> {
     make(&db, &tables, count)?;
     let mut table = Table::default();
     table.number("files of the node family", (count as f64, "files"), Bound::None);
-    tell(&mut table, "health from outside", looks(&db, rounds)?);
-    tell(&mut table, "health over HTTP", answers(dir.path(), rounds)?);
+    Looks::at(&db, rounds)?.tell(&mut table, "health of a store that no node has run on");
+    let Beside { answers, looks } = beside_its_node(dir.path(), &db, rounds)?;
+    tell(&mut table, "health over HTTP", answers);
+    looks.tell(&mut table, "health from outside beside its node");
+    Looks::at(&db, rounds)?.tell(&mut table, "health from outside after its node");
     let writer = fill_log(&db, log_mib << 20)?;
-    let times = looks(&db, rounds)?;
+    let looks = Looks::at(&db, rounds)?;
     drop(writer);
     table.number("log of the engine", (log_mib as f64, "MiB"), Bound::None);
-    tell(&mut table, "health from outside beside a full log", times);
+    looks.tell(&mut table, "health beside a full log of no node");
     Ok(table.finish())
 }

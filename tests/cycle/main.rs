@@ -15,6 +15,7 @@ mod foreign;
 mod forks;
 mod found;
 mod health;
+mod heartbeat;
 mod histories;
 mod incremental;
 mod left;

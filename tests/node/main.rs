@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod fields;
 mod hang;
+mod heartbeat;
 mod journal;
 mod kill;
 mod load;

@@ -7,6 +7,7 @@
 
 mod ending;
 mod feed;
+mod pulse;
 mod refused;
 mod reserve;
 mod watch;
@@ -21,9 +22,8 @@ use std::{
 
 use anyhow::Context as _;
 use state_pruner::{
-    Clock, FloorRows, LiveRetention, LogCuts, Pruner, PrunerParts, RetentionParts, StoreRecords, Unpruned,
-    events::{EventJournal, Stopping},
-    snapshot::NodeFacts,
+    Clock, FloorRows, Heart, LiveRetention, LogCuts, Pruner, PrunerParts, RetentionParts, StoreRecords, Unpruned,
+    events::EventJournal, snapshot::NodeFacts,
 };
 use state_store::{Batch, NativeChain, RocksBackend, RocksConfig, Store, Table, allow_every_file};
 use state_tree::{Order, RoochLayout};
@@ -34,7 +34,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use ending::{Step, TheEnd};
+use ending::close;
+pub use ending::{Step, Stopped, TheEnd};
 use feed::Feed;
 pub(crate) use watch::Watch;
 
@@ -52,8 +53,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long what still reads for a connection that was cut off may take.
 const LAST_READS: Duration = Duration::from_secs(5);
-/// How long the disk may take to write down what happened.
-const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// How often the recorder of metrics tidies up.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -69,8 +68,9 @@ pub struct App {
     producer: Option<Producer>,
     server: Server,
     upkeep: JoinHandle<()>,
-    /// Takes the reserve again, and tells what ends the work of the node.
-    keeping: JoinHandle<()>,
+    /// What takes the reserve again and tells what ends the work of the node, and what lets its heart beat.
+    looks: [JoinHandle<()>; 2],
+    heart: Arc<Heart>,
     stop: CancellationToken,
     end: TheEnd,
 }
@@ -94,12 +94,14 @@ impl App {
         let listener = TcpListener::bind(config.node.listen).await;
         let listener = listener.map_err(|error| refused::not_listened_on(config.node.listen, &error))?;
         let address = listener.local_addr()?;
-        let snapshots = Arc::new(Snapshots::new(config.store_dir(), Arc::clone(&clock)));
+        let (db, beats_by) = (config.store_dir(), Arc::clone(&clock));
+        let snapshots = Arc::new(Snapshots::new(db.clone(), Arc::clone(&clock)));
         let (id, patience, health) = (config.node.id.clone(), config.node.request_timeout, config.health);
         let config = config.clone();
         let opened = spawn_blocking(move || Core::open(&config, clock)).await??;
         let Core { chain, caretaker, retention, events, damage, producer } = opened;
         let pruner = caretaker.pruner().cloned();
+        let heart = Arc::new(Heart::of(chain.store(), &db, beats_by));
         let stop = CancellationToken::new();
         let watch = Watch::of((&chain, &damage), &retention, Arc::clone(&events) as _);
         let parts = NodeParts {
@@ -125,9 +127,24 @@ impl App {
             }
         });
         let keeping = tokio::spawn(Caretaker::keep(Arc::downgrade(&caretaker), watch, stop.clone()));
+        let pulse = tokio::spawn(pulse::keep(Arc::clone(&heart), Arc::downgrade(&caretaker), stop.clone()));
         let end = TheEnd::of(pruner.as_ref());
-        let producer = Some(producer);
-        Ok(Self { address, callers, chain, pruner, events, snapshots, producer, server, upkeep, keeping, stop, end })
+        let (producer, looks) = (Some(producer), [keeping, pulse]);
+        Ok(Self {
+            address,
+            callers,
+            chain,
+            pruner,
+            events,
+            snapshots,
+            producer,
+            server,
+            upkeep,
+            looks,
+            heart,
+            stop,
+            end,
+        })
     }
 
     /// Where requests are taken.
@@ -179,14 +196,17 @@ impl App {
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
         self.end.is_at(Step::Requests);
-        let Self { chain, pruner, events, mut server, upkeep, mut keeping, end, .. } = self;
+        let Self { chain, pruner, events, mut server, upkeep, looks, heart, end, .. } = self;
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
-        if timeout(LAST_READS, &mut keeping).await.is_err() {
-            keeping.abort(); // a disk that hangs has its thread
+        for mut look in looks {
+            if timeout(LAST_READS, &mut look).await.is_err() {
+                look.abort(); // a disk that hangs has its thread
+            }
         }
-        let closed = spawn_blocking(move || close((chain, pruner), &events, &end)).await.context("closing the store");
+        let closed = spawn_blocking(move || close((chain, pruner), (&events, &heart), &end)).await;
+        let closed = closed.context("closing the store");
         told_beside(closed.flatten(), [drained, served, ended])
     }
 }
@@ -200,45 +220,6 @@ pub(crate) fn told_beside<T, const N: usize>(
         tracing::error!("ending the node: {failure:#}");
         ended.and(Err(failure))
     })
-}
-
-/// How a node ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stopped {
-    /// The store is closed.
-    Whole,
-    /// A read still has the store open, on a thread that nobody can end: [`crate::shutdown::leave`] the process.
-    StillRead,
-}
-
-/// The end of what works below HTTP. `stopped` is the last event, and is written when the flush of what was acknowledged has
-/// ended: an end that is cut short before does not look like one in order.
-fn close(
-    (chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>),
-    events: &EventJournal,
-    end: &TheEnd,
-) -> anyhow::Result<Stopped> {
-    events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
-    end.is_at(Step::Pruner);
-    if let Some(pruner) = pruner {
-        pruner.stop(); // by name: a read that does not end shares it
-    }
-    end.is_at(Step::Flush);
-    tracing::info!("stopping: the store is flushed");
-    let store = Arc::downgrade(chain.store());
-    let flushed = chain.store().backend().flush();
-    end.is_at(Step::Events);
-    match events.stop(LAST_EVENTS) {
-        Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
-    }
-    end.is_at(Step::Store);
-    drop(chain);
-    flushed.context("flushing the store")?;
-    if store.strong_count() == 0 {
-        return Ok(Stopped::Whole);
-    }
-    tracing::warn!("a read of a request does not end: the process ends without it");
-    Ok(Stopped::StillRead)
 }
 
 /// The parts below HTTP.

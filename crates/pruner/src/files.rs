@@ -47,16 +47,29 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), PruneError> {
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
     let aside = aside(path);
     let written = || {
-        ask(FileCall::Create, &aside)?;
-        let mut file = File::create(&aside)?;
-        ask(FileCall::Write, &aside)?;
-        file.write_all(bytes)?;
+        let file = written(&aside, bytes)?;
         ask(FileCall::Sync, &aside)?;
         file.sync_all()
     };
     written().map_err(failed(&aside))?;
     rename(&aside, path)?;
     sync_folder(above(path))
+}
+
+/// Replaces the file, and nobody waits for the disk: after a power loss it may hold anything, which its reader has to notice. A
+/// process that is killed leaves it whole, as it was or as it is to be.
+pub(crate) fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
+    let aside = aside(path);
+    written(&aside, bytes).map_err(failed(&aside))?;
+    rename(&aside, path)
+}
+
+fn written(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    ask(FileCall::Create, path)?;
+    let mut file = File::create(path)?;
+    ask(FileCall::Write, path)?;
+    file.write_all(bytes)?;
+    Ok(file)
 }
 
 /// Gives a file its name.

@@ -5,6 +5,7 @@ mod behind;
 mod config;
 mod counts;
 mod engine;
+mod heard;
 mod meter;
 mod recorded;
 mod room;
@@ -30,6 +31,7 @@ use crate::{
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
 pub use config::HealthConfig;
 pub(crate) use engine::of_damage;
+pub use heard::ByHeartbeat;
 pub(crate) use meter::{Measured, Meter};
 pub use recorded::UnreadableRecord;
 pub(crate) use recorded::{Recorded, Unread};
@@ -179,6 +181,8 @@ pub struct Facts {
     pub unreadable: Vec<UnreadableRecord>,
     /// What its node does with the commands that are advised.
     pub commands: Commands,
+    /// By which heartbeat all of this is known, where nobody looked at the store.
+    pub by_heartbeat: Option<ByHeartbeat>,
 }
 
 impl Facts {
@@ -190,7 +194,6 @@ impl Facts {
 
 /// Snapshots in a row that may fail before somebody should look.
 const FEW_SNAPSHOT_FAILURES: u32 = 3;
-
 /// Outcomes that are no faults of the store or the pruner: somebody ended the cycle, or asked for too much.
 const NO_FAULTS: [&str; 2] = ["cancelled", "pruned_before"];
 
@@ -233,6 +236,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         age::lag_unknown(facts, config),
         meter::unmeasured(facts),
         unpruned::unpruned(facts),
+        heard::by_heartbeat(facts),
     ]
     .into_iter()
     .flatten()

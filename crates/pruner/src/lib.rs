@@ -17,6 +17,7 @@ mod error;
 pub mod events;
 mod files;
 mod health;
+mod heartbeat;
 pub mod incremental;
 mod log_cut;
 pub mod mark;
@@ -55,9 +56,10 @@ pub use control::{Control, FrozenBy, Left, Observer, Pause, Progress, Settled, S
 pub use doubt::Doubted;
 pub use error::PruneError;
 pub use health::{
-    Begun, Commands, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Reason, RecordedLock, Room, Since,
-    Unfinished, Unpruned, UnreadableRecord, Verdict, assess,
+    Begun, ByHeartbeat, Commands, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Reason, RecordedLock,
+    Room, Since, Unfinished, Unpruned, UnreadableRecord, Verdict, assess,
 };
+pub use heartbeat::{Heart, NoHeartbeat};
 pub use log_cut::LogCuts;
 pub use outcome::{Ended, Freeze, Outcome};
 pub use pace::RatePace;

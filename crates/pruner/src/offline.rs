@@ -48,7 +48,7 @@ use ending::{At, Early};
 pub use folder::default_state_dir;
 use folder::{Folder, canonical, kept_dir};
 pub(crate) use folder::{data_dir, resolved};
-pub use health::{CycleDue, HealthRequest, health_of_opened, health_of_store};
+pub use health::{CycleDue, HealthRequest, health_by_heartbeat, health_of_opened, health_of_store};
 pub(crate) use health::{doubt_of, remember_damage};
 pub(crate) use inspect::refuse_unreadable;
 pub use inspect::verify;

@@ -96,6 +96,11 @@ impl RecordKey {
         }
     }
 
+    /// The row that keeps it in a store of our own.
+    pub(crate) fn row(self) -> (Table, Vec<u8>) {
+        (self.table(), self.name().into())
+    }
+
     fn table(self) -> Table {
         match self {
             Self::Snapshot => Table::SNAPSHOT,

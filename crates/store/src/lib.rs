@@ -15,6 +15,7 @@ mod counting;
 mod disk;
 mod ending;
 mod error;
+mod excerpt;
 mod filter;
 mod fingerprints;
 mod gate;
@@ -37,8 +38,8 @@ mod store;
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
-    Backend, Batch, Copied, Durability, Flow, KeyRange, LogCut, NodeFile, RocksBackend, RocksConfig, Space, View,
-    allow_every_file, file_holder, lock_holder, refuse_if_not_writable, removed_store, space_of,
+    Backend, Batch, Copied, Durability, Era, Flow, KeyRange, LogCut, NodeFile, RocksBackend, RocksConfig, Space, View,
+    allow_every_file, file_holder, free_bytes_of, lock_holder, refuse_if_not_writable, removed_store, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};
@@ -47,6 +48,7 @@ pub use disk::FaultyDisk;
 pub use disk::{FileCall, ask};
 pub use ending::GoesOn;
 pub use error::{Disposition, HeadOrder, Holder, Need, StoreError};
+pub use excerpt::Excerpt;
 pub use filter::{Haste, LiveReader, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;

@@ -1,9 +1,22 @@
-//! What the end of a node waits for, told to whoever waits for the end: nobody can end a thread that a disk holds.
+//! The end of a node: how what works below HTTP is closed, and what that waits for, told to whoever waits for the end: nobody can
+//! end a thread that a disk holds.
 
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use parking_lot::Mutex;
-use state_pruner::Pruner;
+use state_pruner::{
+    Heart, Pruner,
+    events::{EventJournal, Stopping},
+};
+
+use crate::chain::Chain;
+
+/// How long the disk may take to write down what happened.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 
 /// A step of the end of a node, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,4 +81,48 @@ impl TheEnd {
         let doing = pruner.map_or_else(String::new, |pruner| format!(" {}", pruner.at_work()));
         format!("{}{doing}", step.waits_for())
     }
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stopped {
+    /// The store is closed.
+    Whole,
+    /// A read still has the store open, on a thread that nobody can end: [`crate::shutdown::leave`] the process.
+    StillRead,
+}
+
+/// The end of what works below HTTP. `stopped` is the last event, and is written when the flush of what was acknowledged has
+/// ended: an end that is cut short before does not look like one in order.
+pub(super) fn close(
+    (chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>),
+    (events, heart): (&EventJournal, &Heart),
+    end: &TheEnd,
+) -> anyhow::Result<Stopped> {
+    events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
+    end.is_at(Step::Pruner);
+    if let Some(pruner) = pruner {
+        pruner.stop(); // by name: a read that does not end shares it
+    }
+    end.is_at(Step::Flush);
+    tracing::info!("stopping: the store is flushed");
+    let store = Arc::downgrade(chain.store());
+    let flushed = chain.store().backend().flush();
+    match heart.last() {
+        Ok(true) => {}
+        Ok(false) => tracing::warn!("no last heartbeat: the one before is still being written"),
+        Err(error) => tracing::warn!(%error, "no last heartbeat"),
+    }
+    end.is_at(Step::Events);
+    match events.stop(LAST_EVENTS) {
+        Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
+    }
+    end.is_at(Step::Store);
+    drop(chain);
+    flushed.context("flushing the store")?;
+    if store.strong_count() == 0 {
+        return Ok(Stopped::Whole);
+    }
+    tracing::warn!("a read of a request does not end: the process ends without it");
+    Ok(Stopped::StillRead)
 }

@@ -31,6 +31,10 @@ use crate::{
 /// The exit code when nothing is known.
 pub(super) const CANNOT_TELL: u8 = 3;
 
+/// A store that is not read within this time is told by the heartbeat of its node: that leaves it the rest of a second.
+const HEARTBEAT_AFTER: &str = "600ms";
+/// One that is not read within this time lies on a disk that does not answer.
+const HEARTBEAT_TAKES: Duration = Duration::from_millis(300);
 /// A node that does not answer within this time cannot be told.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -54,35 +58,39 @@ pub(super) struct HealthArgs {
     /// The longest time a store may take to be read: after that nothing can be told.
     #[arg(long, value_name = "TIME", value_parser = time, default_value = "10s", conflicts_with = "url")]
     within: Duration,
+    /// Where the store was not read in this time, what its node said last answers, if it did not long ago.
+    #[arg(long, value_name = "TIME", value_parser = time, default_value = HEARTBEAT_AFTER, conflicts_with = "url")]
+    heartbeat_after: Duration,
     #[command(flatten)]
     pub(super) output: OutputArgs,
 }
 
 /// Asks, prints and exits with the verdict.
 pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {
-    let told = match (&args.url, &args.db) {
-        (Some(url), _) => of_node(url),
+    match (&args.url, &args.db) {
+        (Some(url), _) => verdict(of_node(url), output).into(),
         (None, Some(db)) => match in_time(args, db) {
-            Ok(told) => told,
-            Err(late) => {
-                output.fail(&late);
-                leave(CANNOT_TELL.into()) // whatever the look waits for
-            }
+            Looked::Ended(health) => verdict(health, output).into(),
+            Looked::GoesOn(health) => leave(verdict(health, output).into()), // whatever the look waits for
         },
-        (None, None) => Err(Failure::new("usage", "give --url or --db")),
-    };
-    match told {
+        (None, None) => verdict(Err(Failure::new("usage", "give --url or --db")), output).into(),
+    }
+}
+
+/// Prints what is known, and says the exit code.
+fn verdict(health: Result<Health, Failure>, output: Output) -> u8 {
+    match health {
         Ok(health) => {
             output.answer(&health, || human(&health));
-            ExitCode::from(match health.verdict {
+            match health.verdict {
                 Verdict::Healthy => 0,
                 Verdict::Degraded => 1,
                 Verdict::Critical => 2,
-            })
+            }
         }
         Err(failure) => {
             output.fail(&failure);
-            ExitCode::from(CANNOT_TELL)
+            CANNOT_TELL
         }
     }
 }
@@ -98,25 +106,68 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }
 
-/// Looks on another thread: a disk that hangs keeps that one.
-///
-/// Errors: it has not ended in its time.
-fn in_time(args: &HealthArgs, db: &Path) -> Result<Result<Health, Failure>, Failure> {
-    let (db, state_dir, config) = (db.to_owned(), args.state_dir.clone(), args.config.clone());
+/// What became of a look at a store.
+enum Looked {
+    Ended(Result<Health, Failure>),
+    /// Its thread still works, or waits for a disk.
+    GoesOn(Result<Health, Failure>),
+}
+
+/// Looks on another thread: a disk that hangs keeps that one. Where it takes long, the heartbeat of the node answers, if it counts.
+fn in_time(args: &HealthArgs, db: &Path) -> Looked {
+    let asked = Asked { db: db.to_owned(), state_dir: args.state_dir.clone(), config: args.config.clone() };
+    let look = {
+        let asked = asked.clone();
+        beside("look", move || asked.look())
+    };
+    let look = match look {
+        Ok(look) => look,
+        Err(failure) => return Looked::Ended(Err(failure)),
+    };
+    let patience = args.heartbeat_after.min(args.within);
+    match look.recv_timeout(patience) {
+        Ok(told) => return Looked::Ended(told),
+        Err(RecvTimeoutError::Disconnected) => return Looked::Ended(Err(panicked())),
+        Err(RecvTimeoutError::Timeout) => {}
+    }
+    let rest = args.within.saturating_sub(patience);
+    if let Some(health) = heard(asked, rest.min(HEARTBEAT_TAKES)) {
+        return Looked::GoesOn(Ok(health));
+    }
+    match look.recv_timeout(rest) {
+        Ok(told) => Looked::Ended(told),
+        Err(RecvTimeoutError::Timeout) => Looked::GoesOn(Err(late(args.within))),
+        Err(RecvTimeoutError::Disconnected) => Looked::Ended(Err(panicked())),
+    }
+}
+
+/// What the heartbeat tells, where it counts and is read in time.
+fn heard(asked: Asked, within: Duration) -> Option<Health> {
+    match beside("heartbeat", move || asked.heartbeat()).map(|told| told.recv_timeout(within)) {
+        Ok(Ok(told)) => told,
+        Ok(Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) | Err(_) => None, // the look is waited for
+    }
+}
+
+/// Does work on a thread of its own that nobody ends.
+fn beside<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<mpsc::Receiver<T>, Failure> {
     let (told, answer) = mpsc::sync_channel(1);
-    let look = Builder::new().name("look".to_owned()).spawn(move || {
-        if told.send(of_store(&db, state_dir.as_deref(), config.as_deref())).is_err() {
-            tracing::debug!("the look came too late");
+    let thread = Builder::new().name(name.to_owned()).spawn(move || {
+        if told.send(work()).is_err() {
+            tracing::debug!("an answer came too late");
         }
     });
-    if let Err(error) = look {
-        return Ok(Err(Failure::new("internal", format!("no thread for the look: {error}"))));
-    }
-    match answer.recv_timeout(args.within) {
-        Ok(told) => Ok(told),
-        Err(RecvTimeoutError::Timeout) => Err(late(args.within)),
-        Err(RecvTimeoutError::Disconnected) => Ok(Err(Failure::new("internal", "the look panicked"))),
-    }
+    thread.map_or_else(
+        |error| Err(Failure::new("internal", format!("no thread for the {name}: {error}"))),
+        |_| Ok(answer),
+    )
+}
+
+fn panicked() -> Failure {
+    Failure::new("internal", "the look panicked")
 }
 
 fn late(within: Duration) -> Failure {
@@ -128,22 +179,43 @@ fn late(within: Duration) -> Failure {
     Failure::new("timeout", message)
 }
 
-fn of_store(db: &Path, state_dir: Option<&Path>, config: Option<&Path>) -> Result<Health, Failure> {
-    let request = HealthRequest::new(db, state_dir);
-    let request = match config {
-        None => request,
-        Some(file) => {
-            let config = Config::load(file, &[]).map_err(|problems| bad_config(&problems))?;
-            let orders = config.pruner.every_orders.get();
-            let due = config.keep().map_or(CycleDue::Never, |keep| CycleDue::After { orders, keep });
-            let reserve = config.pruner.reserve.and_then(NonZeroU64::new); // also of a node that does not prune
-            let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
-            let snapshot_path = if config.pruner.enabled { config.pruner.snapshots } else { request.snapshot_path };
-            let bounds = config.health;
-            HealthRequest { bounds, due, reserve, snapshot_path, min_healthy_cycles, ..request }
+/// Which store, and the folder and the file that tell more of it.
+#[derive(Clone)]
+struct Asked {
+    db: PathBuf,
+    state_dir: Option<PathBuf>,
+    config: Option<PathBuf>,
+}
+
+impl Asked {
+    fn look(&self) -> Result<Health, Failure> {
+        offline::health_of_store(&self.request()?).map_err(|error| Failure::new(error.code(), &error))
+    }
+
+    /// Nothing where there is none that counts.
+    fn heartbeat(&self) -> Option<Health> {
+        match self.request().map(|request| offline::health_by_heartbeat(&request)) {
+            Ok(Ok(health)) => Some(health),
+            Ok(Err(why)) => {
+                tracing::debug!(%why, "no heartbeat tells");
+                None
+            }
+            Err(_) => None, // the look meets the same
         }
-    };
-    offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error))
+    }
+
+    fn request(&self) -> Result<HealthRequest, Failure> {
+        let request = HealthRequest::new(&self.db, self.state_dir.as_deref());
+        let Some(file) = &self.config else { return Ok(request) };
+        let config = Config::load(file, &[]).map_err(|problems| bad_config(&problems))?;
+        let orders = config.pruner.every_orders.get();
+        let due = config.keep().map_or(CycleDue::Never, |keep| CycleDue::After { orders, keep });
+        let reserve = config.pruner.reserve.and_then(NonZeroU64::new); // also of a node that does not prune
+        let min_healthy_cycles = config.pruner.recovery.min_healthy_cycles;
+        let snapshot_path = if config.pruner.enabled { config.pruner.snapshots } else { request.snapshot_path };
+        let bounds = config.health;
+        Ok(HealthRequest { bounds, due, reserve, snapshot_path, min_healthy_cycles, ..request })
+    }
 }
 
 fn human(health: &Health) -> String {

@@ -70,7 +70,7 @@ impl Unread {
     }
 
     /// What is measured.
-    pub(crate) fn measured<T>(&mut self, measured: Result<T, PruneError>) -> Option<T> {
+    pub(crate) fn measured<T>(&mut self, measured: Result<T, impl std::fmt::Display>) -> Option<T> {
         super::meter::kept(measured, &mut self.unmeasured)
     }
 

@@ -2,6 +2,8 @@
 //!
 //! Costs: a dozen rows, what the engine keeps of its files in memory, and one pass over the write-ahead log, however large the store is. Nothing is written, no lock is taken, and nobody is waited for (O14).
 
+mod heard;
+
 use std::{
     num::NonZeroU64,
     path::{Path, PathBuf},
@@ -13,6 +15,8 @@ use state_store::{
     lock_holder,
 };
 
+pub use heard::health_by_heartbeat;
+
 use super::{
     AT_REST, StoreLayout,
     folder::{self, canonical, kept_dir},
@@ -23,12 +27,13 @@ use crate::{
     error::PruneError,
     files,
     health::{
-        self, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Recorded, RecordedLock, Unfinished, Unread,
+        self, CycleAge, Facts, Health, HealthConfig, NoReserve, OldestPin, Recorded, RecordedLock, Room, Unfinished,
+        Unread,
     },
     log_cut::told_at_rest,
     outcome::Outcome,
     phase,
-    records::{FolderRecords, RecordKey, Records, StoreRecords},
+    records::{FolderRecords, RecordKey, Records, StoreRecords, ViewRecords},
     recovery::RecoveryConfig,
     retention::{Holds, KeepPolicy, is_filling},
     snapshot::{SnapshotFailures, SnapshotPath, recorded_lock},
@@ -146,8 +151,17 @@ fn look(request: &HealthRequest) -> Result<Health, PruneError> {
 /// Errors: a read that fails, unless what could be read is critical.
 pub fn health_of_opened(store: Arc<Store>, request: &HealthRequest) -> Result<Health, PruneError> {
     let mut unread = Unread::default();
-    let facts = if store.view()?.has_table(&Table::META) {
-        of_node(&store, request, &mut unread)
+    let view = store.view()?;
+    let facts = if view.has_table(&Table::META) {
+        let backend = store.backend();
+        let looked = Looked {
+            view: &*view,
+            holder: unread.known(lock_holder_if_there(&request.db)).flatten(),
+            free: backend.free_bytes(),
+            need: &|| sweep::least_need(backend).map_err(|error| error.to_string()),
+            cut: told_at_rest(backend),
+        };
+        of_node(looked, request, &mut unread)
     } else {
         let facts = of_rest(&store, request, &mut unread);
         let Facts { freeze, last, unfinished, doubt, .. } = &facts;
@@ -187,20 +201,34 @@ pub(crate) fn remember_damage(db: &Path, layout: StoreLayout, error: &PruneError
     }
 }
 
-/// A node's own store: the records are among its tables.
-fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> Facts {
-    let records = StoreRecords(Arc::clone(store));
+/// What is looked at of a node's own store.
+struct Looked<'a> {
+    /// The records are among its rows.
+    view: &'a dyn View,
+    holder: Option<Holder>,
+    /// Bytes on its device.
+    free: Result<Option<u64>, StoreError>,
+    /// Bytes that the next cycle needs.
+    need: &'a dyn Fn() -> Result<u64, String>,
+    /// Damage of a write-ahead log that no record tells of.
+    cut: Option<String>,
+}
+
+/// A node's own store.
+fn of_node(looked: Looked<'_>, request: &HealthRequest, unread: &mut Unread) -> Facts {
+    let Looked { view, holder, free, need, cut } = looked;
+    let records = ViewRecords(view);
     let recorded = Recorded::read(&records, request.min_healthy_cycles, (now_ms(request), unread));
-    let holder = unread.known(lock_holder_if_there(&request.db)).flatten();
-    let reserved = unread.measured(Reserved::look(store, request, holder.as_ref()));
+    let free = unread.measured(free);
+    let reserved = free.and_then(|free| unread.measured(Reserved::look(free, request, holder.as_ref())));
     let reserved = reserved.map_or(Reserved { kept: 0, let_go: None }, |reserved| reserved); // told as unmeasured
-    let room = sweep::room(store.backend(), reserved.kept);
+    let free = free.flatten().map(|free| free.saturating_add(reserved.kept));
     let holds = unread.record(RecordKey::Holds, Holds::load(&records).map(Some));
     let of_store = Facts {
-        log_cut: recorded.log_cut().or_else(|| told_at_rest(store.backend())),
+        log_cut: recorded.log_cut().or(cut),
         oldest_pin: holds.and_then(|holds| OldestPin::of(&holds.pins, now_ms(request))),
         snapshot_path: request.snapshot_path,
-        room: unread.measured(room).flatten(),
+        room: free.and_then(|free| unread.measured(need()).map(|need| Room { free, need })),
         reserve: reserved.let_go.map(|bytes| NoReserve::NotThere { bytes }),
         ..Facts::default()
     };
@@ -208,12 +236,10 @@ fn of_node(store: &Arc<Store>, request: &HealthRequest, unread: &mut Unread) -> 
         return over(recorded.facts_without_cycles(), of_store);
     }
     let ledger = unread.record(RecordKey::Triggers, Ledger::load(&records));
-    let view = unread.known(store.view().map_err(PruneError::from));
-    let newest =
-        view.as_ref().and_then(|view| unread.known(NativeChain.head(&**view).map_err(PruneError::from)).flatten());
+    let newest = unread.known(NativeChain.head(view).map_err(PruneError::from)).flatten();
     let head = newest.as_ref().map_or(0, |head| head.order.get()); // no commit: none went by
     let counted = Counted { ledger: ledger.as_ref(), last: recorded.last.as_ref() };
-    let lag = view.and_then(|view| unread.known(Lag::look(&*view, newest.as_ref(), counted, request.due)));
+    let lag = unread.known(Lag::look(view, newest.as_ref(), counted, request.due));
     let lag = lag.map_or(Lag { known: None, uncounted: None }, |lag| lag);
     let lock = unread.record(RecordKey::Lock, recorded_lock(&records));
     let failures = unread.record(RecordKey::SnapshotFailures, SnapshotFailures::load(&records).map(Some));
@@ -349,9 +375,9 @@ struct Reserved {
 
 impl Reserved {
     /// One that is not there was let go, unless its node would take it when it starts.
-    fn look(store: &Store, request: &HealthRequest, node: Option<&Holder>) -> Result<Self, PruneError> {
+    /// `free` is what it would be taken from.
+    fn look(free: Option<u64>, request: &HealthRequest, node: Option<&Holder>) -> Result<Self, PruneError> {
         let (there, wanted) = (Reserve::kept_at(&reserve_of(&request.db))?, request.reserve.map(NonZeroU64::get));
-        let free = sweep::free(store.backend(), 0)?; // what it would be taken from
         let kept = there.filter(|bytes| wanted.is_none_or(|wanted| wanted == *bytes));
         let is_roomy = |wanted: u64| free.is_none_or(|free| free >= wanted.saturating_mul(2));
         let let_go = wanted.filter(|wanted| kept.is_none() && (node.is_some() || !is_roomy(*wanted)));

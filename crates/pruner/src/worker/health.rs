@@ -67,6 +67,7 @@ impl Pruner {
             validation: shared.validation.clone(),
             unreadable: Vec::new(), // what could be used of them is in memory
             commands: Commands::Taken,
+            by_heartbeat: None,
         }
     }
 

@@ -26,7 +26,8 @@ pub use self::{
 pub use self::{
     options::RocksConfig,
     rocks::{
-        RocksBackend, allow_every_file, file_holder, lock_holder, refuse_if_not_writable, removed_store, space_of,
+        Era, RocksBackend, allow_every_file, file_holder, free_bytes_of, lock_holder, refuse_if_not_writable,
+        removed_store, space_of,
     },
 };
 use crate::{error::StoreError, filter::SweepSlot, schema::Table};

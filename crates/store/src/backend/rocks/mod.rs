@@ -8,6 +8,7 @@ mod aside;
 mod classify;
 mod copy;
 mod damage;
+mod era;
 mod folder;
 mod handover;
 mod lock;
@@ -46,9 +47,10 @@ use self::{
     view::RocksView,
 };
 pub use self::{
+    era::Era,
     lock::{file_holder, lock_holder, removed_store},
     open::{allow_every_file, refuse_if_not_writable},
-    space::space_of,
+    space::{free_bytes_of, space_of},
 };
 use super::{Backend, Batch, Copied, Durability, KeyRange, LogCut, NodeFile, RocksConfig, Space, View};
 use crate::{error::StoreError, filter::SweepSlot, schema::NODE_FAMILY};
@@ -269,7 +271,7 @@ impl Backend for RocksBackend {
     }
 
     fn free_bytes(&self) -> Result<Option<u64>, StoreError> {
-        space::free_bytes(&self.path).map(Some)
+        space::free_bytes_of(&self.path).map(Some)
     }
 
     fn background_errors(&self) -> Result<u64, StoreError> {

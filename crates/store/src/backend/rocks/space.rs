@@ -41,8 +41,10 @@ fn sum(path: &Path, space: &mut Space) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes that an unprivileged process may still write on the device.
-pub(super) fn free_bytes(path: &Path) -> Result<u64, StoreError> {
+/// Bytes that an unprivileged process may still write on the device of a folder.
+///
+/// Errors: the system does not answer.
+pub fn free_bytes_of(path: &Path) -> Result<u64, StoreError> {
     let device = rustix::fs::statvfs(path).map_err(|errno| classify_io(path, "asking for free space", errno.into()))?;
     Ok(device.f_bavail * device.f_frsize)
 }

@@ -154,7 +154,7 @@ impl RocksBackend {
     }
 
     fn has_no_room(&self) -> Result<bool, StoreError> {
-        let (free, memtable) = (space::free_bytes(&self.path)?, self.config.write_buffer_bytes as u64);
+        let (free, memtable) = (space::free_bytes_of(&self.path)?, self.config.write_buffer_bytes as u64);
         let enough = if self.log.lacks_of_room() > 0 { memtable * MEMTABLES_TO_GO_ON } else { memtable };
         Ok(free < enough)
     }

@@ -1,0 +1,36 @@
+//! That the store was not looked at, and what is known is what its node had said.
+
+use super::{Facts, Reason, Verdict, reason};
+use crate::when::{Span, When};
+
+/// A heartbeat of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByHeartbeat {
+    /// When it was written, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Milliseconds since 1970 now.
+    pub now_ms: u64,
+    /// Whether its process has ended without a last one.
+    pub is_cut: bool,
+}
+
+pub(super) fn by_heartbeat(facts: &Facts) -> Option<Reason> {
+    let ByHeartbeat { at_ms, now_ms, is_cut } = facts.by_heartbeat?;
+    let age = match now_ms.checked_sub(at_ms) {
+        Some(age) => format!("{} ago", Span(age)),
+        None => "which lies ahead of the wall clock".to_owned(),
+    };
+    let told = format!(
+        "the store was not read in time, so this is what its node said at {}, {age}. Neither its write-ahead log nor its files \
+         were looked at: give more time with `--heartbeat-after` for that",
+        When(at_ms)
+    );
+    if !is_cut {
+        return Some(reason(Verdict::Healthy, "by_heartbeat", told));
+    }
+    let message = format!(
+        "{told}. The node was killed, or lost its power: what it wrote after that is not known here, until it is started \
+         again or the store is read"
+    );
+    Some(reason(Verdict::Degraded, "heartbeat_cut", message))
+}

@@ -1,0 +1,119 @@
+//! O14: a store that is not read in time, here because its disk hangs, is told by the heartbeat of its node, whether that runs, has
+//! ended or was killed; and by nothing else.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{CWD, FileType, Mode, mknodat},
+    process::Signal,
+};
+use serde_json::Value;
+use state_tests::node::{self, Node};
+
+const SETTINGS: [&str; 3] = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
+
+/// The list of files of a store that nobody can read: whoever opens it waits for ever. A node that has it open does not notice.
+struct Hanging {
+    list: PathBuf,
+    away: PathBuf,
+}
+
+impl Hanging {
+    fn of(store: &Path) -> Self {
+        let list = store.join(fs::read_to_string(store.join("CURRENT")).unwrap().trim_end());
+        let away = store.with_file_name("list-away");
+        fs::rename(&list, &away).unwrap();
+        mknodat(CWD, &list, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        Self { list, away }
+    }
+
+    fn answers(self) {
+        fs::rename(&self.away, &self.list).unwrap();
+    }
+}
+
+struct Place {
+    data: tempfile::TempDir,
+}
+
+impl Place {
+    fn store(&self) -> PathBuf {
+        self.data.path().join("store")
+    }
+
+    fn start(&self) -> Node {
+        Node::start(self.data.path(), &SETTINGS)
+    }
+
+    fn told(&self, within: &str) -> (i32, Value) {
+        node::json(&["health-check", "--db", &self.store().display().to_string(), "--within", within])
+    }
+
+    /// A node that has written a heartbeat, and whose disk hangs for whoever looks.
+    fn beating(&self) -> (Node, Hanging) {
+        let node = self.start();
+        let heartbeat = self.store().with_added_extension("heartbeat");
+        node.until("its heartbeat", |_| heartbeat.exists());
+        (node, Hanging::of(&self.store()))
+    }
+}
+
+fn by(health: &Value) -> &Value {
+    let reasons = health["reasons"].as_array().unwrap_or_else(|| panic!("{health}"));
+    let of_it = |reason: &&Value| reason["code"] == "by_heartbeat" || reason["code"] == "heartbeat_cut";
+    reasons.iter().find(of_it).unwrap_or_else(|| panic!("{health}"))
+}
+
+#[test]
+fn the_heartbeat_of_a_node_that_runs_tells_its_health_where_its_disk_hangs() {
+    let place = Place { data: tempfile::tempdir().unwrap() };
+    let (node, hanging) = place.beating();
+    let (code, health) = place.told("10s");
+    assert_eq!((code, by(&health)["code"].as_str()), (0, Some("by_heartbeat")), "{health}");
+    let unheard = node::json(&["health-check", "--db", &place.store().display().to_string(), "--within", "300ms"]);
+    assert_eq!(
+        (unheard.0, unheard.1["error"]["code"].as_str()),
+        (3, Some("timeout")),
+        "it had no time to: {}",
+        unheard.1
+    );
+    hanging.answers();
+    let (code, health) = place.told("1m");
+    assert_eq!((code, health["reasons"].as_array().map(Vec::len)), (0, Some(0)), "the store itself: {health}");
+    assert!(node.stop(Signal::TERM).0.success());
+}
+
+#[test]
+fn the_last_heartbeat_of_a_node_that_has_ended_tells_the_health_of_its_store() {
+    let place = Place { data: tempfile::tempdir().unwrap() };
+    let node = place.start();
+    let (ended, log) = node.stop(Signal::TERM);
+    assert!(ended.success(), "{log}");
+    let hanging = Hanging::of(&place.store());
+    let (code, health) = place.told("10s");
+    assert_eq!((code, by(&health)["code"].as_str()), (0, Some("by_heartbeat")), "{health}");
+    hanging.answers();
+}
+
+#[test]
+fn a_node_that_was_killed_is_told_by_its_heartbeat_with_what_that_does_not_know() {
+    let place = Place { data: tempfile::tempdir().unwrap() };
+    let (node, hanging) = place.beating();
+    node.kill();
+    let (code, health) = place.told("10s");
+    assert_eq!((code, by(&health)["code"].as_str()), (1, Some("heartbeat_cut")), "{health}");
+    hanging.answers();
+    let node = place.start();
+    assert!(node.stop(Signal::TERM).0.success());
+    let hanging = Hanging::of(&place.store());
+    assert_eq!(place.told("10s").0, 0, "the node has written its last one since");
+    hanging.answers();
+    fs::remove_file(place.store().with_added_extension("heartbeat")).unwrap();
+    let hanging = Hanging::of(&place.store());
+    let (code, told) = place.told("900ms");
+    assert_eq!((code, told["error"]["code"].as_str()), (3, Some("timeout")), "without one: {told}");
+    hanging.answers();
+}
