@@ -2,12 +2,15 @@
 
 use std::{
     cell::Cell,
-    fs,
+    fs::{self, File},
     num::NonZeroU64,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
+    thread,
     time::Duration,
 };
+
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use state_pruner::{
     Freeze, Health, Heart, KeepPolicy, LiveRetention, NewPin, NoHeartbeat, PruneError, RecordKey, Records as _,
@@ -16,11 +19,14 @@ use state_pruner::{
 };
 use state_store::{Era, FaultyDisk, FileCall, Lasting, StoreError, record};
 use state_tests::{
-    rig::{Engine, Rig},
+    folder,
+    rig::{AtRest, Engine, Rig},
     workload::Profile,
 };
 
 const MINUTE_MS: u64 = 60_000;
+/// While a process has the store open.
+const FRESH_MS: u64 = 15_000;
 
 /// A node's store with a few orders and its heart.
 struct Beating {
@@ -52,6 +58,15 @@ impl Beating {
     /// A request at the time of the heart.
     fn asked(&self) -> HealthRequest {
         asked(&self.rig.store_dir(), state_pruner::Clock::unix_ms(&*self.rig.clock))
+    }
+
+    /// Ends it as a node does; whether its last heartbeat was written.
+    fn end(self) -> (AtRest, Heart, bool) {
+        let Self { rig, heart } = self;
+        let store = Arc::clone(&rig.chain.store);
+        let rest = rig.rest();
+        let is_last = heart.last(store).unwrap();
+        (rest, heart, is_last)
     }
 
     fn save_freeze(&self, why: &str) {
@@ -126,17 +141,17 @@ fn a_heartbeat_tells_that_the_next_cycle_has_no_room_or_that_nobody_measured_it(
 }
 
 #[test]
-fn a_heartbeat_counts_for_a_minute_while_the_store_is_open_and_for_one_opening() {
+fn a_heartbeat_counts_for_a_while_where_the_store_is_open_and_for_one_opening() {
     let node = Beating::new();
     let (db, at_ms) = (node.rig.store_dir(), node.asked().now_ms.unwrap());
     let at = |now_ms: u64| health_by_heartbeat(&asked(&db, now_ms));
     assert!(matches!(at(at_ms), Err(NoHeartbeat::Absent)));
     node.beat();
-    for age in [0, MINUTE_MS] {
+    for age in [0, FRESH_MS] {
         let told = at(at_ms + age).unwrap();
         assert_eq!(told.reasons.last().unwrap().code, "by_heartbeat", "{age}");
     }
-    for stepped in [at_ms + MINUTE_MS + 1, at_ms - MINUTE_MS - 1] {
+    for stepped in [at_ms + FRESH_MS + 1, at_ms - FRESH_MS - 1] {
         assert!(matches!(at(stepped), Err(NoHeartbeat::Stale(_))), "its process writes none, or the clock is wrong");
     }
     let Beating { rig, heart } = node;
@@ -145,7 +160,6 @@ fn a_heartbeat_counts_for_a_minute_while_the_store_is_open_and_for_one_opening()
     let last = killed.reasons.last().unwrap();
     assert_eq!((last.verdict, last.code.as_str()), (Verdict::Degraded, "heartbeat_cut"), "nobody wrote a last one");
     heart.beat(|| panic!("the store is closed")).unwrap();
-    assert!(!heart.last().unwrap());
     let rig = rest.wake();
     assert!(matches!(at(at_ms), Err(NoHeartbeat::OfAnotherEra)), "another process has it");
     let rest = rig.rest();
@@ -159,13 +173,12 @@ fn behind_the_last_heartbeat_of_a_node_there_is_none_and_it_counts_until_the_sto
     let (db, now_ms) = (node.rig.store_dir(), node.asked().now_ms.unwrap() + 1_000 * MINUTE_MS);
     node.beat();
     node.save_freeze("met at the end");
-    assert!(node.heart.last().unwrap());
-    let written = fs::read(node.file()).unwrap();
-    node.save_freeze("too late");
-    node.rig.clock.advance(Duration::from_secs(60));
-    node.beat();
-    assert_eq!(fs::read(node.file()).unwrap(), written);
-    let rest = node.rig.rest();
+    let (rest, heart, is_last) = node.end();
+    assert!(is_last);
+    let file = db.with_added_extension("heartbeat");
+    let written = fs::read(&file).unwrap();
+    heart.beat(|| panic!("the store is closed")).unwrap();
+    assert_eq!(fs::read(&file).unwrap(), written);
     let told = health_by_heartbeat(&asked(&db, now_ms)).unwrap();
     assert_eq!((codes(&told)[0], *codes(&told).last().unwrap()), ("frozen", "by_heartbeat"));
     assert!(told.reasons[0].message.contains("met at the end"), "{told:?}");
@@ -179,8 +192,8 @@ fn behind_the_last_heartbeat_of_a_node_there_is_none_and_it_counts_until_the_sto
 fn a_heartbeat_is_of_no_store_that_was_copied_over_its_own() {
     let node = Beating::new();
     let (db, now_ms) = (node.rig.store_dir(), node.asked().now_ms.unwrap());
-    assert!(node.heart.last().unwrap());
-    let rest = node.rig.rest();
+    let (rest, _, is_last) = node.end();
+    assert!(is_last);
     let (era, away) = (Era::of(&db).unwrap(), db.with_file_name("away"));
     fs::rename(&db, &away).unwrap();
     fs::create_dir(&db).unwrap();
@@ -191,6 +204,108 @@ fn a_heartbeat_is_of_no_store_that_was_copied_over_its_own() {
     assert!(Era::of(&db).unwrap() != era);
     assert!(matches!(health_by_heartbeat(&asked(&db, now_ms)), Err(NoHeartbeat::OfAnotherEra)));
     drop(rest);
+}
+
+/// What is missing at rest only a look at the store finds out, so nobody may be told without one.
+#[test]
+fn the_last_heartbeat_does_not_count_once_a_file_came_to_the_store_or_went() {
+    let node = Beating::new();
+    node.rig.backend.flush().unwrap();
+    let (db, request) = (node.rig.store_dir(), node.asked());
+    let (rest, _, is_last) = node.end();
+    assert!(is_last && health_by_heartbeat(&request).is_ok());
+    let table = folder::with_ending(&db, "sst").pop().unwrap();
+    fs::remove_file(table).unwrap();
+    assert!(matches!(health_by_heartbeat(&request), Err(NoHeartbeat::OfAnotherEra)));
+    drop(rest);
+}
+
+/// Whoever still has the store may still write to it.
+#[test]
+fn there_is_no_last_heartbeat_while_somebody_else_has_the_store() {
+    let node = Beating::new();
+    let (db, request, late) = (node.rig.store_dir(), node.asked(), Arc::clone(&node.rig.chain.store));
+    node.beat();
+    let (rest, _, is_last) = node.end();
+    assert!(!is_last);
+    let freeze = Freeze { cycle: 1, at: 0, why: "found by a read that did not end".to_owned() };
+    StoreRecords(Arc::clone(&late)).save(RecordKey::Freeze, &record::encode(&freeze).unwrap()).unwrap();
+    drop(late);
+    let told = health_by_heartbeat(&HealthRequest { db, ..request }).unwrap();
+    assert_eq!(told.reasons.last().unwrap().code, "heartbeat_cut", "it does not know of that");
+    drop(rest);
+}
+
+#[test]
+fn a_heartbeat_of_a_node_that_ends_meanwhile_is_its_last_one() {
+    let node = Beating::new();
+    node.beat();
+    let (file, request) = (node.file(), node.asked());
+    let before = fs::read(&file).unwrap();
+    let (rest, _, is_last) = node.end();
+    assert!(is_last);
+    let last = fs::read(&file).unwrap();
+    fs::write(&file, before).unwrap();
+    let (mut reads, of) = (0, file.clone());
+    let disk = FaultyDisk::heard(file.parent().unwrap(), move |call, path| {
+        reads += u32::from(call == FileCall::Read && path == of);
+        if reads == 2 {
+            fs::write(&of, &last).unwrap(); // it had written that by the time that nobody had the store open
+        }
+        Ok(())
+    });
+    heard(&request);
+    drop((disk, rest));
+}
+
+/// Whoever is kept by a disk keeps nobody else.
+#[test]
+fn a_heartbeat_that_hangs_is_not_waited_for_at_the_end() {
+    let node = Beating::new();
+    let (home, (asked, is_asked), (release, released)) =
+        (node.rig.store_dir().parent().unwrap().to_owned(), mpsc::channel(), mpsc::channel::<()>());
+    let mut hangs = true;
+    let disk = FaultyDisk::heard(&home, move |call, _| {
+        if call == FileCall::Create && std::mem::take(&mut hangs) {
+            asked.send(()).unwrap();
+            assert!(released.recv().is_err(), "held until the other end is dropped");
+        }
+        Ok(())
+    });
+    let Beating { rig, heart } = node;
+    let rest = thread::scope(|scope| {
+        let beats = scope.spawn(|| heart.beat(|| None).unwrap());
+        is_asked.recv().unwrap();
+        let store = Arc::clone(&rig.chain.store);
+        let rest = rig.rest();
+        assert!(!heart.last(store).unwrap());
+        let rest = rest.wake().rest(); // nobody has the store open any more
+        drop(release);
+        beats.join().unwrap();
+        rest
+    });
+    drop((disk, rest));
+}
+
+#[test]
+fn what_is_no_heartbeat_is_none_and_is_not_waited_for() {
+    let node = Beating::new();
+    let (file, request) = (node.file(), node.asked());
+    let is_unreadable = |what: &str| {
+        let told = health_by_heartbeat(&request);
+        assert!(matches!(told, Err(NoHeartbeat::Unreadable(_))), "{what}: {told:?}");
+    };
+    fs::create_dir(&file).unwrap();
+    is_unreadable("a folder");
+    fs::remove_dir(&file).unwrap();
+    mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+    is_unreadable("a pipe");
+    fs::remove_file(&file).unwrap();
+    File::create(&file).unwrap().set_len(1 << 40).unwrap();
+    is_unreadable("a tebibyte");
+    fs::remove_file(&file).unwrap();
+    node.beat();
+    heard(&request);
 }
 
 /// C5.
@@ -240,7 +355,7 @@ fn a_heartbeat_is_written_where_what_it_says_has_changed_and_every_ten_seconds()
 
 /// Whoever lists the files of a large store holds up its commits.
 #[test]
-fn what_the_next_cycle_needs_is_asked_for_every_ten_minutes_and_until_it_is_known() {
+fn what_the_next_cycle_needs_is_asked_for_once_an_hour_and_until_it_is_known() {
     let node = Beating::new();
     let asked_after = |seconds: u64, need: Option<u64>| {
         node.rig.clock.advance(Duration::from_secs(seconds));
@@ -254,7 +369,7 @@ fn what_the_next_cycle_needs_is_asked_for_every_ten_minutes_and_until_it_is_know
     };
     assert!(asked_after(0, None) && asked_after(10, None), "not known yet");
     assert!(asked_after(10, Some(7)));
-    assert!(!asked_after(590, Some(8)));
+    assert!(!asked_after(3_590, Some(8)));
     assert!(asked_after(10, Some(9)));
 }
 

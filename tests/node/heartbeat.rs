@@ -2,7 +2,7 @@
 //! ended or was killed; and by nothing else.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -15,23 +15,32 @@ use state_tests::node::{self, Node};
 
 const SETTINGS: [&str; 3] = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
 
-/// The list of files of a store that nobody can read: whoever opens it waits for ever. A node that has it open does not notice.
+/// The list of files of a store that nobody can read: whoever opens it waits for ever. A node that has it open does not notice, and
+/// its folder looks as it did before.
 struct Hanging {
     list: PathBuf,
     away: PathBuf,
+}
+
+fn as_if_untouched(folder: &Path, act: impl FnOnce()) {
+    let before = fs::metadata(folder).unwrap().modified().unwrap();
+    act();
+    File::open(folder).unwrap().set_modified(before).unwrap();
 }
 
 impl Hanging {
     fn of(store: &Path) -> Self {
         let list = store.join(fs::read_to_string(store.join("CURRENT")).unwrap().trim_end());
         let away = store.with_file_name("list-away");
-        fs::rename(&list, &away).unwrap();
-        mknodat(CWD, &list, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        as_if_untouched(store, || {
+            fs::rename(&list, &away).unwrap();
+            mknodat(CWD, &list, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        });
         Self { list, away }
     }
 
     fn answers(self) {
-        fs::rename(&self.away, &self.list).unwrap();
+        as_if_untouched(self.list.parent().unwrap(), || fs::rename(&self.away, &self.list).unwrap());
     }
 }
 
@@ -50,6 +59,11 @@ impl Place {
 
     fn told(&self, within: &str) -> (i32, Value) {
         node::json(&["health-check", "--db", &self.store().display().to_string(), "--within", within])
+    }
+
+    /// What the store itself tells.
+    fn exactly(&self) -> (i32, Value) {
+        node::json(&["health-check", "--db", &self.store().display().to_string()])
     }
 
     /// A node that has written a heartbeat, and whose disk hangs for whoever looks.
@@ -71,17 +85,12 @@ fn by(health: &Value) -> &Value {
 fn the_heartbeat_of_a_node_that_runs_tells_its_health_where_its_disk_hangs() {
     let place = Place { data: tempfile::tempdir().unwrap() };
     let (node, hanging) = place.beating();
-    let (code, health) = place.told("10s");
-    assert_eq!((code, by(&health)["code"].as_str()), (0, Some("by_heartbeat")), "{health}");
-    let unheard = node::json(&["health-check", "--db", &place.store().display().to_string(), "--within", "300ms"]);
-    assert_eq!(
-        (unheard.0, unheard.1["error"]["code"].as_str()),
-        (3, Some("timeout")),
-        "it had no time to: {}",
-        unheard.1
-    );
-    hanging.answers();
     let (code, health) = place.told("1m");
+    assert_eq!((code, by(&health)["code"].as_str()), (0, Some("by_heartbeat")), "{health}");
+    let (code, unheard) = place.told("300ms");
+    assert_eq!((code, unheard["error"]["code"].as_str()), (3, Some("timeout")), "it was not asked for: {unheard}");
+    hanging.answers();
+    let (code, health) = place.exactly();
     assert_eq!((code, health["reasons"].as_array().map(Vec::len)), (0, Some(0)), "the store itself: {health}");
     assert!(node.stop(Signal::TERM).0.success());
 }
@@ -93,8 +102,14 @@ fn the_last_heartbeat_of_a_node_that_has_ended_tells_the_health_of_its_store() {
     let (ended, log) = node.stop(Signal::TERM);
     assert!(ended.success(), "{log}");
     let hanging = Hanging::of(&place.store());
-    let (code, health) = place.told("10s");
+    let (code, health) = place.told("1m");
     assert_eq!((code, by(&health)["code"].as_str()), (0, Some("by_heartbeat")), "{health}");
+    hanging.answers();
+    let link = place.data.path().join("link");
+    std::os::unix::fs::symlink(place.store(), &link).unwrap();
+    let hanging = Hanging::of(&place.store());
+    let (code, health) = node::json(&["health-check", "--db", &link.display().to_string(), "--within", "1m"]);
+    assert_eq!((code, by(&health)["code"].as_str()), (0, Some("by_heartbeat")), "where the link leads: {health}");
     hanging.answers();
 }
 
@@ -103,13 +118,13 @@ fn a_node_that_was_killed_is_told_by_its_heartbeat_with_what_that_does_not_know(
     let place = Place { data: tempfile::tempdir().unwrap() };
     let (node, hanging) = place.beating();
     node.kill();
-    let (code, health) = place.told("10s");
+    let (code, health) = place.told("1m");
     assert_eq!((code, by(&health)["code"].as_str()), (1, Some("heartbeat_cut")), "{health}");
     hanging.answers();
     let node = place.start();
     assert!(node.stop(Signal::TERM).0.success());
     let hanging = Hanging::of(&place.store());
-    assert_eq!(place.told("10s").0, 0, "the node has written its last one since");
+    assert_eq!(place.told("1m").0, 0, "the node has written its last one since");
     hanging.answers();
     fs::remove_file(place.store().with_added_extension("heartbeat")).unwrap();
     let hanging = Hanging::of(&place.store());

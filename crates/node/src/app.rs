@@ -2,7 +2,7 @@
 //!
 //! Build: store, events, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting,
 //! the mempool drains into last blocks, connections drain and are cut off then, the pruner stops and lets go of its locks,
-//! the store is flushed, what happened is written down and synced, the store closes. No step waits for a client, and none
+//! the store is flushed, what happened is written down and synced, the store closes and its last heartbeat is written. No step waits for a client, and none
 //! is left out because one before it failed. Dropping the node without stopping it is like a kill: safe, and what waited is lost.
 
 mod ending;
@@ -21,6 +21,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use state_pruner::{
     Clock, FloorRows, Heart, LiveRetention, LogCuts, Pruner, PrunerParts, RetentionParts, StoreRecords, Unpruned,
     events::EventJournal, snapshot::NodeFacts,
@@ -196,14 +197,13 @@ impl App {
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
         self.end.is_at(Step::Requests);
-        let Self { chain, pruner, events, mut server, upkeep, looks, heart, end, .. } = self;
+        let Self { chain, pruner, events, mut server, upkeep, mut looks, heart, end, .. } = self;
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
-        for mut look in looks {
-            if timeout(LAST_READS, &mut look).await.is_err() {
-                look.abort(); // a disk that hangs has its thread
-            }
+        let looked = timeout(LAST_READS, join_all(&mut looks)).await;
+        if looked.is_err() {
+            looks.iter().for_each(JoinHandle::abort); // a disk that hangs has its thread
         }
         let closed = spawn_blocking(move || close((chain, pruner), (&events, &heart), &end)).await;
         let closed = closed.context("closing the store");

@@ -1,11 +1,13 @@
 //! Files of ours: written aside, synced, renamed, and their folder synced, so that none ever looks whole and is not.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
+use rustix::fs::OFlags;
 use state_store::{FileCall, Need, StoreError, ask};
 
 use crate::error::PruneError;
@@ -80,6 +82,27 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), PruneError> {
 /// Reads a file that may be absent.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, PruneError> {
     match ask(FileCall::Read, path).and_then(|()| fs::read(path)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(unread(path)(error)),
+    }
+}
+
+/// Reads a regular file that may be absent and has at most so many bytes. Nobody is waited for at the other end of a pipe.
+pub(crate) fn read_plain(path: &Path, most: u64) -> Result<Option<Vec<u8>>, PruneError> {
+    let read = || {
+        ask(FileCall::Read, path)?;
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let told = file.metadata()?;
+        if !told.is_file() || told.len() > most {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file, or too long"));
+        }
+        let mut bytes = Vec::new();
+        file.take(most).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    match read() {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unread(path)(error)),

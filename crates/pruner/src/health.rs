@@ -25,7 +25,7 @@ use crate::{
     recovery::{BreakerState, Came, RecoveryState, RecoveryStatus},
     snapshot::{SnapshotLock, SnapshotPath},
     trigger::DiskStatus,
-    when::{Span, When},
+    when::Span,
     worker::{IncrementalStatus, SwitchedOff},
 };
 pub use age::{CycleAge, OldestPin, RecordedLock, Since};
@@ -194,6 +194,7 @@ impl Facts {
 
 /// Snapshots in a row that may fail before somebody should look.
 const FEW_SNAPSHOT_FAILURES: u32 = 3;
+
 /// Outcomes that are no faults of the store or the pruner: somebody ended the cycle, or asked for too much.
 const NO_FAULTS: [&str; 2] = ["cancelled", "pruned_before"];
 
@@ -223,7 +224,7 @@ pub fn assess(facts: &Facts, config: &HealthConfig) -> Health {
         counts::counts_lost(facts),
         counts::poison_items(facts),
         counts::unproven(facts),
-        switched_off(facts),
+        unpruned::switched_off(facts),
         breaker_open(facts),
         recovery_exhausted(facts),
         awaiting_room(facts),
@@ -318,15 +319,6 @@ fn incremental_failed(facts: &Facts) -> Option<Reason> {
     let why = facts.incremental.as_ref().filter(|_| facts.goes_on())?.failure.as_ref()?;
     let message = format!("the sweep between cycles failed and is tried again: {why}");
     Some(reason(Verdict::Degraded, "incremental_failed", message))
-}
-
-fn switched_off(facts: &Facts) -> Option<Reason> {
-    let at = facts.off?.at;
-    let message = format!(
-        "pruning was switched off by an operator, at {}, and garbage collects: switch it on with `prune-enable`",
-        When(at)
-    );
-    Some(reason(Verdict::Degraded, "switched_off", message))
 }
 
 fn breaker_open(facts: &Facts) -> Option<Reason> {

@@ -1,11 +1,12 @@
 //! The heartbeat of a node: what its records say, in a small file beside its store, so that health can be told from outside in a
 //! time that does not grow with the store.
 //!
-//! Promises: one that is damaged, or of another era of the store, is none (C5); while a process has the store open, neither is one
-//! that is not of its last minute. Behind the last one of a process its store is not written, and it says so.
+//! Promises: one that is damaged, or of another era of the store, is none (C5), nor is one that is older than a quarter of a minute
+//! while a process has the store open. The last one of a process is written behind the end of its store, which nobody else had; it
+//! counts until a file comes to the folder of the store, or goes.
 //!
-//! Costs: a look at a dozen rows each second, a few kilobytes written where they changed, and every ten seconds. Nobody waits for the
-//! disk but at the end of a node: after a power loss there may be none.
+//! Costs: a look at a dozen rows each second; a write of them where they changed, and every ten seconds; once an hour a list of the
+//! files. Nobody waits for the disk but at the end of a node: after a power loss there may be none.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use state_store::{
-    Era, Excerpt, Holder, Store, Table, lock_holder,
+    Era, Excerpt, Holder, Rest, Store, Table, lock_holder,
     record::{self, Record},
 };
 
@@ -25,11 +26,13 @@ use crate::{clock::Clock, error::PruneError, files, records::RecordKey, sweep};
 /// One is written at least this often.
 const AT_LEAST: Duration = Duration::from_secs(10);
 /// What the next cycle needs is asked for again after so long: whoever lists many files holds the engine's own lock (I12).
-const NEED_HOLDS: Duration = Duration::from_secs(600);
-/// One that is older is not of the process that has the store open.
-const FRESH_MS: u64 = 60_000;
+const NEED_HOLDS: Duration = Duration::from_secs(3600);
+/// While a process has the store open, an older one is of its predecessor, or its disk does not answer.
+const FRESH_MS: u64 = 15_000;
 /// How long the last one waits for one that is being written.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// No heartbeat is longer: pins and consumers are bounded.
+const MOST_BYTES: u64 = 16 << 20;
 
 /// What health is judged by.
 const JUDGED: [RecordKey; 15] = [
@@ -61,8 +64,8 @@ pub(crate) struct Beat {
     /// When it was written, in milliseconds since 1970.
     pub(crate) at_ms: u64,
     era: Era,
-    /// Whether its process wrote nothing behind it.
-    pub(crate) is_last: bool,
+    /// Of the last one: the store as its process left it.
+    rest: Option<Rest>,
     /// Bytes that the next cycle needs, as far as that was measured.
     pub(crate) need: Option<u64>,
     /// The records, and the ends of the chain.
@@ -80,14 +83,14 @@ pub enum NoHeartbeat {
     /// No node has written one.
     #[error("there is none")]
     Absent,
-    /// It is damaged, or cannot be read.
-    #[error("it cannot be read: {0}")]
+    /// It is damaged, or whether it counts cannot be told.
+    #[error("whether it counts cannot be told: {0}")]
     Unreadable(#[from] PruneError),
     /// The store was opened for writing since, copied or restored.
-    #[error("the store was opened, copied or restored since")]
+    #[error("the store was opened, copied or restored since, or lacks a file")]
     OfAnotherEra,
-    /// A process has the store open, and this is not of its last minute.
-    #[error("{0} has the store open, and has written none for a minute")]
+    /// A process has the store open, and this is not of the last quarter of a minute.
+    #[error("{0} has the store open, and has written none for a while")]
     Stale(Holder),
 }
 
@@ -95,23 +98,34 @@ impl Beat {
     fn of(store: &Store, era: Era, at_ms: u64) -> Result<Self, PruneError> {
         let rows = JUDGED.into_iter().map(RecordKey::row).chain(Excerpt::chain_ends());
         let rows = Excerpt::of(&*store.view()?, rows)?;
-        Ok(Self { at_ms, era, is_last: false, need: None, rows })
+        Ok(Self { at_ms, era, rest: None, need: None, rows })
     }
 
     /// The heartbeat of a store, where it counts now, and who has the store open.
     pub(crate) fn read(db: &Path, now_ms: u64) -> Result<(Self, Option<Holder>), NoHeartbeat> {
-        let path = file_of(db);
-        let bytes = files::read(&path)?.ok_or(NoHeartbeat::Absent)?;
-        let beat: Self = record::decode(&path.display().to_string(), &bytes).map_err(PruneError::from)?;
+        let before = Self::load(db)?;
         let holder = lock_holder(db).map_err(PruneError::from)?;
+        let beat = if holder.is_none() { Self::load(db)? } else { before }; // whoever has ended since has written its last one
         // AFTER the question who has it open: whoever opens it since begins another era.
-        if Era::of(db).map_err(PruneError::from)? != beat.era {
+        let rest = beat.rest.map(|_| Rest::of(db)).transpose().map_err(PruneError::from)?;
+        if rest != beat.rest || Era::of(db).map_err(PruneError::from)? != beat.era {
             return Err(NoHeartbeat::OfAnotherEra);
         }
         match holder {
             Some(holder) if now_ms.abs_diff(beat.at_ms) > FRESH_MS => Err(NoHeartbeat::Stale(holder)),
             holder => Ok((beat, holder)),
         }
+    }
+
+    fn load(db: &Path) -> Result<Self, NoHeartbeat> {
+        let path = file_of(db);
+        let bytes = files::read_plain(&path, MOST_BYTES)?.ok_or(NoHeartbeat::Absent)?;
+        Ok(record::decode(&path.display().to_string(), &bytes).map_err(PruneError::from)?)
+    }
+
+    /// Whether its process has closed the store behind it.
+    pub(crate) fn is_last(&self) -> bool {
+        self.rest.is_some()
     }
 }
 
@@ -169,8 +183,8 @@ impl Heart {
         Self { db, store, clock, state: Mutex::new(State { written: Written::Nothing, need: None }) }
     }
 
-    /// Writes one if what it says has changed, or the last one is ten seconds old. Call it each second, where nobody is held
-    /// up by a disk. `need` tells the bytes that the next cycle needs, and is asked every ten minutes.
+    /// Writes one if what it says has changed, or the one before is ten seconds old. Call it each second, where nobody is held
+    /// up by a disk. `need` tells the bytes that the next cycle needs, and is asked once an hour, and until it tells.
     ///
     /// Errors: a failed read or write. The file is as it was.
     pub fn beat(&self, need: impl FnOnce() -> Option<u64>) -> Result<(), PruneError> {
@@ -178,29 +192,35 @@ impl Heart {
         let Some(store) = self.store.upgrade() else { return Ok(()) };
         let now = self.clock.monotonic();
         let new = self.look(&store)?;
+        drop(store); // a disk that hangs does not keep it open
         if state.written.will_do(&new, now) {
             return Ok(());
         }
         let new = Beat { need: state.need(now, need), ..new };
-        drop(store); // a disk that hangs does not keep it open
         files::replace_unsynced(&file_of(&self.db), &record::encode(&new)?)?;
         state.written = Written::Beat(now, new);
         Ok(())
     }
 
-    /// Writes the last one, durably: from here on nothing is written to the store, until it is closed. None is written behind it.
+    /// Closes the store, and writes its last heartbeat, durably. None is written behind it.
     ///
-    /// Returns false where none could be, because the one before has not ended for a second, or the store is closed. What is there
-    /// then does not pass for the last one.
+    /// Returns false where there is none: somebody else still has the store and may write to it, somebody has opened it since, or
+    /// the heartbeat before has not ended for a second. What is there then does not pass for the last one.
     ///
-    /// Errors: a failed read or write, with the same in the file.
-    pub fn last(&self) -> Result<bool, PruneError> {
+    /// Errors: a failed read or write, with the same in the file. The store is closed.
+    pub fn last(&self, store: Arc<Store>) -> Result<bool, PruneError> {
         let Some(mut state) = self.state.try_lock_for(PATIENCE) else { return Ok(false) };
-        let Some(store) = self.store.upgrade() else { return Ok(false) };
-        let need = sweep::least_need(store.backend())?; // no commit waits any more
-        let last = Beat { is_last: true, need: Some(need), ..self.look(&store)? };
+        let Some(store) = Arc::into_inner(store) else { return Ok(false) };
         state.written = Written::Last;
-        drop(store); // a disk that hangs does not keep it open
+        let beat = self.look(&store)?;
+        let measured = sweep::least_need(store.backend()); // no commit waits any more
+        let need = measured.map_or_else(|_| state.need.map(|(_, need)| need), Some); // health tells where it is not known
+        drop(store);
+        let rest = Rest::of(&self.db)?; // AFTER the engine has ended
+        if Era::of(&self.db)? != beat.era {
+            return Ok(false);
+        }
+        let last = Beat { rest: Some(rest), need, ..beat };
         files::replace(&file_of(&self.db), &record::encode(&last)?)?;
         Ok(true)
     }

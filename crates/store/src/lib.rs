@@ -38,8 +38,8 @@ mod store;
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};
 pub use backend::{
-    Backend, Batch, Copied, Durability, Era, Flow, KeyRange, LogCut, NodeFile, RocksBackend, RocksConfig, Space, View,
-    allow_every_file, file_holder, free_bytes_of, lock_holder, refuse_if_not_writable, removed_store, space_of,
+    Backend, Batch, Copied, Durability, Era, Flow, KeyRange, LogCut, NodeFile, Rest, RocksBackend, RocksConfig, Space,
+    View, allow_every_file, file_holder, free_bytes_of, lock_holder, refuse_if_not_writable, removed_store, space_of,
 };
 pub use barrier::BarrierHold;
 pub use chain::{ChainView, Head, HeadRecord, Hole, NativeChain, RoochChain, RootAt, RootRecord};

@@ -52,7 +52,7 @@ impl Step {
             Self::Pruner => "the pruner, which is at",
             Self::Flush => "the flush of the store",
             Self::Events => "the journal of events",
-            Self::Store => "the store to close",
+            Self::Store => "the store to close behind its last heartbeat",
         }
     }
 }
@@ -106,21 +106,20 @@ pub(super) fn close(
     }
     end.is_at(Step::Flush);
     tracing::info!("stopping: the store is flushed");
-    let store = Arc::downgrade(chain.store());
     let flushed = chain.store().backend().flush();
-    match heart.last() {
-        Ok(true) => {}
-        Ok(false) => tracing::warn!("no last heartbeat: the one before is still being written"),
-        Err(error) => tracing::warn!(%error, "no last heartbeat"),
-    }
     end.is_at(Step::Events);
     match events.stop(LAST_EVENTS) {
         Stopping::Whole | Stopping::GivenUp { .. } => {} // told by the journal; the store is closed all the same
     }
     end.is_at(Step::Store);
+    let store = Arc::clone(chain.store());
     drop(chain);
-    flushed.context("flushing the store")?;
-    if store.strong_count() == 0 {
+    flushed.context("flushing the store")?; // or else there is no last heartbeat
+    let still_read = Arc::downgrade(&store);
+    if let Err(error) = heart.last(store) {
+        tracing::warn!(%error, "no last heartbeat; `health-check --db` reads the store instead");
+    }
+    if still_read.strong_count() == 0 {
         return Ok(Stopped::Whole);
     }
     tracing::warn!("a read of a request does not end: the process ends without it");

@@ -16,8 +16,8 @@ use crate::caretaker::Caretaker;
 
 const BETWEEN_BEATS: Duration = Duration::from_secs(1);
 
-/// Lets the heart beat until told to stop. One beat at a time, however long the disk takes. A failure is told once, until one was
-/// written again.
+/// Lets the heart beat until told to stop, or the node is gone. One beat at a time, however long the disk takes. A failure is told
+/// once, until one was written again.
 pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>, stop: CancellationToken) {
     let (mut timer, mut fails) = (interval(BETWEEN_BEATS), false);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -26,7 +26,8 @@ pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>, stop: Ca
             () = stop.cancelled() => return,
             _ = timer.tick() => {}
         }
-        let (heart, caretaker) = (Arc::clone(&heart), caretaker.clone());
+        let Some(caretaker) = caretaker.upgrade() else { return };
+        let heart = Arc::clone(&heart);
         let beaten = spawn_blocking(move || heart.beat(|| need(&caretaker))).await;
         let failure = match beaten {
             Ok(Ok(())) => None,
@@ -43,6 +44,6 @@ pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>, stop: Ca
 }
 
 /// Bytes that the next cycle needs, as health knows them.
-fn need(caretaker: &Weak<Caretaker>) -> Option<u64> {
-    caretaker.upgrade()?.facts().room.map(|room| room.need)
+fn need(caretaker: &Caretaker) -> Option<u64> {
+    caretaker.facts().room.map(|room| room.need)
 }

@@ -2,9 +2,10 @@
 
 use std::{
     num::NonZeroU64,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::mpsc::{self, RecvTimeoutError},
+    sync::mpsc::{self, SyncSender},
     thread::Builder,
     time::Duration,
 };
@@ -33,8 +34,6 @@ pub(super) const CANNOT_TELL: u8 = 3;
 
 /// A store that is not read within this time is told by the heartbeat of its node: that leaves it the rest of a second.
 const HEARTBEAT_AFTER: &str = "600ms";
-/// One that is not read within this time lies on a disk that does not answer.
-const HEARTBEAT_TAKES: Duration = Duration::from_millis(300);
 /// A node that does not answer within this time cannot be told.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,8 +69,8 @@ pub(super) fn check(args: &HealthArgs, output: Output) -> ExitCode {
     match (&args.url, &args.db) {
         (Some(url), _) => verdict(of_node(url), output).into(),
         (None, Some(db)) => match in_time(args, db) {
-            Looked::Ended(health) => verdict(health, output).into(),
-            Looked::GoesOn(health) => leave(verdict(health, output).into()), // whatever the look waits for
+            Told::AtLast(health) => verdict(health, output).into(),
+            Told::BeforeTheLook(health) => leave(verdict(health, output).into()), // whatever the look waits for
         },
         (None, None) => verdict(Err(Failure::new("usage", "give --url or --db")), output).into(),
     }
@@ -106,68 +105,50 @@ fn of_node(url: &str) -> Result<Health, Failure> {
     serde_json::from_value(answer).map_err(|error| Failure::new("unreachable", format!("not a health report: {error}")))
 }
 
-/// What became of a look at a store.
-enum Looked {
-    Ended(Result<Health, Failure>),
-    /// Its thread still works, or waits for a disk.
-    GoesOn(Result<Health, Failure>),
+/// What is known when the time is over.
+enum Told {
+    /// Nobody is at work any more.
+    AtLast(Result<Health, Failure>),
+    /// The look still works, or waits for a disk.
+    BeforeTheLook(Result<Health, Failure>),
+}
+
+/// An answer of one of those who were asked.
+enum Answer {
+    Look(Result<Health, Failure>),
+    /// Nothing where none counts.
+    Heartbeat(Option<Health>),
 }
 
 /// Looks on another thread: a disk that hangs keeps that one. Where it takes long, the heartbeat of the node answers, if it counts.
-fn in_time(args: &HealthArgs, db: &Path) -> Looked {
+fn in_time(args: &HealthArgs, db: &Path) -> Told {
     let asked = Asked { db: db.to_owned(), state_dir: args.state_dir.clone(), config: args.config.clone() };
-    let look = {
-        let asked = asked.clone();
-        beside("look", move || asked.look())
-    };
-    let look = match look {
-        Ok(look) => look,
-        Err(failure) => return Looked::Ended(Err(failure)),
-    };
+    let (answers, answer) = mpsc::sync_channel(2);
+    if let Err(failure) = asked.clone().answers(Asked::look, answers.clone()) {
+        return Told::AtLast(Err(failure));
+    }
     let patience = args.heartbeat_after.min(args.within);
-    match look.recv_timeout(patience) {
-        Ok(told) => return Looked::Ended(told),
-        Err(RecvTimeoutError::Disconnected) => return Looked::Ended(Err(panicked())),
-        Err(RecvTimeoutError::Timeout) => {}
-    }
     let rest = args.within.saturating_sub(patience);
-    if let Some(health) = heard(asked, rest.min(HEARTBEAT_TAKES)) {
-        return Looked::GoesOn(Ok(health));
+    if let Ok(Answer::Look(health)) = answer.recv_timeout(patience) {
+        return Told::AtLast(health);
     }
-    match look.recv_timeout(rest) {
-        Ok(told) => Looked::Ended(told),
-        Err(RecvTimeoutError::Timeout) => Looked::GoesOn(Err(late(args.within))),
-        Err(RecvTimeoutError::Disconnected) => Looked::Ended(Err(panicked())),
+    if !rest.is_zero()
+        && let Err(failure) = asked.answers(Asked::heartbeat, answers)
+    {
+        return Told::BeforeTheLook(Err(failure));
     }
-}
-
-/// What the heartbeat tells, where it counts and is read in time.
-fn heard(asked: Asked, within: Duration) -> Option<Health> {
-    match beside("heartbeat", move || asked.heartbeat()).map(|told| told.recv_timeout(within)) {
-        Ok(Ok(told)) => told,
-        Ok(Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected)) | Err(_) => None, // the look is waited for
-    }
-}
-
-/// Does work on a thread of its own that nobody ends.
-fn beside<T: Send + 'static>(
-    name: &str,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<mpsc::Receiver<T>, Failure> {
-    let (told, answer) = mpsc::sync_channel(1);
-    let thread = Builder::new().name(name.to_owned()).spawn(move || {
-        if told.send(work()).is_err() {
-            tracing::debug!("an answer came too late");
+    let mut heard = None;
+    while heard.is_none() {
+        match answer.recv_timeout(rest) {
+            Ok(Answer::Look(health)) => return Told::AtLast(health),
+            Ok(Answer::Heartbeat(told)) => heard = told,
+            Err(_) => break, // it is late
         }
-    });
-    thread.map_or_else(
-        |error| Err(Failure::new("internal", format!("no thread for the {name}: {error}"))),
-        |_| Ok(answer),
-    )
-}
-
-fn panicked() -> Failure {
-    Failure::new("internal", "the look panicked")
+    }
+    if let Ok(Answer::Look(health)) = answer.try_recv() {
+        return Told::AtLast(health); // it came meanwhile, and knows more
+    }
+    Told::BeforeTheLook(heard.ok_or_else(|| late(args.within)))
 }
 
 fn late(within: Duration) -> Failure {
@@ -188,20 +169,34 @@ struct Asked {
 }
 
 impl Asked {
-    fn look(&self) -> Result<Health, Failure> {
-        offline::health_of_store(&self.request()?).map_err(|error| Failure::new(error.code(), &error))
+    /// Answers on a thread of its own that nobody ends.
+    ///
+    /// Errors: there is none to be had.
+    fn answers(self, answer: fn(&Self) -> Answer, to: SyncSender<Answer>) -> Result<(), Failure> {
+        let thread = Builder::new().name("look".to_owned()).spawn(move || {
+            if to.send(answer(&self)).is_err() {
+                tracing::debug!("an answer came too late");
+            }
+        });
+        let failed = |error| Failure::new("internal", format!("no thread for the look: {error}"));
+        thread.map(|_| ()).map_err(failed)
     }
 
-    /// Nothing where there is none that counts.
-    fn heartbeat(&self) -> Option<Health> {
-        match self.request().map(|request| offline::health_by_heartbeat(&request)) {
+    fn look(&self) -> Answer {
+        let told = |request| offline::health_of_store(&request).map_err(|error| Failure::new(error.code(), &error));
+        let looked = catch_unwind(AssertUnwindSafe(|| self.request().and_then(told)));
+        Answer::Look(looked.unwrap_or_else(|_| Err(Failure::new("internal", "the look panicked"))))
+    }
+
+    fn heartbeat(&self) -> Answer {
+        Answer::Heartbeat(match self.request().map(|request| offline::health_by_heartbeat(&request)) {
             Ok(Ok(health)) => Some(health),
             Ok(Err(why)) => {
                 tracing::debug!(%why, "no heartbeat tells");
                 None
             }
             Err(_) => None, // the look meets the same
-        }
+        })
     }
 
     fn request(&self) -> Result<HealthRequest, Failure> {

@@ -10,7 +10,7 @@ pub struct ByHeartbeat {
     pub at_ms: u64,
     /// Milliseconds since 1970 now.
     pub now_ms: u64,
-    /// Whether its process has ended without a last one.
+    /// Whether it is not the last one of its process, and none that has the store open is seen.
     pub is_cut: bool,
 }
 
@@ -22,15 +22,16 @@ pub(super) fn by_heartbeat(facts: &Facts) -> Option<Reason> {
     };
     let told = format!(
         "the store was not read in time, so this is what its node said at {}, {age}. Neither its write-ahead log nor its files \
-         were looked at: give more time with `--heartbeat-after` for that",
+         were looked at: give more time for that, with `--heartbeat-after` and `--within`",
         When(at_ms)
     );
     if !is_cut {
         return Some(reason(Verdict::Healthy, "by_heartbeat", told));
     }
     let message = format!(
-        "{told}. The node was killed, or lost its power: what it wrote after that is not known here, until it is started \
-         again or the store is read"
+        "{told}. No process that has the store open is seen from here, and it did not end in order: it was killed, lost its \
+         power, or runs in another container. What it wrote after that is not known here, until it is started again or the \
+         store is read"
     );
     Some(reason(Verdict::Degraded, "heartbeat_cut", message))
 }

@@ -15,6 +15,7 @@ use crate::{
     recovery::RecoveryConfig,
     snapshot::settle_left_lock,
     validate::Validated,
+    when::When,
     worker::{PrunerParts, ReserveKeeper},
 };
 
@@ -90,6 +91,16 @@ pub(super) fn unpruned(facts: &Facts) -> Option<Reason> {
     let message = "the node has no pruner, by `pruner.enabled = false`: every state stays and the disk grows; to prune set it to \
                    true and restart the node";
     (facts.commands == Commands::Refused).then(|| reason(Verdict::Healthy, "unpruned", message.to_owned()))
+}
+
+/// That an operator has told it not to prune.
+pub(super) fn switched_off(facts: &Facts) -> Option<Reason> {
+    let at = facts.off?.at;
+    let message = format!(
+        "pruning was switched off by an operator, at {}, and garbage collects: switch it on with `prune-enable`",
+        When(at)
+    );
+    Some(reason(Verdict::Degraded, "switched_off", message))
 }
 
 /// What stands behind advice to give the node a command, where it has no pruner that would obey.

@@ -26,7 +26,7 @@ pub use self::{
 pub use self::{
     options::RocksConfig,
     rocks::{
-        Era, RocksBackend, allow_every_file, file_holder, free_bytes_of, lock_holder, refuse_if_not_writable,
+        Era, Rest, RocksBackend, allow_every_file, file_holder, free_bytes_of, lock_holder, refuse_if_not_writable,
         removed_store, space_of,
     },
 };

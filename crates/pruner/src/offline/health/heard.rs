@@ -9,15 +9,23 @@ use crate::{
 };
 
 /// The health of a node's store by its heartbeat, without opening the store: in a time that does not grow with it. Neither the
-/// write-ahead log nor the length of any table is looked at.
+/// write-ahead log nor the length of any table is looked at. The file lies beside the folder as it is named, or where a link to it
+/// leads.
 ///
 /// Errors: there is none that counts now, and why.
 pub fn health_by_heartbeat(request: &HealthRequest) -> Result<Health, NoHeartbeat> {
+    let now = now_ms(request);
+    let named = Beat::read(&request.db, now);
     let request = &HealthRequest { db: canonical(&request.db), ..request.clone() };
-    let (Beat { at_ms, is_last, need, rows, .. }, holder) = Beat::read(&request.db, now_ms(request))?;
+    let (beat, holder) = match named {
+        Err(NoHeartbeat::Absent) => Beat::read(&request.db, now)?,
+        named => named?,
+    };
+    let is_cut = !beat.is_last() && holder.is_none();
+    let Beat { at_ms, need, rows, .. } = beat;
     let mut unread = Unread::default();
     let need = need.ok_or_else(|| "what the next cycle needs was not known to its node".to_owned());
-    let by = ByHeartbeat { at_ms, now_ms: now_ms(request), is_cut: !is_last && holder.is_none() };
+    let by = ByHeartbeat { at_ms, now_ms: now, is_cut };
     let looked = Looked {
         view: &rows,
         holder,

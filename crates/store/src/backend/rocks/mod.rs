@@ -47,7 +47,7 @@ use self::{
     view::RocksView,
 };
 pub use self::{
-    era::Era,
+    era::{Era, Rest},
     lock::{file_holder, lock_holder, removed_store},
     open::{allow_every_file, refuse_if_not_writable},
     space::{free_bytes_of, space_of},
