@@ -11,14 +11,18 @@ use rustix::{
     process::Signal,
 };
 use serde_json::Value;
-use state_tests::node::{self, Node};
+use state_store::lock_holder;
+use state_tests::{
+    folder,
+    node::{self, Node},
+};
 
 const SETTINGS: [&str; 3] = ["chain.block_interval=5ms", "pruner.keep_last=5", "pruner.every_orders=1000000"];
 
-/// The list of files of a store that nobody can read: whoever opens it waits for ever. A node that has it open does not notice, and
-/// its folder looks as it did before.
+/// A file of a store that nobody can read: whoever opens the store waits for ever. A node that has it open does not notice, and its
+/// folder looks as it did before.
 struct Hanging {
-    list: PathBuf,
+    file: PathBuf,
     away: PathBuf,
 }
 
@@ -29,18 +33,23 @@ fn as_if_untouched(folder: &Path, act: impl FnOnce()) {
 }
 
 impl Hanging {
+    /// The list of files.
     fn of(store: &Path) -> Self {
-        let list = store.join(fs::read_to_string(store.join("CURRENT")).unwrap().trim_end());
-        let away = store.with_file_name("list-away");
+        Self::at(store.join(fs::read_to_string(store.join("CURRENT")).unwrap().trim_end()))
+    }
+
+    fn at(file: PathBuf) -> Self {
+        let store = file.parent().unwrap();
+        let away = store.with_file_name("away");
         as_if_untouched(store, || {
-            fs::rename(&list, &away).unwrap();
-            mknodat(CWD, &list, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            fs::rename(&file, &away).unwrap();
+            mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         });
-        Self { list, away }
+        Self { file, away }
     }
 
     fn answers(self) {
-        as_if_untouched(self.list.parent().unwrap(), || fs::rename(&self.away, &self.list).unwrap());
+        as_if_untouched(self.file.parent().unwrap(), || fs::rename(&self.away, &self.file).unwrap());
     }
 }
 
@@ -130,5 +139,27 @@ fn a_node_that_was_killed_is_told_by_its_heartbeat_with_what_that_does_not_know(
     let hanging = Hanging::of(&place.store());
     let (code, told) = place.told("900ms");
     assert_eq!((code, told["error"]["code"].as_str()), (3, Some("timeout")), "without one: {told}");
+    let message = told["error"]["message"].as_str().unwrap();
+    assert!(message.ends_with("The heartbeat of its node does not count: there is none"), "{message}");
+    hanging.answers();
+}
+
+/// S39: whoever has the store open now is not whoever wrote the heartbeat.
+#[test]
+fn a_node_that_was_killed_does_not_seem_to_run_while_the_next_one_opens_its_store() {
+    let place = Place { data: tempfile::tempdir().unwrap() };
+    let (node, hanging) = place.beating();
+    hanging.answers();
+    node.kill();
+    let logs = folder::with_ending(&place.store(), "log");
+    let hanging = Hanging::at(logs.into_iter().max().unwrap()); // read behind the lock
+    let mut next = Node::held(place.data.path(), &SETTINGS);
+    while lock_holder(&place.store()).unwrap().is_none() {
+        assert!(next.ended().is_none(), "{}", next.log());
+    }
+    let (code, told) = place.told("5s");
+    let is_cut = || code == 1 && by(&told)["code"] == "heartbeat_cut";
+    assert!(code == 3 || is_cut(), "nobody is told that all is well, however long the next one took to begin: {told}");
+    next.kill();
     hanging.answers();
 }

@@ -63,6 +63,8 @@ fn file_of(db: &Path) -> PathBuf {
 pub(crate) struct Beat {
     /// When it was written, in milliseconds since 1970.
     pub(crate) at_ms: u64,
+    /// Its process, as that calls itself.
+    pid: u32,
     era: Era,
     /// Of the last one: the store as its process left it.
     rest: Option<Rest>,
@@ -98,7 +100,7 @@ impl Beat {
     fn of(store: &Store, era: Era, at_ms: u64) -> Result<Self, PruneError> {
         let rows = JUDGED.into_iter().map(RecordKey::row).chain(Excerpt::chain_ends());
         let rows = Excerpt::of(&*store.view()?, rows)?;
-        Ok(Self { at_ms, era, rest: None, need: None, rows })
+        Ok(Self { at_ms, pid: std::process::id(), era, rest: None, need: None, rows })
     }
 
     /// The heartbeat of a store, where it counts now, and who has the store open.
@@ -123,9 +125,9 @@ impl Beat {
         Ok(record::decode(&path.display().to_string(), &bytes).map_err(PruneError::from)?)
     }
 
-    /// Whether its process has closed the store behind it.
-    pub(crate) fn is_last(&self) -> bool {
-        self.rest.is_some()
+    /// Whether its process has neither closed the store behind it nor, as far as can be seen, has it open.
+    pub(crate) fn is_cut(&self, holder: Option<&Holder>) -> bool {
+        self.rest.is_none() && !holder.is_some_and(|holder| holder.may_be(self.pid))
     }
 }
 
@@ -140,7 +142,8 @@ pub struct Heart {
 
 #[derive(Debug)]
 struct State {
-    written: Written,
+    /// The one before, and when it was written, by the monotonic clock.
+    written: Option<(Duration, Beat)>,
     /// What the next cycle needs, and when that was asked for, by the monotonic clock.
     need: Option<(Duration, u64)>,
 }
@@ -151,28 +154,13 @@ impl State {
         self.need = holds.or_else(|| ask().map(|need| (now, need)));
         self.need.map(|(_, need)| need)
     }
-}
 
-#[derive(Debug)]
-enum Written {
-    Nothing,
-    /// This one, then by the monotonic clock.
-    Beat(Duration, Beat),
-    /// The last one: another would be of a store that somebody else may write.
-    Last,
-}
-
-impl Written {
-    /// Whether another one says the same, and it is too early for that. The chain goes on all the time.
+    /// Whether the one before says the same, and it is too early to say it again. The chain goes on all the time.
     fn will_do(&self, new: &Beat, now: Duration) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::Beat(at, beat) => {
-                let is_same = beat.era == new.era && beat.rows.is_like(&new.rows, &Table::CHAIN);
-                is_same && now.saturating_sub(*at) < AT_LEAST
-            }
-            Self::Last => true,
-        }
+        self.written.as_ref().is_some_and(|(at, beat)| {
+            let is_same = beat.era == new.era && beat.rows.is_like(&new.rows, &Table::CHAIN);
+            is_same && now.saturating_sub(*at) < AT_LEAST
+        })
     }
 }
 
@@ -180,25 +168,34 @@ impl Heart {
     /// Of the store in a folder, which this process has open for writing. It does not keep the store open.
     pub fn of(store: &Arc<Store>, db: &Path, clock: Arc<dyn Clock>) -> Self {
         let (db, store) = (db.to_owned(), Arc::downgrade(store));
-        Self { db, store, clock, state: Mutex::new(State { written: Written::Nothing, need: None }) }
+        Self { db, store, clock, state: Mutex::new(State { written: None, need: None }) }
     }
 
     /// Writes one if what it says has changed, or the one before is ten seconds old. Call it each second, where nobody is held
     /// up by a disk. `need` tells the bytes that the next cycle needs, and is asked once an hour, and until it tells.
     ///
-    /// Errors: a failed read or write. The file is as it was.
+    /// Errors: a failed read or write. The one before is removed then, for it may be true no more, if it can be.
     pub fn beat(&self, need: impl FnOnce() -> Option<u64>) -> Result<(), PruneError> {
         let mut state = self.state.lock();
         let Some(store) = self.store.upgrade() else { return Ok(()) };
+        self.say(&mut state, store, need).inspect_err(|_| {
+            state.written = None;
+            if let Err(error) = files::remove(&file_of(&self.db)) {
+                tracing::debug!(%error, "a heartbeat that may be true no more stays for a while");
+            }
+        })
+    }
+
+    fn say(&self, state: &mut State, store: Arc<Store>, need: impl FnOnce() -> Option<u64>) -> Result<(), PruneError> {
         let now = self.clock.monotonic();
         let new = self.look(&store)?;
         drop(store); // a disk that hangs does not keep it open
-        if state.written.will_do(&new, now) {
+        if state.will_do(&new, now) {
             return Ok(());
         }
         let new = Beat { need: state.need(now, need), ..new };
         files::replace_unsynced(&file_of(&self.db), &record::encode(&new)?)?;
-        state.written = Written::Beat(now, new);
+        state.written = Some((now, new));
         Ok(())
     }
 
@@ -209,9 +206,8 @@ impl Heart {
     ///
     /// Errors: a failed read or write, with the same in the file. The store is closed.
     pub fn last(&self, store: Arc<Store>) -> Result<bool, PruneError> {
-        let Some(mut state) = self.state.try_lock_for(PATIENCE) else { return Ok(false) };
+        let Some(state) = self.state.try_lock_for(PATIENCE) else { return Ok(false) }; // it would take the place of this one
         let Some(store) = Arc::into_inner(store) else { return Ok(false) };
-        state.written = Written::Last;
         let beat = self.look(&store)?;
         let measured = sweep::least_need(store.backend()); // no commit waits any more
         let need = measured.map_or_else(|_| state.need.map(|(_, need)| need), Some); // health tells where it is not known

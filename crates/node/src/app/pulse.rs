@@ -37,7 +37,10 @@ pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>, stop: Ca
             }
         };
         if let Some(error) = failure.as_ref().filter(|_| !fails) {
-            tracing::warn!(%error, "no heartbeat is written; `health-check --db` reads the store instead");
+            tracing::warn!(
+                code = error.code(),
+                "no heartbeat can be written; `health-check --db` reads the store: {error}"
+            );
         }
         fails = failure.is_some();
     }

@@ -116,8 +116,8 @@ enum Told {
 /// An answer of one of those who were asked.
 enum Answer {
     Look(Result<Health, Failure>),
-    /// Nothing where none counts.
-    Heartbeat(Option<Health>),
+    /// Or why it does not count.
+    Heartbeat(Result<Health, String>),
 }
 
 /// Looks on another thread: a disk that hangs keeps that one. Where it takes long, the heartbeat of the node answers, if it counts.
@@ -137,8 +137,8 @@ fn in_time(args: &HealthArgs, db: &Path) -> Told {
     {
         return Told::BeforeTheLook(Err(failure));
     }
-    let mut heard = None;
-    while heard.is_none() {
+    let mut heard = Err("was not asked for".to_owned());
+    while heard.is_err() {
         match answer.recv_timeout(rest) {
             Ok(Answer::Look(health)) => return Told::AtLast(health),
             Ok(Answer::Heartbeat(told)) => heard = told,
@@ -148,14 +148,14 @@ fn in_time(args: &HealthArgs, db: &Path) -> Told {
     if let Ok(Answer::Look(health)) = answer.try_recv() {
         return Told::AtLast(health); // it came meanwhile, and knows more
     }
-    Told::BeforeTheLook(heard.ok_or_else(|| late(args.within)))
+    Told::BeforeTheLook(heard.map_err(|why| late(args.within, &why)))
 }
 
-fn late(within: Duration) -> Failure {
+fn late(within: Duration, unheard: &str) -> Failure {
     let within = humantime::format_duration(within);
     let message = format!(
         "the store could not be read within {within}: its disk does not answer, or is very slow. Look at the disk and at the \
-         log of the system; if it is only slow, give more time with --within"
+         log of the system; if it is only slow, give more time with --within. The heartbeat of its node {unheard}"
     );
     Failure::new("timeout", message)
 }
@@ -190,12 +190,8 @@ impl Asked {
 
     fn heartbeat(&self) -> Answer {
         Answer::Heartbeat(match self.request().map(|request| offline::health_by_heartbeat(&request)) {
-            Ok(Ok(health)) => Some(health),
-            Ok(Err(why)) => {
-                tracing::debug!(%why, "no heartbeat tells");
-                None
-            }
-            Err(_) => None, // the look meets the same
+            Ok(told) => told.map_err(|why| format!("does not count: {why}")),
+            Err(_) => Err("was not asked for".to_owned()), // the look meets the same
         })
     }
 

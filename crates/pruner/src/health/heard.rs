@@ -10,7 +10,7 @@ pub struct ByHeartbeat {
     pub at_ms: u64,
     /// Milliseconds since 1970 now.
     pub now_ms: u64,
-    /// Whether it is not the last one of its process, and none that has the store open is seen.
+    /// Whether it is not the last one of its process, and that is not seen to have the store open.
     pub is_cut: bool,
 }
 
@@ -29,9 +29,9 @@ pub(super) fn by_heartbeat(facts: &Facts) -> Option<Reason> {
         return Some(reason(Verdict::Healthy, "by_heartbeat", told));
     }
     let message = format!(
-        "{told}. No process that has the store open is seen from here, and it did not end in order: it was killed, lost its \
-         power, or runs in another container. What it wrote after that is not known here, until it is started again or the \
-         store is read"
+        "{told}. Its process is not seen to have the store open, and that was not its last word: it was killed, lost its \
+         power, could not write its last word, or runs where it is not seen from here, as in another container. What it wrote \
+         after that is not known here, until it is started again or the store is read"
     );
     Some(reason(Verdict::Degraded, "heartbeat_cut", message))
 }

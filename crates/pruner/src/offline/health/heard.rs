@@ -21,7 +21,7 @@ pub fn health_by_heartbeat(request: &HealthRequest) -> Result<Health, NoHeartbea
         Err(NoHeartbeat::Absent) => Beat::read(&request.db, now)?,
         named => named?,
     };
-    let is_cut = !beat.is_last() && holder.is_none();
+    let is_cut = beat.is_cut(holder.as_ref());
     let Beat { at_ms, need, rows, .. } = beat;
     let mut unread = Unread::default();
     let need = need.ok_or_else(|| "what the next cycle needs was not known to its node".to_owned());
