@@ -23,7 +23,12 @@ use std::path::{Path, PathBuf};
 pub use history::{Built, Error, build};
 pub use report::{Bound, Least, Table};
 pub use system::{Stopwatch, Took, drop_from_page_cache, resident, resident_peak, thread_on_processor};
+use tikv_jemallocator::Jemalloc;
 pub use yardstick::{Strokes, Yardstick};
+
+/// That of the node.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// What the command line asked for.
 #[derive(Debug, Clone)]
