@@ -137,7 +137,7 @@ fn a_node_that_was_killed_is_told_by_its_heartbeat_with_what_that_does_not_know(
     hanging.answers();
     fs::remove_file(place.store().with_added_extension("heartbeat")).unwrap();
     let hanging = Hanging::of(&place.store());
-    let (code, told) = place.told("900ms");
+    let (code, told) = place.told("5s");
     assert_eq!((code, told["error"]["code"].as_str()), (3, Some("timeout")), "without one: {told}");
     let message = told["error"]["message"].as_str().unwrap();
     assert!(message.ends_with("The heartbeat of its node does not count: there is none"), "{message}");

@@ -2,8 +2,9 @@
 //!
 //! Build: store, events, pruner (before the first commit), chain, block production, HTTP. Teardown: HTTP stops accepting,
 //! the mempool drains into last blocks, connections drain and are cut off then, the pruner stops and lets go of its locks,
-//! the store is flushed, what happened is written down and synced, the store closes and its last heartbeat is written. No step waits for a client, and none
-//! is left out because one before it failed. Dropping the node without stopping it is like a kill: safe, and what waited is lost.
+//! the store is flushed, what happened is written down and synced, the store closes and its last heartbeat is written. No step
+//! waits for a client, and none is left out because one before it failed. Dropping the node without stopping it is like a kill:
+//! safe, and what waited is lost.
 
 mod ending;
 mod feed;
@@ -21,7 +22,6 @@ use std::{
 };
 
 use anyhow::Context as _;
-use futures_util::future::join_all;
 use state_pruner::{
     Clock, FloorRows, Heart, LiveRetention, LogCuts, Pruner, PrunerParts, RetentionParts, StoreRecords, Unpruned,
     events::EventJournal, snapshot::NodeFacts,
@@ -69,9 +69,10 @@ pub struct App {
     producer: Option<Producer>,
     server: Server,
     upkeep: JoinHandle<()>,
-    /// What takes the reserve again and tells what ends the work of the node, and what lets its heart beat.
-    looks: [JoinHandle<()>; 2],
-    heart: Arc<Heart>,
+    /// Takes the reserve again, and tells what ends the work of the node.
+    keeping: JoinHandle<()>,
+    /// And what lets it beat.
+    heart: (Arc<Heart>, JoinHandle<()>),
     stop: CancellationToken,
     end: TheEnd,
 }
@@ -128,9 +129,9 @@ impl App {
             }
         });
         let keeping = tokio::spawn(Caretaker::keep(Arc::downgrade(&caretaker), watch, stop.clone()));
-        let pulse = tokio::spawn(pulse::keep(Arc::clone(&heart), Arc::downgrade(&caretaker), stop.clone()));
+        let pulse = tokio::spawn(pulse::keep(Arc::clone(&heart), Arc::downgrade(&caretaker)));
         let end = TheEnd::of(pruner.as_ref());
-        let (producer, looks) = (Some(producer), [keeping, pulse]);
+        let (producer, heart) = (Some(producer), (heart, pulse));
         Ok(Self {
             address,
             callers,
@@ -141,7 +142,7 @@ impl App {
             producer,
             server,
             upkeep,
-            looks,
+            keeping,
             heart,
             stop,
             end,
@@ -197,15 +198,14 @@ impl App {
     pub async fn stop(mut self) -> anyhow::Result<Stopped> {
         let drained = self.drain().await;
         self.end.is_at(Step::Requests);
-        let Self { chain, pruner, events, mut server, upkeep, mut looks, heart, end, .. } = self;
+        let Self { chain, pruner, events, mut server, upkeep, mut keeping, heart, end, .. } = self;
         let served = server.drain(PATIENCE).await.context("serving HTTP");
         let ended = server.end(LAST_READS).await.context("ending HTTP");
         upkeep.abort();
-        let looked = timeout(LAST_READS, join_all(&mut looks)).await;
-        if looked.is_err() {
-            looks.iter().for_each(JoinHandle::abort); // a disk that hangs has its thread
+        if timeout(LAST_READS, &mut keeping).await.is_err() {
+            keeping.abort(); // a disk that hangs has its thread
         }
-        let closed = spawn_blocking(move || close((chain, pruner), (&events, &heart), &end)).await;
+        let closed = spawn_blocking(move || close((chain, pruner), (&events, heart), &end)).await;
         let closed = closed.context("closing the store");
         told_beside(closed.flatten(), [drained, served, ended])
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use tikv_jemallocator::Jemalloc;
 
-/// Also of the engine. A commit allocates thousands of nodes, and takes a twelfth longer with that of the system.
+/// Also of the engine. A commit allocates thousands of nodes, and takes about a tenth longer with that of the system.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 

@@ -5,7 +5,7 @@
 //! while a process has the store open. The last one of a process is written behind the end of its store, which nobody else had; it
 //! counts until a file comes to the folder of the store, or goes.
 //!
-//! Costs: a look at a dozen rows each second; a write of them where they changed, and every ten seconds; once an hour a list of the
+//! Costs: a look at a dozen rows each second; a write of them where they changed, and every five seconds; once an hour a list of the
 //! files. Nobody waits for the disk but at the end of a node: after a power loss there may be none.
 
 use std::{
@@ -24,7 +24,7 @@ use state_store::{
 use crate::{clock::Clock, error::PruneError, files, records::RecordKey, sweep};
 
 /// One is written at least this often.
-const AT_LEAST: Duration = Duration::from_secs(10);
+const AT_LEAST: Duration = Duration::from_secs(5);
 /// What the next cycle needs is asked for again after so long: whoever lists many files holds the engine's own lock (I12).
 const NEED_HOLDS: Duration = Duration::from_secs(3600);
 /// While a process has the store open, an older one is of its predecessor, or its disk does not answer.
@@ -171,7 +171,12 @@ impl Heart {
         Self { db, store, clock, state: Mutex::new(State { written: None, need: None }) }
     }
 
-    /// Writes one if what it says has changed, or the one before is ten seconds old. Call it each second, where nobody is held
+    /// Whether the store is closed, so that no other one comes.
+    pub fn is_over(&self) -> bool {
+        self.store.strong_count() == 0
+    }
+
+    /// Writes one if what it says has changed, or the one before is five seconds old. Call it each second, where nobody is held
     /// up by a disk. `need` tells the bytes that the next cycle needs, and is asked once an hour, and until it tells.
     ///
     /// Errors: a failed read or write. The one before is removed then, for it may be true no more, if it can be.
@@ -210,7 +215,7 @@ impl Heart {
         let Some(store) = Arc::into_inner(store) else { return Ok(false) };
         let beat = self.look(&store)?;
         let measured = sweep::least_need(store.backend()); // no commit waits any more
-        let need = measured.map_or_else(|_| state.need.map(|(_, need)| need), Some); // health tells where it is not known
+        let need = measured.map_or_else(|_| state.need.map(|(_, need)| need), Some); // health tells where none is known
         drop(store);
         let rest = Rest::of(&self.db)?; // AFTER the engine has ended
         if Era::of(&self.db)? != beat.era {

@@ -12,6 +12,7 @@ use state_pruner::{
     Heart, Pruner,
     events::{EventJournal, Stopping},
 };
+use tokio::task::JoinHandle;
 
 use crate::chain::Chain;
 
@@ -52,7 +53,7 @@ impl Step {
             Self::Pruner => "the pruner, which is at",
             Self::Flush => "the flush of the store",
             Self::Events => "the journal of events",
-            Self::Store => "the store to close behind its last heartbeat",
+            Self::Store => "the store to close, and its last heartbeat",
         }
     }
 }
@@ -96,7 +97,7 @@ pub enum Stopped {
 /// ended: an end that is cut short before does not look like one in order.
 pub(super) fn close(
     (chain, pruner): (Arc<Chain>, Option<Arc<Pruner>>),
-    (events, heart): (&EventJournal, &Heart),
+    (events, (heart, pulse)): (&EventJournal, (Arc<Heart>, JoinHandle<()>)),
     end: &TheEnd,
 ) -> anyhow::Result<Stopped> {
     events.let_producers_go(); // a disk that hangs must not hold the pruner's thread
@@ -116,9 +117,12 @@ pub(super) fn close(
     drop(chain);
     flushed.context("flushing the store")?; // or else there is no last heartbeat
     let still_read = Arc::downgrade(&store);
+    pulse.abort(); // a beat at work keeps the last one waiting, not the store
     match heart.last(store) {
         Ok(true) => {}
-        Ok(false) => tracing::warn!("no last heartbeat: the store is still read, or the one before is still written"),
+        Ok(false) => tracing::warn!(
+            "no last heartbeat: the store is still read or was opened since, or the one before is still written"
+        ),
         Err(error) => tracing::warn!(%error, "no last heartbeat"),
     }
     if still_read.strong_count() == 0 {

@@ -1,4 +1,4 @@
-//! The heartbeat of a node, each second, on a thread that nobody waits for.
+//! The heartbeat of a node, each second, on a thread that nobody waits for, as long as its store is open: also while it ends.
 
 use std::{
     sync::{Arc, Weak},
@@ -10,26 +10,20 @@ use tokio::{
     task::spawn_blocking,
     time::{MissedTickBehavior, interval},
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::caretaker::Caretaker;
 
 const BETWEEN_BEATS: Duration = Duration::from_secs(1);
 
-/// Lets the heart beat until told to stop, or the node is gone. One beat at a time, however long the disk takes. A failure is told
-/// once, until one was written again.
-pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>, stop: CancellationToken) {
+/// Lets the heart beat until the store is closed. One beat at a time, however long the disk takes. A failure is told once, until
+/// one was written again.
+pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>) {
     let (mut timer, mut fails) = (interval(BETWEEN_BEATS), false);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            _ = timer.tick() => {}
-        }
-        let Some(caretaker) = caretaker.upgrade() else { return };
-        let heart = Arc::clone(&heart);
-        let beaten = spawn_blocking(move || heart.beat(|| need(&caretaker))).await;
-        let failure = match beaten {
+    while !heart.is_over() {
+        timer.tick().await;
+        let (heart, caretaker) = (Arc::clone(&heart), caretaker.clone());
+        let failure = match spawn_blocking(move || heart.beat(|| need(&caretaker))).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
             Err(_) => {
@@ -47,6 +41,6 @@ pub(super) async fn keep(heart: Arc<Heart>, caretaker: Weak<Caretaker>, stop: Ca
 }
 
 /// Bytes that the next cycle needs, as health knows them.
-fn need(caretaker: &Caretaker) -> Option<u64> {
-    caretaker.facts().room.map(|room| room.need)
+fn need(caretaker: &Weak<Caretaker>) -> Option<u64> {
+    caretaker.upgrade()?.facts().room.map(|room| room.need)
 }

@@ -12,7 +12,7 @@ use std::{
 
 use clap::{ArgGroup, Args};
 use state_pruner::{
-    Health, Reason, Verdict,
+    Clock as _, Health, Reason, SystemClock, Verdict,
     offline::{self, CycleDue, HealthRequest},
 };
 
@@ -127,19 +127,19 @@ fn in_time(args: &HealthArgs, db: &Path) -> Told {
     if let Err(failure) = asked.clone().answers(Asked::look, answers.clone()) {
         return Told::AtLast(Err(failure));
     }
-    let patience = args.heartbeat_after.min(args.within);
-    let rest = args.within.saturating_sub(patience);
+    let (clock, patience) = (SystemClock::new(), args.heartbeat_after.min(args.within));
     if let Ok(Answer::Look(health)) = answer.recv_timeout(patience) {
         return Told::AtLast(health);
     }
-    if !rest.is_zero()
-        && let Err(failure) = asked.answers(Asked::heartbeat, answers)
-    {
-        return Told::BeforeTheLook(Err(failure));
-    }
     let mut heard = Err("was not asked for".to_owned());
+    if patience < args.within {
+        heard = Err("did not answer in time".to_owned());
+        if let Err(failure) = asked.answers(Asked::heartbeat, answers) {
+            return Told::BeforeTheLook(Err(failure));
+        }
+    }
     while heard.is_err() {
-        match answer.recv_timeout(rest) {
+        match answer.recv_timeout(args.within.saturating_sub(clock.monotonic())) {
             Ok(Answer::Look(health)) => return Told::AtLast(health),
             Ok(Answer::Heartbeat(told)) => heard = told,
             Err(_) => break, // it is late

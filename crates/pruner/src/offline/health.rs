@@ -1,6 +1,7 @@
 //! The health of a store from outside: while a node or a prune runs, or nobody does, on a store that may not be written.
 //!
-//! Costs: a dozen rows, what the engine keeps of its files in memory, and one pass over the write-ahead log, however large the store is. Nothing is written, no lock is taken, and nobody is waited for (O14).
+//! Costs: a dozen rows, what the engine keeps of its files in memory, and one pass over the write-ahead log, however large the
+//! store is. Nothing is written, no lock is taken, and nobody is waited for (O14).
 
 mod heard;
 
@@ -374,8 +375,7 @@ struct Reserved {
 }
 
 impl Reserved {
-    /// One that is not there was let go, unless its node would take it when it starts.
-    /// `free` is what it would be taken from.
+    /// One that is not there was let go, unless its node would take it when it starts. `free` is what it would be taken from.
     fn look(free: Option<u64>, request: &HealthRequest, node: Option<&Holder>) -> Result<Self, PruneError> {
         let (there, wanted) = (Reserve::kept_at(&reserve_of(&request.db))?, request.reserve.map(NonZeroU64::get));
         let kept = there.filter(|bytes| wanted.is_none_or(|wanted| wanted == *bytes));

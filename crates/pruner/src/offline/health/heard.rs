@@ -18,8 +18,8 @@ pub fn health_by_heartbeat(request: &HealthRequest) -> Result<Health, NoHeartbea
     let named = Beat::read(&request.db, now);
     let request = &HealthRequest { db: canonical(&request.db), ..request.clone() };
     let (beat, holder) = match named {
-        Err(NoHeartbeat::Absent) => Beat::read(&request.db, now)?,
-        named => named?,
+        Err(why) => Beat::read(&request.db, now).map_err(|_| why)?, // the same, unless a link leads there
+        Ok(named) => named,
     };
     let is_cut = beat.is_cut(holder.as_ref());
     let Beat { at_ms, need, rows, .. } = beat;
