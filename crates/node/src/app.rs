@@ -71,7 +71,7 @@ pub struct App {
     upkeep: JoinHandle<()>,
     /// Takes the reserve again, and tells what ends the work of the node.
     keeping: JoinHandle<()>,
-    /// And what lets it beat.
+    /// It tells from outside how the node is; and what lets it beat.
     heart: (Arc<Heart>, JoinHandle<()>),
     stop: CancellationToken,
     end: TheEnd,

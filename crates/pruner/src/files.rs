@@ -49,7 +49,7 @@ pub(crate) fn create_dir(path: &Path) -> Result<(), PruneError> {
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
     let aside = aside(path);
     let written = || {
-        let file = written(&aside, bytes)?;
+        let file = write(&aside, bytes)?;
         ask(FileCall::Sync, &aside)?;
         file.sync_all()
     };
@@ -62,11 +62,11 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
 /// process that is killed leaves it whole, as it was or as it is to be.
 pub(crate) fn replace_unsynced(path: &Path, bytes: &[u8]) -> Result<(), PruneError> {
     let aside = aside(path);
-    written(&aside, bytes).map_err(failed(&aside))?;
+    write(&aside, bytes).map_err(failed(&aside))?;
     rename(&aside, path)
 }
 
-fn written(path: &Path, bytes: &[u8]) -> io::Result<File> {
+fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
     ask(FileCall::Create, path)?;
     let mut file = File::create(path)?;
     ask(FileCall::Write, path)?;
@@ -81,11 +81,7 @@ pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), PruneError> {
 
 /// Reads a file that may be absent.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, PruneError> {
-    match ask(FileCall::Read, path).and_then(|()| fs::read(path)) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unread(path)(error)),
-    }
+    if_there(path, ask(FileCall::Read, path).and_then(|()| fs::read(path)))
 }
 
 /// Reads a regular file that may be absent and has at most so many bytes. Nobody is waited for at the other end of a pipe.
@@ -102,7 +98,11 @@ pub(crate) fn read_plain(path: &Path, most: u64) -> Result<Option<Vec<u8>>, Prun
         file.take(most).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    match read() {
+    if_there(path, read())
+}
+
+fn if_there(path: &Path, read: io::Result<Vec<u8>>) -> Result<Option<Vec<u8>>, PruneError> {
+    match read {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unread(path)(error)),
