@@ -54,7 +54,7 @@ struct Beside {
 impl Beside {
     fn of(store: &Arc<Store>) -> Self {
         let ((wake, woken), store) = (sync_channel(1), Arc::clone(store));
-        Self { wake, _thread: spawn(move || woken.into_iter().for_each(|()| store.catch_up())) }
+        Self { wake, _thread: spawn(move || woken.into_iter().for_each(|()| store.catch_up().expect("catch up"))) }
     }
 
     fn committed(&self) {

@@ -55,7 +55,7 @@ impl Copy {
     }
 
     fn take(&mut self, hash: NodeHash, bytes: Vec<u8>) -> Result<(), Error> {
-        self.part.insert(hash, Created { bytes, places: 1, below: None });
+        self.part.insert(hash, Created { bytes, places: 1, below: None, sole: false });
         if self.part.len() == PART { self.write() } else { Ok(()) }
     }
 
@@ -67,7 +67,7 @@ impl Copy {
         };
         let created = std::mem::take(&mut self.part);
         let (replaced, dropped, adopted) = (Vec::new(), Vec::new(), Vec::new());
-        let delta = Delta { parent, root: self.root, created, replaced, dropped, adopted };
+        let delta = Delta { parent, root: self.root, created, replaced, dropped, adopted, astray: true };
         let (timestamp_ms, block_hash, rows) = (0, [0; 32], Batch::new());
         self.store.commit(Commit { base, delta: &delta, timestamp_ms, block_hash, rows })?;
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use state_store::{Flow, JournalRecord, KeyRange, Store, Table, record};
+use state_store::{Flow, JournalRecord, KeyRange, Store, Table, marked_on_disk, record};
 use state_tests::{archive::orders, chain::Chain};
 use state_tree::{NodeHash, Order};
 
@@ -16,13 +16,7 @@ fn first_of(key: &[u8]) -> u64 {
 
 /// The fingerprint of each node that is marked.
 pub(crate) fn marked(store: &Store) -> BTreeSet<u64> {
-    let mut marked = BTreeSet::new();
-    let mut take = |key: &[u8], _: &[u8]| {
-        marked.insert(first_of(key));
-        Flow::Continue(())
-    };
-    store.view().unwrap().scan(&Table::MANY, &KeyRange::ALL, &mut take).unwrap();
-    marked
+    marked_on_disk(&*store.view().unwrap()).unwrap()
 }
 
 /// The journal.

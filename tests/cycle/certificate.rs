@@ -32,7 +32,7 @@ fn files(backend: &dyn Backend) -> u64 {
 fn fresh_copy(dir: &Path, of: &Rig) -> u64 {
     let created: BTreeMap<_, _> = check::nodes(&of.chain.store)
         .into_iter()
-        .map(|(hash, bytes)| (hash, Created { bytes, places: 1, below: None }))
+        .map(|(hash, bytes)| (hash, Created { bytes, places: 1, below: None, sole: false }))
         .collect();
     let backend = std::sync::Arc::new(RocksBackend::open(&dir.join("fresh"), &SMALL).unwrap());
     let store = Store::open(backend.clone(), STORE).unwrap();
@@ -43,6 +43,7 @@ fn fresh_copy(dir: &Path, of: &Rig) -> u64 {
         replaced: Vec::new(),
         dropped: Vec::new(),
         adopted: Vec::new(),
+        astray: false,
     };
     let commit =
         Commit { base: Base::Genesis, delta: &delta, timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };

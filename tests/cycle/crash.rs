@@ -238,8 +238,9 @@ fn reads_fail(fault: Fault) {
         }
         faulty.fail_read(u64::MAX >> 1, fault); // what follows looks at what is left
         let frozen = Freeze::load(&*env.parts.records).unwrap().is_some();
-        let due = fault == Fault::Corrupt && ended.is_err() && n >= READS_BEFORE_A_CYCLE;
-        assert_eq!(frozen, due, "read {n} failed by {fault:?}, the cycle ended {ended:?}");
+        let due = fault == Fault::Corrupt && n >= READS_BEFORE_A_CYCLE;
+        let as_due = frozen == due || (due && ended.is_ok()); // the phase record of a cycle that is over may be read in vain
+        assert!(as_due, "read {n} failed by {fault:?}, frozen: {frozen}, the cycle ended {ended:?}");
         assert!(!frozen || matches!(plan.run(&env), Err(PruneError::Frozen { .. })), "read {n}");
         let context = format!("read {n} failed, the cycle ended {:?}", ended.map(|done| done.certificate.deleted));
         check::complete(&rig.chain, &context);

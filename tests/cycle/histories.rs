@@ -222,6 +222,9 @@ impl History {
         for step in 0..STEPS {
             let context = format!("{} step {step}", self.name);
             self.step(&context);
+            if step % 5 == 4 {
+                self.chain().store.catch_up().unwrap(); // bundles of marks live through some steps, and through some crashes
+            }
             let Process { swept, pins, .. } = self.process();
             swept.check(pins, &context);
             books::journal_is_whole(&swept.rig.chain, &context);

@@ -33,6 +33,7 @@ mod rollback;
 mod roots;
 mod shared;
 mod steady;
+mod strays;
 mod switched;
 mod triggers;
 mod validate;

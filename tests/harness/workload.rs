@@ -40,13 +40,15 @@ const BLOB_BYTES: usize = 1500;
 pub struct Workload {
     rng: ChaCha8Rng,
     profile: Profile,
+    /// Whether its fields have identities of objects of the global tree, whose leaves may then lie at other places, too.
+    has_strays: bool,
 }
 
 impl Workload {
     /// A source of changes; what it prints is shown when the test fails.
     pub fn new(profile: Profile, seed: u64) -> Self {
         println!("workload {profile:?} seed {seed}");
-        Self { rng: ChaCha8Rng::seed_from_u64(seed), profile }
+        Self { rng: ChaCha8Rng::seed_from_u64(seed), profile, has_strays: seed.is_multiple_of(4) }
     }
 
     /// Changes that are legal on the given state.
@@ -62,6 +64,15 @@ impl Workload {
         changes
     }
 
+    /// A change to a field, which is no object of the global tree.
+    fn field(&self, change: Change) -> Change {
+        let Change::Put(mut put) = change else { return change };
+        let component = [7; 32];
+        let id = ObjectId::from_components(vec![component; if self.has_strays { 1 } else { 2 }]);
+        put.object = put.object.map(|object| Object { id: id.unwrap(), ..object });
+        Change::Put(put)
+    }
+
     fn pick(&mut self) -> u64 {
         self.rng.random_range(0..self.profile.objects())
     }
@@ -69,7 +80,7 @@ impl Workload {
     fn fresh(&mut self, changes: &mut Changes) {
         let (object, value) = (self.pick(), self.rng.random());
         let field = self.rng.random_range(0..FIELDS);
-        let fields = Changes([(key(field), leaf(value))].into());
+        let fields = Changes([(key(field), self.field(leaf(value)))].into());
         let put = Put { object: Some(content(value)), base: FieldsBase::Keep, fields };
         changes.0.insert(key(object), Change::Put(put));
     }
@@ -81,7 +92,7 @@ impl Workload {
             1 => leaf(self.rng.random_range(0..2)),
             _ => {
                 let below = if self.rng.random() { leaf(self.rng.random_range(0..2)) } else { Change::Remove };
-                let fields = Changes([(key(field), below)].into());
+                let fields = Changes([(key(field), self.field(below))].into());
                 Change::Put(Put { object: Some(content(1)), base: FieldsBase::Keep, fields })
             }
         };
@@ -101,7 +112,7 @@ impl Workload {
                 changes.0.insert(from, Change::Remove);
             }
             4 if exists(&[from]) => {
-                let fields = Changes([(nested, adopt(vec![from]))].into());
+                let fields = Changes([(nested, self.field(adopt(vec![from])))].into());
                 changes.0.insert(to, Change::Put(Put { object: Some(content(7)), base: FieldsBase::Keep, fields }));
             }
             _ => drop(changes.0.insert(to, self.row(nested))),
@@ -115,9 +126,9 @@ impl Workload {
         let inner = Put {
             object: Some(content(self.rng.random_range(0..4))),
             base: FieldsBase::Keep,
-            fields: Changes([(below, entry)].into()),
+            fields: Changes([(below, self.field(entry))].into()),
         };
-        let fields = Changes([(field, Change::Put(inner))].into());
+        let fields = Changes([(field, self.field(Change::Put(inner)))].into());
         Change::Put(Put { object: Some(content(3)), base: FieldsBase::Keep, fields })
     }
 }

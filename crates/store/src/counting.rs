@@ -29,12 +29,12 @@ use crate::{
     error::StoreError,
     journal::{self, JournalRecord},
     lost::{CountsLost, LostBy},
-    many::{self, Marks},
+    many::{Marks, Written},
     pending::Pending,
     queue::{Entry, Queue},
     record::{self, Record},
     schema::Table,
-    standing::{Judged, Memory},
+    standing::{Judged, Memory, Strays},
     stay::Waste,
     store::StoreConfig,
 };
@@ -73,28 +73,34 @@ impl CountsRecord {
     }
 }
 
-/// How many nodes are stored, in `prune_meta`.
+/// What is stored, in `prune_meta`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredRecord {
     /// Nodes that commits put and that were not there, at most, less those that the sweep between cycles deleted. What
     /// cycles delete is not taken off.
     pub(crate) nodes: u64,
+    /// Whether no field was ever put with the identity of an object of the global tree, from the first commit on: then a leaf
+    /// of that tree is at one place only ([`state_tree::Created::sole`]).
+    pub(crate) has_no_strays: bool,
 }
 
 impl Record for StoredRecord {
     const KIND: [u8; 4] = *b"STRD";
-    const VERSION: u16 = 1;
+    const VERSION: u16 = 2; // 1 knew no strays and no bundles: whoever reads only that would put the ones and miss the others
 }
 
 impl StoredRecord {
     pub(crate) const KEY: &[u8] = b"stored";
 
-    /// Without a record, or with one that is unusable, for it decides about no node: everything that was ever put.
+    /// Without a record, or with one that is unusable: everything that was ever put, and there may be strays (I8).
     fn load(view: &dyn View) -> Result<Self, StoreError> {
         let bytes = view.row(&Table::META, Self::KEY)?;
         match bytes.map_or(Ok(None), |bytes| if_usable(record::decode("stored", &bytes)))? {
             Some(record) => Ok(record),
-            None => Ok(Self { nodes: native::read_head(view)?.map_or(0, |head| head.nodes_put) }),
+            None => {
+                let nodes = native::read_head(view)?.map_or(0, |head| head.nodes_put);
+                Ok(Self { nodes, has_no_strays: false })
+            }
         }
     }
 
@@ -177,6 +183,7 @@ pub(crate) struct Booked {
     pub(crate) rows: Batch,
     mode: Mode,
     many: BTreeSet<NodeHash>,
+    marks: Written,
     /// Of a commit that is journalled.
     entry: Option<Entry>,
     stored: StoredRecord,
@@ -202,7 +209,7 @@ impl Counting {
     /// Counts nothing yet.
     pub(crate) fn new(config: StoreConfig) -> Self {
         let StoreConfig { journal, pending_limit, marks_limit, .. } = config;
-        let (marks, stored) = (Marks::none(marks_limit), StoredRecord { nodes: 0 });
+        let (marks, stored) = (Marks::none(marks_limit), StoredRecord { nodes: 0, has_no_strays: false });
         let (limit, waste) = (pending_limit, Waste::default());
         Self { mode: Mode::Off, lost: None, pending: None, settled: 0, limit, marks, stored, waste, journal }
     }
@@ -228,11 +235,13 @@ impl Counting {
             Mode::Off if mode != self.mode => CountsRecord::lose(&mut rows, self.lost_by(plan))?,
             Mode::Exact(_) | Mode::Blind | Mode::Off => {}
         }
-        let known = Memory { marks: &self.marks, index: self.pending.as_mut().map(|queue| &*queue.index()) };
+        let strays = if self.has_no_strays_after(plan) { Strays::None } else { Strays::Possible };
+        let index = self.pending.as_mut().map(|queue| &*queue.index());
+        let known = Memory { marks: &self.marks, index, strays };
         let Judged { counted, present } = known.judge(view, plan, mode)?;
         let Counted { many, expiring, .. } = counted;
         let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
-        new.for_each(|fingerprint| many::put(&mut rows, fingerprint, self.marks.mark_of(plan.order)));
+        let marks = self.marks.put(&mut rows, new.collect(), plan.order)?;
         let row = self.journal.then(|| JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring));
         if let Some(row) = &row {
             rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(row)?);
@@ -243,7 +252,7 @@ impl Counting {
         lost.extend(dropped);
         let (order, timestamp_ms) = (plan.order, plan.timestamp_ms);
         let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost });
-        Ok(Booked { rows, mode, many, entry, stored })
+        Ok(Booked { rows, mode, many, marks, entry, stored })
     }
 
     /// Why this commit ends exact counting.
@@ -274,7 +283,13 @@ impl Counting {
     /// While a cycle works, a node that is there may be one that it deletes, and comes back only once.
     fn stored_after(&self, plan: &Plan<'_>, present: u64) -> StoredRecord {
         let absent = (plan.delta.created.len() as u64).saturating_sub(present);
-        StoredRecord { nodes: self.stored.nodes.saturating_add(absent.max(plan.recorded)) }
+        let nodes = self.stored.nodes.saturating_add(absent.max(plan.recorded));
+        StoredRecord { nodes, has_no_strays: self.has_no_strays_after(plan) }
+    }
+
+    /// Whether there are no strays once this is committed. The first commit is on an empty state, with nothing before it.
+    fn has_no_strays_after(&self, plan: &Plan<'_>) -> bool {
+        (self.stored.has_no_strays || plan.head.is_none()) && !plan.delta.astray
     }
 
     /// Takes over what a written commit says.
@@ -285,6 +300,7 @@ impl Counting {
         }
         (self.mode, self.stored) = (booked.mode, booked.stored);
         self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
+        self.marks.written(plan.order, booked.marks);
         if began {
             self.set_index(Some(Pending::new(self.limit)));
         }
@@ -307,6 +323,7 @@ impl Counting {
         }
         self.settled += 1;
         self.marks.remove(marks);
+        self.marks.bundles().roll_back(to);
         if let Some(queue) = &mut self.pending {
             let gone = queue.index().forget_orders((Bound::Excluded(to), Bound::Unbounded));
             self.waste.push(gone);
@@ -335,15 +352,39 @@ mod tests {
         counting
     }
 
+    /// Strays are known of from the first commit on, or never.
+    #[test]
+    fn a_store_has_no_strays_only_if_its_first_commit_said_so_and_none_since_brought_one() {
+        let delta = |astray| {
+            let (parent, root) = (StateRoot::EMPTY, StateRoot::EMPTY);
+            let (created, replaced, dropped, adopted) = Default::default();
+            Delta { parent, root, created, replaced, dropped, adopted, astray }
+        };
+        let after = |before: bool, head: Option<u64>, astray: bool| {
+            let mut counting = Counting::new(StoreConfig::new(Durability::Logged));
+            counting.stored.has_no_strays = before;
+            let (delta, head) = (delta(astray), head.map(order));
+            let plan =
+                Plan { order: order(1), base: head, head, commit: 1, timestamp_ms: 1, delta: &delta, recorded: 0 };
+            counting.has_no_strays_after(&plan)
+        };
+        assert!(after(false, None, false) && !after(false, None, true));
+        assert!(after(true, Some(0), false) && !after(true, Some(0), true));
+        assert!(!after(false, Some(0), false), "what was committed before is not known");
+    }
+
     /// Keeps an empty commit of order 10 on the state of an order.
     fn keep(counting: &mut Counting, base: u64) {
         let (parent, root) = (StateRoot::EMPTY, StateRoot::EMPTY);
         let (created, replaced, dropped, adopted) = Default::default();
-        let delta = Delta { parent, root, created, replaced, dropped, adopted };
+        let delta = Delta { parent, root, created, replaced, dropped, adopted, astray: false };
         let (order, base, head) = (order(10), Some(order(base)), Some(order(9)));
         let plan = Plan { order, base, head, commit: 10, timestamp_ms: 10, delta: &delta, recorded: 0 };
         let (mode, stored) = (counting.mode_of(&plan), counting.stored);
-        counting.keep(&plan, Booked { rows: Batch::new(), mode, many: BTreeSet::new(), entry: None, stored });
+        counting.keep(
+            &plan,
+            Booked { rows: Batch::new(), mode, many: BTreeSet::new(), marks: Written::Rows, entry: None, stored },
+        );
     }
 
     /// I12: a fork gives the index up, or ends it, and so does a rollback.
@@ -370,6 +411,6 @@ mod tests {
         let mut counting = counting();
         counting.marks.add([1, 2], order(1));
         counting.marks.forget();
-        assert!(counting.all_waste().has::<many::Orders>());
+        assert!(counting.all_waste().has::<crate::many::Orders>());
     }
 }

@@ -9,6 +9,7 @@
 
 mod backend;
 mod barrier;
+mod bundle;
 mod busy;
 mod chain;
 mod counting;
@@ -53,6 +54,8 @@ pub use filter::{Haste, LiveReader, LiveSet, Pace, SweepSlot, SweepTally};
 pub use gate::{Base, Commit, Committed, PinOwner};
 pub use journal::JournalRecord;
 pub use lost::{CountsLost, LostBy};
+#[cfg(any(test, feature = "test-util"))]
+pub use many::marked_on_disk;
 pub use pending::{Lag, PendingCounts};
 pub use permit::{Occupied, Permit};
 pub use point::{CatalogPoint, Point, catalog_reached, reached};

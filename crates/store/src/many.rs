@@ -21,19 +21,27 @@
 //! find: its block checksums cover what was written then.
 //!
 //! Costs: 20 bytes of disk per shared node; in memory about 40 bytes each up to a limit, beyond which marks are read again, one
-//! batched read per commit and slice, that of a slice before it takes the gate (I12), and written each time. A rollback reads all of them once, under the gate.
+//! batched read per commit and slice, that of a slice before it takes the gate (I12), and written each time. A rollback reads all
+//! of them once, under the gate. What a commit marks is one row at first ([`crate::bundle`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod row;
+
+use std::collections::BTreeSet;
 
 use state_tree::{NodeHash, Order};
 
 use crate::{
     backend::{Batch, Flow, KeyRange, View},
-    ending::{Ending, GoesOn},
+    bundle::{self, BundleRecord, Bundles},
     error::StoreError,
     fingerprints::Fingerprints,
+    record,
     schema::Table,
 };
+
+#[cfg(any(test, feature = "test-util"))]
+pub use row::marked_on_disk;
+pub(crate) use row::{Mark, check, delete, first_bad, first_made_above, mark_of, marked_of, number, put, read};
 
 /// Fingerprints, each with the order of its last mark.
 pub(crate) type Orders = Fingerprints<Order>;
@@ -45,6 +53,8 @@ pub(crate) struct Marks {
     known: Option<Orders>,
     /// What was known, until whoever has the gate lets it go (I12).
     forgotten: Option<Orders>,
+    /// Those that have no row of their own yet, also while nothing else is known.
+    bundles: Bundles,
     /// The most that are held.
     limit: usize,
     /// What was marked since somebody began to read marks without the gate, as long as it is little.
@@ -57,45 +67,18 @@ pub(crate) struct Marks {
     unchecked: bool,
 }
 
-/// What a row says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) order: Order,
-    /// Whether nothing had marked the node before that order.
-    is_first: bool,
-}
-
 /// Marks that are remembered while others are read.
 const MOST_SINCE: usize = 1 << 16;
 
-/// In a row, beside the order: it was the first. A row without it is kept by every rollback.
-const FIRST: u64 = 1 << 63;
-
-impl Mark {
-    /// Stands for a row that cannot be read: it is not older than anything (I8).
-    pub(crate) const UNREADABLE: Self = Self { order: Order::new(u64::MAX), is_first: false };
-
-    pub(crate) fn first(order: Order) -> Self {
-        Self { order, is_first: true }
-    }
-
-    /// An earlier order may have made it, too.
-    pub(crate) fn again(order: Order) -> Self {
-        Self { order, is_first: false }
-    }
-
-    /// Whether a rollback to this order takes it back.
-    pub(crate) fn is_first_above(self, order: Order) -> bool {
-        self.is_first && self.order > order
-    }
-
-    fn of(number: u64) -> Self {
-        Self { order: Order::new(number & !FIRST), is_first: number & FIRST != 0 }
-    }
-
-    fn number(self) -> u64 {
-        self.order.get() | if self.is_first { FIRST } else { 0 }
-    }
+/// How a commit has written its marks.
+#[derive(Debug)]
+pub(crate) enum Written {
+    /// A row for each, if any.
+    Rows,
+    /// These, in a bundle.
+    Bundle(Vec<u64>),
+    /// A row for each, and for so many that were in bundles.
+    Unpacked(usize),
 }
 
 /// What is known of the marks of some nodes.
@@ -104,7 +87,7 @@ pub(crate) enum Marked<'a> {
     All,
     /// These, of all there are.
     Known(&'a Orders),
-    /// These, of the nodes that were asked for, and those that were marked since they were read.
+    /// These, of the nodes that were asked for, and those that are in bundles or were marked since they were read.
     Read { read: BTreeSet<u64>, since: BTreeSet<u64> },
 }
 
@@ -112,13 +95,14 @@ impl Marks {
     /// No marks, and room for so many.
     pub(crate) fn none(limit: usize) -> Self {
         let (newest, unsure) = (Order::GENESIS, Order::GENESIS);
-        Self { known: Some(Orders::new()), forgotten: None, limit, since: None, newest, unsure, unchecked: false }
+        let (known, bundles) = (Some(Orders::new()), Bundles::default());
+        Self { known, forgotten: None, bundles, limit, since: None, newest, unsure, unchecked: false }
     }
 
-    /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room, and the first that
-    /// cannot be read: it may stand for a node that nothing else marks.
+    /// The marks of a view whose newest order is `head`, in one scan of at most as many rows as have room and one of bundles,
+    /// and the first row that cannot be read: it may stand for a node that nothing else marks.
     ///
-    /// Errors: a failed read.
+    /// Errors: a failed read, a bundle of a newer program (C17).
     pub(crate) fn load(view: &dyn View, head: Order, limit: usize) -> Result<(Self, Option<StoreError>), StoreError> {
         let (mut marks, mut unreadable) = (Self { unsure: head, ..Self::none(limit) }, None);
         view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
@@ -127,7 +111,10 @@ impl Marks {
             if marks.known.is_some() { Flow::Continue(()) } else { Flow::Break(()) }
         })?;
         marks.unchecked = marks.known.is_none();
-        Ok((marks, unreadable))
+        let (bundles, torn) = Bundles::load(view)?;
+        marks.add(bundles.all(), head);
+        marks.bundles = bundles;
+        Ok((marks, unreadable.or(torn)))
     }
 
     /// These are marked on disk now, as of an order or a later one.
@@ -148,9 +135,42 @@ impl Marks {
         }
     }
 
-    /// How a commit marks what is not marked for certain ([`Marks::is_written`]).
-    pub(crate) fn mark_of(&self, order: Order) -> Mark {
-        if self.known.is_some() { Mark::first(order) } else { Mark::again(order) }
+    /// The rows by which a commit marks nodes that are not marked for certain ([`Marks::is_written`]): a bundle where they are
+    /// known to be new and have room in one, else one for each. Where nobody knows whether they are in a bundle already, those
+    /// are unpacked BEFORE: their rows would make newer marks older.
+    ///
+    /// Errors: a fault of ours.
+    pub(crate) fn put(&self, rows: &mut Batch, marked: Vec<u64>, order: Order) -> Result<Written, StoreError> {
+        if marked.is_empty() {
+            return Ok(Written::Rows);
+        }
+        let Some(_) = &self.known else {
+            let (unpacked, marks) = self.bundles.rows(usize::MAX);
+            rows.append(unpacked);
+            marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::again(order)));
+            return Ok(Written::Unpacked(marks));
+        };
+        if self.bundles.marks() + marked.len() > Bundles::MOST {
+            marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::first(order)));
+            return Ok(Written::Rows);
+        }
+        let bundle = BundleRecord { order: order.get(), marked };
+        rows.put(Table::META, bundle::key(order), record::encode(&bundle)?);
+        Ok(Written::Bundle(bundle.marked))
+    }
+
+    /// The rows of a commit are written.
+    pub(crate) fn written(&mut self, order: Order, written: Written) {
+        match written {
+            Written::Rows => {}
+            Written::Bundle(marked) => self.bundles.push(order, marked),
+            Written::Unpacked(marks) => self.bundles.unpacked(marks),
+        }
+    }
+
+    /// Those that have no row of their own.
+    pub(crate) fn bundles(&mut self) -> &mut Bundles {
+        &mut self.bundles
     }
 
     /// Whether rows of an earlier process may be bad without anybody knowing.
@@ -188,14 +208,17 @@ impl Marks {
         self.forgotten.take()
     }
 
-    /// Whether the mark is on disk for certain, so that it need not be written when it is made again.
+    /// Whether the mark need not be written when it is made again: it is on disk for certain, and memory knows when it was made.
     pub(crate) fn is_written(&self, fingerprint: u64) -> bool {
-        self.knows(fingerprint) == Some(true)
+        self.known.as_ref().is_some_and(|known| known.get(fingerprint).is_some())
     }
 
     /// Whether it is marked; nothing where that has to be read.
     pub(crate) fn knows(&self, fingerprint: u64) -> Option<bool> {
-        self.known.as_ref().map(|known| known.get(fingerprint).is_some())
+        match &self.known {
+            Some(known) => Some(known.get(fingerprint).is_some()),
+            None => self.bundles.has(fingerprint).then_some(true),
+        }
     }
 
     /// Whether a mark, as it is on disk, was not made again after `traced`. One that cannot be read is judged by what is in
@@ -216,13 +239,13 @@ impl Marks {
         if let Some(known) = &self.known {
             return Ok(Marked::Known(known));
         }
-        Ok(Marked::Read { read: marked_of(view, asked())?, since: BTreeSet::new() })
+        Ok(Marked::Read { read: marked_of(view, asked())?, since: self.bundles.all().collect() })
     }
 
     /// Whether marks have to be read. What is marked from here on is remembered: whoever reads them BEHIND this, without the
     /// gate, has all of them with [`Marks::recall`].
     pub(crate) fn watch(&mut self) -> bool {
-        self.since = self.known.is_none().then(BTreeSet::new);
+        self.since = self.known.is_none().then(|| self.bundles.all().collect()); // some may be unpacked once it reads
         self.since.is_some()
     }
 
@@ -250,105 +273,6 @@ impl Marked<'_> {
     pub(crate) fn is_known(&self, hash: &NodeHash) -> bool {
         matches!(self, Self::Known(_)) && self.contains(hash)
     }
-}
-
-/// Marks a node.
-pub(crate) fn put(batch: &mut Batch, fingerprint: u64, mark: Mark) {
-    let (key, number) = (fingerprint.to_be_bytes(), mark.number().to_be_bytes());
-    let sum = sum(&key, &number).to_le_bytes();
-    batch.put(Table::MANY, key, [&number[..], &sum].concat());
-}
-
-/// Takes a mark away.
-pub(crate) fn delete(batch: &mut Batch, fingerprint: u64) {
-    batch.delete(Table::MANY, fingerprint.to_be_bytes());
-}
-
-/// The marks of some fingerprints, sorted and unique, as far as they have one.
-///
-/// Errors: a failed read.
-pub(crate) fn read(view: &dyn View, fingerprints: &[u64]) -> Result<BTreeMap<u64, Mark>, StoreError> {
-    let mut marked = BTreeMap::new();
-    if fingerprints.is_empty() {
-        return Ok(marked);
-    }
-    let keys: Vec<[u8; 8]> = fingerprints.iter().map(|fingerprint| fingerprint.to_be_bytes()).collect();
-    view.rows(&Table::MANY, &keys, &mut |index, value| {
-        if let (Some(fingerprint), Some(value)) = (fingerprints.get(index), value) {
-            marked.insert(*fingerprint, mark_of(&fingerprint.to_be_bytes(), value));
-        }
-    })?;
-    Ok(marked)
-}
-
-/// Which of some fingerprints are marked.
-///
-/// Errors: a failed read.
-pub(crate) fn marked_of(view: &dyn View, asked: BTreeSet<u64>) -> Result<BTreeSet<u64>, StoreError> {
-    let asked: Vec<u64> = asked.into_iter().collect();
-    Ok(read(view, &asked)?.into_keys().collect())
-}
-
-/// What a row says, or [`Mark::UNREADABLE`].
-pub(crate) fn mark_of(key: &[u8], value: &[u8]) -> Mark {
-    match decode(key, value) {
-        Ok(mark) => mark,
-        Err(_) => Mark::UNREADABLE,
-    }
-}
-
-/// The nodes that nothing had marked before an order above this one did.
-///
-/// Errors: a failed read.
-pub(crate) fn first_made_above(view: &dyn View, order: Order) -> Result<Vec<u64>, StoreError> {
-    let mut made = Vec::new();
-    view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
-        made.extend(number(key).filter(|_| mark_of(key, value).is_first_above(order)));
-        Flow::Continue(())
-    })?;
-    Ok(made)
-}
-
-/// Whether a row is what was written.
-///
-/// Errors: [`StoreError::Record`] with what is wrong.
-pub(crate) fn check(key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-    decode(key, value).map(|_| ())
-}
-
-/// The first row that is not what was written, with what is wrong.
-///
-/// Errors: a failed read, [`StoreError::Cancelled`] once told to end.
-pub(crate) fn first_bad(view: &dyn View, goes_on: GoesOn<'_>) -> Result<Option<StoreError>, StoreError> {
-    let (mut ending, mut found) = (Ending::new(goes_on), Ok(None));
-    view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, value| {
-        found = ending.go_on().map(|()| check(key, value).err());
-        if matches!(found, Ok(None)) { Flow::Continue(()) } else { Flow::Break(()) }
-    })?;
-    found
-}
-
-fn decode(key: &[u8], value: &[u8]) -> Result<Mark, StoreError> {
-    let bad = |why: String| StoreError::Record { name: "mark of a shared node".to_owned(), why };
-    number(key).ok_or_else(|| bad(format!("its key has {} bytes, not 8", key.len())))?;
-    let parts = value.split_last_chunk::<4>().and_then(|(order, sum)| Some((number(order)?, order, sum)));
-    let (number, order, told) = parts.ok_or_else(|| bad(format!("its value has {} bytes, not 12", value.len())))?;
-    if sum(key, order) != u32::from_le_bytes(*told) {
-        return Err(bad("its checksum does not match".to_owned()));
-    }
-    Ok(Mark::of(number))
-}
-
-fn sum(key: &[u8], number: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(key);
-    hasher.update(number);
-    hasher.finalize()
-}
-
-/// The number that eight bytes are, if they are eight.
-pub(crate) fn number(bytes: &[u8]) -> Option<u64> {
-    bytes.first_chunk().filter(|_| bytes.len() == 8).map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(test)]

@@ -71,6 +71,11 @@ pub fn decode<R: Record>(name: &str, bytes: &[u8]) -> Result<R, StoreError> {
     bcs::from_bytes(payload).map_err(|e| bad(format!("its payload does not decode: {e}")))
 }
 
+/// Whether bytes begin as a record of this kind does, of whatever version.
+pub(crate) fn is_of<R: Record>(bytes: &[u8]) -> bool {
+    bytes.strip_prefix(MAGIC).is_some_and(|rest| rest.starts_with(&R::KIND))
+}
+
 /// Passes over a record that is unusable for any other reason: whoever needs it tells.
 ///
 /// Errors: [`StoreError::Newer`].

@@ -2,7 +2,7 @@
 //!
 //! Costs: [`check_rows`] reads a constant number of rows, however large the store is: every record of which there is one,
 //! those of the cursor in a tree that is swept, as many as it is deep, the first sixteen kept orders, the first 65,536
-//! marks (20 bytes each), and the journal rows of the last sixteen orders. [`check_all_rows`] reads every one, in pieces of
+//! marks (20 bytes each) and every bundle of them, and the journal rows of the last sixteen orders. [`check_all_rows`] reads every one, in pieces of
 //! 4,096 or 16 MiB, each of a view of its own: between two of them nothing is held, and no lock is taken. Whoever asked may end it
 //! within 32 rows; what was found until then is told.
 
@@ -12,6 +12,7 @@ use state_tree::Order;
 
 use crate::{
     backend::{Flow, KeyRange, View, visit_rows},
+    bundle,
     chain::{FloorRecord, RootRecord, native},
     counting::{CountsRecord, StoredRecord},
     ending::{Ending, GoesOn},
@@ -42,10 +43,11 @@ enum Kind {
     Roots,
     Kept,
     Marks,
+    Bundles,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Journal, Self::Roots, Self::Kept, Self::Marks];
+    const ALL: [Self; 5] = [Self::Journal, Self::Roots, Self::Kept, Self::Marks, Self::Bundles];
 
     fn table(self) -> Table {
         match self {
@@ -53,12 +55,14 @@ impl Kind {
             Self::Roots => Table::ROOT,
             Self::Kept => Table::CHAIN,
             Self::Marks => Table::MANY,
+            Self::Bundles => Table::META,
         }
     }
 
     fn range(self) -> KeyRange {
         match self {
             Self::Kept => kept::range(),
+            Self::Bundles => bundle::range(),
             Self::Journal | Self::Roots | Self::Marks => KeyRange::ALL,
         }
     }
@@ -71,6 +75,7 @@ impl Kind {
             Self::Roots => record::decode::<RootRecord>("root", value).map(|_| ()),
             Self::Kept => kept::decode(key, value).map(|_| ()),
             Self::Marks => many::check(key, value),
+            Self::Bundles => bundle::decode(key, value).map(|_| ()),
         }
     }
 
@@ -78,7 +83,7 @@ impl Kind {
     fn told(self, key: &[u8], error: &StoreError) -> String {
         match self {
             Self::Journal | Self::Roots => format!("order {}: {error}", journal::place_of(key)),
-            Self::Kept | Self::Marks => error.to_string(),
+            Self::Kept | Self::Marks | Self::Bundles => error.to_string(),
         }
     }
 }
@@ -105,12 +110,13 @@ pub struct RowsChecked {
     roots: u64,
     kept: u64,
     marks: u64,
+    bundles: u64,
 }
 
 impl RowsChecked {
     /// How many rows were read.
     pub fn rows(&self) -> u64 {
-        self.single + self.journal + self.roots + self.kept + self.marks
+        self.single + self.journal + self.roots + self.kept + self.marks + self.bundles
     }
 
     /// Whether it was told to end before the last row.
@@ -120,18 +126,18 @@ impl RowsChecked {
 
     /// How much was read, as told to people.
     pub fn told(&self) -> String {
-        let Self { single, journal, roots, kept, marks, .. } = self;
+        let Self { single, journal, roots, kept, marks, bundles, .. } = self;
         match self.extent {
             _ if self.rows() == 0 => "no rows of ours, for there are none".to_owned(),
             Extent::All if self.is_ended => format!("the first {} rows", self.rows()),
             Extent::Sample => format!(
                 "{single} single rows, {journal} rows of the commit journal (of the newest {SAMPLE} orders, no others), \
                  {kept} kept orders (the first {SAMPLE} at most), {marks} marks of shared nodes (the first {MARKS} at \
-                 most)"
+                 most), {bundles} bundles of those"
             ),
             Extent::All => format!(
                 "{single} single rows, all {journal} rows of the commit journal, all {roots} roots of orders, \
-                 all {kept} kept orders, all {marks} marks of shared nodes"
+                 all {kept} kept orders, all {marks} marks of shared nodes, all {bundles} bundles of those"
             ),
         }
     }
@@ -146,6 +152,7 @@ impl RowsChecked {
             Kind::Roots => &mut self.roots,
             Kind::Kept => &mut self.kept,
             Kind::Marks => &mut self.marks,
+            Kind::Bundles => &mut self.bundles,
         }
     }
 
@@ -236,7 +243,7 @@ pub fn check_rows(view: &dyn View) -> Result<RowsChecked, StoreError> {
         let start = Some(Order::new(head.saturating_sub(SAMPLE - 1)).to_key().to_vec());
         seen.read(view, (Kind::Journal, &KeyRange { start, end: None }), (SAMPLE, &|| true))?;
     }
-    for (kind, most) in [(Kind::Kept, SAMPLE), (Kind::Marks, MARKS)] {
+    for (kind, most) in [(Kind::Kept, SAMPLE), (Kind::Marks, MARKS), (Kind::Bundles, MARKS)] {
         seen.read(view, (kind, &kind.range()), (most, &|| true))?;
     }
     Ok(seen.end())
@@ -332,6 +339,7 @@ mod tests {
     use super::*;
     use crate::{
         backend::{Backend, Batch, Durability, MemoryBackend},
+        bundle::BundleRecord,
         lost::LostBy,
         many::Mark,
     };
@@ -365,11 +373,12 @@ mod tests {
         every_flip_is_found(&native::HeadRecord { order: 5, at: AT, commits: 6, nodes_put: 7, bytes_put: 8 });
         every_flip_is_found(&FloorRecord { order: 9 });
         every_flip_is_found(&CountsRecord { since: 1, cycle: Some(2) });
-        every_flip_is_found(&StoredRecord { nodes: 12 });
+        every_flip_is_found(&StoredRecord { nodes: 12, has_no_strays: true });
         every_flip_is_found(&CountsLost { by: LostBy::Gap, order: 10 });
         every_flip_is_found(&ExpiryRecord { done: Some(3), group: None });
         every_flip_is_found(&LayerRecord { nodes: vec![[4; 32]] });
         every_flip_is_found(&journal_record());
+        every_flip_is_found(&BundleRecord { order: 2, marked: vec![5, 6] });
         let (order, root) = (Order::new(11), record::encode(&AT).unwrap());
         let kept = kept::key(order);
         Kind::Kept.check(&kept, &root).unwrap();
@@ -395,6 +404,8 @@ mod tests {
                 batch.put(Table::JOURNAL, journal::key(order, order.get()), record::encode(&journal_record()).unwrap());
             }
             (0..=MARKS).for_each(|n| many::put(&mut batch, n, Mark::first(Order::new(1))));
+            let bundle = BundleRecord { order: 2, marked: vec![MARKS + 1] };
+            batch.put(Table::META, bundle::key(Order::new(2)), record::encode(&bundle).unwrap());
             let store = Self(MemoryBackend::new());
             store.0.write(&batch, Durability::Logged).unwrap();
             store
@@ -421,8 +432,8 @@ mod tests {
     fn a_flipped_bit_beyond_what_a_look_reads_is_found_when_every_row_is_read() {
         let store = Grown::new();
         let (look, all) = (store.look(), store.all());
-        assert_eq!((look.rows(), look.faults.len()), (2 + 2 * SAMPLE + MARKS, 0), "{look:?}");
-        assert_eq!((all.rows(), all.faults.len()), (2 + 3 * Grown::ORDERS + MARKS + 1, 0), "{all:?}");
+        assert_eq!((look.rows(), look.faults.len()), (3 + 2 * SAMPLE + MARKS, 0), "{look:?}");
+        assert_eq!((all.rows(), all.faults.len()), (3 + 3 * Grown::ORDERS + MARKS + 1, 0), "{all:?}");
         assert!(look.told().contains("of the newest 16 orders, no others"), "{}", look.told());
         assert!(all.told().contains("all 40 rows of the commit journal"), "{}", all.told());
         let sixteenth = Order::new(Grown::ORDERS - SAMPLE); // the oldest that a look reads
@@ -442,6 +453,7 @@ mod tests {
             (Kind::Journal, journal::key(sixteenth, sixteenth.get())),
             (Kind::Kept, kept::key(Order::new(SAMPLE - 1))),
             (Kind::Marks, (MARKS - 1).to_be_bytes().to_vec()),
+            (Kind::Bundles, bundle::key(Order::new(2))),
         ];
         for (kind, key) in within {
             store.flip(kind, &key);

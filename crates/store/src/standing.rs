@@ -38,6 +38,16 @@ pub(crate) struct Memory<'a> {
     pub(crate) marks: &'a Marks,
     /// Nothing until it was read from the journal.
     pub(crate) index: Option<&'a Pending>,
+    pub(crate) strays: Strays,
+}
+
+/// Whether a leaf of the global tree may be a field, too ([`state_tree::Delta::astray`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strays {
+    /// There never was such a field, this commit included.
+    None,
+    /// Nobody knows of none (I8).
+    Possible,
 }
 
 impl Memory<'_> {
@@ -69,7 +79,7 @@ impl Memory<'_> {
             Some(_) => Some(Standing::Present),
             None => marked.is_known(hash).then_some(Standing::Present),
         };
-        let stored = Presence::of(delta).read(view, &standing)?;
+        let stored = Presence::of(delta, self.strays).read(view, &standing)?;
         let present = stored.len() as u64;
         Ok(Judged { counted: count(delta, &Answers { marked, stored }), present })
     }
@@ -88,14 +98,21 @@ fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
 /// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
 /// keys, settles those first. Those just above what is stored are read next, and so on upward. What is known to be marked, or waits
 /// to go, is not read: it is stored, or taken for it, which only renews a mark.
+///
+/// Nor is a leaf read that is at one place only. If it is stored all the same, some state had it there before: an entry names it, or
+/// nothing will before a cycle has taken it; no other place loses it to this one. What lies above it has it, and so one place, too.
 struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
+    strays: Strays,
     stored: BTreeMap<NodeHash, Standing>,
 }
 
+/// A created node.
+type New<'a> = (&'a NodeHash, &'a Created);
+
 impl<'a> Presence<'a> {
-    fn of(delta: &'a Delta) -> Self {
-        Self { created: &delta.created, stored: BTreeMap::new() }
+    fn of(delta: &'a Delta, strays: Strays) -> Self {
+        Self { created: &delta.created, strays, stored: BTreeMap::new() }
     }
 
     /// A batched read for each level that has something stored, and one more; `standing` is what is known without.
@@ -111,22 +128,22 @@ impl<'a> Presence<'a> {
                 break; // as for most commits: none above is looked through
             }
             let is_above = |below: &NodeHash| stored.contains(&below.fingerprint()); // of equal ones one more is read
-            next = above.extract_if(.., |(_, below)| is_above(below)).map(|(hash, _)| hash).collect();
+            next = above.extract_if(.., |(_, below)| is_above(below)).map(|(new, _)| new).collect();
         }
         Ok(self.stored)
     }
 
     /// Nodes of which nothing is known below them, and the others, each with one that is just below it. Both are sorted.
-    fn lowest(&self) -> (Vec<&'a NodeHash>, Vec<(&'a NodeHash, &'a NodeHash)>) {
+    fn lowest(&self) -> (Vec<New<'a>>, Vec<(New<'a>, &'a NodeHash)>) {
         let most = self.created.len();
         let mut created: HashMap<u64, &NodeHash, ByFingerprint> =
             HashMap::with_capacity_and_hasher(most, ByFingerprint::default());
         created.extend(self.created.keys().map(|hash| (hash.fingerprint(), hash)));
         let (mut lowest, mut above) = (Vec::with_capacity(most), Vec::with_capacity(most));
-        for (hash, Created { below, .. }) in self.created {
-            match below {
-                Some(below) if created.get(&below.fingerprint()) == Some(&below) => above.push((hash, below)),
-                Some(_) | None => lowest.push(hash), // what was not created says nothing of it (I8)
+        for new in self.created {
+            match &new.1.below {
+                Some(below) if created.get(&below.fingerprint()) == Some(&below) => above.push((new, below)),
+                Some(_) | None => lowest.push(new), // what was not created says nothing of it (I8)
             }
         }
         (lowest, above)
@@ -136,13 +153,14 @@ impl<'a> Presence<'a> {
     fn ask(
         &mut self,
         view: &dyn View,
-        hashes: Vec<&'a NodeHash>,
+        nodes: Vec<New<'a>>,
         standing: &dyn Fn(&NodeHash) -> Option<Standing>,
     ) -> Result<HashSet<u64, ByFingerprint>, StoreError> {
-        let (mut stored, mut asked) = (Vec::new(), Vec::with_capacity(hashes.len()));
-        for hash in hashes {
+        let (mut stored, mut asked) = (Vec::new(), Vec::with_capacity(nodes.len()));
+        for (hash, created) in nodes {
             match standing(hash) {
                 Some(standing) => stored.push((*hash, standing)),
+                None if created.sole && self.strays == Strays::None => {}
                 None => asked.push(*hash),
             }
         }
@@ -185,20 +203,42 @@ mod tests {
 
     /// Which of these created nodes, each with one just below it, are stored where 2 and 3 are.
     fn stored(created: &[(u8, Option<u8>)]) -> Vec<NodeHash> {
-        let node = |below: &Option<u8>| Created { bytes: Vec::new(), places: 1, below: below.map(hash) };
+        stored_of(created, (&[], Strays::None))
+    }
+
+    /// The same where some are at one place only, as far as there are no strays.
+    fn stored_of(created: &[(u8, Option<u8>)], (soles, strays): (&[u8], Strays)) -> Vec<NodeHash> {
+        let node = |n: &u8, below: &Option<u8>| {
+            let (bytes, below, sole) = (Vec::new(), below.map(hash), soles.contains(n));
+            Created { bytes, places: 1, below, sole }
+        };
         let delta = Delta {
             parent: StateRoot::EMPTY,
             root: StateRoot::new(hash(9)),
-            created: created.iter().map(|(n, below)| (hash(*n), node(below))).collect(),
+            created: created.iter().map(|(n, below)| (hash(*n), node(n, below))).collect(),
             replaced: Vec::new(),
             dropped: Vec::new(),
             adopted: Vec::new(),
+            astray: false,
         };
         let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
         [2, 3].into_iter().for_each(|n| batch.put_node(hash(n), vec![n]));
         backend.write(&batch, Durability::Logged).unwrap();
-        let found = Presence::of(&delta).read(&*backend.view().unwrap(), &|_| None).unwrap();
+        let found = Presence::of(&delta, strays).read(&*backend.view().unwrap(), &|_| None).unwrap();
         found.into_keys().collect()
+    }
+
+    #[test]
+    fn a_leaf_at_one_place_only_is_not_looked_for_nor_what_lies_above_it_unless_there_are_strays() {
+        let created = [(1, Some(2)), (2, None), (3, Some(1))];
+        assert_eq!(stored_of(&created, (&[2], Strays::None)), []);
+        assert_eq!(stored_of(&created, (&[2], Strays::Possible)), [hash(2)], "1 is not stored, and nothing above it");
+        assert_eq!(stored_of(&[(2, None), (3, None)], (&[2], Strays::None)), [hash(3)]);
+        assert_eq!(
+            stored_of(&[(2, Some(3)), (3, None)], (&[2], Strays::None)),
+            [hash(3)],
+            "one with fields of its own"
+        );
     }
 
     #[test]

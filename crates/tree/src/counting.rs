@@ -21,7 +21,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    delta::{Delta, Dropped},
+    delta::Delta,
     hash::{NodeHash, Order},
 };
 
@@ -134,8 +134,7 @@ impl Counting<'_> {
         if self.delta.adopted.is_empty() {
             return Places::new();
         }
-        let shared = self.shared_places();
-        let moves = self.delta.moves(&|dropped| is_below(&shared, dropped));
+        let moves = self.delta.moves(&|dropped| self.is_shared(dropped.above));
         let mut adoptions = Places::new();
         for root in &self.delta.adopted {
             *adoptions.entry(*root).or_insert(0) += 1;
@@ -159,7 +158,20 @@ impl Counting<'_> {
         lost.chunk_by(|one, next| one == next).filter_map(|same| Some((*same.first()?, same.len() as u32))).collect()
     }
 
-    /// Whether each replaced place is, or lies below, a node that something else reaches. Parents come before children.
+    /// Whether one replaced place is, or lies below, a node that something else reaches.
+    fn is_shared(&self, place: Option<usize>) -> bool {
+        let mut above = place;
+        while let Some(index) = above {
+            let (Some(place), Some(marked)) = (self.delta.replaced.get(index), self.marked.get(index)) else { break };
+            if place.below_adoption || *marked || self.many.contains(&place.hash) {
+                return true;
+            }
+            above = place.above.filter(|above| *above < index); // parents come before children, so it ends
+        }
+        false
+    }
+
+    /// The same of each of them, at once. Parents come before children.
     fn shared_places(&self) -> Vec<bool> {
         let mut shared: Vec<bool> = Vec::with_capacity(self.delta.replaced.len());
         for (place, marked) in self.delta.replaced.iter().zip(&self.marked) {
@@ -186,24 +198,20 @@ impl Counting<'_> {
 
     /// Rule 5: what lost its last place, judged by all marks of this commit. What was *many* before is not among the lost.
     fn expiring(&self, lost: &SortedPlaces, moves: &Places) -> Expiring {
-        let stale = lost.iter().map(|(hash, _)| *hash).filter(|hash| !self.many.contains(hash)).collect();
+        let mut many = self.many.iter().peekable(); // sorted, as the lost are
+        let mut is_one = |hash: &NodeHash| {
+            while many.next_if(|other| *other < hash).is_some() {}
+            many.peek() != Some(&hash)
+        };
+        let stale = lost.iter().map(|(hash, _)| *hash).filter(|hash| is_one(hash)).collect();
         let mut drops = Places::new();
-        if self.delta.dropped.is_empty() {
-            return Expiring { stale, dropped: Vec::new() };
-        }
-        let shared = self.shared_places();
-        for dropped in self.delta.dropped.iter().filter(|dropped| !is_below(&shared, dropped)) {
+        for dropped in self.delta.dropped.iter().filter(|dropped| !self.is_shared(dropped.above)) {
             *drops.entry(dropped.root).or_insert(0) += 1;
         }
         let is_many = |root: &NodeHash| self.many.contains(root) || self.known.is_many(root);
         drops.retain(|root, times| !is_many(root) && moves.get(root).is_none_or(|moved| moved < times));
         Expiring { stale, dropped: drops.into_keys().collect() }
     }
-}
-
-/// Whether a tree was dropped at a shared place.
-fn is_below(shared: &[bool], dropped: &Dropped) -> bool {
-    dropped.above.and_then(|index| shared.get(index)).is_some_and(|shared| *shared)
 }
 
 /// Rule 3: gains and losses count places and cancel per hash. Returns the gains that are left.
@@ -232,7 +240,7 @@ fn net(delta: &Delta, lost: &mut SortedPlaces) -> SortedPlaces {
 mod tests {
     use super::*;
     use crate::{
-        delta::{Created, Replaced},
+        delta::{Created, Dropped, Replaced},
         hash::StateRoot,
     };
 
@@ -266,10 +274,11 @@ mod tests {
         Delta {
             parent: StateRoot::EMPTY,
             root: StateRoot::new(hash(9)),
-            created: [(hash(9), Created { bytes: Vec::new(), places: 1, below: None })].into(),
+            created: [(hash(9), Created { bytes: Vec::new(), places: 1, below: None, sole: false })].into(),
             replaced: vec![place(1, None, &[]), place(2, Some(0), &[3]), place(3, Some(0), &[])],
             dropped: vec![Dropped { root: hash(7), above: Some(1) }],
             adopted: Vec::new(),
+            astray: false,
         }
     }
 

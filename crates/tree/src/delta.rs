@@ -20,6 +20,9 @@ pub struct Created {
     /// A node just below it that was created too, if one is known. Where that one is not stored, no
     /// retained state has this one, for what a state has it has with everything below.
     pub below: Option<NodeHash>,
+    /// Whether no state has it at any other place, as long as no field was ever put [`Delta::astray`]: it is a leaf of the
+    /// global tree, where its key has one place, and its object has the identity of one of that tree.
+    pub sole: bool,
 }
 
 /// One place of the parent state whose node is not there any more.
@@ -61,6 +64,8 @@ pub struct Delta {
     pub dropped: Vec<Dropped>,
     /// Fields roots of the parent state that gained a place, once per place gained.
     pub adopted: Vec<NodeHash>,
+    /// Whether a field was put that has the identity of an object of the global tree: its leaf may be one of that tree, too.
+    pub astray: bool,
 }
 
 impl Delta {

@@ -259,7 +259,7 @@ mod tests {
         let hash = |n: u64| NodeHash::new(Sha256::digest(n.to_be_bytes()).into());
         let block = |n: u64, at: u64| Sha256::digest([n, at].map(u64::to_be_bytes).concat());
         let value = |n| (0..bytes.div_ceil(32) as u64).flat_map(|at| block(n, at)).collect(); // nothing to compress
-        let created = |n| (hash(n), Created { bytes: value(n), places: 1, below: None });
+        let created = |n| (hash(n), Created { bytes: value(n), places: 1, below: None, sole: false });
         let root = |order: u64| StateRoot::new(hash(order | 1 << 60));
         let (base, parent) = match order.checked_sub(1) {
             Some(before) => (Base::Head(root(before)), root(before)),
@@ -272,6 +272,7 @@ mod tests {
             replaced: Vec::new(),
             dropped: Vec::new(),
             adopted: Vec::new(),
+            astray: false,
         };
         store.commit(Commit { base, delta: &delta, timestamp_ms: 1, block_hash: [0; 32], rows: Batch::new() }).unwrap();
     }

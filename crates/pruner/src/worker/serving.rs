@@ -120,14 +120,21 @@ impl Inner {
             Ok(runtime) => runtime,
             Err(error) => return self.poison(format!("what waits between attempts cannot start: {error}")),
         };
-        let mut steady = Steady::default();
+        let (mut steady, mut are_unpacked) = (Steady::default(), true);
         if let Some(control) = begin.look {
             self.recovery.allow_probe(); // a sweep that goes on tells at once whether what failed is over
             self.take_up((TakeUp::GoOn, control), &runtime);
         }
         self.prepare(&mut steady);
         loop {
-            self.parts.store.catch_up();
+            match self.parts.store.catch_up() {
+                Ok(()) => are_unpacked = true,
+                Err(error) if are_unpacked => {
+                    are_unpacked = false; // whoever needs their rows writes them
+                    tracing::warn!(%error, "marks of shared nodes stay in their bundles"); // O15: once
+                }
+                Err(_) => {}
+            }
             let unsaved = self.save_unsaved(self.parts.clock.monotonic());
             let next = self.next();
             self.tell_untold(); // what that look has found, too: nothing may come for long

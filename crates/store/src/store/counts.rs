@@ -6,6 +6,8 @@ use state_tree::{NodeHash, Order};
 
 use super::Store;
 use crate::{
+    backend::{Batch, Durability},
+    bundle::Bundles,
     counting::Counting,
     error::StoreError,
     many,
@@ -32,6 +34,10 @@ const INDEXED_AT_ONCE: usize = 4096;
 const COUNTED_AT_ONCE: usize = 4096;
 /// Commits that may come while somebody catches up.
 const MOST_OVERTAKING: u32 = 8;
+/// Marks that get rows in one stay.
+const UNPACKED_AT_ONCE: usize = 128;
+/// Stays until all that are left get theirs: by then what was there at first has them.
+const MOST_UNPACKING: usize = 2 * Bundles::MOST / UNPACKED_AT_ONCE;
 
 impl Store {
     /// What takes a node if no retained state has it. May wait for a commit.
@@ -61,10 +67,37 @@ impl Store {
         known.map_or_else(|| Ok(!many::marked_of(&*self.view()?, [hash.fingerprint()].into())?.is_empty()), Ok)
     }
 
-    /// Takes what commits created and lost into the index, in small stays under the gate (I12): whoever has time spares the next
-    /// commit that.
-    pub fn catch_up(&self) {
+    /// Takes what commits created and lost into the index, and writes a row for each mark that has none, in small stays under the
+    /// gate (I12): whoever has time spares the next commit that.
+    ///
+    /// Errors: a failed write.
+    pub fn catch_up(&self) -> Result<(), StoreError> {
         drop(self.caught_up());
+        drop(self.unpacked_by(&|rows| self.backend().write(rows, Durability::Logged))?); // the reserve is for who needs it
+        Ok(())
+    }
+
+    /// Waits for the gate, with a row for each mark. Ends also while commits mark as fast as rows are written: what is left then is
+    /// at most what one marked, and is written in the last stay.
+    ///
+    /// Errors: a failed write.
+    pub(super) fn unpacked(&self) -> Result<Stay<'_>, StoreError> {
+        self.unpacked_by(&|rows| self.write_or_make_room(rows, Durability::Logged))
+    }
+
+    fn unpacked_by(&self, write: &dyn Fn(&Batch) -> Result<(), StoreError>) -> Result<Stay<'_>, StoreError> {
+        let mut stays = 0;
+        loop {
+            let mut gate = self.gate.lock();
+            if gate.marks.bundles().is_empty() {
+                return Ok(gate);
+            }
+            stays += 1;
+            let most = if stays > MOST_UNPACKING { usize::MAX } else { UNPACKED_AT_ONCE };
+            let (rows, marks) = gate.marks.bundles().rows(most);
+            write(&rows)?;
+            gate.marks.bundles().unpacked(marks);
+        }
     }
 
     /// Waits for the gate, with nothing left to take in once it is had, however much that was. Ends also while commits come as
@@ -168,7 +201,7 @@ mod tests {
                 !ended.load(Ordering::Acquire)
             };
             let commits = scope.spawn(move || (2..2 + MOST).take_while(comes).count());
-            store.catch_up();
+            store.catch_up().unwrap();
             ended.store(true, Ordering::Release);
             commits.join().unwrap()
         });

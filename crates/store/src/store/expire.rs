@@ -204,7 +204,7 @@ impl Store {
         let judge = Judge { is_free: &is_free, is_shared: &|child| marked.is_known(child) };
         let taken = expiry.take(&slice.step, &slice.found, judge);
         let nodes = taken.condemned.len() as u64;
-        let less = StoredRecord { nodes: stored.nodes.saturating_sub(nodes) };
+        let less = StoredRecord { nodes: stored.nodes.saturating_sub(nodes), ..*stored };
         let mut batch = Batch::new();
         taken.condemned.iter().for_each(|hash| batch.delete_node(*hash));
         let is_done = expiry.is_done();

@@ -12,6 +12,7 @@ use state_tree::Order;
 use super::Store;
 use crate::{
     backend::{Batch, Durability},
+    bundle,
     chain::{HeadRecord, native},
     counting::{CountsRecord, Mode},
     error::{HeadOrder, StoreError},
@@ -63,7 +64,8 @@ impl Store {
         if to == from {
             return Ok(RolledBack { to, from });
         }
-        let marks = many::first_made_above(&*self.view()?, to)?;
+        let mut marks = many::first_made_above(&*self.view()?, to)?;
+        marks.extend(gate.marks.bundles().above(to));
         if let Some((order, owner)) = self.change(|chain| chain.close_above(to))? {
             return Err(StoreError::HeldAbove { order, owner });
         }
@@ -103,6 +105,7 @@ impl Store {
             batch.delete_range(table, first.to_key(), behind.to_key());
         }
         marks.iter().for_each(|fingerprint| many::delete(&mut batch, *fingerprint));
+        bundle::delete_above(&mut batch, to);
         if let Some(lost) = lost {
             CountsRecord::lose(&mut batch, lost)?;
         }

@@ -183,6 +183,7 @@ impl Store {
         most: NonZeroUsize,
     ) -> Result<ControlFlow<Corrected>, StoreError> {
         let Correction { traced, shared, set, from, corrected } = correction;
+        drop(self.unpacked()?); // BEFORE the rows are read without the gate
         if let Some(missing) = shared.get(*set..).filter(|missing| !missing.is_empty()) {
             let chunk = missing.get(..most.get()).map_or(missing, |chunk| chunk);
             corrected.set += self.mark(permit, chunk, *traced)?;
@@ -202,7 +203,7 @@ impl Store {
 
     fn mark(&self, permit: &Permit, fingerprints: &[u64], traced: Order) -> Result<u64, StoreError> {
         self.warm(fingerprints)?;
-        let mut gate = self.gate.lock();
+        let mut gate = self.unpacked()?; // a bundle would be written over what is decided here
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, fingerprints)?;
         let is_missing = |print: &&u64| marked.get(print).is_none_or(|mark| *mark == Mark::UNREADABLE);
@@ -222,7 +223,7 @@ impl Store {
             return Ok(0);
         }
         self.warm(&unneeded.fingerprints)?;
-        let mut gate = self.gate.lock();
+        let mut gate = self.unpacked()?; // what a bundle says may not come back
         self.admit(permit)?;
         let marked = many::read(&*self.view()?, &unneeded.fingerprints)?;
         let is_old = |mark: &(u64, Mark)| gate.marks.is_old(*mark, traced); // a commit may have made one again
@@ -260,7 +261,7 @@ impl Store {
 
     /// What was counted blindly has every mark that it needs.
     fn count_exactly(&self, permit: &Permit, traced: Order) -> Result<(), StoreError> {
-        let mut gate = self.gate.lock();
+        let mut gate = self.unpacked()?;
         self.admit(permit)?;
         match gate.mode {
             Mode::Blind => self.settle_by(&mut gate, CountsRecord { since: traced.get(), cycle: None }),
@@ -283,9 +284,13 @@ impl Store {
     fn settle_by(&self, gate: &mut Counting, record: CountsRecord) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         record.put(&mut batch)?;
+        if gate.mode == Mode::Blind {
+            gate.marks.bundles().delete_torn(&mut batch); // every mark that is needed was found anew
+        }
         self.write_or_make_room(&batch, Durability::Logged)?;
         reached(Point::CountsConfirmed);
         if gate.mode == Mode::Blind {
+            gate.marks.bundles().forget_torn();
             let empty = Pending::new(gate.limit);
             gate.set_index(Some(empty)); // what was counted blindly names nothing
             gate.settled += 1; // and what was named before it may not be trusted

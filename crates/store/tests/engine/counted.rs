@@ -260,6 +260,7 @@ fn a_mark_of_another_node_is_found_beyond_the_room_for_marks_before_anything_rel
     for bad in 0..5 {
         let counted = chain_of(3);
         counted.commit(&[(11, 2), (12, 2), (13, 2), (14, 2), (15, 2)], &[]);
+        counted.store.catch_up().unwrap(); // each has a row of its own then
         let (mut row, mut key) = (None, hash(11 + bad).fingerprint().to_be_bytes());
         counted
             .store
@@ -704,6 +705,7 @@ fn a_slice_waits_for_a_reader_whose_state_is_unknown() {
 fn a_bad_mark_beyond_the_room_for_marks_ends_exact_counting_until_the_next_cycle_and_not_again() {
     let counted = chain_of(3);
     counted.commit(&[(11, 2), (12, 2), (13, 2), (14, 2), (15, 2)], &[]);
+    counted.store.catch_up().unwrap();
     let backend = counted.backend.clone();
     drop(counted);
     let mut shared: Vec<u64> = (11..16).map(|n| hash(n).fingerprint()).collect();
@@ -794,4 +796,56 @@ fn a_torn_record_of_counts_ends_exact_counting_and_keeps_no_store_from_opening()
     counted.commit(&[(5, 1)], &[4]);
     counted.raise_floor(5);
     assert_eq!(counted.sweep(9, &nobody()), (1, 0), "what was lost before waits for that cycle");
+}
+
+/// C5, I8: a bundle of marks that cannot be read, or that lies under another key, may be all that marks its nodes. Nothing expires
+/// before a cycle has made the marks anew, which takes it away: it is met once.
+#[test]
+fn a_bundle_of_marks_that_is_not_what_was_written_ends_exact_counting_until_the_next_cycle_and_not_again() {
+    let key = [&b"bundle/"[..], &3u64.to_be_bytes()].concat();
+    let at = |change: fn(&mut Vec<u8>)| {
+        let mut key = key.clone();
+        change(&mut key);
+        key
+    };
+    let moved = [at(|_| {}), at(|key| key[0] ^= 1), at(|key| key[14] ^= 4), at(|key| key.push(0))];
+    for (to, is_torn) in moved.into_iter().map(|to| (to.clone(), to == key)) {
+        let counted = chain_of(3);
+        counted.commit(&[(11, 2)], &[]);
+        let Counted { backend, store, .. } = counted;
+        let value = store.view().unwrap().row(&Table::META, &key).unwrap().unwrap();
+        drop(store);
+        let mut rows = Batch::new();
+        rows.delete(Table::META, key.as_slice());
+        rows.put(Table::META, to.as_slice(), if is_torn { b"torn".to_vec() } else { value });
+        backend.write(&rows, Durability::Logged).unwrap();
+        let open = || Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
+        let store = open();
+        assert_eq!(store.counts_lost(), Some(CountsLost { by: LostBy::Mark, order: 3 }), "{to:?}");
+        store.begin_counting(&|| true).unwrap();
+        store.settle_journal(&store.issue_permit(), order(3)).unwrap();
+        correct(&store, 3, &[hash(11).fingerprint()]).unwrap();
+        store.settle_counts(&store.issue_permit(), 2).unwrap();
+        drop(store);
+        let store = open();
+        assert_eq!((store.counts_lost(), store.counts_are_settled()), (None, true), "{to:?}");
+        assert_eq!(store.marks(), Some(1), "{to:?}");
+    }
+}
+
+/// S36: a commit that failed and was written all the same left a bundle that memory does not know.
+#[test]
+fn a_rollback_takes_bundles_away_that_memory_does_not_know() {
+    let counted = chain_of(6);
+    let (order_of_nobody, mut rows) = (9_u64, Batch::new());
+    let twin = Counted { backend: counted.backend.copy(), ..Counted::new() }.restart();
+    (0..3).for_each(|n| twin.commit(&[(60 + n, 1)], &[]));
+    twin.commit(&[(70, 2)], &[]);
+    let key = [&b"bundle/"[..], &order_of_nobody.to_be_bytes()].concat();
+    let bundle = twin.store.view().unwrap().row(&Table::META, &key).unwrap().unwrap();
+    rows.put(Table::META, key.as_slice(), bundle);
+    counted.backend.write(&rows, Durability::Logged).unwrap();
+    counted.store.rollback(order(4), Batch::new()).unwrap();
+    assert_eq!(counted.store.view().unwrap().row(&Table::META, &key).unwrap(), None);
+    assert_eq!(counted.restart().store.marks(), Some(0));
 }

@@ -93,6 +93,7 @@ fn reading_the_marks_ends_when_it_is_told_to_and_a_bad_one_is_found_when_they_ar
     let shared: Vec<u64> = (1000..1000 + ORDERS).collect();
     let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
     commit(&store, ORDERS, &shared, 2);
+    store.catch_up().unwrap();
     let last = shared.iter().map(|n| hash(*n).fingerprint()).max().unwrap();
     let mut row = Batch::new();
     row.put(Table::MANY, last.to_be_bytes(), [0; 12]);

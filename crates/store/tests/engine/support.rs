@@ -79,7 +79,7 @@ pub(crate) fn commit_on(store: &Store, base: Base, delta: &Delta) -> Result<Comm
 }
 
 pub(crate) fn delta(parent: StateRoot, root: StateRoot, nodes: impl IntoIterator<Item = (NodeHash, Vec<u8>)>) -> Delta {
-    let created = nodes.into_iter().map(|(hash, bytes)| (hash, Created { bytes, places: 1, below: None }));
+    let created = nodes.into_iter().map(|(hash, bytes)| (hash, Created { bytes, places: 1, below: None, sole: false }));
     Delta {
         parent,
         root,
@@ -87,6 +87,7 @@ pub(crate) fn delta(parent: StateRoot, root: StateRoot, nodes: impl IntoIterator
         replaced: Vec::new(),
         dropped: Vec::new(),
         adopted: Vec::new(),
+        astray: false,
     }
 }
 

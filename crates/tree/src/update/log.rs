@@ -17,6 +17,15 @@ pub(super) struct Log {
     replaced: Vec<Replaced>,
     dropped: Vec<Dropped>,
     adopted: Vec<NodeHash>,
+    astray: bool,
+}
+
+/// A node to be emitted.
+pub(super) struct Emitted {
+    pub(super) hash: NodeHash,
+    pub(super) bytes: Vec<u8>,
+    /// As [`Created::sole`].
+    pub(super) sole: bool,
 }
 
 /// A moment to rewind to.
@@ -63,9 +72,10 @@ impl Log {
     }
 
     /// Notes an emitted node, present on disk or not (I4). Whatever was emitted since the moment lies below it.
-    pub(super) fn create(&mut self, hash: NodeHash, bytes: Vec<u8>, since: Moment) {
+    pub(super) fn create(&mut self, node: Emitted, since: Moment) {
+        let Emitted { hash, bytes, sole } = node;
         let below = self.places.last().filter(|_| self.places.len() > since.places).copied(); // emitted last: just below
-        self.created.entry(hash).or_insert(Created { bytes, places: 0, below }).places += 1;
+        self.created.entry(hash).or_insert(Created { bytes, places: 0, below, sole }).places += 1;
         self.places.push(hash);
     }
 
@@ -84,6 +94,11 @@ impl Log {
         }
     }
 
+    /// Notes a field with the identity of an object of the global tree, for good: what is rewound only makes it too careful.
+    pub(super) fn stray(&mut self) {
+        self.astray = true;
+    }
+
     pub(super) fn drop_tree(&mut self, root: NodeHash, above: Option<usize>) {
         self.dropped.push(Dropped { root, above });
     }
@@ -93,8 +108,8 @@ impl Log {
     }
 
     pub(super) fn into_delta(self, parent: StateRoot, root: StateRoot) -> Delta {
-        let Self { created, replaced, dropped, adopted, .. } = self;
-        Delta { parent, root, created, replaced, dropped, adopted }
+        let Self { created, replaced, dropped, adopted, astray, .. } = self;
+        Delta { parent, root, created, replaced, dropped, adopted, astray }
     }
 }
 
@@ -115,12 +130,13 @@ mod tests {
     #[test]
     fn a_node_created_at_many_places_is_held_once_and_rewound_place_by_place() {
         let (big, small) = (NodeHash::new([1; 32]), NodeHash::new([2; 32]));
+        let node = |hash, bytes| Emitted { hash, bytes, sole: false };
         let mut log = Log::default();
-        log.create(big, vec![7; 1 << 20], log.now());
+        log.create(node(big, vec![7; 1 << 20]), log.now());
         let one = log.now();
         for _ in 0..100 {
-            log.create(big, vec![7; 1 << 20], log.now());
-            log.create(small, vec![8], one);
+            log.create(node(big, vec![7; 1 << 20]), log.now());
+            log.create(node(small, vec![8]), one);
         }
         let held: usize = log.created.values().map(|node| node.bytes.len()).sum();
         assert_eq!((held, log.created[&big].places), ((1 << 20) + 1, 101));

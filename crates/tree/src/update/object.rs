@@ -12,7 +12,7 @@ use crate::{
     },
     update::{
         Session,
-        log::Above,
+        log::{Above, Emitted},
         tree::{Fate, Origin, Stands, TreePass},
     },
 };
@@ -93,7 +93,8 @@ impl TreePass<'_, '_> {
             self.session.log.rewind(before);
             return Ok(Stands { now: Some(child), old: Fate::Stays });
         }
-        self.session.log.create(child.hash, bytes, before);
+        let sole = self.session.is_sole(&object);
+        self.session.log.create(Emitted { hash: child.hash, bytes, sole }, before);
         match (index, own) {
             (Some(index), Some(root)) if after.old_root == Fate::Stays => self.session.log.unchanged(index, root),
             (Some(_), _) => {}
@@ -104,6 +105,15 @@ impl TreePass<'_, '_> {
 }
 
 impl Session<'_> {
+    /// Whether the leaf of an object can be at no other place; notes a field that could be an object of the global tree.
+    fn is_sole(&mut self, object: &ObjectState) -> bool {
+        let (is_global, is_single) = (self.path.is_empty(), object.metadata.id.components().len() == 1);
+        if !is_global && is_single {
+            self.log.stray();
+        }
+        is_global && is_single
+    }
+
     /// The fields that a put leaves the object with.
     fn fields(
         &mut self,

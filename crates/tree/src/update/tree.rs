@@ -11,7 +11,7 @@ use crate::{
     },
     update::{
         Session,
-        log::{Above, Moment},
+        log::{Above, Emitted, Moment},
         object::Held,
     },
 };
@@ -204,7 +204,7 @@ impl<'s, 'a> TreePass<'s, 'a> {
                     log.rewind(was.before);
                     return stays(child);
                 }
-                log.create(child.hash, built.encode(), was.before);
+                log.create(inner(child.hash, built.encode()), was.before);
                 Some(child)
             }
         };
@@ -231,11 +231,16 @@ impl<'s, 'a> TreePass<'s, 'a> {
             Joined::Lone(leaf) => Some(leaf),
             Joined::Node(built) => {
                 let child = Child { hash: built.view().hash(), kind: ChildKind::Internal };
-                self.session.log.create(child.hash, built.encode(), before);
+                self.session.log.create(inner(child.hash, built.encode()), before);
                 Some(child)
             }
         })
     }
+}
+
+/// An internal node to be emitted: whether it is at one place only is for what lies below it to say.
+fn inner(hash: NodeHash, bytes: Vec<u8>) -> Emitted {
+    Emitted { hash, bytes, sole: false }
 }
 
 /// The node a place had.

@@ -11,6 +11,7 @@ mod model_histories;
 mod one_bit_counts;
 mod oracle;
 mod proofs;
+mod sole;
 mod store;
 mod updates;
 mod walks;
