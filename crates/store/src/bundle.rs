@@ -1,7 +1,7 @@
 //! Bundles: the marks that a commit has made, all of them in one row, until each has a row of its own.
 //!
 //! Each mark's own row lies at another place of the engine's memtable, which is in no cache: they would be the dearest rows of a
-//! commit. So it writes one, and somebody who has time writes theirs ([`Marks::unpack`]). A mark is made once the bundle is
+//! commit. So it writes one, and somebody who has time writes theirs ([`crate::Store::catch_up`]). A mark is made once the bundle is
 //! written: it is in the batch of its commit (I9), a crash loses none, and a rollback takes the bundles above its target away.
 //!
 //! Promise: marks in bundles are few, and in memory, so whoever asks the disk asks them too. Whoever takes marks away, or writes over
