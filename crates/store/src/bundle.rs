@@ -43,7 +43,7 @@ const BEHIND: &[u8] = b"bundle0";
 
 /// Where the bundles are.
 pub(crate) fn range() -> KeyRange {
-    KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) }
+    KeyRange::between(PREFIX, BEHIND)
 }
 
 pub(crate) fn key(order: Order) -> Vec<u8> {

@@ -336,7 +336,7 @@ mod tests {
     use state_tree::StateRoot;
 
     use super::*;
-    use crate::{backend::Durability, pending::Named};
+    use crate::{backend::Durability, many::Orders, pending::Named};
 
     fn order(n: u64) -> Order {
         Order::new(n)
@@ -411,6 +411,6 @@ mod tests {
         let mut counting = counting();
         counting.marks.add([1, 2], order(1));
         counting.marks.forget();
-        assert!(counting.all_waste().has::<crate::many::Orders>());
+        assert!(counting.all_waste().has::<Orders>());
     }
 }

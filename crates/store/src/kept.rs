@@ -30,7 +30,7 @@ pub(crate) fn key(order: Order) -> Vec<u8> {
 
 /// The keys of every kept order.
 pub(crate) fn range() -> KeyRange {
-    KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) }
+    KeyRange::between(PREFIX, BEHIND)
 }
 
 /// Reads every row.
@@ -65,7 +65,7 @@ mod tests {
     #[test]
     fn the_keys_of_kept_orders_are_pinned_and_lie_between_their_bounds() {
         assert_eq!(key(Order::new(258)), b"kept/\0\0\0\0\0\0\x01\x02");
-        let range = KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) };
+        let range = KeyRange::between(PREFIX, BEHIND);
         for order in [0, 1, u64::MAX] {
             assert!(range.contains(&key(Order::new(order))));
         }

@@ -39,8 +39,6 @@ use crate::{
     schema::Table,
 };
 
-#[cfg(any(test, feature = "test-util"))]
-pub use row::marked_on_disk;
 pub(crate) use row::{Mark, check, delete, first_bad, first_made_above, mark_of, marked_of, number, put, read};
 
 /// Fingerprints, each with the order of its last mark.
@@ -275,6 +273,19 @@ impl Marked<'_> {
     }
 }
 
+/// The fingerprints of all that is marked on disk, in a row of its own or in a bundle.
+///
+/// Errors: a failed read, a bundle that is unusable.
+#[cfg(any(test, feature = "test-util"))]
+pub fn marked_on_disk(view: &dyn View) -> Result<BTreeSet<u64>, StoreError> {
+    let mut marked: BTreeSet<u64> = Bundles::load(view)?.0.all().collect();
+    view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, _| {
+        marked.extend(number(key));
+        Flow::Continue(())
+    })?;
+    Ok(marked)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,43 +349,6 @@ mod tests {
         assert!(marks.watch());
         marks.forget();
         assert!(marks.recall(read()).is_none(), "what was written is not known");
-    }
-
-    #[test]
-    fn every_single_flipped_bit_of_a_mark_is_found_and_never_makes_it_old() {
-        let (backend, mut batch) = (MemoryBackend::new(), Batch::new());
-        put(&mut batch, 7, Mark::again(Order::new(258)));
-        backend.write(&batch, Durability::Logged).unwrap();
-        let mut row = None;
-        let mut take = |key: &[u8], value: &[u8]| {
-            row = Some([key, value].concat());
-            Flow::Continue(())
-        };
-        backend.view().unwrap().scan(&Table::MANY, &KeyRange::ALL, &mut take).unwrap();
-        let row = row.unwrap();
-        assert_eq!(hex::encode(&row), "00000000000000070000000000000102f176cf7f");
-        check(&row[..8], &row[8..]).unwrap();
-        for bit in 0..row.len() * 8 {
-            let mut flipped = row.clone();
-            flipped[bit / 8] ^= 1 << (bit % 8);
-            let (key, value) = flipped.split_at(8);
-            assert!(check(key, value).is_err(), "bit {bit}");
-            assert_eq!(mark_of(key, value), Mark::UNREADABLE, "bit {bit}");
-        }
-        for cut in 0..12 {
-            assert!(check(&row[..8], &row[8..8 + cut]).is_err(), "cut at {cut}");
-        }
-    }
-
-    #[test]
-    fn a_row_says_whether_its_order_was_the_first() {
-        let (first, again) = (Mark::first(Order::new(258)), Mark::again(Order::new(258)));
-        assert_eq!((first.number(), again.number()), (0x8000_0000_0000_0102, 0x102));
-        for mark in [first, again] {
-            assert_eq!(Mark::of(mark.number()), mark);
-        }
-        let above = |at: u64| [first, again].map(|mark| mark.is_first_above(Order::new(at)));
-        assert_eq!((above(257), above(258)), ([true, false], [false, false]));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //!
 //! Costs: [`check_rows`] reads a constant number of rows, however large the store is: every record of which there is one,
 //! those of the cursor in a tree that is swept, as many as it is deep, the first sixteen kept orders, the first 65,536
-//! marks (20 bytes each) and every bundle of them, and the journal rows of the last sixteen orders. [`check_all_rows`] reads every one, in pieces of
-//! 4,096 or 16 MiB, each of a view of its own: between two of them nothing is held, and no lock is taken. Whoever asked may end it
-//! within 32 rows; what was found until then is told.
+//! marks (20 bytes each) and every bundle of them, and the journal rows of the last sixteen orders. [`check_all_rows`] reads
+//! every one, in pieces of 4,096 or 16 MiB, each of a view of its own: between two of them nothing is held, and no lock is taken.
+//! Whoever asked may end it within 32 rows; what was found until then is told.
 
 use std::sync::Arc;
 

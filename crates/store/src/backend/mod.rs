@@ -45,6 +45,11 @@ impl KeyRange {
     /// Every key.
     pub const ALL: Self = Self { start: None, end: None };
 
+    /// From a key up to, not including, another one.
+    pub(crate) fn between(start: &[u8], end: &[u8]) -> Self {
+        Self { start: Some(start.to_vec()), end: Some(end.to_vec()) }
+    }
+
     /// Whether the key lies inside.
     pub fn contains(&self, key: &[u8]) -> bool {
         self.start.as_deref().is_none_or(|start| start <= key) && self.end.as_deref().is_none_or(|end| key < end)

@@ -110,7 +110,7 @@ impl Layer {
 
 /// Where the layers are.
 pub(crate) fn layers() -> KeyRange {
-    KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) }
+    KeyRange::between(PREFIX, BEHIND)
 }
 
 /// Takes every layer away, whoever left it.
@@ -198,7 +198,7 @@ mod tests {
 
     fn rows(backend: &MemoryBackend) -> usize {
         let mut rows = 0;
-        let range = KeyRange { start: Some(PREFIX.to_vec()), end: Some(BEHIND.to_vec()) };
+        let range = KeyRange::between(PREFIX, BEHIND);
         let mut count = |_: &[u8], _: &[u8]| {
             rows += 1;
             Flow::Continue(())

@@ -39,7 +39,7 @@ fn a_leaf_of_the_global_tree_is_at_one_place_and_a_field_with_such_an_identity_i
     let mut store = Store::default();
     let mut after = |root: StateRoot, changes: Changes| {
         let delta = update(root, &changes, &store).unwrap();
-        store.0.extend(delta.created.iter().map(|(hash, created)| (*hash, created.bytes.clone())));
+        store.apply(&delta);
         let mut soles = soles(&delta);
         soles.sort();
         (delta.root, soles, delta.astray)
