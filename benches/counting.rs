@@ -1,7 +1,7 @@
 //! What counting costs a commit: two stores that go through the same history side by side, one that journals and counts
 //! and one that does neither, commit by commit in turn.
 //!
-//!     ./scripts/bench --bench counting -- [--profile uniform|hot|tables] [--objects N] [--commits N]
+//!     ./scripts/bench --bench counting -- [--profile uniform|hot|tables|cells] [--objects N] [--commits N]
 //!     [--logged]
 //!
 //! Beside the store that counts a thread takes into its index what each commit did, as the worker of a node does; waking it is

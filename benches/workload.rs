@@ -1,4 +1,5 @@
-//! Histories of a state that keeps its size: its values are written again and again, in three profiles.
+//! Histories of a state that keeps its size: its values are written again and again, in three profiles, and in one more that has
+//! no bounds.
 //!
 //! Each is a function of its seed alone and reads no state, so that two stores can be taken through the same history.
 
@@ -20,18 +21,20 @@ pub enum Profile {
     /// Half of the state flips between few values, so that nodes come back; the other half is tables of rows of cells,
     /// which are cloned, moved, deleted and made anew while their cells flip and come and go.
     Tables,
+    /// The same tables, of which none is cloned, moved or deleted; fresh values.
+    Cells,
 }
 
 impl Profile {
-    /// All of them.
+    /// Those that have bounds.
     pub const ALL: [Self; 3] = [Self::Uniform, Self::Hot, Self::Tables];
 
-    /// Those behind `--profile`, or all.
+    /// The one behind `--profile`, or all that have bounds.
     ///
     /// Errors: a profile that there is not.
     pub fn asked_for() -> Result<Vec<Self>, Error> {
         let Some(name) = args::text("--profile") else { return Ok(Self::ALL.to_vec()) };
-        let known = Self::ALL.into_iter().find(|profile| profile.name() == name);
+        let known = Self::ALL.into_iter().chain([Self::Cells]).find(|profile| profile.name() == name);
         Ok(vec![known.ok_or_else(|| format!("--profile: there is no {name}"))?])
     }
 
@@ -41,6 +44,14 @@ impl Profile {
             Self::Uniform => "uniform",
             Self::Hot => "hot",
             Self::Tables => "tables",
+            Self::Cells => "cells",
+        }
+    }
+
+    fn has_tables(self) -> bool {
+        match self {
+            Self::Tables | Self::Cells => true,
+            Self::Uniform | Self::Hot => false,
         }
     }
 }
@@ -80,7 +91,7 @@ enum Presence {
 impl Workload {
     /// The history of a state of about so many objects, cells of tables included.
     pub fn new(profile: Profile, seed: u64, objects: u64) -> Self {
-        let tables = if profile == Profile::Tables { (objects / 2).div_ceil(TABLE).max(4) } else { 0 };
+        let tables = if profile.has_tables() { (objects / 2).div_ceil(TABLE).max(4) } else { 0 };
         Self {
             profile,
             dice: ChaCha8Rng::seed_from_u64(seed),
@@ -119,6 +130,7 @@ impl Workload {
                 changes.0.insert(key(number), self.flat(number));
             }),
             Profile::Tables => self.tables(count, &mut changes),
+            Profile::Cells => (0..count).for_each(|_| self.flip(&BTreeSet::new(), &mut changes)),
         }
         changes
     }
@@ -128,14 +140,14 @@ impl Workload {
         match self.profile {
             Profile::Hot if self.dice.random_ratio(9, 10) => self.dice.random_range(0..hot),
             Profile::Hot => self.dice.random_range(hot..self.objects),
-            Profile::Uniform | Profile::Tables => self.dice.random_range(0..self.objects),
+            Profile::Uniform | Profile::Tables | Profile::Cells => self.dice.random_range(0..self.objects),
         }
     }
 
     /// A new value of a flat object.
     fn flat(&mut self, number: u64) -> Change {
         let value = match self.profile {
-            Profile::Uniform | Profile::Hot => value(&mut self.dice),
+            Profile::Uniform | Profile::Hot | Profile::Cells => value(&mut self.dice),
             Profile::Tables => self.known_value(number),
         };
         put(ObjectId::single(*key(number).as_bytes()), value, Changes::default())
@@ -151,12 +163,17 @@ impl Workload {
         let whole = (0..count).filter(|_| self.dice.random_ratio(1, WHOLE)).count() as u64;
         let taken = self.whole_tables(whole, changes);
         for _ in whole..count {
-            let (number, table) = (self.pick(), self.any_table());
-            if self.dice.random() {
-                changes.0.insert(key(number), self.flat(number));
-            } else if self.is_present(table) && !taken.contains(&table) {
-                self.flip_cell(table, changes);
-            }
+            self.flip(&taken, changes);
+        }
+    }
+
+    /// A flat object, or a cell of a table that is none of these.
+    fn flip(&mut self, taken: &BTreeSet<u64>, changes: &mut Changes) {
+        let (number, table) = (self.pick(), self.any_table());
+        if self.dice.random() {
+            changes.0.insert(key(number), self.flat(number));
+        } else if self.is_present(table) && !taken.contains(&table) {
+            self.flip_cell(table, changes);
         }
     }
 
@@ -238,7 +255,8 @@ impl Workload {
     fn cell(&mut self, table: u64, row: u64, cell: u64) -> Change {
         let id = ObjectId::single(*self.table(table).as_bytes()).child(&key(row)).child(&key(cell));
         let place = self.objects + (table * ROWS + row) * CELLS + cell;
-        put(id, self.known_value(place), Changes::default())
+        let value = if self.profile == Profile::Cells { value(&mut self.dice) } else { self.known_value(place) };
+        put(id, value, Changes::default())
     }
 
     fn flip_cell(&mut self, table: u64, changes: &mut Changes) {
@@ -291,7 +309,7 @@ mod tests {
     /// Commits panic on changes that the state does not allow.
     #[test]
     fn a_seed_takes_two_stores_through_the_same_legal_history() {
-        for profile in Profile::ALL {
+        for profile in Profile::ALL.into_iter().chain([Profile::Cells]) {
             let [one, other, third] = [7, 7, 8].map(|seed| {
                 let dir = tempfile::tempdir().unwrap();
                 let mut chain =

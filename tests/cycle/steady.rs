@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Ended, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, KeepPolicy,
-    LiveRetention, Outcome, Pause, Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords,
+    LiveRetention, NewPin, Outcome, Pause, Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords,
     TriggerConfig, Verdict, assess, incremental::RoundEnd,
 };
 use state_store::{Batch, CrashTail, Fault, StoreConfig, Table, record};
@@ -29,7 +29,7 @@ use state_tests::{
     waits::until,
     workload::{Profile, Workload, key, leaf},
 };
-use state_tree::Changes;
+use state_tree::{Changes, Order};
 
 const WINDOW: u64 = 5;
 
@@ -505,6 +505,54 @@ fn under_policy(rig: &Rig, keep: KeepPolicy) -> Pruner {
     let policy = LiveRetention::new(rig.retention_parts(Some(keep)));
     let config = PrunerConfig { incremental: each_order(), ..rig.plan(keep.last.get()).pruner() };
     Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::new(policy)).unwrap()
+}
+
+/// Nobody commits: what ends by a word or with time alone lets its orders go all the same, and the sweep takes what they held back.
+#[test]
+fn a_chain_that_stands_still_lets_go_of_what_nobody_asks_for_any_more() {
+    let rig = settled();
+    let keep = KeepPolicy::last(NonZeroU64::new(WINDOW).unwrap());
+    let policy = Arc::new(LiveRetention::new(rig.retention_parts(Some(keep))));
+    let (floor, hour) = (rig.chain.floor(), Duration::from_secs(3600));
+    let later = |orders: u64| Order::new(floor.get() + orders);
+    policy.set_consumer("indexer", floor, Some(2 * hour)).unwrap();
+    for (name, ttl) in [("audit", None), ("export", Some(hour))] {
+        let (name, owner) = (name.to_owned(), "a test".to_owned());
+        policy.add_pin(NewPin { name, owner, order: later(u64::from(ttl.is_some())), ttl }).unwrap();
+    }
+    rig.chain.grow(Profile::Uniform, 405, 20);
+    let incremental = Some(IncrementalConfig { stride: NonZeroU64::new(1000).unwrap() });
+    let config = PrunerConfig { incremental, ..rig.plan(WINDOW).pruner() };
+    let pruner = Pruner::start_under(rig.pruner_parts(&Hooks::none()), config, Arc::clone(&policy) as _).unwrap();
+    let swept_to = |to: Order, kept: &[Order]| {
+        until(&rig, &pruner, |pruner| {
+            let is_there = rig.chain.floor() == to && rig.chain.store.lag().is_some_and(|lag| lag.nodes == 0);
+            let still: Vec<Order> = rig.chain.store.kept().into_iter().map(|(order, _)| order).collect();
+            is_there && still == kept && pruner.status().incremental.unwrap().last == Some(RoundEnd::Done)
+        });
+        check::complete(&rig.chain, &format!("swept to {to}"));
+    };
+    let passes = |time: Duration| {
+        rig.clock.advance(time);
+        rig.clock.set_unix_ms(rig.clock.unix_ms() + time.as_millis() as u64);
+        policy.look_around().unwrap();
+    };
+    let [second, third] = [1, 2].map(later);
+    let deleted = || pruner.status().incremental.unwrap().deleted_total;
+    swept_to(floor, &[]);
+    policy.set_consumer("indexer", third, Some(2 * hour)).unwrap();
+    swept_to(third, &[floor, second]);
+    let before = deleted();
+    policy.remove_pin("audit").unwrap();
+    swept_to(third, &[second]);
+    passes(hour);
+    swept_to(third, &[]);
+    passes(hour);
+    swept_to(rig.chain.head().minus(WINDOW - 1).unwrap(), &[]);
+    assert!(deleted() > before, "the consumer is silent, and nothing waits for a commit");
+    assert_eq!(pruner.command(Command::Run), Reply::Accepted);
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    check::exact(&rig.chain, "what the pins held goes with a cycle");
 }
 
 /// C9: a process dies at any write of its sweep, between two slices or inside one, and the next one has another configuration:

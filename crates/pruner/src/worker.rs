@@ -50,7 +50,7 @@ use crate::{
     records::Records,
     recovery::{ErrorRecoveryManager, RecoveryMetrics},
     retention::Holds,
-    snapshot::{AtomicSnapshotManager, NodeFacts, RetentionPolicy, SnapshotParts},
+    snapshot::{AtomicSnapshotManager, LessKept, NodeFacts, RetentionPolicy, SnapshotParts},
 };
 pub use counts::Uncounted;
 use freezing::Unsaved;
@@ -211,6 +211,8 @@ impl Pruner {
             meter,
         });
         let (inbox, messages) = mpsc::sync_channel(16);
+        let less_kept = less_kept(&inner, &inbox);
+        inner.snapshot_parts.policy.tell_when_less_is_kept(less_kept);
         let (worker, (alive, ended)) = (Arc::clone(&inner), mpsc::channel());
         let spawned = Builder::new().name("pruner".to_owned()).spawn(move || {
             let _alive = alive; // told when the thread ends, however it does
@@ -253,11 +255,8 @@ impl Pruner {
         self.wake();
     }
 
-    /// A full inbox means that enough wake-ups wait already.
     fn wake(&self) {
-        match self.inbox.try_send(Message::Wake) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
+        wake(&self.inbox);
     }
 
     /// What it does now and did last.
@@ -274,6 +273,23 @@ impl Pruner {
     pub fn snapshots(&self) -> &AtomicSnapshotManager {
         &self.inner.snapshots
     }
+}
+
+/// A full inbox means that enough wake-ups wait already.
+fn wake(inbox: &SyncSender<Message>) {
+    match inbox.try_send(Message::Wake) {
+        Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
+    }
+}
+
+/// Wakes a worker, as long as there is one, for what became free without a commit.
+fn less_kept(inner: &Arc<Inner>, inbox: &SyncSender<Message>) -> LessKept {
+    let (inner, inbox) = (Arc::downgrade(inner), inbox.clone());
+    Box::new(move || {
+        if inner.upgrade().is_some_and(|inner| inner.less_is_kept()) {
+            wake(&inbox);
+        }
+    })
 }
 
 /// Shows the progress of the running cycle in the status.

@@ -50,15 +50,39 @@ impl LiveRetention {
     }
 
     /// Tells who went silent and which readers are too old, and lets those go if that is wanted, as each move of the floor does
-    /// first: where it stands still nobody else does. Waits for whoever changes what stays.
+    /// first: where it stands still nobody else does. What has become free with time alone is taken up then. Waits for whoever
+    /// changes what stays.
     ///
     /// Errors: records that cannot be read.
     pub fn look_around(&self) -> Result<(), PruneError> {
         let mut state = self.state()?;
-        state.tell_silence(Now::of(&*self.parts.clock));
+        let now = Now::of(&*self.parts.clock);
+        state.tell_silence(now);
         let looked = self.tell_old_readers(&mut state.untold);
+        let is_less_kept = self.is_less_kept(&state, now);
         self.let_tell(state);
+        if is_less_kept? {
+            self.tell_less_kept();
+        }
         looked
+    }
+
+    /// Whether something would go if the floor were moved now.
+    fn is_less_kept(&self, state: &State, now: Now) -> Result<bool, PruneError> {
+        let expired = state.held.holds.pins.iter().any(|pin| state.held.is_expired(pin, now));
+        Ok(expired || state.below == Below::ToBeLookedAt || self.due_floor_of(state)?.is_some())
+    }
+
+    /// As [`RetentionPolicy::due_floor`](crate::snapshot::RetentionPolicy::due_floor).
+    pub(super) fn due_floor_of(&self, state: &State) -> Result<Option<Order>, PruneError> {
+        let Some((keep, (head, floor))) = self.parts.keep.zip(self.ends()) else { return Ok(None) };
+        let due = Order::new(self.first_asked_for(&keep, &state.held, (floor, head))?.from);
+        Ok(Some(due).filter(|due| *due > floor))
+    }
+
+    /// The sweep takes it up: no commit may come for long.
+    pub(super) fn tell_less_kept(&self) {
+        self.less_kept.lock().iter().for_each(|tell| tell());
     }
 
     /// Whoever takes events may wait for the disk, and nobody waits for that with the state.

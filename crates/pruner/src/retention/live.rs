@@ -33,7 +33,7 @@ use crate::{
     policy::FloorRows,
     records::Records,
     roots::{Retention, Window},
-    snapshot::RetentionPolicy,
+    snapshot::{LessKept, RetentionPolicy},
     when::Span,
 };
 
@@ -85,6 +85,8 @@ pub struct LiveRetention {
     pub(super) reader_limit: ReaderLimit,
     /// Taken alone, and for a look.
     pub(super) readers: Mutex<Readers>,
+    /// Told while nothing else is held.
+    pub(super) less_kept: Mutex<Option<LessKept>>,
 }
 
 impl std::fmt::Debug for LiveRetention {
@@ -98,8 +100,8 @@ impl LiveRetention {
     pub fn new(parts: RetentionParts) -> Self {
         let reader_limit = ReaderLimit { max_age: None, then: OldReaders::Report };
         let (state, published, reading) = (Mutex::default(), Mutex::default(), Alone::default());
-        let (first_ms, readers) = (OnceLock::new(), Mutex::default());
-        Self { parts, looks_on: false, state, published, reading, first_ms, reader_limit, readers }
+        let (first_ms, readers, less_kept) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Self { parts, looks_on: false, state, published, reading, first_ms, reader_limit, readers, less_kept }
     }
 
     /// The same with a limit on readers below the floor.
@@ -198,6 +200,7 @@ impl LiveRetention {
         state.has_ended(pin.order, Cause::PinRemoved { name: pin.name.clone(), owner: pin.owner.clone() });
         drop(state);
         tracing::info!(name = pin.name, order = pin.order, "a pin was removed");
+        self.tell_less_kept();
         self.parts.events.emit(Event::PinRemoved { name: pin.name.clone(), order: pin.order });
         Ok(pin)
     }
@@ -220,10 +223,13 @@ impl LiveRetention {
             Some(known) if consumer.may_be_lost_behind(known) => Durability::Logged, // not waited for each time that it speaks
             Some(_) | None => Durability::Synced,
         };
-        let is_new = known.is_none();
+        let (is_new, goes_on) = (known.is_none(), known.is_some_and(|known| known.order < consumer.order));
         self.hold_by(&mut state, held, durability)?;
         let returns = state.silent.remove(name);
         drop(state);
+        if goes_on {
+            self.tell_less_kept();
+        }
         if is_new || returns {
             let Consumer { name, order, ttl_ms, .. } = consumer.clone(); // its further words are no news
             self.parts.events.emit(Event::ConsumerAdded { name, order, ttl_ms });
@@ -243,6 +249,7 @@ impl LiveRetention {
         state.has_ended(order, Cause::ConsumerRemoved { name: name.to_owned(), order });
         drop(state);
         tracing::info!(name, order = consumer.order, "a consumer was removed");
+        self.tell_less_kept();
         self.parts.events.emit(Event::ConsumerRemoved { name: name.to_owned(), order: consumer.order });
         Ok(consumer)
     }
@@ -284,10 +291,11 @@ impl RetentionPolicy for LiveRetention {
     }
 
     fn due_floor(&self) -> Result<Option<Order>, PruneError> {
-        let Some((keep, (head, floor))) = self.parts.keep.zip(self.ends()) else { return Ok(None) };
-        let state = self.state()?;
-        let due = Order::new(self.first_asked_for(&keep, &state.held, (floor, head))?.from);
-        Ok(Some(due).filter(|due| *due > floor))
+        self.due_floor_of(&*self.state()?)
+    }
+
+    fn tell_when_less_is_kept(&self, tell: LessKept) {
+        *self.less_kept.lock() = Some(tell);
     }
 
     fn retention(&self) -> Result<Retention, PruneError> {

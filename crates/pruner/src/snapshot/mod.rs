@@ -21,7 +21,7 @@ pub use guard::SnapshotGuard;
 pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};
 pub(crate) use holder::{check_lock, recorded_lock, settle_left_lock};
 pub use manager::AtomicSnapshotManager;
-pub use parts::{NodeFacts, RetentionPolicy, SnapshotParts};
+pub use parts::{LessKept, NodeFacts, RetentionPolicy, SnapshotParts};
 pub(crate) use probe::{LockStanding, NotNow};
 #[cfg(test)]
 pub(crate) use types::tests::sample;

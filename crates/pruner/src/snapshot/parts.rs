@@ -22,6 +22,9 @@ pub trait NodeFacts: Send + Sync {
     fn sync_status(&self) -> Option<bool>;
 }
 
+/// Takes it up that less is kept. Waits for nobody who changes what is.
+pub type LessKept = Box<dyn Fn() + Send + Sync>;
+
 /// Says what to retain, and makes the readable range agree with it before anything is captured.
 pub trait RetentionPolicy: Send + Sync {
     /// The bounds in force, if they are more than a number of orders: a cycle never mixes two of them (C9).
@@ -41,6 +44,10 @@ pub trait RetentionPolicy: Send + Sync {
     fn due_floor(&self) -> Result<Option<Order>, PruneError> {
         Ok(None)
     }
+
+    /// Whom to tell once less is kept although no commit came: a pin that ended, a watermark that moved. Whoever asks last is
+    /// told, with nothing held. A policy that only commits change tells nobody.
+    fn tell_when_less_is_kept(&self, _tell: LessKept) {}
 
     /// Whether every order there is lies within the bounds, so that a cycle would delete nothing (S13), as far as the policy
     /// knows more than a number of orders. Waits for nobody who changes them; may read a row.

@@ -254,6 +254,12 @@ impl Inner {
         failed || !shared.is_cycle_due(&outside)
     }
 
+    /// Less is kept, and no commit may come for long; whether the worker does not know yet.
+    pub(super) fn less_is_kept(&self) -> bool {
+        let now = self.parts.clock.monotonic();
+        self.shared.lock().steady.keeps_less(now)
+    }
+
     /// Writes items down, BEFORE what is new of them is counted and told.
     fn set_aside(&self, what: &str, items: &[SetAside]) -> Result<(), PruneError> {
         if items.is_empty() {
@@ -312,6 +318,7 @@ impl Shared {
             return Err(None);
         }
         self.steady.look(self.head, now)?;
+        self.steady.begins();
         Ok(Arc::clone(self.steady.control.insert(Arc::default())))
     }
 

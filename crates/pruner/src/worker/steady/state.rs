@@ -40,6 +40,8 @@ pub(in crate::worker) struct SteadyShared {
     swept: u64,
     /// Something waits; from this moment on the next round is due without a commit.
     waiting_from: Option<Duration>,
+    /// Less is kept than the last round saw; from this moment on the next one is due where no commit comes.
+    less_from: Option<Duration>,
     /// Nothing is tried before.
     not_before: Duration,
     pub(super) failures: u32,
@@ -61,6 +63,7 @@ impl SteadyShared {
             next_at: 0,
             swept: 0,
             waiting_from: None,
+            less_from: None,
             not_before: Duration::ZERO,
             failures: 0,
             last_commit: Duration::ZERO,
@@ -79,16 +82,33 @@ impl SteadyShared {
         }
     }
 
+    /// Less is kept than before, without a commit; whether that is new. Who says so again and again makes one round due for
+    /// each time that a chain needs to be idle.
+    pub(in crate::worker) fn keeps_less(&mut self, now: Duration) -> bool {
+        let is_new = self.config.is_some() && self.less_from.is_none();
+        if is_new {
+            self.less_from = Some(now.saturating_add(IDLE));
+        }
+        is_new
+    }
+
+    /// A round begins, which sees what is kept; one that fails has it to do again.
+    pub(super) fn begins(&mut self) {
+        self.waiting_from = self.waiting_from.or(self.less_from.take());
+    }
+
     /// Whether a round is due at a head, or when one will be if nothing happens.
     pub(in crate::worker) fn look(&self, head: u64, now: Duration) -> Result<(), Option<Duration>> {
         if self.config.is_none() {
             return Err(None);
         }
-        let idle_from = (head > self.swept).then(|| self.last_commit.saturating_add(IDLE));
+        let idle = self.last_commit.saturating_add(IDLE);
+        let idle_from = (head > self.swept).then_some(idle);
+        let less_from = self.less_from.map(|from| from.max(idle));
         let from = if head >= self.next_at {
             Some(Duration::ZERO)
         } else {
-            [self.waiting_from, idle_from].into_iter().flatten().min()
+            [self.waiting_from, idle_from, less_from].into_iter().flatten().min()
         };
         let from = from.map(|from| from.max(self.not_before));
         if from.is_some_and(|from| from <= now) { Ok(()) } else { Err(from) }
@@ -242,5 +262,27 @@ mod tests {
                 "done: a stride, or an idle chain"
             );
         }
+    }
+
+    /// Whoever says it again and again makes one round due, where no commit comes; one that fails is made up for.
+    #[test]
+    fn what_is_kept_less_makes_one_round_due_once_the_chain_is_idle() {
+        let mut steady = SteadyShared::new(Some(IncrementalConfig { stride: NonZeroU64::new(1000).unwrap() }));
+        steady.ended(50, Duration::ZERO, (&Round::begun(), MS));
+        assert_eq!(steady.look(50, MS), Err(None));
+        assert!(steady.keeps_less(MS) && !steady.keeps_less(2 * MS), "the worker is woken once");
+        assert_eq!(steady.look(50, MS), Err(Some(IDLE + MS)));
+        steady.committed(500 * MS, None);
+        assert_eq!(steady.look(50, IDLE + MS), Err(Some(IDLE + 500 * MS)), "commits go first");
+        assert_eq!(steady.look(50, IDLE + 500 * MS), Ok(()));
+        steady.begins();
+        let (_, wait) = steady.failed(2 * IDLE, &PruneError::NoHead);
+        assert_eq!(steady.look(50, 2 * IDLE), Err(Some(2 * IDLE + wait)));
+        assert_eq!(steady.look(50, 2 * IDLE + wait), Ok(()));
+        steady.begins();
+        steady.ended(50, 2 * IDLE + wait, (&Round::begun(), MS));
+        assert_eq!(steady.look(50, 9 * IDLE), Err(None));
+        assert!(steady.keeps_less(9 * IDLE), "what came after a round has begun makes another one due");
+        assert!(!SteadyShared::new(None).keeps_less(MS), "cycles alone take it");
     }
 }
