@@ -710,6 +710,9 @@ fn disabling_one_consumer_never_freezes_the_cutoff() {
     passes(&rig, Duration::from_secs(3600));
     let silent: Vec<bool> = kept.status().unwrap().consumers.iter().map(|consumer| consumer.silent).collect();
     assert_eq!(silent, [true, true, true], "silence is told");
+    let mut at_risk = kept.silent().unwrap();
+    at_risk.sort();
+    assert_eq!(at_risk, ["near", "slow"], "of the one ahead of the head nothing is there that may go");
     kept.set_consumer("near", order(20), hour).unwrap();
     kept.advance().unwrap();
     assert_eq!(rig.chain.floor(), order(20), "and is not waited for");

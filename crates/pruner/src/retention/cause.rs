@@ -23,7 +23,7 @@ pub enum Cause {
         /// T, in milliseconds.
         time_ms: u64,
     },
-    /// A consumer reached lowest, and needs later orders only.
+    /// A consumer reached lowest, and needed later orders only.
     Consumer {
         /// Its name.
         name: String,
@@ -86,7 +86,7 @@ impl Cause {
 impl std::fmt::Display for Cause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let went_on = |f: &mut std::fmt::Formatter<'_>, by: Bound| {
-            write!(f, "{by} had come to later orders, and nobody asked for earlier ones")
+            write!(f, "{by} reached down to later orders only, and nobody asked for earlier ones")
         };
         match self {
             Self::Policy => f.write_str("the retention was changed"),

@@ -10,11 +10,11 @@ mod words;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use state_store::{NativeChain, RootRecord, View};
+use state_store::{HeadRecord, NativeChain, RootRecord, View};
 use state_tree::{NodeHash, NodeLayout, Order};
 
 use super::{held::Now, holds::NamedPin, keep::Ask, live::LiveRetention, log::Gone, state::State};
-use crate::{error::PruneError, worker::Pruner};
+use crate::{error::PruneError, log_cut, worker::Pruner};
 pub use node::{NodeStanding, WaitsFor};
 pub use standstill::Standstill;
 use standstill::Standstills;
@@ -183,8 +183,8 @@ pub(super) struct Known {
     /// Its readers, and the heads they began at.
     pub(super) readers: Vec<(String, u64)>,
     pub(super) gone: Option<Gone>,
-    /// The newest order that may have been committed ever, by the number of commits.
-    pub(super) highest: u64,
+    /// The newest order that may have been committed ever, by the number of commits; nothing where those may be lost.
+    pub(super) highest: Option<u64>,
     /// The newest order that the head was ever seen at, as far as it was written down.
     pub(super) seen: Option<u64>,
 }
@@ -194,7 +194,7 @@ fn above(order: u64, known: &Known) -> Standing {
     let head = known.head;
     if known.seen >= Some(order) {
         Standing::RolledBack { head }
-    } else if order > known.highest {
+    } else if known.highest.is_some_and(|highest| order > highest) {
         Standing::NeverExisted { head }
     } else {
         Standing::AboveHead { head }
@@ -336,9 +336,17 @@ impl LiveRetention {
             silent: silent.collect(),
             readers: readers.map(|reader| (reader.owner, reader.since.get())).collect(),
             gone: state.log.gone(order.get()),
-            highest: head.order.saturating_add(head.commits.saturating_sub(head.order.saturating_add(1))),
+            highest: (!self.is_log_cut(order, &head)?).then(|| {
+                let counted = head.commits.saturating_sub(head.order.saturating_add(1));
+                head.order.saturating_add(counted)
+            }),
             seen: state.log.highest_head(),
         })
+    }
+
+    /// Whether commits may be lost with a damaged log, so that their number proves nothing of an order above the head.
+    fn is_log_cut(&self, order: Order, head: &HeadRecord) -> Result<bool, PruneError> {
+        Ok(order.get() > head.order && log_cut::known(&self.parts.store)?.is_some())
     }
 }
 
@@ -356,7 +364,7 @@ mod tests {
         let readable = order >= 80 || [40, 60, 70].contains(&order);
         Known {
             head: 100,
-            highest: 100,
+            highest: Some(100),
             seen: Some(99),
             floor: 80,
             root: readable.then(|| "r".to_owned()),
@@ -415,12 +423,14 @@ mod tests {
             let gone = Some(gone());
             assert_eq!(stand(order, &known(order)), Standing::Pruned { floor: 80, gone }, "order {order}");
         }
-        let branch = Known { highest: 110, ..known(101) };
+        let branch = Known { highest: Some(110), ..known(101) };
+        let cut = Known { highest: None, ..known(101) };
         let went = Known { seen: Some(110), ..branch.clone() };
         for (order, known, expected, why) in [
             (101, known(101), Standing::NeverExisted { head: 100 }, "as many commits as orders"),
             (110, branch.clone(), Standing::AboveHead { head: 100 }, "ten commits are no order any more"),
             (111, branch, Standing::NeverExisted { head: 100 }, "and no more than ten"),
+            (101, cut, Standing::AboveHead { head: 100 }, "commits went with a damaged log, and nobody knows how many"),
             (110, went, Standing::RolledBack { head: 100 }, "the floor moved when the head was there"),
         ] {
             assert_eq!(stand(order, &known), expected, "{why}");
@@ -533,7 +543,7 @@ mod tests {
             (Standstill::Cycle { cycle: 7 }, ", not before cycle 7 has ended"),
             (Standstill::RoundsFail { why: why() }, ", not with a round that fails as the last one did: a reason"),
             (Standstill::CountsOwed, ", not with a round before a cycle has finished: commits are not counted exactly"),
-            (Standstill::IncrementalOff, ", not with a round: the sweep between cycles is off"),
+            (Standstill::IncrementalOff, ", which is a cycle: the sweep between cycles is off"),
             (Standstill::NoPolicy, ", not until a pruner works on the store: no policy is in force here"),
             (Standstill::Unknown, ", as far as is known here: more than is written down only its running node knows"),
         ] {

@@ -238,6 +238,7 @@ impl RetentionLog {
         let at = self.moves.iter().position(|moved| moved.to > order)?;
         let before = at.checked_sub(1).and_then(|before| self.moves.get(before));
         let Moved { from, at_ms, head, kept, by, .. } = self.moves.get(at)?;
+        let before = before.filter(|before| before.head >= order); // else it was not there yet
         let (after_ms, is_its_own) = (before.map(|before| before.at_ms), *from <= order);
         // The move may have left it behind, and it was let go later.
         let later = self.forgotten.filter(|forgotten| order <= forgotten.up_to && !(is_its_own && *kept == 0));
@@ -354,6 +355,9 @@ mod tests {
         let newest = Gone { after_ms: Some(9_999_000), by_ms: 10_000_000, head: 10_100, by: Vec::new() };
         assert_eq!(log.gone(9_999), Some(newest), "what is recent is told exactly");
         assert_eq!(log.gone(10_000), None);
+        let wide = RetentionLog::default().moved(moved(0, 5, 1000)).moved(moved(5, 300, 9000)); // at heads 105 and 400
+        let after = [5, 105, 106, 299].map(|order| wide.gone(order).unwrap().after_ms);
+        assert_eq!(after, [Some(1000), Some(1000), None, None], "no order was readable before it was there");
         let log = log.let_go([let_go(3, 77)].into_iter());
         assert_eq!(log.gone(3), Some(Gone { after_ms: Some(77), by_ms: 77, head: 1, by: Vec::new() }));
         assert_eq!(RetentionLog::default().gone(3), None, "what nobody wrote down is not known");

@@ -62,12 +62,14 @@ impl LiveRetention {
         self.parts.store.kept().into_iter().map(root).collect()
     }
 
-    /// The consumers that are not waited for. Waits for nobody who changes what is kept.
+    /// The consumers that are not waited for, and of which something that they need may go: of those ahead of the head nothing
+    /// is there yet. Waits for nobody who changes what is kept.
     ///
     /// Errors: records that cannot be read.
     pub fn silent(&self) -> Result<Vec<String>, PruneError> {
-        let shown = self.published()?;
-        Ok(shown.held.silent(Now::of(&*self.parts.clock)).map(|consumer| consumer.name.clone()).collect())
+        let (shown, head) = (self.published()?, self.parts.store.head().map_or(0, |head| head.order));
+        let silent = shown.held.silent(Now::of(&*self.parts.clock)).filter(|consumer| consumer.order <= head);
+        Ok(silent.map(|consumer| consumer.name.clone()).collect())
     }
 
     /// The consumers that are waited for and get no further, as far as this process knows. Waits for nobody who changes what is

@@ -62,7 +62,7 @@ impl std::fmt::Display for Standstill {
             Self::CountsOwed => {
                 f.write_str("not with a round before a cycle has finished: commits are not counted exactly")
             }
-            Self::IncrementalOff => f.write_str("not with a round: the sweep between cycles is off"),
+            Self::IncrementalOff => f.write_str("which is a cycle: the sweep between cycles is off"),
             Self::NoPolicy => f.write_str("not until a pruner works on the store: no policy is in force here"),
             Self::Unknown => {
                 f.write_str("as far as is known here: more than is written down only its running node knows")
