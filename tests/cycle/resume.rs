@@ -28,9 +28,9 @@ use state_tests::{
     check,
     hooks::{Hooks, Moment},
     rig::{Engine, Plan, Rig, WAYS},
-    workload::{Profile, Workload, paths},
+    workload::{Profile, Workload, key, leaf, paths},
 };
-use state_tree::{NodeHash, Order};
+use state_tree::{Changes, NodeHash, Order};
 
 /// Ends the work at the n-th moment.
 #[derive(Clone, Default)]
@@ -696,4 +696,34 @@ fn a_paused_cycle_is_abandoned_when_its_barrier_is_full() {
         rig.cycle(&plan);
         check::exact(&rig.chain, &context);
     }
+}
+
+/// I13, C7: what a delete batch was to take comes back before it is taken, and the process ends behind that batch: the next one
+/// tells what was deleted, not what was to be.
+#[test]
+fn a_cycle_that_goes_on_tells_of_no_delete_that_was_spared() {
+    let rig = Rig::new(Engine::Memory);
+    let all = |value: u64| Changes((0..6).map(|n| (key(n), leaf(value))).collect());
+    rig.chain.put(&all(1));
+    rig.chain.put(&all(2));
+    let (plan, before) = (rig.plan(1).in_order().batches(3), check::present(&rig.chain.store).len() as u64);
+    let (chain, control) = (rig.chain.clone(), Arc::new(Mutex::new(None::<Arc<Control>>)));
+    let stop = Arc::clone(&control);
+    let hooks = Hooks::new(move |moment| {
+        if moment == Moment::Deleting
+            && let Some(control) = stop.lock().take()
+        {
+            chain.put(&all(1));
+            control.stop();
+        }
+    });
+    let env = rig.env(&plan, &hooks);
+    *control.lock() = Some(Arc::clone(&env.control));
+    assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
+    drop((env, hooks));
+    let rig = rig.restart();
+    assert_eq!(check::present(&rig.chain.store).len() as u64, before, "everything was spared");
+    let certificate = plan.resume(&rig.env(&plan, &Hooks::none())).unwrap().unwrap().certificate;
+    check::complete(&rig.chain, "at the end");
+    assert_eq!(certificate.deleted, before - check::present(&rig.chain.store).len() as u64);
 }

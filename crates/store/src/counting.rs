@@ -77,7 +77,7 @@ impl CountsRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StoredRecord {
     /// Nodes that commits put and that were not there, at most, less those that the sweep between cycles deleted. What
-    /// cycles delete is not taken off.
+    /// cycles delete is not taken off, and what a mark outlived counts as there.
     pub(crate) nodes: u64,
     /// Whether no field was ever put with the identity of an object of the global tree, from the first commit on: then a leaf
     /// of that tree is at one place only ([`state_tree::Created::sole`]).

@@ -149,7 +149,9 @@ pub enum StoreError {
     #[error("the permit of this phase was revoked")]
     PermitRevoked,
     /// More nodes were created since the view than the barrier may remember (P22).
-    #[error("the barrier is full: {limit} nodes were created since the view, as many as `barrier_limit` lets be remembered; the cycle is abandoned")]
+    #[error(
+        "the barrier is full: {limit} nodes were created since the view, as many as `barrier_limit` lets be remembered; the cycle is abandoned"
+    )]
     BarrierFull {
         /// The most it may remember.
         limit: usize,

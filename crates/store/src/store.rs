@@ -235,8 +235,9 @@ impl Store {
     }
 
     /// Nodes that commits put and that were not stored, at most, less those that the sweep of the journal deleted: between
-    /// two cycles it grows by as much as the store does, or more. What cycles delete is not taken off. Does not wait for a
-    /// commit.
+    /// two cycles it grows by as much as the store does, or more. What cycles delete is not taken off. One node is counted too
+    /// few where one comes back that a cycle took and whose mark it left: after a start, marks count as new. Does not wait for
+    /// a commit.
     pub fn nodes_stored(&self) -> u64 {
         self.seen.stored.load(Ordering::Acquire)
     }

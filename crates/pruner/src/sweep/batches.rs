@@ -96,6 +96,7 @@ fn delete(
     let saved = if rows.is_some() { Saved::WithTheWork } else { Saved::NotYet };
     let condemned = Condemned { hashes: &slice.dead, cursor: rows.unwrap_or_else(state_store::Batch::new) };
     let deleted = job.store.delete(job.permit, job.barrier, condemned)?;
+    let saved = if deleted.spared > 0 { Saved::NotYet } else { saved }; // what was written told of more (I13)
     let (bytes, spared) = (report.bytes_so_far(), slice.spared + deleted.spared);
     // whose bytes were spared nobody saw
     report.deleted_bytes = bytes.map(|bytes| bytes + slice.bytes).filter(|_| deleted.spared == 0);

@@ -80,6 +80,7 @@ type Rewrite<'a> = dyn Fn(&KeyRange) -> Result<(), StoreError> + 'a;
 /// Rewrites every range without dropping anything but tombstones.
 pub(super) fn reclaim(job: &SweepJob<'_>) -> Result<(), PruneError> {
     let backend = job.store.backend();
+    job.admit()?;
     job.show(Stage::Reclaim, 0, None); // the first range may take long
     backend.flush()?;
     let old = Old { files: backend.node_files()?, from: None };

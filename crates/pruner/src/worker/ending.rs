@@ -60,6 +60,30 @@ impl Inner {
         Ended { outcome, change: Change { cancelled: 1, ..Change::default() } }
     }
 
+    /// A rollback ended it. What was to go is still there, and a chain that goes back within each cycle is never pruned: so it
+    /// is told like a failure until one finishes. Its run counts as interrupted, and who asked for it waits for the next one.
+    pub(super) fn given_up(&self) {
+        let cycle = self.shared.lock().cycle;
+        let error = cycle.map(|cycle| {
+            let why = "a rollback ended it: the chain goes back to an older order".to_owned();
+            PruneError::NotResumable { cycle, why }
+        });
+        let outcome = error.as_ref().map(|error| self.early(error));
+        metrics::cycle_ended(error.as_ref().map_or(PruneError::Cancelled.code(), PruneError::code));
+        tracing::warn!(cycle, "a rollback ended a pruning cycle; another one is owed");
+        if let Some(Err(error)) = outcome.as_ref().map(|outcome| outcome.save(&*self.parts.records)) {
+            tracing::error!(%error, "the outcome of the cycle could not be saved");
+            self.recovery.unsaved(&error);
+        }
+        {
+            let mut shared = self.shared.lock();
+            shared.last = outcome.or(shared.last.take());
+            Change { failed: 1, ..Change::default() }.apply(&mut shared);
+        }
+        self.interrupted();
+        self.reserve.take();
+    }
+
     fn early(&self, error: &PruneError) -> Outcome {
         let at = self.parts.clock.unix_ms();
         let shared = self.shared.lock();

@@ -271,6 +271,7 @@ impl Inner {
             Ok(Ok(None)) => self.not_gone_on(),
             Ok(Ok(Some(finished))) => self.close(began, self.finished(&finished)),
             Ok(Err(PruneError::Stopped)) => self.stopped(),
+            Ok(Err(PruneError::Cancelled)) if self.shared.lock().life == Life::RollingBack => self.given_up(),
             Ok(Err(PruneError::Cancelled)) => self.close(began, self.cancelled()),
             Ok(Err(error)) if self.shared.lock().is_looking() && may_pass(&error) => self.look_failed(&error),
             Ok(Err(error)) => self.close(began, self.failed(&error)),
