@@ -1,5 +1,5 @@
-//! Histories of a state that keeps its size: its values are written again and again, in three profiles, and in one more that has
-//! no bounds.
+//! Histories of a state that keeps its size: its values are written again and again, in three profiles, and in one more that
+//! is run by its name only.
 //!
 //! Each is a function of its seed alone and reads no state, so that two stores can be taken through the same history.
 
@@ -26,10 +26,10 @@ pub enum Profile {
 }
 
 impl Profile {
-    /// Those that have bounds.
+    /// Those that are run where none is named.
     pub const ALL: [Self; 3] = [Self::Uniform, Self::Hot, Self::Tables];
 
-    /// The one behind `--profile`, or all that have bounds.
+    /// The one behind `--profile`, or those.
     ///
     /// Errors: a profile that there is not.
     pub fn asked_for() -> Result<Vec<Self>, Error> {
