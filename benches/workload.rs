@@ -146,17 +146,18 @@ impl Workload {
 
     /// A new value of a flat object.
     fn flat(&mut self, number: u64) -> Change {
-        let value = match self.profile {
-            Profile::Uniform | Profile::Hot | Profile::Cells => value(&mut self.dice),
-            Profile::Tables => self.known_value(number),
-        };
-        put(ObjectId::single(*key(number).as_bytes()), value, Changes::default())
+        put(ObjectId::single(*key(number).as_bytes()), self.value(number), Changes::default())
     }
 
-    /// One of the few values of a place.
-    fn known_value(&mut self, place: u64) -> Vec<u8> {
-        let which = self.dice.random_range(0..VALUES);
-        value(&mut ChaCha8Rng::seed_from_u64(place * VALUES + which))
+    /// A new value of a place: a fresh one, or one of the few that it has.
+    fn value(&mut self, place: u64) -> Vec<u8> {
+        match self.profile {
+            Profile::Uniform | Profile::Hot | Profile::Cells => value(&mut self.dice),
+            Profile::Tables => {
+                let which = self.dice.random_range(0..VALUES);
+                value(&mut ChaCha8Rng::seed_from_u64(place * VALUES + which))
+            }
+        }
     }
 
     fn tables(&mut self, count: u64, changes: &mut Changes) {
@@ -255,8 +256,7 @@ impl Workload {
     fn cell(&mut self, table: u64, row: u64, cell: u64) -> Change {
         let id = ObjectId::single(*self.table(table).as_bytes()).child(&key(row)).child(&key(cell));
         let place = self.objects + (table * ROWS + row) * CELLS + cell;
-        let value = if self.profile == Profile::Cells { value(&mut self.dice) } else { self.known_value(place) };
-        put(id, value, Changes::default())
+        put(id, self.value(place), Changes::default())
     }
 
     fn flip_cell(&mut self, table: u64, changes: &mut Changes) {

@@ -62,12 +62,12 @@ fn policy(rig: &Rig, keep: KeepPolicy) -> Arc<LiveRetention> {
 }
 
 /// Time passes, by both clocks.
-fn passes(rig: &Rig, time: Duration) {
+pub(crate) fn passes(rig: &Rig, time: Duration) {
     rig.clock.advance(time);
     rig.clock.set_unix_ms(rig.clock.unix_ms() + time.as_millis() as u64);
 }
 
-fn pin(name: &str, at: u64, ttl: Option<Duration>) -> NewPin {
+pub(crate) fn pin(name: &str, at: u64, ttl: Option<Duration>) -> NewPin {
     NewPin { name: name.to_owned(), owner: "a test".to_owned(), order: order(at), ttl }
 }
 

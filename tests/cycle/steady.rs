@@ -16,7 +16,7 @@ use std::{
 use parking_lot::Mutex;
 use state_pruner::{
     Clock, Command, Ended, Facts, Freeze, HealthConfig, IncrementalConfig, IncrementalStatus, KeepPolicy,
-    LiveRetention, NewPin, Outcome, Pause, Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords,
+    LiveRetention, Outcome, Pause, Pruner, PrunerConfig, PrunerParts, RecordKey, Records, Reply, StoreRecords,
     TriggerConfig, Verdict, assess, incremental::RoundEnd,
 };
 use state_store::{Batch, CrashTail, Fault, StoreConfig, Table, record};
@@ -30,6 +30,8 @@ use state_tests::{
     workload::{Profile, Workload, key, leaf},
 };
 use state_tree::{Changes, Order};
+
+use crate::retention::{passes, pin};
 
 const WINDOW: u64 = 5;
 
@@ -516,10 +518,8 @@ fn a_chain_that_stands_still_lets_go_of_what_nobody_asks_for_any_more() {
     let (floor, hour) = (rig.chain.floor(), Duration::from_secs(3600));
     let later = |orders: u64| Order::new(floor.get() + orders);
     policy.set_consumer("indexer", floor, Some(2 * hour)).unwrap();
-    for (name, ttl) in [("audit", None), ("export", Some(hour))] {
-        let (name, owner) = (name.to_owned(), "a test".to_owned());
-        policy.add_pin(NewPin { name, owner, order: later(u64::from(ttl.is_some())), ttl }).unwrap();
-    }
+    policy.add_pin(pin("audit", floor.get(), None)).unwrap();
+    policy.add_pin(pin("export", later(1).get(), Some(hour))).unwrap();
     rig.chain.grow(Profile::Uniform, 405, 20);
     let incremental = Some(IncrementalConfig { stride: NonZeroU64::new(1000).unwrap() });
     let config = PrunerConfig { incremental, ..rig.plan(WINDOW).pruner() };
@@ -532,11 +532,6 @@ fn a_chain_that_stands_still_lets_go_of_what_nobody_asks_for_any_more() {
         });
         check::complete(&rig.chain, &format!("swept to {to}"));
     };
-    let passes = |time: Duration| {
-        rig.clock.advance(time);
-        rig.clock.set_unix_ms(rig.clock.unix_ms() + time.as_millis() as u64);
-        policy.look_around().unwrap();
-    };
     let [second, third] = [1, 2].map(later);
     let deleted = || pruner.status().incremental.unwrap().deleted_total;
     swept_to(floor, &[]);
@@ -545,9 +540,11 @@ fn a_chain_that_stands_still_lets_go_of_what_nobody_asks_for_any_more() {
     let before = deleted();
     policy.remove_pin("audit").unwrap();
     swept_to(third, &[second]);
-    passes(hour);
+    passes(&rig, hour);
+    policy.look_around().unwrap();
     swept_to(third, &[]);
-    passes(hour);
+    passes(&rig, hour);
+    policy.look_around().unwrap();
     swept_to(rig.chain.head().minus(WINDOW - 1).unwrap(), &[]);
     assert!(deleted() > before, "the consumer is silent, and nothing waits for a commit");
     assert_eq!(pruner.command(Command::Run), Reply::Accepted);

@@ -71,10 +71,7 @@ impl Inner {
         let outcome = error.as_ref().map(|error| self.early(error));
         metrics::cycle_ended(error.as_ref().map_or(PruneError::Cancelled.code(), PruneError::code));
         tracing::warn!(cycle, "a rollback ended a pruning cycle; another one is owed");
-        if let Some(Err(error)) = outcome.as_ref().map(|outcome| outcome.save(&*self.parts.records)) {
-            tracing::error!(%error, "the outcome of the cycle could not be saved");
-            self.recovery.unsaved(&error);
-        }
+        outcome.iter().for_each(|outcome| self.save_outcome(outcome));
         {
             let mut shared = self.shared.lock();
             shared.last = outcome.or(shared.last.take());
@@ -138,10 +135,7 @@ impl Inner {
             run
         };
         self.keep_ledger();
-        if let Err(error) = outcome.save(&*self.parts.records) {
-            tracing::error!(%error, "the outcome of the cycle could not be saved");
-            self.recovery.unsaved(&error);
-        }
+        self.save_outcome(&outcome);
         reached(Point::OutcomeSaved);
         self.reserve.take();
         self.measure_disk();
@@ -153,6 +147,14 @@ impl Inner {
         drop(shared);
         run.inspect(|run| self.tell_run(run)); // AFTER the rest: a full journal waits for the disk
         met.into_iter().for_each(|trigger| self.tell_joined(Joined::Cycle, trigger));
+    }
+
+    /// One that could not be saved holds in this process.
+    fn save_outcome(&self, outcome: &Outcome) {
+        if let Err(error) = outcome.save(&*self.parts.records) {
+            tracing::error!(%error, "the outcome of the cycle could not be saved");
+            self.recovery.unsaved(&error);
+        }
     }
 
     /// A cycle went on that has no run in the ledger: it was begun before there was one, or its run counted as interrupted.
