@@ -237,6 +237,64 @@ fn a_rollback_behind_a_busy_first_cycle_takes_back_no_mark_that_it_found() {
     }
 }
 
+/// The chain goes back to what the cycle captured, or to a later order, and on from there.
+fn goes_back(chain: &Chain, source: &Source, commits: u64) {
+    let since = chain.head();
+    chain.run(&mut source.lock(), commits);
+    let to = Order::new(since.get() + commits / 2);
+    chain.store.rollback(to, Batch::new()).unwrap();
+    chain.archive.forget_after(to);
+    chain.run(&mut source.lock(), 2);
+}
+
+/// S36, S37: at each moment of the first cycle, one after the other. What was traced is still there, so counts are exact behind it.
+#[test]
+fn a_rollback_beside_the_first_cycle_loses_nothing_later() {
+    let mut nodes = 0;
+    for profile in PROFILES {
+        for at in 0.. {
+            let (swept, source) = enabled_late(profile, 671);
+            let inside = Arc::clone(&source);
+            let moments = cycle_with(&swept, move |chain, number, _| {
+                if number == at {
+                    goes_back(chain, &inside, at as u64 % 6);
+                }
+            });
+            let context = format!("{profile:?} at moment {at}");
+            check::complete(&swept.rig.chain, &context);
+            nodes += settles(swept, profile, &source, &context);
+            if at >= moments {
+                assert!(at > 8, "{profile:?}: the cycle has {moments} moments");
+                break;
+            }
+        }
+    }
+    assert!(nodes > 500, "only {nodes} nodes were swept: the test tells nothing");
+}
+
+/// S37: whoever owns the cycle should have given it up. The state that it traced is gone, so nothing becomes exact by it.
+#[test]
+fn a_first_cycle_whose_traced_state_is_gone_leaves_counting_to_the_next_one() {
+    for profile in PROFILES {
+        let (swept, source) = enabled_late(profile, 672);
+        let inside = Arc::clone(&source);
+        let mut is_first = true;
+        let (ended, _) = cycle_under(&swept, Arc::default(), move |chain, _, moment| {
+            let is_marking = matches!(moment, Moment::Progress(_)); // its lock was taken, with a look at the history
+            if is_marking && std::mem::take(&mut is_first) {
+                let to = chain.head().minus(2).unwrap();
+                chain.store.rollback(to, Batch::new()).unwrap();
+                chain.archive.forget_after(to);
+                chain.run(&mut inside.lock(), 1);
+            }
+        });
+        assert!(matches!(ended, Err(PruneError::BadSnapshot { .. })), "{profile:?}: {ended:?}");
+        check::complete(&swept.rig.chain, "nothing was deleted");
+        swept.cycle();
+        settles(swept, profile, &source, &format!("{profile:?}: behind the next cycle"));
+    }
+}
+
 /// A branch that begins inside a cycle, on any order that is readable then.
 #[derive(Clone, Copy)]
 struct Branch {

@@ -83,8 +83,8 @@ fn live(engine: Engine, seeds: u64) {
         }
     }
     println!("{engine:?}, {seeds} seeds: {seen:?}");
-    let Seen { swept, crashes, troubles, switches, marks, named, lapsed } = seen;
-    let met = crashes.min(troubles) > seeds && switches > seeds / 2 && lapsed > seeds;
+    let Seen { swept, crashes, troubles, switches, marks, named, lapsed, went_back } = seen;
+    let met = crashes.min(troubles) > seeds && switches.min(went_back) > seeds / 2 && lapsed > seeds;
     let enough = met && swept > 15 * seeds && marks > 10 * seeds && named > 100 * seeds;
     assert!(enough, "the histories test nothing: {seen:?}");
 }
@@ -105,6 +105,8 @@ struct Seen {
     named: u64,
     /// Pins that were over, and consumers that were silent, where that let something go.
     lapsed: u64,
+    /// Cycles, rounds and failures inside which the chain went back.
+    went_back: u64,
 }
 
 /// The policy that a chain is swept under from now on.
@@ -134,6 +136,31 @@ enum OrNone {
     Yes,
     /// The disk has lost the newest looks.
     Earlier,
+}
+
+/// What came of hooks.
+#[derive(Debug, Default)]
+struct Inside {
+    /// The newest order that there was.
+    highest: Option<Order>,
+    /// Where the chain went back to last.
+    back: Option<Order>,
+}
+
+impl Inside {
+    /// Goes back, unless somebody keeps a later order or what is to fail does.
+    fn roll_back(&mut self, chain: &Chain, policy: &LiveRetention, to: Order) {
+        match policy.roll_back(&chain.store, to, Batch::new()) {
+            Ok((done, _)) if done.from == to => {}
+            Ok(_) => {
+                chain.archive.forget_after(to);
+                self.back = Some(to);
+            }
+            Err(PruneError::PinnedAbove { .. } | PruneError::Store(StoreError::HeldAbove { .. })) => {}
+            Err(PruneError::Store(error)) => failed(error),
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 /// A process on its chain.
@@ -240,7 +267,7 @@ impl History {
         }
         let context = format!("{} at the end", self.name);
         self.cycle(&context);
-        let Seen { swept, crashes, troubles, switches, marks, named, lapsed: _ } = self.seen;
+        let Seen { swept, crashes, troubles, switches, marks, named, lapsed: _, went_back } = self.seen;
         seen.lapsed += self.oracle.lapsed;
         seen.swept += swept;
         seen.crashes += crashes;
@@ -248,6 +275,7 @@ impl History {
         seen.switches += switches;
         seen.marks += marks;
         seen.named += named;
+        seen.went_back += went_back;
     }
 
     fn step(&mut self, context: &str) {
@@ -465,6 +493,10 @@ impl History {
 
     fn roll_back(&mut self, context: &str) {
         let to = *self.window().choose(&mut self.rng).unwrap();
+        self.roll_back_to(to, context);
+    }
+
+    fn roll_back_to(&mut self, to: Order, context: &str) {
         let Process { swept, policy, pins } = self.process();
         match policy.roll_back(&swept.rig.chain.store, to, Batch::new()) {
             Ok((done, _)) => {
@@ -529,37 +561,63 @@ impl History {
         self.durable = head;
     }
 
-    /// Commits and branches at some of the moments, made from the archive: a failure reaches nothing else of the test.
-    fn hooks(&mut self) -> Hooks {
-        let (chain, source) = (self.chain().clone(), Arc::clone(&self.source));
+    /// Commits and branches at some of the moments, made from the archive: a failure reaches nothing else of the test. Once a view
+    /// is taken, rollbacks to what it has or to a later order, too.
+    fn hooks(&mut self) -> (Hooks, Arc<Mutex<Inside>>) {
+        let Process { policy, swept, .. } = self.process();
+        let (chain, policy, source) = (swept.rig.chain.clone(), Arc::clone(policy), Arc::clone(&self.source));
         let (mut rng, mut left) = (ChaCha8Rng::seed_from_u64(self.rng.random()), self.rng.random_range(0..=INSIDE));
-        Hooks::new(move |_| {
+        let (inside, mut captured): (Arc<Mutex<Inside>>, _) = (Arc::default(), None);
+        let came = Arc::clone(&inside);
+        let hooks = Hooks::new(move |moment| {
+            captured = if moment == Moment::Captured { Some(chain.head()) } else { captured };
             if left == 0 || !rng.random_bool(0.2) {
                 return;
             }
             left -= 1;
             let source = &mut *source.lock();
-            if rng.random_bool(0.05) {
-                let base: Vec<Order> = orders(chain.floor(), chain.head()).collect();
-                let base = *base.choose(&mut rng).unwrap();
-                chain
-                    .try_fork_from_archive(base, |root, reader| source.changes(root, reader))
-                    .map_or_else(failed, |_| ());
-            } else {
-                chain.try_commit_from_archive(|root, reader| source.changes(root, reader)).map_or_else(failed, |_| ());
+            match (rng.random_range(0..20), captured) {
+                (0, _) => {
+                    let base: Vec<Order> = orders(chain.floor(), chain.head()).collect();
+                    let base = *base.choose(&mut rng).unwrap();
+                    let changes = |root, reader: &dyn NodeReader| source.changes(root, reader);
+                    chain.try_fork_from_archive(base, changes).map_or_else(failed, |_| ());
+                }
+                (1..6, Some(captured)) => {
+                    let to: Vec<Order> = orders(captured, chain.head()).collect();
+                    came.lock().roll_back(&chain, &policy, *to.choose(&mut rng).unwrap());
+                }
+                _ => {
+                    let changes = |root, reader: &dyn NodeReader| source.changes(root, reader);
+                    chain.try_commit_from_archive(changes).map_or_else(failed, |_| ());
+                }
             }
-        })
+            let inside = &mut *came.lock();
+            inside.highest = inside.highest.max(Some(chain.head()));
+        });
+        (hooks, inside)
     }
 
-    /// A cycle with commits inside leaves nothing behind either.
+    /// Takes over what came inside; whether the chain went back.
+    fn had_inside(&mut self, inside: &Mutex<Inside>) -> bool {
+        let Inside { highest, back } = std::mem::take(&mut *inside.lock());
+        self.highest = highest.map_or(self.highest, |highest| highest.max(self.highest));
+        self.durable = back.map_or(self.durable, |to| to); // what goes back syncs
+        self.seen.went_back += u64::from(back.is_some());
+        back.is_some()
+    }
+
+    /// A cycle with commits inside leaves nothing behind either, unless the chain goes back meanwhile (L9).
     fn busy_cycle(&mut self, context: &str) {
         self.any_way();
-        let (head, hooks) = (self.chain().head(), self.hooks());
+        let (head, (hooks, inside)) = (self.chain().head(), self.hooks());
         let swept = &self.process().swept;
         swept.plan.run(&swept.env_of(&swept.plan, &hooks)).unwrap();
         self.may_have_looked(head, (OrNone::No, context));
+        let went_back = self.had_inside(&inside);
         let Process { swept, pins, .. } = self.process();
-        assert_eq!(swept.leaks(pins), 0, "{context}: a cycle leaves nothing behind");
+        let leaks = swept.leaks(pins);
+        assert!(leaks == 0 || went_back, "{context}: a cycle leaves nothing behind, and this one leaves {leaks}");
         books::names_nothing_alive(&swept.rig.chain, context);
         self.durable = head;
     }
@@ -597,10 +655,20 @@ impl History {
         self.ending_cycle(batch, cancel, context);
     }
 
-    /// A cycle whose process ends, and that the next one goes on with.
+    /// A cycle whose process ends, and that the next one goes on with, perhaps once the chain has gone back to what it captured or to
+    /// a later order.
     fn ended_cycle(&mut self, batch: usize, context: &str) {
+        let captured = self.chain().head();
         self.ending_cycle(batch, Control::stop, context);
         self.restart();
+        if self.rng.random_bool(0.5) {
+            (0..3).for_each(|_| self.commit(context));
+            self.highest = self.highest.max(self.chain().head());
+            let to: Vec<Order> = orders(captured, self.chain().head()).collect();
+            let to = *to.choose(&mut self.rng).unwrap();
+            self.roll_back_to(to, context);
+            self.commit(context);
+        }
         self.resume(context);
     }
 
@@ -613,18 +681,20 @@ impl History {
     /// What a process may be at when something happens to it, from `arm` on: whether it came to its end.
     fn at_work(&mut self, arm: impl FnOnce(&FaultyBackend)) -> bool {
         let (what, is_swept) = (self.rng.random_range(0..3), self.is_swept);
-        let (source, hooks, few) = (Arc::clone(&self.source), self.hooks(), NonZeroUsize::new(3).unwrap());
+        let (source, (hooks, inside), few) = (Arc::clone(&self.source), self.hooks(), NonZeroUsize::new(3).unwrap());
         let Process { swept, .. } = self.process_mut();
         let (env, dir) = (swept.env_of(&swept.plan, &hooks), swept.plan.config.state_dir.clone());
         arm(swept.rig.faults());
-        match what {
+        let came_to_its_end = match what {
             0 => (0..3).all(|_| {
                 let commit = |root, reader: &dyn NodeReader| source.lock().changes(root, reader);
                 swept.rig.chain.try_commit_from_archive(commit).map_err(failed).is_ok()
             }),
             1 if is_swept => swept.sweep.round(&env, &dir, few, &mut |_| ControlFlow::Continue(few)).is_ok(),
             _ => swept.plan.run(&env).is_ok(),
-        }
+        };
+        self.had_inside(&inside);
+        came_to_its_end
     }
 
     /// How many reads or writes are let through: mostly so few that every operation has more.

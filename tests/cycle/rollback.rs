@@ -13,14 +13,15 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Command, KeepPolicy, LiveRetention, NewPin, Pause, PruneError, Pruner, PrunerParts, Reply, RetentionParts,
-    StoreRecords, Trigger, TriggerState,
+    Command, Ended, KeepPolicy, LiveRetention, NewPin, Outcome, Pause, PruneError, Pruner, PrunerParts, Reply,
+    RetentionParts, Run, StoreRecords, Trigger, TriggerState,
     events::{Event, EventSink},
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
@@ -179,19 +180,21 @@ impl Held {
         self.countdown.store(count, Ordering::Release);
     }
 
-    /// Goes back while the work is held, which it is until it was told to end.
-    fn rollback(&self, to: Order) -> Result<RolledBack, PruneError> {
+    /// Goes back while the work is held, which it is until it was told to end or the chain is back. Whether it was told to.
+    fn rollback(&self, to: Order) -> (bool, Result<RolledBack, PruneError>) {
         let pruner = &self.pruner;
         let paused = pruner.command(Command::Pause) == Reply::Accepted;
-        thread::scope(|scope| {
+        let (ends, rolled) = thread::scope(|scope| {
             let rollback = scope.spawn(|| pruner.rollback(to, Batch::new()));
-            while paused && pruner.status().pause != Pause::No {
+            while paused && !rollback.is_finished() && pruner.status().pause != Pause::No {
                 thread::yield_now();
             }
-            assert!(!paused || !rollback.is_finished(), "it waits for what it has ended");
+            let ends = !rollback.is_finished();
             self.release.send(()).unwrap();
-            rollback.join().unwrap()
-        })
+            (ends, rollback.join().unwrap())
+        });
+        pruner.command(Command::Resume); // where it goes on
+        (ends, rolled)
     }
 }
 
@@ -201,14 +204,11 @@ fn a_rollback_below_the_captured_root_abandons_the_cycle() {
     for record in 1..=2 {
         let rig = Rig::new(Engine::Memory);
         let mut workload = Workload::new(Profile::Toggle, 201);
-        rig.chain.run(&mut workload, 12);
-        let held = Held::start(&rig, Moment::PhaseSaved);
-        rig.chain.run(&mut workload, 8); // not told, so no round comes first
-        held.arm(record);
-        assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
-        held.reached.recv().unwrap();
+        let held = held_in_cycle(&rig, &mut workload, record);
         let (to, from) = (back(&rig, 3), rig.chain.head());
-        assert_eq!(held.rollback(to).unwrap(), RolledBack { to, from });
+        let (ends, rolled) = held.rollback(to);
+        assert!(ends, "at record {record}");
+        assert_eq!(rolled.unwrap(), RolledBack { to, from });
         rig.chain.archive.forget_after(to);
         let abandoned =
             held.pruner.status().triggers.runs.into_iter().rev().find(|run| run.trigger == Trigger::Operator);
@@ -225,7 +225,95 @@ fn a_rollback_below_the_captured_root_abandons_the_cycle() {
     }
 }
 
-/// S37: of a cycle that an earlier process left, nothing goes on.
+/// A pruner whose cycle is held at one of its records: before it marks, and before its first delete.
+fn held_in_cycle(rig: &Rig, workload: &mut Workload, record: u32) -> Held {
+    rig.chain.run(workload, 12);
+    let held = Held::start(rig, Moment::PhaseSaved);
+    rig.chain.run(workload, 8); // not told, so no round comes first
+    held.arm(record);
+    assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
+    held.reached.recv().unwrap();
+    held
+}
+
+/// Whether this is an operator's run whose cycle has finished.
+fn finished(run: Option<&Run>) -> bool {
+    let finished = |outcome: &Outcome| matches!(outcome.ended, Ended::Finished { .. });
+    run.is_some_and(|run| run.trigger == Trigger::Operator && run.outcome.as_ref().is_some_and(finished))
+}
+
+/// S37, L9: the cycle has captured the target, or an older order. The rollback does not wait for it, and what the branch had is
+/// left to the next one.
+#[test]
+fn a_rollback_that_is_not_below_the_captured_root_lets_the_cycle_go_on() {
+    for (record, depth) in [1, 2].into_iter().flat_map(|record| [1, 3].map(|depth| (record, depth))) {
+        let (rig, context) = (Rig::new(Engine::Memory), format!("record {record} by {depth}"));
+        let mut workload = Workload::new(Profile::Toggle, 211);
+        let held = held_in_cycle(&rig, &mut workload, record);
+        let pruner = &held.pruner;
+        rig.chain.run(&mut workload, 3);
+        let to = back(&rig, depth);
+        let (ends, rolled) = held.rollback(to);
+        rolled.unwrap();
+        assert!(!ends, "{context}: it waits for nobody");
+        rig.chain.archive.forget_after(to);
+        rig.chain.run(&mut workload, 4); // on the branch that takes its place
+        settle(pruner);
+        let status = pruner.status();
+        assert!(finished(status.triggers.runs.last()), "{context}: {:#?}", status.triggers.runs);
+        assert_eq!(status.cycles_failed, 0, "{context}");
+        check::complete(&rig.chain, &context);
+        let needed = check::needed(&rig.chain);
+        assert!(
+            check::present(&rig.chain.store).difference(&needed).next().is_some(),
+            "{context}: the branch is there"
+        );
+        commit(&rig, pruner, &mut workload, KEEP.get());
+        settle(pruner);
+        let run = pruner.status().triggers.runs.pop().unwrap();
+        assert_eq!(run.trigger, Trigger::Rollback, "{context}: a window later");
+        cycle(pruner);
+        check::exact(&rig.chain, &format!("{context}: later"));
+    }
+}
+
+/// S37, L9: the same where the process ends first, and the chain goes back at rest.
+#[test]
+fn an_interrupted_cycle_goes_on_behind_a_rollback_that_is_not_below_its_captured_root() {
+    for back_by in [1, 3] {
+        let rig = Rig::new(Engine::Memory);
+        let mut workload = Workload::new(Profile::Tables, 212);
+        let held = held_in_cycle(&rig, &mut workload, 2);
+        rig.chain.run(&mut workload, 3);
+        assert!(held.pruner.stop_within(Duration::ZERO).is_err(), "it is told, and held");
+        held.release.send(()).unwrap();
+        held.pruner.stop();
+        drop(held);
+        let records = StoreRecords(Arc::clone(&rig.chain.store));
+        let left = PhaseRecord::load(&records).unwrap();
+        assert!(left.is_some(), "the cycle was stopped");
+        let to = back(&rig, back_by);
+        retention(&rig).rollback(to, Batch::new()).unwrap();
+        rig.chain.archive.forget_after(to);
+        assert_eq!(PhaseRecord::load(&records).unwrap(), left, "back by {back_by}");
+        drop(records);
+        rig.chain.run(&mut workload, 2);
+        let rig = rig.restart();
+        let pruner = start(&rig, |_| ());
+        settle(&pruner);
+        let status = pruner.status();
+        assert_eq!((status.cycles_finished, status.cycles_failed), (1, 0), "back by {back_by}");
+        assert!(finished(status.triggers.runs.last()), "back by {back_by}: {:#?}", status.triggers.runs);
+        check::complete(&rig.chain, "behind the cycle that went on");
+        commit(&rig, &pruner, &mut workload, KEEP.get());
+        settle(&pruner);
+        assert_eq!(pruner.status().triggers.runs.pop().unwrap().trigger, Trigger::Rollback);
+        cycle(&pruner);
+        check::exact(&rig.chain, "later");
+    }
+}
+
+/// S37: of a cycle that an earlier process left behind a later capture, nothing goes on.
 #[test]
 fn a_rollback_gives_up_what_an_interrupted_cycle_left() {
     let rig = Rig::new(Engine::Memory);
@@ -343,7 +431,7 @@ fn goes_back(during: During, profile: Profile, depth: u64) {
     rig.chain.run(&mut workload, 12);
     let (moment, count) = during.moment();
     let held = Held::start(&rig, moment);
-    let pruner = &held.pruner;
+    let (pruner, mut ends) = (&held.pruner, true);
     commit(&rig, pruner, &mut workload, 6);
     cycle(pruner);
     if during == During::Idle {
@@ -359,7 +447,10 @@ fn goes_back(during: During, profile: Profile, depth: u64) {
         }
         held.reached.recv().unwrap();
         rig.chain.run(&mut workload, 3);
-        match held.rollback(back(&rig, depth)) {
+        let (ended, rolled) = held.rollback(back(&rig, depth));
+        ends = ended;
+        assert_eq!(ends, during == During::IncrementalSweep || depth > 3, "{context}");
+        match rolled {
             // A round cannot be paused, so the release may come first, and the next round moves the floor over the order.
             Err(PruneError::Store(StoreError::Pruned { .. })) if during == During::IncrementalSweep => {
                 assert!(goes(pruner, back(&rig, 1)), "{context}: no floor passes the order below the head");
@@ -373,7 +464,11 @@ fn goes_back(during: During, profile: Profile, depth: u64) {
         rig.chain.archive.forget_after(again);
     }
     settle(pruner);
-    check::exact(&rig.chain, &format!("{context}: the owed cycle"));
+    if ends {
+        check::exact(&rig.chain, &format!("{context}: the owed cycle"));
+    } else {
+        check::complete(&rig.chain, &format!("{context}: the cycle that went on"));
+    }
     commit(&rig, pruner, &mut workload, 12);
     cycle(pruner);
     check::exact(&rig.chain, &format!("{context}: later"));

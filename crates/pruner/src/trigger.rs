@@ -22,7 +22,7 @@ mod turnover;
 
 use std::{num::NonZeroU64, time::Duration};
 
-use crate::{certificate::Trigger, clock::millis};
+use crate::{certificate::Trigger, clock::millis, rollback::Fate};
 pub use disk::DiskStatus;
 use disk::LowDisk;
 pub(crate) use disk::Rearmed;
@@ -319,17 +319,18 @@ impl Coordinator {
                 disk.run_failed(now, ending.outcome.at);
                 self.ledger.low_disk = disk.fired();
             }
-            // After one that failed the next comes a window later, not at once.
+            // After one that failed, and one that the chain went back beside, the next comes a window later, not at once.
             let again =
                 ending.snapshot_head.map_or(self.ledger.counted, |head| head).saturating_add(self.rules.keep_last);
-            self.ledger.owed_from = self.ledger.owed_from.filter(|_| ending.live.is_none()).map(|_| again);
+            let is_paid = ending.live.is_some() && self.ledger.pays_rollbacks();
+            self.ledger.owed_from = self.ledger.owed_from.filter(|_| !is_paid).map(|_| again);
         }
         self.ledger.end(ending)
     }
 
     /// The chain went back to an order. The ledger that says so was saved with it.
-    pub(crate) fn rolled_back(&mut self, to: u64) {
-        if self.ledger.rolled_back(to).is_some() {
+    pub(crate) fn rolled_back(&mut self, to: u64, fate: Fate) {
+        if self.ledger.rolled_back(to, fate).is_some() {
             self.rearm();
         }
     }

@@ -127,7 +127,8 @@ fn if_usable<R>(record: Result<R, StoreError>) -> Result<Option<R>, StoreError> 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Off,
-    Blind,
+    /// With the lowest order that the chain went back to since.
+    Blind(Option<Order>),
     Exact(CountsRecord),
 }
 
@@ -233,7 +234,7 @@ impl Counting {
         match mode {
             Mode::Exact(counts) if mode != self.mode => counts.put(&mut rows)?,
             Mode::Off if mode != self.mode => CountsRecord::lose(&mut rows, self.lost_by(plan))?,
-            Mode::Exact(_) | Mode::Blind | Mode::Off => {}
+            Mode::Exact(_) | Mode::Blind(_) | Mode::Off => {}
         }
         let strays = if self.has_no_strays_after(plan) { Strays::None } else { Strays::Possible };
         let index = self.pending.as_mut().map(|queue| &*queue.index());
@@ -257,7 +258,7 @@ impl Counting {
 
     /// Why this commit ends exact counting.
     fn lost_by(&self, plan: &Plan<'_>) -> CountsLost {
-        if let (Mode::Blind, Some(lost)) = (self.mode, self.lost) {
+        if let (Mode::Blind(_), Some(lost)) = (self.mode, self.lost) {
             return lost; // it was not exact
         }
         let by = if self.journal { LostBy::Fork } else { LostBy::Unjournalled };
@@ -267,16 +268,16 @@ impl Counting {
     /// How a commit is counted.
     fn mode_of(&self, plan: &Plan<'_>) -> Mode {
         match self.mode {
-            Mode::Off | Mode::Blind | Mode::Exact(_) if !self.journal => Mode::Off, // a gap begins here (C11)
-            Mode::Off | Mode::Blind | Mode::Exact(_) if plan.base.is_none() => {
+            Mode::Off | Mode::Blind(_) | Mode::Exact(_) if !self.journal => Mode::Off, // a gap begins here (C11)
+            Mode::Off | Mode::Blind(_) | Mode::Exact(_) if plan.base.is_none() => {
                 Mode::Exact(CountsRecord { since: plan.order.get(), cycle: None }) // the empty state needs no mark
             }
             Mode::Exact(counts) if plan.is_fork() => {
                 let counted = plan.base.is_some_and(|base| base.get() >= counts.since);
                 if counted { Mode::Exact(CountsRecord { since: plan.order.get(), ..counts }) } else { Mode::Off }
             }
-            Mode::Blind if plan.is_fork() => Mode::Off,
-            mode @ (Mode::Off | Mode::Blind | Mode::Exact(_)) => mode,
+            Mode::Blind(_) if plan.is_fork() => Mode::Off,
+            mode @ (Mode::Off | Mode::Blind(_) | Mode::Exact(_)) => mode,
         }
     }
 
@@ -317,9 +318,12 @@ impl Counting {
 
     /// Takes over what a rollback to an order wrote: the counts that it ended, the marks that it took away.
     pub(crate) fn roll_back(&mut self, to: Order, lost: Option<CountsLost>, marks: &[u64]) {
-        if lost.is_some() || self.mode == Mode::Blind {
-            (self.mode, self.lost) = (Mode::Off, lost.or(self.lost));
+        if lost.is_some() {
+            (self.mode, self.lost) = (Mode::Off, lost);
             self.set_index(None);
+        }
+        if let Mode::Blind(back) = self.mode {
+            self.mode = Mode::Blind(Some(back.map_or(to, |back| back.min(to))));
         }
         self.settled += 1;
         self.marks.remove(marks);

@@ -63,7 +63,7 @@ impl Memory<'_> {
                 // What its base lost is judged by marks that a cycle which traces this state takes away.
                 Ok(Judged { counted: Counted { many: counted.many, ..none }, present })
             }
-            Mode::Blind | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
+            Mode::Blind(_) | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
         }
     }
 
@@ -71,7 +71,7 @@ impl Memory<'_> {
         let index = self.index;
         let marked = match mode {
             Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
-            Mode::Blind | Mode::Off => Marked::All,
+            Mode::Blind(_) | Mode::Off => Marked::All,
         };
         let standing = |hash: &NodeHash| match index.and_then(|index| index.order(hash)) {
             Some(_) if entries == Entries::OfAnother => Some(Standing::Present), // so it is marked

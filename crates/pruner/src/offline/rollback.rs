@@ -15,8 +15,8 @@ use crate::{
     retention::{LiveRetention, RetentionParts},
 };
 
-/// Makes a retained order the newest one. A cycle that the node left is given up, and the node owes one when it starts
-/// next. `rows` are further rows of the chain in the same batch.
+/// Makes a retained order the newest one. A cycle that the node left is given up, unless it captured this order or an older
+/// one, and the node owes one when it starts next. `rows` are further rows of the chain in the same batch.
 ///
 /// Errors: no store of the reference node, one that is in use, a damaged write-ahead log, an order that cannot be gone back to, a pin on a later one.
 /// After an error the history is what it was.

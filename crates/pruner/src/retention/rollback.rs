@@ -20,8 +20,8 @@ use crate::{
 };
 
 impl LiveRetention {
-    /// Goes back to a retained order where no pruner works on the store, and tells what became of it: a cycle that an earlier
-    /// process left is given up, and the next process owes one. `rows` are further rows of the chain in the same batch.
+    /// Goes back to a retained order where no pruner works on the store, and tells what became of it. A cycle that an earlier
+    /// process left is given up, unless it captured this order or an older one; the next process owes another one. `rows` are further rows of the chain in the same batch.
     ///
     /// Errors: an order that cannot be gone back to, somebody who keeps a later one, records that cannot be read, a failed
     /// write. After an error the history is what it was.
@@ -44,13 +44,11 @@ impl LiveRetention {
         if planned.to == planned.from {
             return Ok(planned);
         }
-        let mut ledger = Ledger::load(records)?.unwrap_or_else(|| Ledger::new(self.parts.clock.unix_ms(), 0));
-        let given_up = ledger.rolled_back(to.get());
+        let ledger = Ledger::load(records)?.unwrap_or_else(|| Ledger::new(self.parts.clock.unix_ms(), 0));
         let mut untold = Vec::new();
-        let rolled = Rollback { store, records, policy: self }.run(to, rows, &ledger, &mut untold);
-        let given_up = given_up.filter(|_| rolled.is_ok()).map(|run| run.told());
-        given_up.into_iter().chain(untold).for_each(|event| self.parts.events.emit(event));
-        rolled
+        let rolled = Rollback { store, records, policy: self, at_work: None }.run(to, rows, ledger, &mut untold);
+        untold.into_iter().for_each(|event| self.parts.events.emit(event));
+        rolled.map(|(rolled, _)| rolled)
     }
 
     /// Goes back in the lock in which pins are added. What is to be told of consumers comes with the answer.

@@ -88,6 +88,8 @@ pub struct AtomicSnapshotManager {
     pub(super) released: Arc<Condvar>,
     /// Held while the lock is written down, so that what is written last is what is so.
     pub(super) noting: Mutex<()>,
+    /// Held while a snapshot is taken, and by whoever wants none to be taken.
+    pub(super) capturing: Mutex<()>,
 }
 
 impl std::fmt::Debug for AtomicSnapshotManager {
@@ -99,8 +101,8 @@ impl std::fmt::Debug for AtomicSnapshotManager {
 impl AtomicSnapshotManager {
     /// A manager without a snapshot.
     pub fn new(parts: SnapshotParts, config: SnapshotManagerConfig) -> Self {
-        let noting = Mutex::new(());
-        Self { parts, config, state: Arc::default(), released: Arc::default(), noting }
+        let (noting, capturing) = (Mutex::new(()), Mutex::new(()));
+        Self { parts, config, state: Arc::default(), released: Arc::default(), noting, capturing }
     }
 
     /// What it works with.
@@ -183,6 +185,7 @@ impl AtomicSnapshotManager {
     }
 
     fn create(&self, phase: PrunePhase) -> Result<Arc<AtomicSnapshot>, PruneError> {
+        let _capturing = self.capturing.lock(); // until it is the current one (S37)
         self.end_expired()?; // its phase must not come back and hold a snapshot that it never saw
         let id = {
             let mut state = self.state.lock();
@@ -324,6 +327,7 @@ impl AtomicSnapshotManager {
     ///
     /// Errors: a lost lock, or whatever [`AtomicSnapshotManager::create_snapshot`] fails with.
     pub fn refresh<'a>(&'a self, mut guard: SnapshotGuard<'a>) -> Result<SnapshotGuard<'a>, PruneError> {
+        let _capturing = self.capturing.lock();
         guard.renew()?;
         self.parts.policy.advance()?;
         let id = self.state.lock().next_id();

@@ -5,6 +5,7 @@
 //! (S17). A phase enters with a lock that is decided and taken in one scope; an expired lock is taken over only after
 //! its permit is dead (S39); a guard releases on drop.
 
+mod captures;
 mod failures;
 mod guard;
 mod holder;
@@ -16,6 +17,7 @@ mod probe;
 mod telling;
 mod types;
 
+pub(crate) use captures::Captures;
 pub(crate) use failures::SnapshotFailures;
 pub use guard::SnapshotGuard;
 pub use holder::{Blocked, LockOwner, LockRecord, SnapshotLock};

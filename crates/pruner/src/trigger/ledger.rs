@@ -22,6 +22,7 @@ use crate::{
     error::PruneError,
     outcome::Outcome,
     records::{RecordKey, Records},
+    rollback::Fate,
 };
 
 /// Runs remembered; the oldest goes when a new one ends.
@@ -62,6 +63,8 @@ pub(crate) struct OpenRun {
     nodes_stored: u64,
     /// What was measured, where that decided.
     figure: Option<Figure>,
+    /// The chain went back since: what its branch left is for a later run (L9).
+    went_back: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,7 +160,7 @@ pub(crate) struct Ledger {
 
 impl Record for Ledger {
     const KIND: [u8; 4] = *b"TRIG";
-    const VERSION: u16 = 3;
+    const VERSION: u16 = 4;
 }
 
 /// The name of the record in messages.
@@ -234,8 +237,8 @@ impl Ledger {
         let Beginning { trigger, at, head, nodes_stored, figure, requests } = beginning;
         self.begun += 1;
         self.last_at = Some(at);
-        self.open = Some(OpenRun { number: self.begun, trigger, began_at: at, head, nodes_stored, figure });
-        let run = self.begun;
+        let (run, went_back) = (self.begun, false);
+        self.open = Some(OpenRun { number: run, trigger, began_at: at, head, nodes_stored, figure, went_back });
         self.served.extend(requests.into_iter().map(|id| Served { id, run }));
         keep_newest(&mut self.served, KEPT_REQUESTS);
     }
@@ -290,10 +293,16 @@ impl Ledger {
         self.asked = Some(asked);
     }
 
-    /// Orders after `to` are taken away, and a cycle is owed to what they had created. A run that an earlier process left
-    /// open does not go on, and is returned.
-    pub(crate) fn rolled_back(&mut self, to: u64) -> Option<Run> {
-        let given_up = self.interrupt().cloned();
+    /// Orders after `to` are taken away, and a cycle is owed to what they had created. An open run whose cycle does not go on is
+    /// returned.
+    pub(crate) fn rolled_back(&mut self, to: u64, fate: Fate) -> Option<Run> {
+        let given_up = match fate {
+            Fate::GivenUp => self.interrupt().cloned(),
+            Fate::GoesOn => None,
+        };
+        if let Some(open) = &mut self.open {
+            (open.went_back, open.head) = (true, open.head.min(to));
+        }
         self.counted = self.counted.min(to);
         self.spread = None; // all nodes of a fleet go back to one order (F10)
         self.owed_from = Some(to);
@@ -329,6 +338,12 @@ impl Ledger {
     /// What set off the run that has not ended.
     pub(crate) fn open(&self) -> Option<Trigger> {
         self.open.as_ref().map(|open| open.trigger)
+    }
+
+    /// Whether the open run, once it has finished, leaves nothing of the branches that the chain has left. Of one that is recorded
+    /// at its end nobody knows.
+    pub(super) fn pays_rollbacks(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| !open.went_back && open.trigger != Trigger::Resumed)
     }
 
     /// What was measured when the run was set off that has not ended.
@@ -422,14 +437,17 @@ mod tests {
         begin(&mut ledger, 100, &[]);
         end(&mut ledger, Some(100));
         begin(&mut ledger, 150, &[]);
-        let given_up = ledger.rolled_back(80).unwrap();
+        let given_up = ledger.rolled_back(80, Fate::GivenUp).unwrap();
         assert_eq!((given_up.number, given_up.outcome), (2, None), "told as interrupted");
         assert!(ledger.open().is_none(), "a run that was left open does not go on");
         assert_eq!((ledger.counted, ledger.owed_from), (80, Some(80)));
         begin(&mut ledger, 120, &[]);
         assert_eq!(end(&mut ledger, Some(120)), 40);
-        assert_eq!(ledger.rolled_back(130), None);
+        assert_eq!(ledger.rolled_back(130, Fate::GivenUp), None);
         assert_eq!((ledger.counted, ledger.owed_from), (120, Some(130)), "above what was counted");
+        begin(&mut ledger, 150, &[]);
+        assert_eq!(ledger.rolled_back(140, Fate::GoesOn), None);
+        assert_eq!(end(&mut ledger, None), 20, "one that goes on counts nothing that is gone");
     }
 
     #[test]
@@ -515,8 +533,8 @@ mod tests {
         assert_eq!(ledger.asked, None, "nobody had asked");
     }
 
-    #[test]
-    fn the_bytes_of_the_ledger_are_pinned() {
+    /// With something in each field.
+    fn full() -> Ledger {
         let mut ledger = Ledger::new(1, 2);
         begin(&mut ledger, 3, &["id"]);
         end(&mut ledger, Some(4));
@@ -526,15 +544,37 @@ mod tests {
         ledger.low_disk = Some(Fired { below: 13, at: 8, failed_at: Some(14) });
         (ledger.live, ledger.spread, ledger.owed_from) = (Some(6), Some(7), Some(9));
         (ledger.nodes_stored, ledger.asked) = (30, Some(vec!["more".to_owned()]));
-        let bytes = record::encode(&ledger).unwrap();
-        assert_eq!(record::decode::<Ledger>("triggers", &bytes).unwrap(), ledger);
-        let pinned = concat!(
+        ledger
+    }
+
+    /// The bytes that the code of version 3 was pinned to. No run outlived a rollback then.
+    #[test]
+    fn a_ledger_of_version_3_goes_on_with_everything() {
+        let third = concat!(
             "53505231545249470300e60000000200000000000000010700000000000000070000000000000004000000000000001e",
             "00000000000000010600000000000000010700000000000000010d000000000000000800000000000000010e00000000",
             "0000000109000000000000000101046d6f72650102000000000000000107000000000000000500000000000000320000",
             "000000000001010c00000000000000010100000000000000010700000000000000010300000000000000020000000000",
             "0000010101000000000000000200000000000000000201000a000000000000000b000000000000000102696401000000",
             "000000007bb981d3",
+        );
+        assert_eq!(Ledger::decode(&hex::decode(third).unwrap()).unwrap(), full());
+    }
+
+    #[test]
+    fn the_bytes_of_the_ledger_are_pinned() {
+        let mut ledger = full();
+        ledger.rolled_back(9, Fate::GoesOn);
+        ledger.spread = Some(7);
+        let bytes = record::encode(&ledger).unwrap();
+        assert_eq!(record::decode::<Ledger>("triggers", &bytes).unwrap(), ledger);
+        let pinned = concat!(
+            "53505231545249470400e70000000200000000000000010700000000000000070000000000000004000000000000001e",
+            "00000000000000010600000000000000010700000000000000010d000000000000000800000000000000010e00000000",
+            "0000000109000000000000000101046d6f72650102000000000000000107000000000000000500000000000000320000",
+            "000000000001010c00000000000000010101000000000000000107000000000000000103000000000000000200000000",
+            "000000010101000000000000000200000000000000000201000a000000000000000b0000000000000001026964010000",
+            "0000000000d587fedf",
         );
         assert_eq!(hex::encode(bytes), pinned);
     }

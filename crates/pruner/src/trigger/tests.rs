@@ -460,7 +460,7 @@ fn a_fleet_never_prunes_or_publishes_in_step() {
         assert_eq!(node.next_at(None), 1900 + EVERY, "one that is apart stays so by itself");
     }
     let mut back = Fleet(fleet.0.clone());
-    back.0.iter_mut().for_each(|node| node.rolled_back(1850));
+    back.0.iter_mut().for_each(|node| node.rolled_back(1850, Fate::GivenUp));
     let next: Vec<u64> = back.0.iter().map(|node| node.next_at(None) - 1850 - EVERY).collect();
     apart(&next, EVERY / 4, "cycles for orders after a rollback of all nodes");
     for node in &mut fleet.0 {
@@ -522,7 +522,7 @@ fn a_fleet_that_owes_the_same_cycle_does_not_run_it_in_step() {
     apart(&since(&much, 50 + WINDOW), EVERY / 4, "garbage that is there before a run may come");
 
     let mut fleet = Fleet::new(named(0));
-    fleet.0.iter_mut().for_each(|node| node.rolled_back(300));
+    fleet.0.iter_mut().for_each(|node| node.rolled_back(300, Fate::GivenUp));
     let first = fleet.begins(Trigger::Rollback, 1, |head| Facts { head, ..facts() });
     apart(&since(&first, 300), EVERY / 4, "rollback");
     let again = fleet.begins(Trigger::Rollback, 1, |head| Facts { head, ..facts() });
@@ -545,7 +545,7 @@ fn a_node_that_is_kept_apart_waits_for_a_window_at_most_and_not_where_somebody_w
         let at = coordinator.status(&owed).triggers;
         let at = |trigger| at.iter().find(|status| status.trigger == trigger).unwrap().at_order;
         assert_eq!((at(Trigger::Counts), at(Trigger::Rollback)), (Some(coordinator.window_later()), None));
-        coordinator.rolled_back(12);
+        coordinator.rolled_back(12, Fate::GivenUp);
         assert_eq!(standing(&coordinator, Trigger::Rollback, &Facts { head: 21, ..owed }), TriggerState::Due, "{node}");
         let early = Facts { head: 10, ..facts() };
         measure(&mut coordinator, Duration::ZERO, Some(999));
@@ -641,16 +641,16 @@ fn a_rollback_owes_one_cycle_that_finishes() {
     run(&mut coordinator, Trigger::Operator, &facts());
     end(&mut coordinator, 50, Some(1));
     assert_eq!(standing(&coordinator, Trigger::Rollback, &facts()), TriggerState::Armed);
-    coordinator.rolled_back(40);
+    coordinator.rolled_back(40, Fate::GivenUp);
     let back = Facts { head: 40, ..facts() };
     assert_eq!(coordinator.look(&back).begin, Some(Trigger::Rollback), "no order was committed since");
     measure(&mut coordinator, Duration::ZERO, Some(999));
     run(&mut coordinator, Trigger::LowDisk, &back);
-    coordinator.rolled_back(40);
+    coordinator.rolled_back(40, Fate::GivenUp);
     assert_eq!(coordinator.look(&back).begin, Some(Trigger::LowDisk), "a run that it gave up is owed");
     measure(&mut coordinator, Duration::ZERO, Some(5000));
     let mut short = coordinator.clone();
-    short.rolled_back(3);
+    short.rolled_back(3, Fate::GivenUp);
     assert_eq!(short.look(&Facts { head: 3, ..facts() }).begin, Some(Trigger::Rollback), "a window is not asked for");
     let held = Facts { held: Some(HeldBy::RollingBack), ..back };
     assert_eq!(standing(&coordinator, Trigger::Rollback, &held), TriggerState::Held { by: HeldBy::RollingBack });
@@ -661,4 +661,35 @@ fn a_rollback_owes_one_cycle_that_finishes() {
     run(&mut coordinator, Trigger::Operator, &Facts { head: 50, ..back });
     end(&mut coordinator, 50, Some(1));
     assert_eq!(standing(&coordinator, Trigger::Rollback, &Facts { head: 70, ..back }), TriggerState::Armed);
+}
+
+/// L9: what a branch left beside an open cycle is created since its view for that one, also if another process ends it.
+#[test]
+fn a_cycle_beside_which_the_chain_went_back_does_not_pay_for_it() {
+    for with_restart in [false, true] {
+        let mut coordinator = coordinator(TriggerConfig { cooldown: Duration::ZERO, ..config() });
+        run(&mut coordinator, Trigger::Operator, &facts());
+        coordinator.rolled_back(48, Fate::GoesOn);
+        if with_restart {
+            let saved = Ledger::decode(&coordinator.ledger.encode().unwrap()).unwrap();
+            coordinator = Coordinator::new(coordinator.rules, saved, Duration::ZERO, 0);
+        }
+        end(&mut coordinator, 45, Some(1));
+        let at = |head| Facts { head, ..facts() };
+        assert_eq!(coordinator.look(&at(54)).begin, None, "not at once");
+        assert_eq!(coordinator.look(&at(55)).begin, Some(Trigger::Rollback), "a window later");
+        run(&mut coordinator, Trigger::Rollback, &at(55));
+        end(&mut coordinator, 55, Some(1));
+        assert_eq!(standing(&coordinator, Trigger::Rollback, &at(90)), TriggerState::Armed);
+    }
+}
+
+/// L9: a run that is recorded at its end may be older than the rollback.
+#[test]
+fn a_cycle_whose_beginning_is_not_on_record_pays_for_no_rollback() {
+    let mut coordinator = coordinator(config());
+    coordinator.rolled_back(40, Fate::GoesOn);
+    run(&mut coordinator, Trigger::Resumed, &facts());
+    end(&mut coordinator, 40, Some(1));
+    assert_eq!(coordinator.ledger.owed_from, Some(50));
 }

@@ -1,15 +1,20 @@
-//! Going back to an older order beside a worker: whatever works is abandoned first, and nothing begins meanwhile (S37).
-//! What became of it is told by the worker: whoever goes back may hold what commits wait for.
+//! Going back to an older order beside a worker: what works on a later state is abandoned first, and nothing begins meanwhile,
+//! nor does the cycle that goes on capture anything (S37). What became of it is told by the worker: whoever goes back may hold what commits wait for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use state_store::{Batch, RolledBack};
 use state_tree::Order;
 
-use super::{Inner, Pruner, shared::Life};
+use super::{
+    Inner, Pruner,
+    shared::{Life, Shared},
+};
 use crate::{
+    control::Control,
     error::PruneError,
-    rollback::{Rollback, stayed, went_back},
+    rollback::{Fate, Rollback, stayed, went_back},
+    snapshot::Captures,
     trigger::Ledger,
 };
 
@@ -17,9 +22,9 @@ use crate::{
 const MAX_UNTOLD: usize = 64;
 
 impl Pruner {
-    /// Makes a retained order the newest one, durably. A cycle that runs, or that an earlier process left, is abandoned,
-    /// and one is owed afterwards. `rows` are further rows of the chain in the same batch. Waits for what is at work to
-    /// reach its next checkpoint.
+    /// Makes a retained order the newest one, durably. A cycle that runs, or that an earlier process left, goes on if it captured
+    /// this order or an older one, which needs no wait; else it is abandoned, after a wait for its next checkpoint. Another one is
+    /// owed afterwards. `rows` are further rows of the chain in the same batch.
     ///
     /// Errors: an order that is pruned or does not exist, a pin or a reader on a later one, records that cannot be read, a
     /// failed write. After an error the history is what it was; a refusal that is known before abandons nothing.
@@ -50,53 +55,63 @@ impl Pruner {
             return Ok(planned);
         }
         Ledger::load(records)?; // one that is unusable is not written over
-        let _alone = self.alone();
+        let alone = self.alone(to);
+        let at_work = alone.beside.as_ref().map(|_| Fate::GoesOn);
         let _saving = inner.saving_ledger.lock(); // what waits meanwhile is in the ledger that is saved next
-        let mut ledger = inner.ledger()?;
-        let given_up = ledger.rolled_back(to.get());
         let mut untold = Vec::new();
-        let rolled = Rollback { store, records, policy }.run(to, rows, &ledger, &mut untold);
+        let rolled = Rollback { store, records, policy, at_work }.run(to, rows, inner.ledger()?, &mut untold);
         let took = inner.parts.clock.monotonic().saturating_sub(begun);
         let mut shared = inner.shared.lock();
-        let rolled = match rolled {
+        let (rolled, fate) = match rolled {
             Ok(rolled) => rolled,
             Err(error) => {
                 shared.untold.extend(untold);
                 return Err(error);
             }
         };
-        shared.coordinator.rolled_back(to.get());
+        shared.coordinator.rolled_back(to.get(), fate);
         shared.steady.rolled_back(to.get());
-        shared.untold.extend(given_up.map(|run| run.told()).into_iter().chain(untold));
+        shared.untold.extend(untold);
         shared.untold.push(went_back(rolled, took));
         shared.head = inner.head_after(to); // somebody may have committed already
         Ok(rolled)
     }
 
-    /// Ends what is at work, waits until it has ended, and lets nothing begin before the returned value is dropped.
-    fn alone(&self) -> Alone<'_> {
+    /// Ends what is at work, unless it may go on beside a rollback to this order, waits until it has ended, and lets nothing begin
+    /// before the returned value is dropped.
+    fn alone(&self, to: Order) -> Alone<'_> {
         let inner = &*self.inner;
-        let at_work = {
-            let mut shared = inner.shared.lock();
-            if shared.life == Life::Serving {
-                shared.life = Life::RollingBack; // what begins does so under the same lock, so nothing can begin unseen
-            }
-            [shared.running.clone(), shared.steady.control.clone()]
-        };
-        let alone = Alone(self);
-        at_work.iter().flatten().for_each(|control| {
-            control.cancel(); // one past its last checkpoint ends by itself, and is waited for like the others
-        });
-        let mut shared = inner.shared.lock();
-        while shared.running.is_some() || shared.steady.control.is_some() {
-            inner.rested.wait(&mut shared);
+        inner.shared.lock().goes_back(Fate::GoesOn); // what begins does so under the same lock, so nothing can begin unseen
+        let mut alone = Alone { pruner: self, beside: None };
+        inner.end(|shared| &shared.steady.control);
+        let captures = inner.snapshots.hold_captures();
+        if inner.shared.lock().running.is_none() {
+            return alone;
         }
-        drop(shared);
+        if Fate::of(captures.newest(), to) == Fate::GoesOn {
+            alone.beside = Some(captures);
+            return alone;
+        }
+        drop(captures); // the cycle may be waiting for them
+        inner.shared.lock().goes_back(Fate::GivenUp);
+        inner.end(|shared| &shared.running);
         alone
     }
 }
 
 impl Inner {
+    /// Tells what is at work to end, and waits until it has. One past its last checkpoint ends by itself.
+    fn end(&self, at_work: impl Fn(&Shared) -> &Option<Arc<Control>>) {
+        let control = at_work(&self.shared.lock()).clone();
+        control.inspect(|control| {
+            control.cancel();
+        });
+        let mut shared = self.shared.lock();
+        while at_work(&shared).is_some() {
+            self.rested.wait(&mut shared);
+        }
+    }
+
     /// What the triggers count from; that of an earlier process as long as it was not taken over.
     fn ledger(&self) -> Result<Ledger, PruneError> {
         {
@@ -111,15 +126,19 @@ impl Inner {
 }
 
 /// The time of a rollback.
-struct Alone<'a>(&'a Pruner);
+struct Alone<'a> {
+    pruner: &'a Pruner,
+    /// While a cycle goes on: what it has captured is all it captures.
+    beside: Option<Captures<'a>>,
+}
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        let mut shared = self.0.inner.shared.lock();
-        if shared.life == Life::RollingBack {
+        let mut shared = self.pruner.inner.shared.lock();
+        if matches!(shared.life, Life::RollingBack(_)) {
             shared.life = Life::Serving; // a stop that came meanwhile stays one
         }
         drop(shared);
-        self.0.wake();
+        self.pruner.wake();
     }
 }

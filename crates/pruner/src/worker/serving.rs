@@ -271,7 +271,7 @@ impl Inner {
             Ok(Ok(None)) => self.not_gone_on(),
             Ok(Ok(Some(finished))) => self.close(began, self.finished(&finished)),
             Ok(Err(PruneError::Stopped)) => self.stopped(),
-            Ok(Err(PruneError::Cancelled)) if self.shared.lock().life == Life::RollingBack => self.given_up(),
+            Ok(Err(PruneError::Cancelled)) if self.shared.lock().gives_way() => self.given_up(),
             Ok(Err(PruneError::Cancelled)) => self.close(began, self.cancelled()),
             Ok(Err(error)) if self.shared.lock().is_looking() && may_pass(&error) => self.look_failed(&error),
             Ok(Err(error)) => self.close(began, self.failed(&error)),
@@ -338,7 +338,7 @@ impl Shared {
     /// What the coordinator judges by.
     pub(super) fn facts(&self, outside: &Outside) -> Facts {
         let held = [
-            (self.life == Life::RollingBack).then_some(HeldBy::RollingBack),
+            matches!(self.life, Life::RollingBack(_)).then_some(HeldBy::RollingBack),
             self.running.as_ref().map(|_| HeldBy::Running),
             self.poisoned.as_ref().map(|_| HeldBy::WorkerGone),
             self.unread.as_ref().map(|_| HeldBy::Unread),

@@ -11,6 +11,7 @@ use crate::{
     doubt::Doubted,
     events::Event,
     outcome::{Freeze, Outcome},
+    rollback::Fate,
     trigger::Coordinator,
     validate::Validated,
 };
@@ -100,14 +101,26 @@ impl Shared {
         let stopped = self.poisoned.is_some() || self.unread.is_some() || self.freeze.is_some() || self.off.is_some();
         self.life == Life::Serving && !stopped
     }
+
+    /// A rollback is under way, and this becomes of a cycle that is at work. A stop that came before stays one.
+    pub(super) fn goes_back(&mut self, fate: Fate) {
+        if self.life != Life::Stopping {
+            self.life = Life::RollingBack(fate);
+        }
+    }
+
+    /// Whether a rollback ends what is at work.
+    pub(super) fn gives_way(&self) -> bool {
+        self.life == Life::RollingBack(Fate::GivenUp)
+    }
 }
 
 /// Whether a cycle may begin.
 #[derive(PartialEq, Eq)]
 pub(super) enum Life {
     Serving,
-    /// A rollback is under way: nothing begins.
-    RollingBack,
+    /// A rollback is under way: nothing begins. With what becomes of a cycle that is at work.
+    RollingBack(Fate),
     Stopping,
 }
 

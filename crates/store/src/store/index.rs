@@ -88,7 +88,7 @@ impl Store {
             match (gate.mode, &gate.pending) {
                 (Mode::Exact(_), Some(_)) => return Ok(Indexed::Whole { bad_rows: Vec::new() }),
                 (Mode::Exact(counts), None) => (counts, gate.settled, Pending::new(gate.limit)),
-                (Mode::Off | Mode::Blind, _) => return Ok(Indexed::Uncounted),
+                (Mode::Off | Mode::Blind(_), _) => return Ok(Indexed::Uncounted),
             }
         };
         let begun = match Begun::load(&*self.view()?) {

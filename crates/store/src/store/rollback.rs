@@ -3,7 +3,8 @@
 //! Promise: head, roots, journal, the marks that the branch made first, and the chain's own rows change in one batch (S36). Orders
 //! are used again, so whatever becomes of the counts, no mark stays that says it was made first by an order that is gone. The
 //! nodes of the branch that is left are in no list and wait for a major cycle, which the caller owes (L9).
-//! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it.
+//! A cycle that captured an order above the target must have been abandoned (S37): whoever owns the cycles sees to it. For any
+//! other a rollback is one more write among commits: what it traced is still there, and what was created since is protected.
 //!
 //! Costs: the gate is held for one scan of the marks, one synced write, and taking what the branch lost out of the index.
 

@@ -89,11 +89,10 @@ impl Store {
         self.check_marks(goes_on)?; // marks that are missing are those of the newest state only once counts are lost
         let mut gate = self.gate.lock();
         Ok(match gate.mode {
-            Mode::Off => {
-                gate.mode = Mode::Blind;
+            Mode::Off | Mode::Blind(_) => {
+                gate.mode = Mode::Blind(None); // also behind an earlier cycle that did not end: blindly since
                 Traced::Newest
             }
-            Mode::Blind => Traced::Newest, // of an earlier cycle that did not end: commits were counted blindly since
             Mode::Exact(counts) => Traced::OldestFrom(Order::new(counts.since)),
         })
     }
@@ -105,7 +104,7 @@ impl Store {
         self.check_marks(goes_on)?;
         Ok(match self.gate.lock().mode {
             Mode::Exact(counts) => Some(Order::new(counts.since)),
-            Mode::Off | Mode::Blind => None,
+            Mode::Off | Mode::Blind(_) => None,
         })
     }
 
@@ -130,7 +129,7 @@ impl Store {
     /// Ends what a cycle that failed had begun.
     pub fn abandon_counting(&self) {
         let mut gate = self.gate.lock();
-        if gate.mode == Mode::Blind {
+        if matches!(gate.mode, Mode::Blind(_)) {
             gate.mode = Mode::Off;
         }
     }
@@ -264,7 +263,8 @@ impl Store {
         let mut gate = self.unpacked()?;
         self.admit(permit)?;
         match gate.mode {
-            Mode::Blind => self.settle_by(&mut gate, CountsRecord { since: traced.get(), cycle: None }),
+            Mode::Blind(Some(back)) if back < traced => Ok(()), // what was traced is gone (S37): a cycle stays owed
+            Mode::Blind(_) => self.settle_by(&mut gate, CountsRecord { since: traced.get(), cycle: None }),
             Mode::Off | Mode::Exact(_) => Ok(()), // nobody counted meanwhile; or it was so before
         }
     }
@@ -277,19 +277,20 @@ impl Store {
         self.admit(permit)?;
         match gate.mode {
             Mode::Exact(record) => self.settle_by(&mut gate, CountsRecord { cycle: Some(cycle), ..record }),
-            Mode::Off | Mode::Blind => Ok(()), // a cycle stays owed
+            Mode::Off | Mode::Blind(_) => Ok(()), // a cycle stays owed
         }
     }
 
     fn settle_by(&self, gate: &mut Counting, record: CountsRecord) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         record.put(&mut batch)?;
-        if gate.mode == Mode::Blind {
+        let was_blind = matches!(gate.mode, Mode::Blind(_));
+        if was_blind {
             gate.marks.bundles().delete_torn(&mut batch); // every mark that is needed was found anew
         }
         self.write_or_make_room(&batch, Durability::Logged)?;
         reached(Point::CountsConfirmed);
-        if gate.mode == Mode::Blind {
+        if was_blind {
             gate.marks.bundles().forget_torn();
             let empty = Pending::new(gate.limit);
             gate.set_index(Some(empty)); // what was counted blindly names nothing
@@ -375,7 +376,7 @@ mod tests {
         for is_end in [false, true] {
             let store = Store::open(Arc::new(MemoryBackend::new()), config).unwrap();
             let mut gate = store.gate.lock();
-            gate.mode = Mode::Blind;
+            gate.mode = Mode::Blind(None);
             gate.set_index(Some(Pending::new(9)));
             if is_end {
                 store.end_counts(&mut gate, CountsLost { by: LostBy::Gap, order: 1 }).unwrap();

@@ -3,8 +3,60 @@
 use serde::{Deserialize, Serialize};
 use state_store::record::{self, Record};
 
-use super::{Ledger, NAME, OpenRun, Run, Served};
+use super::{Figure, Fired, Ledger, NAME, OpenRun, Run, Served};
 use crate::{certificate::Trigger, outcome::Outcome};
+
+/// A run that has not ended, without whether the chain went back since.
+#[derive(Debug, Serialize, Deserialize)]
+struct ThirdOpenRun {
+    number: u64,
+    trigger: Trigger,
+    began_at: u64,
+    head: u64,
+    nodes_stored: u64,
+    figure: Option<Figure>,
+}
+
+impl From<ThirdOpenRun> for OpenRun {
+    /// It did not: a rollback ended every run that was open.
+    fn from(third: ThirdOpenRun) -> Self {
+        let ThirdOpenRun { number, trigger, began_at, head, nodes_stored, figure } = third;
+        Self { number, trigger, began_at, head, nodes_stored, figure, went_back: false }
+    }
+}
+
+/// Version 3. In it no run outlived a rollback.
+#[derive(Debug, Serialize, Deserialize)]
+struct ThirdLedger {
+    begun: u64,
+    last_at: Option<u64>,
+    scheduled_from: u64,
+    counted: u64,
+    nodes_stored: u64,
+    live: Option<u64>,
+    spread: Option<u64>,
+    low_disk: Option<Fired>,
+    owed_from: Option<u64>,
+    asked: Option<Vec<String>>,
+    open: Option<ThirdOpenRun>,
+    runs: Vec<Run>,
+    served: Vec<Served>,
+}
+
+impl Record for ThirdLedger {
+    const KIND: [u8; 4] = Ledger::KIND;
+    const VERSION: u16 = 3;
+}
+
+impl From<ThirdLedger> for Ledger {
+    fn from(third: ThirdLedger) -> Self {
+        let ThirdLedger { begun, last_at, scheduled_from, counted, nodes_stored, live, spread, low_disk, .. } = third;
+        let (owed_from, asked, open) = (third.owed_from, third.asked, third.open.map(OpenRun::from));
+        let (runs, served) = (third.runs, third.served);
+        let new = Self::new(scheduled_from, counted);
+        Self { begun, last_at, nodes_stored, live, spread, low_disk, owed_from, asked, open, runs, served, ..new }
+    }
+}
 
 /// A run that ended, without what was measured when it was set off.
 #[derive(Debug, Serialize, Deserialize)]
@@ -37,7 +89,7 @@ struct EarlierOpenRun {
 impl From<EarlierOpenRun> for OpenRun {
     fn from(earlier: EarlierOpenRun) -> Self {
         let EarlierOpenRun { number, trigger, began_at, head, nodes_stored } = earlier;
-        Self { number, trigger, began_at, head, nodes_stored, figure: None }
+        ThirdOpenRun { number, trigger, began_at, head, nodes_stored, figure: None }.into()
     }
 }
 
@@ -106,6 +158,9 @@ impl From<FirstLedger> for Ledger {
 
 /// The ledger that these bytes have in an earlier version, if they are one.
 pub(super) fn decode(bytes: &[u8]) -> Option<Ledger> {
+    if let Ok(third) = record::decode::<ThirdLedger>(NAME, bytes) {
+        return Some(third.into());
+    }
     if let Ok(second) = record::decode::<SecondLedger>(NAME, bytes) {
         return Some(second.into());
     }

@@ -104,10 +104,19 @@ impl Books {
         self.waiting.extend(requests);
     }
 
+    /// A run that has not captured what goes may go on, and one that has captured nothing may do either.
     fn roll_back(&mut self, to: u64) {
-        self.coordinator.rolled_back(to);
+        let captured = self.run.as_ref().map(|run| run.snapshot);
+        let fate = match captured {
+            Some(None) if to.is_multiple_of(2) => Fate::GoesOn,
+            captured => Fate::of(captured.flatten(), Order::new(to)),
+        };
+        self.coordinator.rolled_back(to, fate);
         self.save();
-        self.interrupted();
+        match fate {
+            Fate::GoesOn => self.run.iter_mut().for_each(|run| run.head = run.head.min(to)),
+            Fate::GivenUp => self.interrupted(),
+        }
         self.chain.truncate(to as usize);
     }
 
