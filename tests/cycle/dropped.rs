@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     thread,
@@ -71,12 +71,17 @@ impl Step {
 struct Held {
     at: usize,
     passed: AtomicUsize,
+    /// Whether the cycle was asked for: whoever asks may wait for a save that the pruner is at.
+    is_asked: AtomicBool,
     told: mpsc::Sender<Step>,
     go_on: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Held {
     fn pass(&self, step: Step) {
+        if !self.is_asked.load(Ordering::Acquire) {
+            return;
+        }
         if self.passed.fetch_add(1, Ordering::AcqRel) == self.at {
             self.told.send(step).unwrap();
             assert!(self.go_on.lock().recv().is_err(), "held until the other end is dropped");
@@ -112,7 +117,8 @@ impl NodeLayout for Counting {
 fn live(rig: &Rig, at: usize, (mark, sweep): (MarkChoice, SweepChoice), told: &Arc<Told>) -> Option<Step> {
     let (tell, reached) = mpsc::channel();
     let (release, go_on) = mpsc::channel();
-    let held = Arc::new(Held { at, passed: AtomicUsize::new(0), told: tell, go_on: Mutex::new(go_on) });
+    let (passed, is_asked, go_on) = (AtomicUsize::new(0), AtomicBool::new(false), Mutex::new(go_on));
+    let held = Arc::new(Held { at, passed, is_asked, told: tell, go_on });
     let (steps, given) = (Arc::clone(&held), Arc::downgrade(&held));
     let hooks = Hooks::new(move |moment| steps.pass(Step::of(moment)));
     let layout = Arc::new(Counting { nodes: AtomicUsize::new(0), held });
@@ -121,6 +127,7 @@ fn live(rig: &Rig, at: usize, (mark, sweep): (MarkChoice, SweepChoice), told: &A
     let config = rig.plan(WINDOW).batches(5).by(mark, sweep).pruner_of_cycles();
     let pruner = Pruner::start(parts, config).unwrap();
     let reply = pruner.command(Command::Run);
+    given.upgrade().unwrap().is_asked.store(true, Ordering::Release);
     let step = until_held(&pruner, &reached, told);
     let failed = pruner.status().cycles_failed;
     match step {
