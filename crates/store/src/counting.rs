@@ -18,7 +18,7 @@
 //! Costs: those of [`crate::standing`], under the gate, and a row of the journal; the index is brought up to date later
 //! ([`crate::queue`]).
 
-use std::{collections::BTreeSet, ops::Bound};
+use std::ops::Bound;
 
 use serde::{Deserialize, Serialize};
 use state_tree::{Counted, Delta, Expiring, NodeHash, Order};
@@ -183,7 +183,8 @@ impl Plan<'_> {
 pub(crate) struct Booked {
     pub(crate) rows: Batch,
     mode: Mode,
-    many: BTreeSet<NodeHash>,
+    /// What nothing had marked for certain.
+    marked: Vec<u64>,
     marks: Written,
     /// Of a commit that is journalled.
     entry: Option<Entry>,
@@ -227,7 +228,7 @@ impl Counting {
         &mut self.waste
     }
 
-    /// The rows of a commit, read and decided under the gate. Nothing is changed yet.
+    /// The rows of a commit, read and decided under the gate. Nothing is changed yet that a commit which fails would be wrong about.
     pub(crate) fn book(&mut self, view: &dyn View, plan: &Plan<'_>) -> Result<Booked, StoreError> {
         let mut rows = Batch::new();
         let mode = self.mode_of(plan);
@@ -241,8 +242,8 @@ impl Counting {
         let known = Memory { marks: &self.marks, index, strays };
         let Judged { counted, present } = known.judge(view, plan, mode)?;
         let Counted { many, expiring, .. } = counted;
-        let new = many.iter().map(NodeHash::fingerprint).filter(|fingerprint| !self.marks.is_written(*fingerprint));
-        let marks = self.marks.put(&mut rows, new.collect(), plan.order)?;
+        let marked = self.marks.renew(many.iter().map(NodeHash::fingerprint), plan.order);
+        let marks = self.marks.put(&mut rows, marked.clone(), plan.order)?;
         let row = self.journal.then(|| JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring));
         if let Some(row) = &row {
             rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(row)?);
@@ -253,7 +254,7 @@ impl Counting {
         lost.extend(dropped);
         let (order, timestamp_ms) = (plan.order, plan.timestamp_ms);
         let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost });
-        Ok(Booked { rows, mode, many, marks, entry, stored })
+        Ok(Booked { rows, mode, marked, marks, entry, stored })
     }
 
     /// Why this commit ends exact counting.
@@ -300,7 +301,7 @@ impl Counting {
             self.lost = (booked.mode == Mode::Off).then(|| self.lost_by(plan));
         }
         (self.mode, self.stored) = (booked.mode, booked.stored);
-        self.marks.add(booked.many.iter().map(NodeHash::fingerprint), plan.order);
+        self.marks.add(booked.marked, plan.order);
         self.marks.written(plan.order, booked.marks);
         if began {
             self.set_index(Some(Pending::new(self.limit)));
@@ -387,7 +388,7 @@ mod tests {
         let (mode, stored) = (counting.mode_of(&plan), counting.stored);
         counting.keep(
             &plan,
-            Booked { rows: Batch::new(), mode, many: BTreeSet::new(), marks: Written::Rows, entry: None, stored },
+            Booked { rows: Batch::new(), mode, marked: Vec::new(), marks: Written::Rows, entry: None, stored },
         );
     }
 

@@ -38,6 +38,11 @@ impl<V: Copy> Fingerprints<V> {
         self.parts.get(part_of(fingerprint))?.get(&fingerprint).copied()
     }
 
+    /// The same, to change it.
+    pub(crate) fn get_mut(&mut self, fingerprint: u64) -> Option<&mut V> {
+        self.part(fingerprint).get_mut(&fingerprint)
+    }
+
     /// Sets the value of a fingerprint.
     pub(crate) fn insert(&mut self, fingerprint: u64, value: V) {
         self.len += usize::from(self.part(fingerprint).insert(fingerprint, value).is_none());

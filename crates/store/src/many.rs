@@ -133,7 +133,21 @@ impl Marks {
         }
     }
 
-    /// The rows by which a commit marks nodes that are not marked for certain ([`Marks::is_written`]): a bundle where they are
+    /// Those of a commit that are not marked for certain. The others count as made again, whether or not it comes to be written: that
+    /// only keeps them for longer, and they need no row, for memory knows when they were made.
+    pub(crate) fn renew(&mut self, fingerprints: impl Iterator<Item = u64>, order: Order) -> Vec<u64> {
+        let Some(known) = &mut self.known else { return fingerprints.collect() };
+        let is_new = |fingerprint: &u64| match known.get_mut(*fingerprint) {
+            Some(last) => {
+                *last = order.max(*last);
+                false
+            }
+            None => true,
+        };
+        fingerprints.filter(is_new).collect()
+    }
+
+    /// The rows by which a commit marks nodes that are not marked for certain ([`Marks::renew`]): a bundle where they are
     /// known to be new and have room in one, else one for each. Where nobody knows whether they are in a bundle already, those
     /// are unpacked BEFORE: their rows would make newer marks older.
     ///
@@ -204,11 +218,6 @@ impl Marks {
     /// What was known before it was forgotten, which is the caller's to free.
     pub(crate) fn take_forgotten(&mut self) -> Option<Orders> {
         self.forgotten.take()
-    }
-
-    /// Whether the mark need not be written when it is made again: it is on disk for certain, and memory knows when it was made.
-    pub(crate) fn is_written(&self, fingerprint: u64) -> bool {
-        self.known.as_ref().is_some_and(|known| known.get(fingerprint).is_some())
     }
 
     /// Whether it is marked; nothing where that has to be read.
@@ -359,14 +368,14 @@ mod tests {
         put(&mut batch, 7, Mark::first(order(3)));
         backend.write(&batch, Durability::Logged).unwrap();
         let mut marks = Marks::load(&*backend.view().unwrap(), order(5), 9).unwrap().0;
-        assert!(marks.is_written(7) && !marks.is_written(8));
         assert!(!is_old(&marks, 3, 4), "the process before may have made it again up to its last order");
         assert!(is_old(&marks, 3, 5));
-        marks.add([7], order(9));
+        assert_eq!(marks.renew([7, 8].into_iter(), order(9)), [8]);
         marks.add([7], order(8));
         assert!(!is_old(&marks, 3, 8) && is_old(&marks, 3, 9));
+        marks.add([], order(9));
         marks.forget();
-        assert!(!marks.is_written(7));
+        assert_eq!(marks.renew([7].into_iter(), order(9)), [7]);
         assert!(!is_old(&marks, 3, 8), "nobody knows any more which of them were made again");
         assert!(is_old(&marks, 3, 9) && !is_old(&marks, 10, 9));
     }
