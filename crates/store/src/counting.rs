@@ -240,7 +240,7 @@ impl Counting {
         let strays = if self.has_no_strays_after(plan) { Strays::None } else { Strays::Possible };
         let index = self.pending.as_mut().map(|queue| &*queue.index());
         let known = Memory { marks: &self.marks, index, strays };
-        let Judged { counted, present } = known.judge(view, plan, mode)?;
+        let Judged { counted, present, asked } = known.judge(view, plan, mode)?;
         let Counted { many, expiring, .. } = counted;
         let marked = self.marks.renew(many.iter().map(NodeHash::fingerprint), plan.order);
         let marks = self.marks.put(&mut rows, marked.clone(), plan.order)?;
@@ -253,7 +253,7 @@ impl Counting {
         let Expiring { stale: mut lost, dropped } = expiring;
         lost.extend(dropped);
         let (order, timestamp_ms) = (plan.order, plan.timestamp_ms);
-        let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost });
+        let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost, lately: asked });
         Ok(Booked { rows, mode, marked, marks, entry, stored })
     }
 

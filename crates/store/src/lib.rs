@@ -22,6 +22,7 @@ mod fingerprints;
 mod gate;
 mod journal;
 mod kept;
+mod lately;
 mod lost;
 mod many;
 mod pending;

@@ -14,7 +14,7 @@ use std::{
 
 use state_tree::{NodeHash, Order};
 
-use crate::fingerprints::Fingerprints;
+use crate::{fingerprints::Fingerprints, lately::Lately};
 
 /// What an order's entry still has in the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,6 +83,8 @@ pub(crate) struct Pending {
     unindexed: u64,
     /// Everything that was ever put in.
     named: u64,
+    /// What is known to be stored, whether or not an entry names it.
+    lately: Lately,
 }
 
 /// What waits at or below the cutoff that was asked for last, so that nobody counts it again.
@@ -114,7 +116,7 @@ impl Pending {
     /// An empty index for at most so many nodes.
     pub(crate) fn new(limit: usize) -> Self {
         let (nodes, orders) = (Places::new(), BTreeMap::new());
-        Self { nodes, orders, due: Due::default(), limit, unindexed: 0, named: 0 }
+        Self { nodes, orders, due: Due::default(), limit, unindexed: 0, named: 0, lately: Lately::default() }
     }
 
     /// The order in which, or before which, the node lost its last place, if it may still go.
@@ -162,6 +164,16 @@ impl Pending {
         self.unindexed += 2; // which of the two is meant cannot be told any more
         self.nodes.remove(hash.fingerprint());
         if place.order() == order { close_up(&mut self.nodes, named, place) } else { self.vacate(place) }
+    }
+
+    /// What is known to be stored, whether or not it waits.
+    pub(crate) fn lately(&mut self) -> &mut Lately {
+        &mut self.lately
+    }
+
+    /// Whether the node is.
+    pub(crate) fn is_stored(&self, hash: &NodeHash) -> bool {
+        self.lately.has(hash)
     }
 
     /// A node with this fingerprint was created, or is dealt with.

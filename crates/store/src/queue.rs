@@ -5,8 +5,8 @@
 //! call a node that was created since free to go (S21). Somebody who has time takes entries in beforehand, a few nodes at a
 //! time.
 //!
-//! Costs: 8 bytes for each created node and 32 for each that was lost, of the commits since the index was asked last: in a store
-//! that commits, of one.
+//! Costs: 8 bytes for each created node, 16 for one that was asked for, and 32 for each that was lost, of the commits since the
+//! index was asked last: in a store that commits, of one.
 
 use std::collections::VecDeque;
 
@@ -31,6 +31,8 @@ pub(crate) struct Entry {
     pub(crate) created: Vec<u64>,
     /// What lost its last place.
     pub(crate) lost: Vec<NodeHash>,
+    /// Fingerprints of those of the created that may come back while they are stored ([`crate::lately`]).
+    pub(crate) lately: Vec<u64>,
 }
 
 impl Entry {
@@ -40,11 +42,13 @@ impl Entry {
         let lost = self.lost.split_off(self.lost.len().saturating_sub(most - created.len()));
         created.iter().for_each(|fingerprint| index.forget(*fingerprint)); // S21
         index.insert(self.order, Some(self.timestamp_ms), &lost); // AFTER: what the commit itself lost was not created by it
-        created.len() + lost.len()
+        let lately = self.lately.split_off(self.lately.len().saturating_sub(most - created.len() - lost.len()));
+        lately.iter().for_each(|fingerprint| index.lately().add(*fingerprint));
+        created.len() + lost.len() + lately.len()
     }
 
     fn is_empty(&self) -> bool {
-        self.created.is_empty() && self.lost.is_empty()
+        self.created.is_empty() && self.lost.is_empty() && self.lately.is_empty()
     }
 }
 
@@ -115,7 +119,7 @@ mod tests {
                 let created: Vec<u64> = created.into_iter().map(|n| hash(n).fingerprint()).collect();
                 created.iter().for_each(|fingerprint| at_once.forget(*fingerprint));
                 at_once.insert(order, Some(7), &lost);
-                queue.push(Entry { order, timestamp_ms: 7, created, lost });
+                queue.push(Entry { order, timestamp_ms: 7, created, lost, lately: vec![n as u64] });
                 queue.take_in(taken);
             }
             let lag = at_once.lag(Order::new(20), 9, 99);

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use state_tree::{Counted, Created, Delta, Expiring, Known, NodeHash, Questions, Standing, count};
+use state_tree::{Counted, Created, Delta, Known, NodeHash, Questions, Standing, count};
 
 use crate::{
     backend::View,
@@ -31,6 +31,8 @@ enum Entries {
 pub(crate) struct Judged {
     pub(crate) counted: Counted,
     pub(crate) present: u64,
+    /// Fingerprints of the nodes that were asked for, and may be at other places.
+    pub(crate) asked: Vec<u64>,
 }
 
 /// What is known without a read.
@@ -55,13 +57,13 @@ impl Memory<'_> {
     ///
     /// Errors: a failed read.
     pub(crate) fn judge(&self, view: &dyn View, plan: &Plan<'_>, mode: Mode) -> Result<Judged, StoreError> {
-        let none = Counted { many: BTreeSet::new(), expiring: Expiring::default(), cancelled: BTreeMap::new() };
+        let none = Counted::default();
         match mode {
-            Mode::Off => Ok(Judged { counted: none, present: 0 }),
+            Mode::Off => Ok(Judged { counted: none, present: 0, asked: Vec::new() }),
             Mode::Exact(_) if plan.is_fork() => {
-                let Judged { counted, present } = self.count(view, plan.delta, (mode, Entries::OfAnother))?;
+                let judged = self.count(view, plan.delta, (mode, Entries::OfAnother))?;
                 // What its base lost is judged by marks that a cycle which traces this state takes away.
-                Ok(Judged { counted: Counted { many: counted.many, ..none }, present })
+                Ok(Judged { counted: Counted { many: judged.counted.many, ..none }, ..judged })
             }
             Mode::Blind(_) | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
         }
@@ -77,11 +79,12 @@ impl Memory<'_> {
             Some(_) if entries == Entries::OfAnother => Some(Standing::Present), // so it is marked
             Some(order) if !marked.contains(hash) => Some(Standing::Pending(order)),
             Some(_) => Some(Standing::Present),
-            None => marked.is_known(hash).then_some(Standing::Present),
+            None if marked.is_known(hash) => Some(Standing::Present),
+            None => index.is_some_and(|index| index.is_stored(hash)).then_some(Standing::Present),
         };
-        let stored = Presence::of(delta, self.strays).read(view, &standing)?;
+        let Presence { stored, asked, .. } = Presence::of(delta, self.strays).read(view, &standing)?;
         let present = stored.len() as u64;
-        Ok(Judged { counted: count(delta, &Answers { marked, stored }), present })
+        Ok(Judged { counted: count(delta, &Answers { marked, stored }), present, asked })
     }
 }
 
@@ -97,7 +100,7 @@ fn fingerprints_asked(delta: &Delta, index: Option<&Pending>) -> BTreeSet<u64> {
 /// Only nodes with nothing created below are looked at at first, which in most commits are the changed leaves: above one that is
 /// not stored no node is in any retained state, nor below a root that an unsettled entry names: a cycle, which deletes by
 /// keys, settles those first. Those just above what is stored are read next, and so on upward. What is known to be marked, or waits
-/// to go, is not read: it is stored, or taken for it, which only renews a mark.
+/// to go, or was created lately, is not read: it is stored, or taken for it, which only renews a mark.
 ///
 /// Nor is a leaf read that is at one place only. If it is stored all the same, some state had it there before: an entry names it, or
 /// nothing will before a cycle has taken it; no other place loses it to this one. What lies above it has it, and so one place, too.
@@ -105,6 +108,7 @@ struct Presence<'a> {
     created: &'a BTreeMap<NodeHash, Created>,
     strays: Strays,
     stored: BTreeMap<NodeHash, Standing>,
+    asked: Vec<u64>,
 }
 
 /// A created node.
@@ -112,15 +116,11 @@ type New<'a> = (&'a NodeHash, &'a Created);
 
 impl<'a> Presence<'a> {
     fn of(delta: &'a Delta, strays: Strays) -> Self {
-        Self { created: &delta.created, strays, stored: BTreeMap::new() }
+        Self { created: &delta.created, strays, stored: BTreeMap::new(), asked: Vec::new() }
     }
 
     /// A batched read for each level that has something stored, and one more; `standing` is what is known without.
-    fn read(
-        mut self,
-        view: &dyn View,
-        standing: &dyn Fn(&NodeHash) -> Option<Standing>,
-    ) -> Result<BTreeMap<NodeHash, Standing>, StoreError> {
+    fn read(mut self, view: &dyn View, standing: &dyn Fn(&NodeHash) -> Option<Standing>) -> Result<Self, StoreError> {
         let (mut next, mut above) = self.lowest();
         while !next.is_empty() {
             let stored = self.ask(view, next, standing)?;
@@ -130,7 +130,7 @@ impl<'a> Presence<'a> {
             let is_above = |below: &NodeHash| stored.contains(&below.fingerprint()); // of equal ones one more is read
             next = above.extract_if(.., |(_, below)| is_above(below)).map(|(new, _)| new).collect();
         }
-        Ok(self.stored)
+        Ok(self)
     }
 
     /// Nodes of which nothing is known below them, and the others, each with one that is just below it. Both are sorted.
@@ -158,9 +158,11 @@ impl<'a> Presence<'a> {
     ) -> Result<HashSet<u64, ByFingerprint>, StoreError> {
         let (mut stored, mut asked) = (Vec::new(), Vec::with_capacity(nodes.len()));
         for (hash, created) in nodes {
+            let is_sole = created.sole && self.strays == Strays::None;
+            self.asked.extend((!is_sole).then(|| hash.fingerprint()));
             match standing(hash) {
                 Some(standing) => stored.push((*hash, standing)),
-                None if created.sole && self.strays == Strays::None => {}
+                None if is_sole => {}
                 None => asked.push(*hash),
             }
         }
@@ -225,7 +227,7 @@ mod tests {
         [2, 3].into_iter().for_each(|n| batch.put_node(hash(n), vec![n]));
         backend.write(&batch, Durability::Logged).unwrap();
         let found = Presence::of(&delta, strays).read(&*backend.view().unwrap(), &|_| None).unwrap();
-        found.into_keys().collect()
+        found.stored.into_keys().collect()
     }
 
     #[test]

@@ -88,7 +88,7 @@ impl Expiring {
 }
 
 /// What belongs in the batch of a commit beside its nodes (I9).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Nodes to mark *many* as of this order; some are marked already, and their mark becomes as recent.
     pub many: BTreeSet<NodeHash>,

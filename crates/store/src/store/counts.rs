@@ -173,7 +173,7 @@ mod tests {
     /// What a commit brings that is far more than is taken in at once.
     fn large(order: u64) -> Entry {
         let created = (0..100 * INDEXED_AT_ONCE as u64).collect();
-        Entry { order: Order::new(order), timestamp_ms: 1, created, lost: Vec::new() }
+        Entry { order: Order::new(order), timestamp_ms: 1, created, lost: Vec::new(), lately: Vec::new() }
     }
 
     /// A store to whose index such a commit has come.

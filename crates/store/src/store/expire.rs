@@ -223,6 +223,9 @@ impl Store {
         self.backend().write(&batch, Durability::Logged)?; // deletes and cursor together (I9)
         reached(Point::SliceWritten);
         *stored = less;
+        for hash in &taken.condemned {
+            pending.lately().deleted(hash);
+        }
         hashes.iter().for_each(|hash| pending.settle(hash, last));
         pending.insert(last, None, &taken.below);
         if is_done {

@@ -138,7 +138,7 @@ impl Store {
     ///
     /// Errors: a revoked permit, a failed write.
     pub fn settle_journal(&self, permit: &Permit, cutoff: Order) -> Result<(), StoreError> {
-        let mut gate = self.gate.lock();
+        let mut gate = self.caught_up(); // with what was created lately, too
         self.admit(permit)?;
         let Some(end) = cutoff.next() else { return Ok(()) };
         let saved = match ExpiryRecord::load(&*self.view()?) {
@@ -156,6 +156,8 @@ impl Store {
         self.write_or_make_room(&batch, Durability::Logged)?;
         reached(Point::JournalSettled);
         gate.settled += 1;
+        let lately = gate.pending.as_mut().map(|queue| queue.index().lately().forget()); // BEFORE the cycle deletes any of it
+        lately.into_iter().for_each(|lately| gate.waste.push(lately));
         self.note(&gate);
         drop(gate);
         self.forget_settled(cutoff);

@@ -3,9 +3,9 @@
 use std::{cell::Cell, collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use state_store::{
-    Backend as _, Backlog, Base, Batch, CountsLost, Durability, Expired, Fault, FaultyBackend, FloorMove, Flow, Held,
-    Idle, Indexed, Judging, KeyRange, Lag, Lasting, LostBy, MemoryBackend, Operation, SliceLimit, Store, StoreConfig,
-    StoreError, Table, Traced, check_all_rows, check_rows,
+    Backend as _, Backlog, Base, Batch, Condemned, CountsLost, Durability, Expired, Fault, FaultyBackend, FloorMove,
+    Flow, Held, Idle, Indexed, Judging, KeyRange, Lag, Lasting, LostBy, MemoryBackend, Operation, SliceLimit, Store,
+    StoreConfig, StoreError, Table, Traced, check_all_rows, check_rows,
 };
 use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 
@@ -505,6 +505,25 @@ fn what_is_stored_is_counted_as_it_comes_and_goes() {
     counted.commit(&[(3, 1), (12, 1)], &[11]);
     assert_eq!(surplus(&counted), 1, "node 3 might have been deleted before it came back, once");
     drop(capture);
+}
+
+/// What was created lately is taken for stored until a slice deletes it, or a cycle begins to.
+#[test]
+fn what_comes_back_after_it_was_deleted_is_not_taken_for_stored() {
+    let mut counted = chain_of(3);
+    counted.raise_floor(2);
+    assert_eq!(counted.sweep(9, &nobody()), (2, 0));
+    counted.commit(&[(0, 1)], &[]);
+    assert_eq!(counted.store.marks(), Some(0), "a slice told of it");
+    counted.commit(&[(4, 1)], &[2]);
+    let (permit, capture) = (counted.store.issue_permit(), counted.store.capture().unwrap());
+    counted.store.settle_journal(&permit, order(4)).unwrap();
+    let condemned = Condemned { hashes: &[hash(2)], cursor: Batch::new() };
+    assert_eq!(counted.store.delete(&permit, &capture.barrier, condemned).unwrap().nodes, 1);
+    counted.commit(&[(2, 1)], &[]);
+    assert_eq!(counted.store.marks(), Some(0), "a cycle told that it begins");
+    counted.commit(&[(2, 1)], &[]);
+    assert_eq!(counted.store.marks(), Some(1), "it is stored");
 }
 
 /// S21: the same where the node comes back between the reading of a slice and its taking.
