@@ -8,8 +8,8 @@ use std::{
     num::{NonZeroU64, NonZeroUsize},
     ops::ControlFlow,
     sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc,
     },
     thread,
@@ -20,8 +20,9 @@ use parking_lot::Mutex;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_chacha::ChaCha8Rng;
 use state_pruner::{
-    Command, Ended, KeepPolicy, LiveRetention, NewPin, Outcome, Pause, PruneError, Pruner, PrunerParts, Reply,
-    RetentionParts, Run, StoreRecords, Trigger, TriggerState,
+    Command, Control, Ended, KeepPolicy, LiveRetention, NewPin, Outcome, Pause, PruneError, Pruner, PrunerParts,
+    RecordKey, Reply, RetentionParts, Run, StoreRecords, Trigger, TriggerState,
+    cycle::CycleEnv,
     events::{Event, EventSink},
     incremental::IncrementalSweep,
     phase::{PhaseRecord, PrunePhase},
@@ -31,13 +32,15 @@ use state_store::{Batch, CrashTail, RolledBack, StoreError, Table};
 use state_tests::{
     check,
     hooks::{Hooks, Moment},
+    records::Use,
     rig::{Engine, Rig},
     told::Told,
-    workload::{Profile, Workload},
+    waits::{until, until_beside_commits},
+    workload::{Profile, Workload, content, key, leaf},
 };
-use state_tree::{NodeHash, Order};
+use state_tree::{Change, Changes, FieldsBase, NodeHash, Order, Put};
 
-use crate::books;
+use crate::{books, left};
 
 const KEEP: NonZeroU64 = NonZeroU64::new(5).unwrap();
 
@@ -311,6 +314,113 @@ fn an_interrupted_cycle_goes_on_behind_a_rollback_that_is_not_below_its_captured
         cycle(&pruner);
         check::exact(&rig.chain, "later");
     }
+}
+
+/// S37: the run has captured nothing yet, so it costs nothing to begin anew, and the run that follows pays for the branch (L9).
+#[test]
+fn a_run_that_has_captured_nothing_yet_gives_way_to_a_rollback() {
+    let rig = Rig::new(Engine::Memory);
+    let mut workload = Workload::new(Profile::Uniform, 213);
+    rig.chain.run(&mut workload, 12);
+    let held = Held::start(&rig, Moment::RunSaved);
+    rig.chain.run(&mut workload, 8);
+    held.arm(1);
+    assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
+    held.reached.recv().unwrap();
+    let to = back(&rig, 2);
+    let (ends, rolled) = held.rollback(to);
+    rolled.unwrap();
+    rig.chain.archive.forget_after(to);
+    assert!(ends);
+    settle(&held.pruner);
+    let status = held.pruner.status();
+    assert!(finished(status.triggers.runs.last()), "who asked has waited for it: {:#?}", status.triggers.runs);
+    check::exact(&rig.chain, "it has captured the target");
+}
+
+/// L9: what triggers counted is taken over by a look that fails at first, and the chain goes back while it is read again.
+#[test]
+fn a_rollback_while_records_are_read_again_keeps_what_is_owed() {
+    let rig = left::interrupted();
+    let pruner = left::start(&rig, &Hooks::none(), |_, _| Ok(()));
+    until(&rig, &pruner, |pruner| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    drop(pruner);
+    let rig = rig.restart();
+    rig.chain.grow(Profile::Tables, 604, 4);
+    let (is_up, passed) = (Arc::new(AtomicBool::new(false)), AtomicU32::new(0));
+    let up = Arc::clone(&is_up);
+    let ((told, reached), (release, released)) = (mpsc::channel(), mpsc::channel::<()>());
+    let released = Mutex::new(released);
+    let pruner = left::start(&rig, &Hooks::none(), move |what, key| {
+        if !up.load(Ordering::Acquire) && (what, key) == (Use::Load, RecordKey::LastOutcome) {
+            return Err(left::io());
+        }
+        let is_look = thread::current().name() == Some("pruner") && up.load(Ordering::Acquire);
+        if is_look && (what, key) == (Use::Load, RecordKey::Quarantine) && passed.fetch_add(1, Ordering::AcqRel) == 2 {
+            told.send(()).unwrap();
+            assert!(released.lock().recv().is_err(), "held until the other end is dropped");
+        }
+        Ok(())
+    });
+    is_up.store(true, Ordering::Release);
+    until_beside_commits(&rig, &pruner, |_| reached.try_recv().is_ok());
+    let to = back(&rig, 2);
+    thread::scope(|scope| {
+        let rollback = scope.spawn(|| pruner.rollback(to, Batch::new()));
+        (0..100_000).take_while(|_| !rollback.is_finished()).for_each(|_| thread::yield_now()); // one that waits for nothing is done
+        drop(release);
+        rollback.join().unwrap().unwrap();
+    });
+    rig.chain.archive.forget_after(to);
+    let is_paid = |pruner: &Pruner| {
+        let runs = pruner.status().triggers.runs;
+        runs.iter().any(|run| run.trigger == Trigger::Rollback && run.outcome.is_some())
+    };
+    until_beside_commits(&rig, &pruner, is_paid);
+}
+
+/// S57: a sweep is stopped, the chain goes on and back, and the sweep goes on in the same process. What it took of the branch is as
+/// absent as it is to a later process.
+#[test]
+fn what_a_resumed_sweep_took_of_a_branch_is_not_taken_for_stored() {
+    let rows = || Changes((0..30).map(|row| (key(row), leaf(row))).collect());
+    let table = || Change::Put(Put { object: Some(content(1)), base: FieldsBase::Keep, fields: rows() });
+    let put = |rig: &Rig| rig.chain.put(&Changes([(key(9001), table())].into()));
+    let rig = Rig::new(Engine::Memory);
+    rig.chain.grow(Profile::Tables, 601, 12);
+    rig.cycle(&rig.plan(KEEP.get()));
+    rig.chain.grow(Profile::Tables, 602, 12);
+    let plan = rig.plan(KEEP.get()).in_order().batches(5);
+    let control: Arc<OnceLock<Arc<Control>>> = Arc::default();
+    let stops = Arc::clone(&control);
+    let env = rig.env(
+        &plan,
+        &Hooks::new(move |moment| {
+            if moment == Moment::Deleting {
+                stops.get().unwrap().stop();
+            }
+        }),
+    );
+    assert!(control.set(Arc::clone(&env.control)).is_ok());
+    let captured = rig.chain.head();
+    assert!(matches!(plan.run(&env), Err(PruneError::Stopped)));
+    let before = check::present(&rig.chain.store).len();
+    put(&rig);
+    let with_branch = check::present(&rig.chain.store).len();
+    retention(&rig).rollback(captured, Batch::new()).unwrap();
+    rig.chain.archive.forget_after(captured);
+    let env = CycleEnv { snapshots: Arc::clone(&env.snapshots), ..rig.env(&plan, &Hooks::none()) };
+    assert!(plan.resume(&env).unwrap().is_some());
+    check::complete(&rig.chain, "behind the sweep that went on");
+    assert!(check::present(&rig.chain.store).len() < before && before < with_branch);
+    let bookkeeping = |rig: &Rig| {
+        let store = &rig.chain.store;
+        let (marks, stored) = (store.marks().unwrap(), store.nodes_stored());
+        put(rig);
+        (store.marks().unwrap() - marks, store.nodes_stored() - stored)
+    };
+    let later_process = rig.twin();
+    assert_eq!(bookkeeping(&rig), bookkeeping(&later_process));
 }
 
 /// S37: of a cycle that an earlier process left behind a later capture, nothing goes on.

@@ -317,6 +317,12 @@ impl Counting {
         booked.entry.into_iter().for_each(|entry| queue.push(entry));
     }
 
+    /// A cycle is about to delete: which of what was created lately stays is known to nobody.
+    pub(crate) fn forget_lately(&mut self) {
+        let lately = self.pending.as_mut().map(|queue| queue.index().lately().forget());
+        lately.into_iter().for_each(|lately| self.waste.push(lately));
+    }
+
     /// Takes over what a rollback to an order wrote: the counts that it ended, the marks that it took away.
     pub(crate) fn roll_back(&mut self, to: Order, lost: Option<CountsLost>, marks: &[u64]) {
         if lost.is_some() {

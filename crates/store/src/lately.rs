@@ -5,8 +5,8 @@
 //! find out that a node is nowhere. So it is remembered, as long as there is room, that these are stored.
 //!
 //! Promise: what is in it is stored, or shares its fingerprint with what is, which only keeps more (I6). Whoever deletes says so: a
-//! slice tells its nodes, a cycle tells that it begins, BEFORE its first delete. What is put later, or was since the cycle's
-//! view, no cycle takes (I5). It promises nothing of what is not in it: that is read.
+//! slice tells its nodes, a cycle tells that it begins or goes on, BEFORE its first delete. What is put later, or was since the
+//! view of a cycle that begins, none takes (I5). It promises nothing of what is not in it: that is read.
 //!
 //! Costs: 2 MiB from the first node on. Of two that have one slot the older is forgotten.
 

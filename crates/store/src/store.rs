@@ -289,7 +289,8 @@ impl Store {
             return Ok(self.barrier.open(&mut self.gate.lock().waste)); // a foreign store takes no commits: nothing was created since
         }
         let (hold, view, head) = {
-            let mut gate = self.gate.lock();
+            let mut gate = self.caught_up();
+            gate.forget_lately(); // of a branch that was left since, the sweep takes what only memory would know
             let head = self.look(ChainState::head_order)?.ok_or(StoreError::JournalGap(since))?;
             (self.barrier.open(&mut gate.waste), self.backend().view()?, head)
         };

@@ -11,6 +11,7 @@ use super::{
     shared::{Life, Shared},
 };
 use crate::{
+    certificate::Trigger,
     control::Control,
     error::PruneError,
     rollback::{Fate, Rollback, stayed, went_back},
@@ -23,8 +24,8 @@ const MAX_UNTOLD: usize = 64;
 
 impl Pruner {
     /// Makes a retained order the newest one, durably. A cycle that runs, or that an earlier process left, goes on if it captured
-    /// this order or an older one, which needs no wait; else it is abandoned, after a wait for its next checkpoint. Another one is
-    /// owed afterwards. `rows` are further rows of the chain in the same batch.
+    /// this order or an older one; nobody waits for it but for a capture under way. Else it is abandoned, after a wait for its next
+    /// checkpoint. Another one is owed afterwards. `rows` are further rows of the chain in the same batch.
     ///
     /// Errors: an order that is pruned or does not exist, a pin or a reader on a later one, records that cannot be read, a
     /// failed write. After an error the history is what it was; a refusal that is known before abandons nothing.
@@ -85,10 +86,11 @@ impl Pruner {
         let mut alone = Alone { pruner: self, beside: None };
         inner.end(|shared| &shared.steady.control);
         let captures = inner.snapshots.hold_captures();
-        if inner.shared.lock().running.is_none() {
-            return alone;
-        }
-        if Fate::of(captures.newest(), to) == Fate::GoesOn {
+        let (is_at_work, fate) = {
+            let shared = inner.shared.lock();
+            (shared.running.is_some(), shared.fate_of_running(&captures, to))
+        };
+        if is_at_work && fate == Fate::GoesOn {
             alone.beside = Some(captures);
             return alone;
         }
@@ -96,6 +98,18 @@ impl Pruner {
         inner.shared.lock().goes_back(Fate::GivenUp);
         inner.end(|shared| &shared.running);
         alone
+    }
+}
+
+impl Shared {
+    /// What becomes of what runs. While records are read again what the triggers count is about to be replaced, so nothing goes on
+    /// beside that.
+    fn fate_of_running(&self, captures: &Captures<'_>, to: Order) -> Fate {
+        let captured = match self.trigger {
+            Some(Trigger::Resumed) => captures.newest(),
+            Some(_) | None => captures.of_open_cycle(),
+        };
+        Fate::of(captured.filter(|_| self.unread.is_none()), to)
     }
 }
 

@@ -156,8 +156,7 @@ impl Store {
         self.write_or_make_room(&batch, Durability::Logged)?;
         reached(Point::JournalSettled);
         gate.settled += 1;
-        let lately = gate.pending.as_mut().map(|queue| queue.index().lately().forget()); // BEFORE the cycle deletes any of it
-        lately.into_iter().for_each(|lately| gate.waste.push(lately));
+        gate.forget_lately(); // BEFORE the cycle deletes any of it
         self.note(&gate);
         drop(gate);
         self.forget_settled(cutoff);
