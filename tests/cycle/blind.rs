@@ -91,17 +91,16 @@ fn settles(mut swept: Swept, profile: Profile, source: &Source, context: &str) -
     nodes
 }
 
-/// At each moment of the first cycle, one after the other.
-#[test]
-fn commits_at_any_moment_of_the_first_cycle_lose_nothing_later() {
+/// Something done at each moment of the first cycle, one after the other, loses nothing later.
+fn at_any_moment(seed: u64, act: fn(&Chain, &Source, usize)) {
     let mut nodes = 0;
     for profile in PROFILES {
         for at in 0.. {
-            let (swept, source) = enabled_late(profile, 631);
+            let (swept, source) = enabled_late(profile, seed);
             let inside = Arc::clone(&source);
             let moments = cycle_with(&swept, move |chain, number, _| {
                 if number == at {
-                    chain.run(&mut inside.lock(), 6);
+                    act(chain, &inside, at);
                 }
             });
             let context = format!("{profile:?} at moment {at}");
@@ -114,6 +113,11 @@ fn commits_at_any_moment_of_the_first_cycle_lose_nothing_later() {
         }
     }
     assert!(nodes > 500, "only {nodes} nodes were swept: the test tells nothing");
+}
+
+#[test]
+fn commits_at_any_moment_of_the_first_cycle_lose_nothing_later() {
+    at_any_moment(631, |chain, source, _| chain.run(&mut source.lock(), 6));
 }
 
 /// The first cycle is given up at each of its moments, one after the other, while commits come at all of them: what was counted
@@ -237,39 +241,17 @@ fn a_rollback_behind_a_busy_first_cycle_takes_back_no_mark_that_it_found() {
     }
 }
 
-/// The chain goes back to what the cycle captured, or to a later order, and on from there.
-fn goes_back(chain: &Chain, source: &Source, commits: u64) {
-    let since = chain.head();
-    chain.run(&mut source.lock(), commits);
-    let to = Order::new(since.get() + commits / 2);
-    chain.store.rollback(to, Batch::new()).unwrap();
-    chain.archive.forget_after(to);
-    chain.run(&mut source.lock(), 2);
-}
-
-/// S36, S37: at each moment of the first cycle, one after the other. What was traced is still there, so counts are exact behind it.
+/// S36, S37: to what the cycle captured, or to a later order. What was traced is still there, so counts are exact behind it.
 #[test]
 fn a_rollback_beside_the_first_cycle_loses_nothing_later() {
-    let mut nodes = 0;
-    for profile in PROFILES {
-        for at in 0.. {
-            let (swept, source) = enabled_late(profile, 671);
-            let inside = Arc::clone(&source);
-            let moments = cycle_with(&swept, move |chain, number, _| {
-                if number == at {
-                    goes_back(chain, &inside, at as u64 % 6);
-                }
-            });
-            let context = format!("{profile:?} at moment {at}");
-            check::complete(&swept.rig.chain, &context);
-            nodes += settles(swept, profile, &source, &context);
-            if at >= moments {
-                assert!(at > 8, "{profile:?}: the cycle has {moments} moments");
-                break;
-            }
-        }
-    }
-    assert!(nodes > 500, "only {nodes} nodes were swept: the test tells nothing");
+    at_any_moment(671, |chain, source, at| {
+        let (since, commits) = (chain.head(), at as u64 % 6);
+        chain.run(&mut source.lock(), commits);
+        let to = Order::new(since.get() + commits / 2);
+        chain.store.rollback(to, Batch::new()).unwrap();
+        chain.archive.forget_after(to);
+        chain.run(&mut source.lock(), 2);
+    });
 }
 
 /// S37: whoever owns the cycle should have given it up. It traced a state in which nothing was shared, and that is gone: the one

@@ -127,6 +127,12 @@ fn any_keep(rng: &mut ChaCha8Rng) -> KeepPolicy {
     }
 }
 
+/// One of the orders from this one to the head.
+fn any_order(rng: &mut ChaCha8Rng, chain: &Chain, from: Order) -> Order {
+    let orders: Vec<Order> = orders(from, chain.head()).collect();
+    *orders.choose(rng).unwrap()
+}
+
 /// What else than a look of the pruner may have come of an operation.
 #[derive(Debug, Clone, Copy)]
 enum OrNone {
@@ -576,21 +582,17 @@ impl History {
             }
             left -= 1;
             let source = &mut *source.lock();
+            let changes = |root, reader: &dyn NodeReader| source.changes(root, reader);
             match (rng.random_range(0..20), captured) {
                 (0, _) => {
-                    let base: Vec<Order> = orders(chain.floor(), chain.head()).collect();
-                    let base = *base.choose(&mut rng).unwrap();
-                    let changes = |root, reader: &dyn NodeReader| source.changes(root, reader);
+                    let base = any_order(&mut rng, &chain, chain.floor());
                     chain.try_fork_from_archive(base, changes).map_or_else(failed, |_| ());
                 }
                 (1..6, Some(captured)) => {
-                    let to: Vec<Order> = orders(captured, chain.head()).collect();
-                    came.lock().roll_back(&chain, &policy, *to.choose(&mut rng).unwrap());
+                    let to = any_order(&mut rng, &chain, captured);
+                    came.lock().roll_back(&chain, &policy, to);
                 }
-                _ => {
-                    let changes = |root, reader: &dyn NodeReader| source.changes(root, reader);
-                    chain.try_commit_from_archive(changes).map_or_else(failed, |_| ());
-                }
+                _ => chain.try_commit_from_archive(changes).map_or_else(failed, |_| ()),
             }
             let inside = &mut *came.lock();
             inside.highest = inside.highest.max(Some(chain.head()));
@@ -664,8 +666,8 @@ impl History {
         if self.rng.random_bool(0.5) {
             (0..3).for_each(|_| self.commit(context));
             self.highest = self.highest.max(self.chain().head());
-            let to: Vec<Order> = orders(captured, self.chain().head()).collect();
-            let to = *to.choose(&mut self.rng).unwrap();
+            let chain = self.chain().clone();
+            let to = any_order(&mut self.rng, &chain, captured);
             self.roll_back_to(to, context);
             self.commit(context);
         }

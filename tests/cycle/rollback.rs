@@ -207,7 +207,7 @@ fn a_rollback_below_the_captured_root_abandons_the_cycle() {
     for record in 1..=2 {
         let rig = Rig::new(Engine::Memory);
         let mut workload = Workload::new(Profile::Toggle, 201);
-        let held = held_in_cycle(&rig, &mut workload, record);
+        let held = held_in_cycle(&rig, &mut workload, (Moment::PhaseSaved, record));
         let (to, from) = (back(&rig, 3), rig.chain.head());
         let (ends, rolled) = held.rollback(to);
         assert!(ends, "at record {record}");
@@ -228,12 +228,12 @@ fn a_rollback_below_the_captured_root_abandons_the_cycle() {
     }
 }
 
-/// A pruner whose cycle is held at one of its records: before it marks, and before its first delete.
-fn held_in_cycle(rig: &Rig, workload: &mut Workload, record: u32) -> Held {
+/// A pruner whose cycle is held at one of its moments: its first record comes before it marks, its second before its first delete.
+fn held_in_cycle(rig: &Rig, workload: &mut Workload, (moment, count): (Moment, u32)) -> Held {
     rig.chain.run(workload, 12);
-    let held = Held::start(rig, Moment::PhaseSaved);
+    let held = Held::start(rig, moment);
     rig.chain.run(workload, 8); // not told, so no round comes first
-    held.arm(record);
+    held.arm(count);
     assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
     held.reached.recv().unwrap();
     held
@@ -252,7 +252,7 @@ fn a_rollback_that_is_not_below_the_captured_root_lets_the_cycle_go_on() {
     for (record, depth) in [1, 2].into_iter().flat_map(|record| [1, 3].map(|depth| (record, depth))) {
         let (rig, context) = (Rig::new(Engine::Memory), format!("record {record} by {depth}"));
         let mut workload = Workload::new(Profile::Toggle, 211);
-        let held = held_in_cycle(&rig, &mut workload, record);
+        let held = held_in_cycle(&rig, &mut workload, (Moment::PhaseSaved, record));
         let pruner = &held.pruner;
         rig.chain.run(&mut workload, 3);
         let to = back(&rig, depth);
@@ -286,7 +286,7 @@ fn an_interrupted_cycle_goes_on_behind_a_rollback_that_is_not_below_its_captured
     for back_by in [1, 3] {
         let rig = Rig::new(Engine::Memory);
         let mut workload = Workload::new(Profile::Tables, 212);
-        let held = held_in_cycle(&rig, &mut workload, 2);
+        let held = held_in_cycle(&rig, &mut workload, (Moment::PhaseSaved, 2));
         rig.chain.run(&mut workload, 3);
         assert!(held.pruner.stop_within(Duration::ZERO).is_err(), "it is told, and held");
         held.release.send(()).unwrap();
@@ -321,12 +321,7 @@ fn an_interrupted_cycle_goes_on_behind_a_rollback_that_is_not_below_its_captured
 fn a_run_that_has_captured_nothing_yet_gives_way_to_a_rollback() {
     let rig = Rig::new(Engine::Memory);
     let mut workload = Workload::new(Profile::Uniform, 213);
-    rig.chain.run(&mut workload, 12);
-    let held = Held::start(&rig, Moment::RunSaved);
-    rig.chain.run(&mut workload, 8);
-    held.arm(1);
-    assert_eq!(held.pruner.command(Command::Run), Reply::Accepted);
-    held.reached.recv().unwrap();
+    let held = held_in_cycle(&rig, &mut workload, (Moment::RunSaved, 1));
     let to = back(&rig, 2);
     let (ends, rolled) = held.rollback(to);
     rolled.unwrap();

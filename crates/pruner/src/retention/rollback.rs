@@ -21,7 +21,8 @@ use crate::{
 
 impl LiveRetention {
     /// Goes back to a retained order where no pruner works on the store, and tells what became of it. A cycle that an earlier
-    /// process left is given up, unless it captured this order or an older one; the next process owes another one. `rows` are further rows of the chain in the same batch.
+    /// process left is given up, unless it captured this order or an older one; the next process owes another one. `rows` are
+    /// further rows of the chain in the same batch.
     ///
     /// Errors: an order that cannot be gone back to, somebody who keeps a later one, records that cannot be read, a failed
     /// write. After an error the history is what it was.

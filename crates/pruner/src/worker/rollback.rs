@@ -86,11 +86,7 @@ impl Pruner {
         let mut alone = Alone { pruner: self, beside: None };
         inner.end(|shared| &shared.steady.control);
         let captures = inner.snapshots.hold_captures();
-        let (is_at_work, fate) = {
-            let shared = inner.shared.lock();
-            (shared.running.is_some(), shared.fate_of_running(&captures, to))
-        };
-        if is_at_work && fate == Fate::GoesOn {
+        if inner.fate_of_running(&captures, to) == Some(Fate::GoesOn) {
             alone.beside = Some(captures);
             return alone;
         }
@@ -101,19 +97,22 @@ impl Pruner {
     }
 }
 
-impl Shared {
-    /// What becomes of what runs. While records are read again what the triggers count is about to be replaced, so nothing goes on
-    /// beside that.
-    fn fate_of_running(&self, captures: &Captures<'_>, to: Order) -> Fate {
-        let captured = match self.trigger {
+impl Inner {
+    /// What becomes of what runs, if something does. While records are read again what the triggers count is about to be replaced, so
+    /// nothing goes on beside that.
+    fn fate_of_running(&self, captures: &Captures<'_>, to: Order) -> Option<Fate> {
+        let (trigger, is_read) = {
+            let shared = self.shared.lock();
+            shared.running.as_ref()?;
+            (shared.trigger, shared.unread.is_none())
+        };
+        let captured = match trigger {
             Some(Trigger::Resumed) => captures.newest(),
             Some(_) | None => captures.of_open_cycle(),
         };
-        Fate::of(captured.filter(|_| self.unread.is_none()), to)
+        Some(Fate::of(captured.filter(|_| is_read), to))
     }
-}
 
-impl Inner {
     /// Tells what is at work to end, and waits until it has. One past its last checkpoint ends by itself.
     fn end(&self, at_work: impl Fn(&Shared) -> &Option<Arc<Control>>) {
         let control = at_work(&self.shared.lock()).clone();

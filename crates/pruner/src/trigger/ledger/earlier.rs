@@ -6,22 +6,16 @@ use state_store::record::{self, Record};
 use super::{Figure, Fired, Ledger, NAME, OpenRun, Run, Served};
 use crate::{certificate::Trigger, outcome::Outcome};
 
-/// A run that has not ended, without whether the chain went back since.
+/// A run that has not ended, without whether the chain went back since: a rollback ended every run that was open.
 #[derive(Debug, Serialize, Deserialize)]
 struct ThirdOpenRun {
-    number: u64,
-    trigger: Trigger,
-    began_at: u64,
-    head: u64,
-    nodes_stored: u64,
+    earlier: EarlierOpenRun,
     figure: Option<Figure>,
 }
 
 impl From<ThirdOpenRun> for OpenRun {
-    /// It did not: a rollback ended every run that was open.
-    fn from(third: ThirdOpenRun) -> Self {
-        let ThirdOpenRun { number, trigger, began_at, head, nodes_stored, figure } = third;
-        Self { number, trigger, began_at, head, nodes_stored, figure, went_back: false }
+    fn from(ThirdOpenRun { earlier, figure }: ThirdOpenRun) -> Self {
+        Self { figure, ..earlier.into() }
     }
 }
 
@@ -89,7 +83,7 @@ struct EarlierOpenRun {
 impl From<EarlierOpenRun> for OpenRun {
     fn from(earlier: EarlierOpenRun) -> Self {
         let EarlierOpenRun { number, trigger, began_at, head, nodes_stored } = earlier;
-        ThirdOpenRun { number, trigger, began_at, head, nodes_stored, figure: None }.into()
+        Self { number, trigger, began_at, head, nodes_stored, figure: None, went_back: false }
     }
 }
 
