@@ -30,6 +30,8 @@ pub const NODE_IO_LIMIT_MIB: u64 = 24;
 pub struct Chain {
     /// The store.
     pub store: Arc<Store>,
+    /// Nodes that commits created and that may be at more than one place.
+    pub may_be_shared: u64,
     root: StateRoot,
 }
 
@@ -76,7 +78,7 @@ impl Chain {
     /// A new, empty store in `dir`.
     pub fn create(dir: &Path, rocks: &RocksConfig, config: StoreConfig) -> Self {
         let backend = Arc::new(RocksBackend::open(&dir.join("store"), rocks).expect("open"));
-        Self { store: Arc::new(Store::open(backend, config).expect("store")), root: StateRoot::EMPTY }
+        Self { store: Arc::new(Store::open(backend, config).expect("store")), may_be_shared: 0, root: StateRoot::EMPTY }
     }
 
     /// The root of the newest order.
@@ -89,7 +91,8 @@ impl Chain {
         let base = if self.store.head().is_none() { Base::Genesis } else { Base::Head(self.root) };
         let reader = Reader(self.store.view().expect("view"));
         let delta = update(self.root, changes, &reader).expect("update");
-        let commit = Commit { base, delta: &delta, timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
+        self.may_be_shared += delta.created.values().filter(|created| !created.sole).count() as u64;
+        let commit = Commit { base, delta: Arc::new(delta), timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
         let committed = self.store.commit(commit).expect("commit");
         self.root = committed.root;
         committed

@@ -110,8 +110,8 @@ struct Added {
 }
 
 impl Added {
-    fn to(store: &Store) -> Result<Self, Error> {
-        let mut added = Self::default();
+    fn to(chain: &Chain) -> Result<Self, Error> {
+        let (store, mut added) = (&chain.store, Self::default());
         let (view, mut broken) = (store.view()?, Ok(()));
         view.scan(&Rows::JOURNAL, &KeyRange::ALL, &mut |key, value| {
             added.rows += (key.len() + value.len()) as u64;
@@ -123,10 +123,11 @@ impl Added {
         })?;
         broken?;
         view.scan(&Rows::MANY, &KeyRange::ALL, &mut |key, value| {
-            added.rows += (key.len() + value.len() + size_of::<u64>()) as u64; // it was in a bundle before
+            added.rows += (key.len() + value.len()) as u64;
             Flow::Continue(())
         })?;
         added.rows += store.head().map_or(0, |head| head.commits * BUNDLE);
+        added.rows += chain.may_be_shared * size_of::<u64>() as u64; // each in a bundle, unless it was marked before
         Ok(added)
     }
 }
@@ -152,7 +153,7 @@ fn main() -> Result<ExitCode, Error> {
 }
 
 fn report(table: &mut Table, profile: Profile, with: &mut Side, without: &mut Side) -> Result<(), Error> {
-    let (added, head) = (Added::to(&with.chain.store)?, with.chain.store.head().ok_or("no head")?);
+    let (added, head) = (Added::to(&with.chain)?, with.chain.store.head().ok_or("no head")?);
     let mut line = |name: &str, figure: f64, unit: &str, bound: Bound| {
         table.number(&format!("{}: {name}", profile.name()), (figure, unit), bound);
     };

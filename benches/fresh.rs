@@ -69,7 +69,7 @@ impl Copy {
         let (replaced, dropped, adopted) = (Vec::new(), Vec::new(), Vec::new());
         let delta = Delta { parent, root: self.root, created, replaced, dropped, adopted, astray: true };
         let (timestamp_ms, block_hash, rows) = (0, [0; 32], Batch::new());
-        self.store.commit(Commit { base, delta: &delta, timestamp_ms, block_hash, rows })?;
+        self.store.commit(Commit { base, delta: Arc::new(delta), timestamp_ms, block_hash, rows })?;
         Ok(())
     }
 

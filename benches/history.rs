@@ -147,27 +147,27 @@ impl<'a> History<'a> {
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), Error> {
-        let delta = update(self.root, changes, &self.live)?;
+        let delta = Arc::new(update(self.root, changes, &self.live)?);
         let base = if self.time == 0 { Base::Genesis } else { Base::Head(self.root) };
         self.store.commit(Commit {
             base,
-            delta: &delta,
+            delta: Arc::clone(&delta),
             timestamp_ms: self.time,
             block_hash: [0; 32],
             rows: Batch::new(),
         })?;
-        self.take(delta);
+        self.take(&delta);
         Ok(())
     }
 
     /// Values never repeat, so no node has two places and whatever is stale is dead.
-    fn take(&mut self, delta: Delta) {
+    fn take(&mut self, delta: &Delta) {
         for hash in delta.stale().keys() {
             self.live.0.remove(hash);
         }
         self.nodes += delta.created.len() as u64;
         self.root = delta.root;
-        self.live.0.extend(delta.created.into_iter().map(|(hash, created)| (hash, created.bytes)));
+        self.live.0.extend(delta.created.iter().map(|(hash, created)| (*hash, created.bytes.clone())));
         self.time += 1;
     }
 

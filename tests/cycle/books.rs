@@ -14,9 +14,12 @@ fn first_of(key: &[u8]) -> u64 {
     u64::from_be_bytes(key[..8].try_into().unwrap())
 }
 
-/// The fingerprint of each node that is marked.
+/// The fingerprint of each node that is marked, which the disk says of all of them.
 pub(crate) fn marked(store: &Store) -> BTreeSet<u64> {
-    marked_on_disk(&*store.view().unwrap()).unwrap()
+    let (marked, on_disk) = (store.marked().unwrap(), marked_on_disk(&*store.view().unwrap()).unwrap());
+    let missing = marked.difference(&on_disk).count();
+    assert_eq!(missing, 0, "marks that a crash now would lose");
+    marked
 }
 
 /// The journal.

@@ -45,8 +45,13 @@ fn fresh_copy(dir: &Path, of: &Rig) -> u64 {
         adopted: Vec::new(),
         astray: false,
     };
-    let commit =
-        Commit { base: Base::Genesis, delta: &delta, timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
+    let commit = Commit {
+        base: Base::Genesis,
+        delta: Arc::new(delta),
+        timestamp_ms: 0,
+        block_hash: [0; 32],
+        rows: Batch::new(),
+    };
     store.commit(commit).unwrap();
     backend.flush().unwrap();
     backend.rewrite_nodes(&KeyRange::ALL).unwrap();

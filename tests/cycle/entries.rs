@@ -1,6 +1,10 @@
 //! S28, S31, S32, S34, L6: what the journal says of real states, and what is left of it in the store.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    ops::ControlFlow,
+};
 
 use state_pruner::{
     Poison, SetAside, Unusable,
@@ -17,7 +21,7 @@ use state_tests::{
 };
 use state_tree::{Change, Changes, FieldsBase, Key, NodeHash, Order, Put};
 
-use crate::quarantine::written;
+use crate::{books, quarantine::written};
 
 /// One round to the end, in slices of so many nodes.
 fn round(rig: &Rig, plan: &Plan, env: &CycleEnv, sweep: &mut IncrementalSweep, nodes: usize) -> Round {
@@ -92,7 +96,8 @@ fn a_stale_entry_names_the_first_order_without_the_node() {
     }
 }
 
-/// S32: commits that a crash took are made again: rows and later deletes are those of a history without the crash.
+/// S32: commits that a crash took are made again: rows and later deletes are those of a history without the crash, as long as
+/// what it left had been judged.
 #[test]
 fn replaying_a_commit_after_a_crash_changes_no_bookkeeping() {
     let base = Rig::new(Engine::Memory);
@@ -111,16 +116,21 @@ fn replaying_a_commit_after_a_crash_changes_no_bookkeeping() {
         });
     }
     let first = base.chain.head().get() + 1;
-    let books = |rig: &Rig| [Table::JOURNAL, Table::MANY, Table::META].map(|table| rows(&rig.chain.store, &table));
+    let books = |rig: &Rig| {
+        rig.chain.store.catch_up().unwrap();
+        [Table::JOURNAL, Table::MANY, Table::META].map(|table| rows(&rig.chain.store, &table))
+    };
     let expected = books(&straight);
     for tail in [CrashTail::Kept, CrashTail::Lost] {
         for write in 0..=8 {
             let (rig, faulty) = base.faulty();
             rig.chain.store.index_journal(&|| true).unwrap();
-            faulty.freeze_after(write);
-            let committed =
-                history.iter().take_while(|changes| rig.chain.try_commit(|_, _| (*changes).clone()).is_ok());
-            assert_eq!(committed.count() as u64, write, "each commit is one write");
+            for changes in &history[..write] {
+                rig.chain.put(changes);
+                rig.chain.store.catch_up().unwrap();
+            }
+            faulty.freeze_after(0);
+            assert!(rig.chain.try_commit(|_, _| history[0].clone()).is_err());
             let image = faulty.crash_image(tail).unwrap();
             let rig = rig.crashed(image);
             rig.chain.archive.forget_after(rig.chain.head());
@@ -133,6 +143,40 @@ fn replaying_a_commit_after_a_crash_changes_no_bookkeeping() {
             one_round(&rig, &plan);
         }
     }
+}
+
+/// I8, I9: a commit that nobody has judged before a crash has marked, in its own batch, all that it created and that may be at
+/// another place. So no mark that it needs is missing, nothing is lost, and a cycle leaves none that is not needed.
+#[test]
+fn a_commit_that_is_not_judged_before_a_crash_has_every_mark_that_it_needs_and_others_until_a_cycle() {
+    let (mut needed, mut presumed) = (0, 0);
+    for (seed, profile) in (320..328).zip([Profile::Tables, Profile::Toggle].into_iter().cycle()) {
+        let base = Rig::new(Engine::Memory);
+        base.chain.grow(profile, seed, 20);
+        let plan = base.plan(4);
+        base.cycle(&plan);
+        let mut workload = Workload::new(profile, seed + 100);
+        for _ in 0..6 {
+            let context = format!("{profile:?} {seed}, order {}", base.chain.head());
+            base.chain.run(&mut workload, 1);
+            let found = base.memory().copy();
+            let marked = books::marked(&base.chain.store); // judged by now, in memory alone
+            let rig = base.twin().crashed(found);
+            let more = &books::marked(&rig.chain.store) - &marked;
+            let created = rig.chain.archive.created(rig.chain.head());
+            let created: BTreeSet<u64> = created.iter().map(NodeHash::fingerprint).collect();
+            assert!(more.is_subset(&created), "{context}: only nodes of the newest commit");
+            (needed, presumed) = (needed + marked.intersection(&created).count(), presumed + more.len());
+
+            rig.chain.store.index_journal(&|| true).unwrap();
+            rig.chain.run(&mut workload, 6);
+            one_round(&rig, &plan);
+            check::complete(&rig.chain, &context);
+            rig.cycle(&plan);
+            check::exact(&rig.chain, &context);
+        }
+    }
+    assert!(needed > 10 && presumed > 100, "{needed} and {presumed}");
 }
 
 /// L6: rows of every family stay as many as the window asks for, however long the history is.

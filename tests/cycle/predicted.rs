@@ -91,6 +91,7 @@ fn predicted_reclaim_is_within_five_per_cent() {
         let pruner = start(&rig);
         cycle(&pruner);
         grow(&rig, history, 882, 100);
+        rig.chain.store.catch_up().unwrap();
         pruner.committed(rig.chain.head());
         let turnover = pruner.status().triggers.turnover.unwrap();
         let before = stored(&rig);

@@ -412,6 +412,7 @@ fn what_a_resumed_sweep_took_of_a_branch_is_not_taken_for_stored() {
         let store = &rig.chain.store;
         let (marks, stored) = (store.marks().unwrap(), store.nodes_stored());
         put(rig);
+        store.catch_up().unwrap();
         (store.marks().unwrap() - marks, store.nodes_stored() - stored)
     };
     let later_process = rig.twin();

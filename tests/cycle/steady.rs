@@ -316,6 +316,7 @@ fn what_waits_for_an_older_state_to_be_known_is_told_meanwhile() {
     assert_eq!((health.verdict, health.reasons[0].code.as_str()), (Verdict::Healthy, "incremental_waits"));
     assert!(health.reasons[0].message.contains("1 states below the floor"), "{health:?}");
     rig.chain.grow(Profile::Uniform, 459, 30);
+    rig.chain.store.catch_up().unwrap(); // so that what reads is the walk
     pruner.committed(rig.chain.head());
     rig.clock.advance(Duration::from_secs(2));
     drop(held);
@@ -373,6 +374,7 @@ fn a_round_that_fails_is_told_and_tried_again() {
     let pruner = start(&rig, each_order(), |_| ());
     until(&rig, &pruner, |pruner| is_swept(&rig, pruner));
     rig.chain.grow(Profile::Uniform, 470, 10);
+    rig.chain.store.catch_up().unwrap(); // so that the next write is that of a round
     faulty.fail_write(0, Fault::Transient);
     pruner.committed(rig.chain.head());
     while pruner.status().incremental.unwrap().failure.is_none() {

@@ -107,7 +107,7 @@ impl Chain {
         let order = self.head();
         let root = self.archive.root(order);
         let delta = delta(root, &*self.archive, &mut changes);
-        self.write(Base::Head(root), order.get() + 1, &delta)
+        self.write(Base::Head(root), order.get() + 1, delta)
     }
 
     /// As [`Chain::fork_at`] with changes that are made from the archive, for stores that fail.
@@ -118,7 +118,7 @@ impl Chain {
     ) -> Result<Committed, StoreError> {
         let root = self.archive.root(order);
         let delta = delta(root, &*self.archive, &mut changes);
-        self.write(Base::Retained(order, root), self.head().get() + 1, &delta)
+        self.write(Base::Retained(order, root), self.head().get() + 1, delta)
     }
 
     fn attempt(
@@ -127,11 +127,11 @@ impl Chain {
     ) -> Result<Committed, StoreError> {
         let Some(head) = self.store.head() else {
             let delta = delta(StateRoot::EMPTY, &*self.archive, changes);
-            return self.write(Base::Genesis, 0, &delta);
+            return self.write(Base::Genesis, 0, delta);
         };
         let pin = self.store.pin(Order::new(head.order), "committer")?;
         let delta = delta(pin.root(), &ViewReader(self.store.view()?), changes);
-        self.write(Base::Head(pin.root()), head.order + 1, &delta)
+        self.write(Base::Head(pin.root()), head.order + 1, delta)
     }
 
     /// Commits changes on an older readable order: it becomes the newest one's base.
@@ -139,18 +139,19 @@ impl Chain {
         let root = self.store.root(order).unwrap();
         let reader = ViewReader(self.store.view().unwrap());
         let delta = update(root, &changes(root, &reader), &reader).unwrap();
-        self.write(Base::Retained(order, root), self.head().get() + 1, &delta).unwrap()
+        self.write(Base::Retained(order, root), self.head().get() + 1, delta).unwrap()
     }
 
-    fn write(&self, base: Base, order: u64, delta: &Delta) -> Result<Committed, StoreError> {
+    fn write(&self, base: Base, order: u64, delta: Delta) -> Result<Committed, StoreError> {
+        let delta = Arc::new(delta);
         let committed = self.store.commit(Commit {
             base,
-            delta,
+            delta: Arc::clone(&delta),
             timestamp_ms: 1000 * order,
             block_hash: block_hash(order),
             rows: Batch::new(),
         })?;
-        self.archive.keep(committed.order, delta);
+        self.archive.keep(committed.order, &delta);
         Ok(committed)
     }
 }

@@ -265,6 +265,7 @@ impl Rig {
 
     /// The same under a store that behaves in a given way.
     pub fn faulty_with(&self, config: StoreConfig) -> (Self, FaultyBackend) {
+        self.chain.store.catch_up().unwrap(); // as at the end of a process
         let faulty = FaultyBackend::over(self.memory().copy());
         let backend: Arc<dyn Backend> = Arc::new(faulty.clone());
         let chain = self.chain.fork_with(Arc::clone(&backend), config);
@@ -294,6 +295,7 @@ impl Rig {
 
     /// The same history in memory under a store that behaves in a given way.
     pub fn reopened_with(&self, config: StoreConfig) -> Self {
+        self.chain.store.catch_up().unwrap(); // as at the end of a process
         let (memory, dir) = (self.memory().copy(), Home::new());
         let backend: Arc<dyn Backend> = Arc::new(memory.clone());
         let chain = self.chain.fork_with(Arc::clone(&backend), config);

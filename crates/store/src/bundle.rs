@@ -111,10 +111,23 @@ impl Bundles {
         Ok((bundles, unreadable))
     }
 
-    /// A bundle that is written.
+    /// A bundle that is written, or is to be.
     pub(crate) fn push(&mut self, order: Order, marked: Vec<u64>) {
         self.marks += marked.len();
         self.bundles.push_back(Bundle { order, marked });
+    }
+
+    /// Writes the one of the newest order as it is in memory, or takes it away.
+    ///
+    /// Errors: a fault of ours.
+    pub(crate) fn put_newest(&self, rows: &mut Batch, order: Order) -> Result<(), StoreError> {
+        let Some(Bundle { order, marked }) = self.bundles.back().filter(|newest| newest.order == order) else {
+            rows.delete(Table::META, key(order));
+            return Ok(());
+        };
+        let bundle = BundleRecord { order: order.get(), marked: marked.clone() };
+        rows.put(Table::META, key(*order), record::encode(&bundle)?);
+        Ok(())
     }
 
     /// Marks in all of them.

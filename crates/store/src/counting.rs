@@ -15,13 +15,13 @@
 //! The gate also counts what is stored, as far as it can be told: nodes that commits put and that were not there, less those
 //! that the sweep deletes. Two moments between which no cycle deletes bound from above by how many nodes the store has grown.
 //!
-//! Costs: those of [`crate::standing`], under the gate, and a row of the journal; the index is brought up to date later
-//! ([`crate::queue`]).
+//! Costs: those of [`crate::standing`], under the gate, and a row of the journal. Which of the created nodes were stored is looked
+//! for later ([`crate::unjudged`]), and then the index is brought up to date ([`crate::queue`]).
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use state_tree::{Counted, Delta, Expiring, NodeHash, Order};
+use state_tree::{Counted, Delta, Expiring, Gained, NodeHash, Order};
 
 use crate::{
     backend::{Batch, View},
@@ -34,9 +34,11 @@ use crate::{
     queue::{Entry, Queue},
     record::{self, Record},
     schema::Table,
-    standing::{Judged, Memory, Strays},
+    standing::{self, Asks, Entries, Looked, Memory, Strays},
     stay::Waste,
     store::StoreConfig,
+    stored::StoredRecord,
+    unjudged::Unjudged,
 };
 
 /// Since when counts are exact, in `prune_meta`.
@@ -73,56 +75,6 @@ impl CountsRecord {
     }
 }
 
-/// What is stored, in `prune_meta`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct StoredRecord {
-    /// Nodes that commits put and that were not there, at most, less those that the sweep between cycles deleted. What
-    /// cycles delete is not taken off, and what a mark outlived counts as there.
-    pub(crate) nodes: u64,
-    /// Whether no field was ever put with the identity of an object of the global tree, from the first commit on: then a leaf
-    /// of that tree is at one place only ([`state_tree::Created::sole`]).
-    pub(crate) has_no_strays: bool,
-}
-
-impl Record for StoredRecord {
-    const KIND: [u8; 4] = *b"STRD";
-    const VERSION: u16 = 2; // 1 knew no strays and no bundles: whoever reads only that would put the ones and miss the others
-}
-
-impl StoredRecord {
-    pub(crate) const KEY: &[u8] = b"stored";
-
-    /// Without a record, or with one that is unusable: everything that was ever put, and there may be strays (I8).
-    fn load(view: &dyn View) -> Result<Self, StoreError> {
-        let bytes = view.row(&Table::META, Self::KEY)?;
-        match bytes.map_or(Ok(None), |bytes| if_usable(record::decode("stored", &bytes)))? {
-            Some(record) => Ok(record),
-            None => {
-                let nodes = native::read_head(view)?.map_or(0, |head| head.nodes_put);
-                Ok(Self { nodes, has_no_strays: false })
-            }
-        }
-    }
-
-    pub(crate) fn put(&self, batch: &mut Batch) -> Result<(), StoreError> {
-        batch.put(Table::META, Self::KEY, record::encode(self)?);
-        Ok(())
-    }
-}
-
-/// Nothing for a record that is unusable, which the log is told of.
-///
-/// Errors: a record of a newer program (C17), a failed read.
-fn if_usable<R>(record: Result<R, StoreError>) -> Result<Option<R>, StoreError> {
-    match record {
-        Err(error @ StoreError::Record { .. }) => {
-            tracing::warn!(%error, "a record is passed over");
-            Ok(None)
-        }
-        record => record.map(Some),
-    }
-}
-
 /// How commits are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -153,9 +105,13 @@ pub(crate) struct Counting {
     pub(crate) limit: usize,
     pub(crate) marks: Marks,
     pub(crate) stored: StoredRecord,
+    /// The newest commit, from when it is written to the next stay.
+    pub(crate) unjudged: Option<Unjudged>,
+    /// The order whose bundle marks more on disk than was found, or less, until whoever writes next puts it right.
+    pub(crate) owed: Option<Order>,
     /// What is freed once the gate is let go (I12).
     pub(crate) waste: Waste,
-    journal: bool,
+    pub(crate) journal: bool,
 }
 
 /// A commit as the gate will write it.
@@ -167,7 +123,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) head: Option<Order>,
     pub(crate) commit: u64,
     pub(crate) timestamp_ms: u64,
-    pub(crate) delta: &'a Delta,
+    pub(crate) delta: &'a Arc<Delta>,
     /// How many of the created nodes the barrier did not know; none while it is closed.
     pub(crate) recorded: u64,
 }
@@ -186,9 +142,22 @@ pub(crate) struct Booked {
     /// What nothing had marked for certain.
     marked: Vec<u64>,
     marks: Written,
-    /// Of a commit that is journalled.
-    entry: Option<Entry>,
     stored: StoredRecord,
+    rest: Rest,
+}
+
+/// What is left to do once a commit is written.
+enum Rest {
+    /// Its entry is for the index, if it is journalled.
+    Entry(Option<Entry>),
+    /// Nobody has looked for what it gained, in a view of before it.
+    Judging {
+        entry: Entry,
+        gained: Gained,
+        view: Arc<dyn View>,
+        /// Whether it has marked some of that all the same.
+        presumes: bool,
+    },
 }
 
 impl Counting {
@@ -196,7 +165,7 @@ impl Counting {
     /// mark that cannot be read may be the only one of its node, and without their record nobody knows since when counts are
     /// exact. Without a journal nothing is counted from the next commit on.
     pub(crate) fn load(view: &dyn View, config: StoreConfig) -> Result<(Self, Option<CountsLost>), StoreError> {
-        let counts = if_usable(CountsRecord::load(view))?;
+        let counts = record::if_usable(CountsRecord::load(view))?;
         let mode = counts.flatten().map_or(Mode::Off, Mode::Exact);
         let head = native::read_head(view)?.map_or(Order::GENESIS, |head| Order::new(head.order));
         let (marks, unreadable) = Marks::load(view, head, config.marks_limit)?;
@@ -211,9 +180,10 @@ impl Counting {
     /// Counts nothing yet.
     pub(crate) fn new(config: StoreConfig) -> Self {
         let StoreConfig { journal, pending_limit, marks_limit, .. } = config;
-        let (marks, stored) = (Marks::none(marks_limit), StoredRecord { nodes: 0, has_no_strays: false });
-        let (limit, waste) = (pending_limit, Waste::default());
-        Self { mode: Mode::Off, lost: None, pending: None, settled: 0, limit, marks, stored, waste, journal }
+        let stored = StoredRecord { nodes: 0, has_no_strays: false };
+        let (marks, limit, waste) = (Marks::none(marks_limit), pending_limit, Waste::default());
+        let (mode, lost, pending, settled, unjudged, owed) = (Mode::Off, None, None, 0, None, None);
+        Self { mode, lost, pending, settled, limit, marks, stored, unjudged, owed, waste, journal }
     }
 
     /// Begins with this index, or ends it.
@@ -229,7 +199,7 @@ impl Counting {
     }
 
     /// The rows of a commit, read and decided under the gate. Nothing is changed yet that a commit which fails would be wrong about.
-    pub(crate) fn book(&mut self, view: &dyn View, plan: &Plan<'_>) -> Result<Booked, StoreError> {
+    pub(crate) fn book(&mut self, view: &Arc<dyn View>, plan: &Plan<'_>) -> Result<Booked, StoreError> {
         let mut rows = Batch::new();
         let mode = self.mode_of(plan);
         match mode {
@@ -238,23 +208,39 @@ impl Counting {
             Mode::Exact(_) | Mode::Blind(_) | Mode::Off => {}
         }
         let strays = if self.has_no_strays_after(plan) { Strays::None } else { Strays::Possible };
-        let index = self.pending.as_mut().map(|queue| &*queue.index());
+        let (later, presumed) = match self.presumed(plan, mode, strays) {
+            Some(presumed) => (true, presumed),
+            None => (false, Vec::new()),
+        };
+        let index = self.pending.as_mut().filter(|_| !later).map(|queue| &*queue.index());
         let known = Memory { marks: &self.marks, index, strays };
-        let Judged { counted, present, asked } = known.judge(view, plan, mode)?;
-        let Counted { many, expiring, .. } = counted;
+        let marked = known.marked(&**view, plan, mode)?;
+        let (Counted { mut many, expiring, .. }, gained) = standing::count(plan, mode, &marked);
+        let entries = if plan.is_fork() { Entries::OfAnother } else { Entries::Trusted };
+        let asks = Asks { delta: plan.delta, gained: &gained, marked: &marked, entries };
+        let looked = if later || mode == Mode::Off { Looked::default() } else { known.look(&**view, asks)? };
+        many.extend(looked.many);
+        self.put_owed(&mut rows)?;
         let marked = self.marks.renew(many.iter().map(NodeHash::fingerprint), plan.order);
-        let marks = self.marks.put(&mut rows, marked.clone(), plan.order)?;
+        let marks = self.marks.put(&mut rows, (marked.clone(), &presumed), plan.order)?;
         let row = self.journal.then(|| JournalRecord::new(plan.timestamp_ms, plan.delta, &expiring));
         if let Some(row) = &row {
             rows.put(Table::JOURNAL, journal::key(plan.order, plan.commit), record::encode(row)?);
         }
-        let stored = self.stored_after(plan, present);
+        let stored = self.stored_after(plan, looked.present);
         stored.put(&mut rows)?;
         let Expiring { stale: mut lost, dropped } = expiring;
         lost.extend(dropped);
         let (order, timestamp_ms) = (plan.order, plan.timestamp_ms);
-        let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost, lately: asked });
-        Ok(Booked { rows, mode, marked, marks, entry, stored })
+        let lately = looked.asked;
+        let entry = row.map(|row| Entry { order, timestamp_ms, created: row.created, lost, lately });
+        let rest = match entry {
+            Some(entry) if later => {
+                Rest::Judging { entry, gained, view: Arc::clone(view), presumes: !presumed.is_empty() }
+            }
+            entry => Rest::Entry(entry),
+        };
+        Ok(Booked { rows, mode, marked, marks, stored, rest })
     }
 
     /// Why this commit ends exact counting.
@@ -296,13 +282,25 @@ impl Counting {
 
     /// Takes over what a written commit says.
     pub(crate) fn keep(&mut self, plan: &Plan<'_>, booked: Booked) {
+        let before = self.stored.nodes;
         let began = self.mode == Mode::Off && booked.mode != Mode::Off;
         if booked.mode != self.mode {
             self.lost = (booked.mode == Mode::Off).then(|| self.lost_by(plan));
         }
-        (self.mode, self.stored) = (booked.mode, booked.stored);
-        self.marks.add(booked.marked, plan.order);
-        self.marks.written(plan.order, booked.marks);
+        (self.mode, self.stored, self.owed) = (booked.mode, booked.stored, None);
+        let Booked { marked, marks, rest, .. } = booked;
+        let entry = match rest {
+            Rest::Entry(entry) => entry,
+            Rest::Judging { entry, gained, view, presumes } => {
+                let strays = if self.stored.has_no_strays { Strays::None } else { Strays::Possible };
+                let (delta, recorded, stored) = (Arc::clone(plan.delta), plan.recorded, before);
+                let newest = Unjudged { delta, gained, view, strays, recorded, stored, marked, marks, presumes, entry };
+                self.unjudged = Some(newest);
+                return;
+            }
+        };
+        self.marks.written(plan.order, marks, &[]);
+        self.marks.add(marked, plan.order);
         if began {
             self.set_index(Some(Pending::new(self.limit)));
         }
@@ -314,7 +312,7 @@ impl Counting {
             self.waste.push(queue.index().give_up());
             self.settled += 1;
         }
-        booked.entry.into_iter().for_each(|entry| queue.push(entry));
+        entry.into_iter().for_each(|entry| queue.push(entry));
     }
 
     /// A cycle is about to delete: which of what was created lately stays is known to nobody.
@@ -333,6 +331,7 @@ impl Counting {
             self.mode = Mode::Blind(Some(back.map_or(to, |back| back.min(to))));
         }
         self.settled += 1;
+        self.owed = None; // it is gone with the others above the order
         self.marks.remove(marks);
         self.marks.bundles().roll_back(to);
         if let Some(queue) = &mut self.pending {
@@ -374,7 +373,7 @@ mod tests {
         let after = |before: bool, head: Option<u64>, astray: bool| {
             let mut counting = Counting::new(StoreConfig::new(Durability::Logged));
             counting.stored.has_no_strays = before;
-            let (delta, head) = (delta(astray), head.map(order));
+            let (delta, head) = (Arc::new(delta(astray)), head.map(order));
             let plan =
                 Plan { order: order(1), base: head, head, commit: 1, timestamp_ms: 1, delta: &delta, recorded: 0 };
             counting.has_no_strays_after(&plan)
@@ -388,13 +387,20 @@ mod tests {
     fn keep(counting: &mut Counting, base: u64) {
         let (parent, root) = (StateRoot::EMPTY, StateRoot::EMPTY);
         let (created, replaced, dropped, adopted) = Default::default();
-        let delta = Delta { parent, root, created, replaced, dropped, adopted, astray: false };
+        let delta = Arc::new(Delta { parent, root, created, replaced, dropped, adopted, astray: false });
         let (order, base, head) = (order(10), Some(order(base)), Some(order(9)));
         let plan = Plan { order, base, head, commit: 10, timestamp_ms: 10, delta: &delta, recorded: 0 };
         let (mode, stored) = (counting.mode_of(&plan), counting.stored);
         counting.keep(
             &plan,
-            Booked { rows: Batch::new(), mode, marked: Vec::new(), marks: Written::Rows, entry: None, stored },
+            Booked {
+                rows: Batch::new(),
+                mode,
+                marked: Vec::new(),
+                marks: Written::Rows,
+                stored,
+                rest: Rest::Entry(None),
+            },
         );
     }
 

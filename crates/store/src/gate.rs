@@ -41,11 +41,11 @@ pub enum Base {
 
 /// One change to commit.
 #[derive(Debug)]
-pub struct Commit<'a> {
+pub struct Commit {
     /// What the delta was computed on.
     pub base: Base,
-    /// The change of the tree.
-    pub delta: &'a Delta,
+    /// The change of the tree. The store keeps it until it has looked which of its nodes were there before.
+    pub delta: Arc<Delta>,
     /// Milliseconds since 1970 by the chain's clock.
     pub timestamp_ms: u64,
     /// Hash of the block.
@@ -169,7 +169,7 @@ impl ChainState {
     }
 
     /// The batch of a commit, and the head it leads to. Nothing is changed yet.
-    pub(crate) fn plan(&self, commit: Commit<'_>) -> Result<Planned, StoreError> {
+    pub(crate) fn plan(&self, commit: Commit) -> Result<Planned, StoreError> {
         let (order, base) = self.admit(commit.base, commit.delta.parent)?;
         let root = commit.delta.root;
         let before = self.head.as_ref().map(|head| &head.at);

@@ -36,6 +36,8 @@ mod schema;
 mod standing;
 mod stay;
 mod store;
+mod stored;
+mod unjudged;
 
 #[cfg(any(test, feature = "test-util"))]
 pub use backend::{Armed, CrashTail, Fault, FaultyBackend, Lasting, MemoryBackend, Operation};

@@ -147,13 +147,18 @@ impl Marks {
         fingerprints.filter(is_new).collect()
     }
 
-    /// The rows by which a commit marks nodes that are not marked for certain ([`Marks::renew`]): a bundle where they are
-    /// known to be new and have room in one, else one for each. Where nobody knows whether they are in a bundle already, those
-    /// are unpacked BEFORE: their rows would make newer marks older.
+    /// The rows by which a commit marks nodes that are not marked for certain ([`Marks::renew`]), and others that may turn out not
+    /// to be shared: a bundle where there are such or they have room in one, else one for each. Where nobody knows whether they
+    /// are in a bundle already, those are unpacked BEFORE: their rows would make newer marks older. Memory never has the others.
     ///
     /// Errors: a fault of ours.
-    pub(crate) fn put(&self, rows: &mut Batch, marked: Vec<u64>, order: Order) -> Result<Written, StoreError> {
-        if marked.is_empty() {
+    pub(crate) fn put(
+        &self,
+        rows: &mut Batch,
+        (marked, presumed): (Vec<u64>, &[u64]),
+        order: Order,
+    ) -> Result<Written, StoreError> {
+        if marked.is_empty() && presumed.is_empty() {
             return Ok(Written::Rows);
         }
         let Some(_) = &self.known else {
@@ -162,27 +167,45 @@ impl Marks {
             marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::again(order)));
             return Ok(Written::Unpacked(marks));
         };
-        if self.bundles.marks() + marked.len() > Bundles::MOST {
+        if presumed.is_empty() && self.bundles.marks() + marked.len() > Bundles::MOST {
             marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::first(order)));
             return Ok(Written::Rows);
         }
-        let bundle = BundleRecord { order: order.get(), marked };
+        let bundle = BundleRecord { order: order.get(), marked: [&marked, presumed].concat() };
         rows.put(Table::META, bundle::key(order), record::encode(&bundle)?);
-        Ok(Written::Bundle(bundle.marked))
+        Ok(Written::Bundle(marked))
     }
 
-    /// The rows of a commit are written.
-    pub(crate) fn written(&mut self, order: Order, written: Written) {
-        match written {
-            Written::Rows => {}
-            Written::Bundle(marked) => self.bundles.push(order, marked),
-            Written::Unpacked(marks) => self.bundles.unpacked(marks),
+    /// The rows of a commit are written. Beside them, marks of it that were found since and have no row of their own: whoever
+    /// unpacks writes them.
+    pub(crate) fn written(&mut self, order: Order, written: Written, found: &[u64]) {
+        let mut bundled = match written {
+            Written::Rows => Vec::new(),
+            Written::Bundle(marked) => marked,
+            Written::Unpacked(marks) => {
+                self.bundles.unpacked(marks);
+                Vec::new()
+            }
+        };
+        bundled.extend(found);
+        if !bundled.is_empty() {
+            self.bundles.push(order, bundled);
         }
     }
 
     /// Those that have no row of their own.
     pub(crate) fn bundles(&mut self) -> &mut Bundles {
         &mut self.bundles
+    }
+
+    /// Whether every mark is known without a read, and a bundle more has room.
+    pub(crate) fn has_room(&self) -> bool {
+        self.known.is_some() && self.bundles.marks() < Bundles::MOST
+    }
+
+    /// All marks that are known without a read; where that is not all there are, every node counts as marked (I8).
+    pub(crate) fn in_memory(&self) -> Marked<'_> {
+        self.known.as_ref().map_or(Marked::All, Marked::Known)
     }
 
     /// Whether rows of an earlier process may be bad without anybody knowing.
@@ -287,7 +310,17 @@ impl Marked<'_> {
 /// Errors: a failed read, a bundle that is unusable.
 #[cfg(any(test, feature = "test-util"))]
 pub fn marked_on_disk(view: &dyn View) -> Result<BTreeSet<u64>, StoreError> {
-    let mut marked: BTreeSet<u64> = Bundles::load(view)?.0.all().collect();
+    let mut marked = marked_in_rows(view)?;
+    marked.extend(Bundles::load(view)?.0.all());
+    Ok(marked)
+}
+
+/// The same of those in rows of their own.
+///
+/// Errors: a failed read.
+#[cfg(any(test, feature = "test-util"))]
+pub(crate) fn marked_in_rows(view: &dyn View) -> Result<BTreeSet<u64>, StoreError> {
+    let mut marked = BTreeSet::new();
     view.scan(&Table::MANY, &KeyRange::ALL, &mut |key, _| {
         marked.extend(number(key));
         Flow::Continue(())

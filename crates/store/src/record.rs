@@ -76,6 +76,19 @@ pub(crate) fn is_of<R: Record>(bytes: &[u8]) -> bool {
     bytes.strip_prefix(MAGIC).is_some_and(|rest| rest.starts_with(&R::KIND))
 }
 
+/// Nothing for a record that is unusable, which the log is told of.
+///
+/// Errors: a record of a newer program (C17), a failed read.
+pub(crate) fn if_usable<R>(record: Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+    match record {
+        Err(error @ StoreError::Record { .. }) => {
+            tracing::warn!(%error, "a record is passed over");
+            Ok(None)
+        }
+        record => record.map(Some),
+    }
+}
+
 /// Passes over a record that is unusable for any other reason: whoever needs it tells.
 ///
 /// Errors: [`StoreError::Newer`].

@@ -14,7 +14,7 @@ use crate::{
     backend::{Flow, KeyRange, View, visit_rows},
     bundle,
     chain::{FloorRecord, RootRecord, native},
-    counting::{CountsRecord, StoredRecord},
+    counting::CountsRecord,
     ending::{Ending, GoesOn},
     error::StoreError,
     journal::{self, JournalRecord},
@@ -24,6 +24,7 @@ use crate::{
     record::{self, Record},
     schema::Table,
     store::{ExpiryRecord, LayerRecord, Store, cursor_layers},
+    stored::StoredRecord,
 };
 
 /// Rows of each kind of which there are many.

@@ -1,13 +1,14 @@
 //! What the nodes of a commit are to the store, and what the rules of one-bit counts say of it.
 //!
-//! Asked under the gate, BEFORE the write: the answers hold until the commit is written, and no longer.
+//! Asked under the gate, of the store as it was BEFORE the commit: in a view of then, and before anything else that the gate
+//! guards has changed. [`Memory::look`] alone may wait for the next stay ([`crate::unjudged`]).
 //!
 //! Costs: one batched read of the lowest created nodes; where some of those are stored already, one more of the nodes just above
 //! them, and so on upward; where the marks have no room in memory, one of marks.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use state_tree::{Counted, Created, Delta, Known, NodeHash, Questions, Standing, count};
+use state_tree::{Counted, Created, Delta, Gained, NodeHash, Questions, Standing, count_places};
 
 use crate::{
     backend::View,
@@ -20,19 +21,29 @@ use crate::{
 
 /// What the entries of the journal are to the state that a commit builds on.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Entries {
+pub(crate) enum Entries {
     /// It lacks what they name.
     Trusted,
     /// It may have it.
     OfAnother,
 }
 
-/// What the rules say of a commit, and how many of its nodes are stored already.
-pub(crate) struct Judged {
-    pub(crate) counted: Counted,
+/// What a look at what is stored says of the nodes that a commit created.
+#[derive(Debug, Default)]
+pub(crate) struct Looked {
+    /// Those of the gained that are present, sorted: they are *many*.
+    pub(crate) many: Vec<NodeHash>,
+    /// How many of all are stored.
     pub(crate) present: u64,
     /// Fingerprints of the nodes that were asked for, and may be at other places.
     pub(crate) asked: Vec<u64>,
+}
+
+impl Looked {
+    /// What is true of them whatever is stored (I8).
+    pub(crate) fn nowhere(gained: &Gained) -> Self {
+        Self { many: gained.all().to_vec(), present: 0, asked: Vec::new() }
+    }
 }
 
 /// What is known without a read.
@@ -53,28 +64,22 @@ pub(crate) enum Strays {
 }
 
 impl Memory<'_> {
-    /// Applies the rules to a commit.
+    /// The marks of the nodes that the rules ask for.
     ///
     /// Errors: a failed read.
-    pub(crate) fn judge(&self, view: &dyn View, plan: &Plan<'_>, mode: Mode) -> Result<Judged, StoreError> {
-        let none = Counted::default();
+    pub(crate) fn marked(&self, view: &dyn View, plan: &Plan<'_>, mode: Mode) -> Result<Marked<'_>, StoreError> {
         match mode {
-            Mode::Off => Ok(Judged { counted: none, present: 0, asked: Vec::new() }),
-            Mode::Exact(_) if plan.is_fork() => {
-                let judged = self.count(view, plan.delta, (mode, Entries::OfAnother))?;
-                // What its base lost is judged by marks that a cycle which traces this state takes away.
-                Ok(Judged { counted: Counted { many: judged.counted.many, ..none }, ..judged })
-            }
-            Mode::Blind(_) | Mode::Exact(_) => self.count(view, plan.delta, (mode, Entries::Trusted)),
+            Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(plan.delta, self.index)),
+            Mode::Blind(_) | Mode::Off => Ok(Marked::All),
         }
     }
 
-    fn count(&self, view: &dyn View, delta: &Delta, (mode, entries): (Mode, Entries)) -> Result<Judged, StoreError> {
+    /// Which created nodes are stored, by a view of before the commit.
+    ///
+    /// Errors: a failed read.
+    pub(crate) fn look(&self, view: &dyn View, asks: Asks<'_>) -> Result<Looked, StoreError> {
+        let Asks { delta, gained, marked, entries } = asks;
         let index = self.index;
-        let marked = match mode {
-            Mode::Exact(_) => self.marks.ask(view, || fingerprints_asked(delta, index))?,
-            Mode::Blind(_) | Mode::Off => Marked::All,
-        };
         let standing = |hash: &NodeHash| match index.and_then(|index| index.order(hash)) {
             Some(_) if entries == Entries::OfAnother => Some(Standing::Present), // so it is marked
             Some(order) if !marked.contains(hash) => Some(Standing::Pending(order)),
@@ -84,8 +89,31 @@ impl Memory<'_> {
         };
         let Presence { stored, asked, .. } = Presence::of(delta, self.strays).read(view, &standing)?;
         let present = stored.len() as u64;
-        Ok(Judged { counted: count(delta, &Answers { marked, stored }), present, asked })
+        let is_many = |(hash, standing): &(NodeHash, Standing)| *standing == Standing::Present && gained.has(hash);
+        let many = stored.into_iter().filter(is_many).map(|(hash, _)| hash).collect();
+        Ok(Looked { many, present, asked })
     }
+}
+
+/// What is asked of the nodes that a commit created.
+pub(crate) struct Asks<'a> {
+    pub(crate) delta: &'a Delta,
+    pub(crate) gained: &'a Gained,
+    pub(crate) marked: &'a Marked<'a>,
+    pub(crate) entries: Entries,
+}
+
+/// Applies the rules to a commit without a look at what is stored. `marked` are the marks from before it.
+pub(crate) fn count(plan: &Plan<'_>, mode: Mode, marked: &Marked<'_>) -> (Counted, Gained) {
+    if mode == Mode::Off {
+        return Default::default();
+    }
+    let (counted, gained) = count_places(plan.delta, &|hash| marked.contains(hash));
+    if plan.is_fork() {
+        // What its base lost is judged by marks that a cycle which traces this state takes away.
+        return (Counted { many: counted.many, ..Counted::default() }, gained);
+    }
+    (counted, gained)
 }
 
 /// The fingerprints whose marks the rules ask for, where marks have to be read.
@@ -173,22 +201,6 @@ impl<'a> Presence<'a> {
         }
         self.stored.extend(stored.iter().copied());
         Ok(stored.into_iter().map(|(hash, _)| hash.fingerprint()).collect())
-    }
-}
-
-/// What is known for one commit.
-struct Answers<'a> {
-    marked: Marked<'a>,
-    stored: BTreeMap<NodeHash, Standing>,
-}
-
-impl Known for Answers<'_> {
-    fn is_many(&self, hash: &NodeHash) -> bool {
-        self.marked.contains(hash)
-    }
-
-    fn standing(&self, hash: &NodeHash) -> Standing {
-        self.stored.get(hash).copied().map_or(Standing::Absent, |standing| standing)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A stay under the gate, which begins when it is had and ends when the value goes.
 //!
-//! Promises: whoever waits is let in next (I12); what is large and was replaced meanwhile is freed AFTER the gate is let go,
+//! Promises: nobody finds a commit in it that is not judged ([`crate::unjudged`]); whoever waits is let in next (I12); what is large and was replaced meanwhile is freed AFTER the gate is let go,
 //! however the stay ends: whoever waits does not wait for that.
 
 use std::{
@@ -32,9 +32,11 @@ impl Gate {
         Self(FairMutex::new(counting))
     }
 
-    /// Waits for the gate.
+    /// Waits for the gate, and has the newest commit judged if nobody has: what is guarded is as after every commit.
     pub(crate) fn lock(&self) -> Stay<'_> {
-        Stay { counting: self.0.lock(), freed_after: Waste::default() }
+        let mut stay = Stay { counting: self.0.lock(), freed_after: Waste::default() };
+        stay.judge_newest(); // BEFORE anybody asks marks or the index
+        stay
     }
 }
 

@@ -203,15 +203,15 @@ impl Store {
     /// Commits one change and returns its order.
     ///
     /// Errors: a base that is not retained, a head that moved, a failed write. After an error nothing is visible.
-    pub fn commit(&self, commit: Commit<'_>) -> Result<Committed, StoreError> {
+    pub fn commit(&self, commit: Commit) -> Result<Committed, StoreError> {
         let mut gate = self.gate.lock();
-        let (delta, timestamp_ms) = (commit.delta, commit.timestamp_ms);
+        let (delta, timestamp_ms) = (&Arc::clone(&commit.delta), commit.timestamp_ms);
         let (planned, head) = self.look(|chain| (chain.plan(commit), chain.head_order()))?;
         let mut planned = planned?;
         let (order, base, commit) = (planned.committed.order, planned.base, planned.head.commits - 1);
         let recorded = self.barrier.record(delta.created.keys().copied(), &mut gate.waste); // BEFORE the write (I5)
         let plan = Plan { order, base, head, commit, timestamp_ms, delta, recorded };
-        let mut booked = gate.book(&*self.view()?, &plan)?;
+        let mut booked = gate.book(&self.view()?, &plan)?;
         planned.batch.append(std::mem::take(&mut booked.rows));
         reached(Point::CommitRecorded);
         self.write_or_make_room(&planned.batch, self.writer.durability)?; // nodes, journal and root together (I9)
@@ -231,13 +231,14 @@ impl Store {
         indexed.store(counting.pending.is_some(), Ordering::Release);
         settled.store(counting.settled, Ordering::Release);
         stored.store(counting.stored.nodes, Ordering::Release);
-        queued.store(counting.pending.as_ref().is_some_and(Queue::is_waiting), Ordering::Release);
+        let is_waiting = counting.pending.as_ref().is_some_and(Queue::is_waiting);
+        queued.store(is_waiting || counting.is_unjudged(), Ordering::Release);
     }
 
     /// Nodes that commits put and that were not stored, at most, less those that the sweep of the journal deleted: between
     /// two cycles it grows by as much as the store does, or more. What cycles delete is not taken off. One node is counted too
-    /// few where one comes back that a cycle took and whose mark it left: after a start, marks count as new. Does not wait for
-    /// a commit.
+    /// few where one comes back that a cycle took and whose mark it left: after a start, marks count as new. All that the newest
+    /// commit created counts until it is judged ([`Store::catch_up`]). Does not wait for a commit.
     pub fn nodes_stored(&self) -> u64 {
         self.seen.stored.load(Ordering::Acquire)
     }
@@ -385,6 +386,9 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        if let Err(error) = self.leave_judged() {
+            tracing::warn!(%error, "what the newest commit created may count as shared from here on");
+        }
         self.revoke_all(); // BEFORE another store may claim the backend: its commits are in no barrier of this one (I10)
         self.backend().unclaim();
     }

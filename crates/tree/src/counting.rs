@@ -1,9 +1,10 @@
 //! One-bit reference counts: what a commit must write so that IncrementalSweep may delete without walking a state.
 //!
-//! Rules 1 to 5 of docs/design.md, section 7, in two pure steps. [`Questions`] says what must be known of which nodes,
-//! sorted, so that one batched read under the commit gate can answer all of it; [`count`] turns delta and answers into
-//! what belongs in the batch of the commit. The count of a node is *one*, which is stored nowhere, or *many*, a mark that
-//! only a major cycle takes away: a count that is never decremented cannot drift (S32, S34).
+//! Rules 1 to 5 of docs/design.md, section 7, as pure functions. [`Questions`] says what must be known of which nodes,
+//! sorted, so that one batched read can answer all of it; [`count`] turns delta and answers into what belongs in the batch
+//! of the commit. [`count_places`] does as much of it as needs no look at what is stored, which is all but the marks of
+//! [`Gained`] nodes: those may be found later. The count of a node is *one*, which is stored nowhere, or *many*, a mark
+//! that only a major cycle takes away: a count that is never decremented cannot drift (S32, S34).
 //!
 //! Promise: if every node that a state refers to twice is marked *many*, the same holds for the new state once the marks
 //! are written, and nothing that the journal entry names is reachable from the new state (I2, S21, S22, S28). A later
@@ -98,19 +99,49 @@ pub struct Counted {
     pub cancelled: BTreeMap<NodeHash, Order>,
 }
 
+/// Created nodes that gained a place. Those that the store has already are *many* (rule 4).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Gained(Vec<NodeHash>);
+
+impl Gained {
+    /// Whether a node is among them.
+    pub fn has(&self, hash: &NodeHash) -> bool {
+        self.0.binary_search(hash).is_ok()
+    }
+
+    /// All of them, sorted.
+    pub fn all(&self) -> &[NodeHash] {
+        &self.0
+    }
+}
+
 /// Applies rules 1 to 5 to one commit.
 ///
 /// Ordering: `known` is the state before the commit, and what is returned is written in the batch of the commit, both
 /// in one stay under the commit gate; a mark or an entry of a commit in between would be missed.
 pub fn count(delta: &Delta, known: &dyn Known) -> Counted {
-    let marked = delta.replaced.iter().map(|place| known.is_many(&place.hash)).collect();
-    let mut counting = Counting { delta, known, marked, many: BTreeSet::new() };
+    let (mut counted, gained) = count_places(delta, &|hash| known.is_many(hash));
+    for hash in gained.all() {
+        match known.standing(hash) {
+            Standing::Absent => {}
+            Standing::Present => drop(counted.many.insert(*hash)),
+            Standing::Pending(order) => drop(counted.cancelled.insert(*hash, order)),
+        }
+    }
+    counted
+}
+
+/// The same without a look at what is stored: what a commit loses, and every mark but those of gained nodes that are
+/// present. Whoever finds these later has what [`count`] says, for none of them is among the lost: of what was at a
+/// place before it is clear that it is present.
+pub fn count_places(delta: &Delta, is_many: &dyn Fn(&NodeHash) -> bool) -> (Counted, Gained) {
+    let marked = delta.replaced.iter().map(|place| is_many(&place.hash)).collect();
+    let mut counting = Counting { delta, is_many, marked, many: BTreeSet::new() };
     let moves = counting.adopt();
     let mut lost = counting.share();
-    let gained = net(delta, &mut lost);
-    let cancelled = counting.create(&gained);
+    let gained = counting.create(net(delta, &mut lost));
     let expiring = counting.expiring(&lost, &moves);
-    Counted { many: counting.many, expiring, cancelled }
+    (Counted { many: counting.many, expiring, cancelled: BTreeMap::new() }, gained)
 }
 
 /// How many places each node gained or lost.
@@ -122,7 +153,7 @@ type SortedPlaces = Vec<(NodeHash, u32)>;
 /// A commit while its rules are applied: each sees the marks of those before it.
 struct Counting<'a> {
     delta: &'a Delta,
-    known: &'a dyn Known,
+    is_many: &'a dyn Fn(&NodeHash) -> bool,
     /// Of each replaced place, whether its node was *many* before.
     marked: Vec<bool>,
     many: BTreeSet<NodeHash>,
@@ -181,19 +212,12 @@ impl Counting<'_> {
         shared
     }
 
-    /// Rule 4: created at two places or while present is *many*; while pending, the entry is cancelled instead.
-    fn create(&mut self, gained: &[(NodeHash, u32)]) -> BTreeMap<NodeHash, Order> {
-        let mut cancelled = BTreeMap::new();
-        for (hash, places) in gained {
-            let standing = self.known.standing(hash);
-            if let Standing::Pending(order) = standing {
-                cancelled.insert(*hash, order);
-            }
-            if *places > 1 || standing == Standing::Present {
-                self.many.insert(*hash);
-            }
-        }
-        cancelled
+    /// Rule 4, as far as the delta tells: created at two places or while at one of the places that are lost is *many*.
+    fn create(&mut self, gained: Vec<Gain>) -> Gained {
+        self.many.extend(gained.iter().filter(|gain| gain.is_shared).map(|gain| gain.hash));
+        let gained = Gained(gained.into_iter().map(|gain| gain.hash).collect());
+        self.many.extend(self.delta.dropped.iter().map(|dropped| dropped.root).filter(|root| gained.has(root)));
+        gained
     }
 
     /// Rule 5: what lost its last place, judged by all marks of this commit. What was *many* before is not among the lost.
@@ -208,28 +232,35 @@ impl Counting<'_> {
         for dropped in self.delta.dropped.iter().filter(|dropped| !self.is_shared(dropped.above)) {
             *drops.entry(dropped.root).or_insert(0) += 1;
         }
-        let is_many = |root: &NodeHash| self.many.contains(root) || self.known.is_many(root);
+        let is_many = |root: &NodeHash| self.many.contains(root) || (self.is_many)(root);
         drops.retain(|root, times| !is_many(root) && moves.get(root).is_none_or(|moved| moved < times));
         Expiring { stale, dropped: drops.into_keys().collect() }
     }
 }
 
-/// Rule 3: gains and losses count places and cancel per hash. Returns the gains that are left.
-fn net(delta: &Delta, lost: &mut SortedPlaces) -> SortedPlaces {
+/// A created node that gained a place.
+struct Gain {
+    hash: NodeHash,
+    /// Whether it gained two, or had one before.
+    is_shared: bool,
+}
+
+/// Rule 3: gains and losses count places and cancel per hash. Returns the gains that are left, sorted.
+fn net(delta: &Delta, lost: &mut SortedPlaces) -> Vec<Gain> {
     let mut gained = Vec::with_capacity(delta.created.len());
     let mut at = 0;
     for (hash, created) in &delta.created {
-        let mut gains = created.places;
+        let (mut gains, mut had) = (created.places, 0);
         while lost.get(at).is_some_and(|(other, _)| other < hash) {
             at += 1;
         }
         if let Some((_, losses)) = lost.get_mut(at).filter(|(other, _)| other == hash) {
-            let both = gains.min(*losses);
-            gains -= both;
-            *losses -= both;
+            had = gains.min(*losses);
+            gains -= had;
+            *losses -= had;
         }
         if gains > 0 {
-            gained.push((*hash, gains));
+            gained.push(Gain { hash: *hash, is_shared: gains > 1 || had > 0 });
         }
     }
     lost.retain(|(_, places)| *places > 0);
@@ -290,6 +321,19 @@ mod tests {
         let alone = count(&delta(), &Told { many: Vec::new(), standing: Standing::Pending(Order::new(4)) });
         let expiring = Expiring { stale: [1, 2, 3].map(hash).into(), dropped: [hash(7)].into() };
         assert_eq!(alone, Counted { many: BTreeSet::new(), expiring, cancelled: [(hash(9), Order::new(4))].into() });
+    }
+
+    /// What was at a place before is present without a look.
+    #[test]
+    fn what_loses_a_place_and_gains_others_is_shared_before_anybody_looks_and_nothing_below_it_is_dropped() {
+        let created = |places| Created { bytes: Vec::new(), places, below: None, sole: false };
+        let moved = Delta { created: [(hash(2), created(2))].into(), ..delta() };
+        let dropped = Delta { created: [(hash(7), created(1))].into(), ..delta() };
+        for (delta, shared) in [(moved, 2), (dropped, 7)] {
+            let (counted, gained) = count_places(&delta, &|_| false);
+            assert_eq!((counted.many, counted.expiring.dropped), ([hash(shared)].into(), Vec::new()));
+            assert_eq!(gained.all(), [hash(shared)]);
+        }
     }
 
     #[test]

@@ -21,7 +21,8 @@ pub struct Created {
     /// retained state has this one, for what a state has it has with everything below.
     pub below: Option<NodeHash>,
     /// Whether no state has it at any other place, as long as no field was ever put [`Delta::astray`]: it is a leaf of the
-    /// global tree, where its key has one place, and its object has the identity of one of that tree.
+    /// global tree, where its key has one place, and its object has the identity of one of that tree; or it lies above such
+    /// a one.
     pub sole: bool,
 }
 

@@ -23,7 +23,7 @@ mod walk;
 mod work;
 
 pub use change::{Change, Changes, FieldsBase, Object, Put};
-pub use counting::{Counted, Expiring, Known, Questions, Standing, count};
+pub use counting::{Counted, Expiring, Gained, Known, Questions, Standing, count, count_places};
 pub use delta::{Created, Delta, Dropped, Replaced};
 pub use difference::{Between, difference};
 pub use error::{HexError, NodeError, TreeError};

@@ -206,7 +206,7 @@ impl Chain {
 fn commit_genesis(store: &Store, now_ms: u64) -> Result<(), ChainError> {
     let reader = ViewReader::new(store.view()?);
     let delta = update(StateRoot::EMPTY, &Changes::default(), &reader)?;
-    produce::commit(store, &Block::genesis(now_ms), Base::Genesis, &delta).map(|_| ())
+    produce::commit(store, &Block::genesis(now_ms), Base::Genesis, Arc::new(delta)).map(|_| ())
 }
 
 /// The head and the newest block were one batch: if they disagree, the store is not one of ours, or damaged.

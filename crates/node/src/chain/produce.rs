@@ -118,12 +118,12 @@ impl Making<'_> {
             return (draft, Ok(None));
         }
         let delta = match update(root_of(&head), overlay.changes(), &reader).map_err(ChainError::from) {
-            Ok(delta) => delta,
+            Ok(delta) => Arc::new(delta),
             Err(error) => return (draft, Err(self.overtaken(&head, &error).map_or(error, |moved| moved))),
         };
         let executed = clock.monotonic();
         let block = block_over(&head, delta.root, clock.unix_ms(), &draft.included);
-        let result = commit(store, &block, Base::Head(root_of(&head)), &delta).map(|(committed, hash)| {
+        let result = commit(store, &block, Base::Head(root_of(&head)), delta).map(|(committed, hash)| {
             let applied = draft.included.iter().filter(|(_, receipt)| receipt.outcome == Outcome::Applied);
             let applied = applied.count() as u64;
             Some(Produced {
@@ -217,7 +217,7 @@ pub(crate) fn commit(
     store: &Store,
     block: &Block,
     base: Base,
-    delta: &state_tree::Delta,
+    delta: Arc<state_tree::Delta>,
 ) -> Result<(Committed, Hex32), ChainError> {
     let hash = block.hash()?;
     let mut rows = Batch::new();

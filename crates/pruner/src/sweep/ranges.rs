@@ -276,7 +276,15 @@ mod tests {
             adopted: Vec::new(),
             astray: false,
         };
-        store.commit(Commit { base, delta: &delta, timestamp_ms: 1, block_hash: [0; 32], rows: Batch::new() }).unwrap();
+        store
+            .commit(Commit {
+                base,
+                delta: std::sync::Arc::new(delta),
+                timestamp_ms: 1,
+                block_hash: [0; 32],
+                rows: Batch::new(),
+            })
+            .unwrap();
     }
 
     /// A mark that keeps all, or about half.

@@ -69,7 +69,7 @@ pub(crate) fn commit(store: &Arc<Store>, pruner: &Pruner, block: &Block) -> Resu
     let delta = update(root, &block.changes, &Reader(store.view()?))?; // pure
     let rows = Batch::new(); // further rows of the chain, such as the block
     let (timestamp_ms, block_hash) = (block.timestamp_ms, block.hash);
-    let committed = store.commit(Commit { base, delta: &delta, timestamp_ms, block_hash, rows })?;
+    let committed = store.commit(Commit { base, delta: Arc::new(delta), timestamp_ms, block_hash, rows })?;
     pruner.committed(committed.order); // returns at once
     Ok(committed)
 }

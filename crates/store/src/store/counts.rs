@@ -67,8 +67,8 @@ impl Store {
         known.map_or_else(|| Ok(!many::marked_of(&*self.view()?, [hash.fingerprint()].into())?.is_empty()), Ok)
     }
 
-    /// Takes what commits created and lost into the index, and writes a row for each mark that has none, in small stays under the
-    /// gate (I12): whoever has time spares the next commit that.
+    /// Judges the newest commit, takes what commits created and lost into the index, and writes a row for each mark that has none, in
+    /// small stays under the gate (I12): whoever has time spares the next commit that.
     ///
     /// Errors: a failed write.
     pub fn catch_up(&self) -> Result<(), StoreError> {
@@ -89,14 +89,14 @@ impl Store {
         let mut stays = 0;
         loop {
             let mut gate = self.gate.lock();
-            if gate.marks.bundles().is_empty() {
+            if gate.is_unpacked() {
                 return Ok(gate);
             }
             stays += 1;
             let most = if stays > MOST_UNPACKING { usize::MAX } else { UNPACKED_AT_ONCE };
-            let (rows, marks) = gate.marks.bundles().rows(most);
+            let (rows, marks) = gate.rows(most);
             write(&rows)?;
-            gate.marks.bundles().unpacked(marks);
+            gate.unpacked(marks);
         }
     }
 
@@ -107,6 +107,7 @@ impl Store {
         let (mut newest, mut overtaken) = (None, 0);
         loop {
             let mut gate = self.gate.lock();
+            self.seen.stored.store(gate.stored.nodes, Ordering::Release); // as it is judged
             let Some(queue) = gate.pending.as_mut().filter(|queue| queue.is_waiting()) else { return gate };
             overtaken += u32::from(newest.is_some() && newest != queue.newest());
             if overtaken == MOST_OVERTAKING {
@@ -142,6 +143,25 @@ impl Store {
                 return Some(lag);
             }
         }
+    }
+
+    /// The fingerprints of all that is marked as this process knows it: the disk may mark more.
+    ///
+    /// Errors: a failed read.
+    #[cfg(any(test, feature = "test-util"))]
+    pub fn marked(&self) -> Result<std::collections::BTreeSet<u64>, StoreError> {
+        let mut gate = self.gate.lock();
+        let mut marked = many::marked_in_rows(&*self.view()?)?;
+        marked.extend(gate.marks.bundles().all());
+        Ok(marked)
+    }
+
+    /// Judges the newest commit and writes what was found of it, if the disk does not have that: no more is marked for the next
+    /// process then than for this one.
+    ///
+    /// Errors: a failed write.
+    pub(super) fn leave_judged(&self) -> Result<(), StoreError> {
+        if self.gate.lock().is_owed() { self.catch_up() } else { Ok(()) }
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.

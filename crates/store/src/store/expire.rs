@@ -20,12 +20,13 @@ use super::{
 use crate::{
     backend::{Batch, Durability, View},
     busy::on_processor,
-    counting::{Counting, CountsRecord, StoredRecord},
+    counting::{Counting, CountsRecord},
     error::StoreError,
     many,
     permit::Permit,
     point::{Point, reached},
     schema::Table,
+    stored::StoredRecord,
 };
 
 /// Where the sweep of the journal stands. Made empty; the store reads what an earlier process left.

@@ -12,14 +12,14 @@ use state_tree::{NodeHash, Replaced, RoochLayout, StateRoot};
 use crate::support::{CONFIG, commit_on, correct, delta, hash, order, present, root, value};
 
 /// A store that counts, as if a major cycle had just finished.
-struct Counted {
-    backend: MemoryBackend,
-    store: Store,
-    backlog: Backlog,
+pub(crate) struct Counted {
+    pub(crate) backend: MemoryBackend,
+    pub(crate) store: Store,
+    pub(crate) backlog: Backlog,
 }
 
 /// What older states have.
-struct Older(BTreeSet<NodeHash>);
+pub(crate) struct Older(BTreeSet<NodeHash>);
 
 impl Held for Older {
     fn version(&self) -> u64 {
@@ -36,20 +36,20 @@ impl Held for Older {
 }
 
 impl Counted {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let backend = MemoryBackend::new();
         let store = Store::open(Arc::new(backend.clone()), CONFIG).unwrap();
         Self { backend, store, backlog: Backlog::default() }
     }
 
     /// What a cycle at the head leaves: nothing is shared, and entries may expire.
-    fn cycle(&self) {
+    pub(crate) fn cycle(&self) {
         correct(&self.store, self.store.head().unwrap().order, &[]).unwrap();
         self.store.settle_counts(&self.store.issue_permit(), 1).unwrap();
     }
 
     /// The next order creates some nodes, each at so many places, and others lose one place each.
-    fn commit(&self, created: &[(u64, u32)], lost: &[u64]) {
+    pub(crate) fn commit(&self, created: &[(u64, u32)], lost: &[u64]) {
         let (base, parent, next) = match self.store.head() {
             None => (Base::Genesis, StateRoot::EMPTY, 0),
             Some(head) => (Base::Head(root(head.order)), root(head.order), head.order + 1),
@@ -63,7 +63,7 @@ impl Counted {
         commit_on(&self.store, base, &delta).unwrap();
     }
 
-    fn raise_floor(&self, to: u64) {
+    pub(crate) fn raise_floor(&self, to: u64) {
         self.store.raise_floor(order(to), Batch::new()).unwrap();
     }
 
@@ -77,7 +77,7 @@ impl Counted {
     }
 
     /// Slices to the end: nodes deleted, nodes passed.
-    fn sweep(&mut self, most: usize, older: &Older) -> (u64, u64) {
+    pub(crate) fn sweep(&mut self, most: usize, older: &Older) -> (u64, u64) {
         let (mut nodes, mut passed) = (0, 0);
         loop {
             match self.slice(most, older) {
@@ -90,7 +90,7 @@ impl Counted {
         }
     }
 
-    fn restart(self) -> Self {
+    pub(crate) fn restart(self) -> Self {
         self.restart_with(CONFIG.marks_limit)
     }
 
@@ -108,12 +108,12 @@ fn limit(most: NonZeroUsize) -> SliceLimit<'static> {
     SliceLimit { most, goes_on: &|| true }
 }
 
-fn nobody() -> Older {
+pub(crate) fn nobody() -> Older {
     Older(BTreeSet::new())
 }
 
 /// Order 0 has node 0; each later order n creates node n and loses node n - 1.
-fn chain_of(orders: u64) -> Counted {
+pub(crate) fn chain_of(orders: u64) -> Counted {
     let counted = Counted::new();
     counted.commit(&[(0, 1)], &[]);
     counted.cycle();
@@ -226,6 +226,7 @@ fn a_mark_that_cannot_be_read_ends_exact_counting_until_a_cycle() {
     for shared in [&[7][..], &[]] {
         let counted = chain_of(3);
         counted.commit(&[(7, 2)], &[]);
+        counted.store.catch_up().unwrap(); // each has a row of its own then
         let mut row = Batch::new();
         row.put(Table::MANY, hash(7).fingerprint().to_be_bytes(), [0; 12]);
         counted.store.write_rows(&row, Durability::Logged).unwrap();
@@ -489,7 +490,10 @@ fn a_reinserted_node_cancels_its_stale_entry() {
 /// I13: what is counted as stored is what is stored; while a cycle may delete, what is there and comes back counts once more.
 #[test]
 fn what_is_stored_is_counted_as_it_comes_and_goes() {
-    let surplus = |counted: &Counted| counted.store.nodes_stored() - present(&counted.store).len() as u64;
+    let surplus = |counted: &Counted| {
+        counted.store.catch_up().unwrap();
+        counted.store.nodes_stored() - present(&counted.store).len() as u64
+    };
     let mut counted = chain_of(10);
     assert_eq!(surplus(&counted), 0);
     counted.commit(&[(3, 1), (10, 1)], &[9]);
@@ -588,6 +592,7 @@ fn a_mark_whose_write_failed_and_took_effect_all_the_same_is_known_to_the_next_c
     counted.cycle();
     counted.commit(&[(1, 1)], &[]);
     let shared = [hash(1).fingerprint()]; // so a cycle found, though no commit knew
+    counted.store.catch_up().unwrap();
     faulty.inject(Operation::Write, 0, Fault::Transient, Lasting::Once);
     correct(&counted.store, 1, &shared).unwrap_err();
 

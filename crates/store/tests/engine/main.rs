@@ -8,6 +8,7 @@ mod ended;
 mod foreign;
 mod full;
 mod gate;
+mod judged;
 mod kept;
 mod look;
 mod open;

@@ -53,6 +53,7 @@ fn the_list_of_files_counts_every_stored_row_of_the_node_family() {
     assert!(rig.backend.node_files().unwrap().is_empty());
     rig.commit(nodes(0, 2_000, 300));
     rig.commit(nodes(0, 10, 3_000)); // ten again, in blob files
+    rig.store.catch_up().unwrap();
     rig.backend.flush().unwrap();
     let listed = rig.backend.node_files().unwrap();
     assert_eq!(files(&*rig.backend), 2_000, "a flush keeps the newest version of a key");

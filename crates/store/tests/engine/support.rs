@@ -75,6 +75,7 @@ pub(crate) fn commit(
 }
 
 pub(crate) fn commit_on(store: &Store, base: Base, delta: &Delta) -> Result<Committed, StoreError> {
+    let delta = Arc::new(delta.clone());
     store.commit(Commit { base, delta, timestamp_ms: 7, block_hash: [9; 32], rows: Batch::new() })
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Log {
 pub(super) struct Emitted {
     pub(super) hash: NodeHash,
     pub(super) bytes: Vec<u8>,
-    /// As [`Created::sole`].
+    /// As [`Created::sole`], for what it is; what lies below it may make it so, too.
     pub(super) sole: bool,
 }
 
@@ -75,6 +75,7 @@ impl Log {
     pub(super) fn create(&mut self, node: Emitted, since: Moment) {
         let Emitted { hash, bytes, sole } = node;
         let below = self.places.last().filter(|_| self.places.len() > since.places).copied(); // emitted last: just below
+        let sole = sole || below.is_some_and(|below| self.created.get(&below).is_some_and(|below| below.sole));
         self.created.entry(hash).or_insert(Created { bytes, places: 0, below, sole }).places += 1;
         self.places.push(hash);
     }

@@ -1,7 +1,7 @@
 //! Which created leaves say that they are at one place only, and which fields could be objects of the global tree.
 
 use state_tree::{
-    Change, Changes, Delta, FieldsBase, Key, NodeView, Object, ObjectId, Put, StateRoot, TypeTag, update,
+    Change, Changes, Created, Delta, FieldsBase, Key, NodeView, Object, ObjectId, Put, StateRoot, TypeTag, update,
 };
 
 use crate::store::Store;
@@ -24,14 +24,18 @@ fn one(n: u8, change: Change) -> Changes {
     Changes([(key(n), change)].into())
 }
 
-/// The keys of the leaves that say so.
+/// The keys of the leaves that say so. What says so beside them lies above one that does.
 fn soles(delta: &Delta) -> Vec<Key> {
     let sole = delta.created.values().filter(|created| created.sole);
-    let keys = sole.map(|created| match NodeView::decode(&created.bytes).unwrap() {
-        NodeView::Leaf(leaf) => leaf.key,
-        NodeView::Internal(_) => panic!("an internal node says nothing"),
-    });
-    keys.collect()
+    let key = |created: &Created| match NodeView::decode(&created.bytes).unwrap() {
+        NodeView::Leaf(leaf) => Some(leaf.key),
+        NodeView::Internal(_) => {
+            let below = &delta.created[&created.below.unwrap()];
+            assert!(below.sole, "it is above that one");
+            None
+        }
+    };
+    sole.filter_map(key).collect()
 }
 
 #[test]
@@ -42,6 +46,8 @@ fn a_leaf_of_the_global_tree_is_at_one_place_and_a_field_with_such_an_identity_i
         store.apply(&delta);
         let mut soles = soles(&delta);
         soles.sort();
+        let is_above = delta.created[&delta.root.hash()].sole;
+        assert!(is_above || root == StateRoot::EMPTY, "the root lies above the leaf");
         (delta.root, soles, delta.astray)
     };
     let plain = put(object(1), Changes::default());

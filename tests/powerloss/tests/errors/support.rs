@@ -169,11 +169,11 @@ pub(crate) fn faults((files, call, calls): (Files, Call, u64)) -> Vec<Fault> {
 pub(crate) fn commit(chain: &Chain, workload: &mut Workload) -> Result<Order, StoreError> {
     let (head, archive) = (chain.head(), &chain.archive);
     let root = archive.root(head);
-    let delta = update(root, &workload.changes(root, &**archive), &**archive).unwrap();
+    let delta = Arc::new(update(root, &workload.changes(root, &**archive), &**archive).unwrap());
     let next = head.next().unwrap();
     let committed = chain.store.commit(Commit {
         base: Base::Head(root),
-        delta: &delta,
+        delta: Arc::clone(&delta),
         timestamp_ms: 1000 * next.get(),
         block_hash: block_hash(next.get()),
         rows: Batch::new(),

@@ -1,0 +1,163 @@
+//! The newest commit, until somebody has looked which of its nodes were stored before it.
+//!
+//! The look is the dearest part of counting a commit, and the commit need not wait for it: whoever takes the gate next takes it
+//! first ([`crate::stay::Gate::lock`]), in a view of before the commit, with marks and index as they were then. So nobody ever
+//! finds marks or an index that lack something of a commit (S21, S22), and what is found is what the commit would have found.
+//!
+//! Promise: at every moment the disk marks what needs a mark (I9). The bundle in the batch of the commit marks all that may be at
+//! another place, and marks less only once the marks that were found are written, in the same batch or before. A crash in
+//! between leaves it at that, which only keeps more until a major cycle (I8).
+//!
+//! Costs: the delta and one view, from a commit to the next stay.
+
+use std::sync::Arc;
+
+use state_tree::{Delta, Gained, NodeHash};
+
+use crate::{
+    backend::{Batch, View},
+    bundle,
+    counting::{Counting, Mode, Plan},
+    error::StoreError,
+    many::{Marks, Written},
+    pending::Pending,
+    queue::{Entry, Queue},
+    schema::Table,
+    standing::{Asks, Entries, Looked, Memory, Strays},
+    stay::Waste,
+};
+
+/// Nodes that a commit marks without a look, at most: one of more looks itself.
+const MOST_PRESUMED: usize = 1 << 16;
+
+/// A commit that nobody has looked at.
+pub(crate) struct Unjudged {
+    pub(crate) delta: Arc<Delta>,
+    pub(crate) gained: Gained,
+    /// The store as it was before.
+    pub(crate) view: Arc<dyn View>,
+    pub(crate) strays: Strays,
+    /// As [`crate::counting::Plan::recorded`].
+    pub(crate) recorded: u64,
+    /// Nodes that were stored before, at most.
+    pub(crate) stored: u64,
+    /// What it has marked already, that nothing had marked before.
+    pub(crate) marked: Vec<u64>,
+    pub(crate) marks: Written,
+    /// Whether the disk marks more of it.
+    pub(crate) presumes: bool,
+    pub(crate) entry: Entry,
+}
+
+/// What a look came to.
+pub(crate) struct Judgement {
+    /// Nodes that are stored now, at most.
+    pub(crate) stored: u64,
+    /// Whether the disk does not have the marks as they were found.
+    pub(crate) differs: bool,
+}
+
+impl std::fmt::Debug for Unjudged {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Unjudged").field("order", &self.entry.order).finish_non_exhaustive()
+    }
+}
+
+impl Unjudged {
+    /// Looks, and enters what the commit did into marks and index.
+    ///
+    /// A read that fails is told, and what was not found counts as found (I8): the commit is written.
+    pub(crate) fn judge(self, marks: &mut Marks, mut queue: Option<&mut Queue>, waste: &mut Waste) -> Judgement {
+        let index = queue.as_mut().map(|queue| &*queue.index());
+        let Looked { many, present, asked } = match self.look(marks, index) {
+            Ok(looked) => looked,
+            Err(error) => {
+                tracing::error!(%error, order = %self.entry.order, "what a commit created counts as shared");
+                Looked::nowhere(&self.gained)
+            }
+        };
+        let Self { delta, gained, view, recorded, stored, mut marked, marks: written, presumes, entry, .. } = self;
+        let order = entry.order;
+        let found = marks.renew(many.iter().map(NodeHash::fingerprint), order);
+        marks.written(order, written, &found);
+        let differs = presumes || !found.is_empty();
+        marked.extend(found);
+        marks.add(marked, order);
+        if let Some(queue) = queue {
+            queue.push(Entry { lately: asked, ..entry });
+        }
+        let absent = (delta.created.len() as u64).saturating_sub(present);
+        waste.push((delta, gained, view));
+        Judgement { stored: stored.saturating_add(absent.max(recorded)), differs }
+    }
+
+    fn look(&self, marks: &Marks, index: Option<&Pending>) -> Result<Looked, StoreError> {
+        let Self { delta, gained, view, strays, .. } = self;
+        let known = Memory { marks, index, strays: *strays };
+        let marked = &marks.in_memory();
+        known.look(&**view, Asks { delta, gained, marked, entries: Entries::Trusted })
+    }
+}
+
+impl Counting {
+    /// Where it is for the next stay to look which of the created nodes are stored, what may be marked then: all that may be at
+    /// another place and is not marked. Nothing where it is for the commit itself.
+    pub(crate) fn presumed(&self, plan: &Plan<'_>, mode: Mode, strays: Strays) -> Option<Vec<u64>> {
+        let is_plain = matches!(mode, Mode::Exact(_)) && mode == self.mode && !plan.is_fork();
+        if !is_plain || !self.journal || self.pending.is_none() || !self.marks.has_room() {
+            return None;
+        }
+        let known = self.marks.in_memory();
+        let may_be = plan.delta.created.iter().filter(|(_, created)| strays == Strays::Possible || !created.sole);
+        let presumed = may_be.map(|(hash, _)| hash).filter(|hash| !known.contains(hash)).map(NodeHash::fingerprint);
+        let presumed: Vec<u64> = presumed.take(MOST_PRESUMED + 1).collect();
+        (presumed.len() <= MOST_PRESUMED).then_some(presumed)
+    }
+
+    /// Judges the newest commit, unless that was done.
+    pub(crate) fn judge_newest(&mut self) {
+        let Some(newest) = self.unjudged.take() else { return };
+        let order = newest.entry.order;
+        let judged = newest.judge(&mut self.marks, self.pending.as_mut(), &mut self.waste);
+        self.stored.nodes = judged.stored;
+        self.owed = Some(order).filter(|_| judged.differs);
+    }
+
+    /// Whether the newest commit is not judged.
+    pub(crate) fn is_unjudged(&self) -> bool {
+        self.unjudged.is_some()
+    }
+
+    /// Whether every mark has its row, and the disk has no others.
+    pub(crate) fn is_unpacked(&mut self) -> bool {
+        self.marks.bundles().is_empty() && self.owed.is_none()
+    }
+
+    /// Whether the disk marks more than was found.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// Writes the bundle that is owed as it is now.
+    ///
+    /// Errors: a fault of ours.
+    pub(crate) fn put_owed(&mut self, rows: &mut Batch) -> Result<(), StoreError> {
+        self.owed.map_or(Ok(()), |order| self.marks.bundles().put_newest(rows, order))
+    }
+
+    /// Rows for at most so many of the oldest marks, and how many they are. A bundle goes with its last mark, and one that is owed
+    /// with the last of all: not BEFORE (I9).
+    pub(crate) fn rows(&mut self, most: usize) -> (Batch, usize) {
+        let (mut rows, marks) = self.marks.bundles().rows(most);
+        if let Some(order) = self.owed.filter(|_| marks == self.marks.bundles().marks()) {
+            rows.delete(Table::META, bundle::key(order));
+        }
+        (rows, marks)
+    }
+
+    /// So many of the oldest marks have rows now.
+    pub(crate) fn unpacked(&mut self, marks: usize) {
+        self.marks.bundles().unpacked(marks);
+        self.owed.take_if(|_| self.marks.bundles().is_empty());
+    }
+}
