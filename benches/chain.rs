@@ -19,8 +19,8 @@ use state_store::{
     Base, Batch, Commit, Committed, Durability, NativeChain, RocksBackend, RocksConfig, Store, StoreConfig, View,
 };
 use state_tree::{
-    Change, Changes, FieldsBase, Key, NodeHash, NodeReader, Object, ObjectId, Order, Put, RoochLayout, StateRoot,
-    TypeTag, update,
+    Change, Changes, Delta, FieldsBase, Key, NodeHash, NodeReader, Object, ObjectId, Order, Put, RoochLayout,
+    StateRoot, TypeTag, update,
 };
 
 /// `pruner.io_limit` of config/node.toml, in MiB.
@@ -33,6 +33,8 @@ pub struct Chain {
     /// Nodes that commits created and that may be at more than one place.
     pub may_be_shared: u64,
     root: StateRoot,
+    /// The delta of the newest commit: whether or not the store keeps it for a while, it is freed in the time of the next commit.
+    newest: Option<Arc<Delta>>,
 }
 
 /// A chain of flat objects, and where its next changes come from.
@@ -78,7 +80,12 @@ impl Chain {
     /// A new, empty store in `dir`.
     pub fn create(dir: &Path, rocks: &RocksConfig, config: StoreConfig) -> Self {
         let backend = Arc::new(RocksBackend::open(&dir.join("store"), rocks).expect("open"));
-        Self { store: Arc::new(Store::open(backend, config).expect("store")), may_be_shared: 0, root: StateRoot::EMPTY }
+        Self {
+            store: Arc::new(Store::open(backend, config).expect("store")),
+            may_be_shared: 0,
+            root: StateRoot::EMPTY,
+            newest: None,
+        }
     }
 
     /// The root of the newest order.
@@ -88,11 +95,13 @@ impl Chain {
 
     /// Updates the tree and commits it on the head.
     pub fn commit(&mut self, changes: &Changes) -> Committed {
+        self.newest = None;
         let base = if self.store.head().is_none() { Base::Genesis } else { Base::Head(self.root) };
         let reader = Reader(self.store.view().expect("view"));
-        let delta = update(self.root, changes, &reader).expect("update");
+        let delta = Arc::new(update(self.root, changes, &reader).expect("update"));
+        self.newest = Some(Arc::clone(&delta));
         self.may_be_shared += delta.created.values().filter(|created| !created.sole).count() as u64;
-        let commit = Commit { base, delta: Arc::new(delta), timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
+        let commit = Commit { base, delta, timestamp_ms: 0, block_hash: [0; 32], rows: Batch::new() };
         let committed = self.store.commit(commit).expect("commit");
         self.root = committed.root;
         committed

@@ -8,10 +8,10 @@
 //! part of the commit's time.
 //!
 //! A commit costs more the fuller the memtable is, and the two stores do not empty theirs at one moment: the default is long
-//! enough for four of them. Time is that of whole commits, update of the tree included; that of the committing thread on a processor is told beside
-//! it, for on a busy machine it alone compares. Bytes are those of the rows as they are written, before
-//! compression: what a commit adds beside its nodes, over what the journal needs at least (8 per created node, 32 per node
-//! that it names), against the nodes.
+//! enough for four of them. Time is that of whole commits, update of the tree included, and freeing the delta of the one before;
+//! that of the committing thread on a processor is told beside it, for on a busy machine it alone compares. Bytes are those of
+//! the rows as they are written, before compression: what a commit adds beside its nodes, over what the journal needs at least
+//! (8 per created node, 32 per node that it names), against the nodes.
 
 #![expect(clippy::disallowed_methods, reason = "a bench measures time")]
 

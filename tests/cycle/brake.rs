@@ -56,7 +56,7 @@ fn a_sweep_by_filter_takes_exactly_as_long_as_what_it_moves_at_its_limit() {
 fn a_rewrite_by_the_engine_is_braked_as_a_whole() {
     let rig = Rig::new(Engine::Rocks);
     rig.chain.grow(Profile::Tables, 1002, 25);
-    rig.chain.store.catch_up().unwrap(); // or what the engine keeps for its view is compacted once that goes
+    rig.chain.store.catch_up().unwrap(); // holds no view, which the engine would write all of this anew for
     rig.backend.flush().unwrap();
     rig.backend.rewrite_files(&KeyRange::ALL).unwrap(); // nothing is in level 0
     let least = Duration::from_secs_f64(bytes(&rig) as f64 / RATE as f64);

@@ -162,6 +162,7 @@ fn grow_wide(rig: &Rig) {
         rig.chain.put(&Changes((part * 1_500..part * 1_500 + 2_250).map(change).collect()));
     }
     rig.backend.flush().unwrap();
+    rig.chain.store.catch_up().unwrap(); // holds no view
     rig.backend.rewrite_files(&KeyRange::ALL).unwrap();
 }
 

@@ -8,7 +8,8 @@
 //! another place, and marks less only once the marks that were found are written, in the same batch or before. A crash in
 //! between leaves it at that, which only keeps more until a major cycle (I8).
 //!
-//! Costs: the delta and one view, from a commit to the next stay.
+//! Costs: the delta and one view, from a commit to the next stay. What the engine rewrites beside a view it writes anew once that
+//! goes, so a rewrite takes the gate BEFORE ([`crate::ActiveSweep::rewrite`]).
 
 use std::sync::Arc;
 

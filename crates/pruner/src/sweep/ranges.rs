@@ -285,6 +285,7 @@ mod tests {
                 rows: Batch::new(),
             })
             .unwrap();
+        store.catch_up().unwrap(); // holds no view
     }
 
     /// A mark that keeps all, or about half.

@@ -24,6 +24,7 @@ impl ActiveSweep<'_> {
         if !self.sweep.permit().is_current() {
             return Err(StoreError::PermitRevoked);
         }
+        drop(self.store.gate.lock()); // judges the newest commit: what is written beside its view is written anew once that goes
         let before = self.sweep.tally();
         self.store.backend().rewrite_files(range)?;
         if !self.sweep.permit().is_current() {

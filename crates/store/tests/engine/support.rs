@@ -52,7 +52,9 @@ impl Rig {
     }
 
     pub(crate) fn commit(&self, nodes: impl IntoIterator<Item = (NodeHash, Vec<u8>)>) -> Committed {
-        commit(&self.store, nodes).unwrap()
+        let committed = commit(&self.store, nodes).unwrap();
+        self.store.catch_up().unwrap(); // holds no view
+        committed
     }
 
     pub(crate) fn present(&self) -> BTreeSet<NodeHash> {
