@@ -213,6 +213,7 @@ impl History {
             marks_limit: if rng.random_bool(0.5) { rng.random_range(0..9) } else { STORE.marks_limit },
             pending_limit: if rng.random_bool(0.2) { rng.random_range(1..40) } else { STORE.pending_limit },
             durability: if rng.random_bool(0.3) { Durability::Synced } else { Durability::Logged },
+            shared_per_presumed: u64::from(seed.is_multiple_of(3)),
             ..STORE
         };
         let name = format!("{engine:?} {profile:?} seed {seed}");

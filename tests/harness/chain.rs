@@ -12,7 +12,8 @@ use crate::{
 };
 
 /// Commits are logged, not synced, and the barrier is larger than any test needs.
-pub const STORE: StoreConfig = StoreConfig { barrier_limit: 1 << 20, ..StoreConfig::new(Durability::Logged) };
+pub const STORE: StoreConfig =
+    StoreConfig { barrier_limit: 1 << 20, shared_per_presumed: 0, ..StoreConfig::new(Durability::Logged) };
 
 /// A chain under test.
 #[derive(Debug, Clone)]

@@ -18,7 +18,10 @@
 //! Costs: those of [`crate::standing`], under the gate, and a row of the journal. Which of the created nodes were stored is looked
 //! for later ([`crate::unjudged`]), and then the index is brought up to date ([`crate::queue`]).
 
-use std::{ops::Bound, sync::Arc};
+use std::{
+    ops::Bound,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use serde::{Deserialize, Serialize};
 use state_tree::{Counted, Delta, Expiring, Gained, NodeHash, Order};
@@ -109,6 +112,12 @@ pub(crate) struct Counting {
     pub(crate) unjudged: Option<Unjudged>,
     /// The order whose bundle marks more on disk than was found, or less, until whoever writes next puts it right.
     pub(crate) owed: Option<Order>,
+    /// The last look that has failed, until it is told.
+    pub(crate) failed_look: Option<StoreError>,
+    /// As [`Counting::stored`] as of the newest commit that is judged, for whoever does not wait.
+    pub(crate) told: Arc<AtomicU64>,
+    /// As [`StoreConfig::shared_per_presumed`].
+    pub(crate) shared_per_presumed: u64,
     /// What is freed once the gate is let go (I12).
     pub(crate) waste: Waste,
     pub(crate) journal: bool,
@@ -179,11 +188,27 @@ impl Counting {
 
     /// Counts nothing yet.
     pub(crate) fn new(config: StoreConfig) -> Self {
-        let StoreConfig { journal, pending_limit, marks_limit, .. } = config;
+        let StoreConfig { journal, pending_limit, marks_limit, shared_per_presumed, .. } = config;
         let stored = StoredRecord { nodes: 0, has_no_strays: false };
         let (marks, limit, waste) = (Marks::none(marks_limit), pending_limit, Waste::default());
         let (mode, lost, pending, settled, unjudged, owed) = (Mode::Off, None, None, 0, None, None);
-        Self { mode, lost, pending, settled, limit, marks, stored, unjudged, owed, waste, journal }
+        let (failed_look, told) = (None, Arc::default());
+        Self {
+            mode,
+            lost,
+            pending,
+            settled,
+            limit,
+            marks,
+            stored,
+            unjudged,
+            owed,
+            failed_look,
+            told,
+            shared_per_presumed,
+            waste,
+            journal,
+        }
     }
 
     /// Begins with this index, or ends it.

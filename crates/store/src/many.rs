@@ -148,7 +148,7 @@ impl Marks {
     }
 
     /// The rows by which a commit marks nodes that are not marked for certain ([`Marks::renew`]), and others that may turn out not
-    /// to be shared: a bundle where there are such or they have room in one, else one for each. Where nobody knows whether they
+    /// to be shared: a bundle for those and, where they have room in it, for the first, else a row for each of these. Where nobody knows whether they
     /// are in a bundle already, those are unpacked BEFORE: their rows would make newer marks older. Memory never has the others.
     ///
     /// Errors: a fault of ours.
@@ -167,13 +167,17 @@ impl Marks {
             marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::again(order)));
             return Ok(Written::Unpacked(marks));
         };
-        if presumed.is_empty() && self.bundles.marks() + marked.len() > Bundles::MOST {
-            marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::first(order)));
-            return Ok(Written::Rows);
+        let fit = self.bundles.marks() + marked.len() + presumed.len() <= Bundles::MOST;
+        let bundled: Vec<u64> = if fit { [&marked, presumed].concat() } else { presumed.to_vec() };
+        if !bundled.is_empty() {
+            let bundle = BundleRecord { order: order.get(), marked: bundled };
+            rows.put(Table::META, bundle::key(order), record::encode(&bundle)?);
         }
-        let bundle = BundleRecord { order: order.get(), marked: [&marked, presumed].concat() };
-        rows.put(Table::META, bundle::key(order), record::encode(&bundle)?);
-        Ok(Written::Bundle(marked))
+        if fit {
+            return Ok(Written::Bundle(marked));
+        }
+        marked.into_iter().for_each(|fingerprint| put(rows, fingerprint, Mark::first(order)));
+        Ok(Written::Rows)
     }
 
     /// The rows of a commit are written. Beside them, marks of it that were found since and have no row of their own: whoever
@@ -198,9 +202,9 @@ impl Marks {
         &mut self.bundles
     }
 
-    /// Whether every mark is known without a read, and a bundle more has room.
-    pub(crate) fn has_room(&self) -> bool {
-        self.known.is_some() && self.bundles.marks() < Bundles::MOST
+    /// Whether every mark is known without a read, and so many more have room in bundles.
+    pub(crate) fn have_room(&self, marks: usize) -> bool {
+        self.known.is_some() && self.bundles.marks() + marks <= Bundles::MOST
     }
 
     /// All marks that are known without a read; where that is not all there are, every node counts as marked (I8).

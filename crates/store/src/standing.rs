@@ -41,8 +41,9 @@ pub(crate) struct Looked {
 
 impl Looked {
     /// What is true of them whatever is stored (I8).
-    pub(crate) fn nowhere(gained: &Gained) -> Self {
-        Self { many: gained.all().to_vec(), present: 0, asked: Vec::new() }
+    pub(crate) fn nowhere(delta: &Delta, gained: &Gained, strays: Strays) -> Self {
+        let may_be = delta.created.iter().filter(|(hash, created)| strays.allow(created) && gained.has(hash));
+        Self { many: may_be.map(|(hash, _)| *hash).collect(), present: 0, asked: Vec::new() }
     }
 }
 
@@ -61,6 +62,13 @@ pub(crate) enum Strays {
     None,
     /// Nobody knows of none (I8).
     Possible,
+}
+
+impl Strays {
+    /// Whether a node may be at more than one place.
+    pub(crate) fn allow(self, created: &Created) -> bool {
+        self == Self::Possible || !created.sole
+    }
 }
 
 impl Memory<'_> {
@@ -186,7 +194,7 @@ impl<'a> Presence<'a> {
     ) -> Result<HashSet<u64, ByFingerprint>, StoreError> {
         let (mut stored, mut asked) = (Vec::new(), Vec::with_capacity(nodes.len()));
         for (hash, created) in nodes {
-            let is_sole = created.sole && self.strays == Strays::None;
+            let is_sole = !self.strays.allow(created);
             self.asked.extend((!is_sole).then(|| hash.fingerprint()));
             match standing(hash) {
                 Some(standing) => stored.push((*hash, standing)),

@@ -71,6 +71,9 @@ pub struct StoreConfig {
     /// The most marks of shared nodes that are held in memory, at about 40 bytes each; where there are more, commits and
     /// slices read those that they ask for.
     pub marks_limit: usize,
+    /// How many marks there must be for each that a commit would make before somebody has looked whether it is needed: with fewer
+    /// it looks itself. A crash leaves such marks, and what is shared spreads; where much is shared, cycles come anyway.
+    pub shared_per_presumed: u64,
 }
 
 impl StoreConfig {
@@ -78,7 +81,8 @@ impl StoreConfig {
     /// for a million marks.
     pub const fn new(durability: Durability) -> Self {
         let (barrier_limit, pending_limit) = (10_000_000, 10_000_000);
-        Self { durability, barrier_limit, journal: true, pending_limit, marks_limit: 1 << 20 }
+        let (marks_limit, shared_per_presumed) = (1 << 20, 16);
+        Self { durability, barrier_limit, journal: true, pending_limit, marks_limit, shared_per_presumed }
     }
 }
 
@@ -133,8 +137,8 @@ struct Seen {
     indexed: AtomicBool,
     /// As [`Counting::settled`].
     settled: AtomicU64,
-    /// As [`Counting::stored`].
-    stored: AtomicU64,
+    /// As [`Counting::told`].
+    stored: Arc<AtomicU64>,
     /// Whether a commit has told what is not in the index yet. It may be there already.
     queued: AtomicBool,
 }
@@ -156,7 +160,7 @@ impl Store {
         rows::refuse_newer(&*view, chain.head_order())?; // BEFORE any write (C17)
         let mut gate = store.gate.lock();
         let (counting, lost) = Counting::load(&*view, config)?;
-        *gate = counting;
+        *gate = Counting { told: Arc::clone(&store.seen.stored), ..counting };
         match lost.map_or(Ok(()), |lost| store.end_counts(&mut gate, lost)) {
             Ok(()) | Err(StoreError::ReadOnly) => {} // where nothing is written, nothing is counted either
             Err(error) => return Err(error),
@@ -230,15 +234,17 @@ impl Store {
         counts_settled.store(counting.mode.is_settled(), Ordering::Release);
         indexed.store(counting.pending.is_some(), Ordering::Release);
         settled.store(counting.settled, Ordering::Release);
-        stored.store(counting.stored.nodes, Ordering::Release);
+        if !counting.is_unjudged() {
+            stored.store(counting.stored.nodes, Ordering::Release);
+        }
         let is_waiting = counting.pending.as_ref().is_some_and(Queue::is_waiting);
         queued.store(is_waiting || counting.is_unjudged(), Ordering::Release);
     }
 
     /// Nodes that commits put and that were not stored, at most, less those that the sweep of the journal deleted: between
     /// two cycles it grows by as much as the store does, or more. What cycles delete is not taken off. One node is counted too
-    /// few where one comes back that a cycle took and whose mark it left: after a start, marks count as new. All that the newest
-    /// commit created counts until it is judged ([`Store::catch_up`]). Does not wait for a commit.
+    /// few where one comes back that a cycle took and whose mark it left: after a start, marks count as new. As of the newest
+    /// commit that is judged ([`Store::catch_up`]). Does not wait for a commit.
     pub fn nodes_stored(&self) -> u64 {
         self.seen.stored.load(Ordering::Acquire)
     }
@@ -386,9 +392,7 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        if let Err(error) = self.leave_judged() {
-            tracing::warn!(%error, "what the newest commit created may count as shared from here on");
-        }
+        self.leave_judged();
         self.revoke_all(); // BEFORE another store may claim the backend: its commits are in no barrier of this one (I10)
         self.backend().unclaim();
     }

@@ -16,14 +16,14 @@ pub(crate) struct StoredRecord {
     /// Nodes that commits put and that were not there, at most, less those that the sweep between cycles deleted. What
     /// cycles delete is not taken off, and what a mark outlived counts as there.
     pub(crate) nodes: u64,
-    /// Whether no field was ever put with the identity of an object of the global tree, from the first commit on: then a leaf
-    /// of that tree is at one place only ([`state_tree::Created::sole`]).
+    /// Whether no object was ever put with the identity of one of the other kind of tree, from the first commit on: then a node
+    /// of the global tree is at one place only ([`state_tree::Created::sole`]).
     pub(crate) has_no_strays: bool,
 }
 
 impl Record for StoredRecord {
     const KIND: [u8; 4] = *b"STRD";
-    const VERSION: u16 = 2; // 1 knew no strays and no bundles: whoever reads only that would put the ones and miss the others
+    const VERSION: u16 = 3; // 2 took objects of the global tree with the identity of a field for none, 1 knew neither strays nor bundles
 }
 
 impl StoredRecord {

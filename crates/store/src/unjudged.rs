@@ -11,7 +11,7 @@
 //! Costs: the delta and one view, from a commit to the next stay. What the engine rewrites beside a view it writes anew once that
 //! goes, so a rewrite takes the gate BEFORE ([`crate::ActiveSweep::rewrite`]).
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use state_tree::{Delta, Gained, NodeHash};
 
@@ -27,9 +27,6 @@ use crate::{
     standing::{Asks, Entries, Looked, Memory, Strays},
     stay::Waste,
 };
-
-/// Nodes that a commit marks without a look, at most: one of more looks itself.
-const MOST_PRESUMED: usize = 1 << 16;
 
 /// A commit that nobody has looked at.
 pub(crate) struct Unjudged {
@@ -54,7 +51,7 @@ pub(crate) struct Unjudged {
 pub(crate) struct Judgement {
     /// Nodes that are stored now, at most.
     pub(crate) stored: u64,
-    /// Whether the disk does not have the marks as they were found.
+    /// Whether the disk does not have marks and number as they were found.
     pub(crate) differs: bool,
 }
 
@@ -65,38 +62,32 @@ impl std::fmt::Debug for Unjudged {
 }
 
 impl Unjudged {
-    /// Looks, and enters what the commit did into marks and index.
-    ///
-    /// A read that fails is told, and what was not found counts as found (I8): the commit is written.
-    pub(crate) fn judge(self, marks: &mut Marks, mut queue: Option<&mut Queue>, waste: &mut Waste) -> Judgement {
-        let index = queue.as_mut().map(|queue| &*queue.index());
-        let Looked { many, present, asked } = match self.look(marks, index) {
-            Ok(looked) => looked,
-            Err(error) => {
-                tracing::error!(%error, order = %self.entry.order, "what a commit created counts as shared");
-                Looked::nowhere(&self.gained)
-            }
-        };
-        let Self { delta, gained, view, recorded, stored, mut marked, marks: written, presumes, entry, .. } = self;
-        let order = entry.order;
-        let found = marks.renew(many.iter().map(NodeHash::fingerprint), order);
-        marks.written(order, written, &found);
-        let differs = presumes || !found.is_empty();
-        marked.extend(found);
-        marks.add(marked, order);
-        if let Some(queue) = queue {
-            queue.push(Entry { lately: asked, ..entry });
-        }
-        let absent = (delta.created.len() as u64).saturating_sub(present);
-        waste.push((delta, gained, view));
-        Judgement { stored: stored.saturating_add(absent.max(recorded)), differs }
-    }
-
+    /// Which of its nodes were stored. Errors: a failed read.
     fn look(&self, marks: &Marks, index: Option<&Pending>) -> Result<Looked, StoreError> {
         let Self { delta, gained, view, strays, .. } = self;
         let known = Memory { marks, index, strays: *strays };
         let marked = &marks.in_memory();
         known.look(&**view, Asks { delta, gained, marked, entries: Entries::Trusted })
+    }
+
+    /// Enters what the commit did into marks and index.
+    fn enter(self, looked: Looked, (marks, queue): (&mut Marks, Option<&mut Queue>), waste: &mut Waste) -> Judgement {
+        let Looked { many, present, asked } = looked;
+        let Self { delta, gained, view, recorded, stored, mut marked, marks: written, presumes, entry, .. } = self;
+        let order = entry.order;
+        let mut found = marks.renew(many.iter().map(NodeHash::fingerprint), order);
+        found.retain(|fingerprint| marked.binary_search(fingerprint).is_err());
+        marks.written(order, written, &found);
+        let nodes = delta.created.len() as u64;
+        let absent = nodes.saturating_sub(present).max(recorded);
+        let differs = presumes || !found.is_empty() || absent != nodes.max(recorded);
+        marked.extend(found);
+        marks.add(marked, order);
+        if let Some(queue) = queue {
+            queue.push(Entry { lately: asked, ..entry });
+        }
+        waste.push((delta, gained, view));
+        Judgement { stored: stored.saturating_add(absent), differs }
     }
 }
 
@@ -105,22 +96,33 @@ impl Counting {
     /// another place and is not marked. Nothing where it is for the commit itself.
     pub(crate) fn presumed(&self, plan: &Plan<'_>, mode: Mode, strays: Strays) -> Option<Vec<u64>> {
         let is_plain = matches!(mode, Mode::Exact(_)) && mode == self.mode && !plan.is_fork();
-        if !is_plain || !self.journal || self.pending.is_none() || !self.marks.has_room() {
+        let is_swept = self.journal && self.limit > 0 && self.pending.is_some(); // or nobody may come for long
+        if !is_plain || !is_swept || !self.marks.have_room(plan.delta.created.len()) {
             return None;
         }
         let known = self.marks.in_memory();
-        let may_be = plan.delta.created.iter().filter(|(_, created)| strays == Strays::Possible || !created.sole);
-        let presumed = may_be.map(|(hash, _)| hash).filter(|hash| !known.contains(hash)).map(NodeHash::fingerprint);
-        let presumed: Vec<u64> = presumed.take(MOST_PRESUMED + 1).collect();
-        (presumed.len() <= MOST_PRESUMED).then_some(presumed)
+        let may_be = plan.delta.created.iter().filter(|(_, created)| strays.allow(created)).map(|(hash, _)| hash);
+        let presumed: Vec<u64> = may_be.filter(|hash| !known.contains(hash)).map(NodeHash::fingerprint).collect();
+        let shared = self.marks.count().map_or(0, |marks| marks / presumed.len().max(1) as u64);
+        (presumed.is_empty() || shared >= self.shared_per_presumed).then_some(presumed)
     }
 
-    /// Judges the newest commit, unless that was done.
+    /// Judges the newest commit, unless that was done. A look that panics leaves it to the next stay.
+    ///
+    /// A read that fails is told ([`crate::Store::looked`]), and what was not found counts as found (I8): the commit is written.
     pub(crate) fn judge_newest(&mut self) {
+        let Some(newest) = &self.unjudged else { return };
+        let index = self.pending.as_mut().map(|queue| &*queue.index());
+        let looked = newest.look(&self.marks, index);
         let Some(newest) = self.unjudged.take() else { return };
+        let looked = looked.unwrap_or_else(|error| {
+            self.failed_look = Some(error);
+            Looked::nowhere(&newest.delta, &newest.gained, newest.strays)
+        });
         let order = newest.entry.order;
-        let judged = newest.judge(&mut self.marks, self.pending.as_mut(), &mut self.waste);
+        let judged = newest.enter(looked, (&mut self.marks, self.pending.as_mut()), &mut self.waste);
         self.stored.nodes = judged.stored;
+        self.told.store(judged.stored, Ordering::Release);
         self.owed = Some(order).filter(|_| judged.differs);
     }
 
@@ -134,12 +136,12 @@ impl Counting {
         self.marks.bundles().is_empty() && self.owed.is_none()
     }
 
-    /// Whether the disk marks more than was found.
+    /// Whether the disk does not have what was found.
     pub(crate) fn is_owed(&self) -> bool {
         self.owed.is_some()
     }
 
-    /// Writes the bundle that is owed as it is now.
+    /// Writes the bundle that is owed as it is now, before a commit that writes what is stored.
     ///
     /// Errors: a fault of ours.
     pub(crate) fn put_owed(&mut self, rows: &mut Batch) -> Result<(), StoreError> {
@@ -148,12 +150,15 @@ impl Counting {
 
     /// Rows for at most so many of the oldest marks, and how many they are. A bundle goes with its last mark, and one that is owed
     /// with the last of all: not BEFORE (I9).
-    pub(crate) fn rows(&mut self, most: usize) -> (Batch, usize) {
+    ///
+    /// Errors: a fault of ours.
+    pub(crate) fn rows(&mut self, most: usize) -> Result<(Batch, usize), StoreError> {
         let (mut rows, marks) = self.marks.bundles().rows(most);
         if let Some(order) = self.owed.filter(|_| marks == self.marks.bundles().marks()) {
             rows.delete(Table::META, bundle::key(order));
+            self.stored.put(&mut rows)?;
         }
-        (rows, marks)
+        Ok((rows, marks))
     }
 
     /// So many of the oldest marks have rows now.

@@ -20,9 +20,8 @@ pub struct Created {
     /// A node just below it that was created too, if one is known. Where that one is not stored, no
     /// retained state has this one, for what a state has it has with everything below.
     pub below: Option<NodeHash>,
-    /// Whether no state has it at any other place, as long as no field was ever put [`Delta::astray`]: it is a leaf of the
-    /// global tree, where its key has one place, and its object has the identity of one of that tree; or it lies above such
-    /// a one.
+    /// Whether no state has it at any other place, as long as no object was ever put [`Delta::astray`]: it is a node of the
+    /// global tree, where each key has one place, and whose objects have the identity of one of that tree.
     pub sole: bool,
 }
 
@@ -65,7 +64,8 @@ pub struct Delta {
     pub dropped: Vec<Dropped>,
     /// Fields roots of the parent state that gained a place, once per place gained.
     pub adopted: Vec<NodeHash>,
-    /// Whether a field was put that has the identity of an object of the global tree: its leaf may be one of that tree, too.
+    /// Whether a field was put that has the identity of an object of the global tree, or an object of that tree that has the
+    /// identity of a field: its leaf may be one of the other tree, too.
     pub astray: bool,
 }
 

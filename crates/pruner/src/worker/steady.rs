@@ -162,6 +162,7 @@ impl Inner {
             control: Arc::clone(control),
             observer: Arc::new(GiveWay(Arc::clone(self))),
         };
+        self.parts.store.looked()?; // or nobody would hear of it (O10)
         let waiting = self.parts.store.lag().map_or(0, |lag| lag.nodes);
         let (first, quota) = {
             let pace = &self.shared.lock().steady.pace;

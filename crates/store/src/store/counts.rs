@@ -94,7 +94,7 @@ impl Store {
             }
             stays += 1;
             let most = if stays > MOST_UNPACKING { usize::MAX } else { UNPACKED_AT_ONCE };
-            let (rows, marks) = gate.rows(most);
+            let (rows, marks) = gate.rows(most)?;
             write(&rows)?;
             gate.unpacked(marks);
         }
@@ -107,7 +107,6 @@ impl Store {
         let (mut newest, mut overtaken) = (None, 0);
         loop {
             let mut gate = self.gate.lock();
-            self.seen.stored.store(gate.stored.nodes, Ordering::Release); // as it is judged
             let Some(queue) = gate.pending.as_mut().filter(|queue| queue.is_waiting()) else { return gate };
             overtaken += u32::from(newest.is_some() && newest != queue.newest());
             if overtaken == MOST_OVERTAKING {
@@ -156,12 +155,21 @@ impl Store {
         Ok(marked)
     }
 
-    /// Judges the newest commit and writes what was found of it, if the disk does not have that: no more is marked for the next
-    /// process then than for this one.
+    /// Whether every commit was judged by what is stored since this was asked last. Where it was not, its nodes count as shared until
+    /// a cycle.
     ///
-    /// Errors: a failed write.
-    pub(super) fn leave_judged(&self) -> Result<(), StoreError> {
-        if self.gate.lock().is_owed() { self.catch_up() } else { Ok(()) }
+    /// Errors: the last read that has failed.
+    pub fn looked(&self) -> Result<(), StoreError> {
+        self.gate.lock().failed_look.take().map_or(Ok(()), Err)
+    }
+
+    /// Judges the newest commit and writes what was found of it, if the disk does not have that: no more is marked for the next
+    /// process then than for this one. Where that fails it is, and only keeps more.
+    pub(super) fn leave_judged(&self) {
+        let is_owed = self.gate.lock().is_owed();
+        if let Err(error) = if is_owed { self.catch_up() } else { Ok(()) } {
+            tracing::warn!(%error, "what the newest commit created may count as shared from here on");
+        }
     }
 
     /// Nodes marked as shared; nothing while they are too many to be held in memory.

@@ -1,10 +1,17 @@
 //! I8, I9, I12: a commit that is judged by whoever takes the gate next, and what the disk says until then.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use state_store::{
     Backend as _, Backlog, CrashTail, Fault, FaultyBackend, Flow, KeyRange, Lasting, MemoryBackend, Operation, Store,
-    Table, marked_on_disk,
+    StoreConfig, StoreError, Table, marked_on_disk,
 };
 
 use crate::{
@@ -69,10 +76,60 @@ fn what_cannot_be_looked_for_counts_as_shared() {
     faulty.inject(Operation::ReadNodes, 0, Fault::Transient, Lasting::Once);
     counted.store.catch_up().unwrap();
     assert_eq!((faulty.met(), on_disk(&counted.backend)), (1, fingerprints([2, 20])));
+    assert!(matches!(counted.store.looked(), Err(StoreError::Io { .. })), "it is told");
+    counted.store.looked().expect("once");
     counted.commit(&[(21, 1)], &[2]);
     counted.raise_floor(4);
     counted.sweep(9, &nobody());
     assert!(present(&counted.store).contains(&hash(2)), "one of its two places is left");
+}
+
+/// S21: node 1 waits to go when it is created again, and the look panics.
+#[test]
+fn a_look_that_panics_is_for_the_next_stay_and_nothing_of_the_commit_is_forgotten() {
+    let (mut counted, faulty) = behind_faults(3);
+    counted.commit(&[(1, 1), (50, 1)], &[]);
+    let once = AtomicBool::new(true);
+    faulty.before_read(move || assert!(!once.swap(false, Ordering::AcqRel), "a bug of ours"));
+    catch_unwind(AssertUnwindSafe(|| counted.store.marks())).unwrap_err();
+    counted.commit(&[(51, 1)], &[]);
+    counted.raise_floor(4);
+    counted.sweep(9, &nobody());
+    assert!(present(&counted.store).contains(&hash(1)));
+}
+
+/// Where little is shared a commit looks itself, so that a crash leaves no marks that nobody needs: what is shared spreads.
+#[test]
+fn a_commit_presumes_nothing_where_little_is_shared() {
+    let counted = chain_of(3);
+    drop(counted.store);
+    let config = StoreConfig { shared_per_presumed: 2, ..CONFIG };
+    let store = Store::open(Arc::new(counted.backend.clone()), config).unwrap();
+    store.index_journal(&|| true).unwrap();
+    let counted = Counted { store, ..counted };
+    counted.commit(&[(2, 1), (20, 1)], &[]);
+    assert_eq!(on_disk(&counted.backend), fingerprints([2]));
+    counted.commit(&[(30, 2), (31, 2), (32, 2)], &[]);
+    counted.commit(&[(40, 1), (41, 1)], &[]);
+    assert_eq!(on_disk(&counted.backend), fingerprints([2, 30, 31, 32, 40, 41]), "four marks are enough for two");
+}
+
+/// It never falls while nothing goes, and is on disk when the process ends.
+#[test]
+fn what_is_stored_is_told_as_of_the_newest_commit_that_is_judged() {
+    let mut counted = chain_of(3);
+    let mut told = counted.store.nodes_stored();
+    for n in 0..5 {
+        counted.commit(&[(2, 1), (20, 1), (100 + n, 1)], &[]);
+        let before = counted.store.nodes_stored();
+        counted.store.catch_up().unwrap();
+        let after = counted.store.nodes_stored();
+        assert!(told <= before && before <= after, "{told}, {before}, {after}");
+        assert_eq!(after, present(&counted.store).len() as u64);
+        counted = counted.restart();
+        told = counted.store.nodes_stored();
+        assert_eq!(told, after);
+    }
 }
 
 /// I9: at each write of it, a crash finds every mark that was found.
@@ -114,4 +171,21 @@ fn bundles_that_nobody_unpacks_stay_few() {
     view.scan(&Table::META, &KeyRange::ALL, &mut take).unwrap();
     assert!(bytes < 50_000, "{bytes} bytes of bundles");
     assert_eq!(counted.store.marks(), Some(10_000));
+}
+
+/// I12: what a large commit marks is not written in one stay.
+#[test]
+fn a_commit_that_has_more_nodes_than_bundles_have_room_for_judges_itself() {
+    let counted = chain_of(3);
+    let large: Vec<(u64, u32)> = (1_000..6_000).map(|n| (n, 1)).collect();
+    counted.commit(&large, &[]);
+    assert_eq!(on_disk(&counted.backend), fingerprints([]));
+    counted.commit(&large, &[]);
+    let mut rows = 0;
+    let mut take = |_: &[u8], _: &[u8]| {
+        rows += 1;
+        Flow::Continue(())
+    };
+    counted.store.view().unwrap().scan(&Table::MANY, &KeyRange::ALL, &mut take).unwrap();
+    assert_eq!(rows, 5_000, "each has its row at once");
 }

@@ -15,7 +15,8 @@ use state_store::{
 use state_tree::{Created, Delta, NodeHash, Order, StateRoot};
 use tempfile::TempDir;
 
-pub(crate) const CONFIG: StoreConfig = StoreConfig { barrier_limit: 1_000_000, ..StoreConfig::new(Durability::Logged) };
+pub(crate) const CONFIG: StoreConfig =
+    StoreConfig { barrier_limit: 1_000_000, shared_per_presumed: 0, ..StoreConfig::new(Durability::Logged) };
 
 /// Small buffers: files come early and several levels fill.
 pub(crate) const SMALL: RocksConfig = RocksConfig {

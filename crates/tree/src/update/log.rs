@@ -24,7 +24,7 @@ pub(super) struct Log {
 pub(super) struct Emitted {
     pub(super) hash: NodeHash,
     pub(super) bytes: Vec<u8>,
-    /// As [`Created::sole`], for what it is; what lies below it may make it so, too.
+    /// As [`Created::sole`].
     pub(super) sole: bool,
 }
 
@@ -75,7 +75,6 @@ impl Log {
     pub(super) fn create(&mut self, node: Emitted, since: Moment) {
         let Emitted { hash, bytes, sole } = node;
         let below = self.places.last().filter(|_| self.places.len() > since.places).copied(); // emitted last: just below
-        let sole = sole || below.is_some_and(|below| self.created.get(&below).is_some_and(|below| below.sole));
         self.created.entry(hash).or_insert(Created { bytes, places: 0, below, sole }).places += 1;
         self.places.push(hash);
     }
@@ -95,7 +94,7 @@ impl Log {
         }
     }
 
-    /// Notes a field with the identity of an object of the global tree, for good: what is rewound only makes it too careful.
+    /// Notes an object with the identity of one of the other kind of tree, for good: what is rewound only makes it too careful.
     pub(super) fn stray(&mut self) {
         self.astray = true;
     }

@@ -93,7 +93,8 @@ impl TreePass<'_, '_> {
             self.session.log.rewind(before);
             return Ok(Stands { now: Some(child), old: Fate::Stays });
         }
-        let sole = self.session.is_sole(&object);
+        self.session.look_at(&object);
+        let sole = self.session.is_global();
         self.session.log.create(Emitted { hash: child.hash, bytes, sole }, before);
         match (index, own) {
             (Some(index), Some(root)) if after.old_root == Fate::Stays => self.session.log.unchanged(index, root),
@@ -105,13 +106,17 @@ impl TreePass<'_, '_> {
 }
 
 impl Session<'_> {
-    /// Whether the leaf of an object can be at no other place; notes a field that could be an object of the global tree.
-    fn is_sole(&mut self, object: &ObjectState) -> bool {
-        let (is_global, is_single) = (self.path.is_empty(), object.metadata.id.components().len() == 1);
-        if !is_global && is_single {
+    /// Whether nodes of the tree at work can be at no other place: those of the global tree.
+    pub(super) fn is_global(&self) -> bool {
+        self.path.is_empty()
+    }
+
+    /// Notes a field that could be an object of the global tree, and an object of that tree that could be a field.
+    fn look_at(&mut self, object: &ObjectState) {
+        let is_single = object.metadata.id.components().len() == 1;
+        if self.is_global() != is_single {
             self.log.stray();
         }
-        is_global && is_single
     }
 
     /// The fields that a put leaves the object with.

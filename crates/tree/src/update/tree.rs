@@ -194,6 +194,7 @@ impl<'s, 'a> TreePass<'s, 'a> {
 
     /// Builds the node of a place anew from what stands below it.
     fn rebuild(&mut self, was: Was, node: InternalView<'_>, slots: &Slots) -> Stands {
+        let sole = self.session.is_global();
         let log = &mut self.session.log;
         let now = match Internal::join(&slots.now) {
             Joined::Nothing => None,
@@ -204,7 +205,7 @@ impl<'s, 'a> TreePass<'s, 'a> {
                     log.rewind(was.before);
                     return stays(child);
                 }
-                log.create(inner(child.hash, built.encode()), was.before);
+                log.create(Emitted { hash: child.hash, bytes: built.encode(), sole }, was.before);
                 Some(child)
             }
         };
@@ -231,16 +232,12 @@ impl<'s, 'a> TreePass<'s, 'a> {
             Joined::Lone(leaf) => Some(leaf),
             Joined::Node(built) => {
                 let child = Child { hash: built.view().hash(), kind: ChildKind::Internal };
-                self.session.log.create(inner(child.hash, built.encode()), before);
+                let node = Emitted { hash: child.hash, bytes: built.encode(), sole: self.session.is_global() };
+                self.session.log.create(node, before);
                 Some(child)
             }
         })
     }
-}
-
-/// An internal node to be emitted: whether it is at one place only is for what lies below it to say.
-fn inner(hash: NodeHash, bytes: Vec<u8>) -> Emitted {
-    Emitted { hash, bytes, sole: false }
 }
 
 /// The node a place had.
