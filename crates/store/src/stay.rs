@@ -1,7 +1,8 @@
 //! A stay under the gate, which begins when it is had and ends when the value goes.
 //!
-//! Promises: nobody finds a commit in it that is not judged ([`crate::unjudged`]); whoever waits is let in next (I12); what is large and was replaced meanwhile is freed AFTER the gate is let go,
-//! however the stay ends: whoever waits does not wait for that.
+//! Promises: nobody finds a commit in it that is not judged ([`crate::unjudged`]); whoever waits is let in next (I12); what is
+//! large and was replaced meanwhile is freed AFTER the gate is let go, however the stay ends: whoever waits does not wait for
+//! that.
 
 use std::{
     any::Any,

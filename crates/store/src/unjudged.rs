@@ -6,7 +6,8 @@
 //!
 //! Promise: at every moment the disk marks what needs a mark (I9). The bundle in the batch of the commit marks all that may be at
 //! another place, and marks less only once the marks that were found are written, in the same batch or before. A crash in
-//! between leaves it at that, which only keeps more until a major cycle (I8).
+//! between leaves it at that, which only keeps more until a major cycle (I8). What is shared spreads, though: so a commit presumes
+//! nothing where little is shared.
 //!
 //! Costs: the delta and one view, from a commit to the next stay. What the engine rewrites beside a view it writes anew once that
 //! goes, so a rewrite takes the gate BEFORE ([`crate::ActiveSweep::rewrite`]).

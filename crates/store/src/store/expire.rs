@@ -5,7 +5,7 @@
 //! permit (I10), the index, which a commit between the two may have changed (S21), the marks, and the readers' pins.
 //! The cutoff is the floor and nothing else (S35).
 //!
-//! Costs: the gate is held for one unsynced write of at most the weight that was asked for. Nothing is read under it: marks that
+//! Costs: the gate is held for one unsynced write of at most the weight that was asked for. Nothing of it is read under it: marks that
 //! have no room in memory are read before, and those that were made since are remembered. Reading a slice waits for no commit.
 
 use std::{collections::BTreeSet, sync::atomic::Ordering, time::Duration};
