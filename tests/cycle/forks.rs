@@ -151,7 +151,10 @@ fn counts_that_an_earlier_process_has_lost_are_told_though_nothing_is_committed(
     rig.chain.grow(Profile::Uniform, 512, 12);
     let pruner = Pruner::start(rig.pruner_parts(&Hooks::none()), rig.plan(WINDOW).pruner()).unwrap();
     pruner.run_once("from its snapshot on a window is waited for");
-    rig.until(|| pruner.status().cycles_finished == 1 && !pruner.status().running);
+    rig.until(|| {
+        let status = pruner.status();
+        status.cycles_finished > 0 && !status.running // one more may follow a cycle that had begun by itself
+    });
     drop(pruner);
     let rig = rig.rest().with(StoreConfig { journal: false, ..STORE }).wake();
     rig.chain.grow(Profile::Uniform, 513, 1);
